@@ -1,0 +1,60 @@
+# `make help` lists the targets. PYTHON: a Python 3.11. TORCH_INDEX: PyTorch's CPU package index, where yours has no CPU build of torch.
+PYTHON ?= python3
+TORCH_INDEX ?=
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+DEMO := $(BIN)/snakemake --profile profiles/local --configfile demo/config.yaml
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.PHONY: help install demo demo-models test test-fast lint bench parity docs lock resume clean clean-all
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
+
+install: $(INSTALLED) ## Make .venv from the lock (Python 3.11, a C++ compiler)
+
+$(INSTALLED): envs/cpu.lock envs/sitecustomize.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "make: $(PYTHON) is not Python 3.11. Name one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@command -v g++ >/dev/null || { echo "make: no C++ compiler (g++), which DeepSpeed needs. On Debian: apt-get install g++"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip==25.3
+	$(BIN)/pip install --quiet --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r envs/cpu.lock 2>&1 | { grep -v '^WARNING: Location' || true; }; \
+	test $${PIPESTATUS[0]} = 0 || { echo "make: the installation failed. If pip found no torch==2.13.0+cpu: make $(MAKECMDGOALS) TORCH_INDEX=<the CPU index that pytorch.org's 'Get started' page names>"; exit 1; }
+	cp envs/sitecustomize.py $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/
+	$(BIN)/python envs/build_deepspeed_ops.py
+	touch $@
+
+demo-models: $(INSTALLED) ## Build the demo's tiny checkpoints and benchmarks
+	$(BIN)/python demo/build_models.py --output demo/models
+	$(BIN)/python demo/build_benchmarks.py --output demo/benchmarks
+
+demo: demo-models ## Run the whole pipeline on this machine with tiny models
+	$(DEMO)
+	@$(BIN)/python demo/what_was_made.py results/demo
+
+test: demo-models ## Pass all tests
+	$(BIN)/python -m pytest
+
+test-fast: demo-models ## Pass the tests that take seconds
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(INSTALLED) ## Style, formatting, types, and Snakemake's own linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/mypy scripts demo benchmarks envs
+	$(BIN)/snakemake --lint --configfile demo/config.yaml
+
+resume: $(INSTALLED) ## Go on after a crash: make resume RUN="--profile profiles/local --configfile demo/config.yaml"
+	$(BIN)/snakemake $(or $(RUN),$(wordlist 2,99,$(DEMO))) --unlock
+	$(BIN)/snakemake $(or $(RUN),$(wordlist 2,99,$(DEMO))) --rerun-incomplete
+
+lock: ## Resolve envs/cpu.in anew into envs/cpu.lock
+	$(PYTHON) envs/make_lock.py
+
+clean: ## Remove the demo's results, checkpoints and caches
+	rm -rf results/demo demo/models demo/benchmarks .pytest_cache .mypy_cache .ruff_cache
+
+clean-all: clean ## ... and .venv
+	rm -rf $(VENV)

@@ -1,0 +1,27 @@
+rule generate_images:
+    input:
+        prompts=ancient(f"{CONFIG.prompts}/{{topic}}.txt"),
+    output:
+        f"{ROOT}/images/{{topic}}/{{shard}}.jsonl",
+    log:
+        f"{ROOT}/logs/generate_images/{{topic}}/{{shard}}.log",
+    conda:
+        "../envs/diffusion.yaml"
+    threads: 1
+    resources:
+        gpu=GPU,
+        mem_mb=24000,
+        runtime=240,
+    params:
+        common=PLAN.common(),
+        settings=PLAN.settings(
+            CONFIG.images,
+            shards_per_topic=CONFIG.shards_per_topic,
+            max_prompt_characters=CONFIG.max_prompt_characters,
+        ),
+        digest=PLAN.shard_digest,
+        retry=lambda w: PLAN.retry("generate_images", f"{w.topic}/{w.shard}"),
+    message:
+        "Images: topic {wildcards.topic}, shard {wildcards.shard}"
+    script:
+        "../scripts/generate_images.py"

@@ -1,0 +1,81 @@
+def pairs_of_size(wildcards):
+    """The pairs of all shards, refused where there are not even as many prompts."""
+    try:
+        return PLAN.pairs_of_size(int(wildcards.size))
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
+rule build_pairs:
+    input:
+        f"{ROOT}/response_ranking/{{topic}}/{{shard}}.jsonl",
+    output:
+        f"{ROOT}/pairs/{{topic}}/{{shard}}.jsonl",
+    log:
+        f"{ROOT}/logs/build_pairs/{{topic}}/{{shard}}.log",
+    conda:
+        "../envs/workflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        common=PLAN.common(),
+        settings=dict(
+            policies=list(CONFIG.responses.policy_models),
+            min_margin=CONFIG.pairs.min_margin,
+            base_model=PLAN.settings(CONFIG.training.base_model),
+            prompt_template=CONFIG.training.prompt_template,
+            max_length=CONFIG.training.settings.max_length,
+        ),
+        retry=lambda w: PLAN.retry("build_pairs", f"{w.topic}/{w.shard}"),
+    message:
+        "Pairs: topic {wildcards.topic}, shard {wildcards.shard}"
+    script:
+        "../scripts/build_pairs.py"
+
+
+rule merge_pairs:
+    input:
+        pairs_of_size,
+    output:
+        llava=f"{ROOT}/dataset/{{size}}/llava.json",
+        data=directory(f"{ROOT}/dataset/{{size}}/data"),
+        ids=f"{ROOT}/dataset/{{size}}/prompt_ids.txt",
+        summary=f"{ROOT}/dataset/{{size}}/dataset.json",
+    log:
+        f"{ROOT}/logs/merge_pairs/{{size}}.log",
+    conda:
+        "../envs/workflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        common=PLAN.common(),
+        settings={},
+    message:
+        "Data set of {wildcards.size} pairs"
+    script:
+        "../scripts/merge_pairs.py"
+
+
+rule tell_prompt:
+    input:
+        lambda w: list(PLAN.stages_of_prompt(w.prompt_id).values()),
+    output:
+        f"{ROOT}/prompts/{{prompt_id}}.json",
+    log:
+        f"{ROOT}/logs/tell_prompt/{{prompt_id}}.log",
+    conda:
+        "../envs/workflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        stages=lambda w: PLAN.stages_of_prompt(w.prompt_id),
+    message:
+        "The story of {wildcards.prompt_id}"
+    script:
+        "../scripts/tell_prompt.py"

@@ -1,0 +1,487 @@
+"""The configuration: every scientific choice, its default (the paper's), and what is refused.
+
+`docs/configuration.md` is made from these models by `make docs`; a test keeps it in step.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraints, ValidationError, model_validator
+
+from lib import models
+from lib.errors import UserError
+from lib.prompts import TOPIC
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Topic = Annotated[str, StringConstraints(pattern=rf"^{TOPIC}$")]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+DType = Literal["float32", "bfloat16", "float16"]
+
+
+class Block(BaseModel):
+    """A block of the configuration; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Model(Block):
+    """A model and where its weights come from."""
+
+    model: str = Field(min_length=1, description="Hub repository (`owner/name`) or folder.")
+    revision: str = Field(
+        "main", min_length=1, description="Commit, tag or branch of a hub repository; its resolved commit goes into every record."
+    )
+    dtype: DType = Field("bfloat16", description="Number format the weights are computed in.")
+
+    @model_validator(mode="after")
+    def _folder_exists(self) -> "Model":
+        if problem := models.problem_with_folder(self.model):
+            raise ValueError(f"`model`: {problem}")
+        return self
+
+
+class Endpoint(Block):
+    """An OpenAI-compatible endpoint."""
+
+    base_url: str = Field(pattern=r"^https?://", description="Base URL, ending in `/v1` for most servers.")
+    model: str = Field(min_length=1, description="The model's name at the endpoint.")
+    api_key_variable: str = Field(
+        "OPENAI_API_KEY",
+        pattern=r"^[A-Za-z_]\w*$",
+        description="Environment variable that holds the key. The key itself is never configured.",
+    )
+    concurrency: PositiveInt = Field(8, description="Requests under way at once.")
+    timeout: float = Field(60, gt=0, description="Seconds to wait for one answer.")
+    retries: int = Field(5, ge=0, description="Further tries after a connection error, 429 or 5xx, with growing waits.")
+
+
+class Images(Model):
+    """Stage images: four candidates a prompt, one at each guidance scale (paper 3.2; model card of SD3-medium)."""
+
+    model: str = "stabilityai/stable-diffusion-3-medium-diffusers"
+    dtype: DType = "float16"
+    guidance_scales: list[Annotated[float, Field(gt=1)]] = Field(
+        [5.0, 7.0, 9.0, 11.0], min_length=1, description="One candidate each; over 1, since 1 means no guidance (paper 4.3, Figure 4)."
+    )
+    steps: PositiveInt = Field(28, description="Denoising steps.")
+    height: PositiveInt = Field(1024, multiple_of=8, description="Pixels.")
+    width: PositiveInt = Field(1024, multiple_of=8, description="Pixels.")
+    negative_prompt: str = Field("", description="What the images should not show.")
+    max_sequence_length: int = Field(256, ge=0, le=512, description="Tokens of a prompt that the T5 encoder reads; 0 leaves T5 out.")
+    format: Literal["png", "webp", "jpeg"] = Field("png", description="Image files; png and webp are lossless here, jpeg is not.")
+
+    @model_validator(mode="after")
+    def _scales_differ(self) -> "Images":
+        if len(set(self.guidance_scales)) < len(self.guidance_scales):
+            raise ValueError("the same guidance scale stands twice in `guidance_scales`")
+        return self
+
+
+class ImageScorer(Model):
+    """A model that scores how well an image fits its prompt."""
+
+    kind: Literal["image-reward", "clip", "blip"] = Field(description="Architecture and formula.")
+    dtype: DType = "float32"
+    tokenizer: Model | None = Field(
+        None, description="ImageReward only: where its BERT tokenizer comes from; without it, the model's own folder."
+    )
+    backend: Literal["native", "image-reward"] = Field(
+        "native", description="ImageReward only: our reading of the original checkpoint, or the original package in its own environment."
+    )
+
+
+class ImageRanking(Block):
+    """Stage image ranking: scores of all candidates by each scorer; the winner is the first maximum of one of them (paper 3.2)."""
+
+    scorers: dict[Name, ImageScorer] = Field(
+        default_factory=lambda: {
+            "image-reward": ImageScorer(
+                kind="image-reward", model="THUDM/ImageReward", tokenizer=Model(model="google-bert/bert-base-uncased", dtype="float32")
+            ),
+            "clip": ImageScorer(kind="clip", model="openai/clip-vit-large-patch14"),
+            "blip": ImageScorer(kind="blip", model="Salesforce/blip-itm-large-coco"),
+        },
+        min_length=1,
+        description="By name; Table 4 compares those that are here.",
+    )
+    select_by: Name = Field("image-reward", description="The scorer that picks the image.")
+    min_image_reward: float | None = Field(None, description="Prompts whose best image scores lower get no pair; null keeps all.")
+
+    @model_validator(mode="after")
+    def _selector_exists(self) -> "ImageRanking":
+        if self.select_by not in self.scorers:
+            raise ValueError(f"`select_by` is '{self.select_by}', but `scorers` has {', '.join(self.scorers)}")
+        return self
+
+
+INSTRUCTION_TEMPLATE = """\
+Below is the description from which an image was made. Write one question about the image that can be answered by looking at it, and \
+that asks for a detailed answer about its objects, their number, colours, positions or actions. Do not mention the description. \
+Answer with the question only.
+
+Description: {prompt}"""
+
+
+class Instructions(Block):
+    """Stage instructions: one instruction a prompt, about the picked image (paper 3.3; the paper used GPT-4)."""
+
+    backend: Literal["openai", "transformers", "vllm", "file"] = Field(
+        "openai", description="Who writes: an endpoint, a local LLM, or you."
+    )
+    endpoint: Endpoint | None = Field(
+        default_factory=lambda: Endpoint(base_url="https://api.openai.com/v1", model="gpt-4o-2024-08-06"),
+        description="For backend `openai`.",
+    )
+    llm: Model | None = Field(None, description="For backends `transformers` and `vllm`.")
+    file: str | None = Field(None, description="For backend `file`: JSON lines, each with `prompt` (its text) or `id`, and `instruction`.")
+    template: str = Field(INSTRUCTION_TEMPLATE, description="What the LLM is asked; `{prompt}` stands for the text-to-image prompt.")
+    with_image: bool = Field(False, description="Backend `openai`: send the picked image along.")
+    max_new_tokens: PositiveInt = Field(200, description="Length limit of an instruction.")
+    temperature: float = Field(0.7, ge=0, description="0 is greedy.")
+    max_attempts: PositiveInt = Field(3, description="An instruction that fails the checks is asked for again, up to so many times in all.")
+    require_question: bool = Field(True, description="Refuse instructions without a question mark.")
+
+    @model_validator(mode="after")
+    def _backend_is_complete(self) -> "Instructions":
+        if "{prompt}" not in self.template and self.backend != "file":
+            raise ValueError(
+                "`template` has no `{prompt}`: the instruction would be about nothing. Put `{prompt}` where the prompt belongs"
+            )
+        needed = {"openai": "endpoint", "transformers": "llm", "vllm": "llm", "file": "file"}[self.backend]
+        if getattr(self, needed) is None:
+            raise ValueError(f"backend '{self.backend}' needs `{needed}`")
+        if self.backend == "file" and not Path(str(self.file)).is_file():
+            raise ValueError(f"`file`: there is no file '{self.file}'. Correct the path")
+        return self
+
+
+class Responses(Block):
+    """Stage responses: one answer by each policy model (paper 3.3, Eq. 8; sampling as the published code leaves it)."""
+
+    backend: Literal["vllm", "transformers"] = Field("vllm", description="What runs the policy models.")
+    policy_models: dict[Name, Model] = Field(
+        default_factory=lambda: {
+            "llava-v1.6-mistral-7b": Model(model="llava-hf/llava-v1.6-mistral-7b-hf"),
+            "llava-v1.6-vicuna-7b": Model(model="llava-hf/llava-v1.6-vicuna-7b-hf"),
+            "llava-v1.6-vicuna-13b": Model(model="llava-hf/llava-v1.6-vicuna-13b-hf"),
+            "llama3-llava-next-8b": Model(model="llava-hf/llama3-llava-next-8b-hf"),
+        },
+        min_length=2,
+        description="By name, at least two; each answers every instruction.",
+    )
+    max_new_tokens: PositiveInt = Field(
+        1000, description="Length limit of a response; one that reaches it is truncated and never becomes part of a pair."
+    )
+    temperature: float = Field(1.0, ge=0, description="0 is greedy.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling.")
+    prompts_per_batch: PositiveInt = Field(
+        1,
+        description="Prompts a policy model answers in one batch. Over 1 it is faster, and low bits may depend on what shares a batch; "
+        "the record says so.",
+    )
+    max_model_len: PositiveInt = Field(4096, description="vLLM: tokens of image, instruction and response together.")
+
+    @model_validator(mode="after")
+    def _policy_models_differ(self) -> "Responses":
+        homes: dict[tuple[str, str], str] = {}
+        for name, policy in self.policy_models.items():
+            if (other := homes.setdefault((policy.model, policy.revision), name)) != name:
+                raise ValueError(
+                    f"policy models '{other}' and '{name}' are the same model '{policy.model}': "
+                    "their answers cannot be ranked against each other. Take one of them out"
+                )
+        return self
+
+
+class ResponseRanking(Model):
+    """Stage response ranking: ArmoRM's score of each valid response (paper 3.3, Eq. 9; model card)."""
+
+    model: str = "RLHFlow/ArmoRM-Llama3-8B-v0.1"
+    max_length: PositiveInt = Field(
+        4096, description="Tokens of instruction and response together; longer responses are cut at their end for scoring."
+    )
+    max_repeats: PositiveInt = Field(
+        5, description="A response that says the same words this often in a row is endlessly repeating, and invalid."
+    )
+
+
+class Pairs(Block):
+    """Stage pairs: chosen is the first maximum, rejected the first minimum of the valid responses (paper 3.3, Eq. 10)."""
+
+    min_margin: float = Field(0.0, ge=0, description="Pairs whose scores differ by no more than this are left out; ties always are.")
+    sizes: list[PositiveInt] = Field(
+        [2000, 5000, 7000, 9000], min_length=1, description="Data set sizes; nested and stratified by topic (paper Table 3)."
+    )
+
+    @model_validator(mode="after")
+    def _sizes_differ(self) -> "Pairs":
+        if len(set(self.sizes)) < len(self.sizes):
+            raise ValueError("the same size stands twice in `sizes`")
+        return self
+
+
+class TrainingSettings(Block):
+    """DPO with LoRA on the language model (paper 4.1; where the paper is silent, the published code)."""
+
+    epochs: float = Field(2.0, gt=0, description="Passes over the pairs (paper 4.1).")
+    learning_rate: float = Field(1e-5, gt=0, description="Peak rate (paper 4.1).")
+    scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = Field("cosine", description="Learning rate over time.")
+    warmup_ratio: Fraction = Field(0.03, description="Share of the steps spent warming up.")
+    batch_size: PositiveInt = Field(1, description="Pairs a process and step (paper 4.1).")
+    gradient_accumulation: PositiveInt = Field(4, description="Steps whose gradients are added before an update (paper 4.1).")
+    processes: PositiveInt = Field(2, description="Processes, one a GPU (paper 4.1: 2 A100).")
+    beta: float = Field(0.1, gt=0, description="DPO's beta: how far the policy may move from the reference.")
+    lora_rank: PositiveInt = Field(128, description="LoRA rank.")
+    lora_alpha: PositiveInt = Field(256, description="LoRA alpha.")
+    lora_dropout: Fraction = Field(0.05, description="LoRA dropout.")
+    max_length: PositiveInt = Field(5012, description="Tokens of image, instruction and response together; what is longer is cut.")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay.")
+    zero_stage: Literal[0, 1, 2, 3] = Field(2, description="DeepSpeed ZeRO stage; 0 trains without DeepSpeed (paper 4.1: 2).")
+    gradient_checkpointing: bool = Field(True, description="Recompute activations to save memory.")
+    save_steps: PositiveInt = Field(100, description="Updates between checkpoints; a killed training goes on from the last one.")
+    seed: int = Field(42, ge=0, description="Order of the pairs and LoRA's first values.")
+
+
+class Experiment(Block):
+    """A data set size, and the training settings in which it differs from `training.settings`."""
+
+    size: PositiveInt = Field(description="One of `pairs.sizes`.")
+    settings: dict[str, Any] = Field(default_factory=dict, description="Overrides of `training.settings`.")
+
+
+class Training(Block):
+    """Stage training."""
+
+    base_model: Model = Field(default_factory=lambda: Model(model="llava-hf/llava-1.5-7b-hf"), description="The model to align.")
+    prompt_template: str = Field(
+        "USER: <image>\n{instruction} ASSISTANT:",
+        description="How the base model is asked, here and in evaluation; the processor adds BOS.",
+    )
+    settings: TrainingSettings = Field(default_factory=TrainingSettings, description="Shared by all experiments.")
+    experiments: dict[Name, Experiment] = Field(
+        default_factory=lambda: {f"pds-dpo-{size // 1000}k": Experiment(size=size) for size in (2000, 5000, 7000, 9000)},
+        description="By name (paper Table 3).",
+    )
+
+    @model_validator(mode="after")
+    def _overrides_are_settings(self) -> "Training":
+        if "{instruction}" not in self.prompt_template or "<image>" not in self.prompt_template:
+            raise ValueError("`prompt_template` needs both `<image>` and `{instruction}`")
+        if "base" in self.experiments:
+            raise ValueError("an experiment cannot be called 'base': that is the name of the model before training")
+        for name in self.experiments:
+            self.settings_of(name)
+        return self
+
+    def settings_of(self, experiment: str) -> TrainingSettings:
+        """The training settings of one experiment, its overrides applied."""
+        return TrainingSettings.model_validate({**self.settings.model_dump(), **self.experiments[experiment].settings})
+
+
+class Benchmark(Block):
+    """A benchmark that lmms-eval answers and scores."""
+
+    task: Name = Field(description="lmms-eval's name of the task.")
+    metrics: dict[str, str] = Field(min_length=1, description="Our name of each score -> lmms-eval's name of it.")
+    percent: bool = Field(False, description="lmms-eval gives a fraction of 1, the paper's table percent.")
+    data: dict[str, str] | None = Field(
+        None, description="Local data in place of the hub's: split -> parquet file. The task stays lmms-eval's own."
+    )
+    limit: PositiveInt | None = Field(None, description="Only the first so many questions; null takes all. A score with a limit is marked.")
+
+    @model_validator(mode="after")
+    def _data_exists(self) -> "Benchmark":
+        for split, path in (self.data or {}).items():
+            if not Path(path).is_file():
+                raise ValueError(f"`data.{split}`: there is no file '{path}'. Correct the path; the demo's is built by `make demo-models`")
+        return self
+
+
+class Evaluation(Block):
+    """Stage evaluation: the base model and every experiment on every benchmark."""
+
+    benchmarks: dict[Name, Benchmark] = Field(
+        default_factory=lambda: {
+            "pope": Benchmark(task="pope", metrics={"accuracy": "pope_accuracy", "f1": "pope_f1_score"}, percent=True),
+            "mme": Benchmark(task="mme", metrics={"perception": "mme_perception_score", "cognition": "mme_cognition_score"}),
+        },
+        description="By name.",
+    )
+    batch_size: PositiveInt = Field(1, description="Questions a batch.")
+
+
+class GeneratePrompts(Block):
+    """Rule generate_prompts (off by default): asks an LLM for more prompts on a topic; you review them and add them to the file."""
+
+    count: dict[Topic, PositiveInt] = Field(default_factory=dict, description="Topic -> how many to propose.")
+    endpoint: Endpoint | None = Field(None, description="Who writes; without it, `instructions.endpoint` does.")
+    max_similarity: Fraction = Field(
+        0.5, description="A proposal at least this similar to a prompt (Jaccard of word 3-shingles) is dropped."
+    )
+    temperature: float = Field(1.0, ge=0, description="0 is greedy.")
+
+
+class Config(Block):
+    """The whole configuration."""
+
+    run: Name = Field("paper", description="Name of the run; everything it makes is in `<results>/<run>/`.")
+    label: Literal["ours", "demo"] = Field("ours", description="How tables mark this run's rows: `demo` where its models or data are tiny ones.")
+    results: str = Field("results", min_length=1, description="Folder of all runs.")
+    prompts: str = Field("prompts", min_length=1, description="Folder with `<topic>.txt`, one prompt a line.")
+    topics: list[Topic] = Field(
+        [
+            "art",
+            "culinary",
+            "daily_activities",
+            "holidays",
+            "industrial_scenes",
+            "nature",
+            "school",
+            "transportation",
+            "urban_environments",
+            "weather",
+        ],
+        min_length=1,
+        description="The topics to work on (paper, supplementary B).",
+    )
+    shards_per_topic: int = Field(2, ge=1, le=100, description="Jobs a topic and stage. A prompt's shard is its hash modulo this number.")
+    device: Literal["cuda", "cpu"] = Field("cuda", description="Where models run.")
+    seed: int = Field(0, ge=0, description="Every seed derives from it and from what it is for.")
+    max_failed_fraction: Fraction = Field(0.02, description="A job with a greater share of failed items stops with an error.")
+    max_prompt_characters: PositiveInt = Field(1000, description="Longer prompts are refused.")
+    generate_prompts: GeneratePrompts = Field(default_factory=GeneratePrompts)
+    images: Images = Field(default_factory=Images)
+    image_ranking: ImageRanking = Field(default_factory=ImageRanking)
+    instructions: Instructions = Field(default_factory=Instructions)
+    responses: Responses = Field(default_factory=Responses)
+    response_ranking: ResponseRanking = Field(default_factory=ResponseRanking)
+    pairs: Pairs = Field(default_factory=Pairs)
+    training: Training = Field(default_factory=Training)
+    evaluation: Evaluation = Field(default_factory=Evaluation)
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "Config":
+        if len(set(self.topics)) < len(self.topics):
+            raise ValueError("the same topic stands twice in `topics`")
+        for topic in self.generate_prompts.count:
+            if topic not in self.topics:
+                raise ValueError(f"`generate_prompts.count` has topic '{topic}', which is not in `topics`")
+        for name, experiment in self.training.experiments.items():
+            if experiment.size not in self.pairs.sizes:
+                raise ValueError(
+                    f"experiment '{name}' has size {experiment.size}, which is not in `pairs.sizes` "
+                    f"({', '.join(map(str, self.pairs.sizes))}). Add it there, or correct the experiment"
+                )
+        return self
+
+    @property
+    def root(self) -> Path:
+        """The folder of this run."""
+        return Path(self.results) / self.run
+
+    @property
+    def models(self) -> dict[str, Model]:
+        """The models to evaluate before merging: the base under the name "base"; experiments are made by the run itself."""
+        return {"base": self.training.base_model}
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML in which a key that stands twice is an error: PyYAML would silently keep the last one."""
+
+
+def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: dict[Any, int] = {}
+    for key_node, _ in node.value:
+        line = key_node.start_mark.line + 1
+        if key_node.value in seen:
+            raise UserError(
+                f"{loader.name}, line {line}: the key '{key_node.value}' stands here and on line {seen[key_node.value]}. Delete one of them."
+            )
+        seen[key_node.value] = line
+    return loader.construct_mapping(node, deep=True)
+
+
+_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file's mapping; syntax errors and doubled keys are UserErrors with file and line."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            content = yaml.load(stream, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise UserError(f"{path}, line {line}: not valid YAML: {error.problem}. Correct it.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8. Save the file as UTF-8.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds no `key: value` lines. See docs/configuration.md.")
+    return content
+
+
+def load(values: dict[str, Any], files: list[Path]) -> Config:
+    """Validates a configuration; `files` are where it came from, to name file and line in the message.
+
+    All mistakes are told at once, one a line. Errors: UserError.
+    """
+    for path in files:
+        read_yaml(path)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        mistakes = [_mistake(problem, values, files) for problem in error.errors()]
+        raise UserError("\n".join(mistakes)) from error
+
+
+def _mistake(problem: Any, values: dict[str, Any], files: list[Path]) -> str:
+    path = [part for part in problem["loc"] if part != "[key]"]
+    key = ".".join(map(str, path)) or "the configuration"
+    text = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(path[:-1])
+        near = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
+        text = "unknown key. " + (f"Did you mean `{near[0]}`?" if near else f"Known here: {', '.join(known)}.")
+    elif problem["type"] == "missing":
+        text = "this key is missing. Add it; docs/configuration.md says what it means."
+    else:
+        given = problem.get("input")
+        shown = f" (found {given!r})" if isinstance(given, str | int | float | bool | type(None)) else ""
+        text = f"{text}{shown}. See docs/configuration.md." if not text.endswith(".") else text
+    return f"{_where(path, files)}{key}: {text}"
+
+
+def _known_keys(path: list[Any]) -> list[str]:
+    """The keys of the block at `path`."""
+    block: Any = Config
+    for part in path:
+        if isinstance(block, type) and issubclass(block, BaseModel) and part in block.model_fields:
+            block = block.model_fields[part].annotation
+        elif getattr(block, "__origin__", None) is dict:
+            block = block.__args__[1]
+        choices = [block, *getattr(block, "__args__", ())]
+        block = next((choice for choice in choices if isinstance(choice, type) and issubclass(choice, BaseModel)), block)
+    return list(block.model_fields) if isinstance(block, type) and issubclass(block, BaseModel) else []
+
+
+def _where(path: list[Any], files: list[Path]) -> str:
+    """`file, line N: ` of the key at `path`, or of the nearest key above it that a file has."""
+    for file in reversed(files):
+        with open(file, encoding="utf-8") as stream:
+            node = yaml.compose(stream, Loader=yaml.SafeLoader)
+        line = None
+        for part in path:
+            if isinstance(node, yaml.MappingNode):
+                found = [pair for pair in node.value if pair[0].value == str(part)]
+                if not found:
+                    break
+                line, node = found[0][0].start_mark.line + 1, found[0][1]
+            elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+                node = node.value[part]
+                line = node.start_mark.line + 1
+            else:
+                break
+        if line is not None:
+            return f"{file}, line {line}: "
+    return f"{files[-1]}: " if files else "--config: "

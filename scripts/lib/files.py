@@ -1,0 +1,106 @@
+"""Files that are whole or absent, and text whose bytes depend on its content only."""
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from lib.errors import UserError
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def canonical_json(value: Any) -> str:
+    """One line of JSON, keys sorted, no escapes beyond what JSON needs: equal values give equal bytes. NaN is refused."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """sha256 (hex) of a value's canonical JSON."""
+    return sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def digest_of_file(path: Path) -> str:
+    """sha256 (hex) of a file's bytes."""
+    with open(path, "rb") as stream:
+        state = sha256()
+        while block := stream.read(1 << 20):
+            state.update(block)
+    return state.hexdigest()
+
+
+@contextmanager
+def mendable_storage_errors(path: Path) -> Iterator[None]:
+    """Turns a full disk or a read-only folder into a message that says what to do; nothing published is touched."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL_DISK:
+            raise UserError(
+                f"{path}: no space left on this file system. What is finished is kept: free some room and run again."
+            ) from error
+        if error.errno in READ_ONLY:
+            raise UserError(
+                f"{path}: cannot be written ({os.strerror(error.errno)}). Make its folder writable, or choose another "
+                "`results` folder in the configuration, and run again; what is finished is kept."
+            ) from error
+        raise
+
+
+@contextmanager
+def replacing(path: Path, scratch: Path | None = None) -> Iterator[Path]:
+    """Gives a temporary path to write to, renamed onto `path` at the end, so that `path` is never half-written.
+
+    `scratch`: a folder of the same file system for the temporary file; without it, it stands beside `path`.
+    """
+    with mendable_storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = scratch or path.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8 text, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes one JSON document for people to read: two spaces, keys sorted, a newline at the end."""
+    write_text(path, json.dumps(value, sort_keys=True, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Writes one canonical JSON document a line."""
+    write_text(path, "".join(canonical_json(row) + "\n" for row in rows))
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Reads what `write_jsonl` wrote. A line that is not JSON is a UserError naming file and line."""
+    rows = []
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), start=1):
+        if line:
+            try:
+                rows.append(json.loads(line))
+            except ValueError as error:
+                raise UserError(
+                    f"{path}, line {number}: not valid JSON ({error}). Delete the file and run again: it is made anew from its journal."
+                ) from error
+    return rows

@@ -1,0 +1,110 @@
+"""The append-only record of a job's finished items, which makes every stage resumable.
+
+One line an item, flushed as soon as the item is done. It lies outside Snakemake's declared outputs, which Snakemake deletes before a
+job. Killing a job anywhere loses the batch in flight and nothing else: a torn last line is dropped on reading.
+"""
+
+import fcntl
+import json
+import os
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from lib.errors import UserError
+from lib.files import canonical_json, mendable_storage_errors
+
+FORMAT = 1
+
+
+class Journal:
+    """A journal opened for one job.
+
+    `entries` holds the newest line of each finished or failed key:
+    `{"key", "id", "status": "ok" | "failed", "result" | "reason", "seconds"}`.
+    Lines `{"begin": [keys]}` say which items a batch set out to compute; they are evidence, and nothing is decided by them.
+    """
+
+    def __init__(self, path: Path, rule: str) -> None:
+        self.path = path
+        self.rule = rule
+        self.entries: dict[str, dict[str, Any]] = {}
+        self.dropped_lines = 0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        with mendable_storage_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._stream = open(self.path, "a+b", buffering=0)
+        try:
+            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._stream.close()
+            raise UserError(
+                f"{self.path}: another job is writing this journal. Wait for it to end, or cancel it, and run again."
+            ) from error
+        self._read()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stream.close()
+
+    def _read(self) -> None:
+        self._stream.seek(0)
+        content = self._stream.read()
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):
+            self.dropped_lines += 1
+            self._stream.truncate(len(whole))
+        lines = whole.split(b"\n")[:-1]
+        if not lines:
+            self._append({"journal": FORMAT, "rule": self.rule})
+            return
+        header = self._parse(lines[0])
+        if header.get("journal") != FORMAT or header.get("rule") != self.rule:
+            raise UserError(
+                f"{self.path}, line 1: not a journal of {self.rule} in format {FORMAT} "
+                f"(found {lines[0][:80].decode('utf-8', 'replace')!r}). "
+                "It comes from another version of this workflow: move it away (its items are then computed again), or use that version."
+            )
+        for line in lines[1:]:
+            entry = self._parse(line)
+            if "key" in entry:
+                self.entries[entry["key"]] = entry
+            elif "begin" not in entry:
+                self.dropped_lines += 1
+
+    @staticmethod
+    def _parse(line: bytes) -> dict[str, Any]:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            return {}
+        return entry if isinstance(entry, dict) else {}
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        with self._lock, mendable_storage_errors(self.path):
+            line = canonical_json(entry).encode() + b"\n"
+            size = os.fstat(self._stream.fileno()).st_size
+            written = self._stream.write(line)
+            if written != len(line):
+                # A full disk can take half a line; a later line must not be glued to it.
+                self._stream.truncate(size)
+                raise OSError(28, "No space left on device")
+
+    def finished(self, key: str) -> dict[str, Any] | None:
+        """The result of an item that is done, or None if it has to be computed (again)."""
+        entry = self.entries.get(key)
+        return entry["result"] if entry and entry["status"] == "ok" else None
+
+    def begin(self, keys: list[str]) -> None:
+        """Notes that a batch is about to be computed."""
+        self._append({"begin": keys})
+
+    def add(self, key: str, item_id: str, *, seconds: float, result: Any = None, reason: str | None = None) -> None:
+        """Records one item: done with its result, or failed with its reason."""
+        entry: dict[str, Any] = {"key": key, "id": item_id, "seconds": round(seconds, 4)}
+        entry |= {"status": "ok", "result": result} if reason is None else {"status": "failed", "reason": reason}
+        self._append(entry)
+        self.entries[key] = entry

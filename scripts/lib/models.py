@@ -1,0 +1,130 @@
+"""Where a model comes from: a folder, or a pinned revision of a hub repository. Nothing here imports torch."""
+
+import os
+import re
+from collections.abc import Sequence
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+
+from lib.errors import UserError
+from lib.files import digest, digest_of_file
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+WHOLE_FILE = 64 << 20
+ENDS = 1 << 20
+
+#: What a folder must hold to be a model; the diffusers, transformers and ImageReward layouts.
+MODEL_MARKS = ("model_index.json", "config.json", "ImageReward.pt")
+#: Never fetched: weights that are not safetensors, unless asked for by name, and other frameworks' files.
+LEFT_OUT = ("*.bin", "*.h5", "*.msgpack", "*.onnx", "*.pth", "*.pt", "*.ckpt", "*.gguf")
+
+
+def is_folder(model: str) -> bool:
+    """Whether `model` names a folder (`./x`, `/x`, `~/x`, or one that exists) rather than a hub repository (`owner/name`)."""
+    return model.startswith((".", "/", "~")) or not HUB_ID.fullmatch(model) or Path(model).is_dir()
+
+
+def problem_with_folder(model: str) -> str | None:
+    """What is wrong with `model` if it names a folder that is missing or holds no model; None if nothing is, or it is on the hub."""
+    if is_folder(model):
+        folder = Path(model).expanduser()
+        if not folder.is_dir():
+            return (
+                f"there is no folder '{model}', and it is not the name of a hub repository (owner/name) either. "
+                "Correct it; the demo's models are built by `make demo-models`."
+            )
+        if not any((folder / mark).is_file() for mark in MODEL_MARKS):
+            return f"the folder '{model}' holds no model (none of {', '.join(MODEL_MARKS)}). Correct it."
+    return None
+
+
+@cache
+def folder_identity(folder: str) -> str:
+    """What a model folder contains, as a digest: names, sizes, and contents (of files over 64 MiB the first and last MiB only)."""
+    root = Path(folder).expanduser()
+    contents = {}
+    for path in sorted(root.rglob("*")):
+        if path.is_file() and not path.name.startswith("."):
+            size = path.stat().st_size
+            if size <= WHOLE_FILE:
+                content = digest_of_file(path)
+            else:
+                with open(path, "rb") as stream:
+                    state = sha256(stream.read(ENDS))
+                    stream.seek(-ENDS, os.SEEK_END)
+                    state.update(stream.read())
+                content = state.hexdigest()
+            contents[path.relative_to(root).as_posix()] = [size, content]
+    return "folder-" + digest(contents)[:16]
+
+
+def identity(model: str, revision: str) -> str:
+    """What determines a model's weights: the folder's digest, or the commit of a hub repository.
+
+    A branch or tag name is resolved from the local hub cache first and over the network otherwise. Called in jobs, where either may be
+    needed; a pinned commit needs neither.
+    """
+    if is_folder(model):
+        return folder_identity(model)
+    if COMMIT.fullmatch(revision):
+        return revision
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    reference = Path(constants.HF_HUB_CACHE) / f"models--{model.replace('/', '--')}" / "refs" / revision
+    if reference.is_file():
+        return reference.read_text().strip()
+    try:
+        return str(HfApi().model_info(model, revision=revision, timeout=30).sha)
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+        raise _not_reachable(model, revision, error) from error
+
+
+def fetch(model: str, revision: str, also: Sequence[str] = (), only: Sequence[str] | None = None) -> Path:
+    """The folder with a model's files: itself, or the hub's snapshot, fetched into the hub cache if it is not there.
+
+    `also`: file names to fetch although their format is otherwise left out (ImageReward's `ImageReward.pt`); `only`: nothing but these.
+    """
+    if is_folder(model):
+        return Path(model).expanduser()
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    left_out = [pattern for pattern in LEFT_OUT if not any(Path(name).match(pattern) for name in also)]
+    try:
+        return Path(snapshot_download(model, revision=revision, ignore_patterns=left_out, allow_patterns=only))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise _not_reachable(model, revision, error) from error
+
+
+def _not_reachable(model: str, revision: str, error: Exception) -> UserError:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status in (401, 403):
+        return UserError(
+            f"{model}: the hub refuses access (HTTP {status}). If the model is gated, accept its terms on its page and put a token "
+            "into the environment variable HF_TOKEN."
+        )
+    if status == 404:
+        return UserError(f"{model}: the hub has no such repository, or no revision '{revision}' of it. Correct `model` or `revision`.")
+    return UserError(
+        f"{model} at revision '{revision}': neither in the local hub cache nor reachable ({type(error).__name__}). Fetch it on a machine "
+        "with network access first (`hf download`), or give a folder in its place."
+    )
+
+
+def check_access(model: str, revision: str) -> None:
+    """A UserError if a hub model is neither in the local cache nor fetchable with the token at hand (a gated one without its token)."""
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    cached = Path(constants.HF_HUB_CACHE) / f"models--{model.replace('/', '--')}"
+    reference = cached / "refs" / revision
+    commit = reference.read_text().strip() if reference.is_file() else revision
+    if (cached / "snapshots" / commit).is_dir():
+        return
+    try:
+        HfApi().auth_check(model)
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+        raise _not_reachable(model, revision, error) from error

@@ -1,0 +1,86 @@
+"""What there is to do, known before anything runs: the shards, the files of each stage, and what is to be tried again."""
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lib import models
+from lib.config import Block, Config, Model
+from lib.errors import UserError
+from lib.prompts import Shard, read_topics, shard_of
+
+
+class Plan:
+    """The paths and parameters that the rules share."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.root = config.root.as_posix()
+
+    @cached_property
+    def shards(self) -> dict[tuple[str, str], Shard]:
+        """All shards that hold a prompt, by (topic, shard name). Read once a process."""
+        config = self.config
+        return read_topics(Path(config.prompts), config.topics, config.shards_per_topic, config.max_prompt_characters)
+
+    def shard_files(self, stage: str) -> list[str]:
+        """The published files of a stage, e.g. `images` or `responses/<policy>`, in canonical order."""
+        return [f"{self.root}/{stage}/{topic}/{shard}.jsonl" for topic, shard in self.shards]
+
+    def pairs_of_size(self, size: int) -> list[str]:
+        """The files that a data set of `size` pairs is made from; a UserError if there are fewer prompts than that."""
+        prompts = sum(len(shard.prompts) for shard in self.shards.values())
+        if size > prompts:
+            raise UserError(
+                f"pairs.sizes: {size} is larger than the {prompts} prompts there are in '{self.config.prompts}', and a prompt gives "
+                "at most one pair. Lower it (and the experiments that use it), or add prompts, e.g. those that `generate_prompts` proposes."
+            )
+        return self.shard_files("pairs")
+
+    def stages_of_prompt(self, prompt_id: str) -> dict[str, str]:
+        """The files that tell of one prompt, by stage."""
+        topic = prompt_id.rsplit("-", 1)[0]
+        shard = shard_of(prompt_id, self.config.shards_per_topic)
+        stages = ["images", *(f"image_ranking/{scorer}" for scorer in self.config.image_ranking.scorers), "response_ranking", "pairs"]
+        return {stage: f"{self.root}/{stage}/{topic}/{shard}.jsonl" for stage in stages}
+
+    def common(self) -> dict[str, Any]:
+        """What every item stage is told besides its own settings."""
+        config = self.config
+        return {"root": self.root, "device": config.device, "seed": config.seed, "max_failed_fraction": config.max_failed_fraction}
+
+    def settings(self, block: Block, **more: Any) -> dict[str, Any]:
+        """A block of the configuration as a rule's parameter, with the identity of each model folder in it.
+
+        Snakemake reruns the rule when any of it changes, also when a folder's files do.
+        """
+        return {**block.model_dump(mode="json"), **_folder_identities(block), **more}
+
+    def shard_digest(self, wildcards: Any) -> str:
+        """Changes when, and only when, the prompts of a shard do: editing one prompt reruns one shard."""
+        shard = self.shards.get((wildcards.topic, wildcards.shard))
+        if shard is None:
+            raise UserError(
+                f"topic '{wildcards.topic}' has no prompt in shard {wildcards.shard}, or is not in `topics`. Ask for another target."
+            )
+        return shard.digest
+
+    def retry(self, rule: str, job: str) -> str:
+        """A token that changes after a job with failed items, so that the next run tries those again, and stays otherwise."""
+        try:
+            record = json.loads(Path(self.root, "work", rule, f"{job}.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return ""
+        return str(record["finished"] if record["failed"] else record["retry"])
+
+
+def _folder_identities(block: Block) -> dict[str, Any]:
+    """`{"identity": ...}` of a model in a folder; nested blocks keep theirs under "identities"."""
+    found: dict[str, Any] = {}
+    if isinstance(block, Model) and models.is_folder(block.model):
+        found["identity"] = models.folder_identity(block.model)
+    nested = {name: value.model for name, value in block if isinstance(value, Model) and models.is_folder(value.model)}
+    if nested:
+        found["identities"] = {name: models.folder_identity(folder) for name, folder in nested.items()}
+    return found

@@ -1,0 +1,60 @@
+"""What a run did, as a table: from the records that its jobs wrote."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+#: The rules in the order of the flow; others follow by name.
+ORDER = (
+    "generate_prompts", "generate_images", "rank_images", "write_instructions", "generate_responses", "rank_responses",
+    "build_pairs", "merge_pairs", "train_dpo", "merge_adapter", "answer_benchmark", "score_benchmark",
+)  # fmt: skip
+
+
+def read_records(root: Path, since: str = "") -> list[dict[str, Any]]:
+    """The records of all jobs under `root`, or of those that ended at or after `since` (ISO time, UTC)."""
+    records = []
+    for path in sorted((root / "work").glob("*/**/*.json")):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(record, dict) and {"rule", "job", "computed", "finished"} <= record.keys() and record["finished"] >= since:
+            records.append(record)
+    return records
+
+
+def summarise(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row a rule: jobs, items computed, reused and failed, seconds loading and computing; in the order of the flow."""
+    rows: dict[str, dict[str, Any]] = {}
+    for record in records:
+        row = rows.setdefault(record["rule"], {"rule": record["rule"], "jobs": 0})
+        row["jobs"] += 1
+        for name in ("computed", "reused", "failed", "load_seconds", "compute_seconds"):
+            row[name] = row.get(name, 0) + record[name]
+    known = {rule: place for place, rule in enumerate(ORDER)}
+    return sorted(rows.values(), key=lambda row: (known.get(row["rule"], len(known)), row["rule"]))
+
+
+def print_summary(root: Path, since: str) -> None:
+    """Prints what the jobs did that ended at or after `since`, and what they put on record as unusual."""
+    records = read_records(root, since)
+    if not records:
+        return
+    table = Table(title=f"What this run did ({root})", title_justify="left")
+    table.add_column("rule")
+    for column in ("jobs", "computed", "reused", "failed", "loading s", "computing s"):
+        table.add_column(column, justify="right")
+    for row in summarise(records):
+        failed = f"[bold red]{row['failed']}[/]" if row["failed"] else "0"
+        seconds = (f"{row['load_seconds']:.1f}", f"{row['compute_seconds']:.1f}")
+        table.add_row(row["rule"], str(row["jobs"]), str(row["computed"]), str(row["reused"]), failed, *seconds)
+    console = Console(stderr=True)
+    console.print(table)
+    for record in records:
+        for note in record["notes"]:
+            console.print(f"note: {record['rule']} {record['job']}: {note}", markup=False, highlight=False)

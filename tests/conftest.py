@@ -1,0 +1,106 @@
+"""What the tests share: the demo's checkpoints, copies of the project to work in, and the commands that users type."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+#: What a user's clone has; the built checkpoints are linked in.
+PROJECT = ("Snakefile", "config.yaml", "rules", "scripts", "envs", "profiles", "prompts", "demo", "published")
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def _built(name: str, script: str) -> Path:
+    folder = REPOSITORY / "demo" / name
+    subprocess.run([sys.executable, REPOSITORY / "demo" / script, "--output", folder], check=True, cwd=REPOSITORY)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo_models() -> Path:
+    """The folder of the demo's tiny checkpoints, built if need be."""
+    return _built("models", "build_models.py")
+
+
+@pytest.fixture(scope="session")
+def demo_benchmarks() -> Path:
+    """The folder of the demo's local benchmarks, built if need be."""
+    return _built("benchmarks", "build_benchmarks.py")
+
+
+class Project:
+    """A user's clone in a folder of its own, and what a user does there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.configfile = "demo/config.yaml"
+
+    def edit_config(self, change: Callable[[dict[str, Any]], object], configfile: str = "demo/config.yaml") -> None:
+        """Edits a configuration file as a mapping."""
+        path = self.folder / configfile
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        change(values)
+        path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+    def command(self, *arguments: str, cores: int = 2, profile: str = "profiles/local") -> list[str]:
+        """The command that a user types."""
+        snakemake = str(Path(sys.executable).with_name("snakemake"))
+        return [snakemake, "--profile", profile, "--configfile", self.configfile, "--cores", str(cores), *arguments]
+
+    def environment(self) -> dict[str, str]:
+        """The environment of an activated .venv."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
+
+    def snakemake(self, *arguments: str, cores: int = 2, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Runs snakemake to its end; stdout holds both streams."""
+        done = subprocess.run(
+            self.command(*arguments, cores=cores), cwd=self.folder, env=self.environment() | environment,
+            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+        )  # fmt: skip
+        if check and done.returncode:
+            pytest.fail(f"snakemake {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout[-6000:]}")
+        return done
+
+    def published(self, run: str = "demo") -> dict[str, bytes]:
+        """The bytes of every published file of a run by name: everything but work/ and logs/."""
+        root = self.folder / "results" / run
+        return {
+            path.relative_to(root).as_posix(): path.read_bytes()
+            for path in sorted(root.rglob("*"))
+            if path.is_file() and path.relative_to(root).parts[0] not in ("work", "logs")
+        }
+
+
+@pytest.fixture(scope="session")
+def new_project(demo_models: Path, demo_benchmarks: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Project]:
+    """Makes a fresh clone in a folder of its own."""
+
+    def make(name: str = "project") -> Project:
+        folder = tmp_path_factory.mktemp(name)
+        for part in PROJECT:
+            source = REPOSITORY / part
+            if source.is_dir():
+                ignored = shutil.ignore_patterns("models", "benchmarks", "__pycache__", "*.pyc") if part == "demo" else shutil.ignore_patterns("__pycache__")
+                shutil.copytree(source, folder / part, symlinks=True, ignore=ignored)
+            elif source.exists():
+                shutil.copy2(source, folder / part)
+        (folder / "demo" / "models").symlink_to(demo_models)
+        (folder / "demo" / "benchmarks").symlink_to(demo_benchmarks)
+        return Project(folder)
+
+    return make
+
+
+@pytest.fixture
+def project(new_project: Callable[..., Project]) -> Project:
+    """A fresh clone."""
+    return new_project()
