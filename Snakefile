@@ -4,6 +4,7 @@
 """
 
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -13,6 +14,7 @@ min_version("9.27")
 sys.path.insert(0, f"{workflow.basedir}/scripts")
 
 from lib import config as configuration
+from lib import preflight, summary
 from lib.errors import UserError
 from lib.plan import Plan
 from lib.prompts import PROMPT_ID, TOPIC
@@ -32,17 +34,59 @@ except UserError as error:
 
 ROOT = PLAN.root
 GPU = 1 if CONFIG.device == "cuda" else 0
+STARTED = datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 wildcard_constraints:
     topic=TOPIC,
     shard=r"\d{2}",
+    size=r"\d+",
     prompt_id=PROMPT_ID,
+    scorer=configuration.NAME,
+    policy=configuration.NAME,
+    experiment=configuration.NAME,
+    model=configuration.NAME,
+    benchmark=configuration.NAME,
 
 
+include: "rules/prompts.smk"
 include: "rules/images.smk"
+include: "rules/image_ranking.smk"
+include: "rules/instructions.smk"
+include: "rules/responses.smk"
+include: "rules/response_ranking.smk"
+include: "rules/pairs.smk"
+include: "rules/training.smk"
+include: "rules/evaluation.smk"
+include: "rules/tables.smk"
 
 
 rule all:
+    message:
+        "Done: {ROOT}"
+    default_target: True
     input:
-        PLAN.shard_files("images"),
+        PLAN.targets(),
+
+
+# Everything up to the preference pairs: what can be made without training.
+rule pairs:
+    message:
+        "Preference pairs: {ROOT}/dataset"
+    input:
+        [f"{ROOT}/dataset/{size}/dataset.json" for size in CONFIG.pairs.sizes],
+
+
+onstart:
+    try:
+        preflight.check(PLAN)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
+onsuccess:
+    summary.print_summary(Path(ROOT), STARTED)
+
+
+onerror:
+    summary.print_summary(Path(ROOT), STARTED)

@@ -79,7 +79,7 @@ def build_image_reward(directory: Path, seed: int = 0, tokenizer: PreTrainedToke
 def image_reward_state(
     med_config: dict[str, Any], *, vision_width: int, vision_layers: int, patches: int, seed: int
 ) -> dict[str, torch.Tensor]:
-    """Random weights of an ImageReward model under the original's names, scaled so that rewards spread around 0 by about 1."""
+    """Random weights of an ImageReward model under the original's names, such that both the image and the prompt move the reward."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -88,8 +88,8 @@ def image_reward_state(
     def normal(name: str, *shape: int, deviation: float) -> None:
         state[name] = torch.empty(shape).normal_(0.0, deviation, generator=generator)
 
-    def linear(name: str, inputs: int, outputs: int) -> None:
-        normal(f"{name}.weight", outputs, inputs, deviation=1 / math.sqrt(inputs))
+    def linear(name: str, inputs: int, outputs: int, gain: float = 1.0) -> None:
+        normal(f"{name}.weight", outputs, inputs, deviation=gain / math.sqrt(inputs))
         normal(f"{name}.bias", outputs, deviation=0.02)
 
     def layer_norm(name: str, width: int) -> None:
@@ -119,11 +119,12 @@ def image_reward_state(
     layer_norm(f"{text}.embeddings.LayerNorm", width)
     for number in range(med_config["num_hidden_layers"]):
         layer = f"{text}.encoder.layer.{number}"
-        for attention, inputs in (("attention", width), ("crossattention", vision_width)):
+        # Random attention averages over the tokens. Without these gains the prompt would hardly matter beside the image.
+        for attention, inputs, value_gain, output_gain in (("attention", width, 2, 2), ("crossattention", vision_width, 1, 0.5)):
             linear(f"{layer}.{attention}.self.query", width, width)
             linear(f"{layer}.{attention}.self.key", inputs, width)
-            linear(f"{layer}.{attention}.self.value", inputs, width)
-            linear(f"{layer}.{attention}.output.dense", width, width)
+            linear(f"{layer}.{attention}.self.value", inputs, width, value_gain)
+            linear(f"{layer}.{attention}.output.dense", width, width, output_gain)
             layer_norm(f"{layer}.{attention}.output.LayerNorm", width)
         linear(f"{layer}.intermediate.dense", width, med_config["intermediate_size"])
         linear(f"{layer}.output.dense", med_config["intermediate_size"], width)

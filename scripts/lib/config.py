@@ -14,7 +14,8 @@ from lib import models
 from lib.errors import UserError
 from lib.prompts import TOPIC
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+Name = Annotated[str, StringConstraints(pattern=rf"^{NAME}$")]
 Topic = Annotated[str, StringConstraints(pattern=rf"^{TOPIC}$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 DType = Literal["float32", "bfloat16", "float16"]
@@ -47,14 +48,25 @@ class Endpoint(Block):
 
     base_url: str = Field(pattern=r"^https?://", description="Base URL, ending in `/v1` for most servers.")
     model: str = Field(min_length=1, description="The model's name at the endpoint.")
-    api_key_variable: str = Field(
+    api_key_variable: str | None = Field(
         "OPENAI_API_KEY",
         pattern=r"^[A-Za-z_]\w*$",
-        description="Environment variable that holds the key. The key itself is never configured.",
+        description="Environment variable that holds the key; null for a server that wants none. The key itself is never configured.",
     )
     concurrency: PositiveInt = Field(8, description="Requests under way at once.")
     timeout: float = Field(60, gt=0, description="Seconds to wait for one answer.")
-    retries: int = Field(5, ge=0, description="Further tries after a connection error, 429 or 5xx, with growing waits.")
+    retries: int = Field(5, ge=0, description="Further tries after a connection error, 429, 5xx or nonsense, with growing waits.")
+    parameters: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Request parameters sent as they are, e.g. `reasoning_effort: low`; null leaves out one that is otherwise sent "
+        "(`temperature`, `max_tokens`, `seed`).",
+    )
+
+    @model_validator(mode="after")
+    def _holds_no_secret(self) -> "Endpoint":
+        if "@" in self.base_url:
+            raise ValueError("`base_url` holds a name or password (`@`): put the key into an environment variable, see `api_key_variable`")
+        return self
 
 
 class Images(Model):
@@ -142,9 +154,16 @@ class Instructions(Block):
     temperature: float = Field(0.7, ge=0, description="0 is greedy.")
     max_attempts: PositiveInt = Field(3, description="An instruction that fails the checks is asked for again, up to so many times in all.")
     require_question: bool = Field(True, description="Refuse instructions without a question mark.")
+    prompts_per_batch: PositiveInt = Field(
+        1,
+        description="Backends `transformers` and `vllm`: prompts in one batch. Over 1 it is faster, and low bits may depend on what shares a batch; the record says so.",
+    )
+    max_model_len: PositiveInt = Field(4096, description="Backend `vllm`: tokens of question and instruction together.")
 
     @model_validator(mode="after")
     def _backend_is_complete(self) -> "Instructions":
+        if self.with_image and self.backend != "openai":
+            raise ValueError(f"`with_image` is for backend 'openai'; backend '{self.backend}' reads no images. Set it to false")
         if "{prompt}" not in self.template and self.backend != "file":
             raise ValueError(
                 "`template` has no `{prompt}`: the instruction would be about nothing. Put `{prompt}` where the prompt belongs"
@@ -223,7 +242,11 @@ class Pairs(Block):
 
 
 class TrainingSettings(Block):
-    """DPO with LoRA on the language model (paper 4.1; where the paper is silent, the published code)."""
+    """DPO with LoRA on the language model (paper 4.1; where the paper is silent, the published code).
+
+    Vision encoder and projector stay frozen: the paper trains the backbone with LoRA. (The published code gives the projector a learning
+    rate of 2e-5 of its own, and freezes it with everything else that is not LoRA.)
+    """
 
     epochs: float = Field(2.0, gt=0, description="Passes over the pairs (paper 4.1).")
     learning_rate: float = Field(1e-5, gt=0, description="Peak rate (paper 4.1).")
@@ -235,9 +258,10 @@ class TrainingSettings(Block):
     beta: float = Field(0.1, gt=0, description="DPO's beta: how far the policy may move from the reference.")
     lora_rank: PositiveInt = Field(128, description="LoRA rank.")
     lora_alpha: PositiveInt = Field(256, description="LoRA alpha.")
-    lora_dropout: Fraction = Field(0.05, description="LoRA dropout.")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="LoRA dropout; the published code's 0.05 is switched off by its trainer.")
     max_length: PositiveInt = Field(5012, description="Tokens of image, instruction and response together; what is longer is cut.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay.")
+    max_gradient_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm.")
     zero_stage: Literal[0, 1, 2, 3] = Field(2, description="DeepSpeed ZeRO stage; 0 trains without DeepSpeed (paper 4.1: 2).")
     gradient_checkpointing: bool = Field(True, description="Recompute activations to save memory.")
     save_steps: PositiveInt = Field(100, description="Updates between checkpoints; a killed training goes on from the last one.")
@@ -248,7 +272,9 @@ class Experiment(Block):
     """A data set size, and the training settings in which it differs from `training.settings`."""
 
     size: PositiveInt = Field(description="One of `pairs.sizes`.")
-    settings: dict[str, Any] = Field(default_factory=dict, description="Overrides of `training.settings`.")
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="Overrides of `training.settings`, e.g. `{beta: 0.5}`; the rest is as there."
+    )
 
 
 class Training(Block):
@@ -271,8 +297,20 @@ class Training(Block):
             raise ValueError("`prompt_template` needs both `<image>` and `{instruction}`")
         if "base" in self.experiments:
             raise ValueError("an experiment cannot be called 'base': that is the name of the model before training")
-        for name in self.experiments:
-            self.settings_of(name)
+        if self.base_model.dtype == "float16":
+            raise ValueError("`base_model.dtype` is float16, whose gradients overflow in training. Use bfloat16 (GPU) or float32 (CPU)")
+        for name, experiment in self.experiments.items():
+            for key in experiment.settings:
+                if key not in TrainingSettings.model_fields:
+                    near = difflib.get_close_matches(key, TrainingSettings.model_fields, n=1, cutoff=0.5)
+                    known = f"Did you mean `{near[0]}`?" if near else f"Known here: {', '.join(TrainingSettings.model_fields)}."
+                    raise ValueError(f"experiment '{name}' overrides `{key}`, which is not a training setting. {known}")
+            try:
+                self.settings_of(name)
+            except ValidationError as error:
+                problem = error.errors()[0]
+                key = ".".join(map(str, problem["loc"]))
+                raise ValueError(f"experiment '{name}' overrides `{key}`: {problem['msg']} (found {problem['input']!r})") from error
         return self
 
     def settings_of(self, experiment: str) -> TrainingSettings:
@@ -312,6 +350,15 @@ class Evaluation(Block):
     batch_size: PositiveInt = Field(1, description="Questions a batch.")
 
 
+PROMPT_TEMPLATE = """\
+Write {count} descriptions of images on the topic "{topic}", for a text-to-image model. Each is one English sentence of {min_words} to \
+{max_words} words about one specific scene, with objects, their number, colours, positions and actions that a question can be asked about. \
+Vary places, people, times and points of view. Answer with the descriptions only, one a line, without numbers or quotation marks.
+
+These are there already; write others:
+{examples}"""
+
+
 class GeneratePrompts(Block):
     """Rule generate_prompts (off by default): asks an LLM for more prompts on a topic; you review them and add them to the file."""
 
@@ -320,7 +367,21 @@ class GeneratePrompts(Block):
     max_similarity: Fraction = Field(
         0.5, description="A proposal at least this similar to a prompt (Jaccard of word 3-shingles) is dropped."
     )
+    min_words: PositiveInt = Field(15, description="Shorter proposals are dropped.")
+    max_words: PositiveInt = Field(40, description="Longer proposals are dropped.")
+    template: str = Field(
+        PROMPT_TEMPLATE,
+        description="What the LLM is asked; `{count}`, `{topic}`, `{min_words}`, `{max_words}` and `{examples}` are filled in.",
+    )
     temperature: float = Field(1.0, ge=0, description="0 is greedy.")
+
+    @model_validator(mode="after")
+    def _can_be_met(self) -> "GeneratePrompts":
+        if self.min_words > self.max_words:
+            raise ValueError(f"`min_words` ({self.min_words}) is more than `max_words` ({self.max_words})")
+        if "{topic}" not in self.template or "{count}" not in self.template:
+            raise ValueError("`template` needs both `{topic}` and `{count}`")
+        return self
 
 
 class Config(Block):

@@ -11,6 +11,9 @@ from lib.errors import UserError
 from lib.prompts import Shard, read_topics, shard_of
 
 
+TABLES = ("reasons_table", "hallucination_table", "size_table", "common_selections_table")
+
+
 class Plan:
     """The paths and parameters that the rules share."""
 
@@ -44,6 +47,22 @@ class Plan:
         shard = shard_of(prompt_id, self.config.shards_per_topic)
         stages = ["images", *(f"image_ranking/{scorer}" for scorer in self.config.image_ranking.scorers), "response_ranking", "pairs"]
         return {stage: f"{self.root}/{stage}/{topic}/{shard}.jsonl" for stage in stages}
+
+    def models(self) -> list[str]:
+        """The models to evaluate: the base model and every experiment, in the configured order."""
+        return ["base", *self.config.training.experiments]
+
+    def targets(self) -> list[str]:
+        """What the run is for: data sets, trained models, scores, tables and figures."""
+        config = self.config
+        return [
+            *(f"{self.root}/proposed_prompts/{topic}.txt" for topic in config.generate_prompts.count),
+            *(f"{self.root}/dataset/{size}/dataset.json" for size in config.pairs.sizes),
+            *(f"{self.root}/models/{experiment}/merged" for experiment in config.training.experiments),
+            *(f"{self.root}/models/{experiment}/training.svg" for experiment in config.training.experiments),
+            *(f"{self.root}/evaluation/{model}/{name}/scores.json" for model in self.models() for name in config.evaluation.benchmarks),
+            *(f"{self.root}/tables/{table}.csv" for table in TABLES),
+        ]
 
     def common(self) -> dict[str, Any]:
         """What every item stage is told besides its own settings."""

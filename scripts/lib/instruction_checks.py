@@ -1,0 +1,137 @@
+"""What an instruction must be, whoever wrote it, and the reading of instructions that users wrote themselves."""
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+
+from lib.errors import UserError
+from lib.prompts import Prompt
+
+#: Tokens that steer LLaVA's language models; inside an instruction they would no longer be its text.
+SPECIAL_TOKEN = re.compile(r"<image>|</?s>|<unk>|<pad>|<\|[^|\n]{1,40}\|>|\[/?INST\]|<</?SYS>>", re.IGNORECASE)
+#: The answering models see the image only; an instruction must not send them to a text that they do not have.
+MENTIONS_THE_PROMPT = re.compile(
+    r"\b(?:the|this|that|given|above|provided|your)\s+(?:(?:given|above|provided|original|image|text|text-to-image)\s+)?"
+    r"(?:description|prompt|caption)\b",
+    re.IGNORECASE,
+)
+NAMES_THE_IMAGE = re.compile(r"\b(?:images?|pictures?|photos?|photographs?|scenes?|paintings?|drawings?|illustrations?)\b")
+SHORTEST_COPY = 6
+#: Words that stand in every question; sharing them with the prompt says nothing.
+COMMON_WORDS = frozenset(
+    "what which where when does have this that these those they them their there with from into over under about each many much more most "
+    "some other than then while would could should will your being been were also only very both between".split()
+)
+
+
+def clean(answer: str) -> str:
+    """An LLM's answer without what surrounds the question: blanks, quotation marks, a label such as "Question:"."""
+    text = unicodedata.normalize("NFC", answer.strip())
+    text = re.sub(r"^(?:question|instruction)\s*:\s*", "", text, flags=re.IGNORECASE)
+    for left, right in ('""', "''", "“”", "**"):
+        if len(text) > 2 and text.startswith(left) and text.endswith(right) and text.count(left) + text.count(right) in (2, 4):
+            text = text.strip(left + right).strip()
+    return text
+
+
+def problem_with(instruction: str, require_question: bool) -> str | None:
+    """What is wrong with an instruction, whoever wrote it; None for a good one."""
+    if not re.search(r"\w", instruction):
+        return "it is empty"
+    if found := SPECIAL_TOKEN.search(instruction):
+        return f"it holds the special token '{found[0]}'"
+    if found := re.search(r"[\x00-\x08\x0b-\x1f\x7f]", instruction):
+        return f"it holds the control character U+{ord(found[0]):04X}"
+    if require_question and not re.search(r"[?？؟]", instruction):
+        return "it has no question mark"
+    return None
+
+
+def problem_with_answer(instruction: str, prompt: str, finish_reason: str, require_question: bool) -> str | None:
+    """What is wrong with an instruction that an LLM wrote about the image of a prompt; None for a good one."""
+    if problem := problem_with(instruction, require_question):
+        return problem
+    if finish_reason == "length":
+        return "it was cut off at `max_new_tokens`"
+    if "\n" in instruction:
+        return "it has more than one line"
+    if found := MENTIONS_THE_PROMPT.search(instruction):
+        return f"it speaks of '{found[0]}', which the answering models do not see"
+    words, prompt_words = _words(instruction), _words(prompt)
+    if words == prompt_words or (len(prompt_words) >= SHORTEST_COPY and f" {' '.join(prompt_words)} " in f" {' '.join(words)} "):
+        return "it repeats the prompt"
+    if not _is_about(words, prompt_words):
+        return "it is not about the image: it neither names it nor shares a word with its prompt"
+    return None
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
+
+
+def _is_about(words: list[str], prompt_words: list[str]) -> bool:
+    """Whether a question names the image, or shares with the prompt a word (or its first five letters) that not all questions have."""
+    stems = [{word[:5] for word in group if len(word) > 3 and word not in COMMON_WORDS} for group in (words, prompt_words)]
+    # Scripts that put no blanks between words, and prompts of short words only, are not judged.
+    return not stems[1] or not " ".join(words).isascii() or bool(stems[0] & stems[1]) or bool(NAMES_THE_IMAGE.search(" ".join(words)))
+
+
+def read_instruction_file(path: Path, prompts: Iterable[Prompt], require_question: bool) -> dict[str, str]:
+    """The instructions of a JSON-lines file by prompt id, one for each prompt.
+
+    A line is `{"prompt": "<its text>", "instruction": "..."}` or `{"id": "<prompt id>", "instruction": "..."}`; where it stands means
+    nothing. Whatever does not fit (not JSON, an unknown prompt, a second line for one prompt, a prompt without a line, an instruction
+    that fails the checks) is a UserError that names file and line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file. Correct `instructions.file`.") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8. Save the file as UTF-8, e.g. `iconv -f latin1 -t utf-8`.") from error
+    by_id = {prompt.id: prompt for prompt in prompts}
+    by_text = {prompt.text: prompt for prompt in by_id.values()}
+    instructions: dict[str, str] = {}
+    line_of: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            entry = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{where}: not valid JSON ({error}). Write one JSON object a line.") from error
+        if not isinstance(entry, dict) or not isinstance(entry.get("instruction"), str):
+            raise UserError(f"{where}: has no text under `instruction`. Add it.")
+        prompt = _prompt_of(entry, by_id, by_text, where)
+        if prompt.id in instructions:
+            raise UserError(f"{where}: a second instruction for prompt {prompt.id}; the first is on line {line_of[prompt.id]}. Delete one.")
+        instruction = unicodedata.normalize("NFC", entry["instruction"].strip())
+        if problem := problem_with(instruction, require_question):
+            mend = "Delete it: the workflow adds the image itself." if "<image>" in problem else "Correct it."
+            raise UserError(f"{where}: the instruction cannot be used: {problem}. {mend}")
+        instructions[prompt.id] = instruction
+        line_of[prompt.id] = number
+    if lacking := [prompt for prompt in by_id.values() if prompt.id not in instructions]:
+        shown = "\n".join(f"  {prompt.id}: {prompt.text}" for prompt in lacking[:5])
+        raise UserError(f"{path}: has no line for {len(lacking)} of {len(by_id)} prompts. Add one for each; the first are:\n{shown}")
+    return instructions
+
+
+def _prompt_of(entry: dict[str, object], by_id: dict[str, Prompt], by_text: dict[str, Prompt], where: str) -> Prompt:
+    """The prompt that a line names by `prompt` or `id`; if by both, they must agree."""
+    found = []
+    for key, known in (("prompt", by_text), ("id", by_id)):
+        if key in entry:
+            name = entry[key]
+            prompt = known.get(unicodedata.normalize("NFC", name.strip())) if isinstance(name, str) else None
+            if prompt is None:
+                raise UserError(f"{where}: there is no prompt with {key} {name!r}. Correct the line, or delete it.")
+            found.append(prompt)
+    if not found:
+        raise UserError(f"{where}: names no prompt. Add `prompt` (its text) or `id`.")
+    if len(set(found)) > 1:
+        raise UserError(f"{where}: `prompt` is {found[0].id}, but `id` says {found[1].id}. Correct one of them.")
+    return found[0]

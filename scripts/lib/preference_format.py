@@ -1,0 +1,89 @@
+"""How a pair becomes the texts that DPO is trained on: prompt, chosen and rejected. Nothing here imports torch.
+
+The trainer tokenizes prompt and response apart, without adding special tokens, and joins the ids. A generating model sees the ids of
+`prompt_template` behind the tokenizer's own BOS and goes on from there. Both must be the same ids, and whether a space belongs behind
+`<s>`, or before a response, differs from tokenizer to tokenizer (a Llama tokenizer begins each text with a space of its own). So it is
+not assumed: `fit` tries which texts give the ids that are seen when the model answers.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lib.errors import UserError
+
+#: Token ids of a text; the second argument says whether the tokenizer adds its special tokens (BOS).
+Encode = Callable[[str, bool], list[int]]
+
+INSTRUCTION = "{instruction}"
+IMAGE = "<image>"
+PROBES = ("The lamp is red.", "a lamp", "2 lamps.", "No", "“Yes”", "(one)")
+
+
+@dataclass(frozen=True)
+class PreferenceFormat:
+    """The texts of a pair under one prompt template and one tokenizer."""
+
+    template: str
+    beginning: str
+    before_response: str
+    end: str
+    #: Texts that the tokenizer reads as special tokens, wherever they stand.
+    special_tokens: tuple[str, ...]
+
+    def prompt(self, instruction: str) -> str:
+        """The prompt, BOS included, `<image>` standing for the image."""
+        return self.beginning + ask(self.template, instruction)
+
+    def response(self, response: str) -> str:
+        """A response as it follows the prompt, EOS included."""
+        return self.before_response + response.strip() + self.end
+
+    def special_token_in(self, *texts: str) -> str | None:
+        """The first special token that one of the texts spells out, or None.
+
+        A text that says `<image>` or `</s>` would be tokenized as an image without pixels, or as an end in its middle.
+        """
+        return next((token for token in self.special_tokens for text in texts if token in text), None)
+
+
+def ask(template: str, instruction: str) -> str:
+    """The prompt template with the instruction in it; braces in the instruction stay as they are."""
+    return template.replace(INSTRUCTION, instruction.strip())
+
+
+def fit(template: str, encode: Encode, bos: str | None, eos: str | None, special_tokens: Sequence[str]) -> PreferenceFormat:
+    """The format whose ids are those that the model sees when it answers.
+
+    Args:
+        template: `training.prompt_template`, with `<image>` and `{instruction}`.
+        encode: the tokenizer.
+        bos, eos: its beginning and end tokens, as text.
+        special_tokens: all its special tokens, as text.
+
+    Errors: UserError if the tokenizer has no EOS, or no text gives those ids.
+    """
+    if not eos:
+        raise UserError("The base model's tokenizer has no end-of-sequence token: a trained answer could not end. Use another base model.")
+    prompt = ask(template, "What is this?")
+    seen = encode(prompt, True)
+    beginning = next((text for text in (bos or "", f"{bos or ''} ", "") if encode(text + prompt, False) == seen), None)
+    if beginning is None:
+        raise UserError(
+            f"`training.prompt_template`: its beginning {prompt[:20]!r} has other token ids behind a written {bos!r} than behind the "
+            "tokenizer's own. Begin the template with a word."
+        )
+    whole_prompt = beginning + prompt
+
+    def joins(before: str) -> bool:
+        prompt_ids = encode(whole_prompt, False)
+        return all(
+            prompt_ids + encode(before + probe + eos, False) == encode(f"{whole_prompt} {probe}{eos}", False) for probe in PROBES
+        )
+
+    before_response = next((before for before in ("", " ") if joins(before)), None)
+    if before_response is None:
+        raise UserError(
+            f"`training.prompt_template`: its end {prompt[-20:]!r} and a response that follows it have other token ids together than apart. "
+            "End the template with the colon, or the token, after which the model answers, and no space."
+        )
+    return PreferenceFormat(template, beginning, before_response, eos, tuple(special_tokens))
