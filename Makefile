@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/installed
 DEMO := $(BIN)/snakemake --profile profiles/local --configfile demo/config.yaml
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help install demo demo-models test test-fast lint bench parity docs lock resume clean clean-all
+.PHONY: help install demo demo-models test test-fast lint bench parity docs resume clean clean-all
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -46,12 +46,14 @@ lint: $(INSTALLED) ## Style, formatting, types, and Snakemake's own linter
 	$(BIN)/mypy scripts demo benchmarks envs
 	$(BIN)/snakemake --lint --configfile demo/config.yaml
 
+docs: $(INSTALLED) ## Write docs/configuration.md from the configuration's models
+	$(BIN)/python docs/make_configuration.py
+
 resume: $(INSTALLED) ## Go on after a crash: make resume RUN="--profile profiles/local --configfile demo/config.yaml"
 	$(BIN)/snakemake $(or $(RUN),$(wordlist 2,99,$(DEMO))) --unlock
 	$(BIN)/snakemake $(or $(RUN),$(wordlist 2,99,$(DEMO))) --rerun-incomplete
 
-lock: ## Resolve envs/cpu.in anew into envs/cpu.lock
-	$(PYTHON) envs/make_lock.py
+
 
 clean: ## Remove the demo's results, checkpoints and caches
 	rm -rf results/demo demo/models demo/benchmarks .pytest_cache .mypy_cache .ruff_cache
