@@ -15,6 +15,7 @@ import argparse
 import fcntl
 import functools
 import hashlib
+import importlib
 import json
 import math
 import os
@@ -22,23 +23,17 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# Before torch is imported: one thread is faster for models this small, and no hub is asked for anything.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
 if TYPE_CHECKING:
     import torch
-    from tokenizers import Tokenizer
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# --------------------------------------------------------------------------------------------------------------------- vocabulary
+# --- vocabulary
 
 # The words of the answers by word class. A word is in one class only, because the class is read from the token.
 ANSWER_WORDS: dict[str, str] = {
@@ -58,9 +53,9 @@ ANSWER_WORDS: dict[str, str] = {
 
 # The words of the questions that the instruction-writing model asks.
 QUESTION_WORDS: dict[str, str] = {
-    "what": "What Which Who",
+    "what": "What Who",
     "how": "How",
-    "many": "many much",
+    "many": "many",
     "things": "objects colours animals lights shapes signs cars windows birds chairs",
     "is": "are",
     "seen": "visible standing hanging lying placed arranged painted",
@@ -77,34 +72,36 @@ QUESTION_WORDS: dict[str, str] = {
 
 # Further words, so that a prompt of 40 words stays below CLIP's 77 tokens. Not one is ever answered.
 SCENE_WORDS = """
-a about across after afternoon air airport alley along ancient antique apple apples apron apt arches are arm arms arranged art artist as at
-autumn baker baking balcony balloon balloons bamboo banner barn barrels baskets beach beam beans bed behind bell belt bench benches
-between bicycles big blanket blankets blossoms blow board boats boiling books boots bowls boxes boy boys branch branches bread breeze brick
-bricks bridge bright brown brush brushes bucket buckets building built busy butter by cake camera candle candles canal canoe canvas cap
-carrots carrying carved cast catch ceiling chalk cheese cherry chef chicken children chimney chopping church circle city classroom clay
-clear cliff climbing clock close cloth clothes cloud coast coat coffee cold coloured colours concrete cone conveyor cooking copper corner
-corridor couple courtyard crane cranes cream crossing crowd cup cups curved cutting cyclist dark dawn day deep deer desk desks distance dock
-dogs door doors doorway down drawing dress dressed drifting driver drying duck ducks dusk dust each early eating edge eggs eight elderly
-engine evening eyes facade face factory falling family farm feeding fence ferry festival field fields fire fireplace fireworks fish
-fisherman fishing five flags floating floor flour flowers flying fog foggy foreground forest fountain four fox friends from frost frozen
-fruit full garden gate gather girl girls glass glasses gloves glowing goat gold golden grass gravel gray great grey group guitar hair hall
-hammer hand hands hanging harbour hat hats heavy helmet herbs high hill hills his her holding hot house hung ice icy in inside into iron
-island its jacket jar jars jumping kettle kitchen kite kites kneeling knife lake lamp lamps lantern lanterns large leaf leaning leather left
-lemon lemons library light lighthouse lightning lights line lined lined-up lit little loaf loaves long looking loom low machine machines
-makes making mango map marble market meadow meal melting metal microscope middle midday mirror mist morning moss mountain mountains mud
-mug mural museum mushrooms narrow neon nest next night nine noodles noon ocean of off oil old on onto open orchard out oven over owl
-painted painting palm pan paper parade park parked parrot passengers path peppers person piano pier pigeons pile pine pink pipes pizza
-plant plants plastic plates platform playground playing plaza pond poster pot pots pottery pouring protective puddle puddles pulling
-pumpkin pumpkins purple pushing rabbit rail railing rain rainbow raincoat raining reading red reflected reflecting reflections resting
-rice riding right ripe rising river road robot rock rocks roof rooftop rooftops room rope rose rough row rows running rusty sail sailboat
-sails sand scarf scattered school scooter sculpture sea seagull seagulls seated seven sheep shelf ship shirt shoes shop shore side sidewalk
-sign silver single sits sitting six sketch skates skating sky sleeping slicing slope slow smiling smoke snow snowman snowy soft soup spices
-spoon spread square squirrel stack stacked stage stairs stall stand standing stands statue steam steaming steel steep step steps still stir
-stirring stone storm stormy stove stream street stretched studio summer sun sunflowers sunlight sunny sunrise sunset surface surrounded
-swan sweater swimming swing table tables tea teacher ten tent terrace their them three through tiles tomatoes tools top towards towel tower
-town toy tracks tractor traffic train tram tray trees triangle truck tunnel turning two umbrellas under up valley van vase vegetables
-vendor village vintage violin waiting walking wall warehouse warm washing watching water waterfall watering wave waves wearing weather weaving
-welder wet wheat wheel wheels while wide wind window windows windy wine winter with woman women wood wooden wool work workers workshop woven
+a about across after afternoon air airport alley along ancient antique apple apples apron apt arches are arm arms arranged art
+artist as at autumn baker baking balcony balloon balloons bamboo banner barn barrels baskets beach beam beans bed behind bell belt
+bench benches between bicycles big blanket blankets blossoms blow board boats boiling books boots bowls boxes boy boys branch
+branches bread breeze brick bricks bridge bright brown brush brushes bucket buckets building built busy butter by cake camera
+candle candles canal canoe canvas cap carrots carrying carved cast catch ceiling chalk cheese cherry chef chicken children chimney
+chopping church circle city classroom clay clear cliff climbing clock close cloth clothes cloud coast coat coffee cold coloured
+colours concrete cone conveyor cooking copper corner corridor couple courtyard crane cranes cream crossing crowd cup cups curved
+cutting cyclist dark dawn day deep deer desk desks distance dock dogs door doors doorway down drawing dress dressed drifting
+driver drying duck ducks dusk dust each early eating edge eggs eight elderly engine evening eyes facade face factory falling
+family farm feeding fence ferry festival field fields fire fireplace fireworks fish fisherman fishing five flags floating floor
+flour flowers flying fog foggy foreground forest fountain four fox friends from frost frozen fruit full garden gate gather girl
+girls glass glasses gloves glowing goat gold golden grass gravel gray great grey group guitar hair hall hammer hand hands hanging
+harbour hat hats heavy helmet herbs high hill hills his her holding hot house hung ice icy in inside into iron island its jacket
+jar jars jumping kettle kitchen kite kites kneeling knife lake lamp lamps lantern lanterns large leaf leaning leather left lemon
+lemons library light lighthouse lightning lights line lined lined-up lit little loaf loaves long looking loom low machine machines
+makes making mango map marble market meadow meal melting metal microscope middle midday mirror mist morning moss mountain
+mountains mud mug mural museum mushrooms narrow neon nest next night nine noodles noon ocean of off oil old on onto open orchard
+out oven over owl painted painting palm pan paper parade park parked parrot passengers path peppers person piano pier pigeons pile
+pine pink pipes pizza plant plants plastic plates platform playground playing plaza pond poster pot pots pottery pouring
+protective puddle puddles pulling pumpkin pumpkins purple pushing rabbit rail railing rain rainbow raincoat raining reading red
+reflected reflecting reflections resting rice riding right ripe rising river road robot rock rocks roof rooftop rooftops room rope
+rose rough row rows running rusty sail sailboat sails sand scarf scattered school scooter sculpture sea seagull seagulls seated
+seven sheep shelf ship shirt shoes shop shore side sidewalk sign silver single sits sitting six sketch skates skating sky sleeping
+slicing slope slow smiling smoke snow snowman snowy soft soup spices spoon spread square squirrel stack stacked stage stairs stall
+stand standing stands statue steam steaming steel steep step steps still stir stirring stone storm stormy stove stream street
+stretched studio summer sun sunflowers sunlight sunny sunrise sunset surface surrounded swan sweater swimming swing table tables
+tea teacher ten tent terrace their them three through tiles tomatoes tools top towards towel tower town toy tracks tractor traffic
+train tram tray trees triangle truck tunnel turning two umbrellas under up valley van vase vegetables vendor village vintage
+violin waiting walking wall warehouse warm washing watching water waterfall watering wave waves wearing weather weaving welder wet
+wheat wheel wheels while wide wind window windows windy wine winter with woman women wood wooden wool work workers workshop woven
 wrapped writing yard yellow young zebra ! 's
 """
 
@@ -127,16 +124,18 @@ def corpus() -> list[str]:
     return list(dict.fromkeys(words + [word.lower() for word in words]))
 
 
-# --------------------------------------------------------------------------------------------------------------------- tokenizers
+# --- tokenizers
 
 METASPACE = "▁"  # how SentencePiece writes a space
 BYTE_SPACE = "Ġ"  # how byte-level BPE writes a space
 PRINTABLE = tuple(chr(code) for code in range(0x21, 0x7F))
 
+LLAMA3_BEGIN, LLAMA3_END_OF_TURN = "<|begin_of_text|>", "<|eot_id|>"
+CLIP_BEGIN, CLIP_END = "<|startoftext|>", "<|endoftext|>"
+IMAGE, PAD = "<image>", "<pad>"  # what LLaVA appends to its language model's vocabulary
+
 # Llama 3's split of a text before byte-level BPE (the `pre_tokenizer` of its tokenizer.json). Without it "\n\n" is two tokens.
-LLAMA3_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+LLAMA3_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
 @functools.cache
@@ -170,15 +169,15 @@ def sentencepiece_units() -> tuple[str, ...]:
     return tuple(METASPACE + word if word[0].isalpha() else word for word in corpus())
 
 
-def llama_tokenizer(extra_tokens: Iterable[str] = ()) -> "PreTrainedTokenizerBase":
+def llama_tokenizer(llava: bool = False) -> "PreTrainedTokenizerBase":
     """A tokenizer of the Llama 2 and Mistral kind: SentencePiece BPE with byte fallback, `<s>` before a text.
 
     Args:
-        extra_tokens: special tokens after the vocabulary, as LLaVA appends `<image>` and `<pad>`.
+        llava: whether `<pad>` and `<image>` follow the vocabulary.
     """
     from transformers import LlamaTokenizer
 
-    tokens, merges = train_bpe(sentencepiece_units(), PRINTABLE + (METASPACE,))
+    tokens, merges = train_bpe(sentencepiece_units(), (*PRINTABLE, METASPACE))
     special = ["<unk>", "<s>", "</s>"] + [f"<0x{byte:02X}>" for byte in range(256)]
     vocabulary = {token: number for number, token in enumerate(special + [t for t in tokens if t not in special])}
     return LlamaTokenizer(
@@ -188,15 +187,16 @@ def llama_tokenizer(extra_tokens: Iterable[str] = ()) -> "PreTrainedTokenizerBas
         add_bos_token=True,
         add_eos_token=False,
         model_max_length=4096,
-        **extra_token_arguments(extra_tokens),
+        padding_side="left",
+        **({"pad_token": PAD, "extra_special_tokens": {"image_token": IMAGE}} if llava else {}),
     )
 
 
-def llama3_tokenizer(extra_tokens: Iterable[str] = ()) -> "PreTrainedTokenizerBase":
+def llama3_tokenizer(llava: bool = False) -> "PreTrainedTokenizerBase":
     """A tokenizer of the Llama 3 kind: byte-level BPE, `<|begin_of_text|>` before a text, `<|eot_id|>` after a turn.
 
     Args:
-        extra_tokens: special tokens after Llama 3's own, as LLaVA appends `<image>` and `<pad>`.
+        llava: whether `<pad>` and `<image>` follow Llama 3's own special tokens.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -204,9 +204,7 @@ def llama3_tokenizer(extra_tokens: Iterable[str] = ()) -> "PreTrainedTokenizerBa
     words = [word for word in corpus() if word[0].isalpha()]
     units = [*words, *(BYTE_SPACE + word for word in words), "ĊĊ"]  # "ĊĊ" is "\n\n"
     tokens, merges = train_bpe(tuple(units), tuple(sorted(pre_tokenizers.ByteLevel.alphabet())))
-    backend = Tokenizer(
-        models.BPE(vocab={token: number for number, token in enumerate(tokens)}, merges=merges, ignore_merges=True)
-    )
+    backend = Tokenizer(models.BPE(vocab={token: number for number, token in enumerate(tokens)}, merges=merges, ignore_merges=True))
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(LLAMA3_SPLIT), "isolated"),
@@ -214,35 +212,26 @@ def llama3_tokenizer(extra_tokens: Iterable[str] = ()) -> "PreTrainedTokenizerBa
         ]
     )
     backend.decoder = decoders.ByteLevel()
-    special = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+    special = [LLAMA3_BEGIN, "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", LLAMA3_END_OF_TURN]
     backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
     backend.post_processor = processors.TemplateProcessing(
-        single="<|begin_of_text|> $A",
-        pair="<|begin_of_text|> $A <|begin_of_text|>:1 $B:1",
-        special_tokens=[("<|begin_of_text|>", backend.token_to_id("<|begin_of_text|>"))],
+        single=f"{LLAMA3_BEGIN} $A",
+        pair=f"{LLAMA3_BEGIN} $A {LLAMA3_BEGIN}:1 $B:1",
+        special_tokens=[(LLAMA3_BEGIN, backend.token_to_id(LLAMA3_BEGIN))],
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
-        bos_token="<|begin_of_text|>",
-        eos_token="<|eot_id|>",
+        bos_token=LLAMA3_BEGIN,
+        eos_token=LLAMA3_END_OF_TURN,
         clean_up_tokenization_spaces=False,
         model_input_names=["input_ids", "attention_mask"],
         model_max_length=8192,
-        **extra_token_arguments(extra_tokens),
+        padding_side="left",
+        **({"pad_token": PAD, "extra_special_tokens": {"image_token": IMAGE}} if llava else {}),
     )
 
 
-def extra_token_arguments(extra_tokens: Iterable[str]) -> dict[str, Any]:
-    """Arguments of a tokenizer that has LLaVA's `<image>` and `<pad>` after its vocabulary, or of one without them."""
-    arguments: dict[str, Any] = {"padding_side": "left"}
-    if "<image>" in extra_tokens:
-        arguments["extra_special_tokens"] = {"image_token": "<image>"}
-    if "<pad>" in extra_tokens:
-        arguments["pad_token"] = "<pad>"
-    return arguments
-
-
-def clip_tokenizer(pad_token: str = "<|endoftext|>") -> "PreTrainedTokenizerBase":
+def clip_tokenizer(pad_token: str = CLIP_END) -> "PreTrainedTokenizerBase":
     """CLIP's tokenizer: lower-cased byte-level BPE with `</w>`, 77 tokens.
 
     Args:
@@ -261,7 +250,7 @@ def clip_tokenizer(pad_token: str = "<|endoftext|>") -> "PreTrainedTokenizerBase
     ordered = [token.translate(marks) for token in tokens]
     merges = [(left.translate(marks), right.translate(marks)) for left, right in merges]
     # The end mark has the highest id, as in the original: CLIP's text model finds it as the maximum.
-    ordered += ["<|startoftext|>", "<|endoftext|>"]
+    ordered += [CLIP_BEGIN, CLIP_END]
     vocabulary = {token: number for number, token in enumerate(ordered)}
     return CLIPTokenizer(vocab=vocabulary, merges=merges, pad_token=pad_token, model_max_length=77)
 
@@ -270,7 +259,7 @@ def t5_tokenizer() -> "PreTrainedTokenizerBase":
     """T5's tokenizer: SentencePiece unigrams, `</s>` after a text, sentinels at the end of the vocabulary."""
     from transformers import T5TokenizerFast
 
-    tokens, _ = train_bpe(sentencepiece_units(), PRINTABLE + (METASPACE,))
+    tokens, _ = train_bpe(sentencepiece_units(), (*PRINTABLE, METASPACE))
     # Each piece costs the same, so a text is cut into as few pieces as there can be.
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)] + [(token, -10.0) for token in tokens]
     pieces += [(f"<extra_id_{number}>", 0.0) for number in range(99, -1, -1)]
@@ -286,12 +275,10 @@ def bert_tokenizer() -> "PreTrainedTokenizerBase":
     endings = ["s", "es", "ed", "er", "ing", "ly", "y", "al", "ful", "less", "ness", "ment", "tion"]
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *("##" + letter for letter in letters)]
     tokens += [*words, *("##" + ending for ending in endings)]
-    return BertTokenizer(
-        vocab={token: number for number, token in enumerate(dict.fromkeys(tokens))}, model_max_length=512
-    )
+    return BertTokenizer(vocab={token: number for number, token in enumerate(dict.fromkeys(tokens))}, model_max_length=512)
 
 
-# --------------------------------------------------------------------------------------------------------------------- weights
+# --- weights
 
 
 def initialise(model: "torch.nn.Module", seed: int, gain: float = 1.0) -> None:
@@ -318,7 +305,7 @@ def initialise(model: "torch.nn.Module", seed: int, gain: float = 1.0) -> None:
                     parameter.normal_(0.0, 1.0, generator=generator)
                 else:
                     parameter.fill_(1.0 if name.endswith("weight") else 0.0)
-            elif "embed_tokens" in name or "embeddings" in name and "patch" not in name or "shared" in name:
+            elif "embed_tokens" in name or ("embeddings" in name and "patch" not in name) or "shared" in name:
                 parameter.normal_(0.0, 1.0, generator=generator)
             else:
                 parameter.normal_(0.0, gain / math.sqrt(parameter[0].numel()), generator=generator)
@@ -405,12 +392,12 @@ FEED_FORWARD_GAIN = 0.3
 def token_forms(tokenizer: "PreTrainedTokenizerBase", word: str) -> tuple[int, int]:
     """The token of a word behind a space (or of a punctuation mark, which has none), and the one at the start of a turn."""
     forms = []
-    for text in (word if not word[0].isalpha() else f" {word}", word):
-        # A SentencePiece tokenizer itself puts a space before a text, a byte-level one does not.
-        tokens = tokenizer.encode(f"({text}" if text != word or not word[0].isalpha() else text, add_special_tokens=False)
-        forms.append(tokens[-1])
+    # A text that starts with the word: a SentencePiece tokenizer puts a space before it itself, a byte-level one does not.
+    for text in (f"( {word}" if word[0].isalpha() else f"({word}", word if word[0].isalpha() else f"({word}"):
+        tokens = tokenizer.encode(text, add_special_tokens=False)
         if tokenizer.decode(tokens[-1:]).strip() != word:
             raise ValueError(f"{word!r} is not one token of the vocabulary")
+        forms.append(tokens[-1])
     return forms[0], forms[1]
 
 
@@ -510,7 +497,7 @@ def wire_grammar(
             head[tokenizer.eos_token_id, state[previous]] = math.log(probability) / scale if probability > 0 else never
 
 
-# --------------------------------------------------------------------------------------------------------------------- saving
+# --- saving
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -564,7 +551,7 @@ def image_preprocessing(kind: str, size: Mapping[str, int], **more: Any) -> dict
     } | more
 
 
-# --------------------------------------------------------------------------------------------------------------------- checkpoints
+# --- checkpoints
 
 
 def build_stable_diffusion_3(directory: Path) -> None:
@@ -580,7 +567,7 @@ def build_stable_diffusion_3(directory: Path) -> None:
     )
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
-    tokenizer, tokenizer_2, tokenizer_3 = clip_tokenizer(), clip_tokenizer(pad_token="!"), t5_tokenizer()
+    tokenizer, tokenizer_2, tokenizer_3 = clip_tokenizer(), clip_tokenizer("!"), t5_tokenizer()
     text_encoders = []
     for seed, activation in ((11, "quick_gelu"), (12, "gelu")):
         config = CLIPTextConfig(
@@ -641,7 +628,7 @@ def build_stable_diffusion_3(directory: Path) -> None:
         pooled_projection_dim=64,
         pos_embed_max_size=24,
     )
-    initialise(transformer, 15)
+    initialise(transformer, 15, gain=1.5)  # the guidance scale then changes more than the contrast
     pipeline = StableDiffusion3Pipeline(
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=3.0),
@@ -743,9 +730,7 @@ def build_blip(directory: Path) -> None:
 
 
 # The chat templates of the hub's repositories. They render a turn's images first, then its texts.
-IMAGES_THEN = (
-    "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\\n' }}{% endfor %}"
-)
+IMAGES_THEN = "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\\n' }}{% endfor %}"
 TEXTS = "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}"
 VICUNA_TEMPLATE = (
     "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': '}}{% endif %}"
@@ -844,9 +829,7 @@ def language_config(language: str, vocabulary: int, hidden_size: int, tokenizer:
         "tie_word_embeddings": False,
     }
     if language == "mistral":
-        return MistralConfig(
-            **shape, num_key_value_heads=1, rms_norm_eps=1e-5, max_position_embeddings=4096, sliding_window=None
-        )
+        return MistralConfig(**shape, num_key_value_heads=1, rms_norm_eps=1e-5, max_position_embeddings=4096, sliding_window=None)
     if language == "llama3":
         return LlamaConfig(
             **shape,
@@ -876,13 +859,11 @@ def build_llava(directory: Path, name: str) -> None:
 
     kind = LLAVAS[name]
     make_tokenizer = llama3_tokenizer if kind.language == "llama3" else llama_tokenizer
-    tokenizer = make_tokenizer(("<image>", "<pad>"))
-    image_token = tokenizer.convert_tokens_to_ids("<image>")
+    tokenizer = make_tokenizer(llava=True)
+    image_token = tokenizer.convert_tokens_to_ids(IMAGE)
     side = 28 if kind.tiles else 56
     config: dict[str, Any] = {
-        "text_config": language_config(
-            kind.language, math.ceil(len(tokenizer) / 64) * 64, kind.hidden_size, tokenizer
-        ),
+        "text_config": language_config(kind.language, math.ceil(len(tokenizer) / 64) * 64, kind.hidden_size, tokenizer),
         "vision_config": CLIPVisionConfig(
             hidden_size=32,
             intermediate_size=64,
@@ -918,12 +899,12 @@ def build_llava(directory: Path, name: str) -> None:
     processor_class = "LlavaNextProcessor" if kind.tiles else "LlavaProcessor"
     save_tokenizer(tokenizer, directory, processor_class)
     # The template is the processor's alone, in the file that the hub's repositories have. As `chat_template.jinja` it would
-    # become the tokenizer's too, and lmms-eval would give it plain strings, of which it renders nothing.
+    # become the tokenizer's too, and whoever gives it turns as plain strings gets prompts without their text.
     write_json(directory / "chat_template.json", {"chat_template": kind.chat_template})
     write_json(
         directory / "processor_config.json",
         {
-            "image_token": "<image>",
+            "image_token": IMAGE,
             "num_additional_image_tokens": 1,
             "patch_size": 14,
             "processor_class": processor_class,
@@ -961,26 +942,20 @@ def build_instruct_llm(directory: Path) -> None:
     model = LlamaForCausalLM(config)
     initialise(model, 50)
     wire_grammar(model, tokenizer, question_grammar(), seed=150)
-    model.generation_config = GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, do_sample=True
-    )
+    model.generation_config = GenerationConfig(bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, do_sample=True)
     save_weights(model, directory)
     tokenizer.chat_template = LLAMA3_TEMPLATE
     save_tokenizer(tokenizer, directory)
 
 
 def build_image_reward(directory: Path) -> None:
-    """ImageReward, see `build_reward_models`."""
-    import build_reward_models
-
-    build_reward_models.build_image_reward(directory)
+    """ImageReward, from the script beside this one."""
+    importlib.import_module("build_reward_models").build_image_reward(directory)
 
 
 def build_armorm(directory: Path) -> None:
-    """ArmoRM, see `build_reward_models`."""
-    import build_reward_models
-
-    build_reward_models.build_armorm(directory)
+    """ArmoRM, from the script beside this one."""
+    importlib.import_module("build_reward_models").build_armorm(directory)
 
 
 BUILDERS: dict[str, Callable[[Path], None]] = {
@@ -994,7 +969,7 @@ BUILDERS: dict[str, Callable[[Path], None]] = {
 }
 
 
-# --------------------------------------------------------------------------------------------------------------------- the command
+# --- the command
 
 
 def source_digest(name: str) -> str:
@@ -1011,11 +986,7 @@ def source_digest(name: str) -> str:
 
 def listing(directory: Path) -> dict[str, int]:
     """The files below a directory and their sizes in bytes."""
-    return {
-        path.relative_to(directory).as_posix(): path.stat().st_size
-        for path in sorted(directory.rglob("*"))
-        if path.is_file()
-    }
+    return {path.relative_to(directory).as_posix(): path.stat().st_size for path in sorted(directory.rglob("*")) if path.is_file()}
 
 
 def is_complete(directory: Path, stamp: Path, digest: str) -> bool:
@@ -1024,7 +995,7 @@ def is_complete(directory: Path, stamp: Path, digest: str) -> bool:
         record = json.loads(stamp.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return record == {"source": digest, "files": listing(directory)}
+    return bool(record == {"source": digest, "files": listing(directory)})
 
 
 def same_content(one: Path, other: Path) -> bool:
@@ -1063,6 +1034,9 @@ def build(name: str, output: Path) -> str:
         fresh = temporary / "new"
         fresh.mkdir()
         BUILDERS[name](fresh)
+        for path in fresh.rglob("*.*"):
+            if path.is_file():
+                path.chmod(0o644)  # safetensors makes its files readable to their owner only
         outcome = "same" if directory.is_dir() and same_content(fresh, directory) else "built"
         if outcome == "built":
             if directory.exists():
@@ -1078,10 +1052,13 @@ def build(name: str, output: Path) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Builds what the command line asks for, and prints a line a checkpoint."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--output", type=Path, required=True, help="folder for the checkpoints, such as demo/models")
     parser.add_argument("--only", nargs="+", choices=list(BUILDERS), metavar="NAME", help=", ".join(BUILDERS))
     options = parser.parse_args(arguments)
+    # Before torch is imported: one thread is faster for models this small, and no hub is asked for anything.
+    for variable, value in (("OMP_NUM_THREADS", "1"), ("HF_HUB_OFFLINE", "1"), ("TOKENIZERS_PARALLELISM", "false")):
+        os.environ.setdefault(variable, value)
     names = options.only or list(BUILDERS)
     options.output.mkdir(parents=True, exist_ok=True)
     with locked(options.output / ".lock"):

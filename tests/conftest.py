@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -104,3 +105,63 @@ def new_project(demo_models: Path, demo_benchmarks: Path, tmp_path_factory: pyte
 def project(new_project: Callable[..., Project]) -> Project:
     """A fresh clone."""
     return new_project()
+
+
+class Parameters(dict[str, Any]):
+    """A rule's params, by attribute and by name, as Snakemake gives them."""
+
+    __getattr__ = dict.__getitem__
+
+
+@pytest.fixture
+def rule_object(tmp_path: Path) -> Callable[..., SimpleNamespace]:
+    """Makes what Snakemake hands to a rule's script, with the run's folder under tmp_path/run."""
+
+    def make(rule: str, wildcards: dict[str, str], inputs: Any, output: Any, **params: Any) -> SimpleNamespace:
+        common = {"root": str(tmp_path / "run"), "device": "cpu", "seed": 0, "max_failed_fraction": 0.0} | params.pop("common", {})
+        names = SimpleNamespace(**wildcards)
+        # Snakemake's wildcards are iterable, in the order of the output's pattern.
+        wildcard_object = type("Wildcards", (list,), dict(vars(names)))(wildcards.values())
+        return SimpleNamespace(
+            rule=rule, wildcards=wildcard_object, input=inputs, output=output, log=[], threads=1, resources=SimpleNamespace(),
+            params=Parameters(common=common, **params),
+        )  # fmt: skip
+
+    return make
+
+
+def make_small(project: Project) -> None:
+    """Makes the demo smaller still: two topics of three prompts in two shards, two policy models, two scorers, one benchmark."""
+
+    def change(values: dict[str, Any]) -> None:
+        values["topics"] = ["art", "nature"]
+        values["shards_per_topic"] = 2
+        values["images"] |= {"steps": 2, "guidance_scales": [5.0, 9.0]}
+        del values["image_ranking"]["scorers"]["blip"]
+        policies = values["responses"]["policy_models"]
+        values["responses"]["policy_models"] = {name: policies[name] for name in list(policies)[:2]}
+        values["pairs"]["sizes"] = [2]
+        values["training"]["experiments"] = {"demo-2": {"size": 2}}
+        values["training"]["settings"] |= {"processes": 1, "save_steps": 1, "epochs": 3}
+        del values["evaluation"]["benchmarks"]["mme"]
+
+    project.edit_config(change)
+    for topic in ("art", "nature"):
+        path = project.folder / f"demo/prompts/{topic}.txt"
+        path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:3]), encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def finished(new_project: Callable[..., Project]) -> Project:
+    """A clone in which the small run has been made, undisturbed. Not to be changed: see `finished_copy`."""
+    project = new_project("finished")
+    make_small(project)
+    project.snakemake()
+    return project
+
+
+@pytest.fixture
+def finished_copy(finished: Project, tmp_path: Path) -> Project:
+    """A clone of one's own in which the small run has been made."""
+    shutil.copytree(finished.folder, tmp_path / "copy", symlinks=True)
+    return Project(tmp_path / "copy")

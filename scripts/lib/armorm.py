@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -257,18 +258,17 @@ def read_heads(directory: Path) -> dict[str, torch.Tensor]:
 
 def check_heads(heads: Mapping[str, torch.Tensor], hidden_size: int, directory: Path) -> None:
     """Refuses heads that lack a tensor or whose shapes do not fit each other, the Llama, and the 19 attributes."""
+    layers = 1 + max((int(name.split(".")[2]) for name in heads if name.startswith("gating.layers.")), default=0)
+    gating = [f"gating.layers.{number}" for number in range(layers)]
+    names = ["regression_layer.weight", "reward_transform_matrix", "gating.logit_scale"]
+    names += [f"{layer}.{kind}" for layer in gating for kind in ("weight", "bias")]
+    if missing := [name for name in names if name not in heads]:
+        raise ValueError(f"{directory} is not a checkpoint of ArmoRM: it lacks {', '.join(missing[:3])} ({len(missing)} in all)")
     objectives = len(ATTRIBUTES)
-    layers = sum(name.startswith("gating.layers.") and name.endswith(".weight") for name in heads)
-    widths = [hidden_size] + [len(heads.get(f"gating.layers.{number}.bias", ())) for number in range(layers - 1)] + [objectives]
-    expected: dict[str, tuple[int, ...]] = {
-        "regression_layer.weight": (objectives, hidden_size),
-        "reward_transform_matrix": (objectives, objectives),
-        "gating.logit_scale": (1,),
-    }
-    for number in range(max(layers, 1)):
-        expected[f"gating.layers.{number}.weight"] = (widths[number + 1], widths[number])
-        expected[f"gating.layers.{number}.bias"] = (widths[number + 1],)
-    for name, shape in expected.items():
-        found = tuple(heads[name].shape) if name in heads else None
-        if found != shape:
-            raise ValueError(f"{directory} is not a checkpoint of ArmoRM: {name} should be of shape {shape} and is {found or 'missing'}")
+    widths = [hidden_size, *(len(heads[f"{layer}.bias"]) for layer in gating[:-1]), objectives]
+    shapes: list[tuple[int, ...]] = [(objectives, hidden_size), (objectives, objectives), (1,)]
+    for inputs, outputs in pairwise(widths):
+        shapes += [(outputs, inputs), (outputs,)]
+    for name, shape in zip(names, shapes, strict=True):
+        if (found := tuple(heads[name].shape)) != shape:
+            raise ValueError(f"{directory} is not a checkpoint of ArmoRM: {name} should be of shape {shape} and is {found}")

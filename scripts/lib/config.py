@@ -36,6 +36,13 @@ class Model(Block):
     )
     dtype: DType = Field("bfloat16", description="Number format the weights are computed in.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _default_revision_is_of_the_default_model(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("model", cls.model_fields["model"].default) != cls.model_fields["model"].default:
+            return {"revision": "main", **values}
+        return values
+
     @model_validator(mode="after")
     def _folder_exists(self) -> "Model":
         if problem := models.problem_with_folder(self.model):
@@ -73,6 +80,7 @@ class Images(Model):
     """Stage images: four candidates a prompt, one at each guidance scale (paper 3.2; model card of SD3-medium)."""
 
     model: str = "stabilityai/stable-diffusion-3-medium-diffusers"
+    revision: str = "ea42f8cef0f178587cf766dc8129abd379c90671"
     dtype: DType = "float16"
     guidance_scales: list[Annotated[float, Field(gt=1)]] = Field(
         [5.0, 7.0, 9.0, 11.0], min_length=1, description="One candidate each; over 1, since 1 means no guidance (paper 4.3, Figure 4)."
@@ -110,10 +118,15 @@ class ImageRanking(Block):
     scorers: dict[Name, ImageScorer] = Field(
         default_factory=lambda: {
             "image-reward": ImageScorer(
-                kind="image-reward", model="THUDM/ImageReward", tokenizer=Model(model="google-bert/bert-base-uncased", dtype="float32")
+                kind="image-reward",
+                model="THUDM/ImageReward",
+                revision="5736be03b2652728fb87788c9797b0570450ab72",
+                tokenizer=Model(
+                    model="google-bert/bert-base-uncased", revision="86b5e0934494bd15c9632b12f734a8a67f723594", dtype="float32"
+                ),
             ),
-            "clip": ImageScorer(kind="clip", model="openai/clip-vit-large-patch14"),
-            "blip": ImageScorer(kind="blip", model="Salesforce/blip-itm-large-coco"),
+            "clip": ImageScorer(kind="clip", model="openai/clip-vit-large-patch14", revision="32bd64288804d66eefd0ccbe215aa642df71cc41"),
+            "blip": ImageScorer(kind="blip", model="Salesforce/blip-itm-large-coco", revision="fef05cafc05298067cbbca00b125749394a77a6f"),
         },
         min_length=1,
         description="By name; Table 4 compares those that are here.",
@@ -182,10 +195,10 @@ class Responses(Block):
     backend: Literal["vllm", "transformers"] = Field("vllm", description="What runs the policy models.")
     policy_models: dict[Name, Model] = Field(
         default_factory=lambda: {
-            "llava-v1.6-mistral-7b": Model(model="llava-hf/llava-v1.6-mistral-7b-hf"),
-            "llava-v1.6-vicuna-7b": Model(model="llava-hf/llava-v1.6-vicuna-7b-hf"),
-            "llava-v1.6-vicuna-13b": Model(model="llava-hf/llava-v1.6-vicuna-13b-hf"),
-            "llama3-llava-next-8b": Model(model="llava-hf/llama3-llava-next-8b-hf"),
+            "llava-v1.6-mistral-7b": Model(model="llava-hf/llava-v1.6-mistral-7b-hf", revision="2424fdd47412fccc66d91719126b420e9fbd7065"),
+            "llava-v1.6-vicuna-7b": Model(model="llava-hf/llava-v1.6-vicuna-7b-hf", revision="c916e6cdcd760b4cecd1dd4907f84ac649f93b23"),
+            "llava-v1.6-vicuna-13b": Model(model="llava-hf/llava-v1.6-vicuna-13b-hf", revision="745cfbdb14dfeff9bcc6eb731937102e88ea3024"),
+            "llama3-llava-next-8b": Model(model="llava-hf/llama3-llava-next-8b-hf", revision="b041c0d0ea0dd0196d147206c210c8d1752fc2da"),
         },
         min_length=2,
         description="By name, at least two; each answers every instruction.",
@@ -218,6 +231,7 @@ class ResponseRanking(Model):
     """Stage response ranking: ArmoRM's score of each valid response (paper 3.3, Eq. 9; model card)."""
 
     model: str = "RLHFlow/ArmoRM-Llama3-8B-v0.1"
+    revision: str = "eb2676d20da2f2d41082289d23c59b9f7427f955"
     max_length: PositiveInt = Field(
         4096, description="Tokens of instruction and response together; longer responses are cut at their end for scoring."
     )
@@ -244,8 +258,8 @@ class Pairs(Block):
 class TrainingSettings(Block):
     """DPO with LoRA on the language model (paper 4.1; where the paper is silent, the published code).
 
-    Vision encoder and projector stay frozen: the paper trains the backbone with LoRA. (The published code gives the projector a learning
-    rate of 2e-5 of its own, and freezes it with everything else that is not LoRA.)
+    Vision encoder and projector stay frozen, since the paper trains the backbone with LoRA; the published code also names a learning rate
+    for the projector (2e-5), which is not followed here.
     """
 
     epochs: float = Field(2.0, gt=0, description="Passes over the pairs (paper 4.1).")
@@ -280,7 +294,10 @@ class Experiment(Block):
 class Training(Block):
     """Stage training."""
 
-    base_model: Model = Field(default_factory=lambda: Model(model="llava-hf/llava-1.5-7b-hf"), description="The model to align.")
+    base_model: Model = Field(
+        default_factory=lambda: Model(model="llava-hf/llava-1.5-7b-hf", revision="b234b804b114d9e37bb655e11cbbb5f5e971b7a9"),
+        description="The model to align.",
+    )
     prompt_template: str = Field(
         "USER: <image>\n{instruction} ASSISTANT:",
         description="How the base model is asked, here and in evaluation; the processor adds BOS.",
@@ -325,7 +342,15 @@ class Benchmark(Block):
     metrics: dict[str, str] = Field(min_length=1, description="Our name of each score -> lmms-eval's name of it.")
     percent: bool = Field(False, description="lmms-eval gives a fraction of 1, the paper's table percent.")
     data: dict[str, str] | None = Field(
-        None, description="Local data in place of the hub's: split -> parquet file. The task stays lmms-eval's own."
+        None,
+        min_length=1,
+        description="Local data in place of the hub's: split (the one that the task reads) -> parquet file. The task stays lmms-eval's own.",
+    )
+    data_revision: str | None = Field(
+        None, min_length=1, description="Commit, tag or branch of the task's hub data set; null is its newest."
+    )
+    prompt: dict[str, str | bool] = Field(
+        default_factory=dict, description="Overrides of how the task asks (lmms-eval's `lmms_eval_specific_kwargs`), e.g. `post_prompt`."
     )
     limit: PositiveInt | None = Field(None, description="Only the first so many questions; null takes all. A score with a limit is marked.")
 
@@ -334,6 +359,8 @@ class Benchmark(Block):
         for split, path in (self.data or {}).items():
             if not Path(path).is_file():
                 raise ValueError(f"`data.{split}`: there is no file '{path}'. Correct the path; the demo's is built by `make demo-models`")
+        if self.data and self.data_revision:
+            raise ValueError("`data_revision` is of the hub's data set, and `data` replaces that. Take one of them away")
         return self
 
 
@@ -344,10 +371,14 @@ class Evaluation(Block):
         default_factory=lambda: {
             "pope": Benchmark(task="pope", metrics={"accuracy": "pope_accuracy", "f1": "pope_f1_score"}, percent=True),
             "mme": Benchmark(task="mme", metrics={"perception": "mme_perception_score", "cognition": "mme_cognition_score"}),
+            "mmbench": Benchmark(task="mmbench_en_dev_static", metrics={"accuracy": "gpt_eval_score"}),
+            "vqav2": Benchmark(task="vqav2_val", metrics={"accuracy": "exact_match"}, percent=True),
+            "textvqa": Benchmark(task="textvqa_val", metrics={"accuracy": "exact_match"}, percent=True, prompt={"ocr": True}),
+            "scienceqa": Benchmark(task="scienceqa_img", metrics={"accuracy": "exact_match"}, percent=True),
         },
-        description="By name.",
+        description="By name (paper Tables 1 to 3; those that need no judge). Questions are asked one at a time: lmms-eval's LLaVA takes no "
+        "batches.",
     )
-    batch_size: PositiveInt = Field(1, description="Questions a batch.")
 
 
 PROMPT_TEMPLATE = """\
@@ -388,7 +419,9 @@ class Config(Block):
     """The whole configuration."""
 
     run: Name = Field("paper", description="Name of the run; everything it makes is in `<results>/<run>/`.")
-    label: Literal["ours", "demo"] = Field("ours", description="How tables mark this run's rows: `demo` where its models or data are tiny ones.")
+    label: Literal["ours", "demo"] = Field(
+        "ours", description="How tables mark this run's rows: `demo` where its models or data are tiny ones."
+    )
     results: str = Field("results", min_length=1, description="Folder of all runs.")
     prompts: str = Field("prompts", min_length=1, description="Folder with `<topic>.txt`, one prompt a line.")
     topics: list[Topic] = Field(

@@ -45,11 +45,11 @@ class Answer:
     finish_reason: str
 
 
-class RequestRefused(ItemError):
+class RefusedRequestError(ItemError):
     """The server understands who asks and answers, but not this request (HTTP 400, 413, 422, ...)."""
 
 
-class _ServerFault(Exception):
+class _ServerError(Exception):
     """A failure that trying again may mend. `wait`: the seconds that the server asks for; `refused`: there is no connection at all."""
 
     def __init__(self, text: str, wait: float | None = None, refused: bool = False, busy: bool = False) -> None:
@@ -142,7 +142,7 @@ class Client:
                 return None
             data = getattr(page, "data", None)
             if not isinstance(data, list) or not all(isinstance(getattr(model, "id", None), str) for model in data):
-                raise _ServerFault(f"its answer is not a list of models, but {_shown(page)}")
+                raise _ServerError(f"its answer is not a list of models, but {_shown(page)}")
             return [model.id for model in data]
 
         return self._patiently(once, 1)
@@ -153,7 +153,7 @@ class Client:
             try:
                 with self._faults_told():
                     return once()
-            except _ServerFault as fault:
+            except _ServerError as fault:
                 if attempt == retries:
                     self._give_up(fault, retries)
                 wait = min(LONGEST_WAIT, FIRST_WAIT * 2**attempt if fault.wait is None else fault.wait)
@@ -173,7 +173,7 @@ class Client:
         if self._stopped.wait(seconds):
             raise ItemError("stopped before the endpoint answered")
 
-    def _give_up(self, fault: _ServerFault, retries: int) -> None:
+    def _give_up(self, fault: _ServerError, retries: int) -> None:
         tries = f"after {retries + 1} tries" if retries else "at the first try"
         if fault.refused:
             raise UserError(
@@ -198,9 +198,9 @@ class Client:
         try:
             yield
         except openai.APITimeoutError:
-            raise _ServerFault(f"no answer within {self._timeout:g} s") from None
+            raise _ServerError(f"no answer within {self._timeout:g} s") from None
         except openai.APIConnectionError as error:
-            raise _ServerFault(self._redacted(f"{error.__cause__ or error}"), refused=True) from None
+            raise _ServerError(self._redacted(f"{error.__cause__ or error}"), refused=True) from None
         except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
             raise UserError(
                 f"the endpoint {endpoint.base_url} refuses the key in {endpoint.api_key_variable or '(no key is configured)'} "
@@ -215,12 +215,18 @@ class Client:
         except openai.APIStatusError as error:
             text = f"HTTP {error.status_code}: {self._message_of(error)}"
             if getattr(error, "code", None) == "insufficient_quota":
-                raise UserError(f"the endpoint {endpoint.base_url} has no quota left for this key ({text}). Add credit, or use another key.") from None
+                raise UserError(
+                    f"the endpoint {endpoint.base_url} has no quota left for this key ({text}). Add credit, or use another key."
+                ) from None
             if error.status_code in (408, 409, 429) or error.status_code >= 500:
-                raise _ServerFault(text, _retry_after(error.response.headers.get("retry-after")), busy=error.status_code in (429, 503)) from None
-            raise RequestRefused(f"{text} (if the server does not take a parameter, change it with the endpoint's `parameters`)") from None
+                raise _ServerError(
+                    text, _retry_after(error.response.headers.get("retry-after")), busy=error.status_code in (429, 503)
+                ) from None
+            raise RefusedRequestError(
+                f"{text} (if the server does not take a parameter, change it with the endpoint's `parameters`)"
+            ) from None
         except ValueError as error:
-            raise _ServerFault(self._redacted(f"its answer is not JSON ({error})")) from None
+            raise _ServerError(self._redacted(f"its answer is not JSON ({error})")) from None
 
     def _message_of(self, error: Any) -> str:
         body = error.body
@@ -233,13 +239,14 @@ class Client:
 
 def _answer_of(completion: Any) -> Answer:
     choices = getattr(completion, "choices", None)
-    message = getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = getattr(choice, "message", None)
     if message is None:
-        raise _ServerFault(f"its answer is not a chat completion, but {_shown(completion)}")
+        raise _ServerError(f"its answer is not a chat completion, but {_shown(completion)}")
     if refusal := getattr(message, "refusal", None):
         raise ItemError(f"the model refused: {' '.join(str(refusal).split())[:200]}")
     text = getattr(message, "content", None)
-    return Answer(text if isinstance(text, str) else "", str(getattr(choices[0], "finish_reason", None) or "stop"))
+    return Answer(text if isinstance(text, str) else "", str(getattr(choice, "finish_reason", None) or "stop"))
 
 
 def _shown(answer: Any) -> str:
@@ -272,7 +279,7 @@ def check_endpoint(endpoint: Endpoint) -> None:
             names = client.model_names()
             if names is None or endpoint.model not in names:
                 client.ask("Answer with one word: ready?", temperature=0, max_tokens=1, seed=0)
-        except RequestRefused:
+        except RefusedRequestError:
             return  # it is there and knows the key and the model; what it asks for is shown by a real request
         except ItemError as error:
             raise UserError(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from lib import models
 from lib.errors import UserError
+from lib.files import digest_of_file
 from lib.job import ItemError
 
 if TYPE_CHECKING:
@@ -47,7 +48,9 @@ class Generated:
 
 
 class Generator(Protocol):
-    """A loaded model."""
+    """A loaded model; `processor` is its processor, or its tokenizer if it reads no images."""
+
+    processor: Any
 
     def generate(self, requests: Sequence[Request]) -> list[Generated]:
         """One answer a request, in order, computed as one batch."""
@@ -150,6 +153,27 @@ def read_image(path: Path) -> "Image":
         return image.convert("RGB")
 
 
+def check_image(path: Path, sha256: str, shard_file: Path) -> None:
+    """Raises a UserError if an image file is missing, is not the one that was ranked, or cannot be decoded.
+
+    Args:
+        path: the image file.
+        sha256: hex, as published.
+        shard_file: the file of stage images that names it; deleting that makes the damaged images anew.
+    """
+    try:
+        if digest_of_file(path) != sha256:
+            problem = "has other contents than when it was made"
+        else:
+            read_image(path)
+            return
+    except FileNotFoundError:
+        problem = "is missing"
+    except (OSError, SyntaxError, ValueError) as error:  # what PIL raises for damaged files
+        problem = f"cannot be read ({error})"
+    raise UserError(f"{path}: this image file {problem}. Delete {shard_file} and run again: only this prompt's images are made anew.")
+
+
 def _finished(tokenizer: Any, ids: list[int], ends: Sequence[int]) -> Generated:
     """The answer in a row of new token ids, which may go on after an end token with padding."""
     end = next((position for position, token in enumerate(ids) if token in ends), None)
@@ -195,7 +219,9 @@ class TransformersGenerator:
         inputs = inputs.to(self.device)
         if images:
             inputs["pixel_values"] = inputs["pixel_values"].to(self.model.dtype)
-        draw = LogitsProcessorList([_seeded_draw(self.sampling, [request.seed for request in requests])] if self.sampling.temperature else [])
+        draw = LogitsProcessorList(
+            [_seeded_draw(self.sampling, [request.seed for request in requests])] if self.sampling.temperature else []
+        )
         with torch.inference_mode():
             ids = self.model.generate(
                 **inputs,
@@ -244,9 +270,11 @@ class VllmGenerator:
         # In this process, so that a killed job leaves no engine behind on the GPU, and requests are scheduled in the order given.
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING" if device == "cuda" else "ERROR")
         if device == "cpu":
             os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
+            # Bound threads of two jobs would share one core while the others idle.
+            os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         from vllm import LLM, SamplingParams
 
         self.processor = load_processor(folder, with_images)

@@ -3,11 +3,12 @@
 import json
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from lib.errors import UserError
-from lib.prompts import Prompt
+from lib.files import digest
+from lib.prompts import Prompt, Shard
 
 #: Tokens that steer LLaVA's language models; inside an instruction they would no longer be its text.
 SPECIAL_TOKEN = re.compile(r"<image>|</?s>|<unk>|<pad>|<\|[^|\n]{1,40}\|>|\[/?INST\]|<</?SYS>>", re.IGNORECASE)
@@ -21,8 +22,11 @@ NAMES_THE_IMAGE = re.compile(r"\b(?:images?|pictures?|photos?|photographs?|scene
 SHORTEST_COPY = 6
 #: Words that stand in every question; sharing them with the prompt says nothing.
 COMMON_WORDS = frozenset(
-    "what which where when does have this that these those they them their there with from into over under about each many much more most "
-    "some other than then while would could should will your being been were also only very both between".split()
+    re.findall(
+        r"\w+",
+        "what which where when does have this that these those they them their there with from into over under about each many much more "
+        "most some other than then while would could should will your being been were also only very both between",
+    )
 )
 
 
@@ -78,12 +82,23 @@ def _is_about(words: list[str], prompt_words: list[str]) -> bool:
     return not stems[1] or not " ".join(words).isascii() or bool(stems[0] & stems[1]) or bool(NAMES_THE_IMAGE.search(" ".join(words)))
 
 
-def read_instruction_file(path: Path, prompts: Iterable[Prompt], require_question: bool) -> dict[str, str]:
+def written_digest(instructions: Mapping[str, str], shard: Shard | None) -> str:
+    """Changes when, and only when, an instruction of the shard does: editing one of the file's lines reruns one shard."""
+    return digest([instructions.get(prompt.id) for prompt in shard.prompts] if shard else [])
+
+
+def read_instruction_file(path: Path, prompts: Iterable[Prompt], require_question: bool, others_too: bool = False) -> dict[str, str]:
     """The instructions of a JSON-lines file by prompt id, one for each prompt.
 
     A line is `{"prompt": "<its text>", "instruction": "..."}` or `{"id": "<prompt id>", "instruction": "..."}`; where it stands means
     nothing. Whatever does not fit (not JSON, an unknown prompt, a second line for one prompt, a prompt without a line, an instruction
     that fails the checks) is a UserError that names file and line.
+
+    Args:
+        path: the file, UTF-8.
+        prompts: all prompts of the run.
+        require_question: refuse instructions without a question mark.
+        others_too: `prompts` are some of the run's only; lines about others are passed over.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
@@ -105,7 +120,9 @@ def read_instruction_file(path: Path, prompts: Iterable[Prompt], require_questio
             raise UserError(f"{where}: not valid JSON ({error}). Write one JSON object a line.") from error
         if not isinstance(entry, dict) or not isinstance(entry.get("instruction"), str):
             raise UserError(f"{where}: has no text under `instruction`. Add it.")
-        prompt = _prompt_of(entry, by_id, by_text, where)
+        prompt = _prompt_of(entry, by_id, by_text, where, others_too)
+        if prompt is None:
+            continue
         if prompt.id in instructions:
             raise UserError(f"{where}: a second instruction for prompt {prompt.id}; the first is on line {line_of[prompt.id]}. Delete one.")
         instruction = unicodedata.normalize("NFC", entry["instruction"].strip())
@@ -120,13 +137,17 @@ def read_instruction_file(path: Path, prompts: Iterable[Prompt], require_questio
     return instructions
 
 
-def _prompt_of(entry: dict[str, object], by_id: dict[str, Prompt], by_text: dict[str, Prompt], where: str) -> Prompt:
-    """The prompt that a line names by `prompt` or `id`; if by both, they must agree."""
+def _prompt_of(
+    entry: dict[str, object], by_id: dict[str, Prompt], by_text: dict[str, Prompt], where: str, others_too: bool
+) -> Prompt | None:
+    """The prompt that a line names by `prompt` or `id`; if by both, they must agree. None for a prompt that is not asked about."""
     found = []
     for key, known in (("prompt", by_text), ("id", by_id)):
         if key in entry:
             name = entry[key]
             prompt = known.get(unicodedata.normalize("NFC", name.strip())) if isinstance(name, str) else None
+            if prompt is None and others_too:
+                return None
             if prompt is None:
                 raise UserError(f"{where}: there is no prompt with {key} {name!r}. Correct the line, or delete it.")
             found.append(prompt)

@@ -1,0 +1,29 @@
+def scorer_environment(wildcards):
+    """The original image-reward package needs a transformers of its own."""
+    scorer = CONFIG.image_ranking.scorers[wildcards.scorer]
+    name = "image-reward" if scorer.backend == "image-reward" else "rewards"
+    return f"../envs/{name}.yaml"
+
+
+rule rank_images:
+    input:
+        f"{ROOT}/images/{{topic}}/{{shard}}.jsonl",
+    output:
+        f"{ROOT}/image_ranking/{{scorer}}/{{topic}}/{{shard}}.jsonl",
+    log:
+        f"{ROOT}/logs/rank_images/{{scorer}}/{{topic}}/{{shard}}.log",
+    conda:
+        scorer_environment
+    threads: 1
+    resources:
+        gpu=GPU,
+        mem_mb=12000,
+        runtime=60,
+    params:
+        common=PLAN.common(),
+        settings=lambda w: PLAN.settings(CONFIG.image_ranking.scorers[w.scorer]),
+        retry=lambda w: PLAN.retry("rank_images", f"{w.scorer}/{w.topic}/{w.shard}"),
+    message:
+        "Image ranking by {wildcards.scorer}: topic {wildcards.topic}, shard {wildcards.shard}"
+    script:
+        "../scripts/rank_images.py"

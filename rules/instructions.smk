@@ -1,0 +1,43 @@
+from lib.instruction_checks import read_instruction_file, written_digest
+
+# The user's own instructions are read, and refused if need be, before anything runs.
+INSTRUCTIONS = {}
+if CONFIG.instructions.backend == "file":
+    try:
+        INSTRUCTIONS = read_instruction_file(
+            Path(CONFIG.instructions.file),
+            [prompt for shard in SHARDS.values() for prompt in shard.prompts],
+            CONFIG.instructions.require_question,
+        )
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
+rule write_instructions:
+    input:
+        images=f"{ROOT}/images/{{topic}}/{{shard}}.jsonl",
+        ranking=f"{ROOT}/image_ranking/{CONFIG.image_ranking.select_by}/{{topic}}/{{shard}}.jsonl",
+    output:
+        f"{ROOT}/instructions/{{topic}}/{{shard}}.jsonl",
+    log:
+        f"{ROOT}/logs/write_instructions/{{topic}}/{{shard}}.log",
+    conda:
+        "../envs/vllm.yaml"
+    threads: 1
+    resources:
+        gpu=GPU if CONFIG.instructions.backend in ("transformers", "vllm") else 0,
+        mem_mb=(
+            32000 if CONFIG.instructions.backend in ("transformers", "vllm") else 2000
+        ),
+        runtime=120,
+    params:
+        common=PLAN.common(),
+        settings=PLAN.settings(
+            CONFIG.instructions, min_image_reward=CONFIG.image_ranking.min_image_reward
+        ),
+        digest=lambda w: written_digest(INSTRUCTIONS, SHARDS.get((w.topic, w.shard))),
+        retry=lambda w: PLAN.retry("write_instructions", f"{w.topic}/{w.shard}"),
+    message:
+        "Instructions: topic {wildcards.topic}, shard {wildcards.shard}"
+    script:
+        "../scripts/write_instructions.py"

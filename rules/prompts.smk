@@ -1,0 +1,33 @@
+# Proposals only: read them, and add those you like to prompts/<topic>.txt yourself.
+rule generate_prompts:
+    input:
+        [ancient(f"{CONFIG.prompts}/{topic}.txt") for topic in CONFIG.topics],
+    output:
+        f"{ROOT}/proposed_prompts/{{topic}}.txt",
+    log:
+        f"{ROOT}/logs/generate_prompts/{{topic}}.log",
+    conda:
+        "../envs/vllm.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=2000,
+        runtime=120,
+    params:
+        common=PLAN.common(),
+        settings=lambda w: PLAN.settings(
+            CONFIG.generate_prompts.model_copy(
+                update={
+                    "endpoint": CONFIG.generate_prompts.endpoint
+                    or CONFIG.instructions.endpoint
+                }
+            ),
+            count=CONFIG.generate_prompts.count.get(w.topic, 0),
+            topics=CONFIG.topics,
+            max_prompt_characters=CONFIG.max_prompt_characters,
+        ),
+        retry=lambda w: PLAN.retry("generate_prompts", w.topic),
+    message:
+        "Prompt proposals: topic {wildcards.topic}"
+    script:
+        "../scripts/generate_prompts.py"

@@ -1,0 +1,27 @@
+rule rank_responses:
+    input:
+        [
+            f"{ROOT}/responses/{policy}/{{topic}}/{{shard}}.jsonl"
+            for policy in CONFIG.responses.policy_models
+        ],
+    output:
+        f"{ROOT}/response_ranking/{{topic}}/{{shard}}.jsonl",
+    log:
+        f"{ROOT}/logs/rank_responses/{{topic}}/{{shard}}.log",
+    conda:
+        "../envs/rewards.yaml"
+    threads: 1
+    resources:
+        gpu=GPU,
+        mem_mb=40000,
+        runtime=120,
+    params:
+        common=PLAN.common(),
+        settings=PLAN.settings(
+            CONFIG.response_ranking, policies=list(CONFIG.responses.policy_models)
+        ),
+        retry=lambda w: PLAN.retry("rank_responses", f"{w.topic}/{w.shard}"),
+    message:
+        "Response ranking: topic {wildcards.topic}, shard {wildcards.shard}"
+    script:
+        "../scripts/rank_responses.py"

@@ -1,0 +1,80 @@
+"""Rule generate_responses: one policy model's answer to each instruction about its image (paper 3.3, Eq. 8).
+
+An item is a prompt: its picked image and its instruction, with a seed of its own, so that an answer depends on them and the settings
+only. The image files are checked before the model is loaded.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from lib import models
+from lib.generation import Generator, Request, Sampling, check_image, load_generator, neutralised
+from lib.job import Item, Outcome, ShardJob, run_script
+from lib.prompts import seed_of
+from lib.shards import Row, is_missing, read_shard, stage_rows
+
+VERSION = 1
+#: What of the settings decides how a response is drawn.
+GENERATION = ("backend", "dtype", "max_new_tokens", "temperature", "top_p")
+
+
+def main(snakemake: Any) -> None:
+    job = ShardJob(snakemake, VERSION)
+    settings = job.settings
+    rows = read_shard(snakemake.input[0])
+    images_file = job.root / "images" / snakemake.wildcards.topic / f"{snakemake.wildcards.shard}.jsonl"
+    identity = models.identity(settings["model"], settings["revision"])
+    job.record.models[settings["model"]] = identity
+    generation = {name: settings[name] for name in GENERATION}
+    if settings["backend"] == "vllm":
+        generation["max_model_len"] = settings["max_model_len"]  # the engine ends an answer there too
+
+    def item(row: Row) -> Item:
+        seed = seed_of(job.seed, "response", identity, row["id"])
+        key = job.key(instruction=row["instruction"], image=row["image"]["sha256"], model=identity, generation=generation, seed=seed)
+        return Item(row["id"], key, Request(row["instruction"], seed, job.root / row["image"]["file"]))
+
+    finished: set[str] = set()
+
+    def remember(item: Item, result: dict[str, Any]) -> bool:
+        finished.add(item.id)
+        return True
+
+    def load() -> Generator:
+        for row in rows.values():
+            if not is_missing(row) and row["id"] not in finished:
+                check_image(job.root / row["image"]["file"], row["image"]["sha256"], images_file)
+        if settings["prompts_per_batch"] > 1:
+            job.note(f"batches of up to {settings['prompts_per_batch']} prompts: low bits may depend on what shares a batch")
+        return load_generator(
+            settings["backend"], settings, job.device, Sampling(settings["max_new_tokens"], settings["temperature"], settings["top_p"]),
+            with_images=True, batch_size=settings["prompts_per_batch"], max_model_len=settings["max_model_len"],
+        )  # fmt: skip
+
+    def respond(generator: Generator, batch: Sequence[Item]) -> list[dict[str, Any]]:
+        for item in batch:
+            if neutralised(item.inputs.text, generator.processor) != item.inputs.text:
+                job.note(f"{item.id}: the instruction holds a special token of this model; it is given to it with a blank inside, as text")
+        return [asdict(answer) for answer in generator.generate([item.inputs for item in batch])]
+
+    outcomes = job.run(
+        [item(row) for row in rows.values() if not is_missing(row)],
+        load=load,
+        compute=respond,
+        batch_size=settings["prompts_per_batch"],
+        still_valid=remember,
+    )
+
+    def published(outcome: Outcome) -> Outcome:
+        if outcome.result is None:
+            return outcome
+        row, result = rows[outcome.id], outcome.result
+        response = {"response": result["text"], "finish_reason": result["finish_reason"], "tokens": result["tokens"]}
+        return Outcome(outcome.id, {"image": row["image"], "instruction": row["instruction"], **response})
+
+    job.publish(snakemake.output[0], stage_rows(rows, {name: published(outcome) for name, outcome in outcomes.items()}, job.rule))
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,80 @@
+"""Rule score_benchmark: one model's scores on one benchmark, from its kept answers, under our names and in the unit of the paper's tables.
+
+No model and no GPU is needed here: a new score of old answers costs nothing. The scores are lmms-eval's own; for questions that want a
+yes or a no, doubts are told beside them.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lib.errors import UserError
+from lib.files import read_jsonl, write_json
+from lib.job import ShardJob, run_script
+
+VERSION = 1
+#: What the scores carry over from lmms-eval's results: whose they are and what of.
+KEPT = ("model", "benchmark", "model_identity", "task", "limit", "lmms_eval", "questions", "questions_in_data")
+
+
+def yes_or_no(text: str) -> str | None:
+    """ "yes" or "no" if that is the whole text, up to case, white space and punctuation around it; None for anything else."""
+    word = re.sub(r"^\W+|\W+$", "", text).casefold()
+    return word if word in ("yes", "no") else None
+
+
+def yes_no_doubts(answers: Sequence[dict[str, Any]]) -> dict[str, float | int] | None:
+    """How a model answered yes/no questions; None where the targets are not all yes or no.
+
+    `yes_ratio`: percent of all answers that are yes; `yes_ratio_of_targets`: what it would be if all were right;
+    `unparsed`: number of answers that are neither yes nor no, which lmms-eval counts as wrong (MME's parser lets some pass).
+    """
+    targets = [yes_or_no(answer["target"]) for answer in answers]
+    if not answers or None in targets:
+        return None
+    said = [yes_or_no(answer["response"]) for answer in answers]
+    return {
+        "yes_ratio": 100 * said.count("yes") / len(said),
+        "yes_ratio_of_targets": 100 * targets.count("yes") / len(targets),
+        "unparsed": said.count(None),
+    }
+
+
+def score(answers: Sequence[dict[str, Any]], results: dict[str, Any], metrics: dict[str, str], percent: bool) -> dict[str, Any]:
+    """The scores (our name -> value, times 100 where `percent` says that lmms-eval gives fractions of 1) and what to know about them.
+
+    `metrics`: our name -> lmms-eval's name. Errors: UserError if a metric is missing, or if answers and results are not of one run.
+    """
+    if missing := [name for name in metrics.values() if name not in results["metrics"]]:
+        raise UserError(
+            f"evaluation.benchmarks.{results['benchmark']}.metrics: lmms-eval's task '{results['task']}' gives no {', '.join(missing)}. "
+            f"It gives {', '.join(sorted(results['metrics']))}."
+        )
+    if len(answers) != results["questions"]:
+        raise UserError(
+            f"{results['model']} on {results['benchmark']}: {len(answers)} answers, but results of {results['questions']}. "
+            "The files are not of one run: delete both and run again."
+        )
+    factor = 100 if percent else 1
+    kept = {
+        name: results[name]
+        for name in ("model", "benchmark", "model_identity", "task", "limit", "lmms_eval", "questions", "questions_in_data")
+    }
+    scores = {name: factor * results["metrics"][theirs] for name, theirs in metrics.items()}
+    doubts = {"empty": sum(not answer["response"].strip() for answer in answers)} | (yes_no_doubts(answers) or {})
+    return {**kept, "scores": scores, "doubts": doubts}
+
+
+def main(snakemake: Any) -> None:
+    job = ShardJob(snakemake, VERSION)
+    answers = read_jsonl(Path(snakemake.input.answers))
+    results = json.loads(Path(snakemake.input.results).read_text(encoding="utf-8"))
+    write_json(Path(snakemake.output[0]), score(answers, results, job.settings["metrics"], job.settings["percent"]))
+    job.record.items = job.record.computed = len(answers)
+    job.write_record()
+
+
+if __name__ == "__main__":
+    run_script(main)

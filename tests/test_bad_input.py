@@ -1,0 +1,335 @@
+"""Mistakes that users make: each ends with one message that says what, where and how to mend it, and changes nothing.
+
+Every case runs the command that a user types in a clone of its own.
+"""
+
+import http.server
+import os
+import re
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+CONFIG = "demo/config.yaml"
+
+
+def setting(path, value):
+    """Sets one key of the configuration; a list index is a number in the path."""
+
+    def change(values):
+        *above, last = path.split(".")
+        for part in above:
+            values = values[part]
+        values[last] = value
+
+    return lambda project: project.edit_config(change)
+
+
+def without(path):
+    def change(values):
+        *above, last = path.split(".")
+        for part in above:
+            values = values[part]
+        del values[last]
+
+    return lambda project: project.edit_config(change)
+
+
+def line_of_config(old, new):
+    def change(project):
+        path = project.folder / CONFIG
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+
+    return change
+
+
+def prompts(content, topic="art"):
+    return lambda project: (project.folder / f"demo/prompts/{topic}.txt").write_bytes(content)
+
+
+def delete(path):
+    return lambda project: (project.folder / path).unlink()
+
+
+def policy(name, **model):
+    return lambda project: project.edit_config(lambda values: values["responses"]["policy_models"].update({name: model}))
+
+
+def only_policies(*names):
+    def change(values):
+        policies = values["responses"]["policy_models"]
+        values["responses"]["policy_models"] = {name: policies[name] for name in names}
+
+    return lambda project: project.edit_config(change)
+
+
+def not_a_model(project):
+    (project.folder / "empty").mkdir()
+    (project.folder / "empty/readme.txt").write_text("nothing")
+    setting("images.model", "empty")(project)
+
+
+MISTAKES = {
+    "an unknown key": (setting("imagez", {}), r"demo/config\.yaml, line \d+: imagez: unknown key\. Did you mean `images`\?"),
+    "a misspelt key in a block": (setting("images.guidance_scale", [5]), r"line \d+: images\.guidance_scale: .*Did you mean `guidance_scales`\?"),
+    "a misspelt key two blocks down": (setting("training.settings.learning_rat", 1), r"training\.settings\.learning_rat: .*Did you mean `learning_rate`\?"),
+    "a key that is like no other": (setting("pairs.zzz", 1), r"pairs\.zzz: unknown key\. Known here: .*min_margin"),
+    "a missing key": (without("training.experiments.demo-8.size"), r"training\.experiments\.demo-8\.size: this key is missing"),
+    "text where a number belongs": (setting("images.steps", "many"), r"line \d+: images\.steps: .*integer.*'many'"),
+    "a number where a list belongs": (setting("topics", 3), r"line \d+: topics: .*list"),
+    "a guidance scale of one": (setting("images.guidance_scales", [1.0, 5.0]), r"images\.guidance_scales\.0: .*greater than 1"),
+    "a guidance scale below one": (setting("images.guidance_scales", [5.0, 0.5]), r"images\.guidance_scales\.1: .*greater than 1"),
+    "the same guidance scale twice": (setting("images.guidance_scales", [5.0, 5.0]), r"images: the same guidance scale stands twice"),
+    "no guidance scale": (setting("images.guidance_scales", []), r"images\.guidance_scales: .*at least 1"),
+    "an image size that is no multiple of 8": (setting("images.height", 65), r"images\.height: .*multiple of 8"),
+    "an unknown image format": (setting("images.format", "tiff"), r"images\.format: .*'png'.*found 'tiff'"),
+    "no topic": (setting("topics", []), r"topics: .*at least 1"),
+    "an unknown topic": (setting("topics", ["art", "nowhere"]), r"demo/prompts/nowhere\.txt: there is no such file\. Topic 'nowhere' needs it"),
+    "a topic with a slash": (setting("topics", ["art/../nature"]), r"topics\.0: .*pattern.*art/\.\./nature"),
+    "a topic with dots": (setting("topics", ["../art"]), r"topics\.0: .*pattern"),
+    "the same topic twice": (setting("topics", ["art", "art"]), r"the same topic stands twice"),
+    "a run name that leaves the folder": (setting("run", "../other"), r"line \d+: run: .*pattern"),
+    "a key that stands twice": (line_of_config("device: cpu\n", "device: cpu\nrun: again\n"), r"line \d+: the key 'run' stands here and on line \d+"),
+    "the same policy model twice by name": (
+        line_of_config("    llava-v1.6-vicuna-7b: {", "    llava-v1.6-mistral: {model: demo/models/clip}\n    llava-v1.6-vicuna-7b: {"),
+        r"the key 'llava-v1\.6-mistral' stands here and on line \d+",
+    ),
+    "YAML that is none": (line_of_config("images:\n", "images: [\n"), r"demo/config\.yaml"),
+    "no policy model": (setting("responses.policy_models", {}), r"responses\.policy_models: .*at least 2"),
+    "one policy model": (only_policies("llava-v1.6-mistral"), r"responses\.policy_models: .*at least 2"),
+    "the same policy model twice": (
+        policy("copy", model="demo/models/llava-v1.6-mistral"),
+        r"policy models 'llava-v1\.6-mistral' and 'copy' are the same model",
+    ),
+    "a scorer that is not there": (setting("image_ranking.select_by", "pickscore"), r"image_ranking: `select_by` is 'pickscore', but `scorers` has"),
+    "a data set larger than the prompts": (
+        lambda project: (setting("pairs.sizes", [8, 5000])(project)),
+        r"pairs\.sizes: 5000 is larger than the 12 prompts there are",
+    ),
+    "an experiment of a size that is not made": (setting("training.experiments.demo-8.size", 9), r"experiment 'demo-8' has size 9, which is not in `pairs\.sizes`"),
+    "an experiment called base": (setting("training.experiments", {"base": {"size": 8}}), r"an experiment cannot be called 'base'"),
+    "a prompt template without a place for the instruction": (
+        setting("training.prompt_template", "USER: <image> ASSISTANT:"),
+        r"`prompt_template` needs both `<image>` and `\{instruction\}`",
+    ),
+    "a model folder that is missing": (setting("images.model", "./no/such/model"), r"line \d+: images: `model`: there is no folder '\./no/such/model'"),
+    "a model folder without a model": (not_a_model, r"images: `model`: the folder 'empty' holds no model"),
+    "instructions from a file that is missing": (setting("instructions", {"backend": "file", "file": "mine.jsonl"}), r"instructions: .*there is no file 'mine\.jsonl'"),
+    "a backend without its settings": (setting("instructions", {"backend": "transformers"}), r"instructions: backend 'transformers' needs `llm`"),
+    "an instruction template without the prompt": (setting("instructions.template", "Ask something."), r"instructions: `template` has no `\{prompt\}`"),
+    "benchmark data that is missing": (setting("evaluation.benchmarks.pope.data", {"test": "no.parquet"}), r"evaluation\.benchmarks\.pope: .*there is no file 'no\.parquet'"),
+    "an endpoint that is no address": (
+        setting("instructions", {"backend": "openai", "endpoint": {"base_url": "localhost:8000", "model": "m"}}),
+        r"instructions\.endpoint\.base_url: .*pattern",
+    ),
+    "an empty prompt file": (prompts(b""), r"demo/prompts/art\.txt: the file is empty"),
+    "a missing prompt file": (delete("demo/prompts/nature.txt"), r"demo/prompts/nature\.txt: there is no such file"),
+    "a prompt file in latin-1": (prompts(b"one cat\ncaf\xe9 at night\n"), r"demo/prompts/art\.txt, line 2: not UTF-8"),
+    "a prompt that stands twice": (prompts(b"one cat\ntwo cats\none cat\n"), r"demo/prompts/art\.txt, line 3: the same prompt as on line 1"),
+    "a prompt in two topics": (prompts(b"one cat\n", "school"), None),
+    "an empty line": (prompts(b"one cat\n\ntwo cats\n"), r"demo/prompts/art\.txt, line 2: the line is empty"),
+    "a prompt that is too long": (prompts(b"cat " * 500), r"demo/prompts/art\.txt, line 1: 1999 characters, over `max_prompt_characters` \(1000\)"),
+}  # fmt: skip
+
+
+def assert_one_clear_message(done, message):
+    assert done.returncode != 0, done.stdout[-2000:]
+    assert re.search(message, done.stdout), done.stdout[-3000:]
+    assert "Traceback (most recent call last)" not in done.stdout, done.stdout[-3000:]
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_in_configuration_or_prompts_ends_with_one_message(new_project, name):
+    project = new_project()
+    change, message = MISTAKES[name]
+    if name == "a prompt in two topics":
+        shutil.copy(project.folder / "demo/prompts/art.txt", project.folder / "demo/prompts/school.txt")
+        message = r"demo/prompts/school\.txt, line 1: the same prompt stands in topic 'art'"
+    else:
+        change(project)
+    assert_one_clear_message(project.snakemake("-n", check=False), message)
+    assert not (project.folder / "results").exists()
+
+
+def test_several_mistakes_are_told_at_once(project):
+    setting("images.steps", "many")(project)
+    setting("imagez", {})(project)
+    done = project.snakemake("-n", check=False)
+    assert_one_clear_message(done, r"images\.steps")
+    assert_one_clear_message(done, r"Did you mean `images`")
+
+
+def test_a_mistake_on_the_command_line_is_told_as_well(project):
+    assert_one_clear_message(project.snakemake("-n", "--config", "device=tpu", check=False), r"device: .*'cuda' or 'cpu'.*found 'tpu'")
+
+
+def test_strange_prompts_work(project):
+    """Quotes, braces, shell and path characters, emoji and right-to-left text are data."""
+    strange = ['a "red" \'cube\' {x} {{y}} %s', "${HOME} `touch pwned` $(touch pwned); touch pwned", "../../etc/passwd \\ <image> </s>", "שלום עולם 🐈‍⬛ café"]
+    (project.folder / "demo/prompts/art.txt").write_text("\n".join(strange) + "\n", encoding="utf-8")
+    project.snakemake("results/demo/image_ranking/clip/art/00.jsonl")
+    assert not list(project.folder.rglob("pwned"))
+    assert (project.folder / "results/demo/images/art/00.jsonl").read_text(encoding="utf-8").count("\n") == 4
+
+
+class Answering(http.server.BaseHTTPRequestHandler):
+    """A server that answers every request with the status and body of its class."""
+
+    status, body = 500, b"{}"
+
+    def do_GET(self):
+        self.send_response(self.status)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def server():
+    """Starts a server with a fixed answer; gives its base URL."""
+    servers = []
+
+    def start(status, body):
+        handler = type("Handler", (Answering,), {"status": status, "body": body})
+        servers.append(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_port}/v1"
+
+    yield start
+    for running in servers:
+        running.shutdown()
+        running.server_close()
+
+
+def use_endpoint(project, url):
+    endpoint = {"base_url": url, "model": "some-model", "api_key_variable": "TEST_KEY", "retries": 1, "timeout": 5}
+    setting("instructions", {"backend": "openai", "endpoint": endpoint})(project)
+
+
+def no_images(project):
+    return not list((project.folder / "results").rglob("*.png"))
+
+
+def test_an_unreachable_endpoint_ends_the_run_before_images_are_made(project):
+    use_endpoint(project, "http://127.0.0.1:9/v1")
+    assert_one_clear_message(project.snakemake(check=False, TEST_KEY="secret"), r"instructions\.endpoint: .*127\.0\.0\.1:9")
+    assert no_images(project)
+
+
+def test_a_missing_key_variable_ends_the_run_before_images_are_made(project):
+    use_endpoint(project, "http://127.0.0.1:9/v1")
+    assert_one_clear_message(project.snakemake(check=False), r"instructions\.endpoint: .*TEST_KEY")
+    assert no_images(project)
+
+
+@pytest.mark.parametrize(("status", "body"), [(500, b"{}"), (429, b"{}"), (200, b"this is no JSON")], ids=["500", "429", "nonsense"])
+def test_an_endpoint_that_only_answers_with_errors_fails_the_stage_with_its_reason_and_nothing_is_made_up(project, server, status, body):
+    use_endpoint(project, server(status, body))
+    done = project.snakemake("results/demo/instructions/art/00.jsonl", check=False, TEST_KEY="secret-value")
+    assert_one_clear_message(done, r"write_instructions.*(failed|answer|endpoint)")
+    assert not (project.folder / "results/demo/instructions/art/00.jsonl").exists()
+    logs = "".join(path.read_text(errors="replace") for path in (project.folder / "results").rglob("*.log"))
+    assert "secret-value" not in done.stdout + logs
+
+
+def test_a_hub_model_out_of_reach_ends_the_run_before_anything_is_loaded(project):
+    setting("response_ranking.model", "some-owner/gated-model")(project)
+    done = project.snakemake(check=False, HF_HUB_OFFLINE="1")
+    assert_one_clear_message(done, r"response_ranking: some-owner/gated-model at revision 'main': neither in the local hub cache nor reachable")
+    assert no_images(project)
+
+
+@pytest.fixture(scope="module")
+def with_images(new_project):
+    """A clone in which the images of one topic are made."""
+    project = new_project("with-images")
+    project.snakemake("results/demo/image_ranking/image-reward/art/00.jsonl")
+    return project
+
+
+def test_a_corrupt_image_file_is_named_before_a_model_is_loaded(with_images):
+    picture = next((with_images.folder / "results/demo/images/art/00").glob("*.png"))
+    content = picture.read_bytes()
+    picture.write_bytes(content[:50])
+    done = with_images.snakemake("results/demo/image_ranking/clip/art/00.jsonl", check=False)
+    assert_one_clear_message(done, rf"{picture.name}.*[Dd]elete.*images/art/00\.jsonl")
+    (with_images.folder / "results/demo/images/art/00.jsonl").unlink()
+    with_images.snakemake("results/demo/image_ranking/clip/art/00.jsonl")
+    assert picture.read_bytes() == content
+
+
+def journal_of(project, rule):
+    return project.folder / f"results/demo/work/{rule}/art/00.journal.jsonl"
+
+
+def test_a_truncated_journal_costs_the_torn_line_only(with_images):
+    journal, shard = journal_of(with_images, "generate_images"), with_images.folder / "results/demo/images/art/00.jsonl"
+    before = shard.read_bytes()
+    journal.write_bytes(journal.read_bytes()[:-30])
+    shard.unlink()
+    done = with_images.snakemake("results/demo/images/art/00.jsonl")
+    assert "1 computed, 3 reused, 0 failed" in done.stdout
+    assert shard.read_bytes() == before
+
+
+def test_a_journal_of_another_version_is_refused_and_kept(with_images):
+    journal, shard = journal_of(with_images, "generate_images"), with_images.folder / "results/demo/images/art/00.jsonl"
+    content = journal.read_bytes()
+    journal.write_bytes(content.replace(b'"journal": 1', b'"journal": 99', 1))
+    changed = journal.read_bytes()
+    shard.unlink()
+    done = with_images.snakemake("results/demo/images/art/00.jsonl", check=False)
+    assert_one_clear_message(done, r"00\.journal\.jsonl, line 1: not a journal of generate_images in format 1.*move it away")
+    assert journal.read_bytes() == changed
+    journal.write_bytes(content)
+
+
+def as_root():
+    return os.geteuid() == 0 and shutil.which("mount") is not None
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 300 KB; gives its folder."""
+    if not as_root():
+        pytest.skip("a file system of its own can only be mounted by root")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)], capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"tmpfs cannot be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_is_told_and_after_making_room_the_run_goes_on(project, small_disk):
+    filler = small_disk / "filler"
+    filler.write_bytes(b"x" * 220_000)
+    target = f"{small_disk}/demo/images/art/00.jsonl"
+    done = project.snakemake("--config", f"results={small_disk}", "--", target, check=False)
+    assert_one_clear_message(done, r"no space left on this file system.*free some room and run again")
+    assert not Path(target).exists()
+    filler.unlink()
+    project.snakemake("--config", f"results={small_disk}", "--", target)
+    assert Path(target).read_text().count("\n") == 4
+
+
+def test_a_read_only_results_folder_is_told_and_left_as_it_is(project, small_disk):
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    done = project.snakemake("--config", f"results={small_disk}", check=False)
+    assert done.returncode != 0
+    assert re.search(rf"{small_disk}.*([Rr]ead-only|cannot be written)", done.stdout)
+    assert "Traceback (most recent call last)" not in done.stdout
+    assert list(small_disk.iterdir()) == []

@@ -1,0 +1,241 @@
+"""What runs again when something changes: whole runs through the commands that users type, counted from the jobs' own records."""
+
+import json
+import re
+from collections import Counter
+from datetime import UTC, datetime
+
+import pytest
+from conftest import make_small
+from lib.prompts import Prompt, shard_of
+from lib.summary import read_records
+
+pytestmark = pytest.mark.slow
+
+#: Rules with one item a prompt, and how many jobs a shard has of each (two scorers, two policy models).
+ITEM_RULES = {"generate_images": 1, "rank_images": 2, "write_instructions": 1, "generate_responses": 2, "rank_responses": 1, "build_pairs": 1}
+AFTER_PAIRS = {
+    "merge_pairs", "train_dpo", "merge_adapter", "answer_benchmark", "score_benchmark",
+    "reasons_table", "hallucination_table", "size_table", "common_selections_table",
+}  # fmt: skip
+
+
+def planned(project, *arguments):
+    """The jobs of a dry run by rule."""
+    output = project.snakemake("-n", "--quiet", "rules", *arguments).stdout
+    if "Nothing to be done" in output:
+        return {}
+    table = output.split("Job stats:", 1)[1].split("total", 1)[0]
+    jobs = {rule: int(count) for rule, count in re.findall(r"^(\w+)\s+(\d+)$", table, flags=re.MULTILINE)}
+    return {rule: count for rule, count in jobs.items() if rule not in ("all", "pairs")}
+
+
+def run(project, *arguments):
+    """Runs, and gives what the jobs of this run put on record, by rule: jobs, computed, reused, failed."""
+    since = datetime.now(UTC).isoformat(timespec="milliseconds")
+    project.snakemake(*arguments)
+    done: dict[str, Counter[str]] = {}
+    for record in read_records(project.folder / "results/demo", since):
+        counter = done.setdefault(record["rule"], Counter())
+        counter.update({"jobs": 1, **{name: record[name] for name in ("computed", "reused", "failed")}})
+    return done
+
+
+def prompt_file(project, topic="art"):
+    return project.folder / f"demo/prompts/{topic}.txt"
+
+
+def lines_of(path):
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def write_lines(path, lines):
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def test_a_finished_run_has_nothing_to_do_and_says_so(finished):
+    assert "Nothing to be done" in finished.snakemake().stdout
+
+
+def test_the_end_of_a_run_prints_what_it_did(finished_copy):
+    write_lines(prompt_file(finished_copy), [*lines_of(prompt_file(finished_copy)), "one more cat beside a boat"])
+    output = finished_copy.snakemake("results/demo/image_ranking/clip/art/00.jsonl", "results/demo/image_ranking/clip/art/01.jsonl").stdout
+    assert "What this run did" in output
+    assert re.search(r"generate_images .*\b1\b", output)
+
+
+def test_editing_one_prompt_redoes_only_that_prompt(finished_copy):
+    project = finished_copy
+    lines = lines_of(prompt_file(project))
+    before = project.published()
+    old = Prompt("art", lines[1])
+    # The edited prompt is to fall into the same shard, as one edit in two does with two shards.
+    new = next(text for n in range(100) if shard_of(Prompt("art", text := f"{lines[1]} {n}").id, 2) == shard_of(old.id, 2))
+    write_lines(prompt_file(project), [lines[0], new, *lines[2:]])
+    shard = shard_of(old.id, 2)
+    plan = planned(project)
+    assert {rule: plan[rule] for rule in ITEM_RULES} == ITEM_RULES
+    done = run(project)
+    for rule, jobs in ITEM_RULES.items():
+        assert (done[rule]["jobs"], done[rule]["computed"], done[rule]["failed"]) == (jobs, jobs, 0), rule
+    after = project.published()
+    untouched = [name for name in before if re.fullmatch(r".*/\d\d\.jsonl", name) and not name.endswith(f"art/{shard}.jsonl")]
+    assert len(untouched) > 10
+    assert all(after[name] == before[name] for name in untouched)
+    story = f"results/demo/prompts/{Prompt('art', new).id}.json"
+    project.snakemake(story)
+    assert json.loads((project.folder / story).read_text())["prompt"] == new
+
+
+def test_reordering_prompts_redoes_nothing(finished_copy):
+    lines = lines_of(prompt_file(finished_copy))
+    write_lines(prompt_file(finished_copy), lines[::-1])
+    assert planned(finished_copy) == {}
+
+
+def test_adding_a_prompt_computes_that_one_and_deleting_it_computes_nothing(finished_copy):
+    project = finished_copy
+    before = project.published()
+    lines = lines_of(prompt_file(project))
+    write_lines(prompt_file(project), ["three green boats under a bridge", *lines])
+    done = run(project, "pairs")
+    assert {rule: done[rule]["computed"] for rule in ITEM_RULES} == ITEM_RULES
+    write_lines(prompt_file(project), lines)
+    done = run(project, "pairs")
+    assert {rule: done[rule]["computed"] for rule in ITEM_RULES} == dict.fromkeys(ITEM_RULES, 0)
+    after = project.published()
+    shard_files = [name for name in before if name.endswith(".jsonl") and not name.startswith(("models", "evaluation"))]
+    assert all(after[name] == before[name] for name in [*shard_files, "dataset/2/llava.json"])
+
+
+def test_changing_one_policy_model_redoes_its_responses_and_what_depends_on_them(finished_copy):
+    project = finished_copy
+
+    def exchange(values):
+        policies = values["responses"]["policy_models"]
+        policies[list(policies)[1]]["model"] = "demo/models/llama3-llava-next"
+
+    project.edit_config(exchange)
+    assert set(planned(project)) == {"generate_responses", "rank_responses", "build_pairs"} | AFTER_PAIRS - {"common_selections_table"} or set(
+        planned(project)
+    ) == {"generate_responses", "rank_responses", "build_pairs"} | AFTER_PAIRS
+    done = run(project, "pairs")
+    shards = len({(record["job"]) for record in read_records(project.folder / "results/demo") if record["rule"] == "build_pairs"})
+    assert done["generate_responses"]["jobs"] == shards
+    assert (done["generate_responses"]["computed"], done["generate_responses"]["reused"]) == (6, 0)
+    assert "generate_images" not in done
+    assert "rank_images" not in done
+
+
+@pytest.mark.parametrize(
+    ("change", "redone"),
+    [
+        (
+            lambda values: values["images"].update(guidance_scales=[5.0, 11.0]),
+            {*ITEM_RULES, *AFTER_PAIRS},
+        ),
+        (
+            lambda values: values["image_ranking"]["scorers"]["clip"].update(dtype="bfloat16"),
+            {"rank_images", "common_selections_table"},
+        ),
+        (
+            lambda values: values["response_ranking"].update(max_length=400),
+            {"rank_responses", "build_pairs", *AFTER_PAIRS} - {"common_selections_table"},
+        ),
+        (
+            lambda values: values["training"]["settings"].update(beta=0.2),
+            AFTER_PAIRS - {"merge_pairs", "reasons_table", "common_selections_table"},
+        ),
+        (
+            lambda values: values["training"]["experiments"]["demo-2"].update(settings={"learning_rate": 0.002}),
+            AFTER_PAIRS - {"merge_pairs", "reasons_table", "common_selections_table"},
+        ),
+        (
+            lambda values: values["evaluation"]["benchmarks"]["pope"].update(metrics={"f1": "pope_f1_score"}),
+            {"score_benchmark", "hallucination_table", "size_table"},
+        ),
+    ],
+    ids=["guidance scale", "a scorer that does not pick", "reward model", "DPO setting", "DPO setting of one experiment", "metric"],
+)
+def test_changing_a_setting_redoes_what_depends_on_it_and_nothing_else(finished_copy, change, redone):
+    finished_copy.edit_config(change)
+    assert set(planned(finished_copy)) == redone
+
+
+def test_a_dpo_setting_does_not_redo_the_base_model_s_answers(finished_copy):
+    finished_copy.edit_config(lambda values: values["training"]["settings"].update(beta=0.2))
+    assert planned(finished_copy)["answer_benchmark"] == 1
+
+
+def test_a_comment_or_a_needed_time_redoes_nothing(finished_copy):
+    path = finished_copy.folder / "demo/config.yaml"
+    path.write_text("# a comment\n" + path.read_text())
+    assert planned(finished_copy, "--set-resources", "generate_images:runtime=7") == {}
+
+
+def test_editing_a_script_reruns_its_rule_with_its_items_reused_and_no_model_loaded(finished_copy):
+    project = finished_copy
+    script = project.folder / "scripts/generate_responses.py"
+    script.write_text(script.read_text() + "\n# an edit that changes no result\n")
+    before = project.published()
+    done = run(project, "pairs")
+    assert (done["generate_responses"]["computed"], done["generate_responses"]["reused"]) == (0, 12)
+    assert done["rank_responses"]["computed"] == 0
+    assert "write_instructions" not in done
+    records = [record for record in read_records(project.folder / "results/demo") if record["rule"] == "generate_responses"]
+    assert all(record["load_seconds"] == 0 for record in records)
+    after = project.published()
+    assert all(after[name] == before[name] for name in before if name.startswith(("responses", "pairs", "dataset")))
+
+
+def test_raising_a_stage_s_version_computes_its_items_again(finished_copy):
+    script = finished_copy.folder / "scripts/rank_responses.py"
+    text = script.read_text()
+    assert "\nVERSION = 1\n" in text
+    script.write_text(text.replace("\nVERSION = 1\n", "\nVERSION = 2\n"))
+    done = run(finished_copy, "pairs")
+    assert (done["rank_responses"]["computed"], done["rank_responses"]["reused"]) == (6, 0)
+    assert (done["build_pairs"]["computed"], done["build_pairs"]["reused"]) == (0, 6)
+
+
+def test_a_failed_item_is_tried_again_on_the_next_run_and_then_left_alone(finished_copy):
+    project = finished_copy
+    record = project.folder / "results/demo/work/rank_responses/art/00.json"
+    values = json.loads(record.read_text())
+    # As a job leaves it whose endpoint or memory failed one item.
+    record.write_text(json.dumps({**values, "failed": 1}))
+    assert planned(project, "pairs")["rank_responses"] == 1
+    run(project, "pairs")
+    assert json.loads(record.read_text())["failed"] == 0
+    assert planned(project, "pairs") == {}
+
+
+def test_cores_and_the_order_of_shards_do_not_change_a_byte(finished, new_project):
+    other = new_project("other-order")
+    make_small(other)
+    other.edit_config(lambda values: values.update(topics=["nature", "art"]))
+    other.snakemake("results/demo/pairs/nature/01.jsonl", cores=1)
+    other.snakemake("pairs", cores=1)
+    first, second = finished.published(), other.published()
+    assert len(second) > 20
+    assert all(first[name] == second[name] for name in second)
+
+
+def test_a_prompt_s_whole_story_can_be_asked_for_by_its_id(finished_copy):
+    project = finished_copy
+    prompt = Prompt("nature", lines_of(prompt_file(project, "nature"))[0])
+    target = f"results/demo/prompts/{prompt.id}.json"
+    project.snakemake(target)
+    story = json.loads((project.folder / target).read_text(encoding="utf-8"))
+    assert story["prompt"] == prompt.text
+    assert [candidate["guidance_scale"] for candidate in story["candidates"]] == [5.0, 9.0]
+    assert set(story["image_ranking"]) == {"image-reward", "clip"}
+    assert len(story["responses"]) == 2
+    assert ("pair" in story and story["pair"]) or story["no_pair"]
+
+
+def test_a_prompt_id_that_is_not_there_is_told(finished_copy):
+    done = finished_copy.snakemake("results/demo/prompts/art-0000000000.json", check=False)
+    assert done.returncode != 0
+    assert "art-0000000000" in done.stdout
+    assert "Traceback (most recent call last)" not in done.stdout
