@@ -62,19 +62,19 @@ include: "rules/tables.smk"
 
 
 rule all:
-    message:
-        "Done: {ROOT}"
     default_target: True
     input:
         PLAN.targets(),
+    message:
+        "Done: {ROOT}"
 
 
 # Everything up to the preference pairs: what can be made without training.
 rule pairs:
-    message:
-        "Preference pairs: {ROOT}/dataset"
     input:
         [f"{ROOT}/dataset/{size}/dataset.json" for size in CONFIG.pairs.sizes],
+    message:
+        "Preference pairs: {ROOT}/dataset"
 
 
 onstart:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "demo")]
+sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY)]
 
 VOCABULARY = 30522
 SEED = 20240930
@@ -45,7 +45,7 @@ PROMPTS = (
 def build(folder: Path) -> None:
     """Writes the full-size checkpoint, its med_config.json and a BERT tokenizer of 30,522 entries."""
     import torch
-    from build_reward_models import FULL_MED_CONFIG, image_reward_state, write_json
+    from demo.build_reward_models import FULL_MED_CONFIG, image_reward_state, write_json
 
     write_json(folder / "med_config.json", FULL_MED_CONFIG)
     (folder / "vocab.txt").write_text("\n".join(vocabulary()) + "\n", encoding="utf-8")
@@ -129,6 +129,8 @@ def compare(package_python: str, tolerance: float) -> bool:
     print(f"scores from {min(scores):.3f} to {max(scores):.3f}; {sum(native['truncates'])} of {len(PROMPTS)} prompts cut to 35 tokens")
     for label, result in (("image-reward 1.5, one image at a time", package), ("native, a prompt's images in one batch", native)):
         print(f"{label:<40} load {result['load_seconds']:5.1f} s, {len(scores)} scores in {result['score_seconds']:5.1f} s")
+    own = max(abs(their - our) / abs(their) for _, _, their, our in rows)
+    print(f"largest difference, relative to its own score:     {own:.1e}")
     print(f"largest difference, relative to the largest score: {difference:.1e} (allowed: {tolerance:.0e})")
     if not cut_alike:
         print("the two do not agree on which prompts are cut")

@@ -59,7 +59,7 @@ QUESTION_WORDS: dict[str, str] = {
     "things": "objects colours animals lights shapes signs cars windows birds chairs",
     "is": "are",
     "seen": "visible standing hanging lying placed arranged painted",
-    "what_verb": "stands lies hangs moves happens appears sits waits",
+    "what_verb": "stands lies hangs moves rests appears sits waits",
     "where": "near behind beside under above around",
     "the": "the",
     "detail": "red blue green small large wooden bright old white yellow",
@@ -410,8 +410,8 @@ def wire_grammar(
 ) -> None:
     """Makes a random Llama or Mistral speak in sentences that end.
 
-    The first 1 + (number of classes) + 1 dimensions of the residual stream are reserved: dimension 0 holds a constant, and one of
-    the others says which class the token itself has. No layer writes to them. The output layer reads the log probability of each
+    The first dimensions of the residual stream are reserved: dimension 0 holds a constant, dimension 1 is on for a token without
+    class, and each class has one of the next. No layer reads or writes them. The output layer reads the log probability of each
     next class from there, and everything else (which word of the class) from the random rest of the stream. Words outside of the
     grammar are pushed far below the others by way of the constant.
 
@@ -421,6 +421,9 @@ def wire_grammar(
         grammar: its classes need 2 dimensions fewer than the hidden size has.
         seed: of the words' own random weights.
         choice: standard deviation of the logits within a class; more makes the model more certain of its words.
+
+    Raises:
+        ValueError: if a word is not one token of the tokenizer's vocabulary, or is in two classes.
     """
     import torch
 
@@ -477,20 +480,21 @@ def wire_grammar(
         spread = choice * rms / math.sqrt(STREAM_VARIANCE * free)
         head[:, reserved:].normal_(0.0, spread, generator=generator)
 
+        # Between "Yes" and "No" the image should decide; whether a sentence or an answer goes on, the probabilities of the grammar.
+        beside_end = {name for following in grammar.follow.values() if "end" in following for name in following}
         never = -30.0 / scale
         for name, entries in ids.items():
             for token, opens, goes_on in entries:
                 embedding.weight[token, 1] = 0.0
                 embedding.weight[token, state[name]] = level
                 head[token, 0] = 0.0
-                # Between "Yes" and "No" the image should decide; whether a sentence goes on, the probabilities of the grammar.
-                head[token, reserved:] *= 2.0 if len(entries) == 2 else 0.3 if len(entries) == 1 else 1.0
+                head[token, reserved:] *= 0.1 if len(entries) == 1 else 2.0 if len(entries) == 2 else 0.5 if name in beside_end else 1.0
                 for previous, following in grammar.follow.items():
                     fits = opens if previous == "start" else goes_on
                     count = sum(entry[1 if previous == "start" else 2] for entry in entries)
                     probability = following.get(name, 0.0) / count if fits else 0.0
                     head[token, state[previous]] = math.log(probability) / scale if probability > 0 else never
-        head[tokenizer.eos_token_id, reserved:] *= 0.3
+        head[tokenizer.eos_token_id, reserved:] *= 0.1
         head[tokenizer.eos_token_id, 0] = 0.0
         for previous, following in grammar.follow.items():
             probability = following.get("end", 0.0)
@@ -796,10 +800,10 @@ class Llava:
 
 LLAVAS = {
     "llava-1.5": Llava(40, "llama", 64, answer_grammar(0.5, yes_no=0.9), VICUNA_TEMPLATE, tiles=False),
-    "llava-v1.6-mistral": Llava(41, "mistral", 64, answer_grammar(0.55), MISTRAL_TEMPLATE),
+    "llava-v1.6-mistral": Llava(41, "mistral", 64, answer_grammar(0.6), MISTRAL_TEMPLATE),
     "llava-v1.6-vicuna-7b": Llava(42, "llama", 64, answer_grammar(0.55, adjective=0.25), VICUNA_TEMPLATE),
-    "llava-v1.6-vicuna-13b": Llava(43, "llama", 96, answer_grammar(0.5, adjective=0.6, place=0.65), VICUNA_TEMPLATE),
-    "llama3-llava-next": Llava(44, "llama3", 64, answer_grammar(0.5, place=0.25), LLAMA3_LLAVA_TEMPLATE),
+    "llava-v1.6-vicuna-13b": Llava(43, "llama", 96, answer_grammar(0.55, adjective=0.6, place=0.65), VICUNA_TEMPLATE),
+    "llama3-llava-next": Llava(44, "llama3", 64, answer_grammar(0.6, place=0.25), LLAMA3_LLAVA_TEMPLATE),
 }
 
 
@@ -1031,17 +1035,17 @@ def build(name: str, output: Path) -> str:
     stamp.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=output))
     try:
+        # In the temporary folder, so that an interrupted build never looks like a checkpoint.
         fresh = temporary / "new"
         fresh.mkdir()
         BUILDERS[name](fresh)
-        for path in fresh.rglob("*.*"):
-            if path.is_file():
-                path.chmod(0o644)  # safetensors makes its files readable to their owner only
         outcome = "same" if directory.is_dir() and same_content(fresh, directory) else "built"
         if outcome == "built":
             if directory.exists():
                 directory.rename(temporary / "old")
             fresh.rename(directory)
+        for path in directory.rglob("*.safetensors"):
+            path.chmod(0o644)  # the library makes them readable to their owner only
         temporary_stamp = temporary / "stamp"
         write_json(temporary_stamp, {"source": digest, "files": listing(directory)})
         temporary_stamp.replace(stamp)

@@ -19,7 +19,7 @@ LARGEST = [
     name
     for name in BY_SIZE
     if CONFIG.training.experiments[name].size
-    == CONFIG.training.experiments[BY_SIZE[-1]].size
+    == max(experiment.size for experiment in CONFIG.training.experiments.values())
 ]
 
 
@@ -68,13 +68,14 @@ rule tables:
         table_files("hallucination_table").values(),
         table_files("size_table").values(),
         table_files("common_selections_table").values(),
+        table_files("reasons_table").values(),
     message:
         "Tables: {ROOT}/tables"
 
 
 rule hallucination_table:
     input:
-        published=workflow.source_path("../published/table2.yaml"),
+        published="published/table2.yaml",
         scores=wanted_scores(LARGEST, HALLUCINATION_SCORES),
     output:
         **table_files("hallucination_table"),
@@ -97,7 +98,7 @@ rule hallucination_table:
 
 rule size_table:
     input:
-        published=workflow.source_path("../published/table3.yaml"),
+        published="published/table3.yaml",
         scores=wanted_scores(BY_SIZE, SIZE_SCORES),
     output:
         **table_files("size_table"),
@@ -120,7 +121,7 @@ rule size_table:
 
 rule common_selections_table:
     input:
-        published=workflow.source_path("../published/table4.yaml"),
+        published="published/table4.yaml",
         rankings=[
             path
             for scorer in CONFIG.image_ranking.scorers
@@ -149,3 +150,25 @@ rule common_selections_table:
         "Table: common selections of the image scorers (the paper's Table 4)"
     script:
         "../scripts/common_selections_table.py"
+
+
+rule reasons_table:
+    input:
+        PLAN.shard_files("pairs"),
+    output:
+        **table_files("reasons_table"),
+    log:
+        f"{ROOT}/logs/reasons_table.log",
+    conda:
+        "../envs/workflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        common=PLAN.common(),
+        settings={"label": CONFIG.label},
+    message:
+        "Table: why prompts gave no pair"
+    script:
+        "../scripts/reasons_table.py"

@@ -19,8 +19,6 @@ def training_data(wildcards):
 
 
 rule train_dpo:
-    message:
-        "Training: DPO, experiment {wildcards.experiment}"
     input:
         dataset=training_data,
     output:
@@ -31,23 +29,23 @@ rule train_dpo:
         picture=f"{ROOT}/models/{{experiment}}/training.png",
     log:
         f"{ROOT}/logs/train_dpo/{{experiment}}.log",
-    params:
-        common=PLAN.common(),
-        settings=training_settings,
+    conda:
+        "../envs/training.yaml"
     threads: lambda wildcards: training_of(wildcards).processes
     resources:
         gpu=lambda wildcards: training_of(wildcards).processes * GPU,
         mem_mb=96000,
         runtime=1440,
-    conda:
-        "../envs/training.yaml"
+    params:
+        common=PLAN.common(),
+        settings=training_settings,
+    message:
+        "Training: DPO, experiment {wildcards.experiment}"
     script:
         "../scripts/train_dpo.py"
 
 
 rule merge_adapter:
-    message:
-        "Training: merging the adapter of {wildcards.experiment} into the base model"
     input:
         adapter=f"{ROOT}/models/{{experiment}}/adapter/adapter_model.safetensors",
         config=f"{ROOT}/models/{{experiment}}/adapter/adapter_config.json",
@@ -55,15 +53,17 @@ rule merge_adapter:
         directory(f"{ROOT}/models/{{experiment}}/merged"),
     log:
         f"{ROOT}/logs/merge_adapter/{{experiment}}.log",
-    params:
-        common=PLAN.common(),
-        settings=PLAN.settings(CONFIG.training.base_model),
+    conda:
+        "../envs/training.yaml"
     threads: 1
     resources:
         gpu=0,
         mem_mb=24000,
         runtime=60,
-    conda:
-        "../envs/training.yaml"
+    params:
+        common=PLAN.common(),
+        settings=PLAN.settings(CONFIG.training.base_model),
+    message:
+        "Training: merging the adapter of {wildcards.experiment} into the base model"
     script:
         "../scripts/merge_adapter.py"

@@ -34,7 +34,7 @@ VERSION = 1
 HARNESS = Path(__file__).resolve().parent / "lib" / "lmms_eval_main.py"
 #: What of the settings decides the answers and their metrics.
 DECISIVE = ("task", "data_revision", "prompt", "limit", "dtype")
-LOG_LINES_SHOWN = 25
+LOG_LINES_SHOWN = 15
 #: What lmms-eval's tasks say of a question beside its score, where they do.
 DETAILS = ("question_id", "category")
 
@@ -154,7 +154,7 @@ def run_harness(job: ShardJob, model: Path, key: str, log: Path, threads: int) -
 def read_results(job: ShardJob, output: Path, log: Path) -> Json:
     """lmms-eval's own metrics and numbers of questions; whatever is missing is a UserError."""
     task = job.settings["task"]
-    files = sorted(output.glob("*/*_results.json"))
+    files = sorted(output.glob("*/[0-9]*_[0-9]*_results.json"))
     if len(files) != 1:
         raise failure(job, "it left no results file" if not files else f"it left {len(files)} results files", log)
     try:
@@ -178,7 +178,7 @@ def read_results(job: ShardJob, output: Path, log: Path) -> Json:
 
 def read_answers(job: ShardJob, output: Path, questions: int, log: Path) -> list[Json]:
     """Every question with its target and the model's raw answer, in the order of the data set."""
-    files = sorted(output.glob(f"*/*_samples_{job.settings['task']}.jsonl"))
+    files = sorted(output.glob(f"*/[0-9]*_[0-9]*_samples_{job.settings['task']}.jsonl"))
     if len(files) != 1:
         raise failure(job, "it left no file of answers", log)
     answers = {}
@@ -229,8 +229,9 @@ def answer(job: ShardJob, model: Path, key: str, finished: Path, log: Path, thre
 def main(snakemake: Any) -> None:
     job = ShardJob(snakemake, VERSION)
     settings = job.settings
-    merged = [str(path) for path in snakemake.input.get("merged", [])]
-    source, revision = (merged[0], "main") if merged else (settings["base_model"], settings["base_revision"])
+    # Snakemake gives a list where there is no merged model, for the base model, and a path where there is one.
+    merged = str(snakemake.input.merged or "")
+    source, revision = (merged, "main") if merged else (settings["base_model"], settings["base_revision"])
     identity = models.identity(source, revision)
     job.record.models[source if not merged else snakemake.wildcards.model] = identity
     version = importlib.metadata.version("lmms-eval")

@@ -6,7 +6,7 @@ The paper does not define it; this definition fits its numbers: rankings at rand
 equal (pairs at random: 25, 16.7, 25 %), or have an image in common (25, 83.3, 100 %), does not fit.
 
 Images of equal score are ranked in the order of the candidates, as everywhere in this workflow; since all scorers do so, ties raise the
-common selection a little, so prompts with a tie at a rank that decides are counted in a note. A blank image comes after all others.
+common selection a little, so prompts with a tie at a rank that decides are counted in a note. Blank images rank after all others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,16 +25,10 @@ TOPS = (1, 2, 3)
 Rankings = Mapping[str, Sequence[int]]
 
 
-def ranking_of(row: Mapping[str, Any]) -> list[int]:
-    """The candidates of a published row of rank_images, best first, blank ones last."""
-    blank = set(row.get("blank") or [])
-    return sorted(row["ranking"], key=lambda candidate: candidate in blank)
-
-
 def has_deciding_tie(row: Mapping[str, Any]) -> bool:
-    """Whether two images of equal score are on both sides of a top-k set's edge."""
-    scores = [row["scores"][candidate] for candidate in ranking_of(row)]
-    return any(scores[top - 1] == scores[top] for top in TOPS if top < len(scores))
+    """Whether two images of equal score, both blank or neither, are on the two sides of a top-k set's edge."""
+    ranked = [(candidate in (row.get("blank") or []), row["scores"][candidate]) for candidate in row["ranking"]]
+    return any(ranked[top - 1] == ranked[top] for top in TOPS if top < len(ranked))
 
 
 def common_selection(rankings: Sequence[Rankings], top: int) -> float | None:
@@ -52,7 +46,7 @@ def common_selection(rankings: Sequence[Rankings], top: int) -> float | None:
 def build_table(published: Published, scorers: Mapping[str, str], rows: Mapping[str, Mapping[str, Any]], label: str) -> Table:
     """The table. `scorers`: name -> kind, in the configured order; `rows`: scorer -> prompt id -> published row of rank_images."""
     ranked = {name: {key: row for key, row in rows[name].items() if not is_missing(row)} for name in scorers}
-    rankings = {name: {key: ranking_of(row) for key, row in found.items()} for name, found in ranked.items()}
+    rankings = {name: {key: row["ranking"] for key, row in found.items()} for name, found in ranked.items()}
     groups: list[tuple[str, ...]] = list(combinations(scorers, 2))
     if len(scorers) > 2:
         groups.append(tuple(scorers))

@@ -18,7 +18,7 @@ from lib.config import Endpoint
 from lib.endpoint import Client
 from lib.errors import UserError
 from lib.files import digest, write_text
-from lib.instruction_checks import SPECIAL_TOKEN
+from lib.instruction_checks import SPECIAL_TOKEN, unwrapped
 from lib.job import Item, ShardJob, run_script
 from lib.prompts import read_prompts, seed_of
 
@@ -41,7 +41,7 @@ def parse(answer: str) -> list[str]:
     found = []
     for line in lines:
         text = unicodedata.normalize("NFC", " ".join(line.split()))
-        text = re.sub(r"^(?:[-*•]|\(?\d{1,3}[.):])\s+", "", text).strip('"“”*_` ')
+        text = unwrapped(re.sub(r"^(?:[-*•]|\(?\d{1,3}[.):])\s+", "", text))
         if text:
             found.append(text)
     return found

@@ -38,7 +38,9 @@ def read_adapter(folder: Path) -> "tuple[dict[str, tuple[Tensor, Tensor]], float
     from safetensors.torch import load_file
 
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    variants = [name for name in ("use_dora", "use_rslora", "lora_bias", "rank_pattern", "alpha_pattern", "modules_to_save") if config.get(name)]
+    variants = [
+        name for name in ("use_dora", "use_rslora", "lora_bias", "rank_pattern", "alpha_pattern", "modules_to_save") if config.get(name)
+    ]
     if config.get("peft_type") != "LORA" or config.get("bias") != "none" or variants:
         raise UserError(f"{folder}: not a plain LoRA adapter ({', '.join(variants) or config.get('peft_type')}). Delete it and run again.")
     matrices: dict[str, dict[str, Tensor]] = {}

@@ -30,17 +30,18 @@ def rank(scores: Sequence[float], blank: Sequence[int]) -> list[int]:
     return sorted(range(len(scores)), key=lambda index: (index in blank, -scores[index]))
 
 
-def read_image(path: Path, expected_sha256: str) -> "Image":
-    """An image file's pixels, if the file is still the one that was made; an ItemError otherwise."""
+def read_image(path: Path, expected_sha256: str, shard: str) -> "Image":
+    """An image file's pixels, if the file is still the one that `shard` names; an ItemError otherwise."""
     from PIL import Image
 
+    mend = f"Delete {shard} and run again: damaged images are made anew."
     try:
         content = path.read_bytes()
         if sha256(content).hexdigest() != expected_sha256:
-            raise ItemError(f"{path}: the image file has changed since it was made; delete it, and the next run makes it again")
+            raise ItemError(f"{path}: the image file has changed since it was made. {mend}")
         return Image.open(io.BytesIO(content)).convert("RGB")
     except OSError as error:
-        raise ItemError(f"{path}: cannot be read as an image ({error}); delete it, and the next run makes it again") from error
+        raise ItemError(f"{path}: cannot be read as an image ({error}). {mend}") from error
 
 
 def load_scorer(settings: dict[str, Any], device: str) -> ImageScorer:
@@ -71,6 +72,7 @@ def load_scorer(settings: dict[str, Any], device: str) -> ImageScorer:
 def main(snakemake: Any) -> None:
     job = ShardJob(snakemake, VERSION)
     settings = job.settings
+    shard: str = snakemake.input[0]
     identities = {"model": models.identity(settings["model"], settings["revision"])}
     job.record.models[settings["model"]] = identities["model"]
     if tokenizer := settings["tokenizer"]:
@@ -93,7 +95,7 @@ def main(snakemake: Any) -> None:
         results = []
         for item in batch:
             row = item.inputs
-            images = [read_image(job.root / candidate["file"], candidate["sha256"]) for candidate in row["candidates"]]
+            images = [read_image(job.root / candidate["file"], candidate["sha256"], shard) for candidate in row["candidates"]]
             scores = halving(images, partial(scorer.score, row["prompt"]), job.note)
             if unusable := [index for index, value in enumerate(scores) if not math.isfinite(value)]:
                 raise ItemError(f"the score of candidate {', '.join(map(str, unusable))} is not a number")
@@ -109,7 +111,7 @@ def main(snakemake: Any) -> None:
             )
         return results
 
-    rows = read_shard(snakemake.input[0])
+    rows = read_shard(shard)
     for prompt_id, row in rows.items():
         if not is_missing(row) and len(blank_candidates(row)) == len(row["candidates"]):
             rows[prompt_id] = missing_row(row, job.rule, "all images blank")

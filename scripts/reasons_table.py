@@ -4,32 +4,62 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from lib.job import run_script
-from lib.shards import Row, is_missing, read_shard
+from lib.job import ShardJob, run_script
+from lib.shards import Row as ShardRow
+from lib.shards import is_missing, read_shard
+from lib.tables import Column, Row, Table, write_table
+
+VERSION = 1
+#: Reasons that a stage gives on purpose; everything else that is missing is a failed item.
+ON_PURPOSE = ("all images blank", "image reward below minimum")
+TOTAL = "all topics"
 
 
-def reason_of(row: Row) -> str:
-    """"pair", or why there is none."""
+def reason_of(row: ShardRow) -> str:
+    """What became of a prompt: "pairs", or why it has none. A failure's own words can be anything: it is counted by its rule."""
     if "pair" in row:
-        return "pair"
+        return "pairs"
     if is_missing(row):
-        reason = row["missing"]["reason"]
-        # A failure's reason can hold anything; the rule is what one counts by.
-        return reason if reason in KNOWN else f"{row['missing']['rule']} failed"
+        rule, reason = row["missing"]["rule"], row["missing"]["reason"]
+        return next((known for known in ON_PURPOSE if reason.startswith(known)), f"{rule} failed")
     return str(row["no_pair"])
 
 
-#: Reasons that a stage gives on purpose; everything else is a failed item.
-KNOWN = ("all images blank", "image reward below minimum")
-
-
-def count_reasons(rows: Iterable[Row]) -> tuple[dict[str, Counter[str]], dict[str, Counter[str]]]:
-    """By topic: what became of the prompts, and what was wrong with invalid responses."""
+def build_table(rows: Iterable[ShardRow], run: str) -> Table:
+    """One line a topic and one for all: prompts, pairs, prompts left out by reason, invalid responses by reason."""
     prompts: dict[str, Counter[str]] = {}
     responses: dict[str, Counter[str]] = {}
     for row in rows:
-        prompts.setdefault(row["topic"], Counter())[reason_of(row)] += 1
-        responses.setdefault(row["topic"], Counter()).update(row.get("invalid_responses", {}).values())
-    return prompts, responses
+        for topic in (row["topic"], TOTAL):
+            prompts.setdefault(topic, Counter())[reason_of(row)] += 1
+            responses.setdefault(topic, Counter()).update(row.get("invalid_responses", {}).values())
+    total = prompts.get(TOTAL, Counter())
+    reasons = sorted((reason for reason in total if reason != "pairs"), key=lambda reason: (-total[reason], reason))
+    invalid = sorted(responses.get(TOTAL, Counter()))
+    columns = [
+        Column("prompts", "Prompts", "prompts", None, 0),
+        Column("pairs", "Pairs", "prompts", None, 0),
+        *(Column(f"prompt {reason}", reason, "prompts", None, 0, "No pair:") for reason in reasons),
+        *(Column(f"response {reason}", reason, "responses", None, 0, "Invalid responses:") for reason in invalid),
+    ]
+    topics = [*sorted(topic for topic in prompts if topic != TOTAL), *([TOTAL] if prompts else [])]
+    lines = []
+    for topic in topics:
+        values: dict[str, float] = {"prompts": prompts[topic].total(), "pairs": prompts[topic]["pairs"]}
+        values |= {f"prompt {reason}": prompts[topic][reason] for reason in reasons}
+        values |= {f"response {reason}": responses[topic][reason] for reason in invalid}
+        lines.append(Row(run, {"topic": topic}, values))
+    notes = ["An invalid response is left out of its prompt's ranking; a prompt with fewer than two valid responses gives no pair."]
+    return Table("Why prompts gave no pair, and why responses were not ranked", {"topic": "Topic"}, columns, lines, notes)
 
 
+def main(snakemake: Any) -> None:
+    job = ShardJob(snakemake, VERSION)
+    rows = [row for path in snakemake.input for row in read_shard(path).values()]
+    write_table(build_table(rows, job.settings["label"]), snakemake.output.csv, snakemake.output.markdown, snakemake.output.latex)
+    job.record.items = job.record.computed = len(rows)
+    job.write_record()
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -62,7 +62,7 @@ def score(answers: Sequence[dict[str, Any]], results: dict[str, Any], metrics: d
         name: results[name]
         for name in ("model", "benchmark", "model_identity", "task", "limit", "lmms_eval", "questions", "questions_in_data")
     }
-    scores = {name: factor * results["metrics"][theirs] for name, theirs in metrics.items()}
+    scores = {name: round(factor * results["metrics"][theirs], 10) for name, theirs in metrics.items()}
     doubts = {"empty": sum(not answer["response"].strip() for answer in answers)} | (yes_no_doubts(answers) or {})
     return {**kept, "scores": scores, "doubts": doubts}
 

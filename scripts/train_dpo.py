@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from lib import models
 from lib.errors import UserError
-from lib.files import canonical_json, digest, digest_of_file, mendable_storage_errors, read_jsonl, write_json, write_jsonl
+from lib.files import canonical_json, digest_of_file, mendable_storage_errors, read_jsonl, write_json, write_jsonl
 from lib.job import SECONDS_BETWEEN_PROGRESS_LINES, ShardJob, _duration, log, run_script
 from lib.preference_format import PreferenceFormat, fit
 
@@ -289,7 +289,7 @@ def launch(job: Job, progress: Progress, output: Path) -> None:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            preexec_fn=die_with_parent,  # noqa: PLW1509 - no threads here
+            preexec_fn=die_with_parent,
         ) as workers,
     ):
         assert workers.stdout is not None
@@ -385,9 +385,7 @@ def main(snakemake: Any) -> None:
     identity = models.identity(settings["model"], settings["revision"])
     job.record.models[settings["model"]] = identity
     determining = {name: value for name, value in training.items() if name not in WITHOUT_EFFECT}
-    key = job.key(
-        pairs=pairs, model=identity, dtype=settings["dtype"], prompt_template=settings["prompt_template"], training=determining
-    )
+    key = job.key(pairs=pairs, model=identity, dtype=settings["dtype"], prompt_template=settings["prompt_template"], training=determining)
     folder = job.work / job.name / key[:16]
     finished = folder / "finished"
     with mendable_storage_errors(folder):
@@ -594,7 +592,10 @@ def usable_pairs(dataset: "Dataset", form: PreferenceFormat, processor: "Process
 
 
 def preference_dataset(job: Job, args: "DPOConfig", processor: "ProcessorMixin") -> "tuple[Dataset, list[str]]":
-    """The pairs as TRL reads them, `{"prompt", "chosen", "rejected", "images"}`, formatted when they are read; and notes on pairs left out."""
+    """The pairs as TRL reads them, and notes on pairs left out.
+
+    A row is `{"prompt", "chosen", "rejected": str, "images": [PIL image]}`, made when it is read: 9,000 images need no memory.
+    """
     from datasets import Dataset
 
     form = preference_format(processor, job.prompt_template)
@@ -624,10 +625,14 @@ def build_trainer(job: Job) -> "DPOTrainer":
     settings = job.settings
     if job.device == "cuda" and (found := torch.cuda.device_count()) < settings["processes"]:
         raise UserError(
-            f"`training.settings.processes` is {settings['processes']}, one a GPU, but this machine shows {found} CUDA GPU(s). Ask for more, "
-            "or lower `processes` and raise `gradient_accumulation` by as much."
+            f"`training.settings.processes` is {settings['processes']}, one a GPU, but this machine shows {found} CUDA GPU(s). Ask "
+            "for more, or lower `processes` and raise `gradient_accumulation` by as much."
         )
     args = arguments(job)  # before the model: under ZeRO-3 it has the weights loaded in parts
+    if settings["zero_stage"] and job.device == "cpu":
+        import deepspeed
+
+        deepspeed.init_distributed("gloo", auto_mpi_discovery=False)  # on a GPU accelerate does it
     processor = load_processor(job.base)
     dataset, notes = preference_dataset(job, args, processor)
     if args.process_index == 0:

@@ -3,13 +3,13 @@
 import json
 import math
 
-import build_models
 import pytest
 import torch
-from build_reward_models import build_armorm
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
+import build_models
+from build_reward_models import build_armorm
 from lib.armorm import ATTRIBUTES, HELPSTEER_ATTRIBUTES, RESPONSE_HEADER, ArmoRM, last_occurrence
 
 QUESTION = "What is on the table, and where is the cat?"

@@ -6,14 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import build_models
 import numpy as np
 import pytest
 import torch
-from build_reward_models import build_image_reward
 from PIL import Image
 from torch.nn import functional
 
+import build_models
+from build_reward_models import build_image_reward
 from lib.image_scorers import BLIP_PROMPT_TOKENS, CLIP_PIXEL_MEAN, CLIP_PIXEL_STD, load_image_scorer, preprocess
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer
+
 from lib.errors import UserError
 from lib.preference_format import Encode, PreferenceFormat, ask, fit
-from tokenizers import Tokenizer
 
 TEMPLATE = "USER: <image>\n{instruction} ASSISTANT:"
 INSTRUCTION = "How many objects are visible near the lamp in this image?"
@@ -36,13 +37,13 @@ def test_prompt_and_response_have_the_ids_of_the_joint_text(demo_models: Path, l
     tokenizer = llama(demo_models, legacy)
     form, encode = fitted(tokenizer), encoder(tokenizer)
     ids = encode(form.prompt(INSTRUCTION), False) + encode(form.response(RESPONSE), False)
-    joint = encode(f"{ask(TEMPLATE, INSTRUCTION)} {RESPONSE}", True) + [tokenizer.token_to_id("</s>")]
+    joint = [*encode(f"{ask(TEMPLATE, INSTRUCTION)} {RESPONSE}", True), tokenizer.token_to_id("</s>")]
     assert ids == joint
     assert ids.count(tokenizer.token_to_id("<s>")) == 1
     assert ids[0] == tokenizer.token_to_id("<s>")
     assert ids.count(tokenizer.token_to_id("</s>")) == 1
     assert ids[-1] == tokenizer.token_to_id("</s>")
-    assert "  " not in tokenizer.decode(ids)
+    assert tokenizer.decode(ids).endswith(f"{INSTRUCTION} ASSISTANT: {RESPONSE}")
     assert tokenizer.id_to_token(ids[1]) == "▁USER"
     assert tokenizer.id_to_token(encode(form.response(RESPONSE), False)[0]) == "▁The"
 
@@ -76,10 +77,17 @@ def test_texts_that_spell_a_special_token_are_found(demo_models: Path) -> None:
 
 
 def test_a_template_that_ends_in_a_space_is_refused(demo_models: Path) -> None:
-    with pytest.raises(UserError, match="prompt_template.*no space"):
+    with pytest.raises(UserError, match=r"prompt_template.*no space"):
         fitted(llama(demo_models, False), template="USER: <image>\n{instruction} ASSISTANT: ")
 
 
 def test_a_tokenizer_without_an_end_is_refused(demo_models: Path) -> None:
     with pytest.raises(UserError, match="end-of-sequence"):
         fit(TEMPLATE, encoder(llama(demo_models, False)), "<s>", None, [])
+
+
+def test_a_chat_template_that_ends_in_a_line_break_needs_no_space(demo_models: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(demo_models / "llama3-llava-next" / "tokenizer.json"))
+    template = "<image>\n{instruction}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+    form = fitted(tokenizer, "<|begin_of_text|>", "<|eot_id|>", template)
+    assert form.before_response == ""

@@ -169,7 +169,8 @@ class Instructions(Block):
     require_question: bool = Field(True, description="Refuse instructions without a question mark.")
     prompts_per_batch: PositiveInt = Field(
         1,
-        description="Backends `transformers` and `vllm`: prompts in one batch. Over 1 it is faster, and low bits may depend on what shares a batch; the record says so.",
+        description="Backends `transformers` and `vllm`: prompts in one batch. Over 1 it is faster, and low bits may depend on what shares a batch; "
+        "the record says so.",
     )
     max_model_len: PositiveInt = Field(4096, description="Backend `vllm`: tokens of question and instruction together.")
 
@@ -359,6 +360,11 @@ class Benchmark(Block):
         for split, path in (self.data or {}).items():
             if not Path(path).is_file():
                 raise ValueError(f"`data.{split}`: there is no file '{path}'. Correct the path; the demo's is built by `make demo-models`")
+            with open(path, "rb") as stream:
+                begins, size = stream.read(4), stream.seek(0, 2)
+                stream.seek(max(0, size - 4))
+                if size < 12 or not begins == stream.read() == b"PAR1":
+                    raise ValueError(f"`data.{split}`: '{path}' is not a whole parquet file. Replace it")
         if self.data and self.data_revision:
             raise ValueError("`data_revision` is of the hub's data set, and `data` replaces that. Take one of them away")
         return self
@@ -491,7 +497,8 @@ def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
         line = key_node.start_mark.line + 1
         if key_node.value in seen:
             raise UserError(
-                f"{loader.name}, line {line}: the key '{key_node.value}' stands here and on line {seen[key_node.value]}. Delete one of them."
+                f"{loader.name}, line {line}: the key '{key_node.value}' stands here and on line {seen[key_node.value]}. "
+                "Delete one of them."
             )
         seen[key_node.value] = line
     return loader.construct_mapping(node, deep=True)

@@ -5,6 +5,7 @@ refused prompt) is an ItemError and fails that item. The key comes from the envi
 """
 
 import base64
+import json
 import logging
 import mimetypes
 import os
@@ -120,12 +121,12 @@ class Client:
 
         def once() -> Answer:
             # `extra_body`, since `parameters` may hold what this version of the client has no argument for.
-            completion = self._client.chat.completions.create(
+            response = self._client.chat.completions.with_raw_response.create(
                 model=self.endpoint.model,
                 messages=[{"role": "user", "content": content}],
                 extra_body=request,
             )
-            return _answer_of(completion)
+            return _answer_of(response.http_response.text)
 
         answer = self._patiently(once, self.endpoint.retries)
         with self._lock:
@@ -137,13 +138,14 @@ class Client:
 
         def once() -> list[str] | None:
             try:
-                page = self._client.models.list()
+                text = self._client.models.with_raw_response.list().http_response.text
             except self._openai.NotFoundError:
                 return None
-            data = getattr(page, "data", None)
-            if not isinstance(data, list) or not all(isinstance(getattr(model, "id", None), str) for model in data):
-                raise _ServerError(f"its answer is not a list of models, but {_shown(page)}")
-            return [model.id for model in data]
+            page = _json(text)
+            data = page.get("data") if isinstance(page, dict) else None
+            if not isinstance(data, list) or not all(isinstance(model, dict) and isinstance(model.get("id"), str) for model in data):
+                raise _ServerError(f"its answer is not a list of models, but {_shown(text)}")
+            return [model["id"] for model in data]
 
         return self._patiently(once, 1)
 
@@ -225,8 +227,8 @@ class Client:
             raise RefusedRequestError(
                 f"{text} (if the server does not take a parameter, change it with the endpoint's `parameters`)"
             ) from None
-        except ValueError as error:
-            raise _ServerError(self._redacted(f"its answer is not JSON ({error})")) from None
+        except _ServerError as error:
+            raise _ServerError(self._redacted(str(error))) from None
 
     def _message_of(self, error: Any) -> str:
         body = error.body
@@ -237,20 +239,28 @@ class Client:
         return text.replace(self._key, "***") if self.endpoint.api_key_variable else text
 
 
-def _answer_of(completion: Any) -> Answer:
-    choices = getattr(completion, "choices", None)
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    message = getattr(choice, "message", None)
-    if message is None:
-        raise _ServerError(f"its answer is not a chat completion, but {_shown(completion)}")
-    if refusal := getattr(message, "refusal", None):
+def _answer_of(text: str) -> Answer:
+    """The first choice of a chat completion, read from its JSON: whatever else a server sends is told as such."""
+    completion = _json(text)
+    try:
+        choice = completion["choices"][0]
+        message = choice["message"]
+        content, refusal = message.get("content"), message.get("refusal")
+    except (AttributeError, IndexError, KeyError, TypeError):
+        raise _ServerError(f"its answer is not a chat completion, but {_shown(text)}") from None
+    if refusal:
         raise ItemError(f"the model refused: {' '.join(str(refusal).split())[:200]}")
-    text = getattr(message, "content", None)
-    return Answer(text if isinstance(text, str) else "", str(getattr(choice, "finish_reason", None) or "stop"))
+    return Answer(content if isinstance(content, str) else "", str(choice.get("finish_reason") or "stop"))
 
 
-def _shown(answer: Any) -> str:
-    text = answer if isinstance(answer, str) else answer.to_json() if hasattr(answer, "to_json") else repr(answer)
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise _ServerError(f"its answer is not JSON, but {_shown(text)}") from None
+
+
+def _shown(text: str) -> str:
     return repr(" ".join(text.split())[:100])
 
 

@@ -30,14 +30,19 @@ COMMON_WORDS = frozenset(
 )
 
 
+def unwrapped(text: str) -> str:
+    """A text without a pair of quotation or emphasis marks around all of it."""
+    for left, right in (('"', '"'), ("“", "”"), ("'", "'"), ("**", "**"), ("*", "*")):
+        inside = text[len(left) : -len(right)]
+        if text.startswith(left) and text.endswith(right) and inside and left not in inside and right not in inside:
+            text = inside.strip()
+    return text
+
+
 def clean(answer: str) -> str:
     """An LLM's answer without what surrounds the question: blanks, quotation marks, a label such as "Question:"."""
-    text = unicodedata.normalize("NFC", answer.strip())
-    text = re.sub(r"^(?:question|instruction)\s*:\s*", "", text, flags=re.IGNORECASE)
-    for left, right in ('""', "''", "“”", "**"):
-        if len(text) > 2 and text.startswith(left) and text.endswith(right) and text.count(left) + text.count(right) in (2, 4):
-            text = text.strip(left + right).strip()
-    return text
+    text = unwrapped(unicodedata.normalize("NFC", answer.strip()))
+    return unwrapped(re.sub(r"^(?:question|instruction)\s*:\s*", "", text, flags=re.IGNORECASE))
 
 
 def problem_with(instruction: str, require_question: bool) -> str | None:
@@ -55,10 +60,10 @@ def problem_with(instruction: str, require_question: bool) -> str | None:
 
 def problem_with_answer(instruction: str, prompt: str, finish_reason: str, require_question: bool) -> str | None:
     """What is wrong with an instruction that an LLM wrote about the image of a prompt; None for a good one."""
-    if problem := problem_with(instruction, require_question):
-        return problem
     if finish_reason == "length":
         return "it was cut off at `max_new_tokens`"
+    if problem := problem_with(instruction, require_question):
+        return problem
     if "\n" in instruction:
         return "it has more than one line"
     if found := MENTIONS_THE_PROMPT.search(instruction):

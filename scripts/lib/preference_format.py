@@ -73,17 +73,18 @@ def fit(template: str, encode: Encode, bos: str | None, eos: str | None, special
             "tokenizer's own. Begin the template with a word."
         )
     whole_prompt = beginning + prompt
+    between = "" if prompt[-1].isspace() else " "
 
     def joins(before: str) -> bool:
         prompt_ids = encode(whole_prompt, False)
         return all(
-            prompt_ids + encode(before + probe + eos, False) == encode(f"{whole_prompt} {probe}{eos}", False) for probe in PROBES
+            prompt_ids + encode(before + probe + eos, False) == encode(whole_prompt + between + probe + eos, False) for probe in PROBES
         )
 
     before_response = next((before for before in ("", " ") if joins(before)), None)
     if before_response is None:
         raise UserError(
-            f"`training.prompt_template`: its end {prompt[-20:]!r} and a response that follows it have other token ids together than apart. "
+            f"`training.prompt_template`: its end {prompt[-20:]!r} and a response behind it have other token ids together than apart. "
             "End the template with the colon, or the token, after which the model answers, and no space."
         )
     return PreferenceFormat(template, beginning, before_response, eos, tuple(special_tokens))

@@ -1,6 +1,7 @@
 """What a run did, as a table: from the records that its jobs wrote."""
 
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -46,14 +47,15 @@ def print_summary(root: Path, since: str) -> None:
     if not records:
         return
     table = Table(title=f"What this run did ({root})", title_justify="left")
-    table.add_column("rule")
+    table.add_column("rule", no_wrap=True)
     for column in ("jobs", "computed", "reused", "failed", "loading s", "computing s"):
         table.add_column(column, justify="right")
     for row in summarise(records):
         failed = f"[bold red]{row['failed']}[/]" if row["failed"] else "0"
         seconds = (f"{row['load_seconds']:.1f}", f"{row['compute_seconds']:.1f}")
         table.add_row(row["rule"], str(row["jobs"]), str(row["computed"]), str(row["reused"]), failed, *seconds)
-    console = Console(stderr=True)
+    # A log file has no width of its own; eighty columns would cut the rules' names.
+    console = Console(stderr=True, width=None if sys.stderr.isatty() else 110)
     console.print(table)
     for record in records:
         for note in record["notes"]:

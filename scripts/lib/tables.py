@@ -123,8 +123,11 @@ def our_row(
     for column in columns:
         benchmark, _, name = wanted[column.key].partition("/")
         score = scores.get((model, benchmark))
-        if score is None or name not in score["scores"]:
-            row.missing[column.key] = f"{column.group or column.header}: no scorer configured in this run ({benchmark}, score '{name}')."
+        if score is None:
+            row.missing[column.key] = f"{column.group or column.header}: no scorer configured in this run."
+            continue
+        if name not in score["scores"]:
+            row.missing[column.key] = f"{column.group or column.header}: benchmark '{benchmark}' of this run has no score '{name}'."
             continue
         row.values[column.key] = score["scores"][name]
         if score["limit"]:
@@ -156,7 +159,19 @@ def compare_models(
         first, *others = published.text_columns
         texts = {first: name} | {key: str(about.get(key, "")) for key in others}
         rows.append(our_row(texts, model, published.columns, wanted, scores, label, printed.get(about["pairs"]) if same_model else None))
-    return Table(published.title, published.text_columns, published.columns, rows, notes_of(published, rows, label))
+    notes = notes_of(published, rows, label) + origins(published.columns, wanted, scores)
+    return Table(published.title, published.text_columns, published.columns, rows, notes)
+
+
+def origins(columns: Sequence[Column], wanted: Mapping[str, str], scores: Mapping[tuple[str, str], dict[str, Any]]) -> list[str]:
+    """Where our numbers come from: benchmark, score, and what computed it."""
+    notes = []
+    for column in columns:
+        benchmark, _, name = wanted[column.key].partition("/")
+        found = {f"lmms-eval {score['lmms_eval']}, task {score['task']}" for key, score in scores.items() if key[1] == benchmark}
+        if found:
+            notes.append(f"Ours, {column.name}: score '{name}' of benchmark '{benchmark}' ({'; '.join(sorted(found))}).")
+    return notes
 
 
 def notes_of(published: Published, rows: Sequence[Row], label: str) -> list[str]:
@@ -166,7 +181,7 @@ def notes_of(published: Published, rows: Sequence[Row], label: str) -> list[str]
     ]
     if label != "ours":
         notes.append(
-            f"Source 'ours, {label}': tiny random models and drawn images. It shows that the workflow works, and says nothing of any method."
+            f"Source 'ours, {label}': tiny random models and small local data. It shows how the workflow works, and nothing of any method."
         )
     if any(row.differences for row in rows):
         notes.append("In parentheses: the difference to the paper's row of the same model and data size.")
@@ -182,7 +197,7 @@ def shown_number(column: Column, row: Row) -> str:
 
 
 def frame(table: Table) -> pd.DataFrame:
-    """The table for machines: full-precision numbers, the differences in columns of their own, what is missing empty and told in `notes`."""
+    """The table for machines: numbers in full, differences in columns of their own; what is missing is empty and told in `notes`."""
     lines = []
     for row in table.rows:
         line: dict[str, Any] = {"source": row.source} | {header: row.texts.get(key, "") for key, header in table.text_columns.items()}
@@ -204,7 +219,7 @@ def csv_text(text: Any) -> Any:
 def to_csv(table: Table) -> str:
     """RFC 4180 with a header line and "\\n" line ends; missing numbers are empty."""
     cells = frame(table)
-    for name in cells.columns[cells.dtypes != float]:
+    for name in cells.select_dtypes(exclude="number").columns:
         cells[name] = cells[name].map(csv_text)
     return str(cells.to_csv(index=False, lineterminator="\n", header=[csv_text(name) for name in cells.columns]))
 
@@ -216,14 +231,14 @@ def one_line(text: str) -> str:
 
 def markdown_text(text: str) -> str:
     """A text in a Markdown table or line: nothing in it is markup or HTML."""
-    escaped = re.sub(r"([\\`*_{}\[\]()#|~$!])", r"\\\1", one_line(text))
+    escaped = re.sub(r"([\\`*_{}\[\]#|~$])", r"\\\1", one_line(text))
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
-    '"': r"\textquotedbl{}", "[": "{[}", "]": "{]}", "-": "-{}", "`": r"\textasciigrave{}", "'": r"\textquotesingle{}",
+    '"': r"\textquotedbl{}", "[": "{[}", "]": "{]}", "-": "-{}", "`": r"\textasciigrave{}", "'": "'{}",
     "↑": r"$\uparrow$", "↓": r"$\downarrow$",
 }  # fmt: skip
 
@@ -231,7 +246,7 @@ LATEX = {
 def latex_text(text: str) -> str:
     """A text in LaTeX: nothing in it is a command, an alignment, an optional argument or a ligature."""
     escaped = "".join(LATEX.get(character, character) for character in one_line(text))
-    return re.sub(r"-\{\}(?!-)", "-", escaped)
+    return re.sub(r"([-'])\{\}(?!\1)", r"\1", escaped)
 
 
 def footnotes(table: Table) -> dict[str, str]:

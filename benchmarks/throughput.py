@@ -1,0 +1,253 @@
+"""What the workflow costs over the bare libraries, and what it saves over the published code's way; same models, same run.
+
+For each stage, on one shard of `--prompts` prompts and the demo's tiny models:
+
+- workflow: the rule's own script from reading its input to publishing the shard, less loading the model;
+- bare: the same model calls in the same batches, and nothing else (images are not even saved);
+- published way: as the paper's code does it: one pipeline call an image, one score an image, one score a response.
+
+The three are timed one after another, `--repeats` times over, and the median ratio of a repeat is shown: these machines are shared.
+Tiny models make the workflow's share larger than full-size ones would: an upper bound.
+"""
+
+import argparse
+import json
+import logging
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+os.chdir(REPOSITORY)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+sys.path.insert(0, str(REPOSITORY / "scripts"))
+
+import generate_images  # noqa: E402 - scripts/ is on the path only now
+import generate_responses  # noqa: E402
+import rank_images  # noqa: E402
+import rank_responses  # noqa: E402
+from lib.config import ImageScorer, Images, Model, ResponseRanking, Responses  # noqa: E402
+from lib.generation import Request, Sampling, load_generator  # noqa: E402
+from lib.prompts import Prompt, make_shards, seed_of  # noqa: E402
+from lib.shards import read_shard  # noqa: E402
+
+MODELS = Path("demo/models")
+LIMIT = 1.10
+Rows = dict[str, dict[str, Any]]
+
+
+class Parameters(dict[str, Any]):
+    """A rule's params, by attribute and by name, as Snakemake gives them."""
+
+    __getattr__ = dict.__getitem__
+
+
+def run_rule(module: Any, rule: str, wildcards: dict[str, str], inputs: Any, output: Path, root: Path, settings: dict[str, Any], **params: Any) -> float:
+    """Runs a rule's script with an empty journal; the seconds it took, less those of loading the model."""
+    job = "/".join(wildcards.values())
+    for left in (root / "work" / rule / f"{job}.journal.jsonl", output):
+        left.unlink(missing_ok=True)
+    common = {"root": str(root), "device": "cpu", "seed": 0, "max_failed_fraction": 1.0}
+    names = type("Wildcards", (list,), wildcards)(wildcards.values())
+    module.main(
+        SimpleNamespace(rule=rule, wildcards=names, input=inputs, output=[str(output)], params=Parameters(common=common, settings=settings, **params))
+    )
+    record = json.loads((root / "work" / rule / f"{job}.json").read_text())
+    assert record["computed"], record
+    return float(record["wall_seconds"] - record["load_seconds"])
+
+
+def timed(work: Callable[[], Any]) -> float:
+    """Seconds of a call."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def model_of(name: str) -> dict[str, Any]:
+    """A tiny model's settings."""
+    return Model(model=str(MODELS / name), dtype="float32").model_dump(mode="json")
+
+
+class Stages:
+    """The four stages, each as (workflow, bare, published way) on the same prompts."""
+
+    def __init__(self, root: Path, prompts: int) -> None:
+        self.root = root
+        texts = [f"scene {number}: {number % 7 + 2} red cats beside a boat on a lake at noon" for number in range(prompts)]
+        self.topic_file = root / "art.txt"
+        self.topic_file.write_text("".join(f"{text}\n" for text in texts))
+        self.prompts = make_shards([Prompt("art", text) for text in texts], 1)[0]
+        images = Images(model=str(MODELS / "stable-diffusion-3-medium"), dtype="float32", height=128, width=128, steps=8, max_sequence_length=64)
+        self.images = {**images.model_dump(mode="json"), "shards_per_topic": 1, "max_prompt_characters": 1000}
+        self.pipeline = generate_images.load_pipeline(self.images, "cpu")
+        self.scoring = ImageScorer(kind="image-reward", model=str(MODELS / "image-reward")).model_dump(mode="json")
+        self.scorer = rank_images.load_scorer(self.scoring, "cpu")
+        self.responding = Responses().model_dump(mode="json") | model_of("llava-v1.6-mistral") | {"backend": "transformers", "max_new_tokens": 64}
+        self.generator = self._generator(1)
+        self.ranking = ResponseRanking(model=str(MODELS / "armorm"), dtype="float32", max_length=512).model_dump(mode="json")
+        self.armorm = rank_responses.load_armorm(self.ranking, "cpu")
+
+    def _generator(self, batch_size: int) -> Any:
+        settings = self.responding
+        sampling = Sampling(settings["max_new_tokens"], settings["temperature"], settings["top_p"])
+        return load_generator(
+            "transformers", settings, "cpu", sampling, with_images=True, batch_size=batch_size, max_model_len=settings["max_model_len"]
+        )
+
+    def path(self, stage: str) -> Path:
+        """A stage's shard file."""
+        return self.root / stage / "art" / "00.jsonl"
+
+    def images_workflow(self) -> float:
+        """Rule generate_images."""
+        inputs = SimpleNamespace(prompts=str(self.topic_file))
+        wildcards = {"topic": "art", "shard": "00"}
+        return run_rule(generate_images, "generate_images", wildcards, inputs, self.path("images"), self.root, self.images, digest=self.prompts.digest)
+
+    def _draw_all(self, one_by_one: bool) -> None:
+        for prompt in self.prompts.prompts:
+            scales = self.images["guidance_scales"]
+            seeds = [seed_of(0, "image", prompt.id, scale) for scale in scales]
+            for part in zip(scales, seeds, strict=True) if one_by_one else ():
+                generate_images.draw(self.pipeline, prompt, [part[0]], [part[1]], self.images)
+            if not one_by_one:
+                generate_images.draw(self.pipeline, prompt, scales, seeds, self.images)
+
+    def images_bare(self) -> float:
+        """The pipeline alone, a prompt's candidates in one batch."""
+        return timed(lambda: self._draw_all(one_by_one=False))
+
+    def images_published(self) -> float:
+        """One call an image."""
+        return timed(lambda: self._draw_all(one_by_one=True))
+
+    def scores_workflow(self) -> float:
+        """Rule rank_images."""
+        wildcards = {"scorer": "image-reward", "topic": "art", "shard": "00"}
+        output = self.path("image_ranking/image-reward")
+        return run_rule(rank_images, "rank_images", wildcards, [str(self.path("images"))], output, self.root, self.scoring)
+
+    def _score_all(self, one_by_one: bool) -> None:
+        from PIL import Image
+
+        for row in read_shard(self.path("images")).values():
+            images = [Image.open(self.root / candidate["file"]).convert("RGB") for candidate in row["candidates"]]
+            for batch in [[image] for image in images] if one_by_one else [images]:
+                self.scorer.score(row["prompt"], batch)
+
+    def scores_bare(self) -> float:
+        """Reading the images and ImageReward alone, a prompt's images in one batch."""
+        return timed(lambda: self._score_all(one_by_one=False))
+
+    def scores_published(self) -> float:
+        """One score an image."""
+        return timed(lambda: self._score_all(one_by_one=True))
+
+    def instructions(self) -> Rows:
+        """An instruction for each prompt about its picked image, as write_instructions publishes them."""
+        ranked = read_shard(self.path("image_ranking/image-reward"))
+        rows = {}
+        for prompt_id, row in read_shard(self.path("images")).items():
+            picked = row["candidates"][ranked[prompt_id]["winner"]]
+            image = {name: picked[name] for name in ("file", "sha256", "guidance_scale")}
+            rows[prompt_id] = {name: row[name] for name in ("id", "topic", "prompt")} | {"image": image, "instruction": "What is in the image?"}
+        return rows
+
+    def responses_workflow(self, prompts_per_batch: int = 1) -> float:
+        """Rule generate_responses."""
+        path = self.path("instructions")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in self.instructions().values()))
+        wildcards = {"policy": "llava-v1.6-mistral", "topic": "art", "shard": "00"}
+        settings = self.responding | {"prompts_per_batch": prompts_per_batch}
+        return run_rule(generate_responses, "generate_responses", wildcards, [str(path)], self.path("responses/llava-v1.6-mistral"), self.root, settings)
+
+    def responses_bare(self) -> float:
+        """The policy model alone, one response at a time; the published code's way as well."""
+        identity = generate_responses.models.identity(self.responding["model"], "main")
+        requests = [
+            Request(row["instruction"], seed_of(0, "response", identity, row["id"]), self.root / row["image"]["file"])
+            for row in self.instructions().values()
+        ]
+        return timed(lambda: [self.generator.generate([request]) for request in requests])
+
+    def rewards_workflow(self) -> float:
+        """Rule rank_responses."""
+        policies = ["a", "b", "c", "d"]
+        answered = read_shard(self.path("responses/llava-v1.6-mistral"))
+        for number, policy in enumerate(policies):
+            path = self.path(f"responses/{policy}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            rows = [row | {"response": f"{row['response']} {number}", "finish_reason": "stop"} for row in answered.values()]
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        settings = self.ranking | {"policies": policies}
+        inputs = [str(self.path(f"responses/{policy}")) for policy in policies]
+        return run_rule(rank_responses, "rank_responses", {"topic": "art", "shard": "00"}, inputs, self.path("response_ranking"), self.root, settings)
+
+    def _reward_all(self, one_by_one: bool) -> None:
+        for row in read_shard(self.path("response_ranking")).values():
+            texts = [response["text"] for response in row["responses"].values() if "invalid" not in response]
+            asked = {"role": "user", "content": row["instruction"]}
+            conversations = [[asked, {"role": "assistant", "content": text}] for text in texts]
+            for batch in [[one] for one in conversations] if one_by_one else [conversations]:
+                self.armorm.score(batch, self.ranking["max_length"])
+
+    def rewards_bare(self) -> float:
+        """ArmoRM alone, a prompt's responses in one batch."""
+        return timed(lambda: self._reward_all(one_by_one=False))
+
+    def rewards_published(self) -> float:
+        """One score a response."""
+        return timed(lambda: self._reward_all(one_by_one=True))
+
+
+def main() -> None:
+    """Prints the table; exits with 1 if the workflow costs more than the limit over the bare libraries."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompts", type=int, default=100)
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    logging.disable(logging.INFO)
+    import torch
+
+    torch.set_num_threads(1)
+    table = Table(title=f"One shard of {arguments.prompts} prompts, tiny models, one thread", title_justify="left")
+    for column in ("stage", "items", "workflow, items/s", "workflow / bare", "published way / workflow"):
+        table.add_column(column, justify="left" if column == "stage" else "right")
+    over = []
+    with tempfile.TemporaryDirectory() as name:
+        stages = Stages(Path(name), arguments.prompts)
+        plan: list[tuple[str, int, Callable[[], float], Callable[[], float], Callable[[], float]]] = [
+            ("images", 4, stages.images_workflow, stages.images_bare, stages.images_published),
+            ("image scores", 4, stages.scores_workflow, stages.scores_bare, stages.scores_published),
+            ("responses", 1, stages.responses_workflow, stages.responses_bare, stages.responses_bare),
+            ("responses, 8 prompts a batch", 1, lambda: stages.responses_workflow(8), stages.responses_bare, stages.responses_bare),
+            ("response rewards", 4, stages.rewards_workflow, stages.rewards_bare, stages.rewards_published),
+        ]
+        for stage, per_prompt, workflow, bare, published in plan:
+            workflow()  # the first calls of a model are slower, and later stages read what this one publishes
+            seconds = [(workflow(), bare(), published()) for _ in range(arguments.repeats)]
+            cost = statistics.median(ours / alone for ours, alone, _ in seconds)
+            gain = statistics.median(theirs / ours for ours, _, theirs in seconds)
+            items = arguments.prompts * per_prompt
+            rate = items / statistics.median(ours for ours, _, _ in seconds)
+            table.add_row(stage, str(items), f"{rate:.1f}", f"{cost:.2f}", f"{gain:.2f}")
+            if cost > LIMIT:
+                over.append(f"{stage}: {cost:.2f}")
+    Console(width=120).print(table)
+    sys.exit(f"workflow / bare over {LIMIT}: {'; '.join(over)}" if over else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,237 @@
+"""Prompt proposals: well-formed, unlike any prompt and each other, for the user to choose from."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+
+import pytest
+from pydantic import ValidationError
+
+import lib.endpoint
+from generate_prompts import Selection, jaccard, main, parse, shingles
+from lib.config import GeneratePrompts
+from lib.errors import UserError
+
+PRESENT = {
+    "art": ["Eight ceramic teapots shaped like animals stand along a window ledge in the order hen, frog, cat, whale, owl, pig and bear."],
+    "nature": ["Two red foxes cross a frozen stream at dawn while a third one waits on the snowy bank under three bare birch trees."],
+}
+SUBJECTS = ["potter", "weaver", "baker", "welder", "farmer", "sailor", "gardener", "glazier", "tailor", "painter", "cooper", "mason"]
+
+
+def scene(number):
+    """A proposal of 20 words that shares no phrase with another number's."""
+    subject = SUBJECTS[number % len(SUBJECTS)]
+    words = [f"{subject}{chr(97 + letter)}{number}" for letter in range(18)]
+    return f"A {subject} {' '.join(words)}"
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A real HTTP server on this machine; `answers` are given in order, then `more()` is."""
+    monkeypatch.setenv("TEST_KEY", "sk-secret")
+    monkeypatch.setattr(lib.endpoint, "FIRST_WAIT", 0.02)
+    state = SimpleNamespace(answers=[], requests=[], finish_reason="stop", made=0)
+    lock = threading.Lock()
+
+    def more():
+        state.made += 10
+        return "\n".join(scene(number) for number in range(state.made - 10, state.made))
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+        def do_GET(self):
+            self.reply({"object": "list", "data": [{"id": "m"}]})
+
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            with lock:
+                state.requests.append(body)
+                content = state.answers.pop(0) if state.answers else more()
+            self.reply({"choices": [{"finish_reason": state.finish_reason, "message": {"content": content}}]})
+
+        def reply(self, content):
+            data = json.dumps(content).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    # One request at a time, so that the answers come in order.
+    url = f"http://127.0.0.1:{http.server_port}/v1"
+    state.endpoint = {"base_url": url, "model": "m", "api_key_variable": "TEST_KEY", "retries": 0, "concurrency": 1}
+    yield state
+    http.shutdown()
+    http.server_close()
+
+
+class Stage:
+    def __init__(self, folder, rule_object, server):
+        self.folder, self.rule_object, self.server = folder, rule_object, server
+        self.present = {topic: list(texts) for topic, texts in PRESENT.items()}
+
+    def run(self, count=5, **changes):
+        """The proposals for art."""
+        inputs = []
+        for topic, texts in self.present.items():
+            path = self.folder / f"{topic}.txt"
+            path.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+            inputs.append(str(path))
+        block = GeneratePrompts(endpoint=self.server.endpoint, **changes).model_dump(mode="json")
+        settings = {**block, "count": count, "topics": list(self.present), "max_prompt_characters": 1000}
+        output = self.folder / "run/proposed_prompts/art.txt"
+        main(self.rule_object("generate_prompts", {"topic": "art"}, inputs, [str(output)], settings=settings))
+        return output.read_text(encoding="utf-8").splitlines()
+
+    def record(self):
+        return json.loads((self.folder / "run/work/generate_prompts/art.json").read_text())
+
+
+@pytest.fixture
+def stage(tmp_path, rule_object, server):
+    return Stage(tmp_path, rule_object, server)
+
+
+def test_as_many_proposals_as_configured_come_one_a_line(stage):
+    proposals = stage.run(count=25)
+    assert len(proposals) == len(set(proposals)) == 25
+    assert all(15 <= len(text.split()) <= 40 for text in proposals)
+
+
+def test_the_topic_and_some_of_its_prompts_are_shown_to_the_model(stage, server):
+    stage.present = {"art": [*PRESENT["art"], "a {count} in braces"], "urban_environments": PRESENT["nature"]}
+    stage.run()
+    text = server.requests[0]["messages"][0]["content"]
+    assert 'on the topic "art"' in text
+    assert PRESENT["art"][0] in text
+    assert "a {count} in braces" in text
+    assert PRESENT["nature"][0] not in text
+
+
+def test_proposals_like_a_prompt_of_any_topic_or_each_other_are_dropped(stage, server):
+    art, nature = PRESENT["art"][0], PRESENT["nature"][0]
+    server.answers = [
+        "\n".join([art.upper(), nature.replace("dawn", "dusk"), scene(0), scene(0).replace("A potter", "The potter"), scene(1)])
+    ]
+    assert stage.run(count=2) == [scene(0), scene(1)]
+    assert any(note == "1 proposal(s) dropped: the same as a prompt" for note in stage.record()["notes"])
+    assert any(note == "2 proposal(s) dropped: too similar to a prompt" for note in stage.record()["notes"])
+
+
+def test_proposals_of_the_wrong_length_or_with_special_tokens_are_dropped(stage, server):
+    server.answers = ["\n".join(["Too short.", " ".join(["long"] * 41), f"{scene(5)} <image>", f"{scene(6)} </s>", scene(7)])]
+    assert stage.run(count=1) == [scene(7)]
+
+
+def test_nothing_is_added_to_the_prompt_files(stage):
+    stage.run()
+    assert (stage.folder / "art.txt").read_text() == PRESENT["art"][0] + "\n"
+
+
+def test_a_second_run_asks_nothing(stage, server):
+    first = stage.run(count=12)
+    asked = len(server.requests)
+    assert stage.run(count=12) == first
+    assert len(server.requests) == asked
+    assert stage.record()["computed"] == 0
+
+
+def test_after_an_interruption_only_what_is_missing_is_asked_for(stage, server, monkeypatch):
+    calls = []
+    ask = lib.endpoint.Client.ask
+
+    def interrupted(self, *arguments, **settings):
+        calls.append(1)
+        if len(calls) == 3:
+            raise UserError("the plug was pulled")
+        return ask(self, *arguments, **settings)
+
+    monkeypatch.setattr(lib.endpoint.Client, "ask", interrupted)
+    with pytest.raises(UserError, match="plug"):
+        stage.run(count=40)
+    stage.run(count=40)
+    assert stage.record()["reused"] >= 1
+    assert len(server.requests) == 4
+
+
+def test_a_model_that_repeats_itself_is_given_up_with_a_note(stage, server):
+    server.answers = [scene(0)] * 50
+    assert stage.run(count=5) == [scene(0)]
+    assert len(server.requests) == 4
+    assert any("only 1 of 5 proposals after 4 requests" in note for note in stage.record()["notes"])
+
+
+def test_the_last_line_of_an_answer_that_was_cut_off_is_not_used(stage, server):
+    server.finish_reason = "length"
+    server.answers = [f"{scene(0)}\n{scene(1)}"]
+    assert stage.run(count=1) == [scene(0)]
+
+
+@pytest.mark.parametrize("topic", [{"count": 0}, {"endpoint": None}])
+def test_a_topic_or_endpoint_that_is_not_configured_is_told(stage, tmp_path, topic):
+    settings = {**GeneratePrompts(endpoint=stage.server.endpoint).model_dump(mode="json"), "count": 5, **topic}
+    with pytest.raises(UserError, match=f"generate_prompts.{next(iter(topic))}"):
+        main(stage.rule_object("generate_prompts", {"topic": "art"}, [], [str(tmp_path / "x")], settings=settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"min_words": 30, "max_words": 20}, "more than `max_words`"), ({"template": "Write!"}, "needs both")],
+)
+def test_settings_that_cannot_be_met_are_refused(settings, message):
+    with pytest.raises(ValidationError, match=message):
+        GeneratePrompts(**settings)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "A red cat.\nA blue dog.",
+        "1. A red cat.\n2) A blue dog.",
+        "- A red cat.\n\n* A blue dog.",
+        '"A red cat."\n“A blue dog.”',
+        "(1) **A red cat.**\n  10.   A   blue dog.",
+        '["A red cat.", "A blue dog."]',
+        '```json\n["A red cat.", "A blue dog."]\n```',
+    ],
+)
+def test_proposals_are_found_however_they_are_listed(answer):
+    assert parse(answer) == ["A red cat.", "A blue dog."]
+
+
+def test_quotation_marks_and_numbers_of_a_proposal_stay():
+    assert parse('1. A shop sign that reads "OPEN"\n3 cats on a sofa') == ['A shop sign that reads "OPEN"', "3 cats on a sofa"]
+
+
+def test_similarity_is_the_jaccard_measure_of_word_3_shingles():
+    assert jaccard(shingles("a b c d"), shingles("A, b c! d")) == 1
+    assert jaccard(shingles("a b c d"), shingles("b c d e")) == pytest.approx(1 / 3)
+    assert jaccard(shingles("a b c"), shingles("c b a")) == 0
+
+
+def test_the_limit_of_similarity_is_the_configured_one():
+    text = "one two three four five six seven eight nine ten"
+    near = "one two three four five six seven eight nine other"  # 7 of 9 shingles
+    for limit, accepted in ((0.7, []), (0.8, [near])):
+        selection = Selection([text], 1, 40, 1000, limit)
+        selection.offer(near)
+        assert selection.accepted == accepted
+
+
+@pytest.mark.slow
+def test_snakemake_proposes_prompts_for_the_topics_that_are_configured(project, server):
+    project.edit_config(lambda values: values.update(generate_prompts={"count": {"nature": 12}, "endpoint": server.endpoint}))
+    root = project.folder / "results/demo"
+    project.snakemake("results/demo/proposed_prompts/nature.txt")
+    assert len((root / "proposed_prompts/nature.txt").read_text().splitlines()) == 12
+    asked = len(server.requests)
+    done = project.snakemake("results/demo/proposed_prompts/nature.txt")
+    assert "Nothing to be done" in done.stdout
+    assert len(server.requests) == asked
+    assert "sk-secret" not in "".join(path.read_text(errors="ignore") for path in root.rglob("*") if path.is_file())

@@ -1,0 +1,95 @@
+"""The paper's numbers as data: complete, and each equal to what the paper prints."""
+
+import os
+import re
+from decimal import Decimal
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lib.errors import UserError
+from lib.tables import paper_rows, read_published
+
+ROOT = Path(__file__).resolve().parents[1]
+PUBLISHED = ROOT / "published"
+PAPER = Path(os.environ.get("PAPER_TXT", ROOT.parent / "shared" / "paper.txt"))
+TABLES = (1, 2, 3, 4, 5)
+#: How each table begins in the text of the paper.
+FIRST_ROW = {1: "| BLIP-2", 2: "| Qwen-VL [2] | Qwen 10B", 3: "| mPLUG-Owl2-7B", 4: "| Reward Model & CLIP", 5: "| RM Wins"}
+
+
+def table(number):
+    return read_published(PUBLISHED / f"table{number}.yaml")
+
+
+def printed_rows(number):
+    """The cells of a table in the text of the paper, row by row, empty cells left out."""
+    lines = PAPER.read_text(encoding="utf-8").splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith(FIRST_ROW[number]))
+    rows = []
+    for line in lines[start:]:
+        if not line.startswith("|") or line.startswith("| Model |"):  # Table 2 follows Table 1 on the next line
+            return rows
+        rows.append([cell.strip() for cell in line.strip("|").split("|") if cell.strip()])
+    return rows
+
+
+@pytest.mark.skipif(not PAPER.is_file(), reason=f"the text of the paper is not at {PAPER} (set PAPER_TXT to its place)")
+@pytest.mark.parametrize("number", TABLES)
+def test_every_number_is_the_one_that_the_paper_prints(number):
+    published = table(number)
+    printed = printed_rows(number)
+    assert len(published.rows) == len(printed)
+    for row, cells in zip(published.rows, printed, strict=True):
+        cited = f" [{row['cites']}]" if row.get("cites") is not None else ""
+        first, *texts = published.text_columns
+        expected = [f"{row[first]}{cited}", *(row[key] or "-" for key in texts)]
+        assert cells[: len(expected)] == expected
+        numbers = [cell.rstrip("%") for cell in cells[len(expected) :]]
+        assert len(numbers) == len(published.columns)
+        for column, text in zip(published.columns, numbers, strict=True):
+            value = row[column.key]
+            assert (None if text == "-" else Decimal(text)) == (None if value is None else Decimal(str(value))), (row, column)
+            if value is not None and number != 5:  # Table 5 prints "58.9%" and "10%" in one column
+                assert f"{value:.{column.decimals}f}" == text, (row, column)
+
+
+@pytest.mark.parametrize("number", TABLES)
+def test_a_table_says_where_it_is_from_and_what_its_columns_are(number):
+    published = table(number)
+    assert published.number == number
+    assert f"Table {number}" in published.source
+    assert all(column.unit and column.better in ("higher", "lower", None) for column in published.columns)
+    assert all(set(row) >= {column.key for column in published.columns} for row in published.rows)
+    assert len(paper_rows(published)) == len(published.rows)
+
+
+def test_the_readme_tells_of_every_file():
+    readme = (PUBLISHED / "README.md").read_text(encoding="utf-8")
+    assert {path.name for path in PUBLISHED.glob("*.yaml")} == set(re.findall(r"table\d\.yaml", readme))
+
+
+def test_rows_that_runs_are_compared_with_are_marked():
+    assert {row["pairs"]: row["method"] for row in table(2).rows if "pairs" in row} == {0: "LLaVA-1.5", 9000: "+ PDS-DPO"}
+    assert [row["pairs"] for row in table(3).rows if "pairs" in row] == [0, 2000, 5000, 7000, 9000]
+    kinds = ["image-reward", "clip", "blip"]
+    assert [tuple(row["scorers"]) for row in table(4).rows] == [*combinations(kinds, 2), tuple(kinds)]
+
+
+def test_table_4_fits_the_common_selections_of_500_prompts():
+    """Shares of |intersection| / k over 500 prompts are whole multiples of 100 / (500 k) percent; all twelve printed numbers are."""
+    for row in table(4).rows:
+        for top, column in enumerate(table(4).columns, start=1):
+            steps = round(row[column.key] * 500 * top / 100)
+            assert f"{steps * 100 / (500 * top):.{column.decimals}f}" == f"{row[column.key]:.{column.decimals}f}"
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    path = tmp_path / "table2.yaml"
+    values = yaml.safe_load((PUBLISHED / "table2.yaml").read_text(encoding="utf-8"))
+    values["rows"][0]["poppe"] = 1
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    with pytest.raises(UserError, match=r"table2\.yaml: .*poppe"):
+        read_published(path)

@@ -1,0 +1,293 @@
+"""Image ranking: every score is kept, the first maximum wins, and what cannot be ranked says why."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+import rank_images
+from build_reward_models import build_image_reward
+from lib.config import ImageScorer
+from lib.errors import UserError
+from lib.files import write_jsonl
+from lib.image_scorers import load_image_scorer
+from lib.prompts import Prompt
+from lib.shards import missing_row, read_shard
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PROMPTS = ["two blue cats on a red sofa", "猫が三匹 [SEP] 😀", "a very long prompt about " + "one more cat and " * 20]
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "image-reward"
+    build_image_reward(folder)
+    return folder
+
+
+@pytest.fixture
+def settings(model):
+    return ImageScorer(kind="image-reward", model=str(model), dtype="float32").model_dump(mode="json")
+
+
+def images_row(root, text, number, blank=(), same=()):
+    """A row of the images stage and its image files: four candidates, `blank` ones of one colour, `same` ones equal to each other."""
+    generator = np.random.default_rng(number)
+    candidates = []
+    drawn = generator.integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
+    for index, scale in enumerate((5.0, 7.0, 9.0, 11.0)):
+        pixels = drawn[same[0] if index in same else index]
+        file = f"images/art/00/{number}-{index}.png"
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full_like(pixels, 7) if index in blank else pixels).save(root / file)
+        content = (root / file).read_bytes()
+        candidates.append(
+            {"guidance_scale": scale, "seed": index, "file": file, "sha256": sha256(content).hexdigest(), "blank": index in blank}
+        )
+    prompt = Prompt("art", text)
+    return {"id": prompt.id, "topic": "art", "prompt": text, "candidates": candidates}
+
+
+@pytest.fixture
+def run(tmp_path, rule_object, settings):
+    """Runs the rule on rows of the images stage; gives the published rows by prompt text."""
+    root = tmp_path / "run"
+
+    def go(*rows, max_failed_fraction=0.0, **changes):
+        source = root / "images/art/00.jsonl"
+        write_jsonl(source, rows)
+        output = root / "image_ranking/image-reward/art/00.jsonl"
+        wildcards = {"scorer": "image-reward", "topic": "art", "shard": "00"}
+        common = {"max_failed_fraction": max_failed_fraction}
+        job = rule_object("rank_images", wildcards, [str(source)], [str(output)], settings={**settings, **changes}, common=common)
+        rank_images.main(job)
+        return {row["prompt"]: row for row in read_shard(output).values()}
+
+    return go
+
+
+@pytest.fixture
+def rows(tmp_path):
+    return [images_row(tmp_path / "run", text, number) for number, text in enumerate(PROMPTS)]
+
+
+def record(tmp_path):
+    return json.loads((tmp_path / "run/work/rank_images/image-reward/art/00.json").read_text())
+
+
+def test_the_scores_of_all_candidates_are_kept_and_ranked(run, rows, tmp_path, model):
+    published = run(*rows)
+    scorer = load_image_scorer("image-reward", model)
+    assert set(published) == set(PROMPTS)
+    for row in rows:
+        result = published[row["prompt"]]
+        images = [Image.open(tmp_path / "run" / candidate["file"]) for candidate in row["candidates"]]
+        assert result["scores"] == scorer.score(row["prompt"], images)
+        assert [result["scores"][index] for index in result["ranking"]] == sorted(result["scores"], reverse=True)
+        assert result["winner"] == result["ranking"][0] == result["scores"].index(max(result["scores"]))
+        assert result["blank"] == []
+        assert result["prompt_truncated"] == scorer.truncates(row["prompt"])
+    assert published[PROMPTS[2]]["prompt_truncated"]
+
+
+def test_the_first_maximum_wins_ties(run, tmp_path):
+    for same in ((0, 1, 2, 3), (1, 3)):
+        result = run(images_row(tmp_path / "run", PROMPTS[0], 5, same=same))[PROMPTS[0]]
+        tied = [index for index in result["ranking"] if index in same]
+        assert len({result["scores"][index] for index in same}) == 1
+        assert tied == sorted(tied)
+        assert result["winner"] == result["scores"].index(max(result["scores"]))
+
+
+@pytest.mark.parametrize(
+    ("scores", "blank", "ranking"),
+    [
+        ([0.1, 0.4, 0.4, 0.2], [], [1, 2, 3, 0]),
+        ([0.0, -0.0, 0.0, 0.0], [], [0, 1, 2, 3]),
+        ([-5.0, -4.0], [], [1, 0]),
+        ([0.1, 0.9, 0.4, 0.9], [1], [3, 2, 0, 1]),
+        ([0.1, 0.9, 0.4, 0.8], [1, 3], [2, 0, 1, 3]),
+    ],
+)
+def test_ranking_is_best_first_then_first_first_and_blank_last(scores, blank, ranking):
+    assert rank_images.rank(scores, blank) == ranking
+
+
+def test_a_blank_image_keeps_its_score_and_cannot_win(run, tmp_path):
+    plain = run(images_row(tmp_path / "run", PROMPTS[0], 3))[PROMPTS[0]]
+    blank = plain["winner"]
+    result = run(images_row(tmp_path / "run", PROMPTS[0], 3, blank=[blank]))[PROMPTS[0]]
+    assert result["blank"] == [blank]
+    assert math.isfinite(result["scores"][blank])
+    assert result["ranking"][-1] == blank
+    assert result["winner"] == plain["ranking"][1]
+
+
+def test_a_prompt_of_blank_images_only_is_missing_with_its_reason(run, tmp_path, rows):
+    published = run(rows[0], images_row(tmp_path / "run", PROMPTS[1], 4, blank=range(4)))
+    assert published[PROMPTS[1]]["missing"] == {"rule": "rank_images", "reason": "all images blank"}
+    assert "scores" in published[PROMPTS[0]]
+    assert (record(tmp_path)["items"], record(tmp_path)["failed"]) == (1, 0)
+
+
+def test_what_an_earlier_stage_misses_stays_missing(run, rows):
+    gone = missing_row(rows[1], "generate_images", "out of memory")
+    published = run(rows[0], gone)
+    assert published[PROMPTS[1]] == gone
+
+
+def test_a_score_that_is_not_a_number_is_a_failed_item_and_never_a_zero(run, rows, tmp_path, monkeypatch):
+    load = rank_images.load_scorer
+
+    def load_broken(settings, device):
+        scorer = load(settings, device)
+        score = scorer.score
+        scorer.score = lambda prompt, images: [*score(prompt, images)[:3], math.nan] if prompt == PROMPTS[1] else score(prompt, images)
+        return scorer
+
+    monkeypatch.setattr(rank_images, "load_scorer", load_broken)
+    published = run(*rows, max_failed_fraction=0.5)
+    assert published[PROMPTS[1]]["missing"] == {"rule": "rank_images", "reason": "the score of candidate 3 is not a number"}
+    assert (record(tmp_path)["computed"], record(tmp_path)["failed"]) == (2, 1)
+    with pytest.raises(UserError, match="is not a number"):
+        run(*rows)
+    monkeypatch.undo()
+    assert "scores" in run(*rows)[PROMPTS[1]], "a failed item is tried again"
+    assert (record(tmp_path)["computed"], record(tmp_path)["reused"]) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-20]), "has changed since it was made"),
+        (lambda path: path.unlink(), "cannot be read as an image"),
+    ],
+)
+def test_a_damaged_image_file_fails_its_prompt_with_the_mend(run, rows, tmp_path, damage, reason):
+    damage(tmp_path / "run" / rows[0]["candidates"][2]["file"])
+    published = run(*rows, max_failed_fraction=0.5)
+    message = published[PROMPTS[0]]["missing"]["reason"]
+    assert reason in message
+    assert "images/art/00.jsonl and run again" in message
+    assert "scores" in published[PROMPTS[1]]
+
+
+def test_a_prompt_is_scored_again_only_when_something_it_depends_on_has_changed(run, rows, tmp_path):
+    def computed(*rows, **changes):
+        run(*rows, **changes)
+        return record(tmp_path)["computed"]
+
+    assert computed(*rows) == 3
+    assert computed(*rows) == 0
+    assert computed(*rows[::-1]) == 0
+    assert computed(rows[0]) == 0
+    assert computed(*rows[:2], images_row(tmp_path / "run", PROMPTS[2], 9)) == 1
+    assert computed(*rows, dtype="bfloat16") == 3
+    assert computed(*rows) == 0
+
+
+def test_another_model_or_tokenizer_scores_everything_again(run, rows, tmp_path):
+    run(*rows)
+    build_image_reward(tmp_path / "other", seed=1)
+    run(*rows, model=str(tmp_path / "other"))
+    assert record(tmp_path)["computed"] == 3
+    assert list(record(tmp_path)["models"]) == [str(tmp_path / "other")]
+    run(*rows, tokenizer={"model": str(tmp_path / "other"), "revision": "main", "dtype": "float32"})
+    assert record(tmp_path)["computed"] == 3
+
+
+def test_a_warm_shard_loads_no_model(run, rows, tmp_path, monkeypatch):
+    first = run(*rows)
+    monkeypatch.setattr(rank_images, "load_scorer", lambda *arguments: pytest.fail("a model was loaded"))
+    assert run(*rows) == first
+    assert (record(tmp_path)["computed"], record(tmp_path)["reused"], record(tmp_path)["load_seconds"]) == (0, 3, 0)
+
+
+def test_a_score_does_not_depend_on_the_other_prompts_of_the_shard(run, rows, tmp_path):
+    together = run(*rows)
+    for path in (tmp_path / "run/work").rglob("*.journal.jsonl"):
+        path.unlink()
+    assert run(rows[1])[PROMPTS[1]] == together[PROMPTS[1]]
+
+
+def test_out_of_memory_halves_the_batch_and_says_so(run, rows, tmp_path, monkeypatch):
+    expected = run(*rows)
+    for path in (tmp_path / "run/work").rglob("*.journal.jsonl"):
+        path.unlink()
+    load = rank_images.load_scorer
+
+    def load_for_small_memory(settings, device):
+        scorer = load(settings, device)
+        score = scorer.score
+
+        def score_two(prompt, images):
+            if len(images) > 2:
+                raise MemoryError
+            return score(prompt, images)
+
+        scorer.score = score_two
+        return scorer
+
+    monkeypatch.setattr(rank_images, "load_scorer", load_for_small_memory)
+    published = run(*rows)
+    for text in PROMPTS:
+        assert published[text]["scores"] == pytest.approx(expected[text]["scores"], abs=5e-6)
+    assert "out of memory: batch of 4 halved to 2" in record(tmp_path)["notes"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "clip"}, "not usable as the image scorer that is configured"),
+        ({"backend": "image-reward"}, r"envs/image-reward\.txt"),
+    ],
+)
+def test_a_model_that_is_no_scorer_ends_in_one_message(run, rows, model, changes, message):
+    with pytest.raises(UserError, match=message) as error:
+        run(*rows, **changes)
+    assert str(model) in str(error.value)
+
+
+def test_the_rule_publishes_the_same_bytes_with_snakemake_and_reuses_them(tmp_path, rows, model):
+    """The rule file and the script together, as Snakemake runs them."""
+    config = {
+        "run": "run",
+        "results": ".",
+        "device": "cpu",
+        "image_ranking": {"scorers": {"image-reward": {"kind": "image-reward", "model": str(model)}}},
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    (tmp_path / "Snakefile").write_text(
+        f"""
+import sys
+sys.path.insert(0, "{REPOSITORY}/scripts")
+from lib import config as configuration
+from lib.plan import Plan
+configfile: "config.yaml"
+CONFIG = configuration.load(config, [])
+PLAN = Plan(CONFIG)
+ROOT = PLAN.root
+GPU = 0
+include: "{REPOSITORY}/rules/image_ranking.smk"
+"""
+    )
+    write_jsonl(tmp_path / "run/images/art/00.jsonl", rows)
+    target = "run/image_ranking/image-reward/art/00.jsonl"
+    command = [str(Path(sys.executable).with_name("snakemake")), "--cores", "1", "--quiet", "all", "--", target]
+    contents = []
+    for _ in range(2):
+        subprocess.run(command, cwd=tmp_path, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        contents.append((tmp_path / target).read_bytes())
+        (tmp_path / target).unlink()
+    assert contents[0] == contents[1]
+    assert {row["prompt"] for row in map(json.loads, contents[0].splitlines())} == set(PROMPTS)
+    done = record(tmp_path)
+    assert (done["computed"], done["reused"], done["load_seconds"]) == (0, 3, 0)

@@ -1,0 +1,257 @@
+"""Response ranking: valid responses are rewarded together, the others say why they are not."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+import rank_responses
+from build_reward_models import build_armorm
+from lib.armorm import ATTRIBUTES, HELPSTEER_ATTRIBUTES, ArmoRM
+from lib.config import ResponseRanking
+from lib.errors import UserError
+from lib.files import write_jsonl
+from lib.prompts import Prompt
+from lib.shards import missing_row, read_shard
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+POLICIES = ["zeta", "alpha", "mu"]
+PROMPTS = ["two blue cats on a red sofa", "猫が三匹 and a dog"]
+ANSWERS = {"zeta": "Two cats.", "alpha": "There are two blue cats on a sofa.\n\nIt is red.", "mu": "Cats<|eot_id|> 😀 and a sofa."}
+IMAGE = {"file": "images/art/00/x.png", "sha256": "0" * 64, "guidance_scale": 7.0, "score": 0.3}
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "armorm"
+    build_armorm(folder)
+    return folder
+
+
+@pytest.fixture
+def settings(model):
+    return {**ResponseRanking(model=str(model), dtype="float32").model_dump(mode="json"), "policies": POLICIES}
+
+
+def base(text):
+    return {"id": Prompt("art", text).id, "topic": "art", "prompt": text}
+
+
+def answered(text, response, finish_reason="stop"):
+    instruction = f"What is in the image of {text}?"
+    row = {**base(text), "image": IMAGE, "instruction": instruction, "response": response}
+    return row | {"finish_reason": finish_reason, "tokens": 5}
+
+
+def failed(text, reason="out of memory"):
+    return missing_row(base(text), "generate_responses", reason)
+
+
+@pytest.fixture
+def shards():
+    """Rows of the responses stage by policy model: two prompts, all answered."""
+    return {policy: [answered(text, f"{answer} {text}") for text in PROMPTS] for policy, answer in ANSWERS.items()}
+
+
+@pytest.fixture
+def run(tmp_path, rule_object, settings):
+    """Runs the rule on the rows of each policy model; gives the published rows by prompt text."""
+    root = tmp_path / "run"
+
+    def go(shards, max_failed_fraction=0.0, **changes):
+        sources = [root / f"responses/{policy}/art/00.jsonl" for policy in shards]
+        for source, rows in zip(sources, shards.values(), strict=True):
+            write_jsonl(source, sorted(rows, key=lambda row: row["id"]))
+        output = root / "response_ranking/art/00.jsonl"
+        common = {"max_failed_fraction": max_failed_fraction}
+        changed = {**settings, "policies": list(shards), **changes}
+        inputs, outputs = [str(source) for source in sources], [str(output)]
+        rank_responses.main(
+            rule_object("rank_responses", {"topic": "art", "shard": "00"}, inputs, outputs, settings=changed, common=common)
+        )
+        return {row["prompt"]: row for row in read_shard(output).values()}
+
+    return go
+
+
+def record(tmp_path):
+    return json.loads((tmp_path / "run/work/rank_responses/art/00.json").read_text())
+
+
+def conversation(row, policy):
+    return [{"role": "user", "content": row["instruction"]}, {"role": "assistant", "content": row["responses"][policy]["text"]}]
+
+
+def test_score_attributes_rewards_and_gating_of_each_response_are_kept(run, shards, model):
+    published = run(shards)
+    armorm = ArmoRM.from_pretrained(model, dtype="float32")
+    for text in PROMPTS:
+        row = published[text]
+        assert (row["image"], row["instruction"]) == (IMAGE, f"What is in the image of {text}?")
+        expected = armorm.score([conversation(row, policy) for policy in POLICIES])
+        assert set(row["responses"]) == set(POLICIES)
+        for policy, reward in zip(POLICIES, expected, strict=True):
+            response = row["responses"][policy]
+            assert response["text"] == f"{ANSWERS[policy]} {text}"
+            assert (response["score"], response["attributes"], response["rewards"]) == (reward.score, reward.attributes, reward.rewards)
+            assert set(response["attributes"]) == set(HELPSTEER_ATTRIBUTES)
+            assert [response["gating"][name] for name in ATTRIBUTES] == reward.gating
+            assert (response["finish_reason"], response["cut_for_scoring"]) == ("stop", False)
+            assert response["score"] == pytest.approx(armorm.score([conversation(row, policy)])[0].score, abs=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("response", "finish_reason", "reason"),
+    [("", "stop", "empty"), (" \n", "stop", "empty"), ("A red", "length", "truncated"), ("no " * 9, "stop", "repeating")],
+)
+def test_an_invalid_response_is_marked_and_not_scored(run, shards, tmp_path, response, finish_reason, reason):
+    shards["alpha"][0] = answered(PROMPTS[0], response, finish_reason)
+    row = run(shards)[PROMPTS[0]]
+    assert row["responses"]["alpha"] == {"text": response, "finish_reason": finish_reason, "invalid": reason}
+    assert all("score" in row["responses"][policy] for policy in ("zeta", "mu"))
+    assert record(tmp_path)["failed"] == 0
+
+
+def test_a_policy_model_without_a_response_does_not_stop_the_others(run, shards):
+    shards["zeta"][0] = failed(PROMPTS[0])
+    published = run(shards)
+    assert published[PROMPTS[0]]["responses"]["zeta"] == {"invalid": "failed", "detail": "out of memory"}
+    assert all("score" in published[PROMPTS[0]]["responses"][policy] for policy in ("alpha", "mu"))
+    assert all("score" in published[PROMPTS[1]]["responses"][policy] for policy in POLICIES)
+
+
+def test_a_prompt_that_nobody_answered_is_missing_with_the_reason(run, shards, tmp_path):
+    for policy in POLICIES:
+        shards[policy][0] = failed(PROMPTS[0], f"{policy} failed")
+    gone = missing_row(base(PROMPTS[1]), "write_instructions", "not a question")
+    for policy in POLICIES:
+        shards[policy][1] = gone
+    published = run(shards)
+    assert published[PROMPTS[0]]["missing"] == {"rule": "generate_responses", "reason": "zeta failed"}
+    assert published[PROMPTS[1]] == gone
+    assert record(tmp_path)["items"] == 0
+
+
+def test_where_all_responses_are_invalid_no_model_is_loaded(run, shards, monkeypatch):
+    monkeypatch.setattr(rank_responses, "load_armorm", lambda *arguments: pytest.fail("a model was loaded"))
+    published = run({policy: [answered(text, "") for text in PROMPTS] for policy in POLICIES})
+    assert published[PROMPTS[0]]["responses"] == {policy: {"text": "", "finish_reason": "stop", "invalid": "empty"} for policy in POLICIES}
+
+
+def test_a_score_that_is_not_a_number_makes_its_response_invalid(run, shards, monkeypatch):
+    load = rank_responses.load_armorm
+
+    def load_broken(settings, device):
+        armorm = load(settings, device)
+        score = armorm.score
+        armorm.score = lambda *arguments: [
+            replace(reward, score=math.nan) if n == 1 else reward for n, reward in enumerate(score(*arguments))
+        ]
+        return armorm
+
+    monkeypatch.setattr(rank_responses, "load_armorm", load_broken)
+    responses = run(shards)[PROMPTS[0]]["responses"]
+    assert responses["alpha"] == {"text": f"{ANSWERS['alpha']} {PROMPTS[0]}", "finish_reason": "stop", "invalid": "nan"}
+    assert math.isfinite(responses["mu"]["score"])
+
+
+def test_special_tokens_in_a_response_are_data(run, shards):
+    published = run(shards)[PROMPTS[0]]["responses"]["mu"]
+    shards["mu"][0] = answered(PROMPTS[0], "Cats")
+    assert run(shards)[PROMPTS[0]]["responses"]["mu"]["score"] != published["score"]
+    assert published["text"].startswith("Cats<|eot_id|> 😀")
+
+
+def test_a_response_that_is_cut_for_scoring_says_so_and_keeps_its_text(run, shards):
+    words = " ".join(f"thing {number} stands there," for number in range(60))
+    shards["alpha"][0] = answered(PROMPTS[0], words)
+    response = run(shards, max_length=300)[PROMPTS[0]]["responses"]["alpha"]
+    assert response["cut_for_scoring"]
+    assert response["text"] == words
+
+
+def test_an_instruction_that_leaves_no_room_fails_its_prompt_with_the_reason(run, shards):
+    published = run(shards, max_length=20, max_failed_fraction=1.0)
+    assert "leaves no room for a response in 20" in published[PROMPTS[0]]["missing"]["reason"]
+
+
+def test_a_prompt_is_scored_again_only_when_something_it_depends_on_has_changed(run, shards, tmp_path):
+    def computed(**changes):
+        run(shards, **changes)
+        return record(tmp_path)["computed"]
+
+    assert computed() == 2
+    assert computed() == 0
+    assert computed(policies=["a", "b", "c"]) == 0
+    assert computed(max_repeats=4) == 0
+    assert computed(max_length=2000) == 2
+    shards["mu"][1] = answered(PROMPTS[1], "Something else.")
+    assert computed() == 1
+
+
+def test_a_response_is_rewarded_as_in_any_other_shard(run, shards, tmp_path):
+    together = run(shards)
+    for path in (tmp_path / "run/work").rglob("*.journal.jsonl"):
+        path.unlink()
+    assert run({policy: rows[1:] for policy, rows in shards.items()})[PROMPTS[1]] == together[PROMPTS[1]]
+
+
+def test_a_warm_shard_loads_no_model(run, shards, tmp_path, monkeypatch):
+    first = run(shards)
+    monkeypatch.setattr(rank_responses, "load_armorm", lambda *arguments: pytest.fail("a model was loaded"))
+    assert run(shards) == first
+    assert (record(tmp_path)["computed"], record(tmp_path)["reused"], record(tmp_path)["load_seconds"]) == (0, 2, 0)
+
+
+def test_a_model_that_is_no_armorm_ends_in_one_message(run, shards, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="not usable as the response reward model"):
+        run(shards, model=str(tmp_path))
+
+
+def test_the_rule_publishes_the_same_bytes_with_snakemake_and_reuses_them(tmp_path, shards, model):
+    """The rule file and the script together, as Snakemake runs them; the configured order of the policy models is not the alphabet's."""
+    config = {
+        "run": "run",
+        "results": ".",
+        "device": "cpu",
+        "responses": {"policy_models": {policy: {"model": f"some/{policy}"} for policy in POLICIES}},
+        "response_ranking": {"model": str(model), "dtype": "float32"},
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    (tmp_path / "Snakefile").write_text(
+        f"""
+import sys
+sys.path.insert(0, "{REPOSITORY}/scripts")
+from lib import config as configuration
+from lib.plan import Plan
+configfile: "config.yaml"
+CONFIG = configuration.load(config, [])
+PLAN = Plan(CONFIG)
+ROOT = PLAN.root
+GPU = 0
+include: "{REPOSITORY}/rules/response_ranking.smk"
+"""
+    )
+    for policy, rows in shards.items():
+        write_jsonl(tmp_path / f"run/responses/{policy}/art/00.jsonl", sorted(rows, key=lambda row: row["id"]))
+    target = "run/response_ranking/art/00.jsonl"
+    command = [str(Path(sys.executable).with_name("snakemake")), "--cores", "1", "--quiet", "all", "--", target]
+    contents = []
+    for _ in range(2):
+        subprocess.run(command, cwd=tmp_path, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        contents.append((tmp_path / target).read_bytes())
+        (tmp_path / target).unlink()
+    assert contents[0] == contents[1]
+    for row in map(json.loads, contents[0].splitlines()):
+        assert {policy: response["text"] for policy, response in row["responses"].items()} == {
+            policy: f"{answer} {row['prompt']}" for policy, answer in ANSWERS.items()
+        }
+    done = record(tmp_path)
+    assert (done["computed"], done["reused"], done["load_seconds"]) == (0, 2, 0)

@@ -1,0 +1,243 @@
+"""The tables: what stands in them, and that nothing in a name can break a format."""
+
+import csv
+import io
+import random
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from common_selections_table import build_table, common_selection, has_deciding_tie
+from lib.tables import (
+    Column,
+    Published,
+    Row,
+    Table,
+    compare_models,
+    csv_text,
+    latex_text,
+    markdown_text,
+    read_published,
+    read_scores,
+    to_csv,
+    to_latex,
+    to_markdown,
+    write_table,
+)
+
+PUBLISHED = Path(__file__).resolve().parents[1] / "published"
+HOSTILE = "=cmd|'/c calc'!A1 & $x_1$ 100% #{a}\\end{table} ~^<b>|</b> `--` [z]\n\"q\""
+PLAIN = Column("pope", "Score", "percent", "higher", 1, "POPE")
+JUDGED = Column("mmhal", "Score", "points of 6", "higher", 2, "MMHal-Bench")
+WANTED = {"pope": "pope/f1", "mmhal": "mmhal_bench/score"}
+
+
+def published():
+    rows = (
+        {"method": "LLaVA-1.5", "cites": 24, "llm": "Vicuna 7B", "mmhal": 2.36, "pope": 86.1, "pairs": 0},
+        {"method": "+ PDS-DPO", "cites": None, "llm": None, "mmhal": None, "pope": 87.6, "pairs": 9000},
+    )
+    return Published(2, "Hallucination", "the paper, Table 2", {"method": "Model", "llm": "LLM"}, (JUDGED, PLAIN), rows)
+
+
+def scores(**models):
+    about = {"limit": None, "questions": 9, "questions_in_data": 9, "lmms_eval": "0.7.3", "task": "pope"}
+    return {(model, "pope"): about | {"scores": {"f1": value}} for model, value in models.items()}
+
+
+def compare(found, label="ours", base="llava-hf/llava-1.5-7b-hf", **models):
+    return compare_models(published(), models or {"base": {"pairs": 0}, "dpo-9k": {"pairs": 9000}}, WANTED, found, label, base)
+
+
+def test_ours_stand_below_the_papers_with_the_difference_to_its_row():
+    table = compare(scores(**{"base": 85.9, "dpo-9k": 87.0}))
+    assert [row.source for row in table.rows] == ["paper", "paper", "ours", "ours"]
+    assert [row.texts["method"] for row in table.rows] == [
+        "LLaVA-1.5 [24]", "+ PDS-DPO", "llava-1.5-7b-hf (before training)", "dpo-9k (9000 pairs)",
+    ]  # fmt: skip
+    markdown = to_markdown(table)
+    assert "| ours | llava-1.5-7b-hf (before training) | – | –<sup>a</sup> | 85.9 (-0.2) |" in markdown
+    assert "| ours | dpo-9k (9000 pairs) | – | –<sup>a</sup> | 87.0 (-0.6) |" in markdown
+    assert "<sup>a</sup> MMHal-Bench: no scorer configured in this run." in markdown
+    assert "score 'f1' of benchmark 'pope' (lmms-eval 0.7.3, task pope)" in markdown
+    assert r"87.0 ($-$0.6)" in to_latex(table)
+
+
+def test_the_papers_missing_numbers_are_dashes_too():
+    assert "| paper | + PDS-DPO | – | – | 87.6 |" in to_markdown(compare({}))
+
+
+def test_every_missing_number_of_ours_has_its_reason_below():
+    for text in (to_markdown(compare({})), to_latex(compare({}))):
+        assert "POPE: no scorer configured in this run." in text
+        assert "MMHal-Bench: no scorer configured in this run." in text
+    found = scores(base=1.0)
+    found["base", "pope"]["scores"] = {"accuracy": 1.0}
+    assert "benchmark 'pope' of this run has no score 'f1'" in to_markdown(compare(found))
+
+
+@pytest.mark.parametrize(
+    ("label", "base", "pairs"),
+    [("demo", "llava-hf/llava-1.5-7b-hf", 9000), ("ours", "llava-hf/llava-1.5-13b-hf", 9000), ("ours", "llava-hf/llava-1.5-7b-hf", 8)],
+    ids=["demo", "another base model", "another size"],
+)
+def test_no_difference_where_it_would_mean_nothing(label, base, pairs):
+    table = compare(scores(dpo=87.0), label, base, dpo={"pairs": pairs})
+    assert table.rows[-1].values == {"pope": 87.0}
+    assert not table.rows[-1].differences
+
+
+def test_a_demos_rows_say_so():
+    table = compare(scores(base=50.0), "demo")
+    assert table.rows[-1].source == "ours, demo"
+    for text in (to_markdown(table), to_latex(table)):
+        assert "tiny random models" in text
+
+
+def test_a_score_of_some_questions_is_marked_and_not_compared():
+    found = scores(base=85.9)
+    found["base", "pope"] |= {"limit": 5, "questions": 5}
+    table = compare(found)
+    assert not table.rows[2].differences
+    assert "| 85.9<sup>b</sup> |" in to_markdown(table)
+    assert "<sup>b</sup> POPE: only the first 5 of 9 questions." in to_markdown(table)
+
+
+def test_csv_holds_full_numbers_differences_and_reasons():
+    read = pd.read_csv(io.StringIO(to_csv(compare(scores(**{"base": 85.87654321, "dpo-9k": 87.0})))))
+    ours = read[read["source"] == "ours"]
+    assert ours["POPE Score (percent)"].tolist() == [85.87654321, 87.0]
+    assert ours["POPE Score: difference to the paper"].tolist() == pytest.approx([-0.22345679, -0.6])
+    assert ours["MMHal-Bench Score (points of 6)"].isna().all()
+    assert set(ours["notes"]) == {"MMHal-Bench: no scorer configured in this run."}
+    assert read["Model"][1] == "'+ PDS-DPO"
+
+
+def test_a_hostile_name_breaks_no_format(tmp_path):
+    names = {"method": HOSTILE, "other": HOSTILE}
+    table = Table(HOSTILE, {"method": "Model", "other": HOSTILE}, [PLAIN], [Row("ours", names, {"pope": -1.25})], [HOSTILE])
+    write_table(table, str(tmp_path / "t.csv"), str(tmp_path / "t.md"), str(tmp_path / "t.tex"))
+
+    rows = list(csv.reader(io.StringIO((tmp_path / "t.csv").read_text(encoding="utf-8"))))
+    assert [len(row) for row in rows] == [5, 5]
+    assert rows[1][1] == "'" + HOSTILE
+    assert rows[1][3] == "-1.25"
+    assert not [cell for row in rows for cell in row if cell[:1] in tuple("=+@")]
+
+    markdown = (tmp_path / "t.md").read_text(encoding="utf-8").splitlines()
+    lines = [line for line in markdown if line.startswith("|")]
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {5}
+    assert "<b>" not in "".join(markdown)
+
+    latex = (tmp_path / "t.tex").read_text(encoding="utf-8")
+    assert latex.count(r"\end{table}") == 1
+    bare = re.sub(r"\\.", "", latex)
+    assert bare.count("{") == bare.count("}")
+    body = latex[latex.index(r"\midrule") : latex.index(r"\bottomrule")]
+    assert len(re.findall(r"(?<!\\)&", body)) == 3
+    assert not re.search(r"(?<!\\)[#%_]", latex.split("\\begin{table}")[1])
+
+
+@pytest.mark.parametrize(
+    ("text", "safe"),
+    [("=1+1", "'=1+1"), ("@SUM(A1)", "'@SUM(A1)"), ("-2+3", "'-2+3"), (" =1", "' =1"), ("plain", "plain"), ("", ""), (-1.5, -1.5)],
+)
+def test_no_csv_text_is_a_formula(text, safe):
+    assert csv_text(text) == safe
+
+
+def test_latex_texts_make_no_ligatures_and_no_optional_arguments():
+    assert latex_text("a--b a-b ''x it's") == "a-{}-b a-b '{}'x it's"
+    assert latex_text("[2] a_b \\ 5%") == r"{[}2{]} a\_b \textbackslash{} 5\%"
+
+
+def test_markdown_texts_are_no_markup():
+    assert markdown_text("a|b *c* <i>&") == r"a\|b \*c\* &lt;i&gt;&amp;"
+
+
+def test_scores_are_found_by_model_and_benchmark(tmp_path):
+    (tmp_path / "scores.json").write_text('{"model": "base", "benchmark": "pope", "scores": {}}')
+    assert list(read_scores([tmp_path / "scores.json"])) == [("base", "pope")]
+
+
+# Table 4
+
+
+def test_common_selection_is_the_mean_share_of_the_top_k_sets():
+    first = {"a": [0, 1, 2, 3], "b": [3, 2, 1, 0]}
+    second = {"a": [0, 2, 1, 3], "b": [0, 1, 2, 3]}
+    third = {"a": [1, 0, 2, 3], "b": [3, 1, 2, 0]}
+    # Top 1: a {0} and {0}, b {3} and {0}. Top 2: a {0, 1} and {0, 2}, b {3, 2} and {0, 1}. Top 3: a all three, b {3, 2, 1} and {0, 1, 2}.
+    assert [common_selection([first, second], top) for top in (1, 2, 3)] == [50, 25, pytest.approx(100 * 5 / 6)]
+    assert [common_selection([first, third], top) for top in (1, 2, 3)] == [50, 75, 100]
+    assert [common_selection([first, second, third], top) for top in (1, 2, 3)] == [0, 25, pytest.approx(100 * 5 / 6)]
+    assert common_selection([first, first], 1) == 100
+
+
+def test_common_selection_of_random_rankings_is_what_the_docstring_says():
+    generator = random.Random(0)
+    rankings = [{str(n): generator.sample(range(4), 4) for n in range(20000)} for _ in range(3)]
+    assert [common_selection(rankings[:2], top) for top in (1, 2, 3)] == pytest.approx([25, 50, 75], abs=1)
+    assert [common_selection(rankings, top) for top in (1, 2, 3)] == pytest.approx([6.25, 25, 56.25], abs=1)
+
+
+def test_only_prompts_that_all_scorers_ranked_count():
+    assert common_selection([{"a": [0, 1], "b": [0, 1]}, {"a": [0, 1], "c": [1, 0]}], 1) == 100
+    assert common_selection([{"a": [0, 1]}, {"c": [1, 0]}], 1) is None
+
+
+def test_there_is_no_selection_among_as_many_images_as_are_picked():
+    assert common_selection([{"a": [0, 1]}, {"a": [0, 1]}], 2) is None
+
+
+def ranked(values, blank=()):
+    """A published row of rank_images, as far as the table reads it."""
+    ranking = sorted(range(len(values)), key=lambda i: (i in blank, -values[i]))
+    return {"scores": values, "ranking": ranking, "winner": ranking[0], "blank": list(blank)}
+
+
+def test_ties_that_decide_are_known():
+    assert has_deciding_tie(ranked([1.0, 1.0, 0.5, 0.2]))
+    assert has_deciding_tie(ranked([3.0, 2.0, 1.0, 1.0]))
+    assert not has_deciding_tie(ranked([4.0, 3.0, 2.0, 1.0]))
+    assert not has_deciding_tie(ranked([4.0, 3.0, 2.0, 2.0], blank=[3]))
+
+
+def test_tied_images_count_in_the_order_of_the_candidates():
+    tied = {"p": ranked([1.0, 1.0, 1.0, 1.0])["ranking"]}
+    assert common_selection([tied, {"p": [0, 3, 1, 2]}], 1) == 100
+    assert common_selection([tied, {"p": [3, 0, 1, 2]}], 1) == 0
+
+
+def selections(label="ours", count=4):
+    found = {
+        "rm": {"p": ranked([4.0, 3.0, 2.0, 1.0][:count]), "q": ranked([1.0, 1.0, 0.0, -1.0][:count])},
+        "clip-l": {"p": ranked([4.0, 3.0, 2.0, 1.0][:count]), "q": {"missing": {"rule": "generate_images", "reason": "x"}}},
+        "blip": {"p": ranked([1.0, 2.0, 3.0, 4.0][:count]), "q": ranked([4.0, 3.0, 2.0, 1.0][:count])},
+    }
+    kinds = {"rm": "image-reward", "clip-l": "clip", "blip": "blip"}
+    return build_table(read_published(PUBLISHED / "table4.yaml"), kinds, found, label)
+
+
+def test_the_table_has_each_pair_and_all_three_beside_the_papers():
+    ours = [row for row in selections().rows if row.source == "ours"]
+    assert [row.texts["method"] for row in ours] == [
+        "rm & clip-l (1 prompts)", "rm & blip (2 prompts)", "clip-l & blip (1 prompts)", "All 3: rm & clip-l & blip (1 prompts)",
+    ]  # fmt: skip
+    assert ours[0].values == {"top1": 100, "top2": 100, "top3": 100}
+    assert ours[1].values == {"top1": 50, "top2": 50, "top3": pytest.approx(100 * 5 / 6)}
+    assert ours[0].differences["top1"] == pytest.approx(63.2)
+    assert any(note.startswith("rm: 1 of 2 prompts have a tie") for note in selections().notes)
+
+
+def test_a_demo_and_another_number_of_candidates_are_not_compared_with_the_paper():
+    assert not any(row.differences for row in [*selections("demo").rows, *selections(count=3).rows])
+    assert selections(count=3).rows[-1].missing["top3"] == "@ Top 3: no prompt that all of them ranked has more than 3 images."
+
+
+def test_one_scorer_alone_has_no_row_and_the_table_says_so():
+    table = build_table(read_published(PUBLISHED / "table4.yaml"), {"rm": "image-reward"}, {"rm": {"p": ranked([2.0, 1.0])}}, "ours")
+    assert {row.source for row in table.rows} == {"paper"}
+    assert any("only one image scorer" in note for note in table.notes)

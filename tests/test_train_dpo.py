@@ -1,0 +1,523 @@
+"""Rule train_dpo: real vision DPO whose results are the same bytes, whatever stopped it on the way."""
+
+import copy
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import train_dpo
+from lib.config import Training, TrainingSettings
+from lib.errors import UserError
+from lib.files import read_jsonl, write_json
+from lib.models import folder_identity
+
+TEMPLATE = "USER: <image>\n{instruction} ASSISTANT:"
+PAIRS = [
+    ("What stands near the table?", "A small lamp stands near the table.", "The dog watches some trees."),
+    ("How many objects are visible?", "Two.", "Every man holds a lamp and a ball and a book near buildings."),
+    ('Is "{instruction}" a {brace}?', "No", "Yes, 100% {of it} 'quoted'."),
+    ("What is it? 🙂 שלום", "A café – “here”.", "Nothing."),
+    ("Which colour is the ball?", "The ball is red.", "The ball is blue."),
+    ("Who sits on the bench?", "A woman sits there.", "Nobody."),
+    ("What moves behind the house?", "A train moves behind the house.", "A cat."),
+    ("How many windows are open?", "Three windows are open.", "3"),
+    ("Is there a bridge?", "Yes, a long one.", "No."),
+    ("What hangs above the door?", "A flag hangs above the door.", "A lamp hangs under the door."),
+]
+#: 10 pairs in two processes are five batches each: the last update of an epoch has fewer pairs than the others.
+SETTINGS: dict[str, Any] = {
+    "processes": 2, "zero_stage": 2, "gradient_accumulation": 2, "epochs": 4, "save_steps": 3, "learning_rate": 1e-3, "lora_rank": 8,
+    "lora_alpha": 16, "max_length": 128, "warmup_ratio": 0.0,
+}  # fmt: skip
+UPDATES = 12
+
+
+def write_pairs(folder: Path, pairs: list[tuple[str, str, str]]) -> Path:
+    """A data set as merge_pairs writes it; returns its summary file."""
+    from datasets import Dataset, Features, Image, List, Value
+    from PIL import Image as Pictures
+    from PIL import ImageDraw
+
+    rows = []
+    for number, (instruction, chosen, rejected) in enumerate(pairs):
+        picture = Pictures.new("RGB", (64, 64), (40 * number % 256, 255 - 20 * number, 90))
+        ImageDraw.Draw(picture).ellipse([5, 5, 20 + 4 * number, 40], fill=(200, 17 * number % 256, 30))
+        rows.append({"id": f"art-{number:010x}", "images": [picture], "instruction": instruction, "chosen": chosen, "rejected": rejected})
+    names = {name: Value("string") for name in ("id", "instruction", "chosen", "rejected")}
+    data = Dataset.from_list(rows, features=Features(names | {"images": List(Image())}))
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    data.to_parquet(folder / "data" / "train-00000-of-00001.parquet")
+    write_json(folder / "dataset.json", {"size": len(pairs)})
+    return folder / "dataset.json"
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pairs(tmp_path_factory.mktemp("dataset"), PAIRS)
+
+
+class Run:
+    """An experiment in a run's folder, and the rule's job on it in a process of its own, as Snakemake would start it."""
+
+    def __init__(self, folder: Path, base: Path, dataset: Path, **settings: Any) -> None:
+        self.folder = folder
+        self.base = base
+        self.dataset = dataset
+        self.settings = TrainingSettings(**SETTINGS | settings).model_dump(mode="json")
+        self.models = folder / "models" / "test"
+
+    def start(self) -> "subprocess.Popen[str]":
+        told = {"root": str(self.folder), "model": str(self.base), "dataset": str(self.dataset), "training": self.settings}
+        return subprocess.Popen(
+            [sys.executable, __file__, json.dumps(told)],
+            env=os.environ | {"PYTHONPATH": str(Path(train_dpo.__file__).parent)},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        )  # fmt: skip
+
+    def run(self, code: int = 0) -> str:
+        process = self.start()
+        output, _ = process.communicate()
+        assert process.returncode == code, output
+        return output
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return dict(json.loads((self.folder / "work" / "train_dpo" / "test.json").read_text()))
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        return read_jsonl(self.models / "metrics.jsonl")
+
+    def published(self) -> dict[str, bytes]:
+        return {path.relative_to(self.models).as_posix(): path.read_bytes() for path in sorted(self.models.rglob("*")) if path.is_file()}
+
+    def checkpoint_appears(self, process: "subprocess.Popen[str]") -> None:
+        """Waits until the training has a complete checkpoint."""
+        while not list(self.folder.glob("work/train_dpo/test/*/checkpoints/*/complete.json")):
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.01)
+
+
+def as_snakemake(told: dict[str, Any]) -> SimpleNamespace:
+    """What Snakemake would hand to the script."""
+    models = Path(told["root"], "models", "test")
+    (models / "adapter").mkdir(parents=True, exist_ok=True)
+    settings = {"model": told["model"], "revision": "main", "dtype": "float32", "prompt_template": TEMPLATE, "training": told["training"]}
+    settings["identity"] = folder_identity(told["model"])
+    common = {"root": told["root"], "device": "cpu", "seed": 0, "max_failed_fraction": 0.0}
+    output = {
+        "adapter": models / "adapter" / "adapter_model.safetensors", "config": models / "adapter" / "adapter_config.json",
+        "metrics": models / "metrics.jsonl", "figure": models / "training.svg", "picture": models / "training.png",
+    }  # fmt: skip
+    return SimpleNamespace(
+        rule="train_dpo", wildcards=["test"], input=SimpleNamespace(dataset=told["dataset"]), output=SimpleNamespace(**output), log=[],
+        params=type("Parameters", (dict,), {"__getattr__": dict.__getitem__})(common=common, settings=settings),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def base(demo_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's base model, in a folder that no build of the demo's models changes while the tests run."""
+    return Path(shutil.copytree(demo_models / "llava-1.5", tmp_path_factory.mktemp("base") / "llava-1.5"))
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, base: Path, dataset: Path) -> Run:
+    """One undisturbed training, two processes under ZeRO-2, shared by the tests that look at it."""
+    run = Run(tmp_path_factory.mktemp("trained"), base, dataset)
+    run.run()
+    return run
+
+
+@pytest.fixture
+def job(tmp_path: Path, base: Path, dataset: Path) -> train_dpo.Job:
+    """A training in this process, without DeepSpeed; the same pairs a update as `trained`."""
+    settings = TrainingSettings(**SETTINGS | {"processes": 1, "zero_stage": 0, "gradient_accumulation": 4}).model_dump(mode="json")
+    data = str(dataset.parent / "data" / "train-00000-of-00001.parquet")
+    return train_dpo.Job(str(base), "float32", "cpu", TEMPLATE, settings, [data], str(tmp_path), None)
+
+
+@pytest.fixture(scope="session")
+def trainer(tmp_path_factory: pytest.TempPathFactory, base: Path, dataset: Path) -> Any:
+    """TRL's trainer as the script builds it, before its first step."""
+    settings = TrainingSettings(**SETTINGS | {"processes": 1, "zero_stage": 0, "batch_size": 10}).model_dump(mode="json")
+    data = str(dataset.parent / "data" / "train-00000-of-00001.parquet")
+    folder = str(tmp_path_factory.mktemp("trainer"))
+    return train_dpo.build_trainer(train_dpo.Job(str(base), "float32", "cpu", TEMPLATE, settings, [data], folder, None))
+
+
+def changed(job: train_dpo.Job, **settings: Any) -> train_dpo.Job:
+    return train_dpo.Job(**{**vars(job), "settings": job.settings | settings})
+
+
+# ------------------------------------------------------------------------------------------------------------ what one training makes
+
+
+def test_the_first_loss_is_ln_2(trained: Run) -> None:
+    assert trained.metrics[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert trained.metrics[0]["rewards/margins"] == 0
+
+
+def test_training_prefers_the_chosen_responses(trained: Run) -> None:
+    assert trained.metrics[-1]["loss"] < 0.5
+    assert trained.metrics[-1]["rewards/margins"] > 0.3
+    assert trained.metrics[-1]["rewards/accuracies"] == 1
+
+
+def test_the_metrics_have_one_row_an_update_and_no_times(trained: Run) -> None:
+    assert [row["step"] for row in trained.metrics] == list(range(1, UPDATES + 1))
+    assert set(trained.metrics[0]) == {"step", *train_dpo.METRICS}
+
+
+def test_the_adapter_is_on_the_language_model_only(trained: Run) -> None:
+    from safetensors import safe_open
+
+    with safe_open(trained.models / "adapter" / "adapter_model.safetensors", framework="np") as adapter:
+        names = list(adapter.keys())
+    assert len(names) == 2 * 2 * 7  # A and B, two layers, seven projections
+    assert all(".language_model." in name for name in names)
+
+
+def test_no_published_file_names_a_folder_of_this_machine(trained: Run) -> None:
+    for name, content in trained.published().items():
+        assert str(trained.folder).encode() not in content, name
+        assert str(trained.base.parent).encode() not in content, name
+
+
+def test_the_figure_says_nothing_but_the_metrics(trained: Run, tmp_path: Path) -> None:
+    title = f"test: DPO on {len(PAIRS)} pairs, β = 0.1, LoRA rank 8"
+    again = [tmp_path / "training.svg", tmp_path / "training.png"]
+    train_dpo.draw_figure(trained.metrics, title, again)
+    for path in again:
+        assert path.read_bytes() == (trained.models / path.name).read_bytes()
+    assert b"<dc:date>" not in again[0].read_bytes()
+
+
+def test_the_figure_of_a_long_training_is_drawn(tmp_path: Path) -> None:
+    rows = [{"step": step, "loss": 1 / step, "rewards/margins": step, "rewards/accuracies": 0.5} for step in range(1, 2001)]
+    train_dpo.draw_figure(rows, "long", [tmp_path / "training.png"])
+    assert (tmp_path / "training.png").stat().st_size > 10_000
+
+
+def test_the_record_counts_updates(trained: Run) -> None:
+    record = trained.record
+    assert (record["computed"], record["reused"], record["failed"]) == (UPDATES, 0, 0)
+    assert record["load_seconds"] > 0
+    assert record["compute_seconds"] > 0
+    assert record["models"] == {str(trained.base): folder_identity(str(trained.base))}
+
+
+def test_disk_space_of_checkpoints_is_given_back(trained: Run) -> None:
+    left = [path.name for path in trained.folder.glob("work/train_dpo/test/*/*")]
+    assert sorted(left) == ["finished", "job.json", "workers.lock"]
+
+
+def test_all_that_the_workers_said_is_in_their_log(trained: Run) -> None:
+    assert "rewards/margins" in (trained.folder / "logs" / "train_dpo" / "test.workers.log").read_text()
+
+
+# --------------------------------------------------------------------------------------------------------- what the model is trained on
+
+
+def test_the_token_ids_are_those_of_the_joint_text(trainer: Any, base: Path) -> None:
+    """One BOS, one EOS, the image's tokens, no doubled space: what the processor makes of the whole text."""
+    processor = train_dpo.load_processor(str(base))
+    rows = [trainer.train_dataset[index] for index in range(len(PAIRS))]
+    batch = trainer.data_collator(copy.deepcopy(rows))
+    tokenizer = processor.tokenizer
+    image_tokens = (56 // 14) ** 2
+    for index, (instruction, chosen, rejected) in enumerate(PAIRS):
+        for place, response in ((index, chosen), (len(PAIRS) + index, rejected)):
+            ids = batch["input_ids"][place][batch["attention_mask"][place] == 1].tolist()
+            text = f"{TEMPLATE.replace('{instruction}', instruction)} {response}"
+            joint = processor(images=rows[index]["images"], text=text)["input_ids"][0]
+            assert ids == [*joint, tokenizer.eos_token_id]
+            assert ids.count(tokenizer.bos_token_id) == 1
+            assert ids.count(tokenizer.eos_token_id) == 1
+            assert ids.count(processor.image_token_id) == image_tokens
+            completion = batch["input_ids"][place][batch["completion_mask"][place] == 1]
+            assert tokenizer.decode(completion, skip_special_tokens=True) == response
+
+
+def test_another_image_gives_other_log_probabilities(trainer: Any) -> None:
+    import torch
+
+    inputs = next(iter(trainer.get_train_dataloader()))
+    first, _ = trainer.compute_ref_log_probs(trainer.model, inputs)
+    inputs["pixel_values"] = inputs["pixel_values"].flip(0)
+    second, _ = trainer.compute_ref_log_probs(trainer.model, inputs)
+    assert (torch.abs(first - second) > 1e-4).all()
+
+
+def test_only_the_adapter_is_trained(trainer: Any) -> None:
+    names = [name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad]
+    assert names
+    assert all("lora_" in name and ".language_model." in name for name in names)
+    assert trainer.ref_model is None  # the reference is the model with its adapter off
+
+
+def test_pairs_that_cannot_be_trained_on_are_left_out_and_counted(tmp_path: Path, job: train_dpo.Job) -> None:
+    bad = [("What is this?", "The <image> shows it.", "A lamp."), ("What? " * 150, "Yes", "No"), ("What?", "word " * 300, "No")]
+    summary = write_pairs(tmp_path / "odd", [*PAIRS[:2], *bad])
+    odd = train_dpo.Job(**{**vars(job), "data": [str(next((summary.parent / "data").glob("*")))]})
+    dataset, notes = train_dpo.preference_dataset(odd, train_dpo.arguments(odd), train_dpo.load_processor(odd.base))
+    assert len(dataset) == 3
+    assert [note.split(":")[0] for note in notes] == [
+        "1 pair(s) left out",
+        "1 pair(s) left out",
+        "1 pair(s) have a response that is cut at `max_length` (128 tokens)",
+    ]
+
+
+def test_no_trainable_pair_is_a_clear_error(job: train_dpo.Job) -> None:
+    short = changed(job, max_length=10)
+    with pytest.raises(UserError, match=r"No pair can be trained on.*max_length"):
+        train_dpo.preference_dataset(short, train_dpo.arguments(short), train_dpo.load_processor(short.base))
+
+
+def test_a_configured_dropout_is_one(job: train_dpo.Job) -> None:
+    assert train_dpo.arguments(job).disable_dropout
+    assert not train_dpo.arguments(changed(job, lora_dropout=0.05)).disable_dropout
+
+
+# ------------------------------------------------------------------------------------------------------------------------- processes
+
+
+def test_two_processes_under_zero_2_train_like_one(trained: Run, job: train_dpo.Job) -> None:
+    """The same pairs in each update, also in an epoch's last, which has fewer: equal up to the order of sums."""
+    train_dpo._train(job)
+    (checkpoint,) = job.checkpoints.glob("checkpoint-*")
+    alone = train_dpo.metrics_of(train_dpo.trainer_state(checkpoint)["log_history"])
+    for one, two in zip(alone, trained.metrics, strict=True):
+        for name in ("loss", "learning_rate", "rewards/margins", "rewards/accuracies", "logps/chosen"):
+            assert one[name] == pytest.approx(two[name], rel=2e-3, abs=2e-4), (one["step"], name)
+
+
+def test_training_that_diverges_stops_with_a_clear_message(job: train_dpo.Job) -> None:
+    with pytest.raises(UserError, match=r"diverges: \w+ is (nan|inf) at update \d of 12.*learning_rate"):
+        train_dpo._train(changed(job, learning_rate=1e30, save_steps=100))
+    assert train_dpo.last_checkpoint(job.checkpoints) is None
+
+
+# ------------------------------------------------------------------------------------------------------------- killed, stopped, resumed
+
+
+def test_a_killed_training_goes_on_to_the_same_bytes(trained: Run, tmp_path: Path, base: Path, dataset: Path) -> None:
+    run = Run(tmp_path, base, dataset)
+    process = run.start()
+    run.checkpoint_appears(process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not run.published()
+    run.run()
+    assert run.published() == trained.published()
+    assert run.record["reused"] >= 3
+    assert run.record["computed"] + run.record["reused"] == UPDATES
+    assert run.record["computed"] < UPDATES
+
+
+def test_a_finished_adapter_is_not_trained_again(trained: Run, tmp_path: Path, base: Path, dataset: Path) -> None:
+    """Also under other `save_steps`, which decide nothing; and no worker is started."""
+    run = Run(tmp_path, base, dataset, save_steps=5)
+    shutil.copytree(trained.folder / "work", tmp_path / "work")
+    started = time.monotonic()
+    run.run()
+    assert time.monotonic() - started < 6
+    assert run.published() == trained.published()
+    assert (run.record["computed"], run.record["reused"]) == (0, UPDATES)
+    assert not (tmp_path / "logs").exists()
+
+
+def test_what_determines_the_training_decides_what_is_reused(trained: Run, tmp_path: Path, demo_models: Path) -> None:
+    """Other settings, another data set or another base model start anew: their folder has another name."""
+    told = {"root": str(tmp_path), "model": str(trained.base), "dataset": str(trained.dataset), "training": trained.settings}
+    keys = set()
+
+    def remember(job: Any, *anything: Any) -> None:
+        keys.add(anything[0].folder)
+        raise UserError("enough")
+
+    other_data = write_pairs(tmp_path / "other", [*PAIRS[:-1], ("What?", "This.", "That.")])
+    reordered = write_pairs(tmp_path / "reordered", PAIRS[::-1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_dpo, "train_in_processes", remember)
+        for change in (
+            {}, {"training": trained.settings | {"beta": 0.2}}, {"training": trained.settings | {"seed": 1}}, {"dataset": str(other_data)},
+            {"dataset": str(reordered)}, {"model": str(demo_models / "llava-v1.6-vicuna-7b")},
+        ):  # fmt: skip
+            with pytest.raises(UserError, match="enough"):
+                train_dpo.main(as_snakemake(told | change))
+    assert len(keys) == 6
+
+
+def checkpoint(folder: Path, step: int) -> Path:
+    path = folder / f"checkpoint-{step}"
+    (path / "global_step").mkdir(parents=True)
+    (path / "global_step" / "state.pt").write_bytes(b"x" * step)
+    write_json(path / train_dpo.MARKER, {"global_step/state.pt": step})
+    return path
+
+
+def test_a_torn_checkpoint_is_ignored(tmp_path: Path) -> None:
+    for step in (3, 20, 100, 200):
+        checkpoint(tmp_path, step)
+    (tmp_path / "checkpoint-200" / train_dpo.MARKER).unlink()
+    (tmp_path / "checkpoint-100" / "global_step" / "state.pt").write_bytes(b"short")
+    assert train_dpo.last_checkpoint(tmp_path) == tmp_path / "checkpoint-20"
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-20"]
+
+
+def test_a_damaged_result_is_not_reused(tmp_path: Path, trained: Run) -> None:
+    (finished,) = trained.folder.glob("work/train_dpo/test/*/finished")
+    copied = tmp_path / "finished"
+    shutil.copytree(finished, copied)
+    assert train_dpo.is_finished(copied)
+    with open(copied / "adapter_model.safetensors", "r+b") as stream:
+        stream.seek(2000)
+        stream.write(b"damage")
+    assert not train_dpo.is_finished(copied)
+
+
+# -------------------------------------------------------------------------------------------------------------------------- bad input
+
+
+def test_an_empty_data_set_is_a_clear_error(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    file = tmp_path / "train-00000-of-00001.parquet"
+    parquet.write_table(pyarrow.table({name: [] for name in train_dpo.COLUMNS}), file)
+    with pytest.raises(UserError, match=r"no pair to train on.*min_margin"):
+        train_dpo.read_pairs([file])
+    parquet.write_table(pyarrow.table({"instruction": ["What?"]}), file)
+    with pytest.raises(UserError, match="no column chosen, images, rejected"):
+        train_dpo.read_pairs([file])
+
+
+def test_a_damaged_data_set_is_a_clear_error(tmp_path: Path) -> None:
+    file = tmp_path / "train-00000.parquet"
+    file.write_bytes(b"PAR1 not a parquet file")
+    with pytest.raises(UserError, match=r"train-00000.parquet: is damaged .* merge_pairs makes it anew"):
+        train_dpo.read_pairs([file])
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        ({"user": True, "message": "Lower it."}, "^Lower it.$"),
+        ({"type": "OutOfMemoryError", "out_of_memory": True, "message": "CUDA out of memory"}, "(?s)Out of memory.*gradient_checkpointing"),
+        ({"type": "ValueError", "message": "what went wrong", "trace": ["line"]}, "Process 1 of 2 stopped: ValueError: what went wrong"),
+    ],
+)
+def test_what_stopped_a_worker_is_told_in_few_lines(job: train_dpo.Job, tmp_path: Path, error: dict[str, Any], message: str) -> None:
+    write_json(job.error(1), {"rank": 1, "type": "", "message": "", "user": False, "out_of_memory": False, "trace": []} | error)
+    with pytest.raises(UserError, match=message) as told:
+        raise UserError(train_dpo.what_stopped_them(job, 2, 1, tmp_path / "log"))
+    assert str(told.value).count("\n") <= train_dpo.LAST_LINES + 2
+
+
+def test_workers_that_were_killed_are_told_by_their_last_lines(job: train_dpo.Job, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("\n".join(f"line {number}" for number in range(500)))
+    message = train_dpo.what_stopped_them(job, 2, -9, log)
+    assert "memory" in message
+    assert "line 499" in message
+    assert "line 480" not in message
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"base_model": {"dtype": "float16"}}, "float16"),
+        ({"experiments": {"a": {"size": 8, "settings": {"learnig_rate": 1}}}}, "Did you mean `learning_rate`"),
+        ({"experiments": {"a": {"size": 8, "settings": {"epochs": -1}}}}, "experiment 'a' overrides `epochs`: .*greater than 0"),
+        ({"prompt_template": "{instruction}"}, "<image>"),
+        ({"experiments": {"base": {"size": 8}}}, "called 'base'"),
+    ],
+)
+def test_mistakes_in_the_configuration_are_told_before_anything_runs(base: Path, values: dict[str, Any], message: str) -> None:
+    model = {"model": str(base), "dtype": "float32"}
+    with pytest.raises(ValueError, match=message):
+        Training.model_validate({"base_model": model} | {k: model | v if k == "base_model" else v for k, v in values.items()})
+
+
+# ----------------------------------------------------------------------------------------------------------------------------- slower
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 1, 3])
+def test_every_zero_stage_trains_alike(trained: Run, tmp_path: Path, base: Path, dataset: Path, stage: int) -> None:
+    run = Run(tmp_path, base, dataset, zero_stage=stage)
+    run.run()
+    for one, two in zip(run.metrics, trained.metrics, strict=True):
+        assert one["loss"] == pytest.approx(two["loss"], rel=2e-3)
+
+
+@pytest.mark.slow
+def test_two_undisturbed_trainings_give_the_same_bytes(trained: Run, tmp_path: Path, base: Path, dataset: Path) -> None:
+    run = Run(tmp_path, base, dataset)
+    run.run()
+    assert run.published() == trained.published()
+
+
+@pytest.mark.slow
+def test_asked_to_stop_it_saves_a_checkpoint_and_goes_on_to_the_same_bytes(trained: Run, tmp_path: Path, base: Path, dataset: Path) -> None:
+    run = Run(tmp_path, base, dataset, save_steps=1000)
+    process = run.start()
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "update 1 of" in line:
+            process.send_signal(signal.SIGTERM)
+            break
+    output = process.communicate()[0]
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert "goes on from there" in output
+    run.run()
+    assert run.published() == trained.published()
+    assert 0 < run.record["reused"] < UPDATES
+
+
+@pytest.mark.slow
+def test_killed_at_many_moments_it_ends_with_the_same_bytes(trained: Run, tmp_path: Path, base: Path, dataset: Path) -> None:
+    """Among them before the first step, between steps, while a checkpoint is written, and after the last."""
+    run = Run(tmp_path, base, dataset, save_steps=1)
+    for seconds in (0.5, 4, 8, 9, 9.5, 10, 10.5, 11, 12):
+        process = run.start()
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    run.run()
+    assert run.published() == trained.published()
+
+
+@pytest.mark.slow
+def test_a_worker_that_fails_is_shown_without_its_traceback(tmp_path: Path, base: Path, dataset: Path) -> None:
+    run = Run(tmp_path, base, dataset, learning_rate=1e30)
+    output = run.run(code=1)
+    assert "Error in train_dpo: The training diverges" in output
+    assert "Traceback" not in output
+    assert "Traceback" in (tmp_path / "logs" / "train_dpo" / "test.workers.log").read_text()
+    assert not run.published()
+
+
+def _started_as_a_rule() -> None:
+    from lib.job import run_script
+
+    vars(sys.modules["__main__"])["snakemake"] = as_snakemake(json.loads(sys.argv[1]))
+    run_script(train_dpo.main)
+
+
+if __name__ == "__main__":
+    _started_as_a_rule()

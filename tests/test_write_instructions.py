@@ -1,0 +1,538 @@
+"""Instructions: whoever writes them, they are about the picked image, pass the same checks, and belong to their prompt's text."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+
+import lib.endpoint
+from lib.config import Instructions
+from lib.errors import UserError
+from lib.files import digest_of_file, write_jsonl
+from lib.instruction_checks import clean, problem_with, problem_with_answer, read_instruction_file, written_digest
+from lib.prompts import Prompt, make_shards
+from lib.shards import read_shard
+from write_instructions import main
+
+ROOT = Path(__file__).resolve().parent.parent
+TEXTS = [
+    "Eight ceramic teapots shaped like animals stand along a window ledge in the order hen, frog, cat and owl.",
+    'a "quoted" {brace} {prompt} $HOME `id` ../../x of a red kite',
+    "猫が三匹 and a dog on a bench 😀",
+]
+PROMPTS = [Prompt("art", text) for text in TEXTS]
+
+
+def shard():
+    [only] = make_shards(PROMPTS, 1)
+    return only
+
+
+class Stage:
+    """The rule on a shard of three prompts, whose images and ranking are on disk; the second candidate wins."""
+
+    def __init__(self, folder, rule_object):
+        self.folder, self.rule_object = folder, rule_object
+        self.root = folder / "run"
+        self.images, self.ranking = {}, {}
+        for prompt in shard().prompts:
+            candidates = []
+            for index, scale in enumerate((5.0, 7.0)):
+                file = f"images/art/00/{prompt.id}-g{scale:g}.png"
+                path = self.root / file
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (8, 8), (index, int(prompt.id[-2:], 16), 0)).save(path)
+                candidates.append({"guidance_scale": scale, "seed": 1, "file": file, "sha256": digest_of_file(path), "blank": False})
+            row = {"id": prompt.id, "topic": "art", "prompt": prompt.text}
+            self.images[prompt.id] = {**row, "candidates": candidates}
+            self.ranking[prompt.id] = {**row, "scores": [0.1, 0.7], "ranking": [1, 0], "winner": 1}
+
+    def run(self, digest="", common=None, min_image_reward=None, **settings):
+        """The published rows by prompt text."""
+        write_jsonl(self.root / "images/art/00.jsonl", self.images.values())
+        write_jsonl(self.root / "image_ranking/image-reward/art/00.jsonl", self.ranking.values())
+        instructions = Instructions(**settings).model_dump(mode="json")
+        output = self.root / "instructions/art/00.jsonl"
+        inputs = SimpleNamespace(
+            images=str(self.root / "images/art/00.jsonl"), ranking=str(self.root / "image_ranking/image-reward/art/00.jsonl")
+        )
+        main(
+            self.rule_object(
+                "write_instructions", {"topic": "art", "shard": "00"}, inputs, [str(output)],
+                settings={**instructions, "min_image_reward": min_image_reward}, digest=digest, common=common or {},
+            )
+        )  # fmt: skip
+        return {row["prompt"]: row for row in read_shard(output).values()}
+
+    def record(self):
+        return json.loads((self.root / "work/write_instructions/art/00.json").read_text())
+
+    def counts(self):
+        record = self.record()
+        return record["computed"], record["reused"], record["failed"]
+
+
+@pytest.fixture
+def stage(tmp_path, rule_object):
+    return Stage(tmp_path, rule_object)
+
+
+# ------------------------------------------------------------------------------------------------------------------- the checks
+
+GOOD = [
+    "How many teapots stand on the ledge?",
+    "Which of the animals comes first, and what colour is it?",
+    "What is in this picture?",
+    "Describe the colours of the scene in detail. What stands out?",
+    "¿Qué hay en la imagen?",
+]
+
+
+@pytest.mark.parametrize("instruction", GOOD)
+def test_a_question_about_the_image_passes(instruction):
+    assert problem_with_answer(clean(instruction), TEXTS[0], "stop", True) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        ("", "empty"),
+        (" ?! ", "empty"),
+        ("<image>\nWhat stands on the ledge?", "special token '<image>'"),
+        ("What stands on the ledge?</s>", "special token '</s>'"),
+        ("What stands on the ledge?<|eot_id|>", "special token"),
+        ("Describe the teapots on the ledge.", "no question mark"),
+        (TEXTS[0], "no question mark"),
+        (f"Can you draw this: {TEXTS[0]}?", "repeats the prompt"),
+        ("What does the description say about the teapots?", "the description"),
+        ("Which animals are named in the given prompt?", "the given prompt"),
+        ("Sure! Here is a question:\n\nWhich teapot is first?", "more than one line"),
+        ("Who was the first president?", "not about the image"),
+    ],
+)
+def test_an_answer_that_is_no_question_about_the_image_is_refused(answer, problem):
+    assert problem in problem_with_answer(clean(answer), TEXTS[0], "stop", True)
+
+
+def test_an_answer_that_was_cut_off_is_refused():
+    assert "cut off" in problem_with_answer("How many teapots?", TEXTS[0], "length", True)
+
+
+def test_a_question_mark_is_asked_for_only_where_configured():
+    assert problem_with("Describe the teapots.", require_question=False) is None
+    assert problem_with_answer("Describe the teapots.", TEXTS[0], "stop", False) is None
+
+
+@pytest.mark.parametrize(
+    "answer", ['"How many?"', "“How many?”", "Question: How many?", "**Question: How many?**", "  How many?\n", '*"How many?"*']
+)
+def test_what_surrounds_a_question_is_taken_off(answer):
+    assert clean(answer) == "How many?"
+
+
+@pytest.mark.parametrize("text", ['"Stop" or "Go"?', 'Does the sign say "open"?', "'Yes', or 'no'?"])
+def test_quotation_marks_inside_a_question_stay(text):
+    assert clean(text) == text
+
+
+def test_the_published_sample_s_instructions_pass_without_their_image_token():
+    upstream = ROOT.parent / "shared/golden/upstream/picks.json"
+    if not upstream.exists():
+        pytest.skip("the published sample is not on this machine")
+    for pick in json.loads(upstream.read_text()):
+        assert problem_with_answer(pick["instruction"].removeprefix("<image> "), pick["prompt"], "stop", True) is None
+
+
+# ------------------------------------------------------------------------------------------------------------------- a file
+
+
+def lines_of(*entries):
+    return "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
+
+
+ENTRIES = [{"prompt": prompt.text, "instruction": f"What is number {number}?"} for number, prompt in enumerate(PROMPTS)]
+
+
+def write_file(folder, content):
+    path = folder / "mine.jsonl"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def run_file(stage, content):
+    path = write_file(stage.folder, content)
+    written = read_instruction_file(path, PROMPTS, True)
+    return stage.run(backend="file", file=str(path), digest=written_digest(written, shard()))
+
+
+def test_a_prompt_in_the_file_is_found_by_text_not_by_position(stage):
+    rows = run_file(stage, lines_of(*ENTRIES))
+    assert [rows[text]["instruction"] for text in TEXTS] == ["What is number 0?", "What is number 1?", "What is number 2?"]
+    assert run_file(stage, "\n" + lines_of(*reversed(ENTRIES))) == rows
+    assert stage.counts() == (0, 3, 0)
+
+
+def test_a_prompt_in_the_file_may_be_named_by_its_id(stage):
+    rows = run_file(stage, lines_of(*ENTRIES))
+    by_id = [{"id": prompt.id, "instruction": entry["instruction"]} for prompt, entry in zip(PROMPTS, ENTRIES, strict=True)]
+    assert run_file(stage, lines_of(*by_id)) == rows
+
+
+def test_editing_one_line_of_the_file_redoes_one_item(stage):
+    run_file(stage, lines_of(*ENTRIES))
+    run_file(stage, lines_of({**ENTRIES[0], "instruction": "What is new?"}, *ENTRIES[1:]))
+    assert stage.counts() == (1, 2, 0)
+
+
+def test_editing_a_line_of_another_shard_s_prompt_changes_nothing_for_this_shard():
+    written = {prompt.id: "What?" for prompt in PROMPTS}
+    assert written_digest({**written, "art-ffffffffff": "Why?"}, shard()) == written_digest(written, shard())
+    assert written_digest({**written, PROMPTS[0].id: "Why?"}, shard()) != written_digest(written, shard())
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "message"),
+    [
+        (lines_of(*ENTRIES[:2]), None, rf"no line for 1 of 3 prompts.*\n  {PROMPTS[2].id}: 猫"),
+        (lines_of(*ENTRIES, {"prompt": "a stranger", "instruction": "What?"}), 4, "no prompt with prompt 'a stranger'"),
+        (lines_of(*ENTRIES, {"id": "art-0000000000", "instruction": "What?"}), 4, "no prompt with id 'art-0000000000'"),
+        (lines_of(*ENTRIES, ENTRIES[0]), 4, f"second instruction for prompt {PROMPTS[0].id}; the first is on line 1"),
+        (lines_of(*ENTRIES, {"id": PROMPTS[1].id, "instruction": "What?"}), 4, f"second instruction for prompt {PROMPTS[1].id}"),
+        (lines_of(ENTRIES[0]) + "{not json\n", 2, "not valid JSON"),
+        (lines_of(ENTRIES[0]) + "[1]\n", 2, "no text under `instruction`"),
+        (lines_of(ENTRIES[0], {"prompt": TEXTS[1], "instrution": "What?"}), 2, "no text under `instruction`"),
+        (lines_of({"instruction": "What?"}), 1, "names no prompt"),
+        (lines_of({**ENTRIES[0], "id": PROMPTS[1].id}), 1, "but `id` says"),
+        (lines_of({**ENTRIES[0], "instruction": "  "}), 1, "it is empty"),
+        (lines_of({**ENTRIES[0], "instruction": "<image> What is it?"}), 1, "special token '<image>'. Delete it"),
+        (lines_of({**ENTRIES[0], "instruction": "Describe it."}), 1, "no question mark"),
+        (lines_of(ENTRIES[0]).encode() + b"\xff\n", None, "not UTF-8"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_the_file_is_told_with_its_line(tmp_path, content, line, message):
+    path = write_file(tmp_path, content)
+    with pytest.raises(UserError, match=message) as caught:
+        read_instruction_file(path, PROMPTS, True)
+    assert str(caught.value).startswith(f"{path}, line {line}: " if line else f"{path}: ")
+
+
+def test_a_file_edited_during_the_run_is_refused(stage):
+    path = write_file(stage.folder, lines_of(*ENTRIES))
+    with pytest.raises(UserError, match="edited while the run was starting"):
+        stage.run(backend="file", file=str(path), digest="another")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"backend": "file"}, "needs `file`"),
+        ({"backend": "file", "file": "no/such/file.jsonl"}, "there is no file"),
+        ({"backend": "vllm"}, "needs `llm`"),
+        ({"backend": "openai", "endpoint": None}, "needs `endpoint`"),
+        ({"template": "Write a question."}, r"no `\{prompt\}`"),
+    ],
+)
+def test_a_backend_without_what_it_needs_is_refused(settings, message):
+    with pytest.raises(ValidationError, match=message):
+        Instructions(**settings)
+
+
+def test_only_an_endpoint_can_be_sent_images(demo_models):
+    with pytest.raises(ValidationError, match="`with_image` is for backend 'openai'"):
+        Instructions(backend="transformers", llm={"model": str(demo_models / "instruct-llm")}, with_image=True)
+
+
+# ------------------------------------------------------------------------------------------------------------------- the picked image
+
+
+def test_the_row_names_the_winning_candidate_and_its_score(stage):
+    rows = run_file(stage, lines_of(*ENTRIES))
+    for prompt in PROMPTS:
+        winner = stage.images[prompt.id]["candidates"][1]
+        assert rows[prompt.text] == {
+            "id": prompt.id, "topic": "art", "prompt": prompt.text, "instruction": rows[prompt.text]["instruction"],
+            "image": {"file": winner["file"], "sha256": winner["sha256"], "guidance_scale": 7.0, "score": 0.7},
+        }  # fmt: skip
+
+
+def test_a_prompt_whose_best_image_is_below_the_minimum_gets_no_instruction(stage):
+    stage.ranking[PROMPTS[1].id]["scores"] = [-2.0, -1.0]
+    path = write_file(stage.folder, lines_of(*ENTRIES))
+    written = read_instruction_file(path, PROMPTS, True)
+    rows = stage.run(backend="file", file=str(path), digest=written_digest(written, shard()), min_image_reward=0.0)
+    assert rows[TEXTS[1]]["missing"] == {"rule": "rank_images", "reason": "image reward below minimum"}
+    assert "instruction" in rows[TEXTS[0]]
+    assert stage.record()["items"] == 2
+
+
+def test_a_score_at_the_minimum_is_enough(stage):
+    path = write_file(stage.folder, lines_of(*ENTRIES))
+    rows = stage.run(
+        backend="file", file=str(path), digest=written_digest(read_instruction_file(path, PROMPTS, True), shard()), min_image_reward=0.7
+    )
+    assert not any("missing" in row for row in rows.values())
+
+
+def test_a_prompt_that_was_lost_before_stays_lost_with_its_reason(stage):
+    lost = {"rule": "generate_images", "reason": "why ever"}
+    for rows in (stage.images, stage.ranking):
+        rows[PROMPTS[0].id] = {"id": PROMPTS[0].id, "topic": "art", "prompt": TEXTS[0], "missing": lost}
+    rows = run_file(stage, lines_of(*ENTRIES))
+    assert rows[TEXTS[0]]["missing"] == lost
+    assert "instruction" in rows[TEXTS[2]]
+
+
+# ------------------------------------------------------------------------------------------------------------------- an endpoint
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A real HTTP server on this machine; `answers` maps a word of the question to a list of answers, of which the last is repeated."""
+    monkeypatch.setenv("TEST_KEY", "sk-secret")
+    monkeypatch.setattr(lib.endpoint, "FIRST_WAIT", 0.02)
+    state = SimpleNamespace(answers={}, requests=[], status=200)
+    lock = threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            with lock:
+                state.requests.append(body)
+                content = body["messages"][0]["content"]
+                text = content if isinstance(content, str) else content[-1]["text"]
+                answers = next((answers for word, answers in state.answers.items() if word in text), ["What is in this image?"])
+                answer = answers.pop(0) if len(answers) > 1 else answers[0]
+            choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": answer}}
+            data = json.dumps({"choices": [choice]} if state.status == 200 else {"error": {"message": "out of order"}}).encode()
+            self.send_response(state.status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    state.endpoint = {"base_url": f"http://127.0.0.1:{http.server_port}/v1", "model": "m", "api_key_variable": "TEST_KEY", "retries": 1}
+    yield state
+    http.shutdown()
+    http.server_close()
+
+
+def test_an_endpoint_is_asked_once_for_each_prompt_with_the_prompt_in_the_template(stage, server):
+    server.answers = {"teapots": ["Which teapot is first?"], "kite": ["Is the kite red?"]}
+    rows = stage.run(endpoint=server.endpoint, template="About: {prompt}!")
+    assert [rows[text]["instruction"] for text in TEXTS] == ["Which teapot is first?", "Is the kite red?", "What is in this image?"]
+    assert sorted(request["messages"][0]["content"] for request in server.requests) == sorted(f"About: {text}!" for text in TEXTS)
+    assert len({request["seed"] for request in server.requests}) == 3
+
+
+def test_a_failed_check_is_asked_again_with_another_seed(stage, server):
+    server.answers = {"teapots": ["Nice teapots.", "<image> Which teapot?", "Which teapot is first?"]}
+    rows = stage.run(endpoint=server.endpoint, max_attempts=3)
+    assert rows[TEXTS[0]]["instruction"] == "Which teapot is first?"
+    seeds = [request["seed"] for request in server.requests if "teapots" in request["messages"][0]["content"]]
+    assert len(set(seeds)) == 3
+
+
+def test_an_instruction_that_never_passes_fails_with_the_reason_and_is_tried_again_on_the_next_run(stage, server):
+    server.answers = {"teapots": ["Nice teapots."]}
+    rows = stage.run(endpoint=server.endpoint, max_attempts=2, common={"max_failed_fraction": 0.5})
+    assert rows[TEXTS[0]]["missing"]["rule"] == "write_instructions"
+    assert "in 2 attempt(s); the last one: it has no question mark: 'Nice teapots.'" in rows[TEXTS[0]]["missing"]["reason"]
+    server.answers = {}
+    rows = stage.run(endpoint=server.endpoint, max_attempts=2)
+    assert stage.counts() == (1, 2, 0)
+    assert rows[TEXTS[0]]["instruction"] == "What is in this image?"
+
+
+def test_too_many_failures_stop_the_stage_with_their_reasons(stage, server):
+    server.answers = {"": ["No."]}
+    with pytest.raises(UserError, match=r"(?s)3 of 3 items failed.*no question mark"):
+        stage.run(endpoint=server.endpoint)
+
+
+def test_an_endpoint_that_is_out_of_order_stops_the_stage_and_what_is_finished_is_kept(stage, server):
+    server.status = 500
+    with pytest.raises(UserError, match="3 requests in a row"):
+        stage.run(endpoint=server.endpoint)
+    server.status = 200
+    stage.run(endpoint=server.endpoint)
+    assert stage.counts() == (3, 0, 0)
+
+
+def test_a_model_keeps_its_instructions_when_its_server_moves(stage, server):
+    stage.run(endpoint=server.endpoint)
+    stage.run(endpoint={**server.endpoint, "base_url": "http://127.0.0.1:1/v1", "concurrency": 2, "retries": 0})
+    assert stage.counts() == (0, 3, 0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"template": "{prompt}: ask!"}, {"temperature": 0.1}, {"max_new_tokens": 7}, {"require_question": False}],
+    ids=lambda change: next(iter(change)),
+)
+def test_what_decides_the_instruction_redoes_it(stage, server, change):
+    stage.run(endpoint=server.endpoint)
+    stage.run(endpoint=server.endpoint, **change)
+    assert stage.counts() == (3, 0, 0)
+
+
+def test_more_attempts_redo_nothing_that_is_done(stage, server):
+    stage.run(endpoint=server.endpoint)
+    stage.run(endpoint=server.endpoint, max_attempts=9)
+    assert stage.counts() == (0, 3, 0)
+
+
+def test_another_picked_image_changes_the_row_and_asks_nothing(stage, server):
+    stage.run(endpoint=server.endpoint)
+    stage.ranking[PROMPTS[0].id].update(scores=[0.9, 0.7], ranking=[0, 1], winner=0)
+    rows = stage.run(endpoint=server.endpoint)
+    assert rows[TEXTS[0]]["image"]["guidance_scale"] == 5.0
+    assert stage.counts() == (0, 3, 0)
+
+
+def test_with_image_the_picked_image_is_sent_and_another_one_asks_again(stage, server):
+    stage.run(endpoint=server.endpoint, with_image=True)
+    assert all(request["messages"][0]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,") for request in server.requests)
+    stage.ranking[PROMPTS[0].id].update(scores=[0.9, 0.7], ranking=[0, 1], winner=0)
+    stage.run(endpoint=server.endpoint, with_image=True)
+    assert stage.counts() == (1, 2, 0)
+
+
+def test_with_image_a_damaged_image_file_is_told_before_anything_is_asked(stage, server):
+    (stage.root / stage.images[PROMPTS[0].id]["candidates"][1]["file"]).write_bytes(b"x")
+    with pytest.raises(UserError, match=rf"{PROMPTS[0].id}-g7.png: this image file.*Delete .*images/art/00.jsonl"):
+        stage.run(endpoint=server.endpoint, with_image=True)
+    assert not server.requests
+
+
+def test_the_key_is_in_no_file_of_the_run(stage, server):
+    stage.run(endpoint=server.endpoint)
+    assert not [path for path in stage.root.rglob("*") if path.is_file() and b"sk-secret" in path.read_bytes()]
+
+
+# ------------------------------------------------------------------------------------------------------------------- a local model
+
+
+@pytest.fixture
+def local(demo_models):
+    return {"llm": {"model": str(demo_models / "instruct-llm"), "dtype": "float32"}, "max_new_tokens": 40}
+
+
+def test_a_local_model_writes_questions_that_depend_on_their_own_prompt_only(stage, local):
+    rows = stage.run(backend="transformers", **local)
+    assert all(row["instruction"].endswith("?") for row in rows.values())
+    work = stage.root / "work/write_instructions/art/00.journal.jsonl"
+    work.unlink()
+    assert stage.run(backend="transformers", **local) == rows
+    del stage.images[PROMPTS[0].id], stage.ranking[PROMPTS[0].id]
+    work.unlink()
+    assert stage.run(backend="transformers", **local) == {text: rows[text] for text in TEXTS[1:]}
+
+
+def test_several_prompts_a_batch_are_on_record(stage, local):
+    alone = stage.run(backend="transformers", **local)
+    (stage.root / "work/write_instructions/art/00.journal.jsonl").unlink()
+    together = stage.run(backend="transformers", prompts_per_batch=3, **local)
+    assert any("low bits may depend" in note for note in stage.record()["notes"])
+    assert together == alone  # in float32 the low bits change no word here
+
+
+def test_a_local_model_s_words_pass_the_same_checks(stage, local):
+    with pytest.raises(UserError, match=r"(?s)3 of 3 items failed.*in 2 attempt\(s\).*cut off"):
+        stage.run(backend="transformers", max_attempts=2, **{**local, "max_new_tokens": 3})
+
+
+def test_a_warm_job_imports_no_torch_no_vllm_and_no_client(stage, local, tmp_path):
+    stage.run(backend="transformers", **local)
+    script = tmp_path / "warm.py"
+    script.write_text(
+        "import sys, json, pickle\n"
+        f"sys.path[:0] = [{str(ROOT / 'scripts')!r}, {str(ROOT / 'tests')!r}]\n"
+        "from types import SimpleNamespace\n"
+        "from conftest import Parameters\n"
+        "from write_instructions import main\n"
+        f"values = json.loads({json.dumps(json.dumps(warm_values(stage, local)))})\n"
+        "wildcards = type('W', (list,), {'topic': 'art', 'shard': '00'})(['art', '00'])\n"
+        "main(SimpleNamespace(rule='write_instructions', wildcards=wildcards, input=SimpleNamespace(**values['input']),\n"
+        "     output=values['output'], params=Parameters(values['params'])))\n"
+        "print(sorted({'torch', 'transformers', 'vllm', 'openai', 'PIL'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert stage.counts() == (0, 3, 0)
+
+
+def warm_values(stage, local):
+    settings = {**Instructions(backend="transformers", **local).model_dump(mode="json"), "min_image_reward": None}
+    common = {"root": str(stage.root), "device": "cpu", "seed": 0, "max_failed_fraction": 0.0}
+    root = stage.root
+    return {
+        "input": {"images": str(root / "images/art/00.jsonl"), "ranking": str(root / "image_ranking/image-reward/art/00.jsonl")},
+        "output": [str(root / "instructions/art/00.jsonl")],
+        "params": {"settings": settings, "common": common, "digest": ""},
+    }
+
+
+@pytest.mark.slow
+def test_vllm_as_a_local_model_writes_questions(stage, local):
+    rows = stage.run(backend="vllm", prompts_per_batch=3, max_model_len=1024, **local)
+    assert all(row["instruction"].endswith("?") for row in rows.values())
+
+
+@pytest.mark.slow
+def test_vllm_s_openai_server_writes_questions(stage, demo_models, monkeypatch):
+    """The real server, with a key, asked by the real client."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1"}
+    settings = {"host": "127.0.0.1", "port": port, "dtype": "float32", "max-model-len": 1024, "max-num-seqs": 4, "api-key": "sk-secret"}
+    arguments = ["--model", str(demo_models / "instruct-llm"), "--served-model-name", "tiny", "--enforce-eager"]
+    arguments += [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *arguments],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
+                break
+            except OSError:
+                assert server.poll() is None, "the server ended"
+                time.sleep(0.5)
+        monkeypatch.setenv("TEST_KEY", "sk-secret")
+        endpoint = {"base_url": f"http://127.0.0.1:{port}/v1", "model": "tiny", "api_key_variable": "TEST_KEY"}
+        lib.endpoint.check_endpoint(lib.endpoint.Endpoint(**endpoint))
+        with pytest.raises(UserError, match="knows no model 'other'"):
+            lib.endpoint.check_endpoint(lib.endpoint.Endpoint(**{**endpoint, "model": "other"}))
+        rows = stage.run(endpoint=endpoint, max_new_tokens=40)
+        assert all(row["instruction"].endswith("?") for row in rows.values())
+        monkeypatch.setenv("TEST_KEY", "sk-wrong")
+        with pytest.raises(UserError, match="refuses the key in TEST_KEY"):
+            lib.endpoint.check_endpoint(lib.endpoint.Endpoint(**endpoint))
+    finally:
+        server.terminate()
+        try:
+            server.wait(30)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
