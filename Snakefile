@@ -21,6 +21,10 @@ from lib.prompts import PROMPT_ID, TOPIC
 
 # Without --configfile it is the paper's run. A file given there stands for itself; what it leaves out has the paper's value.
 if not workflow.configfiles:
+    try:
+        configuration.read_yaml(Path("config.yaml"))
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
 
     configfile: "config.yaml"
 

@@ -86,7 +86,7 @@ def finish_without_work(folder: Path) -> None:
             path.touch()
         else:
             path.mkdir(parents=True, exist_ok=True)
-    measure(folder, "--touch", "--no-hooks")
+    measure(folder, "--touch", "--forceall", "--no-hooks")
 
 
 def main() -> None:

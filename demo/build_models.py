@@ -406,7 +406,6 @@ def wire_grammar(
     tokenizer: "PreTrainedTokenizerBase",
     grammar: Grammar,
     seed: int,
-    choice: float = 1.0,
 ) -> None:
     """Makes a random Llama or Mistral speak in sentences that end.
 
@@ -420,7 +419,6 @@ def wire_grammar(
         tokenizer: the model's.
         grammar: its classes need 2 dimensions fewer than the hidden size has.
         seed: of the words' own random weights.
-        choice: standard deviation of the logits within a class; more makes the model more certain of its words.
 
     Raises:
         ValueError: if a word is not one token of the tokenizer's vocabulary, or is in two classes.
@@ -477,8 +475,8 @@ def wire_grammar(
         head = model.get_output_embeddings().weight
         head[:, :reserved] = 0.0
         head[:, 0] = -60.0 / scale
-        spread = choice * rms / math.sqrt(STREAM_VARIANCE * free)
-        head[:, reserved:].normal_(0.0, spread, generator=generator)
+        # Within a class, logits then have a standard deviation of about 1.
+        head[:, reserved:].normal_(0.0, rms / math.sqrt(STREAM_VARIANCE * free), generator=generator)
 
         # Between "Yes" and "No" the image should decide; whether a sentence or an answer goes on, the probabilities of the grammar.
         beside_end = {name for following in grammar.follow.values() if "end" in following for name in following}

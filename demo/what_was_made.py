@@ -33,15 +33,10 @@ def made(root: Path) -> list[tuple[str, str, str]]:
         lines.append((f"training of {metrics.parent.name}", f"loss {losses[0]:.3f} -> {losses[-1]:.3f}", str(metrics.parent)))
     for scores in sorted(root.glob("evaluation/*/*/scores.json")):
         model, benchmark = scores.parts[-3:-1]
-        values = ", ".join(f"{name} {value}" for name, value in shown_scores(json.loads(scores.read_text())).items())
+        values = ", ".join(f"{name} {value:.1f}" for name, value in json.loads(scores.read_text())["scores"].items())
         lines.append((f"{benchmark} of {model}", values, str(scores.parent)))
     lines += [("tables", ", ".join(path.stem for path in sorted(root.glob("tables/*.md"))), f"{root}/tables")]
     return lines
-
-
-def shown_scores(scores: dict[str, Any]) -> dict[str, str]:
-    """The benchmark's scores as they are shown: one decimal."""
-    return {name: f"{value['value'] if isinstance(value, dict) else value:.1f}" for name, value in scores["metrics"].items()}
 
 
 def main() -> None:

@@ -1,37 +1,10 @@
-import re
-
-# The names that there are, as patterns: anything else asked for is told as a file that no rule makes.
-EVALUATED = "|".join(map(re.escape, PLAN.models()))
-BENCHMARKS = "|".join(map(re.escape, CONFIG.evaluation.benchmarks))
-
-
-def merged_model(wildcards):
-    """The folder of an experiment's merged model; nothing for the base model, which the run does not make."""
-    return (
-        [] if wildcards.model == "base" else f"{ROOT}/models/{wildcards.model}/merged"
-    )
-
-
-def answer_settings(wildcards):
-    """What a model is asked and how; where the base model comes from, for the jobs that ask it."""
-    benchmark = CONFIG.evaluation.benchmarks[wildcards.benchmark]
-    base = CONFIG.training.base_model
-    identity = PLAN.settings(base) if wildcards.model == "base" else {}
-    return {
-        **benchmark.model_dump(mode="json", exclude={"percent"}),
-        "dtype": base.dtype,
-        "base_model": base.model,
-        "base_revision": base.revision,
-        "base_identity": identity.get("identity"),
-    }
+from lib import evaluation
 
 
 rule answer_benchmark:
     input:
-        merged=merged_model,
-        data=lambda w: list(
-            (CONFIG.evaluation.benchmarks[w.benchmark].data or {}).values()
-        ),
+        merged=lambda w: evaluation.merged_model(PLAN, w.model),
+        data=lambda w: evaluation.data_files(PLAN, w.benchmark),
     output:
         answers=f"{ROOT}/evaluation/{{model}}/{{benchmark}}/answers.jsonl",
         results=f"{ROOT}/evaluation/{{model}}/{{benchmark}}/results.json",
@@ -39,8 +12,8 @@ rule answer_benchmark:
         f"{ROOT}/logs/answer_benchmark/{{model}}/{{benchmark}}.log",
         harness=f"{ROOT}/logs/answer_benchmark/{{model}}/{{benchmark}}.lmms-eval.log",
     wildcard_constraints:
-        model=EVALUATED,
-        benchmark=BENCHMARKS,
+        model=evaluation.pattern(PLAN.models()),
+        benchmark=evaluation.pattern(CONFIG.evaluation.benchmarks),
     conda:
         "../envs/evaluation.yaml"
     threads: 1
@@ -50,7 +23,7 @@ rule answer_benchmark:
         runtime=1440,
     params:
         common=PLAN.common(),
-        settings=answer_settings,
+        settings=lambda w: evaluation.answer_settings(PLAN, w.model, w.benchmark),
         retry="",
     message:
         "Answers: model {wildcards.model}, benchmark {wildcards.benchmark}"
@@ -67,8 +40,8 @@ rule score_benchmark:
     log:
         f"{ROOT}/logs/score_benchmark/{{model}}/{{benchmark}}.log",
     wildcard_constraints:
-        model=EVALUATED,
-        benchmark=BENCHMARKS,
+        model=evaluation.pattern(PLAN.models()),
+        benchmark=evaluation.pattern(CONFIG.evaluation.benchmarks),
     conda:
         "../envs/workflow.yaml"
     threads: 1
@@ -77,9 +50,7 @@ rule score_benchmark:
         runtime=20,
     params:
         common=PLAN.common(),
-        settings=lambda w: CONFIG.evaluation.benchmarks[w.benchmark].model_dump(
-            mode="json", include={"metrics", "percent"}
-        ),
+        settings=lambda w: evaluation.score_settings(PLAN, w.benchmark),
     message:
         "Scores: model {wildcards.model}, benchmark {wildcards.benchmark}"
     script:

@@ -8,6 +8,7 @@ digest of all that determines it, so that a job with nothing to do starts no har
 """
 
 import difflib
+import fcntl
 import importlib.metadata
 import importlib.util
 import json
@@ -35,6 +36,7 @@ HARNESS = Path(__file__).resolve().parent / "lib" / "lmms_eval_main.py"
 #: What of the settings decides the answers and their metrics.
 DECISIVE = ("task", "data_revision", "prompt", "limit", "dtype")
 LOG_LINES_SHOWN = 15
+SECONDS_TO_DIE = 10
 #: What lmms-eval's tasks say of a question beside its score, where they do.
 DETAILS = ("question_id", "category")
 
@@ -197,6 +199,20 @@ def read_answers(job: ShardJob, output: Path, questions: int, log: Path) -> list
     return [answers[number] for number in sorted(answers)]
 
 
+def wait_for_lmms_eval_to_die(journal: Path) -> None:
+    """Waits up to 10 s for the journal to be free: after a kill, lmms-eval may hold it a moment longer than the job that started it."""
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + SECONDS_TO_DIE
+    with open(journal, "ab") as stream:
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(0.05)
+            else:
+                return
+
+
 def journalled(job: ShardJob, key: str) -> dict[str, float]:
     """The answers that are in the journal under this key: name -> seconds it took."""
     with Journal(job.work / f"{job.name}.journal.jsonl", job.rule) as journal:
@@ -208,6 +224,7 @@ def journalled(job: ShardJob, key: str) -> dict[str, float]:
 
 def answer(job: ShardJob, model: Path, key: str, finished: Path, log: Path, threads: int) -> None:
     """Has the benchmark answered, checks what came back and keeps it under `finished`, whole or not at all."""
+    wait_for_lmms_eval_to_die(job.work / f"{job.name}.journal.jsonl")
     before = journalled(job, key)
     started = time.monotonic()
     output = run_harness(job, model, key, log, threads)

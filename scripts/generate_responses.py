@@ -6,6 +6,7 @@ only. The image files are checked before the model is loaded.
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from lib import models
@@ -22,8 +23,8 @@ GENERATION = ("backend", "dtype", "max_new_tokens", "temperature", "top_p")
 def main(snakemake: Any) -> None:
     job = ShardJob(snakemake, VERSION)
     settings = job.settings
-    rows = read_shard(snakemake.input[0])
-    images_file = job.root / "images" / snakemake.wildcards.topic / f"{snakemake.wildcards.shard}.jsonl"
+    rows = read_shard(snakemake.input.instructions)
+    images_file = Path(snakemake.input.images)
     identity = models.identity(settings["model"], settings["revision"])
     job.record.models[settings["model"]] = identity
     generation = {name: settings[name] for name in GENERATION}

@@ -194,14 +194,6 @@ def test_whatever_determines_the_answers_makes_them_anew(undisturbed, change, tm
         answer_benchmark.main(Job(settings=settings))
 
 
-def alive(pid):
-    """Whether a process runs, and is no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 def test_a_killed_job_takes_lmms_eval_with_it_and_goes_on_where_it_was(pope, undisturbed):
     """SIGKILL of the job alone, as soon as an answer is journalled; the rest is asked by the next job, and the bytes are the same."""
     program = "import sys; sys.path[:0] = sys.argv[1:3]; import json, answer_benchmark; from test_answer_benchmark import Job; "
@@ -209,18 +201,13 @@ def test_a_killed_job_takes_lmms_eval_with_it_and_goes_on_where_it_was(pope, und
     command = [sys.executable, "-c", program, str(SCRIPTS), str(Path(__file__).parent), json.dumps(pope.params.settings)]
     process = subprocess.Popen(command)
     journal = Path("results/run/work/answer_benchmark/base/pope.journal.jsonl")
-    harness = []
     while not (journal.is_file() and '"status"' in journal.read_text()):
         assert process.poll() is None, "ended before an answer was journalled"
-        harness = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split() or harness
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    deadline = time.monotonic() + 30
-    while any(map(alive, harness)):
-        assert time.monotonic() < deadline, "lmms-eval lives on"
-        time.sleep(0.05)
-    assert harness
+    answer_benchmark.wait_for_lmms_eval_to_die(journal)
+    assert not list(Path("results/run/work/answer_benchmark/base/pope.run").glob("out/*/*_results.json")), "lmms-eval went on alone"
     with open(journal, "a") as stream:
         stream.write('\n{"key": "torn')
     kept = len(re.findall(r'^\{.*"status": "ok"\}$', journal.read_text(), re.MULTILINE))

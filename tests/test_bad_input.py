@@ -99,7 +99,6 @@ MISTAKES = {
         line_of_config("    llava-v1.6-vicuna-7b: {", "    llava-v1.6-mistral: {model: demo/models/clip}\n    llava-v1.6-vicuna-7b: {"),
         r"the key 'llava-v1\.6-mistral' stands here and on line \d+",
     ),
-    "YAML that is none": (line_of_config("images:\n", "images: [\n"), r"demo/config\.yaml"),
     "no policy model": (setting("responses.policy_models", {}), r"responses\.policy_models: .*at least 2"),
     "one policy model": (only_policies("llava-v1.6-mistral"), r"responses\.policy_models: .*at least 2"),
     "the same policy model twice": (
@@ -154,6 +153,20 @@ def test_a_mistake_in_configuration_or_prompts_ends_with_one_message(new_project
         change(project)
     assert_one_clear_message(project.snakemake("-n", check=False), message)
     assert not (project.folder / "results").exists()
+
+
+def test_yaml_that_is_none_is_told_with_file_and_line(project):
+    path = project.folder / "config.yaml"
+    path.write_text(path.read_text().replace("images:\n", "images: [\n", 1))
+    snakemake = project.command()[0]
+    done = subprocess.run([snakemake, "-n"], cwd=project.folder, env=project.environment(), capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert re.search(r"config\.yaml, line \d+: not valid YAML", done.stdout + done.stderr), done
+
+
+def test_yaml_that_is_none_in_a_file_of_one_s_own_is_told_by_snakemake(project):
+    line_of_config("images:\n", "images: [\n")(project)
+    assert_one_clear_message(project.snakemake("-n", check=False), r"not valid JSON or YAML")
 
 
 def test_several_mistakes_are_told_at_once(project):

@@ -7,10 +7,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import build_benchmarks
 import datasets
 import pytest
 from PIL import Image
+
+import build_benchmarks
 
 
 def lmms_eval_task(name: str) -> ModuleType:

@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import build_models
 import numpy as np
 import pytest
 import torch
 import transformers
 from PIL import Image
+
+import build_models
 
 POLICY_MODELS = ("llava-v1.6-mistral", "llava-v1.6-vicuna-7b", "llava-v1.6-vicuna-13b", "llama3-llava-next")
 QUESTIONS = ("What colour is the cat?", "Describe the people in this image in detail.", "How many boats are near the pier?")

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy
 import pytest
@@ -64,7 +65,7 @@ class Stage:
         assert set(settings) == set(Responses.model_fields) - {"policy_models"}
         return {
             "wildcards": {"policy": policy, "topic": "art", "shard": "00"},
-            "inputs": [str(self.root / "instructions/art/00.jsonl")],
+            "inputs": {"instructions": str(self.root / "instructions/art/00.jsonl"), "images": str(self.root / "images/art/00.jsonl")},
             "output": [str(self.root / f"responses/{policy}/art/00.jsonl")],
             "settings": {**model, **settings, **changes},
         }
@@ -73,7 +74,7 @@ class Stage:
         """The published rows by prompt text."""
         write_jsonl(self.root / "instructions/art/00.jsonl", sorted(self.rows.values(), key=lambda row: row["id"]))
         arguments = self.arguments(policy, **changes)
-        main(self.rule_object("generate_responses", common=common or {}, **arguments))
+        main(self.rule_object("generate_responses", common=common or {}, **{**arguments, "inputs": SimpleNamespace(**arguments["inputs"])}))
         return {row["prompt"]: row for row in read_shard(arguments["output"][0]).values()}
 
     def record(self, policy="llava-v1.6-mistral"):
@@ -341,7 +342,7 @@ def test_a_warm_job_imports_no_torch_no_vllm_and_reads_no_image(stage, tmp_path)
         "from generate_responses import main\n"
         f"values = json.loads({json.dumps(json.dumps({**arguments, 'common': common}))})\n"
         "wildcards = type('W', (list,), values['wildcards'])(values['wildcards'].values())\n"
-        "main(SimpleNamespace(rule='generate_responses', wildcards=wildcards, input=values['inputs'], output=values['output'],\n"
+        "main(SimpleNamespace(rule='generate_responses', wildcards=wildcards, input=SimpleNamespace(**values['inputs']), output=values['output'],\n"
         "     params=Parameters(settings=values['settings'], common=values['common'])))\n"
         "print(sorted({'torch', 'transformers', 'vllm', 'openai', 'PIL'} & set(sys.modules)))\n"
     )
@@ -417,3 +418,37 @@ def test_a_prompt_too_long_for_vllm_fails_alone(stage):
     assert "missing" in rows[TEXTS[0]]
     assert rows[TEXTS[1]]["response"]
     assert rows[TEXTS[2]]["response"]
+
+
+# ------------------------------------------------------------------------------------------------------------------- by snakemake
+
+
+@pytest.mark.slow
+def test_snakemake_answers_mends_a_damaged_image_and_redoes_one_policy_model_only(project):
+    run = project.folder / "results/demo"
+    targets = [f"results/demo/responses/{policy}/art/00.jsonl" for policy in POLICIES]
+    project.snakemake(*targets)
+    before = project.published()
+    image = next(iter(read_shard(project.folder / targets[0]).values()))["image"]
+
+    # A damaged image, and nothing else left of the responses: the message says what to delete, and then one prompt's images are made anew.
+    path = run / image["file"]
+    path.write_bytes(path.read_bytes()[:-9])
+    for target in targets:
+        (project.folder / target).unlink()
+    for journal in (run / "work/generate_responses").rglob("*.journal.jsonl"):
+        journal.unlink()
+    done = project.snakemake(*targets, check=False)
+    assert done.returncode != 0
+    assert f"{image['file']}: this image file has other contents" in done.stdout
+    assert "Delete results/demo/images/art/00.jsonl and run again" in done.stdout
+    (run / "images/art/00.jsonl").unlink()
+    project.snakemake(*targets)
+    assert project.published() == before
+    record = json.loads((run / "work/generate_images/art/00.json").read_text())
+    assert (record["computed"], record["reused"]) == (1, 3)
+
+    # Another setting of one policy model redoes that model's responses and no other's.
+    project.edit_config(lambda values: values["responses"]["policy_models"][POLICIES[1]].update(dtype="bfloat16"))
+    done = project.snakemake(*targets)
+    assert done.stdout.count("Responses of") == done.stdout.count(f"Responses of {POLICIES[1]}") == 1

@@ -345,7 +345,7 @@ class Benchmark(Block):
     data: dict[str, str] | None = Field(
         None,
         min_length=1,
-        description="Local data in place of the hub's: split (the one that the task reads) -> parquet file. The task stays lmms-eval's own.",
+        description="Local data in place of the hub's: split (that the task reads) -> parquet file. The task stays lmms-eval's own.",
     )
     data_revision: str | None = Field(
         None, min_length=1, description="Commit, tag or branch of the task's hub data set; null is its newest."
@@ -382,8 +382,8 @@ class Evaluation(Block):
             "textvqa": Benchmark(task="textvqa_val", metrics={"accuracy": "exact_match"}, percent=True, prompt={"ocr": True}),
             "scienceqa": Benchmark(task="scienceqa_img", metrics={"accuracy": "exact_match"}, percent=True),
         },
-        description="By name (paper Tables 1 to 3; those that need no judge). Questions are asked one at a time: lmms-eval's LLaVA takes no "
-        "batches.",
+        description="By name (paper Tables 1 to 3; those that need no judge). Questions are asked one at a time: lmms-eval's LLaVA takes "
+        "no batches.",
     )
 
 

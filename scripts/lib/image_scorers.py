@@ -71,7 +71,7 @@ class ImageScorer(ABC):
 
     def truncates(self, prompt: str) -> bool:
         """Whether `prompt` has more than `max_prompt_tokens` tokens, special tokens included."""
-        return len(self.tokenizer(prompt, split_special_tokens=True).input_ids) > self.max_prompt_tokens
+        return len(self.tokenizer(prompt, split_special_tokens=True, verbose=False).input_ids) > self.max_prompt_tokens
 
     @abstractmethod
     def _score(self, prompt: str, images: Sequence[Image]) -> torch.Tensor | list[float]:
@@ -207,7 +207,7 @@ class ImageRewardPackage(ImageScorer):
 
     def truncates(self, prompt: str) -> bool:
         """Whether `prompt` has more than 35 tokens, as the package counts them."""
-        return len(self.tokenizer(prompt).input_ids) > self.max_prompt_tokens
+        return len(self.tokenizer(prompt, verbose=False).input_ids) > self.max_prompt_tokens
 
     def _score(self, prompt: str, images: Sequence[Image]) -> torch.Tensor | list[float]:
         return [self.model.score(prompt, image) for image in images]
