@@ -46,6 +46,20 @@ lint: $(INSTALLED) ## Style, formatting, types, and Snakemake's own linter
 	$(BIN)/mypy scripts demo benchmarks envs
 	$(BIN)/snakemake --lint --configfile demo/config.yaml
 
+bench: demo-models ## Measure the graph, and each stage against the bare libraries
+	$(BIN)/python benchmarks/graph.py
+	$(BIN)/python benchmarks/throughput.py
+
+.venv-image-reward/installed: envs/image-reward.txt envs/sitecustomize.py
+	$(PYTHON) -m venv .venv-image-reward
+	.venv-image-reward/bin/pip install --quiet --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r envs/image-reward.txt 2>&1 | { grep -v '^WARNING: Location' || true; }; \
+	test $${PIPESTATUS[0]} = 0
+	cp envs/sitecustomize.py $$(.venv-image-reward/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/
+	touch $@
+
+parity: $(INSTALLED) .venv-image-reward/installed ## Compare the native ImageReward with the original package (full size)
+	$(BIN)/python benchmarks/image_reward_parity.py --package-python .venv-image-reward/bin/python
+
 docs: $(INSTALLED) ## Write docs/configuration.md from the configuration's models
 	$(BIN)/python docs/make_configuration.py
 

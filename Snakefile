@@ -53,6 +53,7 @@ wildcard_constraints:
     benchmark=configuration.NAME,
 
 
+include: "rules/common.smk"
 include: "rules/prompts.smk"
 include: "rules/images.smk"
 include: "rules/image_ranking.smk"

@@ -121,7 +121,9 @@ def main() -> None:
             found = {"jobs": jobs.total(), "dry run": dry.cpu_seconds, "no-op run": idle.cpu_seconds}
             exceeded = [f"{name}: {value} over {LIMITS[name]}" for name, value in found.items() if value > LIMITS[name]]
     console.print(table)
-    console.print(f"Limits at {PAPER:,} prompts: {LIMITS['jobs']} jobs, dry run {LIMITS['dry run']} s, no-op run {LIMITS['no-op run']} s of CPU.")
+    console.print(
+        f"Limits at {PAPER:,} prompts: {LIMITS['jobs']} jobs, dry run {LIMITS['dry run']} s, no-op run {LIMITS['no-op run']} s of CPU."
+    )
     sys.exit("over the limit: " + "; ".join(exceeded) if exceeded else 0)
 
 

@@ -36,7 +36,8 @@ import generate_images  # noqa: E402 - scripts/ is on the path only now
 import generate_responses  # noqa: E402
 import rank_images  # noqa: E402
 import rank_responses  # noqa: E402
-from lib.config import ImageScorer, Images, Model, ResponseRanking, Responses  # noqa: E402
+from lib import models  # noqa: E402
+from lib.config import Images, ImageScorer, Model, ResponseRanking, Responses  # noqa: E402
 from lib.generation import Request, Sampling, load_generator  # noqa: E402
 from lib.prompts import Prompt, make_shards, seed_of  # noqa: E402
 from lib.shards import read_shard  # noqa: E402
@@ -52,7 +53,9 @@ class Parameters(dict[str, Any]):
     __getattr__ = dict.__getitem__
 
 
-def run_rule(module: Any, rule: str, wildcards: dict[str, str], inputs: Any, output: Path, root: Path, settings: dict[str, Any], **params: Any) -> float:
+def run_rule(
+    module: Any, rule: str, wildcards: dict[str, str], inputs: Any, output: Path, root: Path, settings: dict[str, Any], **params: Any
+) -> float:
     """Runs a rule's script with an empty journal; the seconds it took, less those of loading the model."""
     job = "/".join(wildcards.values())
     for left in (root / "work" / rule / f"{job}.journal.jsonl", output):
@@ -60,7 +63,9 @@ def run_rule(module: Any, rule: str, wildcards: dict[str, str], inputs: Any, out
     common = {"root": str(root), "device": "cpu", "seed": 0, "max_failed_fraction": 1.0}
     names = type("Wildcards", (list,), wildcards)(wildcards.values())
     module.main(
-        SimpleNamespace(rule=rule, wildcards=names, input=inputs, output=[str(output)], params=Parameters(common=common, settings=settings, **params))
+        SimpleNamespace(
+            rule=rule, wildcards=names, input=inputs, output=[str(output)], params=Parameters(common=common, settings=settings, **params)
+        )
     )
     record = json.loads((root / "work" / rule / f"{job}.json").read_text())
     assert record["computed"], record
@@ -88,12 +93,16 @@ class Stages:
         self.topic_file = root / "art.txt"
         self.topic_file.write_text("".join(f"{text}\n" for text in texts))
         self.prompts = make_shards([Prompt("art", text) for text in texts], 1)[0]
-        images = Images(model=str(MODELS / "stable-diffusion-3-medium"), dtype="float32", height=128, width=128, steps=8, max_sequence_length=64)
+        images = Images(
+            model=str(MODELS / "stable-diffusion-3-medium"), dtype="float32", height=128, width=128, steps=8, max_sequence_length=64
+        )
         self.images = {**images.model_dump(mode="json"), "shards_per_topic": 1, "max_prompt_characters": 1000}
         self.pipeline = generate_images.load_pipeline(self.images, "cpu")
         self.scoring = ImageScorer(kind="image-reward", model=str(MODELS / "image-reward")).model_dump(mode="json")
         self.scorer = rank_images.load_scorer(self.scoring, "cpu")
-        self.responding = Responses().model_dump(mode="json") | model_of("llava-v1.6-mistral") | {"backend": "transformers", "max_new_tokens": 64}
+        self.responding = (
+            Responses().model_dump(mode="json") | model_of("llava-v1.6-mistral") | {"backend": "transformers", "max_new_tokens": 64}
+        )
         self.generator = self._generator(1)
         self.ranking = ResponseRanking(model=str(MODELS / "armorm"), dtype="float32", max_length=512).model_dump(mode="json")
         self.armorm = rank_responses.load_armorm(self.ranking, "cpu")
@@ -113,7 +122,9 @@ class Stages:
         """Rule generate_images."""
         inputs = SimpleNamespace(prompts=str(self.topic_file))
         wildcards = {"topic": "art", "shard": "00"}
-        return run_rule(generate_images, "generate_images", wildcards, inputs, self.path("images"), self.root, self.images, digest=self.prompts.digest)
+        return run_rule(
+            generate_images, "generate_images", wildcards, inputs, self.path("images"), self.root, self.images, digest=self.prompts.digest
+        )
 
     def _draw_all(self, one_by_one: bool) -> None:
         for prompt in self.prompts.prompts:
@@ -161,7 +172,10 @@ class Stages:
         for prompt_id, row in read_shard(self.path("images")).items():
             picked = row["candidates"][ranked[prompt_id]["winner"]]
             image = {name: picked[name] for name in ("file", "sha256", "guidance_scale")}
-            rows[prompt_id] = {name: row[name] for name in ("id", "topic", "prompt")} | {"image": image, "instruction": "What is in the image?"}
+            rows[prompt_id] = {name: row[name] for name in ("id", "topic", "prompt")} | {
+                "image": image,
+                "instruction": "What is in the image?",
+            }
         return rows
 
     def responses_workflow(self, prompts_per_batch: int = 1) -> float:
@@ -171,11 +185,13 @@ class Stages:
         path.write_text("".join(json.dumps(row) + "\n" for row in self.instructions().values()))
         wildcards = {"policy": "llava-v1.6-mistral", "topic": "art", "shard": "00"}
         settings = self.responding | {"prompts_per_batch": prompts_per_batch}
-        return run_rule(generate_responses, "generate_responses", wildcards, [str(path)], self.path("responses/llava-v1.6-mistral"), self.root, settings)
+        return run_rule(
+            generate_responses, "generate_responses", wildcards, [str(path)], self.path("responses/llava-v1.6-mistral"), self.root, settings
+        )
 
     def responses_bare(self) -> float:
         """The policy model alone, one response at a time; the published code's way as well."""
-        identity = generate_responses.models.identity(self.responding["model"], "main")
+        identity = models.identity(self.responding["model"], "main")
         requests = [
             Request(row["instruction"], seed_of(0, "response", identity, row["id"]), self.root / row["image"]["file"])
             for row in self.instructions().values()
@@ -193,7 +209,9 @@ class Stages:
             path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         settings = self.ranking | {"policies": policies}
         inputs = [str(self.path(f"responses/{policy}")) for policy in policies]
-        return run_rule(rank_responses, "rank_responses", {"topic": "art", "shard": "00"}, inputs, self.path("response_ranking"), self.root, settings)
+        return run_rule(
+            rank_responses, "rank_responses", {"topic": "art", "shard": "00"}, inputs, self.path("response_ranking"), self.root, settings
+        )
 
     def _reward_all(self, one_by_one: bool) -> None:
         for row in read_shard(self.path("response_ranking")).values():

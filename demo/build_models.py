@@ -952,12 +952,12 @@ def build_instruct_llm(directory: Path) -> None:
 
 def build_image_reward(directory: Path) -> None:
     """ImageReward, from the script beside this one."""
-    importlib.import_module("build_reward_models").build_image_reward(directory)
+    importlib.import_module("build_reward_models").build_image_reward(directory, tokenizer=bert_tokenizer())
 
 
 def build_armorm(directory: Path) -> None:
     """ArmoRM, from the script beside this one."""
-    importlib.import_module("build_reward_models").build_armorm(directory)
+    importlib.import_module("build_reward_models").build_armorm(directory, tokenizer=llama3_tokenizer())
 
 
 BUILDERS: dict[str, Callable[[Path], None]] = {

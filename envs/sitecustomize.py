@@ -9,13 +9,16 @@ It reaches the subprocesses of accelerate, vLLM and lmms-eval too, which is why 
 
 import os
 import sys
+from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
+from types import ModuleType
 
 
 class DeclareOperators(MetaPathFinder):
     """Declares torchvision's compiled operators just before torchvision itself is first imported."""
 
-    def find_spec(self, fullname, path=None, target=None):  # noqa: D102 - the interface of importlib
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
+        """Called at every import; finds nothing itself."""
         if fullname == "torchvision":
             sys.meta_path.remove(self)
             import torch
@@ -28,5 +31,5 @@ class DeclareOperators(MetaPathFinder):
         return
 
 
-os.environ.setdefault("TORCH_EXTENSIONS_DIR", os.path.join(sys.prefix, "torch_extensions"))
+os.environ.setdefault("TORCH_EXTENSIONS_DIR", f"{sys.prefix}/torch_extensions")
 sys.meta_path.insert(0, DeclareOperators())

@@ -1,10 +1,3 @@
-def scorer_environment(wildcards):
-    """The original image-reward package needs a transformers of its own."""
-    scorer = CONFIG.image_ranking.scorers[wildcards.scorer]
-    name = "image-reward" if scorer.backend == "image-reward" else "rewards"
-    return f"../envs/{name}.yaml"
-
-
 rule rank_images:
     input:
         f"{ROOT}/images/{{topic}}/{{shard}}.jsonl",

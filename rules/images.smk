@@ -19,7 +19,7 @@ rule generate_images:
             shards_per_topic=CONFIG.shards_per_topic,
             max_prompt_characters=CONFIG.max_prompt_characters,
         ),
-        digest=PLAN.shard_digest,
+        digest=shard_digest,
         retry=lambda w: PLAN.retry("generate_images", f"{w.topic}/{w.shard}"),
     message:
         "Images: topic {wildcards.topic}, shard {wildcards.shard}"

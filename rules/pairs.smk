@@ -1,11 +1,3 @@
-def pairs_of_size(wildcards):
-    """The pairs of all shards, refused where there are not even as many prompts."""
-    try:
-        return PLAN.pairs_of_size(int(wildcards.size))
-    except UserError as error:
-        raise WorkflowError(str(error)) from None
-
-
 rule build_pairs:
     input:
         f"{ROOT}/response_ranking/{{topic}}/{{shard}}.jsonl",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib import models
+from lib.device import require_device
 from lib.errors import UserError
 from lib.files import canonical_json, digest, digest_of_file, mendable_storage_errors, replacing
 from lib.job import Item, ShardJob, halving, run_script
@@ -81,8 +82,7 @@ def load_pipeline(settings: dict[str, Any], device: str) -> Any:
 
     diffusers_logging.disable_progress_bar()
 
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device: 'cuda' is configured, but this machine shows no CUDA GPU. Set `device: cpu`, or ask for a GPU.")
+    require_device(device)
     without_t5 = {"text_encoder_3": None, "tokenizer_3": None} if settings["max_sequence_length"] == 0 else {}
     pipeline = StableDiffusion3Pipeline.from_pretrained(
         models.fetch(settings["model"], settings["revision"]),

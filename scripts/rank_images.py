@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib import models
+from lib.device import require_device
 from lib.errors import UserError
 from lib.image_scorers import ImageScorer, load_image_scorer
 from lib.job import Item, ItemError, ShardJob, halving, run_script
@@ -46,11 +47,7 @@ def read_image(path: Path, expected_sha256: str, shard: str) -> "Image":
 
 def load_scorer(settings: dict[str, Any], device: str) -> ImageScorer:
     """The scorer that the settings name, on the device; what is wrong with its files is a UserError."""
-    if device == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise UserError("device: 'cuda' is configured, but this machine shows no CUDA GPU. Set `device: cpu`, or ask for a GPU.")
+    require_device(device)
     folder = models.fetch(settings["model"], settings["revision"], also=["ImageReward.pt"])
     if settings["kind"] != "image-reward" and not any(folder.glob("*.safetensors")):
         # Some repositories of CLIP and BLIP models hold no safetensors; torch reads these with weights_only.

@@ -11,6 +11,7 @@ from typing import Any
 
 from lib import models
 from lib.armorm import ATTRIBUTES, ArmoRM, ResponseReward
+from lib.device import require_device
 from lib.errors import UserError
 from lib.job import Item, ItemError, Outcome, ShardJob, halving, run_script
 from lib.response_checks import invalid_reason
@@ -63,11 +64,7 @@ def reward_of(reward: ResponseReward) -> dict[str, Any]:
 
 def load_armorm(settings: dict[str, Any], device: str) -> ArmoRM:
     """The reward model, on the device; what is wrong with its files is a UserError."""
-    if device == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise UserError("device: 'cuda' is configured, but this machine shows no CUDA GPU. Set `device: cpu`, or ask for a GPU.")
+    require_device(device)
     try:
         return ArmoRM.from_pretrained(models.fetch(settings["model"], settings["revision"]), settings["dtype"], device)
     except ValueError as error:

@@ -90,7 +90,11 @@ def new_project(demo_models: Path, demo_benchmarks: Path, tmp_path_factory: pyte
         for part in PROJECT:
             source = REPOSITORY / part
             if source.is_dir():
-                ignored = shutil.ignore_patterns("models", "benchmarks", "__pycache__", "*.pyc") if part == "demo" else shutil.ignore_patterns("__pycache__")
+                ignored = (
+                    shutil.ignore_patterns("models", "benchmarks", "__pycache__", "*.pyc")
+                    if part == "demo"
+                    else shutil.ignore_patterns("__pycache__")
+                )
                 shutil.copytree(source, folder / part, symlinks=True, ignore=ignored)
             elif source.exists():
                 shutil.copy2(source, folder / part)

@@ -76,8 +76,14 @@ def not_a_model(project):
 
 MISTAKES = {
     "an unknown key": (setting("imagez", {}), r"demo/config\.yaml, line \d+: imagez: unknown key\. Did you mean `images`\?"),
-    "a misspelt key in a block": (setting("images.guidance_scale", [5]), r"line \d+: images\.guidance_scale: .*Did you mean `guidance_scales`\?"),
-    "a misspelt key two blocks down": (setting("training.settings.learning_rat", 1), r"training\.settings\.learning_rat: .*Did you mean `learning_rate`\?"),
+    "a misspelt key in a block": (
+        setting("images.guidance_scale", [5]),
+        r"line \d+: images\.guidance_scale: .*Did you mean `guidance_scales`\?",
+    ),
+    "a misspelt key two blocks down": (
+        setting("training.settings.learning_rat", 1),
+        r"training\.settings\.learning_rat: .*Did you mean `learning_rate`\?",
+    ),
     "a key that is like no other": (setting("pairs.zzz", 1), r"pairs\.zzz: unknown key\. Known here: .*min_margin"),
     "a missing key": (without("training.experiments.demo-8.size"), r"training\.experiments\.demo-8\.size: this key is missing"),
     "text where a number belongs": (setting("images.steps", "many"), r"line \d+: images\.steps: .*integer.*'many'"),
@@ -89,12 +95,18 @@ MISTAKES = {
     "an image size that is no multiple of 8": (setting("images.height", 65), r"images\.height: .*multiple of 8"),
     "an unknown image format": (setting("images.format", "tiff"), r"images\.format: .*'png'.*found 'tiff'"),
     "no topic": (setting("topics", []), r"topics: .*at least 1"),
-    "an unknown topic": (setting("topics", ["art", "nowhere"]), r"demo/prompts/nowhere\.txt: there is no such file\. Topic 'nowhere' needs it"),
+    "an unknown topic": (
+        setting("topics", ["art", "nowhere"]),
+        r"demo/prompts/nowhere\.txt: there is no such file\. Topic 'nowhere' needs it",
+    ),
     "a topic with a slash": (setting("topics", ["art/../nature"]), r"topics\.0: .*pattern.*art/\.\./nature"),
     "a topic with dots": (setting("topics", ["../art"]), r"topics\.0: .*pattern"),
     "the same topic twice": (setting("topics", ["art", "art"]), r"the same topic stands twice"),
     "a run name that leaves the folder": (setting("run", "../other"), r"line \d+: run: .*pattern"),
-    "a key that stands twice": (line_of_config("device: cpu\n", "device: cpu\nrun: again\n"), r"line \d+: the key 'run' stands here and on line \d+"),
+    "a key that stands twice": (
+        line_of_config("device: cpu\n", "device: cpu\nrun: again\n"),
+        r"line \d+: the key 'run' stands here and on line \d+",
+    ),
     "the same policy model twice by name": (
         line_of_config("    llava-v1.6-vicuna-7b: {", "    llava-v1.6-mistral: {model: demo/models/clip}\n    llava-v1.6-vicuna-7b: {"),
         r"the key 'llava-v1\.6-mistral' stands here and on line \d+",
@@ -105,23 +117,44 @@ MISTAKES = {
         policy("copy", model="demo/models/llava-v1.6-mistral"),
         r"policy models 'llava-v1\.6-mistral' and 'copy' are the same model",
     ),
-    "a scorer that is not there": (setting("image_ranking.select_by", "pickscore"), r"image_ranking: `select_by` is 'pickscore', but `scorers` has"),
+    "a scorer that is not there": (
+        setting("image_ranking.select_by", "pickscore"),
+        r"image_ranking: `select_by` is 'pickscore', but `scorers` has",
+    ),
     "a data set larger than the prompts": (
-        lambda project: (setting("pairs.sizes", [8, 5000])(project)),
+        lambda project: setting("pairs.sizes", [8, 5000])(project),
         r"pairs\.sizes: 5000 is larger than the 12 prompts there are",
     ),
-    "an experiment of a size that is not made": (setting("training.experiments.demo-8.size", 9), r"experiment 'demo-8' has size 9, which is not in `pairs\.sizes`"),
+    "an experiment of a size that is not made": (
+        setting("training.experiments.demo-8.size", 9),
+        r"experiment 'demo-8' has size 9, which is not in `pairs\.sizes`",
+    ),
     "an experiment called base": (setting("training.experiments", {"base": {"size": 8}}), r"an experiment cannot be called 'base'"),
     "a prompt template without a place for the instruction": (
         setting("training.prompt_template", "USER: <image> ASSISTANT:"),
         r"`prompt_template` needs both `<image>` and `\{instruction\}`",
     ),
-    "a model folder that is missing": (setting("images.model", "./no/such/model"), r"line \d+: images: `model`: there is no folder '\./no/such/model'"),
+    "a model folder that is missing": (
+        setting("images.model", "./no/such/model"),
+        r"line \d+: images: `model`: there is no folder '\./no/such/model'",
+    ),
     "a model folder without a model": (not_a_model, r"images: `model`: the folder 'empty' holds no model"),
-    "instructions from a file that is missing": (setting("instructions", {"backend": "file", "file": "mine.jsonl"}), r"instructions: .*there is no file 'mine\.jsonl'"),
-    "a backend without its settings": (setting("instructions", {"backend": "transformers"}), r"instructions: backend 'transformers' needs `llm`"),
-    "an instruction template without the prompt": (setting("instructions.template", "Ask something."), r"instructions: `template` has no `\{prompt\}`"),
-    "benchmark data that is missing": (setting("evaluation.benchmarks.pope.data", {"test": "no.parquet"}), r"evaluation\.benchmarks\.pope: .*there is no file 'no\.parquet'"),
+    "instructions from a file that is missing": (
+        setting("instructions", {"backend": "file", "file": "mine.jsonl"}),
+        r"instructions: .*there is no file 'mine\.jsonl'",
+    ),
+    "a backend without its settings": (
+        setting("instructions", {"backend": "transformers"}),
+        r"instructions: backend 'transformers' needs `llm`",
+    ),
+    "an instruction template without the prompt": (
+        setting("instructions.template", "Ask something."),
+        r"instructions: `template` has no `\{prompt\}`",
+    ),
+    "benchmark data that is missing": (
+        setting("evaluation.benchmarks.pope.data", {"test": "no.parquet"}),
+        r"evaluation\.benchmarks\.pope: .*there is no file 'no\.parquet'",
+    ),
     "an endpoint that is no address": (
         setting("instructions", {"backend": "openai", "endpoint": {"base_url": "localhost:8000", "model": "m"}}),
         r"instructions\.endpoint\.base_url: .*pattern",
@@ -129,11 +162,17 @@ MISTAKES = {
     "an empty prompt file": (prompts(b""), r"demo/prompts/art\.txt: the file is empty"),
     "a missing prompt file": (delete("demo/prompts/nature.txt"), r"demo/prompts/nature\.txt: there is no such file"),
     "a prompt file in latin-1": (prompts(b"one cat\ncaf\xe9 at night\n"), r"demo/prompts/art\.txt, line 2: not UTF-8"),
-    "a prompt that stands twice": (prompts(b"one cat\ntwo cats\none cat\n"), r"demo/prompts/art\.txt, line 3: the same prompt as on line 1"),
+    "a prompt that stands twice": (
+        prompts(b"one cat\ntwo cats\none cat\n"),
+        r"demo/prompts/art\.txt, line 3: the same prompt as on line 1",
+    ),
     "a prompt in two topics": (prompts(b"one cat\n", "school"), None),
     "an empty line": (prompts(b"one cat\n\ntwo cats\n"), r"demo/prompts/art\.txt, line 2: the line is empty"),
-    "a prompt that is too long": (prompts(b"cat " * 500), r"demo/prompts/art\.txt, line 1: 1999 characters, over `max_prompt_characters` \(1000\)"),
-}  # fmt: skip
+    "a prompt that is too long": (
+        prompts(b"cat " * 500),
+        r"demo/prompts/art\.txt, line 1: 1999 characters, over `max_prompt_characters` \(1000\)",
+    ),
+}
 
 
 def assert_one_clear_message(done, message):
@@ -183,7 +222,12 @@ def test_a_mistake_on_the_command_line_is_told_as_well(project):
 
 def test_strange_prompts_work(project):
     """Quotes, braces, shell and path characters, emoji and right-to-left text are data."""
-    strange = ['a "red" \'cube\' {x} {{y}} %s', "${HOME} `touch pwned` $(touch pwned); touch pwned", "../../etc/passwd \\ <image> </s>", "שלום עולם 🐈‍⬛ café"]
+    strange = [
+        "a \"red\" 'cube' {x} {{y}} %s",
+        "${HOME} `touch pwned` $(touch pwned); touch pwned",
+        "../../etc/passwd \\ <image> </s>",
+        "שלום עולם 🐈‍⬛ café",
+    ]
     (project.folder / "demo/prompts/art.txt").write_text("\n".join(strange) + "\n", encoding="utf-8")
     project.snakemake("results/demo/image_ranking/clip/art/00.jsonl")
     assert not list(project.folder.rglob("pwned"))
@@ -260,7 +304,9 @@ def test_an_endpoint_that_only_answers_with_errors_fails_the_stage_with_its_reas
 def test_a_hub_model_out_of_reach_ends_the_run_before_anything_is_loaded(project):
     setting("response_ranking.model", "some-owner/gated-model")(project)
     done = project.snakemake(check=False, HF_HUB_OFFLINE="1")
-    assert_one_clear_message(done, r"response_ranking: some-owner/gated-model at revision 'main': neither in the local hub cache nor reachable")
+    assert_one_clear_message(
+        done, r"response_ranking: some-owner/gated-model at revision 'main': neither in the local hub cache nor reachable"
+    )
     assert no_images(project)
 
 

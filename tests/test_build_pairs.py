@@ -1,6 +1,7 @@
 """Pairs: best against worst of the valid responses, and a reason wherever there is no pair."""
 
 import pytest
+
 from build_pairs import image_tokens, pair_of, same_after_truncation
 from lib.response_checks import invalid_reason
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
 from generate_images import GuidanceScales, draw, load_pipeline, main, read_provenance
 from lib.config import Images
 from lib.prompts import Prompt, make_shards
@@ -84,13 +85,22 @@ def test_an_image_file_says_how_it_was_made(run, tmp_path, image_format):
 
 
 def test_a_row_of_the_batch_has_exactly_the_image_of_its_own_guidance_scale(pipeline, settings):
+    import torch
+
     prompt = Prompt("art", PROMPTS[0])
     mixed = draw(pipeline, prompt, [5.0, 7.0], [1, 2], settings)
     for place, scale in enumerate((5.0, 7.0)):
         plain = pipeline(
-            prompt=prompt.text, negative_prompt="", num_images_per_prompt=2, guidance_scale=scale, num_inference_steps=3, height=64, width=64,
-            max_sequence_length=32, generator=[__import__("torch").Generator("cpu").manual_seed(seed) for seed in (1, 2)],
-        ).images  # fmt: skip
+            prompt=prompt.text,
+            negative_prompt="",
+            num_images_per_prompt=2,
+            guidance_scale=scale,
+            num_inference_steps=3,
+            height=64,
+            width=64,
+            max_sequence_length=32,
+            generator=[torch.Generator("cpu").manual_seed(seed) for seed in (1, 2)],
+        ).images
         assert mixed[place].tobytes() == plain[place].tobytes()
         assert mixed[1 - place].tobytes() != plain[1 - place].tobytes()
 
@@ -134,9 +144,13 @@ class W(list):
     topic, shard = "art", "00"
 inputs = SimpleNamespace(prompts={str(tmp_path / "art.txt")!r})
 params = P(common={common!r}, settings={settings!r}, digest={digest!r})
-generate_images.main(SimpleNamespace(rule="generate_images", wildcards=W(["art", "00"]), input=inputs, output=[{str(tmp_path / "o.jsonl")!r}], params=params))
+names = W(["art", "00"])
+output = [{str(tmp_path / "o.jsonl")!r}]
+generate_images.main(SimpleNamespace(rule="generate_images", wildcards=names, input=inputs, output=output, params=params))
 print(sorted(name for name in ("torch", "diffusers", "transformers", "PIL") if name in sys.modules))
 """
-    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(SCRIPTS)}, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(SCRIPTS)}, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"
     assert (tmp_path / "o.jsonl").read_bytes() == (tmp_path / "run/images/art/00.jsonl").read_bytes()

@@ -342,7 +342,8 @@ def test_a_warm_job_imports_no_torch_no_vllm_and_reads_no_image(stage, tmp_path)
         "from generate_responses import main\n"
         f"values = json.loads({json.dumps(json.dumps({**arguments, 'common': common}))})\n"
         "wildcards = type('W', (list,), values['wildcards'])(values['wildcards'].values())\n"
-        "main(SimpleNamespace(rule='generate_responses', wildcards=wildcards, input=SimpleNamespace(**values['inputs']), output=values['output'],\n"
+        "main(SimpleNamespace(rule='generate_responses', wildcards=wildcards, input=SimpleNamespace(**values['inputs']),\n"
+        "     output=values['output'],\n"
         "     params=Parameters(settings=values['settings'], common=values['common'])))\n"
         "print(sorted({'torch', 'transformers', 'vllm', 'openai', 'PIL'} & set(sys.modules)))\n"
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
 from lib.errors import UserError
 from lib.job import Item, ItemError, ShardJob, halving
 from lib.shards import read_shard, stage_rows

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from lib.errors import UserError
 from lib.journal import Journal
 

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 
 import pytest
+
 from conftest import Project, make_small
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -6,10 +6,11 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
 from lib.errors import UserError
 from lib.files import digest_of_file
 from merge_pairs import llava_record, ordered_pairs, write_parquet
-from PIL import Image
 
 
 def row(topic, number, root=None):
@@ -22,7 +23,7 @@ def row(topic, number, root=None):
         image["sha256"] = digest_of_file(path)
     pair = {
         "chosen": {"policy": "a", "text": f"right {number}", "score": 1.0},
-        "rejected": {"policy": "b", "text": "wrong 😀 \"quoted\"", "score": 0.0},
+        "rejected": {"policy": "b", "text": 'wrong 😀 "quoted"', "score": 0.0},
         "margin": 1.0,
     }
     return {"id": name, "topic": topic, "prompt": f"{topic} {number}", "instruction": "What is it?", "image": image, "pair": pair}
@@ -90,4 +91,6 @@ def test_equal_pairs_give_equal_bytes(tmp_path):
 
 
 def test_the_record_is_json_that_keeps_every_character():
-    assert json.loads(json.dumps(llava_record(row("art", 1)), ensure_ascii=False))["rejected_conversations"][1]["value"] == 'wrong 😀 "quoted"'
+    assert (
+        json.loads(json.dumps(llava_record(row("art", 1)), ensure_ascii=False))["rejected_conversations"][1]["value"] == 'wrong 😀 "quoted"'
+    )

@@ -2,7 +2,8 @@
 
 Near-duplicates are looked for over all pairs of all topics, by two measures on the case-folded words (punctuation left out):
 
-- Jaccard similarity of the sets of word 3-shingles: finds copied phrases. Highest pair when the lists were written: 0.088; allowed below 0.15.
+- Jaccard similarity of the sets of word 3-shingles: finds copied phrases. Highest pair when the lists were written: 0.088;
+  allowed below 0.15.
 - Cosine of TF-IDF weighted character 5-grams, blanks included: finds the same scene said in a slightly different order or inflection.
   Highest pair when the lists were written: 0.207; allowed below 0.30.
 
@@ -31,15 +32,80 @@ JACCARD_LIMIT = 0.15
 COSINE_LIMIT = 0.30
 
 # Words with a second sense ("one", "half", "rose", "lime") are left out.
-COUNTS = set(
-    "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen "
-    "twenty thirty forty fifty sixty seventy eighty ninety hundred hundreds thousand thousands dozen dozens "
-    "pair twins single third fourth fifth sixth seventh eighth ninth tenth".split()
-)
-COLOURS = set(
-    "red orange yellow green blue purple violet pink brown black white grey gold golden silver copper crimson scarlet maroon "
-    "turquoise teal indigo cobalt lilac magenta emerald ochre".split()
-)
+COUNTS = {
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+    "twenty",
+    "thirty",
+    "forty",
+    "fifty",
+    "sixty",
+    "seventy",
+    "eighty",
+    "ninety",
+    "hundred",
+    "hundreds",
+    "thousand",
+    "thousands",
+    "dozen",
+    "dozens",
+    "pair",
+    "twins",
+    "single",
+    "third",
+    "fourth",
+    "fifth",
+    "sixth",
+    "seventh",
+    "eighth",
+    "ninth",
+    "tenth",
+}
+COLOURS = {
+    "red",
+    "orange",
+    "yellow",
+    "green",
+    "blue",
+    "purple",
+    "violet",
+    "pink",
+    "brown",
+    "black",
+    "white",
+    "grey",
+    "gold",
+    "golden",
+    "silver",
+    "copper",
+    "crimson",
+    "scarlet",
+    "maroon",
+    "turquoise",
+    "teal",
+    "indigo",
+    "cobalt",
+    "lilac",
+    "magenta",
+    "emerald",
+    "ochre",
+}
 
 
 def prompts_of(path):
@@ -199,4 +265,4 @@ def test_a_lightly_edited_copy_of_a_prompt_is_caught():
 def test_a_copy_with_its_clauses_exchanged_is_caught():
     here = "Seven flamingos stand in a shallow lake at dawn, and the eighth lands among them with pink wings open."
     there = "At dawn the eighth flamingo lands with open pink wings among the seven standing in a shallow lake."
-    assert any(line.startswith("cosine") for line in near_duplicates([text for _, text in all_prompts()][:60] + [here, there]))
+    assert any(line.startswith("cosine") for line in near_duplicates([*[text for _, text in all_prompts()][:60], here, there]))

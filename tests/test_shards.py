@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from lib.errors import UserError
 from lib.prompts import Prompt, make_shards, read_prompts, read_topics, seed_of, shard_of
 
@@ -57,7 +58,14 @@ def read(tmp_path, content: bytes, limit=1000):
 
 
 def test_quotes_braces_shell_and_path_characters_emoji_and_right_to_left_text_are_prompts_like_others(tmp_path):
-    texts = ['a "red" \'cube\'', "{x} {{y}} %s ${HOME} `id` $(id) ; rm -rf /", "../../etc/passwd", "猫 and 🐈‍⬛ é", "שלום עולם مرحبا", "<|eot_id|> <image>"]
+    texts = [
+        "a \"red\" 'cube'",
+        "{x} {{y}} %s ${HOME} `id` $(id) ; rm -rf /",
+        "../../etc/passwd",
+        "猫 and 🐈‍⬛ é",
+        "שלום עולם مرحبا",
+        "<|eot_id|> <image>",
+    ]
     assert read(tmp_path, "\n".join(texts).encode() + b"\n") == texts
 
 

@@ -169,8 +169,8 @@ class Instructions(Block):
     require_question: bool = Field(True, description="Refuse instructions without a question mark.")
     prompts_per_batch: PositiveInt = Field(
         1,
-        description="Backends `transformers` and `vllm`: prompts in one batch. Over 1 it is faster, and low bits may depend on what shares a batch; "
-        "the record says so.",
+        description="Backends `transformers` and `vllm`: prompts in one batch. Over 1 it is faster, and low bits may depend on what "
+        "shares a batch; the record says so.",
     )
     max_model_len: PositiveInt = Field(4096, description="Backend `vllm`: tokens of question and instruction together.")
 

@@ -10,7 +10,6 @@ from lib.config import Block, Config, Model
 from lib.errors import UserError
 from lib.prompts import Shard, read_topics, shard_of
 
-
 TABLES = ("reasons_table", "hallucination_table", "size_table", "common_selections_table")
 
 
@@ -76,14 +75,11 @@ class Plan:
         """
         return {**block.model_dump(mode="json"), **_folder_identities(block), **more}
 
-    def shard_digest(self, wildcards: Any) -> str:
-        """Changes when, and only when, the prompts of a shard do: editing one prompt reruns one shard."""
-        shard = self.shards.get((wildcards.topic, wildcards.shard))
-        if shard is None:
-            raise UserError(
-                f"topic '{wildcards.topic}' has no prompt in shard {wildcards.shard}, or is not in `topics`. Ask for another target."
-            )
-        return shard.digest
+    def shard(self, topic: str, name: str) -> Shard:
+        """One shard. A UserError if the topic has no prompt in it."""
+        if (topic, name) not in self.shards:
+            raise UserError(f"topic '{topic}' has no prompt in shard {name}, or is not in `topics`. Ask for another target.")
+        return self.shards[topic, name]
 
     def retry(self, rule: str, job: str) -> str:
         """A token that changes after a job with failed items, so that the next run tries those again, and stays otherwise."""

@@ -1,0 +1,21 @@
+def pairs_of_size(wildcards):
+    """The pairs of all shards, refused where there are not even as many prompts."""
+    try:
+        return PLAN.pairs_of_size(int(wildcards.size))
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def shard_digest(wildcards):
+    """Changes when, and only when, the prompts of a shard do: editing one prompt reruns one shard."""
+    try:
+        return PLAN.shard(wildcards.topic, wildcards.shard).digest
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def scorer_environment(wildcards):
+    """The original image-reward package needs a transformers of its own."""
+    scorer = CONFIG.image_ranking.scorers[wildcards.scorer]
+    name = "image-reward" if scorer.backend == "image-reward" else "rewards"
+    return f"../envs/{name}.yaml"
