@@ -12,17 +12,15 @@ SHELL := /bin/bash
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
 
-install: $(INSTALLED) ## Make .venv from the lock (Python 3.11, a C++ compiler)
+install: $(INSTALLED) ## Make .venv from the lock (Python 3.11)
 
 $(INSTALLED): envs/cpu.lock envs/sitecustomize.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "make: $(PYTHON) is not Python 3.11. Name one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
-	@command -v g++ >/dev/null || { echo "make: no C++ compiler (g++), which DeepSpeed needs. On Debian: apt-get install g++"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip==25.3
 	$(BIN)/pip install --quiet --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r envs/cpu.lock 2>&1 | { grep -v '^WARNING: Location' || true; }; \
 	test $${PIPESTATUS[0]} = 0 || { echo "make: the installation failed. If pip found no torch==2.13.0+cpu: make $(MAKECMDGOALS) TORCH_INDEX=<the CPU index that pytorch.org's 'Get started' page names>"; exit 1; }
 	cp envs/sitecustomize.py $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/
-	$(BIN)/python envs/build_deepspeed_ops.py
 	touch $@
 
 demo-models: $(INSTALLED) ## Build the demo's tiny checkpoints and benchmarks

@@ -1,13 +1,10 @@
-"""What every Python process of `.venv` needs: `make install` copies this file there, and Python runs it at every start.
+"""Lets PyPI's torchvision, which is built for CUDA, be imported beside a CPU build of torch.
 
-It reaches the subprocesses of accelerate, vLLM and lmms-eval too, which is why it is not left to the callers.
-
-- PyPI's torchvision is built for CUDA. To be imported beside a CPU build of torch it lacks the declarations of two operators, which
-  nothing in this workflow calls. Under a CUDA build of torch, where torchvision brings the operators itself, nothing is declared.
-- DeepSpeed's compiled operators are kept in `.venv`, where `make install` built them.
+`make install` copies this file into `.venv`, where Python runs it at every start, so that it reaches the subprocesses of torchrun, vLLM
+and lmms-eval too. Only the declarations of two operators are missing there, and nothing in this workflow calls them. Under a CUDA build
+of torch, where torchvision brings the operators itself, nothing is declared.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
@@ -31,5 +28,4 @@ class DeclareOperators(MetaPathFinder):
         return
 
 
-os.environ.setdefault("TORCH_EXTENSIONS_DIR", f"{sys.prefix}/torch_extensions")
 sys.meta_path.insert(0, DeclareOperators())

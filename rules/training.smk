@@ -1,26 +1,10 @@
-def training_of(wildcards):
-    """The training settings of an experiment."""
-    return CONFIG.training.settings_of(wildcards.experiment)
-
-
-def training_settings(wildcards):
-    """All that a training is told: the base model, and the settings of the experiment."""
-    return PLAN.settings(
-        CONFIG.training.base_model,
-        prompt_template=CONFIG.training.prompt_template,
-        training=training_of(wildcards).model_dump(mode="json"),
-    )
-
-
-def training_data(wildcards):
-    """The summary of the data set that an experiment trains on; its pairs lie beside it."""
-    size = CONFIG.training.experiments[wildcards.experiment].size
-    return f"{ROOT}/dataset/{size}/dataset.json"
+TRAINING = CONFIG.training
+BASE_MODEL = TRAINING.base_model
 
 
 rule train_dpo:
     input:
-        dataset=training_data,
+        dataset=lambda w: f"{ROOT}/dataset/{TRAINING.experiments[w.experiment].size}/dataset.json",
     output:
         adapter=f"{ROOT}/models/{{experiment}}/adapter/adapter_model.safetensors",
         config=f"{ROOT}/models/{{experiment}}/adapter/adapter_config.json",
@@ -31,14 +15,14 @@ rule train_dpo:
         f"{ROOT}/logs/train_dpo/{{experiment}}.log",
     conda:
         "../envs/training.yaml"
-    threads: lambda wildcards: training_of(wildcards).processes
+    threads: lambda w: TRAINING.settings_of(w.experiment).processes
     resources:
-        gpu=lambda wildcards: training_of(wildcards).processes * GPU,
+        gpu=lambda w: TRAINING.settings_of(w.experiment).processes * GPU,
         mem_mb=96000,
         runtime=1440,
     params:
         common=PLAN.common(),
-        settings=training_settings,
+        settings=lambda w: PLAN.settings(BASE_MODEL, **TRAINING.told(w.experiment)),
     message:
         "Training: DPO, experiment {wildcards.experiment}"
     script:
@@ -62,7 +46,7 @@ rule merge_adapter:
         runtime=60,
     params:
         common=PLAN.common(),
-        settings=PLAN.settings(CONFIG.training.base_model),
+        settings=PLAN.settings(BASE_MODEL),
     message:
         "Training: merging the adapter of {wildcards.experiment} into the base model"
     script:

@@ -53,6 +53,21 @@ def same_after_truncation(chosen: Tokens, rejected: Tokens, room: int) -> bool:
     return list(chosen[:room]) == list(rejected[:room])
 
 
+def unusable_for_training(row: Row, tokenizer: Any, room: int) -> str | None:
+    """Why training could not use a pair as it is written, or None.
+
+    `tokenizer`: the base model's, of the library `tokenizers`; `room`: tokens left for a response by image and instruction.
+    """
+    texts = {side: row["pair"][side]["text"] for side in ("chosen", "rejected")}
+    tokens = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
+    if any(token in text for token in tokens for text in (row["instruction"], *texts.values())):
+        return "special token in a text"
+    if room <= 0:
+        return "no room for a response"
+    chosen, rejected = (tokenizer.encode(texts[side], add_special_tokens=False).ids for side in ("chosen", "rejected"))
+    return "same after truncation" if same_after_truncation(chosen, rejected, room) else None
+
+
 def main(snakemake: Any) -> None:
     job = ShardJob(snakemake, VERSION)
     settings = job.settings
@@ -88,11 +103,8 @@ def main(snakemake: Any) -> None:
             if "pair" in result:
                 asked = settings["prompt_template"].replace("{instruction}", row["instruction"])
                 room = settings["max_length"] - tokens_of_image - len(tokenizer.encode(asked).ids)
-                chosen, rejected = (
-                    tokenizer.encode(result["pair"][side]["text"], add_special_tokens=False).ids for side in ("chosen", "rejected")
-                )
-                if same_after_truncation(chosen, rejected, room):
-                    result = {"no_pair": "same after truncation"}
+                if reason := unusable_for_training({**row, **result}, tokenizer, room):
+                    result = {"no_pair": reason}
             invalid = {policy: response["invalid"] for policy, response in row["responses"].items() if "invalid" in response}
             results.append({"image": row["image"], "instruction": row["instruction"], "invalid_responses": invalid, **result})
         return results

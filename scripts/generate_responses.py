@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lib import models
-from lib.generation import Generator, Request, Sampling, check_image, load_generator, neutralised
+from lib.generation import Generator, Request, Sampling, load_generator, neutralised
+from lib.image_files import check_image
 from lib.job import Item, Outcome, ShardJob, run_script
 from lib.prompts import seed_of
 from lib.shards import Row, is_missing, read_shard, stage_rows
@@ -36,16 +37,11 @@ def main(snakemake: Any) -> None:
         key = job.key(instruction=row["instruction"], image=row["image"]["sha256"], model=identity, generation=generation, seed=seed)
         return Item(row["id"], key, Request(row["instruction"], seed, job.root / row["image"]["file"]))
 
-    finished: set[str] = set()
-
-    def remember(item: Item, result: dict[str, Any]) -> bool:
-        finished.add(item.id)
-        return True
+    def check(item: Item) -> None:
+        image = rows[item.id]["image"]
+        check_image(job.root / image["file"], image["sha256"], images_file)
 
     def load() -> Generator:
-        for row in rows.values():
-            if not is_missing(row) and row["id"] not in finished:
-                check_image(job.root / row["image"]["file"], row["image"]["sha256"], images_file)
         if settings["prompts_per_batch"] > 1:
             job.note(f"batches of up to {settings['prompts_per_batch']} prompts: low bits may depend on what shares a batch")
         return load_generator(
@@ -64,7 +60,7 @@ def main(snakemake: Any) -> None:
         load=load,
         compute=respond,
         batch_size=settings["prompts_per_batch"],
-        still_valid=remember,
+        check=check,
     )
 
     def published(outcome: Outcome) -> Outcome:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lib.errors import UserError
-from lib.files import digest, digest_of_file, mendable_storage_errors, replacing, write_json, write_text
+from lib.files import digest, mendable_storage_errors, replacing, write_json, write_text
+from lib.image_files import check_image
 from lib.job import ShardJob, run_script
 from lib.shards import Row, read_shard
 
@@ -71,11 +72,7 @@ def write_parquet(rows: Sequence[Row], root: Path, folder: Path) -> None:
 
 def _parquet_row(row: Row, root: Path) -> dict[str, Any]:
     file = root / row["image"]["file"]
-    if not file.is_file() or digest_of_file(file) != row["image"]["sha256"]:
-        shard = root / Path(row["image"]["file"]).parent.with_suffix(".jsonl")
-        raise UserError(
-            f"{file}: the image is missing or damaged. Delete {shard} and run again: only the images of its prompt are made anew."
-        )
+    check_image(file, row["image"]["sha256"], root / Path(row["image"]["file"]).parent.with_suffix(".jsonl"))
     flat = {name: row[name] for name in ("id", "topic", "prompt", "instruction")}
     for side in ("chosen", "rejected"):
         answer = row["pair"][side]

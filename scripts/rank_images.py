@@ -4,23 +4,19 @@ An item is a prompt: its candidates are one batch. The winner is the first maxim
 image keeps its score, but stands last.
 """
 
-import io
 import math
 from collections.abc import Sequence
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lib import models
 from lib.device import require_device
 from lib.errors import UserError
+from lib.image_files import check_image, read_image
 from lib.image_scorers import ImageScorer, load_image_scorer
 from lib.job import Item, ItemError, ShardJob, halving, run_script
 from lib.shards import Row, is_missing, missing_row, read_shard, stage_rows
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 VERSION = 1
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
@@ -29,20 +25,6 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
 def rank(scores: Sequence[float], blank: Sequence[int]) -> list[int]:
     """Indexes of the candidates, best first: blank ones after all others, of equals the first one first."""
     return sorted(range(len(scores)), key=lambda index: (index in blank, -scores[index]))
-
-
-def read_image(path: Path, expected_sha256: str, shard: str) -> "Image":
-    """An image file's pixels, if the file is still the one that `shard` names; an ItemError otherwise."""
-    from PIL import Image
-
-    mend = f"Delete {shard} and run again: damaged images are made anew."
-    try:
-        content = path.read_bytes()
-        if sha256(content).hexdigest() != expected_sha256:
-            raise ItemError(f"{path}: the image file has changed since it was made. {mend}")
-        return Image.open(io.BytesIO(content)).convert("RGB")
-    except OSError as error:
-        raise ItemError(f"{path}: cannot be read as an image ({error}). {mend}") from error
 
 
 def load_scorer(settings: dict[str, Any], device: str) -> ImageScorer:
@@ -88,11 +70,15 @@ def main(snakemake: Any) -> None:
         }
         return Item(row["id"], job.key(**inputs, **identities), row)
 
+    def check(item: Item) -> None:
+        for candidate in item.inputs["candidates"]:
+            check_image(job.root / candidate["file"], candidate["sha256"], Path(shard))
+
     def score(scorer: ImageScorer, batch: Sequence[Item]) -> list[dict[str, Any]]:
         results = []
         for item in batch:
             row = item.inputs
-            images = [read_image(job.root / candidate["file"], candidate["sha256"], shard) for candidate in row["candidates"]]
+            images = [read_image(job.root / candidate["file"]) for candidate in row["candidates"]]
             scores = halving(images, partial(scorer.score, row["prompt"]), job.note)
             if unusable := [index for index, value in enumerate(scores) if not math.isfinite(value)]:
                 raise ItemError(f"the score of candidate {', '.join(map(str, unusable))} is not a number")
@@ -116,6 +102,7 @@ def main(snakemake: Any) -> None:
         [item(row) for row in rows.values() if not is_missing(row)],
         load=lambda: load_scorer(settings, job.device),
         compute=score,
+        check=check,
     )
     job.publish(snakemake.output[0], stage_rows(rows, outcomes, job.rule))
 

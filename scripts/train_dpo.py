@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from lib import models
 from lib.errors import UserError
 from lib.files import canonical_json, digest_of_file, mendable_storage_errors, read_jsonl, write_json, write_jsonl
-from lib.job import SECONDS_BETWEEN_PROGRESS_LINES, ShardJob, _duration, log, run_script
+from lib.job import SECONDS_BETWEEN_PROGRESS_LINES, ShardJob, duration, log, run_script
 from lib.preference_format import PreferenceFormat, fit
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def read_pairs(files: Sequence[Path]) -> tuple[str, int]:
                     images = [sha256(image["bytes"]).hexdigest() for image in row["images"]]
                     state.update(canonical_json([images, row["instruction"], row["chosen"], row["rejected"]]).encode())
                     count += 1
-        except (pyarrow.ArrowException, TypeError, KeyError) as error:
+        except (pyarrow.ArrowException, OSError, TypeError, KeyError) as error:
             raise UserError(f"{file}: is damaged ({error}). Delete it and run again: merge_pairs makes it anew.") from error
     if not count:
         raise UserError("The data set has no pair to train on. Lower `pairs.min_margin`, or give more prompts.")
@@ -239,7 +239,7 @@ class Progress:
                 left = (now - self.loaded) / (step - self.first) * (steps - step)
                 log.info(
                     "train_dpo: update %d of %d, loss %.4f, margin %.4f, %s left",
-                    step, steps, event["loss"], event["margin"], _duration(left),
+                    step, steps, event["loss"], event["margin"], duration(left),
                 )  # fmt: skip
                 self._last_line = now
 
@@ -289,7 +289,7 @@ def launch(job: Job, progress: Progress, output: Path) -> None:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            preexec_fn=die_with_parent,
+            preexec_fn=die_with_parent,  # nothing else runs in this process, so no lock can be held
         ) as workers,
     ):
         assert workers.stdout is not None
@@ -301,11 +301,12 @@ def launch(job: Job, progress: Progress, output: Path) -> None:
         except BaseException:
             workers.kill()
             raise
-    if workers.returncode:
-        raise UserError(what_stopped_them(job, processes, workers.returncode, output))
-    if signals:
-        log.warning("train_dpo: stopped at a checkpoint; the next run goes on from there")
+    failed = any(folder.glob("error-*.json"))
+    if signals and not failed:  # torchrun, signalled too, ends its workers and says it failed
+        log.warning("train_dpo: stopped; the next run goes on from the last checkpoint")
         raise SystemExit(128 + signals[0])
+    if failed or workers.returncode:
+        raise UserError(what_stopped_them(job, processes, workers.returncode, output))
 
 
 def what_stopped_them(job: Job, processes: int, code: int, output: Path) -> str:
@@ -706,6 +707,8 @@ def _watching(job: Job, pairs: int) -> Any:
 def worker(path: Path) -> None:
     """One process of the training; what stops it is left in a file for the rule's process."""
     die_with_parent()
+    if os.getppid() == 1:  # it died before that
+        return
     job = Job(**json.loads(path.read_text(encoding="utf-8")))
     rank = int(os.environ["RANK"])
     with open(Path(job.folder, "workers.lock"), "a") as lock:

@@ -16,7 +16,8 @@ from lib.config import Endpoint
 from lib.endpoint import Answer, Client
 from lib.errors import UserError
 from lib.files import digest
-from lib.generation import Request, Sampling, check_image, load_generator
+from lib.generation import Request, Sampling, load_generator
+from lib.image_files import check_image
 from lib.instruction_checks import clean, problem_with_answer, read_instruction_file
 from lib.job import Item, ItemError, Outcome, ShardJob, run_script
 from lib.prompts import Prompt, seed_of
@@ -128,17 +129,12 @@ def main(snakemake: Any) -> None:
         # `max_attempts` is not part of the key: raising it asks again for those that failed, and for no other.
         return Item(row["id"], job.key(prompt=row["prompt"], author=author, generation=generation, seed=seeds[0], **seen), question)
 
-    finished: set[str] = set()
-
-    def remember(item: Item, result: dict[str, Any]) -> bool:
-        finished.add(item.id)
-        return True
+    def check(item: Item) -> None:
+        if settings["with_image"]:
+            image = rows[item.id]["image"]
+            check_image(job.root / image["file"], image["sha256"], images_file)
 
     def load() -> Any:
-        if settings["with_image"]:
-            for row in rows.values():
-                if not is_missing(row) and row["id"] not in finished:
-                    check_image(job.root / row["image"]["file"], row["image"]["sha256"], images_file)
         if endpoint:
             return stack.enter_context(Client(endpoint))
         if backend == "file":
@@ -188,7 +184,7 @@ def main(snakemake: Any) -> None:
             load=load,
             compute=compute,
             batch_size=endpoint.concurrency if endpoint else settings["prompts_per_batch"],
-            still_valid=remember,
+            check=check,
         )
     with_images = {
         prompt_id: Outcome(prompt_id, {"image": rows[prompt_id]["image"], "instruction": outcome.result["instruction"]})

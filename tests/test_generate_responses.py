@@ -427,7 +427,7 @@ def test_a_prompt_too_long_for_vllm_fails_alone(stage):
 @pytest.mark.slow
 def test_snakemake_answers_mends_a_damaged_image_and_redoes_one_policy_model_only(project):
     run = project.folder / "results/demo"
-    targets = [f"results/demo/responses/{policy}/art/00.jsonl" for policy in POLICIES]
+    targets = [f"results/demo/responses/{policy}/art/00.jsonl" for policy in POLICIES[:2]]
     project.snakemake(*targets)
     before = project.published()
     image = next(iter(read_shard(project.folder / targets[0]).values()))["image"]

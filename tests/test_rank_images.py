@@ -167,17 +167,15 @@ def test_a_score_that_is_not_a_number_is_a_failed_item_and_never_a_zero(run, row
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda path: path.write_bytes(path.read_bytes()[:-20]), "has changed since it was made"),
-        (lambda path: path.unlink(), "cannot be read as an image"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-20]), "has other contents than when it was made"),
+        (lambda path: path.unlink(), "is missing"),
     ],
 )
-def test_a_damaged_image_file_fails_its_prompt_with_the_mend(run, rows, tmp_path, damage, reason):
+def test_a_damaged_image_file_is_told_with_the_mend_before_the_scorer_is_loaded(run, rows, tmp_path, monkeypatch, damage, reason):
     damage(tmp_path / "run" / rows[0]["candidates"][2]["file"])
-    published = run(*rows, max_failed_fraction=0.5)
-    message = published[PROMPTS[0]]["missing"]["reason"]
-    assert reason in message
-    assert "images/art/00.jsonl and run again" in message
-    assert "scores" in published[PROMPTS[1]]
+    monkeypatch.setattr("rank_images.load_scorer", lambda *arguments: pytest.fail("the scorer was loaded"))
+    with pytest.raises(UserError, match=rf"{reason}.*images/art/00\.jsonl and run again"):
+        run(*rows)
 
 
 def test_a_prompt_is_scored_again_only_when_something_it_depends_on_has_changed(run, rows, tmp_path):

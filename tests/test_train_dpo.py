@@ -469,6 +469,15 @@ def test_every_zero_stage_trains_alike(trained: Run, tmp_path: Path, base: Path,
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("pairs", [1, 3])
+def test_fewer_pairs_than_one_update_takes_are_trained_on(tmp_path: Path, base: Path, pairs: int) -> None:
+    run = Run(tmp_path, base, write_pairs(tmp_path / "few", PAIRS[:pairs]), batch_size=2, gradient_accumulation=4)
+    run.run()
+    assert [row["step"] for row in run.metrics] == [1, 2, 3, 4]  # one an epoch
+    assert run.metrics[-1]["loss"] < math.log(2)
+
+
+@pytest.mark.slow
 def test_two_undisturbed_trainings_give_the_same_bytes(trained: Run, tmp_path: Path, base: Path, dataset: Path) -> None:
     run = Run(tmp_path, base, dataset)
     run.run()
@@ -486,7 +495,7 @@ def test_asked_to_stop_it_saves_a_checkpoint_and_goes_on_to_the_same_bytes(train
             break
     output = process.communicate()[0]
     assert process.returncode == 128 + signal.SIGTERM, output
-    assert "goes on from there" in output
+    assert "goes on from the last checkpoint" in output
     run.run()
     assert run.published() == trained.published()
     assert 0 < run.record["reused"] < UPDATES
@@ -497,8 +506,8 @@ def test_killed_at_many_moments_it_ends_with_the_same_bytes(trained: Run, tmp_pa
     """Each moment is the appearance of a file or folder: before the first step, in the middle of a checkpoint, after the last, ..."""
     run = Run(tmp_path, base, dataset, save_steps=1)
     for moment in (
-        "job.json", "cache/*", "checkpoints/checkpoint-*", "checkpoints/checkpoint-*/global_step*/*", "checkpoints/checkpoint-*/complete.json",
-        "checkpoints/checkpoint-*/trainer_state.json", "finished.tmp", "finished",
+        "job.json", "cache/*", "checkpoints/checkpoint-*", "checkpoints/checkpoint-*/global_step*/*",
+        "checkpoints/checkpoint-*/complete.json", "checkpoints/checkpoint-*/trainer_state.json", "finished.tmp", "finished",
     ):  # fmt: skip
         there = set(tmp_path.glob(f"work/train_dpo/test/*/{moment}"))
         process = run.start()

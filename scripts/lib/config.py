@@ -335,6 +335,10 @@ class Training(Block):
         """The training settings of one experiment, its overrides applied."""
         return TrainingSettings.model_validate({**self.settings.model_dump(), **self.experiments[experiment].settings})
 
+    def told(self, experiment: str) -> dict[str, Any]:
+        """What rule train_dpo is told of one experiment besides the base model."""
+        return {"prompt_template": self.prompt_template, "training": self.settings_of(experiment).model_dump(mode="json")}
+
 
 class Benchmark(Block):
     """A benchmark that lmms-eval answers and scores."""
@@ -448,7 +452,7 @@ class Config(Block):
     )
     shards_per_topic: int = Field(2, ge=1, le=100, description="Jobs a topic and stage. A prompt's shard is its hash modulo this number.")
     device: Literal["cuda", "cpu"] = Field("cuda", description="Where models run.")
-    seed: int = Field(0, ge=0, description="Every seed derives from it and from what it is for.")
+    seed: int = Field(0, ge=0, description="The seeds of images, instructions and responses derive from it and from what they are for.")
     max_failed_fraction: Fraction = Field(0.02, description="A job with a greater share of failed items stops with an error.")
     max_prompt_characters: PositiveInt = Field(1000, description="Longer prompts are refused.")
     generate_prompts: GeneratePrompts = Field(default_factory=GeneratePrompts)

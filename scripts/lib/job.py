@@ -162,12 +162,14 @@ class ShardJob:
         compute: Callable[[Model, Sequence[Item]], Sequence[dict[str, Any] | Future[dict[str, Any]] | ItemError]],
         batch_size: int = 1,
         still_valid: Callable[[Item, dict[str, Any]], bool] = lambda item, result: True,
+        check: Callable[[Item], None] = lambda item: None,
     ) -> dict[str, Outcome]:
         """The outcome of every item by id, computing only those that the journal does not hold.
 
         `load` is called once, and only if something is to be computed. `compute` gives one result an item, in order; a result may be a
         Future (files still being written), and an ItemError in place of a result fails that item. Whatever `compute` raises fails its
         items, one by one if the batch had several, except a UserError or a full disk, which stops the job.
+        `check` looks at each item that is to be computed, before the model is loaded; a UserError from it stops the job.
         `still_valid` says whether a finished item's files are still what the journal says; if not, the item is computed again.
         """
         self.record.items += len(items)
@@ -184,6 +186,8 @@ class ShardJob:
                 else:
                     missing.append(item)
             self.record.reused += len(outcomes)
+            for item in missing:
+                check(item)
             if missing:
                 started = time.monotonic()
                 model = load()
@@ -240,7 +244,7 @@ class ShardJob:
             done = position + len(batch)
             if now - last_line >= SECONDS_BETWEEN_PROGRESS_LINES or done == len(missing):
                 left = (now - started) / done * (len(missing) - done)
-                log.info("%s %s: %d of %d items, %s left", self.rule, self.name, done, len(missing), _duration(left))
+                log.info("%s %s: %d of %d items, %s left", self.rule, self.name, done, len(missing), duration(left))
                 last_line = now
             if self._stop_signal:
                 break
@@ -313,7 +317,8 @@ class ShardJob:
         )  # fmt: skip
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time in words, e.g. `3 min 20 s`."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

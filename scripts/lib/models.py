@@ -70,6 +70,7 @@ def identity(model: str, revision: str) -> str:
         return folder_identity(model)
     if COMMIT.fullmatch(revision):
         return revision
+    from httpx import HTTPError
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
@@ -78,7 +79,7 @@ def identity(model: str, revision: str) -> str:
         return reference.read_text().strip()
     try:
         return str(HfApi().model_info(model, revision=revision, timeout=30).sha)
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+    except (HfHubHTTPError, OfflineModeIsEnabled, HTTPError, OSError) as error:
         raise _not_reachable(model, revision, error) from error
 
 
@@ -89,13 +90,14 @@ def fetch(model: str, revision: str, also: Sequence[str] = (), only: Sequence[st
     """
     if is_folder(model):
         return Path(model).expanduser()
+    from httpx import HTTPError
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     left_out = [pattern for pattern in LEFT_OUT if not any(Path(name).match(pattern) for name in also)]
     try:
         return Path(snapshot_download(model, revision=revision, ignore_patterns=left_out, allow_patterns=only))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, LocalEntryNotFoundError, HTTPError, OSError) as error:
         raise _not_reachable(model, revision, error) from error
 
 
@@ -116,6 +118,7 @@ def _not_reachable(model: str, revision: str, error: Exception) -> UserError:
 
 def check_access(model: str, revision: str) -> None:
     """A UserError if a hub model is neither in the local cache nor fetchable with the token at hand (a gated one without its token)."""
+    from httpx import HTTPError
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
@@ -126,5 +129,5 @@ def check_access(model: str, revision: str) -> None:
         return
     try:
         HfApi().auth_check(model)
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+    except (HfHubHTTPError, OfflineModeIsEnabled, HTTPError, OSError) as error:
         raise _not_reachable(model, revision, error) from error

@@ -29,11 +29,16 @@ def check(plan: Plan) -> None:
     config = plan.config
     problems = []
     unwritten = any(not Path(path).exists() for path in plan.shard_files("instructions"))
-    if config.instructions.backend == "openai" and config.instructions.endpoint and unwritten:
+    endpoints = {
+        "instructions.endpoint": config.instructions.endpoint if config.instructions.backend == "openai" and unwritten else None,
+        "generate_prompts.endpoint": config.generate_prompts.endpoint if config.generate_prompts.count else None,
+    }
+    for key, endpoint in endpoints.items():
         try:
-            check_endpoint(config.instructions.endpoint)
+            if endpoint:
+                check_endpoint(endpoint)
         except UserError as error:
-            problems.append(f"instructions.endpoint: {error}")
+            problems.append(f"{key}: {error}")
     for key, model in hub_models(config).items():
         try:
             models.check_access(model.model, model.revision)

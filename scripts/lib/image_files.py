@@ -1,0 +1,39 @@
+"""Image files that stages read: whole, and the ones that were published, or a message that says how to make them anew."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lib.errors import UserError
+from lib.files import digest_of_file
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def read_image(path: Path) -> "Image":
+    """An image file's pixels as RGB."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
+def check_image(path: Path, sha256: str, shard_file: Path) -> None:
+    """Raises a UserError if an image file is missing, is not the one that was ranked, or cannot be decoded.
+
+    Args:
+        path: the image file.
+        sha256: hex, as published.
+        shard_file: the file of stage images that names it; deleting that makes the damaged images anew.
+    """
+    try:
+        if digest_of_file(path) != sha256:
+            problem = "has other contents than when it was made"
+        else:
+            read_image(path)
+            return
+    except FileNotFoundError:
+        problem = "is missing"
+    except (OSError, SyntaxError, ValueError) as error:  # what PIL raises for damaged files
+        problem = f"cannot be read ({error})"
+    raise UserError(f"{path}: this image file {problem}. Delete {shard_file} and run again: only this prompt's images are made anew.")
