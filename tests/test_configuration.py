@@ -1,0 +1,98 @@
+"""The configuration: its documentation is in step, the paper's file says what it claims, and messages say where a mistake is."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from lib import config as configuration
+from lib.config import Config, load, read_yaml
+from lib.errors import UserError
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def test_the_documentation_of_the_configuration_is_in_step():
+    code = "import sys; sys.path.insert(0, 'docs'); import make_configuration; sys.stdout.write(make_configuration.page())"
+    page = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    assert (REPOSITORY / "docs/configuration.md").read_text(encoding="utf-8") == page, "docs/configuration.md is old: run `make docs`"
+
+
+def test_every_key_is_documented():
+    page = (REPOSITORY / "docs/configuration.md").read_text(encoding="utf-8")
+    blocks = [value for value in vars(configuration).values() if isinstance(value, type) and issubclass(value, configuration.Block)]
+    described = [field.description for block in blocks for field in block.model_fields.values()]
+    assert len(described) > 60
+    for block in blocks:
+        if block.__name__ not in ("Block",):
+            assert f"## {block.__name__}\n" in page, block
+            assert all(f"| `{name}` |" in page for name in block.model_fields)
+
+
+def test_the_paper_s_file_is_the_defaults_but_for_what_its_comments_say():
+    """Whoever leaves a key out gets the paper's value."""
+    paper = load(read_yaml(REPOSITORY / "config.yaml"), [REPOSITORY / "config.yaml"]).model_dump()
+    defaults = Config().model_dump()
+
+    def differences(ours, theirs, path=""):
+        if isinstance(ours, dict) and isinstance(theirs, dict):
+            keys = ours.keys() | theirs.keys()
+            return [found for key in sorted(keys) for found in differences(ours.get(key), theirs.get(key), f"{path}.{key}".strip("."))]
+        return [] if ours == theirs else [path]
+
+    assert differences(paper, defaults) == ["responses.prompts_per_batch"]
+
+
+def test_the_paper_s_numbers_are_the_paper_s():
+    config = Config()
+    assert config.images.guidance_scales == [5, 7, 9, 11]
+    assert len(config.topics) == 10
+    assert len(config.responses.policy_models) == 4
+    assert config.pairs.sizes == [2000, 5000, 7000, 9000]
+    settings = config.training.settings
+    assert (settings.epochs, settings.learning_rate, settings.batch_size, settings.gradient_accumulation) == (2, 1e-5, 1, 4)
+    assert (settings.zero_stage, settings.processes) == (2, 2)
+
+
+def test_hub_models_are_pinned_to_commits():
+    from lib.models import COMMIT
+    from lib.preflight import hub_models
+
+    models = hub_models(Config())
+    assert len(models) == 11
+    assert {key for key, model in models.items() if not COMMIT.fullmatch(model.revision)} == set()
+
+
+def test_another_model_does_not_inherit_the_default_model_s_commit():
+    assert load({"images": {"model": "owner/other"}}, []).images.revision == "main"
+    assert load({"images": {"steps": 3}}, []).images.revision == Config().images.revision
+
+
+def test_an_experiment_s_settings_override_the_shared_ones():
+    config = load({"training": {"settings": {"beta": 0.3}, "experiments": {"mine": {"size": 2000, "settings": {"epochs": 1}}}}}, [])
+    settings = config.training.settings_of("mine")
+    assert (settings.beta, settings.epochs, settings.learning_rate) == (0.3, 1, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("images:\n  steps: x\n", r"c\.yaml, line 2: images\.steps: "),
+        ("topics:\n  - art\n  - A/B\n", r"c\.yaml, line 3: topics\.1: "),
+        (
+            "responses:\n  policy_models:\n    one: {model: ./none}\n    two: {model: a/b}\n",
+            r"c\.yaml, line 3: responses\.policy_models\.one: ",
+        ),
+        ("pairs: {size: [3]}\n", r"c\.yaml, line 1: pairs\.size: unknown key\. Did you mean `sizes`\?"),
+    ],
+)
+def test_a_mistake_is_told_with_its_line(tmp_path, text, message):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        load(read_yaml(path), [path])
+
+
+def test_a_mistake_on_the_command_line_is_told_without_a_line():
+    with pytest.raises(UserError, match=r"^--config: images\.steps: "):
+        load({"images": {"steps": "x"}}, [])
