@@ -2,8 +2,7 @@
 
 import pytest
 
-from build_pairs import image_tokens, pair_of, same_after_truncation
-from lib.response_checks import invalid_reason
+from build_pairs import image_tokens, pair_of, same_after_truncation, unusable_for_training
 
 
 def responses(**scores):
@@ -52,19 +51,29 @@ def test_image_tokens_of_llava_1_5_are_576():
     assert image_tokens({"image_seq_length": 16, "vision_config": {}}) == 16
 
 
+class Words:
+    """A tokenizer of the library `tokenizers`, as far as it is needed: one token a word."""
+
+    def encode(self, text, add_special_tokens):
+        return type("Encoding", (), {"ids": [hash(word) for word in text.split()]})
+
+    def get_added_tokens_decoder(self):
+        return {0: type("AddedToken", (), {"content": "<image>"})}
+
+
+def written(chosen, rejected, instruction="What is it?"):
+    return {"instruction": instruction, "pair": {"chosen": {"text": chosen}, "rejected": {"text": rejected}}}
+
+
 @pytest.mark.parametrize(
-    ("text", "finish_reason", "reason"),
+    ("row", "room", "reason"),
     [
-        ("A red cube.", "stop", None),
-        ("是的，有两只猫。", "stop", None),
-        ("", "stop", "empty"),
-        (" \n\t ...", "stop", "empty"),
-        ("A red cube and", "length", "truncated"),
-        ("very very very good", "stop", None),
-        ("no " * 7, "stop", "repeating"),
-        ("It is a cat and " + "a dog sits there, " * 7, "length", "repeating"),
-        ("The image shows a cat. " * 4, "stop", None),
+        (written("a cat", "a dog"), 5, None),
+        (written("a big cat", "a big dog"), 2, "same after truncation"),
+        (written("a cat", "a dog"), 0, "no room for a response"),
+        (written("an <image> of a cat", "a dog"), 5, "special token in a text"),
+        (written("a cat", "a dog", "What is in the <image>?"), 5, "special token in a text"),
     ],
 )
-def test_empty_truncated_and_endlessly_repeating_answers_are_told_from_valid_ones(text, finish_reason, reason):
-    assert invalid_reason(text, finish_reason, max_repeats=5) == reason
+def test_pairs_that_training_could_not_use_are_left_out(row, room, reason):
+    assert unusable_for_training(row, Words(), room) == reason

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from lib import config as configuration
 from lib.config import Config, load, read_yaml
 from lib.errors import UserError

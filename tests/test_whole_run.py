@@ -5,10 +5,11 @@ import json
 import math
 
 import pytest
+from PIL import Image
+
 from generate_images import read_provenance
 from lib.config import load, read_yaml
 from lib.shards import read_shard
-from PIL import Image
 
 pytestmark = pytest.mark.slow
 

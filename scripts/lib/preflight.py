@@ -1,12 +1,13 @@
 """What can be known before the first GPU is asked for: endpoints and hub models that the run will need."""
 
-import os
+import tempfile
 from pathlib import Path
 
 from lib import models
 from lib.config import Config, Model
 from lib.endpoint import check_endpoint
 from lib.errors import UserError
+from lib.files import mendable_storage_errors
 from lib.plan import Plan
 
 
@@ -44,9 +45,12 @@ def check(plan: Plan) -> None:
             models.check_access(model.model, model.revision)
         except UserError as error:
             problems.append(f"{key}: {error}")
-    root = config.root
-    root.mkdir(parents=True, exist_ok=True)
-    if not os.access(root, os.W_OK | os.X_OK):
-        problems.append(f"results: the folder '{root}' cannot be written. Make it writable, or configure another.")
+    try:
+        with mendable_storage_errors(config.root):
+            config.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=config.root):
+                pass
+    except UserError as error:
+        problems.append(f"results: {error}")
     if problems:
         raise UserError("\n".join(problems))

@@ -1,9 +1,11 @@
 """Which responses can be part of a pair, and why the others cannot."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 LONGEST_REPEATED_PHRASE = 12
+SHORTEST_REPEATED_SENTENCE = 4
 
 
 def repeats(words: Sequence[str], times: int) -> bool:
@@ -17,15 +19,25 @@ def repeats(words: Sequence[str], times: int) -> bool:
     return False
 
 
+def repeats_sentences(text: str, times: int) -> bool:
+    """Whether a sentence of 4 words or more stands more than `times` times anywhere; numbers do not tell sentences apart.
+
+    Models caught in a loop often number its turns ("16. Dry brushing: ... 17. Paint wash: ... 18. Dry brushing: ...").
+    """
+    sentences = Counter(tuple(re.findall(r"[^\W\d]+", sentence)) for sentence in re.split(r"[.!?。！？\n]", text))
+    return any(count > times for sentence, count in sentences.items() if len(sentence) >= SHORTEST_REPEATED_SENTENCE)
+
+
 def invalid_reason(text: str, finish_reason: str, max_repeats: int) -> str | None:
-    """Why a response cannot be ranked: "empty", "truncated" or "repeating"; None for a valid one.
+    """Why a response cannot be ranked: "empty", "repeating" or "truncated"; None for a valid one.
 
     `finish_reason`: "stop" where the model ended its answer, "length" where the limit did.
     """
-    words = re.findall(r"\w+", text.casefold())
+    folded = text.casefold()
+    words = re.findall(r"\w+", folded)
     if not words:
         return "empty"
-    if repeats(words, max_repeats):
+    if repeats(words, max_repeats) or repeats_sentences(folded, max_repeats):
         return "repeating"
     if finish_reason != "stop":
         return "truncated"
