@@ -1,6 +1,7 @@
 """Pairs: best against worst of the valid responses, and a reason wherever there is no pair."""
 
 import pytest
+from tokenizers import Tokenizer
 
 from build_pairs import image_tokens, pair_of, same_after_truncation, unusable_for_training
 
@@ -51,29 +52,22 @@ def test_image_tokens_of_llava_1_5_are_576():
     assert image_tokens({"image_seq_length": 16, "vision_config": {}}) == 16
 
 
-class Words:
-    """A tokenizer of the library `tokenizers`, as far as it is needed: one token a word."""
-
-    def encode(self, text, add_special_tokens):
-        return type("Encoding", (), {"ids": [hash(word) for word in text.split()]})
-
-    def get_added_tokens_decoder(self):
-        return {0: type("AddedToken", (), {"content": "<image>"})}
+@pytest.fixture(scope="module")
+def tokenizer(demo_models):
+    return Tokenizer.from_file(str(demo_models / "llava-1.5/tokenizer.json"))
 
 
 def written(chosen, rejected, instruction="What is it?"):
     return {"instruction": instruction, "pair": {"chosen": {"text": chosen}, "rejected": {"text": rejected}}}
 
 
-@pytest.mark.parametrize(
-    ("row", "room", "reason"),
-    [
-        (written("a cat", "a dog"), 5, None),
-        (written("a big cat", "a big dog"), 2, "same after truncation"),
-        (written("a cat", "a dog"), 0, "no room for a response"),
-        (written("an <image> of a cat", "a dog"), 5, "special token in a text"),
-        (written("a cat", "a dog", "What is in the <image>?"), 5, "special token in a text"),
-    ],
-)
-def test_pairs_that_training_could_not_use_are_left_out(row, room, reason):
-    assert unusable_for_training(row, Words(), room) == reason
+def test_pairs_that_training_could_not_use_are_left_out(tokenizer):
+    same_start = written("a big cat", "a big dog")
+    tokens = [tokenizer.encode(text, add_special_tokens=False).ids for text in ("a big cat", "a big dog")]
+    shared = next(place for place, (left, right) in enumerate(zip(*tokens, strict=False)) if left != right)
+    assert shared > 0
+    assert unusable_for_training(same_start, tokenizer, shared) == "same after truncation"
+    assert unusable_for_training(same_start, tokenizer, shared + 1) is None
+    assert unusable_for_training(same_start, tokenizer, 0) == "no room for a response"
+    assert unusable_for_training(written("an <image> of a cat", "a dog"), tokenizer, 50) == "special token in a text"
+    assert unusable_for_training(written("a cat", "a dog", "What is in the <image>?"), tokenizer, 50) == "special token in a text"

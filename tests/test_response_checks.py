@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from lib.response_checks import invalid_reason
 
 GOLDEN = Path(os.environ.get("GOLDEN_DIR", Path(__file__).resolve().parents[2] / "shared/golden"))
