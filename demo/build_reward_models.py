@@ -59,10 +59,19 @@ LLAMA3_CHAT_TEMPLATE = (
 )
 
 
-def build_image_reward(directory: Path, seed: int = 0, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+def build_image_reward(
+    directory: Path,
+    seed: int = 0,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    vision_width: int = 128,
+    vision_layers: int = 2,
+    image_size: int = 64,
+) -> None:
     """Writes a tiny ImageReward checkpoint in the original's layout, and its tokenizer, into `directory`.
 
-    The images it reads are 64 x 64, in patches of 16. `tokenizer` is any BERT tokenizer, by default one that spells letter by letter.
+    The images it reads are `image_size` pixels square, in patches of 16; its ViT has 64 dimensions a head. `tokenizer` is any BERT
+    tokenizer, by default one that spells letter by letter.
     """
     import torch
 
@@ -70,9 +79,11 @@ def build_image_reward(directory: Path, seed: int = 0, tokenizer: PreTrainedToke
     tokenizer = tokenizer or small_bert_tokenizer()
     tokenizer.save_pretrained(directory)
     # Two more than the tokenizer has, as in the original: [DEC] and [ENC].
-    med_config = TINY_MED_CONFIG | {"vocab_size": len(tokenizer) + 2}
+    med_config = TINY_MED_CONFIG | {"vocab_size": len(tokenizer) + 2, "encoder_width": vision_width}
     write_json(directory / "med_config.json", med_config)
-    state = image_reward_state(med_config, vision_width=128, vision_layers=2, patches=4 * 4, seed=seed)
+    state = image_reward_state(
+        med_config, vision_width=vision_width, vision_layers=vision_layers, patches=(image_size // 16) ** 2, seed=seed
+    )
     torch.save(state, directory / "ImageReward.pt")
 
 
@@ -140,8 +151,12 @@ def image_reward_state(
     return state
 
 
-def build_armorm(directory: Path, seed: int = 0, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+def build_armorm(
+    directory: Path, seed: int = 0, tokenizer: PreTrainedTokenizerBase | None = None, *, width: int = 64, layers: int = 2
+) -> None:
     """Writes a tiny ArmoRM in the original's layout (config.json, safetensors), and its tokenizer, into `directory`.
+
+    `width` is the language model's hidden size, `layers` its depth.
 
     `tokenizer` is any tokenizer with Llama 3's split pattern and special tokens, by default one that spells byte by byte; a chat
     template it lacks is added to it.
@@ -157,9 +172,9 @@ def build_armorm(directory: Path, seed: int = 0, tokenizer: PreTrainedTokenizerB
     objectives, gating_width = 19, 64
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=8192,
@@ -197,7 +212,6 @@ def build_armorm(directory: Path, seed: int = 0, tokenizer: PreTrainedTokenizerB
             state[name] = normal(*shape, deviation=1.0)
         else:
             state[name] = normal(*shape, deviation=1.5 / math.sqrt(shape[-1]))
-    width = config.hidden_size
     state["regression_layer.weight"] = normal(objectives, width, deviation=0.5 / math.sqrt(width))
     # Not symmetric, so that a transposed product would be seen. The original takes verbosity's share out of the other rewards.
     state["reward_transform_matrix"] = torch.eye(objectives) + normal(objectives, objectives, deviation=0.1)

@@ -19,7 +19,7 @@ def read_image(path: Path) -> "Image":
 
 
 def check_image(path: Path, sha256: str, shard_file: Path) -> None:
-    """Raises a UserError if an image file is missing, is not the one that was ranked, or cannot be decoded.
+    """Raises a UserError if an image file is missing, or is not the one that was published.
 
     Args:
         path: the image file.
@@ -27,13 +27,11 @@ def check_image(path: Path, sha256: str, shard_file: Path) -> None:
         shard_file: the file of stage images that names it; deleting that makes the damaged images anew.
     """
     try:
-        if digest_of_file(path) != sha256:
-            problem = "has other contents than when it was made"
-        else:
-            read_image(path)
+        if digest_of_file(path) == sha256:
             return
+        problem = "has other contents than when it was made"
     except FileNotFoundError:
         problem = "is missing"
-    except (OSError, SyntaxError, ValueError) as error:  # what PIL raises for damaged files
+    except OSError as error:
         problem = f"cannot be read ({error})"
     raise UserError(f"{path}: this image file {problem}. Delete {shard_file} and run again: only this prompt's images are made anew.")
