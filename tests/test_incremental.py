@@ -30,7 +30,7 @@ AFTER_PAIRS = {
 
 def planned(project, *arguments):
     """The jobs of a dry run by rule."""
-    output = project.snakemake("-n", "--quiet", "rules", *arguments).stdout
+    output = project.snakemake(*arguments, "-n", "--quiet", "rules").stdout
     if "Nothing to be done" in output:
         return {}
     table = output.split("Job stats:", 1)[1].split("total", 1)[0]
@@ -159,7 +159,7 @@ def test_changing_one_policy_model_redoes_its_responses_and_what_depends_on_them
         ),
         (
             lambda values: values["evaluation"]["benchmarks"]["pope"].update(metrics={"f1": "pope_f1_score"}),
-            {"score_benchmark", "hallucination_table", "size_table"},
+            {"answer_benchmark", "score_benchmark", "hallucination_table", "size_table"},
         ),
     ],
     ids=["guidance scale", "a scorer that does not pick", "reward model", "DPO setting", "DPO setting of one experiment", "metric"],
