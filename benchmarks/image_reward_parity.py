@@ -45,6 +45,7 @@ PROMPTS = (
 def build(folder: Path) -> None:
     """Writes the full-size checkpoint, its med_config.json and a BERT tokenizer of 30,522 entries."""
     import torch
+
     from build_reward_models import FULL_MED_CONFIG, image_reward_state, write_json
 
     write_json(folder / "med_config.json", FULL_MED_CONFIG)

@@ -3,7 +3,8 @@ def pairs_of_size(wildcards):
     try:
         return PLAN.pairs_of_size(int(wildcards.size))
     except UserError as error:
-        raise WorkflowError(str(error)) from None
+        # Snakemake would wrap an exception of an input function in a report with a traceback.
+        raise SystemExit(f"WorkflowError: {error}") from None
 
 
 def shard_digest(wildcards):
@@ -11,7 +12,8 @@ def shard_digest(wildcards):
     try:
         return PLAN.shard(wildcards.topic, wildcards.shard).digest
     except UserError as error:
-        raise WorkflowError(str(error)) from None
+        # Snakemake would wrap an exception of an input function in a report with a traceback.
+        raise SystemExit(f"WorkflowError: {error}") from None
 
 
 def scorer_environment(wildcards):

@@ -76,7 +76,7 @@ def test_datasets_reads_the_parquet_files_with_their_images(tmp_path):
 def test_a_damaged_image_is_named_with_its_mend(tmp_path):
     pair = row("art", 1, tmp_path)
     Path(tmp_path, pair["image"]["file"]).write_bytes(b"not an image")
-    with pytest.raises(UserError, match=r"missing or damaged. Delete .*images/art/00\.jsonl and run again"):
+    with pytest.raises(UserError, match=r"has other contents than when it was made\. Delete .*images/art/00\.jsonl and run again"):
         write_parquet([pair], tmp_path, tmp_path)
 
 

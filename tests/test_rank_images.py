@@ -2,15 +2,11 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
 import rank_images
@@ -252,40 +248,3 @@ def test_a_model_that_is_no_scorer_ends_in_one_message(run, rows, model, changes
     with pytest.raises(UserError, match=message) as error:
         run(*rows, **changes)
     assert str(model) in str(error.value)
-
-
-def test_the_rule_publishes_the_same_bytes_with_snakemake_and_reuses_them(tmp_path, rows, model):
-    """The rule file and the script together, as Snakemake runs them."""
-    config = {
-        "run": "run",
-        "results": ".",
-        "device": "cpu",
-        "image_ranking": {"scorers": {"image-reward": {"kind": "image-reward", "model": str(model)}}},
-    }
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    (tmp_path / "Snakefile").write_text(
-        f"""
-import sys
-sys.path.insert(0, "{REPOSITORY}/scripts")
-from lib import config as configuration
-from lib.plan import Plan
-configfile: "config.yaml"
-CONFIG = configuration.load(config, [])
-PLAN = Plan(CONFIG)
-ROOT = PLAN.root
-GPU = 0
-include: "{REPOSITORY}/rules/image_ranking.smk"
-"""
-    )
-    write_jsonl(tmp_path / "run/images/art/00.jsonl", rows)
-    target = "run/image_ranking/image-reward/art/00.jsonl"
-    command = [str(Path(sys.executable).with_name("snakemake")), "--cores", "1", "--quiet", "all", "--", target]
-    contents = []
-    for _ in range(2):
-        subprocess.run(command, cwd=tmp_path, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-        contents.append((tmp_path / target).read_bytes())
-        (tmp_path / target).unlink()
-    assert contents[0] == contents[1]
-    assert {row["prompt"] for row in map(json.loads, contents[0].splitlines())} == set(PROMPTS)
-    done = record(tmp_path)
-    assert (done["computed"], done["reused"], done["load_seconds"]) == (0, 3, 0)

@@ -2,14 +2,10 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
 
 import rank_responses
 from build_reward_models import build_armorm
@@ -213,45 +209,3 @@ def test_a_model_that_is_no_armorm_ends_in_one_message(run, shards, tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match="not usable as the response reward model"):
         run(shards, model=str(tmp_path))
-
-
-def test_the_rule_publishes_the_same_bytes_with_snakemake_and_reuses_them(tmp_path, shards, model):
-    """The rule file and the script together, as Snakemake runs them; the configured order of the policy models is not the alphabet's."""
-    config = {
-        "run": "run",
-        "results": ".",
-        "device": "cpu",
-        "responses": {"policy_models": {policy: {"model": f"some/{policy}"} for policy in POLICIES}},
-        "response_ranking": {"model": str(model), "dtype": "float32"},
-    }
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    (tmp_path / "Snakefile").write_text(
-        f"""
-import sys
-sys.path.insert(0, "{REPOSITORY}/scripts")
-from lib import config as configuration
-from lib.plan import Plan
-configfile: "config.yaml"
-CONFIG = configuration.load(config, [])
-PLAN = Plan(CONFIG)
-ROOT = PLAN.root
-GPU = 0
-include: "{REPOSITORY}/rules/response_ranking.smk"
-"""
-    )
-    for policy, rows in shards.items():
-        write_jsonl(tmp_path / f"run/responses/{policy}/art/00.jsonl", sorted(rows, key=lambda row: row["id"]))
-    target = "run/response_ranking/art/00.jsonl"
-    command = [str(Path(sys.executable).with_name("snakemake")), "--cores", "1", "--quiet", "all", "--", target]
-    contents = []
-    for _ in range(2):
-        subprocess.run(command, cwd=tmp_path, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-        contents.append((tmp_path / target).read_bytes())
-        (tmp_path / target).unlink()
-    assert contents[0] == contents[1]
-    for row in map(json.loads, contents[0].splitlines()):
-        assert {policy: response["text"] for policy, response in row["responses"].items()} == {
-            policy: f"{answer} {row['prompt']}" for policy, answer in ANSWERS.items()
-        }
-    done = record(tmp_path)
-    assert (done["computed"], done["reused"], done["load_seconds"]) == (0, 2, 0)
