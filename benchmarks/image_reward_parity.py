@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY)]
+sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "demo")]
 
 VOCABULARY = 30522
 SEED = 20240930

@@ -20,7 +20,7 @@ INTRODUCTION = """\
 
 `config.yaml` is the paper's run, `demo/config.yaml` the laptop's. A configuration file stands for itself: what it leaves out has the
 default given here, which is the paper's value (where the paper is silent, the published code's). Choose another file with
-`--configfile FILE`; single keys can be set on the command line, e.g. `--config run=mine` or `--config 'pairs={sizes: [600]}'`.
+`--configfile FILE`; single keys can be set on the command line, e.g. `--config run=mine` or `--config 'images={steps: 20}'`.
 
 A mistake ends before anything runs, with the file, the line, the key and the mend: unknown keys, wrong types, missing files and folders,
 models that are no models. Needs (time, memory, GPUs, partitions) are not configured here but in `profiles/`.
