@@ -332,3 +332,11 @@ def write_table(table: Table, csv: str, markdown: str, latex: str) -> None:
     write_text(Path(csv), to_csv(table))
     write_text(Path(markdown), to_markdown(table))
     write_text(Path(latex), to_latex(table))
+
+
+def write_models_table(settings: Mapping[str, Any], inputs: Any, outputs: Any) -> None:
+    """A table of models, from a rule's settings, its inputs (`published`, `scores`) and its outputs (`csv`, `markdown`, `latex`)."""
+    published = read_published(Path(inputs.published))
+    scores = read_scores([Path(path) for path in inputs.scores])
+    table = compare_models(published, settings["models"], settings["wanted"], scores, settings["label"], settings["base_model"])
+    write_table(table, outputs.csv, outputs.markdown, outputs.latex)
