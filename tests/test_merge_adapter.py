@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 import merge_adapter
+from lib.dpo_worker import LORA_TARGETS
 from lib.errors import UserError
 from lib.files import digest_of_file
-from train_dpo import LORA_TARGETS
 
 PROMPT = "USER: <image>\nWhat stands near the table? ASSISTANT:"
 

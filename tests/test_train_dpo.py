@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import train_dpo
+from lib import dpo_worker
 from lib.config import Training, TrainingSettings
 from lib.errors import UserError
 from lib.files import read_jsonl, write_json
@@ -140,11 +141,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory, base: Path, dataset: Path)
 
 
 @pytest.fixture
-def job(tmp_path: Path, base: Path, dataset: Path) -> train_dpo.Job:
+def job(tmp_path: Path, base: Path, dataset: Path) -> dpo_worker.Job:
     """A training in this process, without DeepSpeed; the same pairs a update as `trained`."""
     settings = TrainingSettings(**SETTINGS | {"processes": 1, "zero_stage": 0, "gradient_accumulation": 4}).model_dump(mode="json")
     data = str(dataset.parent / "data" / "train-00000-of-00001.parquet")
-    return train_dpo.Job(str(base), "float32", "cpu", TEMPLATE, settings, [data], str(tmp_path), None)
+    return dpo_worker.Job(str(base), "float32", "cpu", TEMPLATE, settings, [data], str(tmp_path), None)
 
 
 @pytest.fixture(scope="session")
@@ -153,11 +154,11 @@ def trainer(tmp_path_factory: pytest.TempPathFactory, base: Path, dataset: Path)
     settings = TrainingSettings(**SETTINGS | {"processes": 1, "zero_stage": 0, "batch_size": 10}).model_dump(mode="json")
     data = str(dataset.parent / "data" / "train-00000-of-00001.parquet")
     folder = str(tmp_path_factory.mktemp("trainer"))
-    return train_dpo.build_trainer(train_dpo.Job(str(base), "float32", "cpu", TEMPLATE, settings, [data], folder, None))
+    return dpo_worker.build_trainer(dpo_worker.Job(str(base), "float32", "cpu", TEMPLATE, settings, [data], folder, None))
 
 
-def changed(job: train_dpo.Job, **settings: Any) -> train_dpo.Job:
-    return train_dpo.Job(**{**vars(job), "settings": job.settings | settings})
+def changed(job: dpo_worker.Job, **settings: Any) -> dpo_worker.Job:
+    return dpo_worker.Job(**{**vars(job), "settings": job.settings | settings})
 
 
 # ------------------------------------------------------------------------------------------------------------ what one training makes
@@ -176,7 +177,7 @@ def test_training_prefers_the_chosen_responses(trained: Run) -> None:
 
 def test_the_metrics_have_one_row_an_update_and_no_times(trained: Run) -> None:
     assert [row["step"] for row in trained.metrics] == list(range(1, UPDATES + 1))
-    assert set(trained.metrics[0]) == {"step", *train_dpo.METRICS}
+    assert set(trained.metrics[0]) == {"step", *dpo_worker.METRICS}
 
 
 def test_the_adapter_is_on_the_language_model_only(trained: Run) -> None:
@@ -231,7 +232,7 @@ def test_all_that_the_workers_said_is_in_their_log(trained: Run) -> None:
 
 def test_the_token_ids_are_those_of_the_joint_text(trainer: Any, base: Path) -> None:
     """One BOS, one EOS, the image's tokens, no doubled space: what the processor makes of the whole text."""
-    processor = train_dpo.load_processor(str(base))
+    processor = dpo_worker.load_processor(str(base))
     rows = [trainer.train_dataset[index] for index in range(len(PAIRS))]
     batch = trainer.data_collator(copy.deepcopy(rows))
     tokenizer = processor.tokenizer
@@ -266,11 +267,11 @@ def test_only_the_adapter_is_trained(trainer: Any) -> None:
     assert trainer.ref_model is None  # the reference is the model with its adapter off
 
 
-def test_pairs_that_cannot_be_trained_on_are_left_out_and_counted(tmp_path: Path, job: train_dpo.Job) -> None:
+def test_pairs_that_cannot_be_trained_on_are_left_out_and_counted(tmp_path: Path, job: dpo_worker.Job) -> None:
     bad = [("What is this?", "The <image> shows it.", "A lamp."), ("What? " * 150, "Yes", "No"), ("What?", "word " * 300, "No")]
     summary = write_pairs(tmp_path / "odd", [*PAIRS[:2], *bad])
-    odd = train_dpo.Job(**{**vars(job), "data": [str(next((summary.parent / "data").glob("*")))]})
-    dataset, notes = train_dpo.preference_dataset(odd, train_dpo.arguments(odd), train_dpo.load_processor(odd.base))
+    odd = dpo_worker.Job(**{**vars(job), "data": [str(next((summary.parent / "data").glob("*")))]})
+    dataset, notes = dpo_worker.preference_dataset(odd, dpo_worker.arguments(odd), dpo_worker.load_processor(odd.base))
     assert len(dataset) == 3
     assert [note.split(":")[0] for note in notes] == [
         "1 pair(s) left out",
@@ -279,23 +280,23 @@ def test_pairs_that_cannot_be_trained_on_are_left_out_and_counted(tmp_path: Path
     ]
 
 
-def test_no_trainable_pair_is_a_clear_error(job: train_dpo.Job) -> None:
+def test_no_trainable_pair_is_a_clear_error(job: dpo_worker.Job) -> None:
     short = changed(job, max_length=10)
     with pytest.raises(UserError, match=r"No pair can be trained on.*max_length"):
-        train_dpo.preference_dataset(short, train_dpo.arguments(short), train_dpo.load_processor(short.base))
+        dpo_worker.preference_dataset(short, dpo_worker.arguments(short), dpo_worker.load_processor(short.base))
 
 
-def test_a_configured_dropout_is_one(job: train_dpo.Job) -> None:
-    assert train_dpo.arguments(job).disable_dropout
-    assert not train_dpo.arguments(changed(job, lora_dropout=0.05)).disable_dropout
+def test_a_configured_dropout_is_one(job: dpo_worker.Job) -> None:
+    assert dpo_worker.arguments(job).disable_dropout
+    assert not dpo_worker.arguments(changed(job, lora_dropout=0.05)).disable_dropout
 
 
 # ------------------------------------------------------------------------------------------------------------------------- processes
 
 
-def test_two_processes_under_zero_2_train_like_one(trained: Run, job: train_dpo.Job) -> None:
+def test_two_processes_under_zero_2_train_like_one(trained: Run, job: dpo_worker.Job) -> None:
     """The same pairs in each update, also in an epoch's last, which has fewer: equal up to the order of sums."""
-    train_dpo._train(job)
+    dpo_worker.train(job)
     (checkpoint,) = job.checkpoints.glob("checkpoint-*")
     alone = train_dpo.metrics_of(train_dpo.trainer_state(checkpoint)["log_history"])
     for one, two in zip(alone, trained.metrics, strict=True):
@@ -303,9 +304,9 @@ def test_two_processes_under_zero_2_train_like_one(trained: Run, job: train_dpo.
             assert one[name] == pytest.approx(two[name], rel=2e-3, abs=2e-4), (one["step"], name)
 
 
-def test_training_that_diverges_stops_with_a_clear_message(job: train_dpo.Job) -> None:
+def test_training_that_diverges_stops_with_a_clear_message(job: dpo_worker.Job) -> None:
     with pytest.raises(UserError, match=r"diverges: \w+ is (nan|inf) at update \d of 12.*learning_rate"):
-        train_dpo._train(changed(job, learning_rate=1e30, save_steps=100))
+        dpo_worker.train(changed(job, learning_rate=1e30, save_steps=100))
     assert train_dpo.last_checkpoint(job.checkpoints) is None
 
 
@@ -364,14 +365,14 @@ def checkpoint(folder: Path, step: int) -> Path:
     path = folder / f"checkpoint-{step}"
     (path / "global_step").mkdir(parents=True)
     (path / "global_step" / "state.pt").write_bytes(b"x" * step)
-    write_json(path / train_dpo.MARKER, {"global_step/state.pt": step})
+    write_json(path / dpo_worker.MARKER, {"global_step/state.pt": step})
     return path
 
 
 def test_a_torn_checkpoint_is_ignored(tmp_path: Path) -> None:
     for step in (3, 20, 100, 200):
         checkpoint(tmp_path, step)
-    (tmp_path / "checkpoint-200" / train_dpo.MARKER).unlink()
+    (tmp_path / "checkpoint-200" / dpo_worker.MARKER).unlink()
     (tmp_path / "checkpoint-100" / "global_step" / "state.pt").write_bytes(b"short")
     assert train_dpo.last_checkpoint(tmp_path) == tmp_path / "checkpoint-20"
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-20"]
@@ -396,7 +397,7 @@ def test_an_empty_data_set_is_a_clear_error(tmp_path: Path) -> None:
     from pyarrow import parquet
 
     file = tmp_path / "train-00000-of-00001.parquet"
-    parquet.write_table(pyarrow.table({name: [] for name in train_dpo.COLUMNS}), file)
+    parquet.write_table(pyarrow.table({name: [] for name in dpo_worker.COLUMNS}), file)
     with pytest.raises(UserError, match=r"no pair to train on.*min_margin"):
         train_dpo.read_pairs([file])
     parquet.write_table(pyarrow.table({"instruction": ["What?"]}), file)
@@ -419,14 +420,14 @@ def test_a_damaged_data_set_is_a_clear_error(tmp_path: Path) -> None:
         ({"type": "ValueError", "message": "what went wrong", "trace": ["line"]}, "Process 1 of 2 stopped: ValueError: what went wrong"),
     ],
 )
-def test_what_stopped_a_worker_is_told_in_few_lines(job: train_dpo.Job, tmp_path: Path, error: dict[str, Any], message: str) -> None:
+def test_what_stopped_a_worker_is_told_in_few_lines(job: dpo_worker.Job, tmp_path: Path, error: dict[str, Any], message: str) -> None:
     write_json(job.error(1), {"rank": 1, "type": "", "message": "", "user": False, "out_of_memory": False, "trace": []} | error)
     with pytest.raises(UserError, match=message) as told:
         raise UserError(train_dpo.what_stopped_them(job, 2, 1, tmp_path / "log"))
     assert str(told.value).count("\n") <= train_dpo.LAST_LINES + 2
 
 
-def test_workers_that_were_killed_are_told_by_their_last_lines(job: train_dpo.Job, tmp_path: Path) -> None:
+def test_workers_that_were_killed_are_told_by_their_last_lines(job: dpo_worker.Job, tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("\n".join(f"line {number}" for number in range(500)))
     message = train_dpo.what_stopped_them(job, 2, -9, log)
