@@ -13,23 +13,35 @@ from lib.plan import Plan
 
 def hub_models(config: Config) -> dict[str, Model]:
     """The models of a configuration that come from the hub, by configuration key."""
-    blocks: dict[str, Model | None] = {
-        "images": config.images,
-        "response_ranking": config.response_ranking,
-        "training.base_model": config.training.base_model,
-        "instructions.llm": config.instructions.llm if config.instructions.backend in ("transformers", "vllm") else None,
-        **{f"image_ranking.scorers.{name}": scorer for name, scorer in config.image_ranking.scorers.items()},
-        **{f"image_ranking.scorers.{name}.tokenizer": scorer.tokenizer for name, scorer in config.image_ranking.scorers.items()},
-        **{f"responses.policy_models.{name}": policy for name, policy in config.responses.policy_models.items()},
-    }
-    return {key: model for key, model in blocks.items() if model and not models.is_folder(model.model)}
+    return {key: model for key, (model, _) in _models(config).items() if not models.is_folder(model.model)}
+
+
+def _models(config: Config) -> dict[str, tuple[Model, str]]:
+    """Every model by configuration key, with the stage whose files tell whether it is still needed."""
+    found: dict[str, tuple[Model, str]] = {"images": (config.images, "images")}
+    for name, scorer in config.image_ranking.scorers.items():
+        found[f"image_ranking.scorers.{name}"] = (scorer, f"image_ranking/{name}")
+        if scorer.tokenizer:
+            found[f"image_ranking.scorers.{name}.tokenizer"] = (scorer.tokenizer, f"image_ranking/{name}")
+    if config.instructions.llm and config.instructions.backend in ("transformers", "vllm"):
+        found["instructions.llm"] = (config.instructions.llm, "instructions")
+    for name, policy in config.responses.policy_models.items():
+        found[f"responses.policy_models.{name}"] = (policy, f"responses/{name}")
+    found["response_ranking"] = (config.response_ranking, "response_ranking")
+    found["training.base_model"] = (config.training.base_model, "pairs")
+    return found
+
+
+def _is_made(plan: Plan, stage: str) -> bool:
+    """Whether all shard files of a stage are there: its model will not be asked for unless something changed."""
+    return all(Path(path).exists() for path in plan.shard_files(stage))
 
 
 def check(plan: Plan) -> None:
     """Raises one UserError with everything that would stop this run later: keys, endpoints, hub models out of reach."""
     config = plan.config
     problems = []
-    unwritten = any(not Path(path).exists() for path in plan.shard_files("instructions"))
+    unwritten = not _is_made(plan, "instructions")
     endpoints = {
         "instructions.endpoint": config.instructions.endpoint if config.instructions.backend == "openai" and unwritten else None,
         "generate_prompts.endpoint": config.generate_prompts.endpoint if config.generate_prompts.count else None,
@@ -40,7 +52,9 @@ def check(plan: Plan) -> None:
                 check_endpoint(endpoint)
         except UserError as error:
             problems.append(f"{key}: {error}")
-    for key, model in hub_models(config).items():
+    for key, (model, stage) in _models(config).items():
+        if models.is_folder(model.model) or _is_made(plan, stage):
+            continue
         try:
             models.check_access(model.model, model.revision)
         except UserError as error:
