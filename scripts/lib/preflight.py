@@ -28,13 +28,17 @@ def _models(config: Config) -> dict[str, tuple[Model, str]]:
     for name, policy in config.responses.policy_models.items():
         found[f"responses.policy_models.{name}"] = (policy, f"responses/{name}")
     found["response_ranking"] = (config.response_ranking, "response_ranking")
-    found["training.base_model"] = (config.training.base_model, "pairs")
+    found["training.base_model"] = (config.training.base_model, "evaluation")
     return found
 
 
 def _is_made(plan: Plan, stage: str) -> bool:
-    """Whether all shard files of a stage are there: its model will not be asked for unless something changed."""
-    return all(Path(path).exists() for path in plan.shard_files(stage))
+    """Whether all files of a stage are there: its model will not be asked for unless something changed."""
+    if stage == "evaluation":
+        files = [path for path in plan.targets() if path.startswith((f"{plan.root}/models/", f"{plan.root}/evaluation/"))]
+    else:
+        files = plan.shard_files(stage)
+    return all(Path(path).exists() for path in files)
 
 
 def check(plan: Plan) -> None:
