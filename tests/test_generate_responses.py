@@ -283,14 +283,6 @@ def test_a_damaged_image_file_is_told_with_the_mend_before_the_model_is_loaded(s
         stage.run()
 
 
-def test_an_image_file_that_is_no_image_is_told_before_the_model_is_loaded(stage, monkeypatch):
-    monkeypatch.setattr("generate_responses.load_generator", lambda *_, **__: pytest.fail("the model was loaded"))
-    stage.image().write_bytes(b"no image")
-    stage.rows[TEXTS[0]]["image"]["sha256"] = digest_of_file(stage.image())
-    with pytest.raises(UserError, match="cannot be read"):
-        stage.run()
-
-
 def test_a_damaged_image_of_a_finished_response_stops_nothing(stage):
     stage.run()
     stage.image(TEXTS[0]).unlink()
