@@ -68,7 +68,7 @@ resume: $(INSTALLED) ## Go on after a crash: make resume RUN="--profile profiles
 
 
 clean: ## Remove the demo's results, checkpoints and caches
-	rm -rf results/demo demo/models demo/benchmarks .pytest_cache .mypy_cache .ruff_cache
+	rm -rf results/demo demo/models demo/benchmarks .pytest_cache .hypothesis .mypy_cache .ruff_cache
 
 clean-all: clean ## ... and .venv
 	rm -rf $(VENV)
