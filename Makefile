@@ -41,8 +41,8 @@ lint: $(INSTALLED) ## Style, formatting, types, and Snakemake's own linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile rules
-	$(BIN)/mypy scripts demo benchmarks envs
-	$(BIN)/snakemake --lint --configfile demo/config.yaml
+	$(BIN)/mypy scripts demo benchmarks envs docs
+	$(BIN)/snakemake --lint
 
 bench: demo-models ## Measure the graph, and each stage against the bare libraries
 	$(BIN)/python benchmarks/graph.py
