@@ -46,7 +46,8 @@ lint: $(INSTALLED) ## Style, formatting, types, and Snakemake's own linter
 
 bench: demo-models ## Measure the graph, and each stage against the bare libraries
 	$(BIN)/python benchmarks/graph.py
-	$(BIN)/python benchmarks/throughput.py
+	PYTHONPATH=scripts:demo $(BIN)/python benchmarks/throughput.py --models larger
+	PYTHONPATH=scripts:demo $(BIN)/python benchmarks/throughput.py --models demo
 
 .venv-image-reward/installed: envs/image-reward.txt envs/sitecustomize.py
 	$(PYTHON) -m venv .venv-image-reward

@@ -1,14 +1,16 @@
 """What the workflow costs over the bare libraries, and what it saves over the published code's way; same models, same run.
 
-For each stage, on one shard of `--prompts` prompts, with tiny models (the reward models a little wider and deeper than the demo's, so
-that a prompt takes them some 20 ms; full-size ones on a GPU take longer):
+    PYTHONPATH=scripts:demo python benchmarks/throughput.py [--models demo | larger]
+
+For each stage, on one shard of `--prompts` prompts:
 
 - workflow: the rule's own script from reading its input to publishing the shard, less loading the model;
 - bare: the same model calls in the same batches, and nothing else (images are not even saved);
 - published way: as the paper's code does it: one pipeline call an image, one score an image, one score a response.
 
 The three are timed one after another, `--repeats` times over, and the median ratio of a repeat is shown: these machines are shared.
-Tiny models make the workflow's share larger than full-size ones would: an upper bound.
+`--models demo` takes the demo's checkpoints and image size; `larger` takes images of 256 pixels and reward models of more layers, also
+random, whose calls take some ten times as long, so that the workflow's fixed cost a prompt weighs less. The policy model is the demo's.
 """
 
 import argparse
@@ -27,23 +29,23 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+import generate_images
+import generate_responses
+import rank_images
+import rank_responses
+from build_models import bert_tokenizer, llama3_tokenizer
+from build_reward_models import build_armorm, build_image_reward
+from lib import models
+from lib.config import Images, ImageScorer, Model, ResponseRanking, Responses
+from lib.generation import Request, Sampling, load_generator
+from lib.prompts import Prompt, make_shards, seed_of
+from lib.shards import read_shard
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 os.chdir(REPOSITORY)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "demo")]
 
-import generate_images  # noqa: E402 - the path is set only now
-import generate_responses  # noqa: E402
-import rank_images  # noqa: E402
-import rank_responses  # noqa: E402
-from build_models import bert_tokenizer, llama3_tokenizer  # noqa: E402
-from build_reward_models import build_armorm, build_image_reward  # noqa: E402
-from lib import models  # noqa: E402
-from lib.config import Images, ImageScorer, Model, ResponseRanking, Responses  # noqa: E402
-from lib.generation import Request, Sampling, load_generator  # noqa: E402
-from lib.prompts import Prompt, make_shards, seed_of  # noqa: E402
-from lib.shards import read_shard  # noqa: E402
 
 MODELS = Path("demo/models")
 LIMIT = 1.10
@@ -90,26 +92,30 @@ def model_of(name: str) -> dict[str, Any]:
 class Stages:
     """The four stages, each as (workflow, bare, published way) on the same prompts."""
 
-    def __init__(self, root: Path, prompts: int) -> None:
+    def __init__(self, root: Path, prompts: int, larger: bool) -> None:
         self.root = root
         texts = [f"scene {number}: {number % 7 + 2} red cats beside a boat on a lake at noon" for number in range(prompts)]
         self.topic_file = root / "art.txt"
         self.topic_file.write_text("".join(f"{text}\n" for text in texts))
         self.prompts = make_shards([Prompt("art", text) for text in texts], 1)[0]
+        size, steps = (256, 8) if larger else (64, 6)  # of the demo: demo/config.yaml
         images = Images(
-            model=str(MODELS / "stable-diffusion-3-medium"), dtype="float32", height=256, width=256, steps=8, max_sequence_length=64
+            model=str(MODELS / "stable-diffusion-3-medium"), dtype="float32", height=size, width=size, steps=steps, max_sequence_length=64
         )
         self.images = {**images.model_dump(mode="json"), "shards_per_topic": 1, "max_prompt_characters": 1000}
         self.pipeline = generate_images.load_pipeline(self.images, "cpu")
-        build_image_reward(root / "image-reward", tokenizer=bert_tokenizer(), vision_width=256, vision_layers=8, image_size=128)
-        build_armorm(root / "armorm", tokenizer=llama3_tokenizer(), width=256, layers=8)
-        self.scoring = ImageScorer(kind="image-reward", model=str(root / "image-reward")).model_dump(mode="json")
+        rewards = MODELS
+        if larger:
+            rewards = root
+            build_image_reward(root / "image-reward", tokenizer=bert_tokenizer(), vision_width=256, vision_layers=8, image_size=128)
+            build_armorm(root / "armorm", tokenizer=llama3_tokenizer(), width=256, layers=8)
+        self.scoring = ImageScorer(kind="image-reward", model=str(rewards / "image-reward")).model_dump(mode="json")
         self.scorer = rank_images.load_scorer(self.scoring, "cpu")
         self.responding = (
             Responses().model_dump(mode="json") | model_of("llava-v1.6-mistral") | {"backend": "transformers", "max_new_tokens": 64}
         )
         self.generator = self._generator(1)
-        self.ranking = ResponseRanking(model=str(root / "armorm"), dtype="float32", max_length=512).model_dump(mode="json")
+        self.ranking = ResponseRanking(model=str(rewards / "armorm"), dtype="float32", max_length=512).model_dump(mode="json")
         self.armorm = rank_responses.load_armorm(self.ranking, "cpu")
 
     def _generator(self, batch_size: int) -> Any:
@@ -239,18 +245,19 @@ def main() -> None:
     """Prints the table; exits with 1 if the workflow costs more than the limit over the bare libraries."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=int, default=100)
+    parser.add_argument("--models", choices=("demo", "larger"), default="demo")
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     logging.disable(logging.INFO)
     import torch
 
     torch.set_num_threads(1)
-    table = Table(title=f"One shard of {arguments.prompts} prompts, tiny models, one thread", title_justify="left")
+    table = Table(title=f"One shard of {arguments.prompts} prompts, models: {arguments.models}, one thread", title_justify="left")
     for column in ("stage", "items", "workflow, items/s", "bare, ms a prompt", "workflow / bare", "published way / workflow"):
         table.add_column(column, justify="left" if column == "stage" else "right")
     over = []
     with tempfile.TemporaryDirectory() as name:
-        stages = Stages(Path(name), arguments.prompts)
+        stages = Stages(Path(name), arguments.prompts, arguments.models == "larger")
         plan: list[tuple[str, int, Callable[[], float], Callable[[], float], Callable[[], float]]] = [
             ("images", 4, stages.images_workflow, stages.images_bare, stages.images_published),
             ("image scores", 4, stages.scores_workflow, stages.scores_bare, stages.scores_published),
