@@ -1,0 +1,129 @@
+"""What all scorers share: answers, what is wrong with rows, the reference, and the score."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lib.errors import UserError
+
+#: What a scorer reads from its reference files; each scorer has a class of its own for it.
+Reference = Any
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with one row, and what became of it. `line` counts from 1; None where it is about the whole file."""
+
+    file: str
+    line: int | None
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.file}, line {self.line}: {self.what}" if self.line else f"{self.file}: {self.what}"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer of a model. `details`: whatever else of its row the benchmark reads (a category, kept judgements, ...)."""
+
+    id: str
+    text: str
+    line: int | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers of a file in its order, ids unique, and its bad rows. `judge`: who gave the judgements that the rows carry."""
+
+    file: str
+    rows: Sequence[Answer]
+    problems: Sequence[Problem] = ()
+    judge: str | None = None
+
+    def by_id(self) -> dict[str, Answer]:
+        """The answers by id."""
+        return {answer.id: answer for answer in self.rows}
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a scorer found.
+
+    scores      the reference's own numbers, headline first; their units and meanings are in the scorer's `names`
+    extra       what answers the usual doubts: unparsed answers, yes ratio, counts; always `answers`, `expected` and `missing`
+    per_type    the same by the benchmark's own types
+    intervals   95 % bootstrap intervals (low, high) of the headline scores
+    problems    bad rows, each with its line
+    parser      how the answers were read, in words
+    version     of our scorer: raised when the same answers would get another score
+    language_tools, judge   the names of what was used, or None
+    """
+
+    benchmark: str
+    scores: dict[str, float]
+    extra: dict[str, Any]
+    per_type: dict[str, dict[str, float]]
+    intervals: dict[str, tuple[float, float]]
+    problems: list[Problem]
+    parser: str
+    version: int
+    language_tools: str | None = None
+    judge: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The score as a JSON document."""
+        return {
+            **vars(self),
+            "intervals": {name: list(interval) for name, interval in self.intervals.items()},
+            "problems": [vars(problem) for problem in self.problems],
+        }
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A benchmark's scorer.
+
+    names           score -> what it is and its unit, in the order of `Score.scores`, headline first
+    read_answers    `read_answers(path)`: a file of answers, as published or as `{"id", "response"}` lines
+    read_reference  `read_reference(*paths)`: the files or folders of what the answers are held against
+    score           `score(answers, reference, *, samples=1000, seed=0) -> Score`, and `language=...` (lib/scorers/language.py) where
+                    `uses_language`. Pure: nothing is asked of anybody, nothing is written
+    ask             `ask(answers, reference, judge, ...) -> Answers`: the answers with the judgements of a judge (lib/judge.py), for
+                    benchmarks that need one; None for the others
+    formats         what the files look like, for people
+    """
+
+    name: str
+    title: str
+    names: Mapping[str, str]
+    read_answers: Callable[[Path], Answers]
+    read_reference: Callable[..., Reference]
+    score: Callable[..., Score]
+    formats: str
+    uses_language: bool = False
+    ask: Callable[..., Answers] | None = None
+
+
+def match(answers: Answers, expected: Sequence[str], benchmark: str) -> tuple[dict[str, Answer], list[Problem], dict[str, int]]:
+    """The answers to the expected ids, in the order of `expected`; all problems, foreign and missing ids included; and the counts.
+
+    Errors: UserError where not a single answer belongs to the reference.
+    """
+    given = answers.by_id()
+    wanted = set(expected)
+    problems = list(answers.problems)
+    foreign = [answer for answer in answers.rows if answer.id not in wanted]
+    if len(foreign) == len(answers.rows):
+        raise UserError(
+            f"{answers.file}: not one of its {len(answers.rows)} ids is in the reference (they begin with {answers.rows[0].id!r}, the "
+            f"reference's with {expected[0]!r}). Are these answers to {benchmark}, and is this the reference that belongs to them?"
+        )
+    problems += [Problem(answers.file, each.line, f"id {each.id!r} is not in the reference; not scored") for each in foreign]
+    missing = [name for name in expected if name not in given]
+    if missing:
+        shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        problems.append(Problem(answers.file, None, f"{len(missing)} of {len(expected)} ids have no answer and are left out: {shown}"))
+    matched = {name: given[name] for name in expected if name in given}
+    return matched, problems, {"answers": len(matched), "expected": len(expected), "missing": len(missing)}
