@@ -14,7 +14,9 @@ SCRIPTS = REPOSITORY / "scripts"
 #: A rule whose environment depends on the configuration: its script must be at home in both.
 BY_CONFIGURATION = {"scorer_environment": ["rewards.yaml", "image-reward.yaml"]}
 #: Imports of which a rule needs those that its configuration asks for, and the environment that offers each.
-OPTIONAL = {"ImageReward": "image-reward.yaml", "vllm": "vllm.yaml"}
+OPTIONAL = {"ImageReward": "image-reward.yaml", "vllm": "vllm.yaml", "spacy": None}
+#: Commands for people, which no rule runs, and where they are at home.
+COMMANDS = {"score": ["workflow.yaml"]}
 DISTRIBUTIONS = packages_distributions() | {"vllm": ["vllm"], "ImageReward": ["image-reward"]}
 
 
@@ -42,7 +44,8 @@ def imports_of(path, seen=None):
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     for name in names:
         top = name.split(".")[0]
-        own = SCRIPTS / (name.replace(".", "/") + ".py")
+        module = SCRIPTS / name.replace(".", "/")
+        own = module / "__init__.py" if module.is_dir() else module.with_suffix(".py")
         if own.is_file():
             if own not in seen:
                 seen.add(own)
@@ -67,7 +70,7 @@ def pins(environment):
     return {name.lower().replace("_", "-"): version.removesuffix("+cpu") for name, version in found.items()}
 
 
-SCRIPT_ENVIRONMENTS = environments_by_script()
+SCRIPT_ENVIRONMENTS = environments_by_script() | COMMANDS
 
 
 def test_every_script_of_a_rule_is_known():

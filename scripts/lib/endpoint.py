@@ -11,7 +11,7 @@ import mimetypes
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,10 +40,11 @@ CHECK_TIMEOUT = 15.0
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: the text as it came, and why it ended ("stop", "length", "content_filter")."""
+    """What came back: the text as it came, why it ended ("stop", "length", "content_filter"), and the model that the server says it is."""
 
     text: str
     finish_reason: str
+    model: str | None = None
 
 
 class RefusedRequestError(ItemError):
@@ -106,16 +107,16 @@ class Client:
         """Calls a function that uses this client in one of its threads."""
         return self._pool.submit(function, *arguments)
 
-    def ask(self, text: str, *, temperature: float, max_tokens: int, seed: int, image: Path | None = None) -> Answer:
-        """One answer to one user message, with an image file if given.
+    def ask(
+        self, text: str, *, temperature: float, max_tokens: int, seed: int, image: Path | None = None, images: Sequence[Path] = ()
+    ) -> Answer:
+        """One answer to one user message, with an image file, or several in order, if given.
 
         Errors: ItemError where only this request failed; UserError where no other would fare better.
         """
         content: Any = text
-        if image is not None:
-            kind = mimetypes.guess_type(image.name)[0] or "image/png"
-            url = f"data:{kind};base64,{base64.b64encode(image.read_bytes()).decode()}"
-            content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": text}]
+        if shown := [*([image] if image is not None else []), *images]:
+            content = [*map(_image_part, shown), {"type": "text", "text": text}]
         request: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed, **self.endpoint.parameters}
         request = {name: value for name, value in request.items() if value is not None}
 
@@ -239,6 +240,13 @@ class Client:
         return text.replace(self._key, "***") if self.endpoint.api_key_variable else text
 
 
+def _image_part(image: Path) -> dict[str, Any]:
+    """An image file as a data URL in a message."""
+    kind = mimetypes.guess_type(image.name)[0] or "image/png"
+    url = f"data:{kind};base64,{base64.b64encode(image.read_bytes()).decode()}"
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
 def _answer_of(text: str) -> Answer:
     """The first choice of a chat completion, read from its JSON: whatever else a server sends is told as such."""
     completion = _json(text)
@@ -250,7 +258,10 @@ def _answer_of(text: str) -> Answer:
         raise _ServerError(f"its answer is not a chat completion, but {_shown(text)}") from None
     if refusal:
         raise ItemError(f"the model refused: {' '.join(str(refusal).split())[:200]}")
-    return Answer(content if isinstance(content, str) else "", str(choice.get("finish_reason") or "stop"))
+    model = completion.get("model")
+    return Answer(
+        content if isinstance(content, str) else "", str(choice.get("finish_reason") or "stop"), model if isinstance(model, str) else None
+    )
 
 
 def _json(text: str) -> Any:

@@ -1,14 +1,18 @@
 """What all scorers share: answers, what is wrong with rows, the reference, and the score."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lib.errors import UserError
+from lib.judge import Judge, Judgement
 
 #: What a scorer reads from its reference files; each scorer has a class of its own for it.
 Reference = Any
+#: A larger share of ids that the reference does not know means that the files do not belong together.
+MOST_FOREIGN = 0.9
 
 
 @dataclass(frozen=True)
@@ -109,16 +113,17 @@ class Scorer:
 def match(answers: Answers, expected: Sequence[str], benchmark: str) -> tuple[dict[str, Answer], list[Problem], dict[str, int]]:
     """The answers to the expected ids, in the order of `expected`; all problems, foreign and missing ids included; and the counts.
 
-    Errors: UserError where not a single answer belongs to the reference.
+    Errors: UserError where (almost) no answer belongs to the reference: then a file is another one than meant.
     """
     given = answers.by_id()
     wanted = set(expected)
     problems = list(answers.problems)
     foreign = [answer for answer in answers.rows if answer.id not in wanted]
-    if len(foreign) == len(answers.rows):
+    if not answers.rows or len(foreign) > MOST_FOREIGN * len(answers.rows):
+        first = f"they begin with {answers.rows[0].id!r}" if answers.rows else "there are none"
         raise UserError(
-            f"{answers.file}: not one of its {len(answers.rows)} ids is in the reference (they begin with {answers.rows[0].id!r}, the "
-            f"reference's with {expected[0]!r}). Are these answers to {benchmark}, and is this the reference that belongs to them?"
+            f"{answers.file}: {len(foreign)} of its {len(answers.rows)} ids are not in the reference ({first}, the reference's with "
+            f"{next(iter(expected), None)!r}). Are these answers to {benchmark}, and is this the reference that belongs to them?"
         )
     problems += [Problem(answers.file, each.line, f"id {each.id!r} is not in the reference; not scored") for each in foreign]
     missing = [name for name in expected if name not in given]
@@ -127,3 +132,35 @@ def match(answers: Answers, expected: Sequence[str], benchmark: str) -> tuple[di
         problems.append(Problem(answers.file, None, f"{len(missing)} of {len(expected)} ids have no answer and are left out: {shown}"))
     matched = {name: given[name] for name in expected if name in given}
     return matched, problems, {"answers": len(matched), "expected": len(expected), "missing": len(missing)}
+
+
+def finite(values: Mapping[str, Any]) -> dict[str, float]:
+    """Scores that have a value, as plain numbers: one with nothing to divide by has none, and is left out."""
+    return {name: float(value) for name, value in values.items() if math.isfinite(value)}
+
+
+def with_judgements(
+    answers: Answers,
+    judged: Mapping[str, Judgement[Any]],
+    details_of: Callable[[Judgement[Any]], Mapping[str, Any]],
+    judge: Judge,
+    more: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Answers:
+    """The answers with what a judge found: `details_of` a judgement that has a value, its `reason` (and the raw reply) where it has none.
+
+    `more`: details of further answers by id.
+    """
+    found: dict[str, Mapping[str, Any]] = {
+        name: details_of(one) if one.reason is None else {"reason": one.reason, "raw": one.text} for name, one in judged.items()
+    } | dict(more or {})
+    rows = [
+        replace(answer, details={**answer.details, "judge": judge.name, **found[answer.id]}) if answer.id in found else answer
+        for answer in answers.rows
+    ]
+    names = [answers.judge, judge.name] if found else [answers.judge]
+    return replace(answers, rows=rows, judge=", ".join(dict.fromkeys(name for name in names if name)) or None)
+
+
+def to_rows(answers: Answers) -> list[dict[str, Any]]:
+    """Answers as `{"id", "response", ...}` rows for lib.files.write_jsonl, judgements and all; `read_answers` reads them back."""
+    return [{"id": answer.id, "response": answer.text, **answer.details} for answer in answers.rows]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lib.errors import UserError
-from lib.scorers.base import Answers, Score, Scorer, match
+from lib.scorers.base import Answers, Score, Scorer, finite, match
 from lib.scorers.bootstrap import Floats, intervals
 from lib.scorers.rows import Row, answers_from, id_of, read_rows
 
@@ -51,15 +51,20 @@ Labels = Mapping[str, Label]
 
 
 def read_answers(path: Path) -> Answers:
-    """A file of answers."""
-    return answers_from(path, read_rows(path), ("id", "question_id"), _our_id)
+    """A file of answers. Errors: UserError also where they are the questions."""
+    answers = answers_from(path, read_rows(path), ("id", "question_id"), _our_id)
+    if all("?" in answer.text for answer in answers.rows):
+        raise UserError(
+            f"{path}: every row is a question (the first: {answers.rows[0].text[:60]!r}). Name the file with a model's answers."
+        )
+    return answers
 
 
 def _our_id(name: str, row: Mapping[str, Any]) -> str:
     category = row.get("category")
     if isinstance(category, str) and "/" not in name:
         return f"{category}/{name}"
-    if "id" not in row and name.isdecimal():
+    if not row.keys() & {"id", "image_id"} and name.isdecimal():
         offset = int(name) // 10_000_000 * 10_000_000
         if offset in _OFFSETS:
             return f"{_OFFSETS[offset]}/{int(name) - offset}"
@@ -144,21 +149,21 @@ def score(answers: Answers, reference: Labels, *, samples: int = 1000, seed: int
         overall = means(flat.sum(axis=0))
         by_split = _rates(table.sum(axis=0))
     per_type = {
-        split: {name: 100 * float(values[index]) for name, values in by_split.items()}
+        split: finite({name: 100 * values[index] for name, values in by_split.items()})
         | {name: int(table[:, index, column].sum()) for name, column in (("tp", TP), ("fp", FP), ("tn", TN), ("fn", FN))}
         for index, split in enumerate(splits)
     }
     labels = [reference[name].yes for name in matched]
     return Score(
         benchmark="pope",
-        scores={name: float(value) for name, value in overall.items()},
+        scores=finite(overall),
         extra={
             **counts,
             "unparsed": sum(not is_plain(answer.text) for answer in matched.values()),
             "yes_ratio_of_labels": 100 * sum(labels) / len(labels),
         },
         per_type=per_type,
-        intervals=intervals(flat, means, samples=samples, seed=seed),
+        intervals=intervals([flat], lambda sums: means(sums[0]), samples=samples, seed=seed),
         problems=problems,
         parser=PARSER,
         version=VERSION,

@@ -1,0 +1,96 @@
+"""Which of two images of a prompt a judge prefers (paper, supplementary A, Table 5: ImageReward's picks against CLIP's).
+
+Judges favour a position, so every pair is asked in both orders. An image wins if it is preferred both times; a tie is what the judge calls
+a tie twice, or any two verdicts that disagree.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lib.judge import Judge, Judgement, Question, fill
+
+Verdict = Literal["first", "second", "tie"]
+MAX_TOKENS = 16
+#: In our own words; the paper does not print its prompt.
+PROMPT = """\
+You see two images, the first and the second, that were made for this caption:
+
+{caption}
+
+Which image shows better what the caption says? Judge by how well it fits the caption, then by its quality (broken hands, faces and \
+objects are faults). Reply with one word: "first", "second", or "tie" if neither is better."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two images of one caption. An image compared with itself is a tie that nobody is asked about."""
+
+    id: str
+    caption: str
+    first: Path
+    second: Path
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What became of a pair: its verdict, or why there is none; and the two raw replies, in the order asked."""
+
+    verdict: Verdict | None
+    reason: str | None
+    replies: tuple[str | None, str | None]
+
+
+def read_verdict(reply: str) -> Verdict:
+    """A one-word reply. Errors: ValueError for anything else."""
+    word = reply.strip().strip("\"'.!*`").lower()
+    if word == "first":
+        return "first"
+    if word == "second":
+        return "second"
+    if word == "tie":
+        return "tie"
+    raise ValueError(f'not "first", "second" or "tie": {reply.strip()[:80]!r}')
+
+
+def compare(pairs: Sequence[Pair], judge: Judge) -> dict[str, Comparison]:
+    """The comparison of every pair by id. Errors: UserError as in `Judge.ask`."""
+    questions = []
+    for pair in pairs:
+        if pair.first != pair.second:
+            text = fill(PROMPT, caption=pair.caption)
+            questions += [
+                Question(f"{pair.id}#in order", text, (pair.first, pair.second)),
+                Question(f"{pair.id}#swapped", text, (pair.second, pair.first)),
+            ]
+    judged = judge.ask(questions, read_verdict, max_tokens=MAX_TOKENS)
+    return {
+        pair.id: _combined(judged[f"{pair.id}#in order"], judged[f"{pair.id}#swapped"])
+        if pair.first != pair.second
+        else Comparison("tie", None, (None, None))
+        for pair in pairs
+    }
+
+
+def _combined(in_order: Judgement[Verdict], swapped: Judgement[Verdict]) -> Comparison:
+    replies = (in_order.text, swapped.text)
+    reason = in_order.reason or swapped.reason
+    if in_order.value is None or swapped.value is None:
+        return Comparison(None, reason, replies)
+    back: Mapping[Verdict, Verdict] = {"first": "second", "second": "first", "tie": "tie"}
+    agreed = in_order.value == back[swapped.value]
+    return Comparison(in_order.value if agreed else "tie", None, replies)
+
+
+def summary(comparisons: Sequence[Comparison]) -> dict[str, float]:
+    """Wins, losses (of the first image of each pair) and ties, with the paper's rates, in percent: wins and losses of the comparisons
+    without ties, ties of all. Comparisons without a verdict are counted and belong to no rate."""
+    verdicts = [comparison.verdict for comparison in comparisons if comparison.verdict]
+    wins, losses, ties = (verdicts.count(verdict) for verdict in ("first", "second", "tie"))
+    found: dict[str, float] = {"wins": wins, "losses": losses, "ties": ties, "without_verdict": len(comparisons) - len(verdicts)}
+    if wins + losses:
+        found |= {"win_rate": 100 * wins / (wins + losses), "loss_rate": 100 * losses / (wins + losses)}
+    if verdicts:
+        found["tie_rate"] = 100 * ties / len(verdicts)
+    return found

@@ -1,0 +1,208 @@
+"""Scores files of answers that you already have, without the workflow: `python scripts/score.py --help`.
+
+Exit codes: 0 scored (bad rows, if any, are listed), 1 a mistake that you can mend, or with --strict any bad row.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lib.config import Endpoint
+from lib.errors import UserError
+from lib.files import write_jsonl
+from lib.judge import Judge
+from lib.scorers import SCORERS, Answers, Score, Scorer
+from lib.scorers.base import to_rows
+from lib.scorers.language import CHOICES, LanguageTools
+
+#: So many bad rows are printed for people; --json gives all.
+PROBLEMS_SHOWN = 20
+#: Seconds that a judge may take; some think for a while.
+JUDGE_TIMEOUT = 300
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose mistakes end with exit code 1, as all mistakes of users do."""
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the usage and the mistake."""
+        self.print_usage(sys.stderr)
+        self.exit(1, f"{self.prog}: {message}\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    formats = "\n\n".join(
+        f"{name}: {each.title}\n{_indented(each.formats)}\n{_indented(_scores_of(each))}" for name, each in SCORERS.items()
+    )
+    found = Parser(
+        prog="score.py",
+        description="Scores answers to a benchmark as the benchmark's own script does. Sources and differences: docs/evaluation.md.",
+        epilog=f"What each benchmark reads and gives:\n\n{formats}\n\nExit codes: 0 scored; 1 a mistake or, with --strict, bad rows.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    found.add_argument("benchmark", choices=list(SCORERS), metavar="BENCHMARK", help=", ".join(SCORERS))
+    found.add_argument("--answers", type=Path, required=True, metavar="FILE", help="the answers (or kept judgements), in a format below")
+    found.add_argument(
+        "--reference", type=Path, nargs="+", default=[], metavar="FILE_OR_FOLDER", help="what they are held against, in a format below"
+    )
+    found.add_argument("--json", action="store_true", help="print JSON, with every bad row, in place of tables")
+    found.add_argument("--strict", action="store_true", help="exit code 1 where there are bad rows or missing answers")
+    found.add_argument("--language", choices=CHOICES, help="language tools of CHAIR, AMBER and Object HalBench (default: auto)")
+    found.add_argument("--samples", type=int, default=1000, metavar="N", help="resamples of the 95%% intervals; 0 for none (default: 1000)")
+    found.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the resamples (default: 0)")
+    judge = found.add_argument_group("judge, for MMHal-Bench, MM-Vet, and Object HalBench if wanted")
+    judge.add_argument("--judge-url", metavar="URL", help="an OpenAI-compatible endpoint, ending in /v1 for most servers")
+    judge.add_argument("--judge-model", metavar="NAME", help="the judge's name there")
+    judge.add_argument(
+        "--judge-key-variable", metavar="NAME", help="environment variable with the key, e.g. OPENAI_API_KEY (default: no key is sent)"
+    )
+    judge.add_argument(
+        "--judge-cache",
+        type=Path,
+        metavar="FILE",
+        help="where replies are kept, so that nothing is asked twice (default: beside the answers)",
+    )
+    judge.add_argument("--judge-runs", type=int, metavar="N", help="gradings of each answer of MM-Vet (default: 5, as its authors)")
+    judge.add_argument("--judge-concurrency", type=int, default=8, metavar="N", help="requests under way at once (default: 8)")
+    judge.add_argument("--judged", type=Path, metavar="FILE", help="write the answers with their judgements here; it can be scored again")
+    return found
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())
+
+
+def _scores_of(scorer: Scorer) -> str:
+    return "\n".join(
+        f"{'scores:    ' if not number else ' ' * 11}{name}: {what}" for number, (name, what) in enumerate(scorer.names.items())
+    )
+
+
+def judged(arguments: argparse.Namespace, scorer: Scorer, answers: Answers, reference: Any) -> Answers:
+    """The answers with the judgements of the judge that the command line names."""
+    if scorer.ask is None:
+        raise UserError(f"{scorer.title} needs no judge: leave out --judge-url and --judge-model.")
+    if not (arguments.judge_url and arguments.judge_model):
+        raise UserError("a judge has an address and a name: give both, --judge-url and --judge-model.")
+    try:
+        endpoint = Endpoint(
+            base_url=arguments.judge_url,
+            model=arguments.judge_model,
+            api_key_variable=arguments.judge_key_variable,
+            concurrency=arguments.judge_concurrency,
+            timeout=JUDGE_TIMEOUT,
+        )
+    except ValidationError as error:
+        raise UserError("; ".join(f"--judge-{_option(each['loc'])}: {each['msg']}" for each in error.errors())) from None
+    judge = Judge(endpoint, arguments.judge_cache or arguments.answers.with_name(f"{arguments.answers.name}.judge.jsonl"))
+    options = {"runs": arguments.judge_runs} if arguments.judge_runs else {}
+    if options and scorer.name != "mm_vet":
+        raise UserError(f"--judge-runs belongs to MM-Vet; {scorer.title} is judged once.")
+    found = scorer.ask(answers, reference, judge, **options)
+    print(f"judge {judge.name}: {judge.asked} asked, {judge.reused} from {judge.cache}", file=sys.stderr)
+    if arguments.judged:
+        write_jsonl(arguments.judged, to_rows(found))
+    return found
+
+
+def _option(location: tuple[int | str, ...]) -> str:
+    return {"base_url": "url", "api_key_variable": "key-variable"}.get(str(location[0]) if location else "url", str(*location[:1]))
+
+
+def run(arguments: argparse.Namespace) -> Score:
+    """Reads, has judged if asked to, and scores. Errors: UserError."""
+    scorer = SCORERS[arguments.benchmark]
+    if arguments.samples < 0 or arguments.seed < 0 or arguments.judge_concurrency < 1 or (arguments.judge_runs or 1) < 1:
+        raise UserError("--samples and --seed are 0 or more, --judge-concurrency and --judge-runs 1 or more.")
+    options: dict[str, Any] = {"samples": arguments.samples, "seed": arguments.seed}
+    if scorer.uses_language:
+        options["language"] = LanguageTools(arguments.language or "auto")
+    elif arguments.language:
+        raise UserError(f"{scorer.title} uses no language tools: leave out --language.")
+    answers = scorer.read_answers(arguments.answers)
+    reference = scorer.read_reference(*arguments.reference)
+    if arguments.judge_url or arguments.judge_model:
+        answers = judged(arguments, scorer, answers, reference)
+    return scorer.score(answers, reference, **options)
+
+
+def show(score: Score, console: Console) -> None:
+    """Prints a score for people. Everything from files is printed as data, never as markup."""
+    scorer = SCORERS[score.benchmark]
+    table = Table(title=scorer.title, title_justify="left")
+    for name in ("score", "value", "95 % interval", "what it is"):
+        table.add_column(name, justify="right" if name in ("value", "95 % interval") else "left")
+    for name, value in score.scores.items():
+        low_high = score.intervals.get(name)
+        interval = f"{low_high[0]:.2f} to {low_high[1]:.2f}" if low_high else ""
+        table.add_row(name, f"{value:.2f}", interval, Text(scorer.names[name]))
+    console.print(table)
+    if score.per_type:
+        columns = list(dict.fromkeys(name for values in score.per_type.values() for name in values))
+        types = Table(title="By type", title_justify="left")
+        types.add_column("type")
+        for name in columns:
+            types.add_column(name, justify="right")
+        for kind, values in score.per_type.items():
+            types.add_row(Text(kind), *(_number(values.get(name)) for name in columns))
+        console.print(types)
+    about = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in score.extra.items():
+        about.add_row(name, Text(_number(value)))
+    about.add_row("parser", Text(score.parser))
+    for name, used in (("language tools", score.language_tools), ("judge", score.judge)):
+        if used:
+            about.add_row(name, Text(used))
+    console.print(about)
+
+
+def _number(value: Any) -> str:
+    return "" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def tell_problems(score: Score, everything_is_in_the_json: bool) -> None:
+    """Prints the bad rows to standard error."""
+    if not score.problems:
+        return
+    shown = [] if everything_is_in_the_json else score.problems[:PROBLEMS_SHOWN]
+    where = ", in `problems`" if everything_is_in_the_json else ":"
+    print(f"{len(score.problems)} problem(s) with the rows{where}", file=sys.stderr)
+    for problem in shown:
+        print(f"  {problem}", file=sys.stderr)
+    if len(shown) < len(score.problems) and not everything_is_in_the_json:
+        print(f"  ... and {len(score.problems) - len(shown)} more; --json lists all", file=sys.stderr)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The command; its exit code."""
+    arguments = parser().parse_args(words)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # ids and file names may hold what no terminal shows
+    try:
+        score = run(arguments)
+    except UserError as error:
+        print(f"score.py: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("score.py: stopped; what a judge has judged is kept, run again to go on", file=sys.stderr)
+        return 130
+    if arguments.json:
+        print(json.dumps(score.to_json(), indent=2, allow_nan=False))
+    else:
+        show(score, Console(markup=False, highlight=False))
+    tell_problems(score, arguments.json)
+    return 1 if arguments.strict and score.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
