@@ -7,6 +7,8 @@ only, not on sharding, order or resumption. Image files are written by a thread 
 import json
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,9 +71,11 @@ def write_image(image: "Image", path: Path, image_format: str, provenance: dict[
         exif = image.getexif()
         exif[EXIF_IMAGE_DESCRIPTION] = json.dumps(provenance, sort_keys=True)
         options["exif"] = exif
+    encoded = BytesIO()
+    image.save(encoded, format=image_format, **options)
     with replacing(path, scratch) as temporary:
-        image.save(temporary, format=image_format, **options)
-    return digest_of_file(path)
+        temporary.write_bytes(encoded.getbuffer())
+    return sha256(encoded.getbuffer()).hexdigest()
 
 
 def load_pipeline(settings: dict[str, Any], device: str) -> Any:

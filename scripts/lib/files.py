@@ -6,9 +6,11 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from lib.errors import UserError
 
@@ -17,8 +19,25 @@ READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def canonical_json(value: Any) -> str:
-    """One line of JSON, keys sorted, no escapes beyond what JSON needs: equal values give equal bytes. NaN is refused."""
+    """One line of JSON, keys sorted, no escapes beyond what JSON needs: equal values give equal text. NaN is refused.
+
+    Keys of items are hashes of it, which is why it stays the standard library's: another encoder may print a float in another way.
+    """
     return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
+
+
+def json_line(value: Any) -> bytes:
+    """One line of JSON with its line end, keys sorted: equal values give equal bytes. NaN, infinity and lone surrogates are a ValueError.
+
+    For the lines of shard files and journals, where an encoder in Python would take a third of a small reward model's time.
+    """
+    try:
+        line = orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
+    except orjson.JSONEncodeError as error:
+        raise ValueError(f"no JSON can hold this: {error}") from error
+    if b"null" in line:
+        json.dumps(value, allow_nan=False)  # orjson makes NaN a null; this refuses it, and lets a None pass
+    return line
 
 
 def digest(value: Any) -> str:
@@ -28,11 +47,8 @@ def digest(value: Any) -> str:
 
 def digest_of_file(path: Path) -> str:
     """sha256 (hex) of a file's bytes."""
-    with open(path, "rb") as stream:
-        state = sha256()
-        while block := stream.read(1 << 20):
-            state.update(block)
-    return state.hexdigest()
+    with open(path, "rb", buffering=0) as stream:
+        return file_digest(stream, "sha256").hexdigest()
 
 
 @contextmanager
@@ -88,17 +104,19 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Writes one canonical JSON document a line."""
-    write_text(path, "".join(canonical_json(row) + "\n" for row in rows))
+    """Writes one JSON document a line, as `json_line` gives it."""
+    lines = b"".join(map(json_line, rows))
+    with replacing(path) as temporary:
+        temporary.write_bytes(lines)
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Reads what `write_jsonl` wrote. A line that is not JSON is a UserError naming file and line."""
     rows = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(Path(path).read_bytes().split(b"\n"), start=1):
         if line:
             try:
-                rows.append(json.loads(line))
+                rows.append(orjson.loads(line))
             except ValueError as error:
                 raise UserError(
                     f"{path}, line {number}: not valid JSON ({error}). Delete the file and run again: it is made anew from its journal."

@@ -5,15 +5,16 @@ job. Killing a job anywhere loses the batch in flight and nothing else: a torn l
 """
 
 import fcntl
-import json
 import os
 import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import orjson
+
 from lib.errors import UserError
-from lib.files import canonical_json, mendable_storage_errors
+from lib.files import json_line, mendable_storage_errors
 
 FORMAT = 1
 
@@ -78,19 +79,18 @@ class Journal:
     @staticmethod
     def _parse(line: bytes) -> dict[str, Any]:
         try:
-            entry = json.loads(line)
+            entry = orjson.loads(line)
         except ValueError:
             return {}
         return entry if isinstance(entry, dict) else {}
 
     def _append(self, entry: dict[str, Any]) -> None:
         with self._lock, mendable_storage_errors(self.path):
-            line = canonical_json(entry).encode() + b"\n"
-            size = os.fstat(self._stream.fileno()).st_size
+            line = json_line(entry)
             written = self._stream.write(line)
             if written != len(line):
                 # A full disk can take half a line; a later line must not be glued to it.
-                self._stream.truncate(size)
+                self._stream.truncate(os.fstat(self._stream.fileno()).st_size - (written or 0))
                 raise OSError(28, "No space left on device")
 
     def finished(self, key: str) -> dict[str, Any] | None:

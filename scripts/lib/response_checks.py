@@ -10,7 +10,7 @@ SHORTEST_REPEATED_SENTENCE = 4
 
 def repeats(words: Sequence[str], times: int) -> bool:
     """Whether a phrase of 1 to 12 words stands more than `times` times in a row."""
-    for length in range(1, LONGEST_REPEATED_PHRASE + 1):
+    for length in range(1, min(LONGEST_REPEATED_PHRASE, len(words) // (times + 1)) + 1):
         run = 0
         for position in range(length, len(words)):
             run = run + 1 if words[position] == words[position - length] else 0
@@ -24,7 +24,10 @@ def repeats_sentences(text: str, times: int) -> bool:
 
     Models caught in a loop often number its turns ("16. Dry brushing: ... 17. Paint wash: ... 18. Dry brushing: ...").
     """
-    sentences = Counter(tuple(re.findall(r"[^\W\d]+", sentence)) for sentence in re.split(r"[.!?。！？\n]", text))
+    pieces = re.split(r"[.!?。！？\n]", text)
+    if len(pieces) <= times:
+        return False
+    sentences = Counter(tuple(re.findall(r"[^\W\d]+", piece)) for piece in pieces)
     return any(count > times for sentence, count in sentences.items() if len(sentence) >= SHORTEST_REPEATED_SENTENCE)
 
 
