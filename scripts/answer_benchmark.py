@@ -24,17 +24,19 @@ from typing import Any
 
 import yaml
 
-from lib import models
+from lib import models, provenance
 from lib.errors import UserError
 from lib.files import digest_of_file, mendable_storage_errors, read_jsonl, write_json, write_jsonl
 from lib.job import ShardJob, run_script
 from lib.journal import Journal
 from lib.lmms_eval_main import answer_key
 
-VERSION = 1
+VERSION = 2
 HARNESS = Path(__file__).resolve().parent / "lib" / "lmms_eval_main.py"
 #: What of the settings decides the answers and their metrics.
 DECISIVE = ("task", "data_revision", "prompt", "limit", "dtype")
+#: The packages that decide an answer and its metric; their versions are published with the results.
+PACKAGES = ("lmms_eval", "torch", "transformers", "tokenizers", "pillow", "datasets")
 LOG_LINES_SHOWN = 15
 SECONDS_TO_DIE = 10
 #: What lmms-eval's tasks say of a question beside its score, where they do.
@@ -238,7 +240,7 @@ def answer(job: ShardJob, model: Path, key: str, finished: Path, log: Path, thre
     scratch = finished.with_name(f"{finished.name}.tmp")
     shutil.rmtree(scratch, ignore_errors=True)
     write_jsonl(scratch / "answers.jsonl", answers)
-    write_json(scratch / "results.json", results)
+    write_json(scratch / "results.json", {**results, "environment": provenance.versions(PACKAGES)})
     scratch.rename(finished)
     shutil.rmtree(output.parent)
 

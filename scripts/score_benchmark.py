@@ -1,7 +1,7 @@
 """Rule score_benchmark: one model's scores on one benchmark, from its kept answers, under our names and in the unit of the paper's tables.
 
 No model and no GPU is needed here: a new score of old answers costs nothing. The scores are lmms-eval's own; for questions that want a
-yes or a no, doubts are told beside them.
+yes or a no, doubts are told beside them. What computed them is told in the block of lib/provenance.py.
 """
 
 import json
@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lib import provenance
 from lib.errors import UserError
 from lib.files import read_jsonl, write_json
 from lib.job import ShardJob, run_script
 
-VERSION = 1
+VERSION = 2
 #: What the scores carry over from lmms-eval's results: whose they are and what of.
 KEPT = ("model", "benchmark", "model_identity", "task", "limit", "lmms_eval", "questions", "questions_in_data")
 
@@ -58,10 +59,7 @@ def score(answers: Sequence[dict[str, Any]], results: dict[str, Any], metrics: d
             "The files are not of one run: delete both and run again."
         )
     factor = 100 if percent else 1
-    kept = {
-        name: results[name]
-        for name in ("model", "benchmark", "model_identity", "task", "limit", "lmms_eval", "questions", "questions_in_data")
-    }
+    kept = {name: results[name] for name in KEPT}
     scores = {name: round(factor * results["metrics"][theirs], 10) for name, theirs in metrics.items()}
     doubts = {"empty": sum(not answer["response"].strip() for answer in answers)} | (yes_no_doubts(answers) or {})
     return {**kept, "scores": scores, "doubts": doubts}
@@ -71,7 +69,9 @@ def main(snakemake: Any) -> None:
     job = ShardJob(snakemake, VERSION)
     answers = read_jsonl(Path(snakemake.input.answers))
     results = json.loads(Path(snakemake.input.results).read_text(encoding="utf-8"))
-    write_json(Path(snakemake.output[0]), score(answers, results, job.settings["metrics"], job.settings["percent"]))
+    made = provenance.computed_by(f"lmms-eval {results['lmms_eval']}, task {results['task']}")
+    origin = provenance.block(made, Path(snakemake.input.answers), job.root, results["environment"], provenance.versions(()))
+    write_json(Path(snakemake.output[0]), {**score(answers, results, job.settings["metrics"], job.settings["percent"]), **origin})
     job.record.items = job.record.computed = len(answers)
     job.write_record()
 

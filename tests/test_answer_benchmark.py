@@ -130,7 +130,10 @@ def test_published_answers_and_results_hold_what_a_reader_needs_and_nothing_of_t
     assert results["questions"] == results["questions_in_data"] == len(answers)
     assert results.keys() == {
         "model", "benchmark", "metrics", "questions", "questions_in_data", "model_identity", "task", "limit", "lmms_eval",
+        "environment",
     }  # fmt: skip
+    assert results["environment"]["lmms_eval"] == results["lmms_eval"]
+    assert {"python", "torch", "transformers"} <= results["environment"].keys()
     published = b"".join(undisturbed.published)
     assert str(undisturbed.folder).encode() not in published
     assert time.strftime("%Y%m%d").encode() not in published

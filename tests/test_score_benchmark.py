@@ -1,10 +1,12 @@
 """Scores from kept answers: names, units, doubts, and what is refused."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from lib.errors import UserError
+from lib.files import digest_of_file
 from score_benchmark import score, yes_no_doubts, yes_or_no
 
 
@@ -18,7 +20,7 @@ def answers(*pairs):
 def results(questions, limit=None, **metrics):
     return {
         "model": "base", "benchmark": "pope", "model_identity": "folder-1", "task": "pope", "limit": limit, "lmms_eval": "0.7.3",
-        "questions": questions, "questions_in_data": 10, "metrics": metrics,
+        "questions": questions, "questions_in_data": 10, "metrics": metrics, "environment": {"python": "3.11.7", "lmms_eval": "0.7.3"},
     }  # fmt: skip
 
 
@@ -81,12 +83,16 @@ def test_the_rule_writes_the_scores_and_its_record(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     job = Job("score_benchmark", settings={"metrics": {"accuracy": "pope_accuracy"}, "percent": True})
-    folder = tmp_path / "results" / "run" / "evaluation" / "base" / "pope"
+    folder = Path("results/run/evaluation/base/pope")
     folder.mkdir(parents=True)
     (folder / "answers.jsonl").write_text("".join(json.dumps(answer) + "\n" for answer in answers(("yes", "Yes"))))
     (folder / "results.json").write_text(json.dumps(results(1, pope_accuracy=0.5)))
     job.input.answers, job.input.results = str(folder / "answers.jsonl"), str(folder / "results.json")
     job.output = [str(folder / "scores.json")]
     main(job)
-    assert json.loads((folder / "scores.json").read_text())["scores"] == {"accuracy": 50}
+    written = json.loads((folder / "scores.json").read_text())
+    assert written["scores"] == {"accuracy": 50}
+    assert written["computed_by"] == {"scorer": "lmms-eval 0.7.3, task pope", "parser": None, "judge": None, "language_tools": None}
+    assert written["answers"] == {"file": "evaluation/base/pope/answers.jsonl", "sha256": digest_of_file(folder / "answers.jsonl")}
+    assert written["environment"]["answers"] == {"python": "3.11.7", "lmms_eval": "0.7.3"}
     assert job.record()["computed"] == 1
