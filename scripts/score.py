@@ -1,6 +1,7 @@
 """Scores files of answers that you already have, without the workflow: `python scripts/score.py --help`.
 
-Exit codes: 0 scored (bad rows, if any, are listed), 1 a mistake that you can mend, or with --strict any bad row.
+Exit codes: 0 scored (bad rows, if any, are listed); 1 a mistake that you can mend, nothing that could be scored, or, with --strict, bad
+rows.
 """
 
 import argparse
@@ -201,7 +202,7 @@ def main(words: Sequence[str] | None = None) -> int:
     else:
         show(score, Console(markup=False, highlight=False))
     tell_problems(score, arguments.json)
-    return 1 if arguments.strict and score.problems else 0
+    return 1 if not score.scores or (arguments.strict and score.problems) else 0
 
 
 if __name__ == "__main__":

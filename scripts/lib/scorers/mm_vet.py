@@ -6,7 +6,6 @@ GPT-4. lmms-eval grades once, with another model, and its prompt has "gpt_query_
 """
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from lib.errors import UserError
 from lib.judge import Judge, Question, fill
 from lib.scorers.base import Answer, Answers, Problem, Score, Scorer, match, with_judgements
 from lib.scorers.bootstrap import Floats, intervals
-from lib.scorers.rows import answers_from, kind_of, read_rows, read_text
+from lib.scorers.rows import answers_from, kind_of, read_rows
 
 VERSION = 1
 PARSER = "the grade is the judgement up to its first blank, a number of 0 to 1"
@@ -52,9 +51,9 @@ class Item:
 def read_answers(path: Path) -> Answers:
     """A file of answers or of grades."""
     file = str(path)
-    first_key = re.match(r'\s*\{\s*"([^"\\]*)"\s*:', read_text(path))
-    if not first_key or first_key[1] in ("id", "question_id", "response", "text", "answer"):
-        answers = answers_from(path, read_rows(path), ("id", "question_id"), details=("grades", "judgements", "judge", "reason"))
+    rows = read_rows(path)
+    if len(rows) > 1 or not isinstance(rows[0].value, dict) or "id" in rows[0].value:
+        answers = answers_from(path, rows, ("id", "question_id"), details=("grades", "judgements", "judge", "reason"))
         named = {answer.details["judge"] for answer in answers.rows if isinstance(answer.details.get("judge"), str)}
         kept = any("grades" in answer.details for answer in answers.rows)
         return Answers(file, answers.rows, answers.problems, ", ".join(sorted(named)) or ("not named in the file" if kept else None))
@@ -155,7 +154,7 @@ def score(answers: Answers, reference: Mapping[str, Item], *, samples: int = 100
     runs = max(map(len, graded.values()), default=0)
     for name in [name for name, grades in graded.items() if len(grades) < runs]:
         problems.append(Problem(answers.file, matched[name].line, f"id {name!r} has {len(graded.pop(name))} of {runs} grades; not scored"))
-    table = np.array(list(graded.values()), dtype=np.float64).reshape(-1, runs)
+    table = np.array(list(graded.values()), dtype=np.float64).reshape(len(graded), runs)
     scores: dict[str, float] = {}
     extra: dict[str, Any] = {**counts, "graded": len(table), "runs": runs}
     per_type: dict[str, dict[str, float]] = {}

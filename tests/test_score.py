@@ -1,0 +1,342 @@
+"""The command that scores files of one's own: what it prints, and one clear message for every mistake."""
+
+import json
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lib.endpoint
+import score
+from judge_server import JudgeServer
+from lib.scorers import SCORERS
+
+SCRIPT = Path(score.__file__)
+
+
+def lines(*rows):
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+LABELS = lines(*({"question_id": n, "image": f"{n % 2}.jpg", "text": "Is there?", "label": ["no", "yes"][n % 2]} for n in range(1, 5)))
+ANSWERS = lines(*({"id": f"popular/{n}", "response": ["No", "Yes"][n % 2]} for n in range(1, 5)))
+FILES = {
+    "labels/coco_pope_popular.json": LABELS,
+    "good.jsonl": ANSWERS,
+    "amber/annotations.json": json.dumps(
+        [
+            {"id": 1, "type": "generative", "truth": ["dog"], "hallu": ["cat"]},
+            {"id": 2, "type": "discriminative-relation", "truth": "no"},
+        ]
+    ),
+    "amber/relation.json": json.dumps({"dog": ["puppy"], "cat": []}),
+    "amber/safe_words.txt": "sign\n",
+    "objects/vocab.json": json.dumps({"inverse_synonym_dict": {"dog": "dog", "cat": "cat"}, "double_word_dict": {"hot dog": "hot dog"}}),
+    "objects/objects.json": json.dumps({"1": ["dog"], "2": ["cat"]}),
+    "mm-vet.json": json.dumps({"v1_0": {"question": "Q?", "answer": "A", "capability": ["ocr"]}}),
+    "mmhal.json": json.dumps([{"question": "Q?", "gt_answer": "A", "image_content": ["Dog"], "question_type": "other"}]),
+}
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    for name, content in FILES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(lib.endpoint, "FIRST_WAIT", 0.01)
+    return tmp_path
+
+
+def run(capsys, command):
+    """Exit code, standard output and standard error of the command."""
+    try:
+        code = score.main(command.split())
+    except SystemExit as stop:
+        code = stop.code
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+POPE = "pope --answers {} --reference labels"
+
+# --------------------------------------------------------------------------------------------------------------------- good input
+
+
+def test_it_prints_a_table_for_people(files, capsys):
+    code, out, err = run(capsys, POPE.format("good.jsonl"))
+    assert (code, err) == (0, "")
+    assert re.search(r"f1 +│ +100\.00", out)
+    assert "unparsed" in out
+    assert "popular" in out
+
+
+def test_it_prints_json_that_holds_the_whole_score(files, capsys):
+    code, out, _ = run(capsys, POPE.format("good.jsonl") + " --json --samples 10")
+    found = json.loads(out)
+    assert (code, found["scores"]["f1"], found["benchmark"]) == (0, 100.0, "pope")
+    fields = {"scores", "extra", "per_type", "intervals", "problems", "parser", "version", "language_tools", "judge"}
+    assert fields <= found.keys()
+    assert found["intervals"]["f1"] == [100.0, 100.0]
+
+
+def test_it_runs_as_people_type_it(files):
+    done = subprocess.run([sys.executable, SCRIPT, *POPE.format("good.jsonl").split()], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "POPE" in done.stdout
+
+
+def test_help_explains_the_formats_of_every_benchmark(capsys):
+    code, out, _ = run(capsys, "--help")
+    assert code == 0
+    for scorer in SCORERS.values():
+        assert scorer.title in out
+        for line in scorer.formats.splitlines():
+            assert line in out
+
+
+def test_bad_rows_are_listed_with_their_lines_and_the_others_are_scored(files, capsys):
+    (files / "some.jsonl").write_text(
+        lines(
+            {"id": "popular/1", "response": "Yes"},
+            {"id": "popular/1", "response": "No"},
+            {"response": "Yes"},
+            {"id": "popular/2", "response": 5},
+            {"id": "popular/2"},
+            ["popular/2", "No"],
+            {"id": ["popular/2"], "response": "No"},
+            {"id": "popular/9", "response": "No"},
+            {"id": "popular/3", "response": ""},
+        )
+    )
+    code, out, err = run(capsys, POPE.format("some.jsonl") + " --json")
+    found = json.loads(out)
+    assert (code, found["extra"]["answers"], found["extra"]["missing"]) == (0, 2, 2)
+    assert "9 problem(s)" in err
+    told = {(problem["line"], problem["what"]) for problem in found["problems"]}
+    for line, what in [
+        (2, "id 'popular/1' again: line 1 has it already, and that one is scored"),
+        (3, "it has no id ('id' or 'question_id'); not scored"),
+        (4, "the answer of id 'popular/2' is a number, not text; not scored"),
+        (5, "id 'popular/2' has no answer ('response' or 'text' or 'answer' or 'caption' or 'model_answer'); not scored"),
+        (6, "the row is an array, not an object; not scored"),
+        (7, "its 'id' is an array, not an id; not scored"),
+        (8, "id 'popular/9' is not in the reference; not scored"),
+        (9, "the answer of id 'popular/3' is empty; scored as the reference scores it"),
+        (None, "2 of 4 ids have no answer and are left out: popular/2, popular/4"),
+    ]:
+        assert (line, what) in told
+    assert len(told) == 9
+
+
+def test_strict_makes_bad_rows_a_failure(files, capsys):
+    (files / "some.jsonl").write_text(ANSWERS + lines({"id": "popular/1", "response": "No"}))
+    assert run(capsys, POPE.format("some.jsonl"))[0] == 0
+    code, out, err = run(capsys, POPE.format("some.jsonl") + " --strict")
+    assert code == 1
+    assert "100.00" in out
+    assert "some.jsonl, line 5: id 'popular/1' again" in err
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        json.dumps([json.loads(line) for line in ANSWERS.splitlines()]),
+        json.dumps([json.loads(line) for line in ANSWERS.splitlines()], indent=1),
+        "\n\n".join(json.dumps(json.loads(line), indent=2) for line in ANSWERS.splitlines()),
+        "\ufeff" + ANSWERS.replace("\n", "\r\n"),
+    ],
+    ids=["array", "indented array", "indented objects one after the other", "Windows lines with a mark"],
+)
+def test_arrays_lines_and_indented_objects_are_all_read(files, capsys, content):
+    (files / "some.json").write_text(content, encoding="utf-8")
+    code, out, err = run(capsys, POPE.format("some.json") + " --json")
+    assert (code, json.loads(out)["scores"]["f1"], err) == (0, 100.0, "")
+
+
+def test_the_line_of_a_bad_row_is_right_in_an_indented_array_too(files, capsys):
+    rows = [json.loads(line) for line in ANSWERS.splitlines()]
+    rows[2]["response"] = None
+    (files / "some.json").write_text(json.dumps(rows, indent=1))
+    _, out, _ = run(capsys, POPE.format("some.json") + " --json")
+    line = json.loads(out)["problems"][0]["line"]
+    assert (files / "some.json").read_text().splitlines()[line - 1 : line + 1] == [" {", '  "id": "popular/3",']
+
+
+def test_what_files_hold_is_printed_as_data(files, capsys):
+    name = "popular/[bold red]\x1b[31m\ud800"
+    (files / "some.jsonl").write_text(ANSWERS + lines({"id": name, "response": "No"}))
+    code, out, err = run(capsys, POPE.format("some.jsonl"))
+    assert code == 0
+    assert "[bold red]\\x1b[31m\\ud800" in err
+    assert "\x1b[31m" not in out + err
+
+
+# ---------------------------------------------------------------------------------------------------------------------- bad input
+
+BAD_FILES = {
+    "truncated line": (POPE, ANSWERS[:-20], r"some, line 4: not valid JSON \(the file ends in the middle of a value\)"),
+    "truncated array": (POPE, json.dumps([{"id": 1}, {"id": 2}])[:-1], r"some, line 1: not valid JSON \(the file ends too early\)"),
+    "no comma in an array": (POPE, '[{"id": 1} {"id": 2}]', r"not valid JSON \('\{' instead of a comma\)"),
+    "not JSON": (POPE, "id,answer\n1,yes\n", r"some, line 1: not valid JSON \(Expecting value\)"),
+    "two arrays in one file": (POPE, "[1]\n[2]\n", r"some, line 2: more text after the end"),
+    "not a number": (POPE, '{"id": "popular/1", "response": NaN}', r"some, line 1: not valid JSON \(NaN is no JSON number\)"),
+    "empty": (POPE, "", r"some: the file is empty"),
+    "nothing but blanks": (POPE, " \n\n", r"some: the file is empty"),
+    "an empty array": (POPE, "[]", r"some: the file holds no rows"),
+    "not Unicode": (POPE, b'{"id": "popular/1",\n"response": "\xff"}', r"some, line 2: not UTF-8 text \(byte 0xff\)"),
+    "no ids at all": (POPE, lines({"response": "Yes"}), r"line 1: it has no id \('id' or 'question_id'\); not scored \(and so with all"),
+    "answers that are no text": (POPE, lines({"id": "popular/1", "response": 1}), r"is a number, not text; not scored \(and so with all"),
+    "ids of another benchmark": (
+        POPE,
+        lines({"id": "v1_0", "response": "No"}),
+        r"1 of its 1 ids are not in the reference .*answers to POPE",
+    ),
+    "the questions for the answers": (POPE, LABELS, r"every row is a question \(the first: 'Is there\?'\)"),
+    "nested without end": (POPE, "[" * 100_000, r"some, line 1: not valid JSON"),
+    "AMBER's annotations for answers": ("amber --answers {} --reference amber", FILES["amber/annotations.json"], r"id '1' has no answer"),
+    "POPE's answers for AMBER": ("amber --answers {} --reference amber", ANSWERS, r"4 of its 4 ids are not in the reference"),
+    "MM-Vet as a list": ("mm_vet --answers {}", "[1]", r"line 1: the row is a number, not an object"),
+    "MM-Vet without grades": ("mm_vet --answers {}", '{"v1_0": "x"}', r"no grades.*--judge-url"),
+    "MM-Vet's members that are neither": (
+        "mm_vet --answers {}",
+        '{"v1_0": 3}',
+        r"neither text nor grades; not scored \(and so with all rows\)",
+    ),
+    "MMHal-Bench without judgements": ("mmhal_bench --answers {}", lines({"id": 0, "response": "x"}), r"no judgements.*--judge-url"),
+    "a log that is none": ("mmhal_bench --answers {}", "Dear diary\n", r"neither JSON nor a judge's log of MMHal-Bench"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_a_bad_file_of_answers_ends_with_one_message(files, capsys, case):
+    command, content, message = BAD_FILES[case]
+    (files / "some").write_bytes(content if isinstance(content, bytes) else content.encode())
+    code, out, err = run(capsys, command.format("some"))
+    assert (code, out) == (1, "")
+    assert re.search(message, err), err
+    assert len(err.splitlines()) == 1
+
+
+BAD_COMMANDS = {
+    "no such answers": (POPE.format("nowhere.jsonl"), r"nowhere\.jsonl: cannot be read \(No such file or directory\)"),
+    "a folder for answers": (POPE.format("labels"), r"labels: cannot be read \(Is a directory\)"),
+    "no reference": ("pope --answers good.jsonl", r"POPE needs its labels"),
+    "no such reference": ("pope --answers good.jsonl --reference nowhere", r"nowhere: cannot be read"),
+    "a folder without labels": ("pope --answers good.jsonl --reference amber", r"amber: holds no coco_pope_\*\.json"),
+    "labels missing": ("pope --answers good.jsonl --reference good.jsonl", r"good\.jsonl, line 1: no label that is yes or no \(None\)"),
+    "AMBER's folder without its files": ("amber --answers good.jsonl --reference labels", r"AMBER's annotations\.json is missing"),
+    "annotations of another kind": ("amber --answers good.jsonl --reference strange", r"annotations\.json, line 1: no annotation of AMBER"),
+    "CHAIR without a vocabulary": ("chair --answers good.jsonl --reference objects/objects.json", r"CHAIR needs its synonym vocabulary"),
+    "CHAIR without objects": ("chair --answers good.jsonl --reference objects/vocab.json", r"CHAIR needs its objects of the images"),
+    "a vocabulary of another kind": ("chair --answers good.jsonl --reference strange", r"vocab\.json: no vocabulary"),
+    "questions of another kind": ("mm_vet --answers good.jsonl --reference amber/relation.json", r"no question of MM-Vet"),
+    "an unknown benchmark": ("popo --answers good.jsonl", r"invalid choice: 'popo'"),
+    "no answers named": ("pope", r"--answers"),
+    "a judge where none is needed": (POPE.format("good.jsonl") + " --judge-url http://h/v1 --judge-model m", r"POPE needs no judge"),
+    "half a judge": ("mm_vet --answers good.jsonl --judge-model m", r"give both, --judge-url and --judge-model"),
+    "an address that is none": ("mm_vet --answers good.jsonl --judge-url h --judge-model m", r"--judge-url: String should match"),
+    "a password in an address": ("mm_vet --answers good.jsonl --judge-url http://a:b@h --judge-model m", r"holds a name or password"),
+    "language tools where none are used": (POPE.format("good.jsonl") + " --language exact", r"POPE uses no language tools"),
+    "a negative number of samples": (POPE.format("good.jsonl") + " --samples -1", r"--samples and --seed are 0 or more"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_COMMANDS)
+def test_a_bad_command_ends_with_one_message(files, capsys, case):
+    command, message = BAD_COMMANDS[case]
+    (files / "strange").mkdir()
+    for name in ("annotations.json", "relation.json", "vocab.json", "objects.json"):
+        (files / "strange" / name).write_text("{}")
+    (files / "strange/safe_words.txt").write_text("sign\n")
+    code, out, err = run(capsys, command)
+    assert (code, out) == (1, "")
+    assert re.search(message, err), err
+    assert "Traceback" not in err
+
+
+# --------------------------------------------------------------------------------------------------------------------------- judge
+
+
+@pytest.fixture
+def judge():
+    server = JudgeServer(lambda body: "0.5")
+    yield server
+    server.close()
+
+
+def judged(server, more=""):
+    return f"mm_vet --answers vet.json --reference mm-vet.json --judge-url {server.url} --judge-model judge --judge-runs 2 --json {more}"
+
+
+def test_a_judge_is_asked_once_and_named(files, capsys, judge):
+    (files / "vet.json").write_text('{"v1_0": "an answer"}')
+    for asked in (2, 0):
+        code, out, err = run(capsys, judged(judge))
+        assert (code, json.loads(out)["scores"]["total"], json.loads(out)["judge"]) == (0, 50.0, "judge (answered as judge-2026-01-01)")
+        assert f"{asked} asked, {2 - asked} from vet.json.judge.jsonl" in err
+    assert len(judge.bodies) == 2
+
+
+def test_judged_answers_are_written_on_demand_and_can_be_scored_alone(files, capsys, judge):
+    (files / "vet.json").write_text('{"v1_0": "an answer"}')
+    run(capsys, judged(judge, "--judged kept.jsonl"))
+    code, out, _ = run(capsys, "mm_vet --answers kept.jsonl --json")
+    assert (code, json.loads(out)["scores"]["total"], json.loads(out)["judge"]) == (0, 50.0, "judge (answered as judge-2026-01-01)")
+
+
+def test_a_judge_that_answers_nonsense_leaves_no_score_and_says_why(files, capsys, judge):
+    judge.reply = lambda body: "quite good"
+    (files / "vet.json").write_text('{"v1_0": "an answer"}')
+    code, out, _ = run(capsys, judged(judge))
+    found = json.loads(out)
+    assert (code, found["scores"], found["extra"]["graded"]) == (1, {}, 0)
+    assert "id 'v1_0' has no grades (the judge's reply is unusable: no grade of 0 to 1: 'quite good')" in found["problems"][0]["what"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        ((401, "who are you"), r"refuses the key"),
+        ((404, "no such model"), r"knows no model 'judge'"),
+    ],
+)
+def test_a_judge_that_cannot_be_used_ends_with_one_message(files, capsys, judge, reply, message):
+    judge.reply = lambda body: reply
+    (files / "vet.json").write_text('{"v1_0": "an answer"}')
+    code, out, err = run(capsys, judged(judge))
+    assert (code, out) == (1, "")
+    assert re.search(message, err)
+    assert len(err.splitlines()) == 1
+
+
+def test_a_judge_that_is_down_ends_with_its_address(files, capsys, judge, monkeypatch):
+    monkeypatch.setattr(lib.endpoint, "LONGEST_WAIT", 0.01)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        judge.url = f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
+    (files / "vet.json").write_text('{"v1_0": "an answer"}')
+    code, out, err = run(capsys, judged(judge))
+    assert (code, out) == (1, "")
+    assert f"score.py: the endpoint {judge.url} cannot be reached" in err
+
+
+def test_a_judge_without_the_questions_is_told_what_is_missing(files, capsys, judge):
+    (files / "vet.json").write_text('{"v1_0": "an answer"}')
+    code, _, err = run(capsys, judged(judge).replace("--reference mm-vet.json", ""))
+    assert code == 1
+    assert "name mm-vet.json with --reference" in err
+
+
+def test_a_key_that_is_not_set_is_named_and_one_that_is_set_is_sent_and_shown_nowhere(files, capsys, judge, monkeypatch):
+    monkeypatch.delenv("JUDGE_KEY", raising=False)
+    (files / "vet.json").write_text('{"v1_0": "an answer"}')
+    code, _, err = run(capsys, judged(judge, "--judge-key-variable JUDGE_KEY"))
+    assert (code, "JUDGE_KEY is not set" in err) == (1, True)
+    monkeypatch.setenv("JUDGE_KEY", "sk-secret")
+    code, out, err = run(capsys, judged(judge, "--judge-key-variable JUDGE_KEY"))
+    assert code == 0
+    assert "sk-secret" not in out + err + (files / "vet.json.judge.jsonl").read_text()
