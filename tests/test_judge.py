@@ -123,6 +123,14 @@ def test_an_empty_reply_is_nonsense(server, tmp_path):
     assert (judged["0"].value, judged["0"].text) == (None, "")
 
 
+def test_characters_that_no_file_can_hold_do_no_harm(server, tmp_path):
+    server.reply = lambda body: "5 \ud800"
+    for _ in range(2):
+        _, judged = ask(server, tmp_path / "cache.jsonl", [Question("a", "How good is \udfff?")], read=lambda text: text)
+        assert judged["a"].value == "5 ?"
+    assert len(server.bodies) == 1
+
+
 def test_a_refused_question_has_the_endpoint_s_reason_and_is_asked_again_by_the_next_run(server, tmp_path):
     server.reply = lambda body: (400, "content policy") if "is 1?" in text_of(body) else "5"
     _, judged = ask(server, tmp_path / "cache.jsonl")

@@ -56,6 +56,11 @@ def fill(template: str, **values: str) -> str:
     return re.sub(r"\{(\w+)\}", lambda found: values.get(found[1], found[0]), template)
 
 
+def encodable(text: str) -> str:
+    """Text without lone surrogates, which JSON can escape and no file or request can hold; each becomes a question mark."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 class Judge:
     """A judge and its cache. `asked` counts the requests that were answered, `reused` the replies that came from the cache."""
 
@@ -68,9 +73,14 @@ class Judge:
         self._models: set[str] = set()
 
     @property
+    def versions(self) -> tuple[str, ...]:
+        """The models that the endpoint says gave the judgements, by name."""
+        return tuple(sorted(self._models))
+
+    @property
     def name(self) -> str:
         """The judge's name for a score: the model as asked for, and the version that the endpoint reported where that says more."""
-        reported = sorted(model for model in self._models if model != self.endpoint.model)
+        reported = [model for model in self.versions if model != self.endpoint.model]
         return f"{self.endpoint.model} (answered as {', '.join(reported)})" if reported else self.endpoint.model
 
     def ask(self, questions: Sequence[Question], read: Callable[[str], T], *, max_tokens: int, again: str = "") -> dict[str, Judgement[T]]:
@@ -104,7 +114,7 @@ class Judge:
         keys: dict[str, str] = {}
         missing: dict[str, Question] = {}
         for question in questions:
-            text = question.text + (again if attempt else "")
+            text = encodable(question.text) + (again if attempt else "")
             key = digest(
                 {
                     "judge": VERSION, "model": self.endpoint.model, "parameters": self.endpoint.parameters, "text": text,
@@ -123,7 +133,7 @@ class Judge:
                     started = time.monotonic()
                     try:
                         reply = client.ask(
-                            question.text + (again if attempt else ""),
+                            encodable(question.text) + (again if attempt else ""),
                             temperature=temperature,
                             max_tokens=max_tokens,
                             seed=question.seed + attempt,
@@ -132,7 +142,11 @@ class Judge:
                     except ItemError as error:
                         journal.add(key, question.id, seconds=time.monotonic() - started, reason=str(error))
                         return
-                    result = {"text": reply.text, "model": reply.model or self.endpoint.model, "finish_reason": reply.finish_reason}
+                    result = {
+                        "text": encodable(reply.text),
+                        "model": reply.model or self.endpoint.model,
+                        "finish_reason": reply.finish_reason,
+                    }
                     journal.add(key, question.id, seconds=time.monotonic() - started, result=result)
                     self.asked += 1
 

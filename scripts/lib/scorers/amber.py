@@ -250,7 +250,7 @@ def score(answers: Answers, reference: Reference, *, language: LanguageTools | N
             found["amber_score"] = _rounded((100 - found["chair"] + found["f1"]) / 2, 2)
         return found
 
-    flat = questions.reshape(len(questions), -1)
+    flat = questions.reshape(len(questions), len(KINDS) * 5)
     kinds = questions.sum(axis=0)
     per_type = {}
     for group, members in _GROUPS.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.errors import UserError
-from lib.judge import Judge, Judgement
+from lib.judge import Judge, Judgement, encodable
 
 #: What a scorer reads from its reference files; each scorer has a class of its own for it.
 Reference = Any
@@ -163,4 +163,4 @@ def with_judgements(
 
 def to_rows(answers: Answers) -> list[dict[str, Any]]:
     """Answers as `{"id", "response", ...}` rows for lib.files.write_jsonl, judgements and all; `read_answers` reads them back."""
-    return [{"id": answer.id, "response": answer.text, **answer.details} for answer in answers.rows]
+    return [{"id": encodable(answer.id), "response": encodable(answer.text), **answer.details} for answer in answers.rows]

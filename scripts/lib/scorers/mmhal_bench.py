@@ -62,14 +62,26 @@ def read_answers(path: Path) -> Answers:
 
 
 def _read_log(path: Path, text: str) -> Answers:
-    """The judge's log: every judgement begins on a line with its number, the numbers count up; the means stand at the end."""
+    """The judge's log: every judgement begins on a line with its number, the numbers count up; the means stand at the end.
+
+    A line of a judgement's text can begin with the next number, too: the next judgement is looked for after a rating, if there is one there.
+    """
     end = re.search(r"^(Average score|Hallucination rate): ", text, re.MULTILINE)
     body = text[: end.start()] if end else text
-    starts: list[re.Match[str]] = []
-    for found in re.finditer(r"^(\d+) ", body, re.MULTILINE):
-        if int(found[1]) == len(starts):
-            starts.append(found)
-    if not starts or not re.search("rating: ", body, re.IGNORECASE):
+    begins: dict[int, list[re.Match[str]]] = {}
+    for found in re.finditer(r"^(\d{1,4}) ", body, re.MULTILINE):
+        begins.setdefault(int(found[1]), []).append(found)
+    rated = [found.end() for found in re.finditer("rating: ", body, re.IGNORECASE)]
+    starts: list[re.Match[str]] = begins.get(0, [])[:1]
+    while starts:
+        position = starts[-1].end()
+        after_rating = next((place for place in rated if place > position), len(body))
+        following = [found for found in begins.get(len(starts), []) if found.start() >= position]
+        chosen = next((found for found in following if found.start() >= after_rating), following[0] if following else None)
+        if chosen is None:
+            break
+        starts.append(chosen)
+    if not starts or not rated:
         raise UserError(f"{path}: neither JSON nor a judge's log of MMHal-Bench (lines '0 <judgement>', '1 <judgement>', ...).")
     ends = [found.start() for found in starts[1:]] + [len(body)]
     rows = [
