@@ -64,7 +64,7 @@ def read_answers(path: Path) -> Answers:
 def _read_log(path: Path, text: str) -> Answers:
     """The judge's log: every judgement begins on a line with its number, the numbers count up; the means stand at the end.
 
-    A line of a judgement's text can begin with the next number, too: the next judgement is looked for after a rating, if there is one there.
+    A line of a judgement's text can begin with the next number, too: the next one is looked for after a rating, if there is one there.
     """
     end = re.search(r"^(Average score|Hallucination rate): ", text, re.MULTILINE)
     body = text[: end.start()] if end else text
