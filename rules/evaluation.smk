@@ -13,7 +13,7 @@ rule answer_benchmark:
         harness=f"{ROOT}/logs/answer_benchmark/{{model}}/{{benchmark}}.lmms-eval.log",
     wildcard_constraints:
         model=evaluation.pattern(PLAN.models()),
-        benchmark=evaluation.pattern(CONFIG.evaluation.benchmarks),
+        benchmark=evaluation.pattern(evaluation.tasks(PLAN)),
     conda:
         "../envs/evaluation.yaml"
     threads: 1
@@ -41,7 +41,7 @@ rule score_benchmark:
         f"{ROOT}/logs/score_benchmark/{{model}}/{{benchmark}}.log",
     wildcard_constraints:
         model=evaluation.pattern(PLAN.models()),
-        benchmark=evaluation.pattern(CONFIG.evaluation.benchmarks),
+        benchmark=evaluation.pattern(evaluation.tasks(PLAN)),
     conda:
         "../envs/workflow.yaml"
     threads: 1
@@ -55,3 +55,61 @@ rule score_benchmark:
         "Scores: model {wildcards.model}, benchmark {wildcards.benchmark}"
     script:
         "../scripts/score_benchmark.py"
+
+
+rule answer_questions:
+    input:
+        merged=lambda w: evaluation.merged_model(PLAN, w.model),
+        files=lambda w: evaluation.question_files(PLAN, w.benchmark),
+    output:
+        answers=f"{ROOT}/evaluation/{{model}}/{{benchmark}}/answers.jsonl",
+        asked=f"{ROOT}/evaluation/{{model}}/{{benchmark}}/asked.json",
+    log:
+        f"{ROOT}/logs/answer_questions/{{model}}/{{benchmark}}.log",
+    wildcard_constraints:
+        model=evaluation.pattern(PLAN.models()),
+        benchmark=evaluation.pattern(evaluation.question_sets(PLAN)),
+    conda:
+        "../envs/vllm.yaml"
+    threads: 1
+    resources:
+        gpu=GPU,
+        mem_mb=32000,
+        runtime=1440,
+    params:
+        common=PLAN.common(),
+        settings=lambda w: evaluation.question_settings(PLAN, w.model, w.benchmark),
+        retry=lambda w: PLAN.retry("answer_questions", f"{w.model}/{w.benchmark}"),
+    message:
+        "Answers: model {wildcards.model}, benchmark {wildcards.benchmark}"
+    script:
+        "../scripts/answer_questions.py"
+
+
+rule score_answers:
+    input:
+        answers=f"{ROOT}/evaluation/{{model}}/{{benchmark}}/answers.jsonl",
+        asked=f"{ROOT}/evaluation/{{model}}/{{benchmark}}/asked.json",
+        reference=lambda w: evaluation.reference_files(PLAN, w.benchmark),
+    output:
+        scores=f"{ROOT}/evaluation/{{model}}/{{benchmark}}/scores.json",
+        scored=f"{ROOT}/evaluation/{{model}}/{{benchmark}}/scored.jsonl",
+    log:
+        f"{ROOT}/logs/score_answers/{{model}}/{{benchmark}}.log",
+    wildcard_constraints:
+        model=evaluation.pattern(PLAN.models()),
+        benchmark=evaluation.pattern(evaluation.question_sets(PLAN)),
+    conda:
+        "../envs/workflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=120,
+    params:
+        common=PLAN.common(),
+        settings=lambda w: evaluation.scorer_settings(PLAN, w.benchmark),
+        retry="",
+    message:
+        "Scores: model {wildcards.model}, benchmark {wildcards.benchmark}"
+    script:
+        "../scripts/score_answers.py"

@@ -1,7 +1,8 @@
 """Rule answer_benchmark: one model answers one benchmark, through lmms-eval (paper 4.1).
 
-lmms-eval runs in a process of its own, with the model's own chat template (for LLaVA-1.5 "USER: <image>\\n<question> ASSISTANT:"), one
-question at a time. It ends with exit code 0 also when it failed, so what it leaves behind is checked: results, metrics, every answer.
+lmms-eval runs in a process of its own, with the model's own chat template (for LLaVA-1.5 "USER: <image>\\n<question> ASSISTANT:") and
+the configured system prompt before it, one question at a time. It ends with exit code 0 also when it failed, so what it leaves behind is
+checked: results, metrics, every answer.
 
 An item is a question. Answers are journalled one by one (lib/lmms_eval_main.py), and the finished benchmark is kept in `work/` under the
 digest of all that determines it, so that a job with nothing to do starts no harness and loads no model.
@@ -19,14 +20,17 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from lib import models, provenance
+from lib.config import JUDGED_TASKS, Endpoint
+from lib.endpoint import read_key
 from lib.errors import UserError
-from lib.files import digest_of_file, mendable_storage_errors, read_jsonl, write_json, write_jsonl
+from lib.files import digest_of_file, mendable_storage_errors, read_jsonl, write_json, write_jsonl, write_text
 from lib.job import ShardJob, run_script
 from lib.journal import Journal
 from lib.lmms_eval_main import answer_key
@@ -34,13 +38,15 @@ from lib.lmms_eval_main import answer_key
 VERSION = 2
 HARNESS = Path(__file__).resolve().parent / "lib" / "lmms_eval_main.py"
 #: What of the settings decides the answers and their metrics.
-DECISIVE = ("task", "data_revision", "prompt", "limit", "dtype")
+DECISIVE = ("task", "data_revision", "prompt", "limit", "dtype", "system_prompt")
+#: Replaces the scoring of a judged task where there is no judge.
+UNJUDGED = Path(__file__).resolve().parent / "lib" / "lmms_eval_unjudged.py"
 #: The packages that decide an answer and its metric; their versions are published with the results.
 PACKAGES = ("lmms_eval", "torch", "transformers", "tokenizers", "pillow", "datasets")
 LOG_LINES_SHOWN = 15
 SECONDS_TO_DIE = 10
 #: What lmms-eval's tasks say of a question beside its score, where they do.
-DETAILS = ("question_id", "category")
+DETAILS = ("question_id", "category", "score", "eval_model")
 
 Json = dict[str, Any]
 
@@ -105,13 +111,32 @@ def local_task(path: Path, settings: Json) -> Json:
     return task
 
 
+def is_unjudged(settings: Json) -> bool:
+    """Whether a judge would score the task's answers, and none is configured."""
+    return settings["task"] in JUDGED_TASKS and settings["judge"] is None
+
+
+def task_text(task: Json, settings: Json) -> str:
+    """The task's file: JSON, which is YAML, but for lmms-eval's tag for functions."""
+    if not is_unjudged(settings):
+        return json.dumps(task, indent=1) + "\n"
+    task = task | {"metric_list": [{"metric": "answered", "aggregation": "mean", "higher_is_better": True}], "process_results": "@"}
+    return json.dumps(task, indent=1).replace('"@"', f"!function {UNJUDGED.stem}.process_results") + "\n"
+
+
 def environment(run: Path, settings: Json, threads: int) -> dict[str, str]:
-    """The environment of lmms-eval: offline where nothing is to be fetched, the hub token where it is not printed."""
+    """The environment of lmms-eval: offline where nothing is to be fetched, the hub token where it is not printed, the judge.
+
+    lmms-eval reads a judge's address, model and key from there; the key goes nowhere else.
+    """
     env = dict(os.environ)
     env |= {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", "TQDM_MININTERVAL": "10", "PYTHONUNBUFFERED": "1"}
     if "HF_TOKEN" in env:
         # lmms-eval prints HF_TOKEN into its log and writes it into its results; the hub library reads either name.
         env["HUGGING_FACE_HUB_TOKEN"] = env.pop("HF_TOKEN")
+    if settings["judge"]:
+        judge = Endpoint.model_validate(settings["judge"])
+        env |= {"API_TYPE": "openai", "OPENAI_API_URL": judge.base_url, "MODEL_VERSION": judge.model, "OPENAI_API_KEY": read_key(judge)}
     if settings["data"]:
         env |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_DATASETS_CACHE": str(run / "datasets")}
     return env
@@ -134,10 +159,12 @@ def run_harness(job: ShardJob, model: Path, key: str, log: Path, threads: int) -
     run: Path = (job.work / f"{job.name}.run").resolve()
     journal = (job.work / f"{job.name}.journal.jsonl").resolve()
     shutil.rmtree(run, ignore_errors=True)
-    write_json(run / "task" / f"{settings['task']}.yaml", local_task(find_task(settings["task"]), settings))
+    write_text(run / "task" / f"{settings['task']}.yaml", task_text(local_task(find_task(settings["task"]), settings), settings))
+    if is_unjudged(settings):
+        shutil.copy2(UNJUDGED, run / "task")
     (run / "model").symlink_to(model.resolve(), target_is_directory=True)
     command = [
-        sys.executable, "-P", str(HARNESS), str(journal), key,
+        sys.executable, "-P", str(HARNESS), str(journal), key, settings["system_prompt"] or "",
         "--model", "llava_hf", "--model_args", f"pretrained=model,dtype={settings['dtype']},device_map={job.device}",
         "--tasks", settings["task"], "--include_path", "task", "--batch_size", "1", "--device", job.device,
         "--output_path", "out", "--log_samples",
@@ -172,7 +199,9 @@ def read_results(job: ShardJob, output: Path, log: Path) -> Json:
         is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         if is_number and chosen and "_stderr" not in metric:
             metrics[metric if chosen == "none" else f"{metric},{chosen}"] = value
-    if missing := [name for name in job.settings["metrics"].values() if name not in metrics]:
+    if is_unjudged(job.settings):
+        metrics = {}
+    elif missing := [name for name in job.settings["metrics"].values() if name not in metrics]:
         raise failure(job, f"it gave no {', '.join(missing)}; it gave {', '.join(metrics) or 'no metric at all'}", log)
     expected = min(job.settings["limit"] or counts["original"], counts["original"])
     if not counts["effective"] == expected > 0:
@@ -196,6 +225,8 @@ def read_answers(job: ShardJob, output: Path, questions: int, log: Path) -> list
             "id": sample["doc_id"], "question": sample["input"], "target": sample["target"], "response": response,
             "tokens": sum(count["output_tokens"] for count in sample.get("token_counts") or []), **details,
         }  # fmt: skip
+    if job.settings["judge"] and (silent := [name for name, answer in answers.items() if not answer.get("eval_model")]):
+        raise failure(job, f"its judge gave no verdict on {len(silent)} questions (the first: {silent[0]}), which it scores as 0", log)
     if len(answers) != questions or not all(isinstance(answer["response"], str) for answer in answers.values()):
         raise failure(job, f"its file of answers holds {len(answers)} of {questions} questions, or answers that are no text", log)
     return [answers[number] for number in sorted(answers)]
@@ -245,6 +276,13 @@ def answer(job: ShardJob, model: Path, key: str, finished: Path, log: Path, thre
     shutil.rmtree(output.parent)
 
 
+def judge_of(settings: Json, answers: Sequence[Json]) -> dict[str, str] | None:
+    """The judge of the metrics: the model as configured, and as the endpoint said."""
+    if not settings["judge"]:
+        return None
+    return {"model": settings["judge"]["model"], "version": ", ".join(sorted({answer["eval_model"] for answer in answers}))}
+
+
 def main(snakemake: Any) -> None:
     job = ShardJob(snakemake, VERSION)
     settings = job.settings
@@ -257,6 +295,7 @@ def main(snakemake: Any) -> None:
     key = job.key(
         model=identity,
         lmms_eval=version,
+        judge={name: settings["judge"][name] for name in ("base_url", "model")} if settings["judge"] else None,
         data={split: digest_of_file(Path(path)) for split, path in (settings["data"] or {}).items()},
         **{name: settings[name] for name in DECISIVE},
     )
@@ -272,7 +311,15 @@ def main(snakemake: Any) -> None:
     names = {"model": snakemake.wildcards.model, "benchmark": snakemake.wildcards.benchmark}
     write_json(
         Path(snakemake.output.results),
-        {**names, **results, "model_identity": identity, "task": settings["task"], "limit": settings["limit"], "lmms_eval": version},
+        {
+            **names,
+            **results,
+            "model_identity": identity,
+            "task": settings["task"],
+            "limit": settings["limit"],
+            "lmms_eval": version,
+            "judge": judge_of(settings, answers),
+        },
     )
     job.publish(snakemake.output.answers, answers)
 

@@ -1,7 +1,8 @@
 """Rule score_benchmark: one model's scores on one benchmark, from its kept answers, under our names and in the unit of the paper's tables.
 
 No model and no GPU is needed here: a new score of old answers costs nothing. The scores are lmms-eval's own; for questions that want a
-yes or a no, doubts are told beside them. What computed them is told in the block of lib/provenance.py.
+yes or a no, doubts are told beside them. A scorer of ours that is configured (`scorer`) scores the same answers as the benchmark's own
+script does; its scores are named `reference_<score>`. What computed them is told in the block of lib/provenance.py.
 """
 
 import json
@@ -11,13 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from lib import provenance
+from lib.config import JUDGED_TASKS
 from lib.errors import UserError
 from lib.files import read_jsonl, write_json
 from lib.job import ShardJob, run_script
+from lib.scorers import SCORERS
 
 VERSION = 2
 #: What the scores carry over from lmms-eval's results: whose they are and what of.
 KEPT = ("model", "benchmark", "model_identity", "task", "limit", "lmms_eval", "questions", "questions_in_data")
+
+PACKAGES = ("numpy",)
+UNJUDGED = "no judge is configured (`judge` of this benchmark)"
 
 
 def yes_or_no(text: str) -> str | None:
@@ -48,7 +54,8 @@ def score(answers: Sequence[dict[str, Any]], results: dict[str, Any], metrics: d
 
     `metrics`: our name -> lmms-eval's name. Errors: UserError if a metric is missing, or if answers and results are not of one run.
     """
-    if missing := [name for name in metrics.values() if name not in results["metrics"]]:
+    left_out = dict.fromkeys(metrics, UNJUDGED) if results["task"] in JUDGED_TASKS and not results["judge"] else {}
+    if missing := [theirs for name, theirs in metrics.items() if theirs not in results["metrics"] and name not in left_out]:
         raise UserError(
             f"evaluation.benchmarks.{results['benchmark']}.metrics: lmms-eval's task '{results['task']}' gives no {', '.join(missing)}. "
             f"It gives {', '.join(sorted(results['metrics']))}."
@@ -60,18 +67,35 @@ def score(answers: Sequence[dict[str, Any]], results: dict[str, Any], metrics: d
         )
     factor = 100 if percent else 1
     kept = {name: results[name] for name in KEPT}
-    scores = {name: round(factor * results["metrics"][theirs], 10) for name, theirs in metrics.items()}
+    scores = {name: round(factor * results["metrics"][theirs], 10) for name, theirs in metrics.items() if name not in left_out}
     doubts = {"empty": sum(not answer["response"].strip() for answer in answers)} | (yes_no_doubts(answers) or {})
-    return {**kept, "scores": scores, "doubts": doubts}
+    return {**kept, "scores": scores, "missing": left_out, "doubts": doubts}
+
+
+def also_by(name: str, path: Path) -> dict[str, Any]:
+    """What our scorer makes of kept answers that carry their targets: scores and what it is to be known of them."""
+    scorer = SCORERS[name]
+    found = scorer.score(scorer.read_answers(path), scorer.read_reference(path))
+    return {
+        "scores": {f"reference_{score}": value for score, value in found.scores.items()},
+        "computed_by": provenance.computed_by(f"scripts/lib/scorers/{name}.py, version {found.version}", found.parser),
+        "doubts": found.extra, "per_type": found.per_type, "problems": len(found.problems),
+        "intervals": {f"reference_{score}": list(interval) for score, interval in found.intervals.items()},
+    }  # fmt: skip
 
 
 def main(snakemake: Any) -> None:
     job = ShardJob(snakemake, VERSION)
     answers = read_jsonl(Path(snakemake.input.answers))
     results = json.loads(Path(snakemake.input.results).read_text(encoding="utf-8"))
-    made = provenance.computed_by(f"lmms-eval {results['lmms_eval']}, task {results['task']}")
-    origin = provenance.block(made, Path(snakemake.input.answers), job.root, results["environment"], provenance.versions(()))
-    write_json(Path(snakemake.output[0]), {**score(answers, results, job.settings["metrics"], job.settings["percent"]), **origin})
+    path = Path(snakemake.input.answers)
+    found = score(answers, results, job.settings["metrics"], job.settings["percent"])
+    if job.settings["scorer"]:
+        found["also"] = also_by(job.settings["scorer"], path)
+        found["scores"] |= found["also"]["scores"]
+    made = provenance.computed_by(f"lmms-eval {results['lmms_eval']}, task {results['task']}", judge=results["judge"])
+    origin = provenance.block(made, path, job.root, results["environment"], provenance.versions(PACKAGES))
+    write_json(Path(snakemake.output[0]), {**found, **origin})
     job.record.items = job.record.computed = len(answers)
     job.write_record()
 

@@ -66,7 +66,7 @@ class Job:
 
 def settings_of(benchmark, model, data, **changes):
     block = DEFAULTS[benchmark].model_dump(mode="json", exclude={"percent"})
-    base = {"dtype": "float32", "base_model": str(model), "base_revision": "main"}
+    base = {"dtype": "float32", "base_model": str(model), "base_revision": "main", "system_prompt": None}
     return block | {"data": {"test": str(data)}} | base | changes
 
 
@@ -130,7 +130,7 @@ def test_published_answers_and_results_hold_what_a_reader_needs_and_nothing_of_t
     assert results["questions"] == results["questions_in_data"] == len(answers)
     assert results.keys() == {
         "model", "benchmark", "metrics", "questions", "questions_in_data", "model_identity", "task", "limit", "lmms_eval",
-        "environment",
+        "environment", "judge",
     }  # fmt: skip
     assert results["environment"]["lmms_eval"] == results["lmms_eval"]
     assert {"python", "torch", "transformers"} <= results["environment"].keys()
@@ -213,7 +213,7 @@ def test_a_killed_job_takes_lmms_eval_with_it_and_goes_on_where_it_was(pope, und
     assert not list(Path("results/run/work/answer_benchmark/base/pope.run").glob("out/*/*_results.json")), "lmms-eval went on alone"
     with open(journal, "a") as stream:
         stream.write('\n{"key": "torn')
-    kept = len(re.findall(r'^\{.*"status": "ok"\}$', journal.read_text(), re.MULTILINE))
+    kept = len(re.findall(r'^\{.*"status": ?"ok"\}$', journal.read_text(), re.MULTILINE))
 
     answer_benchmark.main(pope)
     record = pope.record()
@@ -260,7 +260,7 @@ def left(tmp_path, monkeypatch):
     folder = tmp_path / "out" / "model"
     folder.mkdir(parents=True)
     (tmp_path / "log").write_text("\x1b[32mfirst line\x1b[0m\nCUDA out of memory\n")
-    job = SimpleNamespace(settings={"task": "pope", "limit": None, "metrics": {"f1": "pope_f1_score"}}, name="base/pope")
+    job = SimpleNamespace(settings={"task": "pope", "limit": None, "judge": None, "metrics": {"f1": "pope_f1_score"}}, name="base/pope")
     values = {"results": {"pope": {"alias": "pope", "pope_f1_score,none": 0.5, "pope_f1_score_stderr,none": "N/A"}}}
     values["n-samples"] = {"pope": {"original": 2, "effective": 2}}
     samples = [

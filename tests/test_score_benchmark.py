@@ -21,6 +21,7 @@ def results(questions, limit=None, **metrics):
     return {
         "model": "base", "benchmark": "pope", "model_identity": "folder-1", "task": "pope", "limit": limit, "lmms_eval": "0.7.3",
         "questions": questions, "questions_in_data": 10, "metrics": metrics, "environment": {"python": "3.11.7", "lmms_eval": "0.7.3"},
+        "judge": None,
     }  # fmt: skip
 
 
@@ -82,7 +83,7 @@ def test_the_rule_writes_the_scores_and_its_record(tmp_path, monkeypatch):
     from test_answer_benchmark import Job
 
     monkeypatch.chdir(tmp_path)
-    job = Job("score_benchmark", settings={"metrics": {"accuracy": "pope_accuracy"}, "percent": True})
+    job = Job("score_benchmark", settings={"metrics": {"accuracy": "pope_accuracy"}, "percent": True, "scorer": None})
     folder = Path("results/run/evaluation/base/pope")
     folder.mkdir(parents=True)
     (folder / "answers.jsonl").write_text("".join(json.dumps(answer) + "\n" for answer in answers(("yes", "Yes"))))

@@ -8,7 +8,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PositiveInt,
+    StringConstraints,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from lib import models
 from lib.errors import UserError
@@ -301,7 +312,7 @@ class Training(Block):
     )
     prompt_template: str = Field(
         "USER: <image>\n{instruction} ASSISTANT:",
-        description="How the base model is asked, here and in evaluation; the processor adds BOS.",
+        description="How the base model is asked in training; the processor adds BOS. In evaluation, its own chat template asks.",
     )
     settings: TrainingSettings = Field(default_factory=TrainingSettings, description="Shared by all experiments.")
     experiments: dict[Name, Experiment] = Field(
@@ -340,8 +351,8 @@ class Training(Block):
         return {"prompt_template": self.prompt_template, "training": self.settings_of(experiment).model_dump(mode="json")}
 
 
-class Benchmark(Block):
-    """A benchmark that lmms-eval answers and scores."""
+class TaskBenchmark(Block):
+    """A benchmark that lmms-eval answers and scores: `task` names it."""
 
     task: Name = Field(description="lmms-eval's name of the task.")
     metrics: dict[str, str] = Field(min_length=1, description="Our name of each score -> lmms-eval's name of it.")
@@ -358,9 +369,19 @@ class Benchmark(Block):
         default_factory=dict, description="Overrides of how the task asks (lmms-eval's `lmms_eval_specific_kwargs`), e.g. `post_prompt`."
     )
     limit: PositiveInt | None = Field(None, description="Only the first so many questions; null takes all. A score with a limit is marked.")
+    judge: Endpoint | None = Field(
+        None,
+        description="For tasks that lmms-eval has judged by a model (`mmvet`). Without it the questions are answered, and the judged "
+        "scores are left out with that reason.",
+    )
+    scorer: Literal["pope"] | None = Field(
+        None,
+        description="Our scorer, which scores lmms-eval's answers too: its scores stand beside lmms-eval's, named `reference_<score>`, "
+        "because they are those of the benchmark's own script.",
+    )
 
     @model_validator(mode="after")
-    def _data_exists(self) -> "Benchmark":
+    def _data_exists(self) -> "TaskBenchmark":
         for split, path in (self.data or {}).items():
             if not Path(path).is_file():
                 raise ValueError(f"`data.{split}`: there is no file '{path}'. Correct the path; the demo's is built by `make demo-models`")
@@ -371,24 +392,154 @@ class Benchmark(Block):
                     raise ValueError(f"`data.{split}`: '{path}' is not a whole parquet file. Replace it")
         if self.data and self.data_revision:
             raise ValueError("`data_revision` is of the hub's data set, and `data` replaces that. Take one of them away")
+        if self.judge and self.task not in JUDGED_TASKS:
+            raise ValueError(
+                f"`judge`: lmms-eval's task '{self.task}' is given none; those that are: {', '.join(JUDGED_TASKS)}. Take it away"
+            )
         return self
+
+
+class QuestionBenchmark(Block):
+    """A benchmark that our rule `answer_questions` answers and our scorer scores: no `task`, and `scorer` names it.
+
+    Its files are the ones that the benchmark publishes, downloaded by you (docs/adding-a-benchmark.md says from where).
+    """
+
+    scorer: Literal["amber", "object_halbench", "mmhal_bench", "chair", "pope"] = Field(description="Our scorer.")
+    questions: list[str] = Field(min_length=1, description="The benchmark's files of questions, one path or several.")
+    images: str | None = Field(None, description="Folder of the images; null where the questions hold them (Object HalBench).")
+    reference: list[str] = Field(
+        min_length=1, description="What the answers are held against: files or folders, as `python scripts/score.py --help` lists them."
+    )
+    prompt: str | dict[Name, str] | None = Field(
+        None,
+        description="How a question is put, with `{question}`; by kind of question where they differ (AMBER: `generative`, "
+        "`discriminative`). Null is the form that gave LLaVA-1.5's published score (docs/adding-a-benchmark.md names its source).",
+    )
+    max_new_tokens: PositiveInt | None = Field(None, description="Length limit of an answer; null is that of the same source.")
+    limit: PositiveInt | None = Field(None, description="Only the first so many questions; null takes all. A score with a limit is marked.")
+    judge: Endpoint | None = Field(
+        None,
+        description="The model that judges (MMHal-Bench) or extracts objects (Object HalBench, which does without, by words). A score that "
+        "needs a judge that is not there is left out with that reason.",
+    )
+    language: Literal["auto", "reference", "stand-in", "exact"] = Field(
+        "auto", description="Language tools of the scorer: see docs/evaluation.md. Their names go into the score."
+    )
+
+    @field_validator("questions", "reference", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _files_exist(self) -> "QuestionBenchmark":
+        for path in self.questions:
+            if not Path(path).is_file():
+                raise ValueError(f"`questions`: there is no file '{path}'. Correct the path, or take the benchmark out")
+        for path in self.reference:
+            if not Path(path).exists():
+                raise ValueError(f"`reference`: there is no file or folder '{path}'. Correct the path, or take the benchmark out")
+        if self.images is not None and not Path(self.images).is_dir():
+            raise ValueError(f"`images`: there is no folder '{self.images}'. Correct the path, or take the benchmark out")
+        forms = self.prompt.values() if isinstance(self.prompt, dict) else [self.prompt] if self.prompt else []
+        if any("{question}" not in form for form in forms):
+            raise ValueError("`prompt` has no `{question}`: every question would be the same. Put `{question}` where the question belongs")
+        if self.judge and self.scorer not in JUDGED_SCORERS:
+            raise ValueError(f"`judge`: scorer '{self.scorer}' asks none; those that do: {', '.join(JUDGED_SCORERS)}. Take it away")
+        return self
+
+
+#: lmms-eval's tasks that a judge scores, of those that a judge can be configured for.
+JUDGED_TASKS = ("mmvet",)
+#: Our scorers that ask a judge.
+JUDGED_SCORERS = ("mmhal_bench", "object_halbench")
+
+
+def _kind_of_benchmark(values: Any) -> str:
+    keys = values if isinstance(values, dict) else type(values).model_fields if isinstance(values, Block) else {}
+    return "of our own" if "scorer" in keys and "task" not in keys else "of lmms-eval"
+
+
+#: A block with `task` is lmms-eval's, one with `scorer` alone is answered by our own rule.
+Benchmark = Annotated[
+    Annotated[TaskBenchmark, Tag("of lmms-eval")] | Annotated[QuestionBenchmark, Tag("of our own")], Discriminator(_kind_of_benchmark)
+]
+BENCHMARK_KINDS: dict[str, type[Block]] = {"of lmms-eval": TaskBenchmark, "of our own": QuestionBenchmark}
+
+
+class Contamination(Block):
+    """Rule check_contamination: training prompts, instructions and picked images against the benchmarks' questions and images."""
+
+    check: bool = Field(True, description="Look for overlaps; the list is `<results>/<run>/contamination/`.")
+    exclude: bool = Field(
+        False, description="Prompts with an overlap get no pair, with the reason `in a benchmark`; false only lists them."
+    )
+    ngram: PositiveInt = Field(
+        13, description="An overlap is a run of so many words that both texts have (GPT-3, appendix C: 13 where a text has that many)."
+    )
+    short_similarity: Fraction = Field(
+        0.8,
+        description="Texts shorter than `ngram` words overlap where at least this share of their word pairs (Jaccard) is the same; "
+        "texts of fewer than `min_words` words only where all words are.",
+    )
+    min_words: PositiveInt = Field(
+        5, description="Shorter texts are no evidence of anything (`Describe this image.`) and are not compared; they are counted."
+    )
+    image_distance: int = Field(
+        4,
+        ge=0,
+        le=32,
+        description="Images overlap where their perceptual hashes (imagehash's `phash`, 64 bits) differ in at most so many bits.",
+    )
+
+
+def _default_benchmarks() -> dict[str, TaskBenchmark | QuestionBenchmark]:
+    """The paper's benchmarks whose data are on the hub. The others' files are downloaded by hand: see config.yaml."""
+    return {
+        "vqav2": TaskBenchmark(task="vqav2_val", metrics={"accuracy": "exact_match"}, percent=True),
+        "scienceqa": TaskBenchmark(task="scienceqa_img", metrics={"accuracy": "exact_match"}, percent=True),
+        "textvqa": TaskBenchmark(task="textvqa_val", metrics={"accuracy": "exact_match"}, percent=True, prompt={"ocr": True}),
+        "mme": TaskBenchmark(task="mme", metrics={"perception": "mme_perception_score", "cognition": "mme_cognition_score"}),
+        "mm_vet": TaskBenchmark(
+            task="mmvet",
+            metrics={"score": "gpt_eval_score"},
+            prompt={"pre_prompt": ""},
+        ),
+        "mmbench": TaskBenchmark(task="mmbench_en_dev_static", metrics={"accuracy": "gpt_eval_score"}),
+        "pope": TaskBenchmark(task="pope", metrics={"accuracy": "pope_accuracy", "f1": "pope_f1_score"}, percent=True, scorer="pope"),
+    }
+
+
+#: LLaVA's llava/conversation.py, `conv_vicuna_v1`, which its evaluation scripts use for LLaVA-1.5.
+SYSTEM_PROMPT = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions."
+)
 
 
 class Evaluation(Block):
     """Stage evaluation: the base model and every experiment on every benchmark."""
 
     benchmarks: dict[Name, Benchmark] = Field(
-        default_factory=lambda: {
-            "pope": Benchmark(task="pope", metrics={"accuracy": "pope_accuracy", "f1": "pope_f1_score"}, percent=True),
-            "mme": Benchmark(task="mme", metrics={"perception": "mme_perception_score", "cognition": "mme_cognition_score"}),
-            "mmbench": Benchmark(task="mmbench_en_dev_static", metrics={"accuracy": "gpt_eval_score"}),
-            "vqav2": Benchmark(task="vqav2_val", metrics={"accuracy": "exact_match"}, percent=True),
-            "textvqa": Benchmark(task="textvqa_val", metrics={"accuracy": "exact_match"}, percent=True, prompt={"ocr": True}),
-            "scienceqa": Benchmark(task="scienceqa_img", metrics={"accuracy": "exact_match"}, percent=True),
-        },
-        description="By name (paper Tables 1 to 3; those that need no judge). Questions are asked one at a time: lmms-eval's LLaVA takes "
-        "no batches.",
+        default_factory=_default_benchmarks,
+        description="By name (paper Tables 1 to 3). A block with `task` is lmms-eval's (TaskBenchmark); one with `scorer` and no `task` is "
+        "answered by our own rule (QuestionBenchmark). lmms-eval's questions are asked one at a time: its LLaVA takes no batches.",
     )
+    backend: Literal["vllm", "transformers"] = Field("vllm", description="What runs the model on the questions of a QuestionBenchmark.")
+    questions_per_batch: PositiveInt = Field(
+        1,
+        description="Questions of a QuestionBenchmark in one batch. Over 1 it is faster, and low bits may depend on what shares a batch; "
+        "the record says so.",
+    )
+    max_model_len: PositiveInt = Field(4096, description="Backend `vllm`: tokens of image, question and answer together.")
+    system_prompt: str | None = Field(
+        SYSTEM_PROMPT,
+        min_length=1,
+        description="Stands before a prompt that begins with `USER:` (LLaVA-1.5's form), in every benchmark; null leaves it out, as the "
+        "hub's chat template does. LLaVA-1.5's published scores are with it (its conversation `vicuna_v1`).",
+    )
+    contamination: Contamination = Field(default_factory=Contamination)
 
 
 PROMPT_TEMPLATE = """\
@@ -541,11 +692,14 @@ def load(values: dict[str, Any], files: list[Path]) -> Config:
 
 
 def _mistake(problem: Any, values: dict[str, Any], files: list[Path]) -> str:
-    path = [part for part in problem["loc"] if part != "[key]"]
+    # Where a block is of several kinds, pydantic puts the name of the kind into the path.
+    kinds = [part for part in problem["loc"] if part in BENCHMARK_KINDS]
+    path = [part for part in problem["loc"] if part != "[key]" and part not in BENCHMARK_KINDS]
     key = ".".join(map(str, path)) or "the configuration"
     text = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        known = _known_keys(path[:-1])
+        # `evaluation.benchmarks.<name>` is where the kind stands.
+        known = _known_keys(path[3:-1], BENCHMARK_KINDS[str(kinds[0])]) if kinds else _known_keys(path[:-1])
         near = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
         text = "unknown key. " + (f"Did you mean `{near[0]}`?" if near else f"Known here: {', '.join(known)}.")
     elif problem["type"] == "missing":
@@ -557,9 +711,9 @@ def _mistake(problem: Any, values: dict[str, Any], files: list[Path]) -> str:
     return f"{_where(path, files)}{key}: {text}"
 
 
-def _known_keys(path: list[Any]) -> list[str]:
-    """The keys of the block at `path`."""
-    block: Any = Config
+def _known_keys(path: list[Any], block: Any = None) -> list[str]:
+    """The keys of the block at `path` below `block`, by default the whole configuration."""
+    block = block or Config
     for part in path:
         if isinstance(block, type) and issubclass(block, BaseModel) and part in block.model_fields:
             block = block.model_fields[part].annotation

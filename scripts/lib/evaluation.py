@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from lib.config import QuestionBenchmark, TaskBenchmark
 from lib.plan import Plan
 
 #: The columns of the paper's tables that a run can fill: column of published/*.yaml -> "benchmark/score".
@@ -34,22 +35,62 @@ def merged_model(plan: Plan, model: str) -> str | list[str]:
     return [] if model == "base" else f"{plan.root}/models/{model}/merged"
 
 
+def tasks(plan: Plan) -> dict[str, TaskBenchmark]:
+    """The benchmarks that lmms-eval answers."""
+    return {name: block for name, block in plan.config.evaluation.benchmarks.items() if isinstance(block, TaskBenchmark)}
+
+
+def question_sets(plan: Plan) -> dict[str, QuestionBenchmark]:
+    """The benchmarks that our own rule answers."""
+    return {name: block for name, block in plan.config.evaluation.benchmarks.items() if isinstance(block, QuestionBenchmark)}
+
+
 def data_files(plan: Plan, benchmark: str) -> list[str]:
-    """The local data of a benchmark; nothing where its data come from the hub."""
-    return list((plan.config.evaluation.benchmarks[benchmark].data or {}).values())
+    """The local data of a task; nothing where its data come from the hub."""
+    return list((tasks(plan)[benchmark].data or {}).values())
+
+
+def question_files(plan: Plan, benchmark: str) -> list[str]:
+    """The questions of a benchmark of our own and its folder of images, where it has one."""
+    block = question_sets(plan)[benchmark]
+    return [*block.questions, *([block.images] if block.images else [])]
+
+
+def reference_files(plan: Plan, benchmark: str) -> list[str]:
+    """What the answers of a benchmark of our own are held against."""
+    return list(question_sets(plan)[benchmark].reference)
+
+
+def _model_settings(plan: Plan, model: str) -> dict[str, Any]:
+    """Where the model comes from that is asked, and how every benchmark asks it."""
+    base = plan.config.training.base_model
+    identity = plan.settings(base).get("identity") if model == "base" else None
+    origin = {"dtype": base.dtype, "base_model": base.model, "base_revision": base.revision, "base_identity": identity}
+    return {**origin, "system_prompt": plan.config.evaluation.system_prompt}
 
 
 def answer_settings(plan: Plan, model: str, benchmark: str) -> dict[str, Any]:
-    """What a model is asked and how, and where the base model comes from."""
-    base = plan.config.training.base_model
-    identity = plan.settings(base).get("identity") if model == "base" else None
-    asked = plan.config.evaluation.benchmarks[benchmark].model_dump(mode="json", exclude={"percent"})
-    return {**asked, "dtype": base.dtype, "base_model": base.model, "base_revision": base.revision, "base_identity": identity}
+    """What a model is asked by lmms-eval and how."""
+    asked = tasks(plan)[benchmark].model_dump(mode="json", exclude={"percent", "scorer"})
+    return {**asked, **_model_settings(plan, model)}
 
 
 def score_settings(plan: Plan, benchmark: str) -> dict[str, Any]:
-    """Our names of the scores, and their unit."""
-    return plan.config.evaluation.benchmarks[benchmark].model_dump(mode="json", include={"metrics", "percent"})
+    """Our names of a task's scores, their unit, and who else scores its answers."""
+    return tasks(plan)[benchmark].model_dump(mode="json", include={"metrics", "percent", "scorer", "judge"})
+
+
+def question_settings(plan: Plan, model: str, benchmark: str) -> dict[str, Any]:
+    """What a model is asked by our own rule and how."""
+    asked = question_sets(plan)[benchmark].model_dump(mode="json", exclude={"reference", "judge", "language"})
+    evaluation = plan.config.evaluation
+    how = {name: getattr(evaluation, name) for name in ("backend", "questions_per_batch", "max_model_len")}
+    return {**asked, **how, **_model_settings(plan, model)}
+
+
+def scorer_settings(plan: Plan, benchmark: str) -> dict[str, Any]:
+    """How our scorer scores the answers of a benchmark of our own."""
+    return question_sets(plan)[benchmark].model_dump(mode="json", include={"scorer", "reference", "judge", "language"})
 
 
 def experiments_by_size(plan: Plan) -> list[str]:

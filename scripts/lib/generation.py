@@ -31,11 +31,15 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Request:
-    """What a model is asked: the user's words, their image if there is one, and the seed of this answer alone."""
+    """What a model is asked: the user's words, their image if there is one, and the seed of this answer alone.
+
+    `system`: what stands before a prompt of the form "USER: ... ASSISTANT:".
+    """
 
     text: str
     seed: int
     image: Path | None = None
+    system: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,12 @@ def neutralised(text: str, processor: Any) -> str:
     return text
 
 
-def chat_prompt(processor: Any, text: str, with_image: bool) -> str:
+def with_system(prompt: str, system: str) -> str:
+    """A prompt of Vicuna's form ("USER: ... ASSISTANT:") with `system` before it. Other forms have their own place for it, and stay."""
+    return f"{system} {prompt}" if system and prompt.startswith("USER:") else prompt
+
+
+def chat_prompt(processor: Any, text: str, with_image: bool, system: str = "") -> str:
     """One user message in the model's chat template, as a string whose ids (special tokens added as usual) hold BOS once, at the start.
 
     Some templates write BOS themselves and some tokenizers add it; where both do, or neither, models quietly answer worse.
@@ -127,8 +136,8 @@ def chat_prompt(processor: Any, text: str, with_image: bool) -> str:
     prompt = str(processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False))
     tokenizer = tokenizer_of(processor)
     if tokenizer.bos_token is None:
-        return prompt
-    prompt = prompt.removeprefix(tokenizer.bos_token)
+        return with_system(prompt, system)
+    prompt = with_system(prompt.removeprefix(tokenizer.bos_token), system)
     adds_bos = tokenizer(prompt)["input_ids"][:1] == [tokenizer.bos_token_id]
     return prompt if adds_bos else tokenizer.bos_token + prompt
 
@@ -184,7 +193,7 @@ class TransformersGenerator:
         import torch
         from transformers import LogitsProcessorList
 
-        prompts = [chat_prompt(self.processor, request.text, request.image is not None) for request in requests]
+        prompts = [chat_prompt(self.processor, request.text, request.image is not None, request.system) for request in requests]
         images = [read_image(request.image) for request in requests if request.image is not None]
         inputs = self.processor(text=prompts, padding=len(prompts) > 1, return_tensors="pt", **({"images": images} if images else {}))
         inputs = inputs.to(self.device)
@@ -276,7 +285,7 @@ class VllmGenerator:
         sampling = self.sampling
         prompts = []
         for request in requests:
-            prompt: dict[str, Any] = {"prompt": chat_prompt(self.processor, request.text, request.image is not None)}
+            prompt: dict[str, Any] = {"prompt": chat_prompt(self.processor, request.text, request.image is not None, request.system)}
             if request.image is not None:
                 prompt["multi_modal_data"] = {"image": read_image(request.image)}
             prompts.append(prompt)

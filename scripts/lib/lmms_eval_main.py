@@ -1,6 +1,8 @@
-"""Runs lmms-eval's command line with every answer journalled: `python -P lmms_eval_main.py JOURNAL KEY <arguments of lmms_eval>`.
+"""Runs lmms-eval's command line with every answer journalled: `python -P lmms_eval_main.py JOURNAL KEY SYSTEM_PROMPT <arguments>`.
 
-It is `python -m lmms_eval`, version 0.7.3, and differs in four ways, none of which changes an answer:
+It is `python -m lmms_eval`, version 0.7.3, with the arguments of that. SYSTEM_PROMPT, unless it is empty, stands before every prompt of
+Vicuna's form, which LLaVA's published scores have it in and the hub's chat template has not. It differs in four more ways, none of which
+changes an answer:
 
 - Each answer is in the journal before the next question is asked, and those that are there already under KEY are not asked again. So a
   killed benchmark of 200,000 questions goes on where it was. Before each question the random generators are seeded anew, which makes
@@ -60,7 +62,21 @@ def journalled(ask: Ask, journal: Any, key: str, progress: Callable[..., Iterabl
     return generate_until
 
 
-def main(journal_path: str, key: str) -> None:
+def put_before_prompts(model_class: Any, system: str) -> None:
+    """Has a class of lmms-eval's models ask with the system prompt."""
+    from lib.generation import with_system
+
+    load = model_class.__init__
+
+    def load_with_system(model: Any, *arguments: Any, **named: Any) -> None:
+        load(model, *arguments, **named)
+        ask = model._image_processor.apply_chat_template
+        model._image_processor.apply_chat_template = lambda *parts, **options: with_system(ask(*parts, **options), system)
+
+    model_class.__init__ = load_with_system
+
+
+def main(journal_path: str, key: str, system: str) -> None:
     """Runs lmms-eval with the rest of the command line."""
     gc.disable()
     if sys.platform == "linux":
@@ -81,6 +97,8 @@ def main(journal_path: str, key: str) -> None:
     gc.enable()
     with Journal(Path(journal_path), RULE) as journal:
         llava_hf.LlavaHf.generate_until = journalled(llava_hf.LlavaHf.generate_until, journal, key, progress)
+        if system:
+            put_before_prompts(llava_hf.LlavaHf, system)
         cli_evaluate()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -89,6 +107,6 @@ def main(journal_path: str, key: str) -> None:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    _, path, answers_key, *arguments = sys.argv
+    _, path, answers_key, system_prompt, *arguments = sys.argv
     sys.argv = ["lmms_eval", *arguments]
-    main(path, answers_key)
+    main(path, answers_key, system_prompt)
