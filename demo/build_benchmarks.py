@@ -1,12 +1,15 @@
-"""Builds the demo's tiny benchmarks: drawn shapes with known answers, in the columns of POPE and of MME as lmms-eval 0.7.3 reads them.
+"""Builds the demo's tiny benchmarks: drawn shapes with known answers, in the formats that are read of the real ones.
 
     python demo/build_benchmarks.py --output demo/benchmarks
 
-`pope.parquet` has 12 questions (4 a category), `mme.parquet` 12 on six images (perception and cognition). Nothing is random and
-nothing is downloaded: two builds give the same bytes, and a file that would not change is not touched.
+`<benchmark>.parquet`, of 4 to 12 questions, have the columns that lmms-eval 0.7.3 reads of POPE, MME, VQAv2, ScienceQA, TextVQA, MM-Vet
+and MMBench. The folders `amber`, `chair`, `mmhal_bench`, `object_halbench` and `pope` have the files that these benchmarks publish:
+questions, images and what answers are held against. Nothing is random and nothing is downloaded: two builds give the same bytes, and a file
+that would not change is not touched.
 """
 
 import argparse
+import base64
 import io
 import json
 import os
@@ -198,6 +201,223 @@ def mme_rows() -> list[dict[str, Any]]:
     return rows
 
 
+# --- VQAv2, ScienceQA, TextVQA, MM-Vet, MMBench
+
+TWO_SHAPES = Scene("white", (Shape("red", "circle", "left"), Shape("blue", "square", "right")))
+TRIANGLE = Scene("grey", (Shape("green", "triangle", "middle"),))
+CROSS = Scene("black", (Shape("yellow", "cross", "top"), Shape("purple", "circle", "bottom")))
+SUM = Scene("white", text="3+2")
+SCENES = {"two_shapes": TWO_SHAPES, "triangle": TRIANGLE, "cross": CROSS, "sum": SUM}
+#: Scene, question, its short answer.
+SHORT = (
+    ("two_shapes", "What color is the circle?", "red"),
+    ("two_shapes", "How many shapes are there?", "2"),
+    ("triangle", "What shape is in the image?", "triangle"),
+    ("cross", "Is the cross above the circle?", "yes"),
+)
+ANSWERS_A_QUESTION = 10
+
+
+def picture(scene: str) -> dict[str, Any]:
+    """A scene as a cell of a parquet file."""
+    return {"bytes": draw(SCENES[scene]), "path": f"{scene}.png"}
+
+
+def vqav2_rows() -> list[dict[str, Any]]:
+    """Four questions with the ten human answers that VQA's accuracy is made of."""
+    return [
+        {
+            "question_id": 1000 + number, "image": picture(scene), "question": question, "answer": answer, "multiple_choice_answer": answer,
+            "answers": [{"answer": answer, "answer_confidence": "yes", "answer_id": human + 1} for human in range(ANSWERS_A_QUESTION)],
+        }
+        for number, (scene, question, answer) in enumerate(SHORT)
+    ]  # fmt: skip
+
+
+def textvqa_rows() -> list[dict[str, Any]]:
+    """Four questions about what is written, with the tokens that a reader of texts found."""
+    asked = (
+        ("What is the first number?", "3"),
+        ("What is the second number?", "2"),
+        ("What sign is it?", "+"),
+        ("What is written?", "3+2"),
+    )
+    return [
+        {
+            "question_id": number, "image": picture("sum"), "question": question, "answers": [answer] * ANSWERS_A_QUESTION,
+            "ocr_tokens": ["3", "+", "2"],
+        }
+        for number, (question, answer) in enumerate(asked)
+    ]  # fmt: skip
+
+
+def scienceqa_rows() -> list[dict[str, Any]]:
+    """Four questions with lettered choices; `answer` is the number of the right one."""
+    kinds = ["circle", "square", "triangle"]
+    asked = (
+        ("two_shapes", "Which shape is red?", kinds, 0, ""),
+        ("triangle", "Which shape has three sides?", kinds, 2, "A polygon has as many sides as corners."),
+        ("cross", "Which of these colors is in the picture?", ["red", "yellow"], 1, ""),
+        ("sum", "What is the sum?", ["4", "5", "6"], 1, ""),
+    )
+    return [
+        {"image": picture(scene), "question": question, "choices": choices, "answer": answer, "hint": hint}
+        for scene, question, choices, answer, hint in asked
+    ]
+
+
+def mmvet_rows() -> list[dict[str, Any]]:
+    """Four open questions with the abilities that they take."""
+    asked = (
+        ("two_shapes", "Which shapes are there?", "circle<AND>square", "rec"),
+        ("sum", "What is the result?", "5", "ocr,math"),
+        ("cross", "Which shape is below the other?", "circle", "rec,spat"),
+        ("triangle", "What road sign has this shape?", "yield<OR>warning", "rec,know"),
+    )
+    return [
+        {"question_id": f"v1_{number}", "image": picture(scene), "question": question, "answer": answer, "capability": capability}
+        for number, (scene, question, answer, capability) in enumerate(asked)
+    ]
+
+
+def mmbench_rows() -> list[dict[str, Any]]:
+    """Four questions with lettered choices, one a category."""
+    asked = (
+        ("two_shapes", "What is on the left?", "A", ("circle", "square", "cross", "nothing"), "object_localization"),
+        ("triangle", "Which color is the shape?", "C", ("red", "blue", "green", "black"), "attribute_recognition"),
+        ("cross", "How many shapes are there?", "B", ("1", "2", "3", "4"), "spatial_relationship"),
+        ("sum", "What is written?", "D", ("2+3", "3-2", "1+2", "3+2"), "ocr"),
+    )
+    return [
+        {
+            "index": number, "image": picture(scene), "question": question, "hint": "nan", "answer": answer,
+            **dict(zip("ABCD", choices, strict=True)), "category": category, "L2-category": "coarse_perception", "source": "shapes",
+            "split": "dev",
+        }
+        for number, (scene, question, answer, choices, category) in enumerate(asked)
+    ]  # fmt: skip
+
+
+def columns_of(*names: str, **kinds: str) -> dict[str, str]:
+    """Columns with their kinds: `image` is an image, all others texts unless said otherwise."""
+    return {name: kinds.get(name, "image" if name == "image" else "string") for name in names}
+
+
+VQAV2_COLUMNS = columns_of(
+    "question_id", "image", "question", "answer", "multiple_choice_answer", "answers", question_id="int64", answers="answers"
+)
+TEXTVQA_COLUMNS = columns_of(
+    "question_id", "image", "question", "answers", "ocr_tokens", question_id="int64", answers="strings", ocr_tokens="strings"
+)
+SCIENCEQA_COLUMNS = columns_of("image", "question", "choices", "answer", "hint", choices="strings", answer="int64")
+MMVET_COLUMNS = columns_of("question_id", "image", "question", "answer", "capability")
+MMBENCH_COLUMNS = columns_of(
+    "index", "image", "question", "hint", "answer", *"ABCD", "category", "L2-category", "source", "split", index="int64"
+)
+
+
+# --- benchmarks that publish files
+
+SYNONYMS = "circle, disc, ring\nsquare, box, block\ntriangle, wedge\ncross, plus\n"
+CAPTION = "Describe this image."
+#: MMHal-Bench's eight types, in its order: type, scene, question, answer.
+MMHAL = (
+    ("attribute", "two_shapes", "What color is the circle in the picture?", "The circle is red."),
+    ("adversarial", "triangle", "Which animal stands behind the triangle?", "There is no animal in the picture."),
+    ("comparison", "cross", "Which of the two shapes is nearer to the top?", "The cross is nearer to the top."),
+    ("counting", "two_shapes", "How many shapes are in the picture?", "There are two shapes."),
+    ("relation", "cross", "Where is the circle, seen from the cross?", "It is below the cross."),
+    ("environment", "triangle", "What color is the background of the picture?", "The background is grey."),
+    ("holistic", "two_shapes", "Describe what is drawn in this picture.", "A red circle on the left and a blue square on the right."),
+    ("other", "sum", "What is the result of the sum in the picture?", "The result is 5."),
+)
+#: AMBER: question, type, truth; numbered from 1005 as AMBER does.
+AMBER_ASKED = (
+    ("two_shapes", "Is the circle red in this image?", "discriminative-attribute-state", "yes"),
+    ("triangle", "Is there a square in this image?", "discriminative-hallucination", "no"),
+    ("cross", "Is there direct contact between the cross and the circle?", "relation", "no"),
+    ("two_shapes", "Are there three circles in this image?", "discriminative-attribute-number", "no"),
+)
+
+
+def kinds_of(scene: str) -> list[str]:
+    """The kinds of the shapes in a scene."""
+    return [shape.kind for shape in SCENES[scene].shapes]
+
+
+def json_bytes(value: Any) -> bytes:
+    """A JSON document."""
+    return (json.dumps(value, indent=1) + "\n").encode()
+
+
+def jsonl_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """JSON lines."""
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def published_files() -> dict[str, bytes]:
+    """The files of the benchmarks that publish files, by path."""
+    shaped = {name: number for number, name in enumerate(("two_shapes", "triangle", "cross"), start=1)}
+    objects = json_bytes({str(number): kinds_of(name) for name, number in shaped.items()})
+    files = {f"{folder}/images/{name}.png": draw(scene) for folder in ("amber", "mmhal_bench") for name, scene in SCENES.items()}
+
+    files["amber/data/query_all.json"] = json_bytes(
+        [{"id": number, "image": f"{name}.png", "query": CAPTION} for name, number in shaped.items()]
+        + [{"id": 1005 + number, "image": f"{scene}.png", "query": query} for number, (scene, query, _, _) in enumerate(AMBER_ASKED)]
+    )
+    files["amber/data/annotations.json"] = json_bytes(
+        [
+            {
+                "id": number,
+                "type": "generative",
+                "truth": kinds_of(name),
+                "hallu": sorted({"circle", "square", "cross"} - {*kinds_of(name)}),
+            }
+            for name, number in shaped.items()
+        ]
+        + [{"id": 1005 + number, "type": kind, "truth": truth} for number, (_, _, kind, truth) in enumerate(AMBER_ASKED)]
+    )
+    files["amber/data/relation.json"] = json_bytes({"circle": ["disc"], "square": ["box"], "triangle": ["wedge"], "cross": ["plus"]})
+    files["amber/data/safe_words.txt"] = b"picture\nimage\n"
+
+    for name, number in shaped.items():
+        files[f"chair/images/{number:012d}.jpg"] = draw(SCENES[name])
+    files["chair/questions.jsonl"] = jsonl_bytes([{"image_id": number} for number in shaped.values()])
+    files["chair/objects.json"] = objects
+    files["chair/synonyms.txt"] = SYNONYMS.encode()
+
+    files["object_halbench/questions.jsonl"] = jsonl_bytes(
+        [
+            {"image_id": number, "question": "What shapes do you see?", "image": base64.b64encode(draw(SCENES[name])).decode()}
+            for name, number in shaped.items()
+        ]
+    )
+    files["object_halbench/objects.json"] = objects
+    files["object_halbench/synonyms_refine.txt"] = SYNONYMS.encode()
+
+    files["mmhal_bench/response_template.json"] = json_bytes(
+        [
+            {
+                "question_type": kind, "question_topic": "shapes", "image_id": scene, "image_src": f"https://images.example/{scene}.png",
+                "image_content": kinds_of(scene), "question": question, "gt_answer": answer, "model_answer": "",
+            }
+            for kind, scene, question, answer in MMHAL
+        ]
+    )  # fmt: skip
+
+    for row in pope_rows():
+        files[f"pope/images/{row['image']['path']}"] = row["image"]["bytes"]
+    for category in POPE_SCENES:
+        files[f"pope/coco_pope_{category}.json"] = jsonl_bytes(
+            [
+                {"question_id": int(row["question_id"]), "image": row["image"]["path"], "text": row["question"], "label": row["answer"]}
+                for row in pope_rows()
+                if row["category"] == category
+            ]
+        )
+    return files
+
+
 # --- files
 
 
@@ -206,17 +426,28 @@ def parquet_bytes(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str])
 
     Args:
         rows: values by column; an image is a mapping with its `bytes` and its `path`.
-        columns: kind of each column, `string` or `image`, in order.
+        columns: kind of each column, `string`, `int64`, `image`, `strings` or VQA's `answers`, in order.
     """
     import pyarrow
     import pyarrow.parquet
 
-    image_type = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
-    features = {name: {"_type": "Image"} if kind == "image" else {"dtype": "string", "_type": "Value"} for name, kind in columns.items()}
+    human = {"answer": "string", "answer_confidence": "string", "answer_id": "int64"}
+    texts = {"dtype": "string", "_type": "Value"}
+    # Kind -> type of the file, and what `datasets` calls it.
+    kinds = {
+        "string": (pyarrow.string(), texts),
+        "int64": (pyarrow.int64(), {"dtype": "int64", "_type": "Value"}),
+        "image": (pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())]), {"_type": "Image"}),
+        "strings": (pyarrow.list_(pyarrow.string()), {"feature": texts, "_type": "List"}),
+        "answers": (
+            pyarrow.list_(pyarrow.struct([(name, pyarrow.type_for_alias(kind)) for name, kind in human.items()])),
+            {"feature": {name: {"dtype": kind, "_type": "Value"} for name, kind in human.items()}, "_type": "List"},
+        ),
+    }
     schema = pyarrow.schema(
-        [(name, image_type if kind == "image" else pyarrow.string()) for name, kind in columns.items()],
+        [(name, kinds[kind][0]) for name, kind in columns.items()],
         # Where `datasets` looks for the kinds of the columns; without it an image is a mapping.
-        metadata={"huggingface": json.dumps({"info": {"features": features}})},
+        metadata={"huggingface": json.dumps({"info": {"features": {name: kinds[kind][1] for name, kind in columns.items()}}})},
     )
     buffer = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows), schema=schema), buffer)
@@ -237,11 +468,19 @@ def write_if_changed(path: Path, content: bytes) -> str:
     return "built"
 
 
-BENCHMARKS = {"pope": (pope_rows, POPE_COLUMNS), "mme": (mme_rows, MME_COLUMNS)}
+BENCHMARKS = {
+    "pope": (pope_rows, POPE_COLUMNS),
+    "mme": (mme_rows, MME_COLUMNS),
+    "vqav2": (vqav2_rows, VQAV2_COLUMNS),
+    "scienceqa": (scienceqa_rows, SCIENCEQA_COLUMNS),
+    "textvqa": (textvqa_rows, TEXTVQA_COLUMNS),
+    "mm_vet": (mmvet_rows, MMVET_COLUMNS),
+    "mmbench": (mmbench_rows, MMBENCH_COLUMNS),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Builds both benchmarks, and prints a line for each."""
+    """Builds all benchmarks, and prints a line for each."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--output", type=Path, required=True, help="folder for the files, such as demo/benchmarks")
     output = parser.parse_args(arguments).output
@@ -250,6 +489,13 @@ def main(arguments: list[str] | None = None) -> int:
         rows = make_rows()
         outcome = write_if_changed(output / f"{name}.parquet", parquet_bytes(rows, columns))
         print(f"{name:27s} {outcome:6s} {len(rows)} questions")
+    outcomes: dict[str, set[str]] = {}
+    for name, content in published_files().items():
+        path = output / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        outcomes.setdefault(f"{name.split('/')[0]}/", set()).add(write_if_changed(path, content))
+    for name, found in outcomes.items():
+        print(f"{name:27s} {'built' if 'built' in found else 'there'}")
     return 0
 
 

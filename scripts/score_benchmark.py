@@ -38,7 +38,7 @@ def yes_no_doubts(answers: Sequence[dict[str, Any]]) -> dict[str, float | int] |
     `yes_ratio`: percent of all answers that are yes; `yes_ratio_of_targets`: what it would be if all were right;
     `unparsed`: number of answers that are neither yes nor no, which lmms-eval counts as wrong (MME's parser lets some pass).
     """
-    targets = [yes_or_no(answer["target"]) for answer in answers]
+    targets = [yes_or_no(str(answer["target"])) for answer in answers]
     if not answers or None in targets:
         return None
     said = [yes_or_no(answer["response"]) for answer in answers]
