@@ -64,6 +64,7 @@ include: "rules/pairs.smk"
 include: "rules/training.smk"
 include: "rules/evaluation.smk"
 include: "rules/tables.smk"
+include: "rules/figures.smk"
 
 
 rule all:

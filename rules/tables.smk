@@ -1,14 +1,43 @@
 from lib import evaluation
 
 
+# Everything here and in figures.smk is made from kept scores and rankings: no GPU, no model but the small one of embed_texts (on the CPU).
 rule tables:
     input:
-        evaluation.table_files(PLAN, "hallucination_table").values(),
-        evaluation.table_files(PLAN, "size_table").values(),
-        evaluation.table_files(PLAN, "common_selections_table").values(),
-        evaluation.table_files(PLAN, "reasons_table").values(),
+        PLAN.tables_and_figures(),
     message:
-        "Tables: {ROOT}/tables"
+        "Tables and figures: {ROOT}/tables, {ROOT}/figures"
+
+
+rule vision_language_table:
+    input:
+        published="published/table1.yaml",
+        scores=evaluation.score_files(
+            PLAN,
+            evaluation.largest_experiments(PLAN),
+            evaluation.VISION_LANGUAGE_SCORES,
+        ),
+    output:
+        **PLAN.table_files("vision_language_table"),
+    log:
+        f"{ROOT}/logs/vision_language_table.log",
+    conda:
+        "../envs/workflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        common=PLAN.common(),
+        settings=evaluation.table_settings(
+            PLAN,
+            evaluation.largest_experiments(PLAN),
+            evaluation.VISION_LANGUAGE_SCORES,
+        ),
+    message:
+        "Table: vision-language benchmarks (the paper's Table 1)"
+    script:
+        "../scripts/vision_language_table.py"
 
 
 rule hallucination_table:
@@ -18,7 +47,7 @@ rule hallucination_table:
             PLAN, evaluation.largest_experiments(PLAN), evaluation.HALLUCINATION_SCORES
         ),
     output:
-        **evaluation.table_files(PLAN, "hallucination_table"),
+        **PLAN.table_files("hallucination_table"),
     log:
         f"{ROOT}/logs/hallucination_table.log",
     conda:
@@ -45,7 +74,7 @@ rule size_table:
             PLAN, evaluation.experiments_by_size(PLAN), evaluation.SIZE_SCORES
         ),
     output:
-        **evaluation.table_files(PLAN, "size_table"),
+        **PLAN.table_files("size_table"),
     log:
         f"{ROOT}/logs/size_table.log",
     conda:
@@ -74,7 +103,7 @@ rule common_selections_table:
             for path in PLAN.shard_files(f"image_ranking/{scorer}")
         ],
     output:
-        **evaluation.table_files(PLAN, "common_selections_table"),
+        **PLAN.table_files("common_selections_table"),
     log:
         f"{ROOT}/logs/common_selections_table.log",
     conda:
@@ -90,6 +119,10 @@ rule common_selections_table:
                 name: scorer.kind
                 for name, scorer in CONFIG.image_ranking.scorers.items()
             },
+            "models": {
+                name: PLAN.origin(scorer)
+                for name, scorer in CONFIG.image_ranking.scorers.items()
+            },
             "label": CONFIG.label,
         },
     message:
@@ -98,11 +131,71 @@ rule common_selections_table:
         "../scripts/common_selections_table.py"
 
 
+# Only where a judge is configured; its answers are kept, and a rerun asks nothing twice.
+rule compare_picks:
+    input:
+        images=PLAN.shard_files("images"),
+        rankings=PLAN.judged_rankings(),
+    output:
+        comparisons=PLAN.comparisons,
+        summary=f"{ROOT}/image_judge/summary.json",
+    log:
+        f"{ROOT}/logs/compare_picks.log",
+    conda:
+        "../envs/workflow.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=4000,
+        runtime=240,
+    params:
+        common=PLAN.common(),
+        settings=PLAN.judge_settings(),
+        retry=PLAN.retry("compare_picks", "compare_picks"),
+    message:
+        "A judge compares the picks of two image scorers"
+    script:
+        "../scripts/compare_picks.py"
+
+
+rule image_judge_table:
+    input:
+        published="published/table5.yaml",
+        comparisons=PLAN.comparisons if CONFIG.image_ranking.judge else [],
+        summary=(
+            f"{ROOT}/image_judge/summary.json" if CONFIG.image_ranking.judge else []
+        ),
+    output:
+        **PLAN.table_files("image_judge_table"),
+    log:
+        f"{ROOT}/logs/image_judge_table.log",
+    conda:
+        "../envs/workflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        common=PLAN.common(),
+        settings={
+            **PLAN.judge_settings(),
+            "kinds": {
+                name: scorer.kind
+                for name, scorer in CONFIG.image_ranking.scorers.items()
+            },
+            "label": CONFIG.label,
+        },
+    message:
+        "Table: a judge between two image scorers (the paper's Table 5)"
+    script:
+        "../scripts/image_judge_table.py"
+
+
 rule reasons_table:
     input:
         PLAN.shard_files("pairs"),
     output:
-        **evaluation.table_files(PLAN, "reasons_table"),
+        **PLAN.table_files("reasons_table"),
     log:
         f"{ROOT}/logs/reasons_table.log",
     conda:

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from lib.job import ShardJob, run_script
+from lib.published import Published, notes_of, our_source, paper_rows, read_published
 from lib.shards import is_missing, read_shard
-from lib.tables import Published, Row, Table, notes_of, paper_rows, read_published, write_table
+from lib.sidecar import model_origin
+from lib.tables import Row, Table, write_table
 
 VERSION = 1
 TOPS = (1, 2, 3)
@@ -43,8 +45,32 @@ def common_selection(rankings: Sequence[Rankings], top: int) -> float | None:
     return 100 * shared / (top * len(prompts))
 
 
-def build_table(published: Published, scorers: Mapping[str, str], rows: Mapping[str, Mapping[str, Any]], label: str) -> Table:
-    """The table. `scorers`: name -> kind, in the configured order; `rows`: scorer -> prompt id -> published row of rank_images."""
+def absent_rows(published: Published, scorers: Mapping[str, str], label: str) -> list[Row]:
+    """A row of dashes for each of the paper's rows that needs a kind of scorer which this run has not, with the reason."""
+    first = next(iter(published.text_columns))
+    rows = []
+    for printed in published.rows:
+        if absent := [kind for kind in printed["scorers"] if kind not in scorers.values()]:
+            all_of_them = f"All {len(printed['scorers'])}: " if len(printed["scorers"]) > 2 else ""
+            reason = f"no image scorer of kind {' or '.join(absent)} is configured in this run."
+            row = Row(our_source(label), {first: f"{all_of_them}{' & '.join(printed['scorers'])}"})
+            row.missing = {column.key: reason for column in published.columns}
+            rows.append(row)
+    return rows
+
+
+def build_table(
+    published: Published,
+    scorers: Mapping[str, str],
+    rows: Mapping[str, Mapping[str, Any]],
+    label: str,
+    models: Mapping[str, Any] | None = None,
+) -> Table:
+    """The table: the paper's rows, ours for each pair of our scorers and for all, and dashes for what this run has no scorer of.
+
+    `scorers`: name -> kind, in the configured order; `rows`: scorer -> prompt id -> published row of rank_images; `models`: scorer -> which
+    model it is, for the sidecar.
+    """
     ranked = {name: {key: row for key, row in rows[name].items() if not is_missing(row)} for name in scorers}
     rankings = {name: {key: row["ranking"] for key, row in found.items()} for name, found in ranked.items()}
     groups: list[tuple[str, ...]] = list(combinations(scorers, 2))
@@ -58,9 +84,14 @@ def build_table(published: Published, scorers: Mapping[str, str], rows: Mapping[
         prompts = set.intersection(*(set(rankings[name]) for name in group))
         candidates = {len(rankings[name][prompt]) for name in group for prompt in prompts}
         all_of_them = f"All {len(group)}: " if len(group) > 2 else ""
-        row = Row("ours" if label == "ours" else f"ours, {label}", {first: f"{all_of_them}{' & '.join(group)} ({len(prompts)} prompts)"})
+        row = Row(our_source(label), {first: f"{all_of_them}{' & '.join(group)} ({len(prompts)} prompts)"})
         compared = printed.get(kinds) if len(kinds) == len(group) and candidates == {4} and label == "ours" else None
         for top, column in zip(TOPS, published.columns, strict=True):
+            row.origins[column.key] = {
+                "rankings": [f"image_ranking/{name}" for name in group],
+                "scorers": {name: (models or {}).get(name) for name in group},
+                "prompts": len(prompts),
+            }
             value = common_selection([rankings[name] for name in group], top)
             if value is None:
                 row.missing[column.key] = f"{column.header}: no prompt that all of them ranked has more than {top} images."
@@ -69,10 +100,9 @@ def build_table(published: Published, scorers: Mapping[str, str], rows: Mapping[
             if compared:
                 row.differences[column.key] = value - compared[column.key]
         table_rows.append(row)
+    table_rows += absent_rows(published, scorers, label)
     notes = notes_of(published, table_rows, label)
     notes.append("Common selection at top k: mean over prompts of |intersection of the top-k sets| / k, in percent.")
-    if not groups:
-        notes.append("No row of ours: only one image scorer is configured in this run.")
     for name, found in ranked.items():
         if ties := sum(has_deciding_tie(row) for row in found.values()):
             notes.append(f"{name}: {ties} of {len(found)} prompts have a tie at a deciding rank, settled by the order of the candidates.")
@@ -85,8 +115,10 @@ def main(snakemake: Any) -> None:
     for path in map(Path, snakemake.input.rankings):
         # image_ranking/<scorer>/<topic>/<shard>.jsonl
         rows[path.parts[-3]] |= read_shard(path)
-    table = build_table(read_published(Path(snakemake.input.published)), job.settings["scorers"], rows, job.settings["label"])
-    write_table(table, snakemake.output.csv, snakemake.output.markdown, snakemake.output.latex)
+    models = {name: model_origin(model, job.root, "rank_images", name) for name, model in job.settings["models"].items()}
+    published = read_published(Path(snakemake.input.published))
+    table = build_table(published, job.settings["scorers"], rows, job.settings["label"], models)
+    write_table(table, [snakemake.input.published, *snakemake.input.rankings], snakemake.output)
     job.record.items = job.record.computed = len(next(iter(rows.values())))
     job.write_record()
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from lib.job import ShardJob, run_script
-from lib.tables import write_models_table
+from lib.model_tables import write_models_table
 
 VERSION = 1
 
@@ -11,7 +11,7 @@ VERSION = 1
 def main(snakemake: Any) -> None:
     job = ShardJob(snakemake, VERSION)
     write_models_table(job.settings, snakemake.input, snakemake.output)
-    job.record.items = job.record.computed = len(job.settings["models"])
+    job.record.items = job.record.computed = len(job.settings["rows"])
     job.write_record()
 
 

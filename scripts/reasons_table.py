@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from lib.job import ShardJob, run_script
+from lib.published import our_source
 from lib.shards import Row as ShardRow
 from lib.shards import is_missing, read_shard
 from lib.tables import Column, Row, Table, write_table
@@ -25,8 +26,8 @@ def reason_of(row: ShardRow) -> str:
     return str(row["no_pair"])
 
 
-def build_table(rows: Iterable[ShardRow], run: str) -> Table:
-    """One line a topic and one for all: prompts, pairs, prompts left out by reason, invalid responses by reason."""
+def build_table(rows: Iterable[ShardRow], source: str) -> Table:
+    """One line a topic and one for all: prompts, pairs, prompts left out by reason, invalid responses by reason. `source`: whose rows."""
     prompts: dict[str, Counter[str]] = {}
     responses: dict[str, Counter[str]] = {}
     for row in rows:
@@ -48,7 +49,8 @@ def build_table(rows: Iterable[ShardRow], run: str) -> Table:
         values: dict[str, float] = {"prompts": prompts[topic].total(), "pairs": prompts[topic]["pairs"]}
         values |= {f"prompt {reason}": prompts[topic][reason] for reason in reasons}
         values |= {f"response {reason}": responses[topic][reason] for reason in invalid}
-        lines.append(Row(run, {"topic": topic}, values))
+        origin = {"pairs": "pairs" if topic == TOTAL else f"pairs/{topic}"}
+        lines.append(Row(source, {"topic": topic}, values, origins={column.key: origin for column in columns}))
     notes = ["An invalid response is left out of its prompt's ranking; a prompt with fewer than two valid responses gives no pair."]
     return Table("Why prompts gave no pair, and why responses were not ranked", {"topic": "Topic"}, columns, lines, notes)
 
@@ -56,7 +58,7 @@ def build_table(rows: Iterable[ShardRow], run: str) -> Table:
 def main(snakemake: Any) -> None:
     job = ShardJob(snakemake, VERSION)
     rows = [row for path in snakemake.input for row in read_shard(path).values()]
-    write_table(build_table(rows, job.settings["label"]), snakemake.output.csv, snakemake.output.markdown, snakemake.output.latex)
+    write_table(build_table(rows, our_source(job.settings["label"])), list(snakemake.input), snakemake.output)
     job.record.items = job.record.computed = len(rows)
     job.write_record()
 

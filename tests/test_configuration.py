@@ -60,7 +60,7 @@ def test_hub_models_are_pinned_to_commits():
     from lib.preflight import hub_models
 
     models = hub_models(Config())
-    assert len(models) == 11
+    assert len(models) == 12
     assert {key for key, model in models.items() if not COMMIT.fullmatch(model.revision)} == set()
 
 

@@ -22,10 +22,13 @@ ITEM_RULES = {
     "rank_responses": 1,
     "build_pairs": 1,
 }
-AFTER_PAIRS = {
-    "merge_pairs", "train_dpo", "merge_adapter", "answer_benchmark", "score_benchmark",
-    "reasons_table", "hallucination_table", "size_table", "common_selections_table",
+AFTER_TRAINING_SETTINGS = {
+    "train_dpo", "merge_adapter", "answer_benchmark", "score_benchmark",
+    "vision_language_table", "hallucination_table", "size_table",
 }  # fmt: skip
+AFTER_PAIRS = {"merge_pairs", "reasons_table", "similarity_figure", *AFTER_TRAINING_SETTINGS}
+AFTER_RESPONSE_RANKING = {"embed_texts", "build_pairs", *AFTER_PAIRS}
+AFTER_IMAGES = {"common_selections_table", "candidates_figure", "guidance_figure"}
 
 
 def planned(project, *arguments):
@@ -125,7 +128,7 @@ def test_changing_one_policy_model_redoes_its_responses_and_what_depends_on_them
         policies[list(policies)[1]]["model"] = "demo/models/llama3-llava-next"
 
     project.edit_config(exchange)
-    assert set(planned(project)) == {"generate_responses", "rank_responses", "build_pairs", *AFTER_PAIRS} - {"common_selections_table"}
+    assert set(planned(project)) == {"generate_responses", "rank_responses", *AFTER_RESPONSE_RANKING}
     done = run(project, "pairs")
     shards = len({(record["job"]) for record in read_records(project.folder / "results/demo") if record["rule"] == "build_pairs"})
     assert done["generate_responses"]["jobs"] == shards
@@ -139,7 +142,7 @@ def test_changing_one_policy_model_redoes_its_responses_and_what_depends_on_them
     [
         (
             lambda values: values["images"].update(guidance_scales=[5.0, 11.0]),
-            {*ITEM_RULES, *AFTER_PAIRS},
+            {*ITEM_RULES, *AFTER_RESPONSE_RANKING, *AFTER_IMAGES},
         ),
         (
             lambda values: values["image_ranking"]["scorers"]["clip"].update(dtype="bfloat16"),
@@ -147,15 +150,15 @@ def test_changing_one_policy_model_redoes_its_responses_and_what_depends_on_them
         ),
         (
             lambda values: values["response_ranking"].update(max_length=400),
-            {"rank_responses", "build_pairs", *AFTER_PAIRS} - {"common_selections_table"},
+            {"rank_responses", *AFTER_RESPONSE_RANKING},
         ),
         (
             lambda values: values["training"]["settings"].update(beta=0.2),
-            AFTER_PAIRS - {"merge_pairs", "reasons_table", "common_selections_table"},
+            AFTER_TRAINING_SETTINGS,
         ),
         (
             lambda values: values["training"]["experiments"]["demo-2"].update(settings={"learning_rate": 0.002}),
-            AFTER_PAIRS - {"merge_pairs", "reasons_table", "common_selections_table"},
+            AFTER_TRAINING_SETTINGS,
         ),
         (
             lambda values: values["evaluation"]["benchmarks"]["pope"].update(metrics={"f1": "pope_f1_score"}),

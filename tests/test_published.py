@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from lib.errors import UserError
-from lib.tables import paper_rows, read_published
+from lib.published import paper_rows, read_published
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT / "published"

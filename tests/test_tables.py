@@ -2,25 +2,25 @@
 
 import csv
 import io
+import json
 import random
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
 from common_selections_table import build_table, common_selection, has_deciding_tie
+from lib.model_tables import compare_models, read_scores
+from lib.published import Published, read_published
 from lib.tables import (
     Column,
-    Published,
     Row,
     Table,
-    compare_models,
     csv_text,
     latex_text,
     markdown_text,
-    read_published,
-    read_scores,
     to_csv,
     to_latex,
     to_markdown,
@@ -31,6 +31,7 @@ PUBLISHED = Path(__file__).resolve().parents[1] / "published"
 HOSTILE = "=cmd|'/c calc'!A1 & $x_1$ 100% #{a}\\end{table} ~^<b>|</b> `--` [z]\n\"q\""
 PLAIN = Column("pope", "Score", "percent", "higher", 1, "POPE")
 JUDGED = Column("mmhal", "Score", "points of 6", "higher", 2, "MMHal-Bench")
+FORMATS = {"csv": "csv", "markdown": "md", "latex": "tex", "sidecar": "json"}
 WANTED = {"pope": "pope/f1", "mmhal": "mmhal_bench/score"}
 
 
@@ -47,8 +48,16 @@ def scores(**models):
     return {(model, "pope"): about | {"scores": {"f1": value}} for model, value in models.items()}
 
 
-def compare(found, label="ours", base="llava-hf/llava-1.5-7b-hf", **models):
-    return compare_models(published(), models or {"base": {"pairs": 0}, "dpo-9k": {"pairs": 9000}}, WANTED, found, label, base)
+def our(name, pairs, *models, seeds=()):
+    return {"name": name, "models": list(models or [name]), "seeds": list(seeds), "pairs": pairs, "texts": {}}
+
+
+BASE = our("llava-1.5-7b-hf", 0, "base")
+DPO = our("dpo-9k", 9000)
+
+
+def compare(found, label="ours", base="llava-hf/llava-1.5-7b-hf", rows=(BASE, DPO)):
+    return compare_models(published(), rows, WANTED, found, label, base)
 
 
 def test_ours_stand_below_the_papers_with_the_difference_to_its_row():
@@ -60,7 +69,7 @@ def test_ours_stand_below_the_papers_with_the_difference_to_its_row():
     markdown = to_markdown(table)
     assert "| ours | llava-1.5-7b-hf (before training) | – | –<sup>a</sup> | 85.9 (-0.2) |" in markdown
     assert "| ours | dpo-9k (9000 pairs) | – | –<sup>a</sup> | 87.0 (-0.6) |" in markdown
-    assert "<sup>a</sup> MMHal-Bench: no scorer configured in this run." in markdown
+    assert r"<sup>a</sup> MMHal-Bench: no benchmark 'mmhal\_bench' configured in this run." in markdown
     assert "score 'f1' of benchmark 'pope' (lmms-eval 0.7.3, task pope)" in markdown
     assert r"87.0 ($-$0.6)" in to_latex(table)
 
@@ -70,12 +79,14 @@ def test_the_papers_missing_numbers_are_dashes_too():
 
 
 def test_every_missing_number_of_ours_has_its_reason_below():
-    for text in (to_markdown(compare({})), to_latex(compare({}))):
-        assert "POPE: no scorer configured in this run." in text
-        assert "MMHal-Bench: no scorer configured in this run." in text
+    for text in (to_markdown(compare({})), to_latex(compare({})).replace("'{}", "'")):
+        assert "POPE: no benchmark 'pope' configured in this run." in text
+        assert r"MMHal-Bench: no benchmark 'mmhal\_bench' configured in this run." in text
     found = scores(base=1.0)
     found["base", "pope"]["scores"] = {"accuracy": 1.0}
     assert "benchmark 'pope' of this run has no score 'f1'" in to_markdown(compare(found))
+    found["base", "pope"] |= {"scores": {"f1": None}, "missing": {"f1": "the judge gave no verdict."}}
+    assert "POPE: the judge gave no verdict." in to_markdown(compare(found))
 
 
 @pytest.mark.parametrize(
@@ -84,7 +95,7 @@ def test_every_missing_number_of_ours_has_its_reason_below():
     ids=["demo", "another base model", "another size"],
 )
 def test_no_difference_where_it_would_mean_nothing(label, base, pairs):
-    table = compare(scores(dpo=87.0), label, base, dpo={"pairs": pairs})
+    table = compare(scores(dpo=87.0), label, base, [our("dpo", pairs)])
     assert table.rows[-1].values == {"pope": 87.0}
     assert not table.rows[-1].differences
 
@@ -111,14 +122,18 @@ def test_csv_holds_full_numbers_differences_and_reasons():
     assert ours["POPE Score (percent)"].tolist() == [85.87654321, 87.0]
     assert ours["POPE Score: difference to the paper"].tolist() == pytest.approx([-0.22345679, -0.6])
     assert ours["MMHal-Bench Score (points of 6)"].isna().all()
-    assert set(ours["notes"]) == {"MMHal-Bench: no scorer configured in this run."}
+    assert set(ours["notes"]) == {"MMHal-Bench: no benchmark 'mmhal_bench' configured in this run."}
     assert read["Model"][1] == "'+ PDS-DPO"
+
+
+def files_in(folder):
+    return SimpleNamespace(**{kind: str(folder / f"t.{end}") for kind, end in FORMATS.items()})
 
 
 def test_a_hostile_name_breaks_no_format(tmp_path):
     names = {"method": HOSTILE, "other": HOSTILE}
     table = Table(HOSTILE, {"method": "Model", "other": HOSTILE}, [PLAIN], [Row("ours", names, {"pope": -1.25})], [HOSTILE])
-    write_table(table, str(tmp_path / "t.csv"), str(tmp_path / "t.md"), str(tmp_path / "t.tex"))
+    write_table(table, [], files_in(tmp_path))
 
     rows = list(csv.reader(io.StringIO((tmp_path / "t.csv").read_text(encoding="utf-8"))))
     assert [len(row) for row in rows] == [5, 5]
@@ -137,7 +152,8 @@ def test_a_hostile_name_breaks_no_format(tmp_path):
     assert bare.count("{") == bare.count("}")
     body = latex[latex.index(r"\midrule") : latex.index(r"\bottomrule")]
     assert len(re.findall(r"(?<!\\)&", body)) == 3
-    assert not re.search(r"(?<!\\)[#%_]", latex.split("\\begin{table}")[1])
+    assert not re.search(r"(?<!\\)[#%_]", latex.split("\\begin{table}")[1].replace("{!}{%\n", ""))
+    assert json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))["cells"][0]["of"]["method"] == HOSTILE
 
 
 @pytest.mark.parametrize(
@@ -237,7 +253,11 @@ def test_a_demo_and_another_number_of_candidates_are_not_compared_with_the_paper
     assert selections(count=3).rows[-1].missing["top3"] == "@ Top 3: no prompt that all of them ranked has more than 3 images."
 
 
-def test_one_scorer_alone_has_no_row_and_the_table_says_so():
-    table = build_table(read_published(PUBLISHED / "table4.yaml"), {"rm": "image-reward"}, {"rm": {"p": ranked([2.0, 1.0])}}, "ours")
-    assert {row.source for row in table.rows} == {"paper"}
-    assert any("only one image scorer" in note for note in table.notes)
+def test_what_this_run_has_no_scorer_of_is_a_row_of_dashes_with_the_reason():
+    published = read_published(PUBLISHED / "table4.yaml")
+    alone = build_table(published, {"rm": "image-reward"}, {"rm": {"p": ranked([2.0, 1.0])}}, "ours")
+    assert [row.source for row in alone.rows] == ["paper"] * 4 + ["ours"] * 4
+    assert alone.rows[4].missing["top1"] == "no image scorer of kind clip is configured in this run."
+    assert alone.rows[7].missing["top3"] == "no image scorer of kind clip or blip is configured in this run."
+    two = build_table(published, {"rm": "image-reward", "c": "clip"}, {name: {"p": ranked([2.0, 1.0])} for name in ("rm", "c")}, "ours")
+    assert [bool(row.values) for row in two.rows[4:]] == [True, False, False, False]

@@ -123,6 +123,19 @@ class ImageScorer(Model):
     )
 
 
+class PickJudge(Block):
+    """Table 5: a judge says which of two scorers' picks shows the prompt better (paper, supplementary A, where it is GPT-4o).
+
+    Each pair is shown in both orders, since judges favour a position; that makes two requests a comparison.
+    """
+
+    endpoint: Endpoint = Field(description="The judge: a model that sees images.")
+    against: Name = Field("clip", description="The scorer whose picks are compared with those of `select_by`.")
+    comparisons: PositiveInt = Field(
+        100, description="How many prompts of those whose picks differ are shown, drawn with the run's seed (paper: 100)."
+    )
+
+
 class ImageRanking(Block):
     """Stage image ranking: scores of all candidates by each scorer; the winner is the first maximum of one of them (paper 3.2)."""
 
@@ -144,11 +157,18 @@ class ImageRanking(Block):
     )
     select_by: Name = Field("image-reward", description="The scorer that picks the image.")
     min_image_reward: float | None = Field(None, description="Prompts whose best image scores lower get no pair; null keeps all.")
+    judge: PickJudge | None = Field(
+        None, description="Who judges the picks of two scorers for Table 5; null leaves the table's rows empty."
+    )
 
     @model_validator(mode="after")
     def _selector_exists(self) -> "ImageRanking":
         if self.select_by not in self.scorers:
             raise ValueError(f"`select_by` is '{self.select_by}', but `scorers` has {', '.join(self.scorers)}")
+        if self.judge and self.judge.against not in self.scorers:
+            raise ValueError(f"`judge.against` is '{self.judge.against}', but `scorers` has {', '.join(self.scorers)}")
+        if self.judge and self.judge.against == self.select_by:
+            raise ValueError(f"`judge.against` and `select_by` are both '{self.select_by}': a scorer agrees with itself. Name another one")
         return self
 
 
@@ -542,6 +562,27 @@ class Evaluation(Block):
     contamination: Contamination = Field(default_factory=Contamination)
 
 
+class TextEmbedding(Model):
+    """A sentence embedding model, in the layout of the library sentence-transformers, with mean or CLS pooling. It runs on the CPU."""
+
+    model: str = "sentence-transformers/all-MiniLM-L6-v2"
+    revision: str = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"
+    dtype: DType = "float32"
+    max_length: PositiveInt = Field(256, description="Tokens of a text; what is longer is cut at its end (256 is this model's own limit).")
+
+
+class Figures(Block):
+    """The paper's Figures 2, 4 and 6 from this run."""
+
+    sheet_prompts: int = Field(
+        6, ge=1, le=20, description="Figure 2: how many prompts it shows, drawn with the run's seed over all topics."
+    )
+    embedding: TextEmbedding | None = Field(
+        default_factory=TextEmbedding,
+        description="Figure 6: what turns prompts, instructions and responses into vectors; null leaves the figure out.",
+    )
+
+
 PROMPT_TEMPLATE = """\
 Write {count} descriptions of images on the topic "{topic}", for a text-to-image model. Each is one English sentence of {min_words} to \
 {max_words} words about one specific scene, with objects, their number, colours, positions and actions that a question can be asked about. \
@@ -615,6 +656,7 @@ class Config(Block):
     pairs: Pairs = Field(default_factory=Pairs)
     training: Training = Field(default_factory=Training)
     evaluation: Evaluation = Field(default_factory=Evaluation)
+    figures: Figures = Field(default_factory=Figures)
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "Config":

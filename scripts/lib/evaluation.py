@@ -5,12 +5,21 @@ Called by the rules; nothing here runs a model.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 from lib.config import QuestionBenchmark, TaskBenchmark
 from lib.plan import Plan
 
 #: The columns of the paper's tables that a run can fill: column of published/*.yaml -> "benchmark/score".
+VISION_LANGUAGE_SCORES = {
+    "mme_perception": "mme/perception",
+    "mmbench": "mmbench/accuracy",
+    "vqav2": "vqav2/accuracy",
+    "textvqa": "textvqa/accuracy",
+    "scienceqa": "scienceqa/accuracy",
+    "mm_vet": "mm_vet/score",
+}
 HALLUCINATION_SCORES = {
     "mmhal_score": "mmhal_bench/score",
     "mmhal_hallucination": "mmhal_bench/hallucination",
@@ -105,11 +114,38 @@ def largest_experiments(plan: Plan) -> list[str]:
     return [name for name in experiments_by_size(plan) if experiments[name].size == max(each.size for each in experiments.values())]
 
 
+def seed_groups(plan: Plan, experiments: Sequence[str]) -> list[list[str]]:
+    """The experiments, those together that have the same size and settings but for their training seed; in the order given."""
+    training = plan.config.training
+    groups: list[tuple[dict[str, Any], dict[int, str]]] = []
+    for name in experiments:
+        settings = {"size": training.experiments[name].size, **training.settings_of(name).model_dump(mode="json")}
+        seed = settings.pop("seed")
+        # The same experiment under two names is no second seed.
+        found = next((names for same, names in groups if same == settings and seed not in names), None)
+        if found is None:
+            groups.append((settings, found := {}))
+        found[seed] = name
+    return [list(names.values()) for _, names in groups]
+
+
+def common_name(names: Sequence[str]) -> str:
+    """What names of experiments begin with, in whole parts (`dpo-9k-seed1`, `dpo-9k-seed2`: `dpo-9k`); else the first and how many more."""
+    parts = [re.split(r"([-._])", name) for name in names]
+    shared = "".join(each[0] for each in takewhile(lambda each: len(set(each)) == 1, zip(*parts, strict=False))).rstrip("-._")
+    return names[0] if len(names) == 1 else shared or f"{names[0]} and {len(names) - 1} more"
+
+
 def table_settings(plan: Plan, experiments: Sequence[str], wanted: Mapping[str, str]) -> dict[str, Any]:
     """What a table of models is told: its rows (base model first, with the number of pairs trained on) and its columns."""
-    sizes = {name: plan.config.training.experiments[name].size for name in experiments}
-    rows = {"base": {"pairs": 0}} | {name: {"pairs": size, "feedback": "RM"} for name, size in sizes.items()}
-    return {"models": rows, "wanted": dict(wanted), "label": plan.config.label, "base_model": plan.config.training.base_model.model}
+    training = plan.config.training
+    base = training.base_model.model
+    rows = [{"name": base.rstrip("/").rsplit("/", 1)[-1], "models": ["base"], "seeds": [], "pairs": 0, "texts": {}}]
+    for names in seed_groups(plan, experiments):
+        seeds = [training.settings_of(name).seed for name in names]
+        size = training.experiments[names[0]].size
+        rows.append({"name": common_name(names), "models": names, "seeds": seeds, "pairs": size, "texts": {"feedback": "RM"}})
+    return {"rows": rows, "wanted": dict(wanted), "label": plan.config.label, "base": plan.origin(training.base_model)}
 
 
 def score_files(plan: Plan, experiments: Sequence[str], wanted: Mapping[str, str]) -> list[str]:
@@ -121,8 +157,3 @@ def score_files(plan: Plan, experiments: Sequence[str], wanted: Mapping[str, str
         for benchmark in benchmarks
         if benchmark in plan.config.evaluation.benchmarks
     ]
-
-
-def table_files(plan: Plan, name: str) -> dict[str, str]:
-    """The three files of a table."""
-    return {"csv": f"{plan.root}/tables/{name}.csv", "markdown": f"{plan.root}/tables/{name}.md", "latex": f"{plan.root}/tables/{name}.tex"}

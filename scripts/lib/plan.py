@@ -10,7 +10,10 @@ from lib.config import Block, Config, Model
 from lib.errors import UserError
 from lib.prompts import Shard, read_topics, shard_of
 
-TABLES = ("reasons_table", "hallucination_table", "size_table", "common_selections_table")
+TABLES = (
+    "vision_language_table", "hallucination_table", "size_table", "common_selections_table", "image_judge_table", "reasons_table",
+)  # fmt: skip
+FIGURES = ("candidates_figure", "guidance_figure", "similarity_figure")
 
 
 class Plan:
@@ -60,8 +63,52 @@ class Plan:
             *(f"{self.root}/models/{experiment}/merged" for experiment in config.training.experiments),
             *(f"{self.root}/models/{experiment}/training.svg" for experiment in config.training.experiments),
             *(f"{self.root}/evaluation/{model}/{name}/scores.json" for model in self.models() for name in config.evaluation.benchmarks),
-            *(f"{self.root}/tables/{table}.csv" for table in TABLES),
+            *self.tables_and_figures(),
         ]
+
+    def tables_and_figures(self) -> list[str]:
+        """One file of each table and figure, which stands for all of its files."""
+        left_out = () if self.config.figures.embedding else ("similarity_figure",)
+        return [
+            *(f"{self.root}/tables/{table}.csv" for table in TABLES),
+            *(f"{self.root}/figures/{figure}.svg" for figure in FIGURES if figure not in left_out),
+        ]
+
+    @property
+    def comparisons(self) -> str:
+        """The judge's comparisons of two scorers' picks; made only where a judge is configured."""
+        return f"{self.root}/image_judge/comparisons.jsonl"
+
+    def judged_rankings(self) -> list[str]:
+        """The rankings of the two scorers whose picks a judge compares; none without a judge."""
+        ranking = self.config.image_ranking
+        scorers = [ranking.select_by, ranking.judge.against] if ranking.judge else []
+        return [path for scorer in scorers for path in self.shard_files(f"image_ranking/{scorer}")]
+
+    def judge_settings(self) -> dict[str, Any]:
+        """What the comparison of two scorers' picks is told: the scorers, which models they are, and the judge (None if there is none)."""
+        ranking = self.config.image_ranking
+        told: dict[str, Any] = {"judge": None, "scorers": {}}
+        if judge := ranking.judge:
+            told["judge"] = judge.model_dump(mode="json")
+            told["scorers"] = {name: self.origin(ranking.scorers[name]) for name in (ranking.select_by, judge.against)}
+        return told
+
+    def table_files(self, name: str) -> dict[str, str]:
+        """The files of a table: three formats, and the sidecar that says of every cell where it comes from."""
+        kinds = {"csv": "csv", "markdown": "md", "latex": "tex", "sidecar": "json"}
+        return {kind: f"{self.root}/tables/{name}.{suffix}" for kind, suffix in kinds.items()}
+
+    def figure_settings(self, **more: Any) -> dict[str, Any]:
+        """What a figure about picked images is told: which scorer picks, which models made and scored them, and whose run it is."""
+        config = self.config
+        scorer = config.image_ranking.select_by
+        models = {"images": self.origin(config.images), "scorer": self.origin(config.image_ranking.scorers[scorer])}
+        return {"scorer": scorer, "models": models, "label": config.label, **more}
+
+    def figure_files(self, name: str) -> dict[str, str]:
+        """The files of a figure: two formats, and the sidecar with the numbers that are drawn and where they come from."""
+        return {kind: f"{self.root}/figures/{name}.{suffix}" for kind, suffix in (("svg", "svg"), ("png", "png"), ("sidecar", "json"))}
 
     def common(self) -> dict[str, Any]:
         """What every item stage is told besides its own settings."""
@@ -74,6 +121,11 @@ class Plan:
         Snakemake reruns the rule when any of it changes, also when a folder's files do.
         """
         return {**block.model_dump(mode="json"), **_folder_identities(block), **more}
+
+    def origin(self, model: Model) -> dict[str, Any]:
+        """Where a model comes from and what it is, for tables and figures that name it."""
+        settings = self.settings(model)
+        return {name: settings.get(name) for name in ("model", "revision", "identity")}
 
     def shard(self, topic: str, name: str) -> Shard:
         """One shard. A UserError if the topic has no prompt in it."""

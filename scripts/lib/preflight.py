@@ -28,6 +28,8 @@ def _models(config: Config) -> dict[str, tuple[Model, str]]:
     for name, policy in config.responses.policy_models.items():
         found[f"responses.policy_models.{name}"] = (policy, f"responses/{name}")
     found["response_ranking"] = (config.response_ranking, "response_ranking")
+    if config.figures.embedding:
+        found["figures.embedding"] = (config.figures.embedding, "embeddings")
     found["training.base_model"] = (config.training.base_model, "evaluation")
     return found
 
@@ -46,8 +48,10 @@ def check(plan: Plan) -> None:
     config = plan.config
     problems = []
     unwritten = not _is_made(plan, "instructions")
+    judge = config.image_ranking.judge
     endpoints = {
         "instructions.endpoint": config.instructions.endpoint if config.instructions.backend == "openai" and unwritten else None,
+        "image_ranking.judge.endpoint": judge.endpoint if judge and not Path(plan.comparisons).exists() else None,
         "generate_prompts.endpoint": config.generate_prompts.endpoint if config.generate_prompts.count else None,
     }
     for key, endpoint in endpoints.items():

@@ -13,6 +13,7 @@ from rich.table import Table
 ORDER = (
     "generate_prompts", "generate_images", "rank_images", "write_instructions", "generate_responses", "rank_responses",
     "build_pairs", "merge_pairs", "train_dpo", "merge_adapter", "answer_benchmark", "score_benchmark",
+    "compare_picks", "embed_texts",
 )  # fmt: skip
 
 

@@ -1,12 +1,10 @@
-"""The paper's tables with our rows beside them, as CSV, Markdown and LaTeX.
+"""Tables of numbers, as CSV, Markdown and LaTeX, and beside them a sidecar that says of every cell where its number comes from.
 
-A cell without a number is a dash whose reason stands below the table. A difference to the paper is shown only where it means something:
-our row and the paper's are of the same model and data size, on all questions, and the run is no demo.
+A cell without a number is a dash whose reason stands below the table.
 
 Texts come from configurations and models: they are escaped for each format, and in CSV kept from being read as formulas.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,14 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
-from lib.errors import UserError
-from lib.files import write_text
+from lib.files import digest_of_file, write_json, write_text
+from lib.sidecar import built_with, file_digests
 
-#: The model that the paper's rows with `pairs` are of, as its hub names contain it.
-PAPER_BASE_MODEL = "llava-1.5-7b"
-PAPER = "paper"
 ARROWS = {"higher": "↑", "lower": "↓", None: ""}
 
 
@@ -42,28 +36,22 @@ class Column:
         return f"{self.group} {self.header}".strip()
 
 
-@dataclass(frozen=True)
-class Published:
-    """A table of the paper: see published/README.md."""
-
-    number: int
-    title: str
-    source: str
-    text_columns: dict[str, str]
-    columns: tuple[Column, ...]
-    rows: tuple[dict[str, Any], ...]
-
-
 @dataclass
 class Row:
-    """One line of a table. `missing`: column key -> why there is no number; `remarks`: column key -> what to know of the number."""
+    """One line of a table; all but the first two are by column key.
+
+    `differences`: to the paper's row; `spreads`: standard deviation over seeds, in the unit of the values; `missing`: why there is no
+    number; `remarks`: what to know of the number; `origins`: where it comes from, for the sidecar.
+    """
 
     source: str
     texts: dict[str, str]
     values: dict[str, float] = field(default_factory=dict)
     differences: dict[str, float] = field(default_factory=dict)
+    spreads: dict[str, float] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     remarks: dict[str, str] = field(default_factory=dict)
+    origins: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass
@@ -77,132 +65,25 @@ class Table:
     notes: list[str]
 
 
-def read_published(path: Path) -> Published:
-    """One of the paper's tables. Errors: UserError if the file is not as published/README.md says."""
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        columns = tuple(Column(**column) for column in values["columns"])
-        keys = {"cites", "pairs", "scorers", *values["text_columns"], *(column.key for column in columns)}
-        if strays := {key for row in values["rows"] for key in row} - keys:
-            raise KeyError(f"no such column: {', '.join(sorted(strays))}")
-        return Published(values["table"], values["title"], values["source"], values["text_columns"], columns, tuple(values["rows"]))
-    except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: not a table of the paper as published/README.md describes it ({error}). Restore the file.") from error
-
-
-def paper_rows(published: Published) -> list[Row]:
-    """The paper's rows as they are printed, with the citation number in brackets."""
-    rows = []
-    for printed in published.rows:
-        texts = {key: str(printed[key]) if printed.get(key) is not None else "" for key in published.text_columns}
-        if printed.get("cites") is not None:
-            first = next(iter(texts))
-            texts[first] = f"{texts[first]} [{printed['cites']}]"
-        values = {column.key: printed[column.key] for column in published.columns if printed.get(column.key) is not None}
-        rows.append(Row(PAPER, texts, values))
-    return rows
-
-
-def read_scores(paths: Sequence[Path]) -> dict[tuple[str, str], dict[str, Any]]:
-    """The scores.json files by (model, benchmark)."""
-    scores = (json.loads(Path(path).read_text(encoding="utf-8")) for path in paths)
-    return {(score["model"], score["benchmark"]): score for score in scores}
-
-
-def our_row(
-    texts: dict[str, str],
-    model: str,
-    columns: Sequence[Column],
-    wanted: Mapping[str, str],
-    scores: Mapping[tuple[str, str], dict[str, Any]],
-    label: str,
-    compared: Mapping[str, Any] | None,
-) -> Row:
-    """A model's row. `wanted`: column key -> "benchmark/score" of this run; `label`: "ours" or "demo"; `compared`: the paper's row."""
-    row = Row("ours" if label == "ours" else f"ours, {label}", texts)
-    for column in columns:
-        benchmark, _, name = wanted[column.key].partition("/")
-        score = scores.get((model, benchmark))
-        if score is None:
-            row.missing[column.key] = f"{column.group or column.header}: no scorer configured in this run."
-            continue
-        if name not in score["scores"]:
-            row.missing[column.key] = f"{column.group or column.header}: benchmark '{benchmark}' of this run has no score '{name}'."
-            continue
-        row.values[column.key] = score["scores"][name]
-        if score["limit"]:
-            row.remarks[column.key] = (
-                f"{column.group or column.header}: only the first {score['questions']} of {score['questions_in_data']} questions."
-            )
-        elif label == "ours" and compared and compared.get(column.key) is not None:
-            row.differences[column.key] = row.values[column.key] - compared[column.key]
-    return row
-
-
-def compare_models(
-    published: Published,
-    models: Mapping[str, Mapping[str, Any]],
-    wanted: Mapping[str, str],
-    scores: Mapping[tuple[str, str], dict[str, Any]],
-    label: str,
-    base_model: str,
-) -> Table:
-    """A table of models: the paper's rows, then ours in the order of `models`.
-
-    `models`: model -> `pairs` (number it was trained on, 0 for the base model) and texts of the text columns beside the name.
-    """
-    printed = {row["pairs"]: row for row in published.rows if "pairs" in row}
-    same_model = PAPER_BASE_MODEL in base_model.casefold()
-    rows = paper_rows(published)
-    for model, about in models.items():
-        name = f"{base_model.rstrip('/').rsplit('/', 1)[-1]} (before training)" if model == "base" else f"{model} ({about['pairs']} pairs)"
-        first, *others = published.text_columns
-        texts = {first: name} | {key: str(about.get(key, "")) for key in others}
-        rows.append(our_row(texts, model, published.columns, wanted, scores, label, printed.get(about["pairs"]) if same_model else None))
-    notes = notes_of(published, rows, label) + origins(published.columns, wanted, scores)
-    return Table(published.title, published.text_columns, published.columns, rows, notes)
-
-
-def origins(columns: Sequence[Column], wanted: Mapping[str, str], scores: Mapping[tuple[str, str], dict[str, Any]]) -> list[str]:
-    """Where our numbers come from: benchmark, score, and what computed it."""
-    notes = []
-    for column in columns:
-        benchmark, _, name = wanted[column.key].partition("/")
-        found = {f"lmms-eval {score['lmms_eval']}, task {score['task']}" for key, score in scores.items() if key[1] == benchmark}
-        if found:
-            notes.append(f"Ours, {column.name}: score '{name}' of benchmark '{benchmark}' ({'; '.join(sorted(found))}).")
-    return notes
-
-
-def notes_of(published: Published, rows: Sequence[Row], label: str) -> list[str]:
-    """What is to be known of a table as a whole: sources, differences, a demo's worth."""
-    notes = [
-        f"Source 'paper': {published.source}, as printed; a dash there is a dash in the paper, a number in brackets the paper's citation.",
-    ]
-    if label != "ours":
-        notes.append(
-            f"Source 'ours, {label}': tiny random models and small local data. It shows how the workflow works, and nothing of any method."
-        )
-    if any(row.differences for row in rows):
-        notes.append("In parentheses: the difference to the paper's row of the same model and data size.")
-    return notes
-
-
 def shown_number(column: Column, row: Row) -> str:
-    """A cell's number as the paper would print it, with its difference; empty if there is none."""
+    """A cell's number as the paper would print it, with its spread and its difference to the paper; empty if there is none."""
     if column.key not in row.values:
         return ""
+    spread = f" ± {row.spreads[column.key]:.{column.decimals}f}" if column.key in row.spreads else ""
     difference = f" ({row.differences[column.key]:+.{column.decimals}f})" if column.key in row.differences else ""
-    return f"{row.values[column.key]:.{column.decimals}f}{difference}"
+    return f"{row.values[column.key]:.{column.decimals}f}{spread}{difference}"
 
 
 def frame(table: Table) -> pd.DataFrame:
-    """The table for machines: numbers in full, differences in columns of their own; what is missing is empty and told in `notes`."""
+    """The table for machines: numbers in full, spreads and differences beside them; what is missing is empty and told in `notes`."""
     lines = []
     for row in table.rows:
         line: dict[str, Any] = {"source": row.source} | {header: row.texts.get(key, "") for key, header in table.text_columns.items()}
         for column in table.columns:
             line[f"{column.name} ({column.unit})"] = row.values.get(column.key)
+        for column in table.columns:
+            if any(column.key in other.spreads for other in table.rows):
+                line[f"{column.name}: standard deviation over seeds"] = row.spreads.get(column.key)
         for column in table.columns:
             if any(column.key in other.differences for other in table.rows):
                 line[f"{column.name}: difference to the paper"] = row.differences.get(column.key)
@@ -239,7 +120,7 @@ LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
     '"': r"\textquotedbl{}", "[": "{[}", "]": "{]}", "-": "-{}", "`": r"\textasciigrave{}", "'": "'{}",
-    "↑": r"$\uparrow$", "↓": r"$\downarrow$",
+    "↑": r"$\uparrow$", "↓": r"$\downarrow$", "±": r"$\pm$", "–": "--",
 }  # fmt: skip
 
 
@@ -287,14 +168,17 @@ def to_markdown(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """A `table` environment with booktabs' rules and the notes below; needs \\usepackage{booktabs} and \\usepackage{textcomp}."""
+    """A `table` environment with booktabs' rules and the notes below; its first lines name the packages that it needs."""
     letters = footnotes(table)
     lines = [
         "% \\usepackage{booktabs}",
+        "% \\usepackage{graphicx}",
         "% \\usepackage{textcomp}",
         "\\begin{table}",
         "\\centering",
         f"\\caption{{{latex_text(table.title)}}}",
+        # As wide as it is, and no wider than the text.
+        "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%",
         f"\\begin{{tabular}}{{l{'l' * len(table.text_columns)}{'r' * len(table.columns)}}}",
         "\\toprule",
     ]
@@ -318,25 +202,56 @@ def to_latex(table: Table) -> str:
         for column in table.columns:
             about = row.missing.get(column.key) or row.remarks.get(column.key)
             mark = f"\\textsuperscript{{{letters[about]}}}" if about else ""
-            number = re.sub(r"([+-])(?=[\d.])", r"$\1$", shown_number(column, row))
+            number = re.sub(r"([+-])(?=[\d.])", r"$\1$", shown_number(column, row)).replace("±", r"$\pm$")
             cells.append((number or "--") + mark)
         lines.append(" & ".join(cells) + r" \\")
-    lines += ["\\bottomrule", "\\end{tabular}", "", "\\smallskip", "\\begin{minipage}{\\linewidth}\\footnotesize"]
+    lines += ["\\bottomrule", "\\end{tabular}}", "", "\\smallskip", "\\begin{minipage}{\\linewidth}\\footnotesize"]
     below = [*(f"\\textsuperscript{{{letter}}} {latex_text(text)}" for text, letter in letters.items()), *map(latex_text, table.notes)]
     lines += ["\n\n".join(below), "\\end{minipage}", "\\end{table}"]
     return "\n".join(lines) + "\n"
 
 
-def write_table(table: Table, csv: str, markdown: str, latex: str) -> None:
-    """Writes the three files of a table, each whole or not at all."""
-    write_text(Path(csv), to_csv(table))
-    write_text(Path(markdown), to_markdown(table))
-    write_text(Path(latex), to_latex(table))
+def cells(table: Table) -> list[dict[str, Any]]:
+    """Every cell of the table with all that is known of it, in reading order: the sidecar's heart."""
+    found = []
+    for number, row in enumerate(table.rows, start=1):
+        for column in table.columns:
+            cell: dict[str, Any] = {"row": number, "source": row.source, "of": dict(row.texts), "column": column.key}
+            cell |= {"value": row.values.get(column.key), "shown": shown_number(column, row) or "–"}
+            about: dict[str, dict[str, Any]] = {
+                "difference": row.differences,
+                "spread": row.spreads,
+                "missing": row.missing,
+                "remark": row.remarks,
+            }
+            cell |= {name: values[column.key] for name, values in about.items() if column.key in values}
+            found.append(cell | {"from": row.origins.get(column.key)})
+    return found
 
 
-def write_models_table(settings: Mapping[str, Any], inputs: Any, outputs: Any) -> None:
-    """A table of models, from a rule's settings, its inputs (`published`, `scores`) and its outputs (`csv`, `markdown`, `latex`)."""
-    published = read_published(Path(inputs.published))
-    scores = read_scores([Path(path) for path in inputs.scores])
-    table = compare_models(published, settings["models"], settings["wanted"], scores, settings["label"], settings["base_model"])
-    write_table(table, outputs.csv, outputs.markdown, outputs.latex)
+def sidecar(table: Table, products: Mapping[str, Path], inputs: Sequence[str], about: Mapping[str, Any]) -> dict[str, Any]:
+    """What `tables/<table>.json` holds: the table's files, what they were made from and with, and where every cell comes from."""
+    return {
+        **about,
+        "title": table.title,
+        "columns": [
+            {"key": column.key, "name": column.name, "unit": column.unit, "better": column.better, "decimals": column.decimals}
+            for column in table.columns
+        ],
+        "cells": cells(table),
+        "notes": table.notes,
+        "files": {kind: {"file": path.name, "sha256": digest_of_file(path)} for kind, path in products.items()},
+        "inputs": file_digests(inputs),
+        "built_with": built_with("pandas"),
+    }
+
+
+def write_table(table: Table, inputs: Sequence[str], outputs: Any, about: Mapping[str, Any] | None = None) -> None:
+    """Writes a table's `csv`, `markdown` and `latex` and its `sidecar`, each whole or not at all.
+
+    `inputs`: files that it was made from; `about`: what the sidecar says besides.
+    """
+    products = {kind: Path(getattr(outputs, kind)) for kind in ("csv", "markdown", "latex")}
+    for kind, text in (("csv", to_csv(table)), ("markdown", to_markdown(table)), ("latex", to_latex(table))):
+        write_text(products[kind], text)
+    write_json(Path(outputs.sidecar), sidecar(table, products, inputs, about or {}))

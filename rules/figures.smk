@@ -1,0 +1,98 @@
+FIGURES = CONFIG.figures
+
+
+rule candidates_figure:
+    input:
+        images=PLAN.shard_files("images"),
+        rankings=PLAN.shard_files(f"image_ranking/{CONFIG.image_ranking.select_by}"),
+    output:
+        **PLAN.figure_files("candidates_figure"),
+    log:
+        f"{ROOT}/logs/candidates_figure.log",
+    conda:
+        "../envs/workflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=20,
+    params:
+        common=PLAN.common(),
+        settings=PLAN.figure_settings(prompts=FIGURES.sheet_prompts),
+    message:
+        "Figure: prompts with their candidates (the paper's Figure 2)"
+    script:
+        "../scripts/candidates_figure.py"
+
+
+rule guidance_figure:
+    input:
+        images=PLAN.shard_files("images"),
+        rankings=PLAN.shard_files(f"image_ranking/{CONFIG.image_ranking.select_by}"),
+    output:
+        **PLAN.figure_files("guidance_figure"),
+    log:
+        f"{ROOT}/logs/guidance_figure.log",
+    conda:
+        "../envs/workflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=20,
+    params:
+        common=PLAN.common(),
+        settings=PLAN.figure_settings(guidance_scales=CONFIG.images.guidance_scales),
+    message:
+        "Figure: how often each guidance scale is picked (the paper's Figure 4)"
+    script:
+        "../scripts/guidance_figure.py"
+
+
+# On the CPU wherever the run is: the model is small, and figures are to be made without a GPU.
+rule embed_texts:
+    input:
+        f"{ROOT}/response_ranking/{{topic}}/{{shard}}.jsonl",
+    output:
+        f"{ROOT}/embeddings/{{topic}}/{{shard}}.jsonl",
+    log:
+        f"{ROOT}/logs/embed_texts/{{topic}}/{{shard}}.log",
+    conda:
+        "../envs/rewards.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=4000,
+        runtime=120,
+    params:
+        common={**PLAN.common(), "device": "cpu"},
+        settings=PLAN.settings(FIGURES.embedding) if FIGURES.embedding else None,
+        retry=lambda w: PLAN.retry("embed_texts", f"{w.topic}/{w.shard}"),
+    message:
+        "Text embeddings: topic {wildcards.topic}, shard {wildcards.shard}"
+    script:
+        "../scripts/embed_texts.py"
+
+
+rule similarity_figure:
+    input:
+        embeddings=PLAN.shard_files("embeddings"),
+        pairs=PLAN.shard_files("pairs"),
+    output:
+        **PLAN.figure_files("similarity_figure"),
+    log:
+        f"{ROOT}/logs/similarity_figure.log",
+    conda:
+        "../envs/workflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        common=PLAN.common(),
+        settings={
+            "label": CONFIG.label,
+            "embedding": PLAN.origin(FIGURES.embedding) if FIGURES.embedding else None,
+        },
+    message:
+        "Figure: similarity of prompts and of responses (the paper's Figure 6)"
+    script:
+        "../scripts/similarity_figure.py"

@@ -1,0 +1,143 @@
+"""Tables of models (the paper's Tables 1, 2 and 3): the paper's rows, then our models with their scores.
+
+A difference to the paper is shown only where it means something: our row and the paper's are of the same model and data size, on all
+questions, and the run is no demo. Experiments that differ in nothing but their training seed are one row, with mean and spread.
+"""
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lib.published import Published, notes_of, our_source, paper_rows, read_published
+from lib.tables import Column, Row, Table, write_table
+
+#: The model that the paper's rows with `pairs` are of, as its hub names contain it.
+PAPER_BASE_MODEL = "llava-1.5-7b"
+#: What a scores.json says of how its scores came to be; the sidecar's cells carry it.
+ORIGIN = (
+    "model", "benchmark", "model_identity", "task", "lmms_eval", "limit", "questions", "questions_in_data", "answers", "computed_by",
+    "environment",
+)  # fmt: skip
+
+Scores = Mapping[tuple[str, str], Mapping[str, Any]]
+
+
+def read_scores(paths: Sequence[Path]) -> dict[tuple[str, str], dict[str, Any]]:
+    """The scores.json files by (model, benchmark)."""
+    found = {}
+    for path in paths:
+        score = json.loads(Path(path).read_text(encoding="utf-8"))
+        found[score["model"], score["benchmark"]] = score | {"file": str(path)}
+    return found
+
+
+def _cell(row: Row, column: Column, models: Sequence[str], wanted: str, scores: Scores) -> None:
+    """Fills one cell from the scores of one model, or from those of several seeds: mean, and standard deviation of the sample."""
+    benchmark, _, name = wanted.partition("/")
+    shown = column.group or column.header
+    found = [scores.get((model, benchmark)) for model in models]
+    present = [score for score in found if score is not None]
+    row.origins[column.key] = {"score": name, "runs": [_origin(score, name) for score in present]}
+    if len(present) < len(models):
+        row.missing[column.key] = f"{shown}: no benchmark '{benchmark}' configured in this run."
+        return
+    for score in present:
+        if score["scores"].get(name) is None:
+            reason = (score.get("missing") or {}).get(name) or f"benchmark '{benchmark}' of this run has no score '{name}'."
+            row.missing[column.key] = f"{shown}: {reason}"
+            return
+    values = [float(score["scores"][name]) for score in present]
+    row.values[column.key] = statistics.fmean(values)
+    if len(values) > 1:
+        row.spreads[column.key] = statistics.stdev(values)
+    if present[0].get("limit"):
+        row.remarks[column.key] = f"{shown}: only the first {present[0]['questions']} of {present[0]['questions_in_data']} questions."
+
+
+def _origin(score: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {"scores": score.get("file"), "value": score["scores"].get(name), **{key: score[key] for key in ORIGIN if key in score}}
+
+
+def our_row(
+    about: Mapping[str, Any],
+    published: Published,
+    wanted: Mapping[str, str],
+    scores: Scores,
+    label: str,
+    compared: Mapping[str, Any] | None,
+) -> Row:
+    """One row of ours. `about`: see `compare_models`; `wanted`: column key -> "benchmark/score"; `compared`: the paper's row."""
+    first, *others = published.text_columns
+    seeds = f", {len(about['models'])} seeds" if len(about["models"]) > 1 else ""
+    size = "before training" if about["pairs"] == 0 else f"{about['pairs']} pairs{seeds}"
+    texts = {first: f"{about['name']} ({size})"} | {key: str(about["texts"].get(key, "")) for key in others}
+    row = Row(our_source(label), texts)
+    for column in published.columns:
+        _cell(row, column, about["models"], wanted[column.key], scores)
+        comparable = label == "ours" and compared and column.key in row.values and column.key not in row.remarks
+        if comparable and compared and compared.get(column.key) is not None:
+            row.differences[column.key] = row.values[column.key] - compared[column.key]
+    return row
+
+
+def compare_models(
+    published: Published,
+    rows: Sequence[Mapping[str, Any]],
+    wanted: Mapping[str, str],
+    scores: Scores,
+    label: str,
+    base_model: str,
+) -> Table:
+    """A table of models: the paper's rows, then ours in the order of `rows`.
+
+    `rows`: each with `name`, `models` (the experiments it is of: several where they differ in their seed only), `seeds`, `pairs` (number
+    it was trained on, 0 for the base model) and `texts` (of the text columns beside the name).
+    """
+    printed = {row["pairs"]: row for row in published.rows if "pairs" in row}
+    same_model = PAPER_BASE_MODEL in base_model.casefold()
+    table_rows = paper_rows(published)
+    for about in rows:
+        compared = printed.get(about["pairs"]) if same_model else None
+        table_rows.append(our_row(about, published, wanted, scores, label, compared))
+    notes = notes_of(published, table_rows, label) + seed_notes(rows) + origins(published.columns, wanted, scores)
+    return Table(published.title, published.text_columns, published.columns, table_rows, notes)
+
+
+def seed_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Which rows are means over several seeds, and of what."""
+    return [
+        f"{about['name']} ({about['pairs']} pairs): mean ± standard deviation of the sample over {len(about['seeds'])} training seeds "
+        f"({', '.join(map(str, about['seeds']))}), experiments {', '.join(about['models'])}."
+        for about in rows
+        if len(about["models"]) > 1
+    ]
+
+
+def origins(columns: Sequence[Column], wanted: Mapping[str, str], scores: Scores) -> list[str]:
+    """Where our numbers come from: benchmark, score, and what computed it."""
+    notes = []
+    for column in columns:
+        benchmark, _, name = wanted[column.key].partition("/")
+        found = {computed_by(score) for key, score in scores.items() if key[1] == benchmark}
+        if found:
+            notes.append(f"Ours, {column.name}: score '{name}' of benchmark '{benchmark}' ({'; '.join(sorted(found))}).")
+    return notes
+
+
+def computed_by(score: Mapping[str, Any]) -> str:
+    """What computed a score, in words."""
+    return f"lmms-eval {score['lmms_eval']}, task {score['task']}"
+
+
+def write_models_table(settings: Mapping[str, Any], inputs: Any, outputs: Any) -> None:
+    """A table of models, from a rule's settings, its inputs (`published`, `scores`) and its outputs (see `write_table`)."""
+    published = read_published(Path(inputs.published))
+    scores = read_scores([Path(path) for path in inputs.scores])
+    table = compare_models(published, settings["rows"], settings["wanted"], scores, settings["label"], settings["base"]["model"])
+    about = {
+        "base_model": settings["base"],
+        "experiments": {row["name"]: {"models": row["models"], "seeds": row["seeds"]} for row in settings["rows"]},
+    }
+    write_table(table, [inputs.published, *inputs.scores], outputs, about)
