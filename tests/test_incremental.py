@@ -22,10 +22,8 @@ ITEM_RULES = {
     "rank_responses": 1,
     "build_pairs": 1,
 }
-AFTER_TRAINING_SETTINGS = {
-    "train_dpo", "merge_adapter", "answer_benchmark", "score_benchmark",
-    "vision_language_table", "hallucination_table", "size_table",
-}  # fmt: skip
+#: The table of vision-language benchmarks is not among them: the small run has none of these benchmarks.
+AFTER_TRAINING_SETTINGS = {"train_dpo", "merge_adapter", "answer_benchmark", "score_benchmark", "hallucination_table", "size_table"}
 AFTER_PAIRS = {"merge_pairs", "reasons_table", "similarity_figure", *AFTER_TRAINING_SETTINGS}
 AFTER_RESPONSE_RANKING = {"embed_texts", "build_pairs", *AFTER_PAIRS}
 AFTER_IMAGES = {"common_selections_table", "candidates_figure", "guidance_figure"}

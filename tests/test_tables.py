@@ -44,8 +44,9 @@ def published():
 
 
 def scores(**models):
-    about = {"limit": None, "questions": 9, "questions_in_data": 9, "lmms_eval": "0.7.3", "task": "pope"}
-    return {(model, "pope"): about | {"scores": {"f1": value}} for model, value in models.items()}
+    made = {"scorer": "lmms-eval 0.7.3, task pope", "parser": None, "judge": None, "language_tools": None}
+    about = {"benchmark": "pope", "limit": None, "questions": 9, "questions_in_data": 9, "computed_by": made}
+    return {(model, "pope"): about | {"model": model, "scores": {"f1": value}} for model, value in models.items()}
 
 
 def our(name, pairs, *models, seeds=()):
@@ -85,8 +86,8 @@ def test_every_missing_number_of_ours_has_its_reason_below():
     found = scores(base=1.0)
     found["base", "pope"]["scores"] = {"accuracy": 1.0}
     assert "benchmark 'pope' of this run has no score 'f1'" in to_markdown(compare(found))
-    found["base", "pope"] |= {"scores": {"f1": None}, "missing": {"f1": "the judge gave no verdict."}}
-    assert "POPE: the judge gave no verdict." in to_markdown(compare(found))
+    found["base", "pope"] |= {"scores": {"f1": None}, "missing": {"f1": "no judge is configured"}}
+    assert "POPE: no judge is configured." in to_markdown(compare(found))
 
 
 @pytest.mark.parametrize(

@@ -11,26 +11,27 @@ from typing import Any
 from lib.config import QuestionBenchmark, TaskBenchmark
 from lib.plan import Plan
 
-#: The columns of the paper's tables that a run can fill: column of published/*.yaml -> "benchmark/score".
+#: The columns of the paper's tables that a run can fill: column of published/*.yaml -> "benchmark/score", or "benchmark/one|other": the
+#: first of these scores that there is. POPE's published F1 is the mean over its splits, which lmms-eval's own is not.
 VISION_LANGUAGE_SCORES = {
     "mme_perception": "mme/perception",
     "mmbench": "mmbench/accuracy",
     "vqav2": "vqav2/accuracy",
     "textvqa": "textvqa/accuracy",
     "scienceqa": "scienceqa/accuracy",
-    "mm_vet": "mm_vet/score",
+    "mm_vet": "mm_vet/score|total",
 }
 HALLUCINATION_SCORES = {
     "mmhal_score": "mmhal_bench/score",
     "mmhal_hallucination": "mmhal_bench/hallucination",
     "amber_accuracy": "amber/accuracy",
     "amber_f1": "amber/f1",
-    "pope": "pope/f1",
+    "pope": "pope/reference_f1|f1",
 }
 SIZE_SCORES = {
     "object_halbench_response": "object_halbench/response",
     "object_halbench_mention": "object_halbench/mention",
-    "pope": "pope/f1",
+    "pope": "pope/reference_f1|f1",
 }
 
 

@@ -35,18 +35,19 @@ def read_scores(paths: Sequence[Path]) -> dict[tuple[str, str], dict[str, Any]]:
 
 def _cell(row: Row, column: Column, models: Sequence[str], wanted: str, scores: Scores) -> None:
     """Fills one cell from the scores of one model, or from those of several seeds: mean, and standard deviation of the sample."""
-    benchmark, _, name = wanted.partition("/")
+    benchmark, names = _named(wanted)
     shown = column.group or column.header
     found = [scores.get((model, benchmark)) for model in models]
     present = [score for score in found if score is not None]
+    name = next((name for name in names if all(score["scores"].get(name) is not None for score in present)), names[-1])
     row.origins[column.key] = {"score": name, "runs": [_origin(score, name) for score in present]}
     if len(present) < len(models):
         row.missing[column.key] = f"{shown}: no benchmark '{benchmark}' configured in this run."
         return
     for score in present:
         if score["scores"].get(name) is None:
-            reason = (score.get("missing") or {}).get(name) or f"benchmark '{benchmark}' of this run has no score '{name}'."
-            row.missing[column.key] = f"{shown}: {reason}"
+            reason = (score.get("missing") or {}).get(name) or f"benchmark '{benchmark}' of this run has no score '{name}'"
+            row.missing[column.key] = f"{shown}: {reason}."
             return
     values = [float(score["scores"][name]) for score in present]
     row.values[column.key] = statistics.fmean(values)
@@ -54,6 +55,12 @@ def _cell(row: Row, column: Column, models: Sequence[str], wanted: str, scores: 
         row.spreads[column.key] = statistics.stdev(values)
     if present[0].get("limit"):
         row.remarks[column.key] = f"{shown}: only the first {present[0]['questions']} of {present[0]['questions_in_data']} questions."
+
+
+def _named(wanted: str) -> tuple[str, list[str]]:
+    """Benchmark and names of scores of "benchmark/one|other"."""
+    benchmark, _, names = wanted.partition("/")
+    return benchmark, names.split("|")
 
 
 def _origin(score: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -68,7 +75,7 @@ def our_row(
     label: str,
     compared: Mapping[str, Any] | None,
 ) -> Row:
-    """One row of ours. `about`: see `compare_models`; `wanted`: column key -> "benchmark/score"; `compared`: the paper's row."""
+    """One row of ours. `about`: see `compare_models`; `wanted`: see lib/evaluation.py; `compared`: the paper's row."""
     first, *others = published.text_columns
     seeds = f", {len(about['models'])} seeds" if len(about["models"]) > 1 else ""
     size = "before training" if about["pairs"] == 0 else f"{about['pairs']} pairs{seeds}"
@@ -101,7 +108,7 @@ def compare_models(
     for about in rows:
         compared = printed.get(about["pairs"]) if same_model else None
         table_rows.append(our_row(about, published, wanted, scores, label, compared))
-    notes = notes_of(published, table_rows, label) + seed_notes(rows) + origins(published.columns, wanted, scores)
+    notes = notes_of(published, table_rows, label) + seed_notes(rows) + origins(published.columns, table_rows)
     return Table(published.title, published.text_columns, published.columns, table_rows, notes)
 
 
@@ -115,20 +122,30 @@ def seed_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def origins(columns: Sequence[Column], wanted: Mapping[str, str], scores: Scores) -> list[str]:
+def origins(columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
     """Where our numbers come from: benchmark, score, and what computed it."""
     notes = []
     for column in columns:
-        benchmark, _, name = wanted[column.key].partition("/")
-        found = {computed_by(score) for key, score in scores.items() if key[1] == benchmark}
+        found = {
+            f"score '{row.origins[column.key]['score']}' of benchmark '{run['benchmark']}' ({computed_by(run)})"
+            for row in rows
+            if column.key in row.values
+            for run in row.origins[column.key].get("runs", [])
+        }
         if found:
-            notes.append(f"Ours, {column.name}: score '{name}' of benchmark '{benchmark}' ({'; '.join(sorted(found))}).")
+            notes.append(f"Ours, {column.name}: {'; '.join(sorted(found))}.")
     return notes
 
 
-def computed_by(score: Mapping[str, Any]) -> str:
+def computed_by(run: Mapping[str, Any]) -> str:
     """What computed a score, in words."""
-    return f"lmms-eval {score['lmms_eval']}, task {score['task']}"
+    made = run["computed_by"]
+    also = [
+        f"answers read by: {made['parser']}" if made["parser"] else "",
+        f"judge {made['judge']['model']}" if made["judge"] else "",
+        f"language tools: {made['language_tools']}" if made["language_tools"] else "",
+    ]
+    return "; ".join([made["scorer"], *filter(None, also)])
 
 
 def write_models_table(settings: Mapping[str, Any], inputs: Any, outputs: Any) -> None:
