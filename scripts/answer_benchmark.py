@@ -251,7 +251,7 @@ def journalled(job: ShardJob, key: str) -> dict[str, float]:
     with Journal(job.work / f"{job.name}.journal.jsonl", job.rule) as journal:
         if journal.dropped_lines:
             job.note(f"{journal.dropped_lines} damaged line(s) of {journal.path} dropped; their questions are asked again")
-        prefix = answer_key(key, "")
+        prefix = answer_key(key, job.settings["task"], "")
         return {name: entry["seconds"] for name, entry in journal.entries.items() if name.startswith(prefix) and entry["status"] == "ok"}
 
 

@@ -330,7 +330,7 @@ def test_an_answer_that_fails_stops_the_run_where_lmms_eval_would_score_an_empty
         failed = requests[0].doc_id == 2
         return [GenerationResult(text="" if failed else "Yes", token_counts=None if failed else TokenCounts(output_tokens=2))]
 
-    requests = [SimpleNamespace(doc_id=number) for number in range(4)]
+    requests = [SimpleNamespace(doc_id=number, task_name="pope") for number in range(4)]
     for _ in range(2):
         with (
             Journal(tmp_path / "journal.jsonl", "answer_benchmark") as journal,

@@ -29,9 +29,9 @@ RULE = "answer_benchmark"
 SET_PARENT_DEATH_SIGNAL = 1  # prctl(2)
 
 
-def answer_key(key: str, question: Any) -> str:
-    """The journal's key of one question's answer; `key` stands for the model, the task, its data and all settings."""
-    return f"{key}/{question}"
+def answer_key(key: str, task: str, question: Any) -> str:
+    """The journal's key of one question's answer; `key` stands for the model, the tasks, their data and all settings."""
+    return f"{key}/{task}/{question}"
 
 
 Ask = Callable[[Any, Sequence[Any]], list[Any]]
@@ -45,7 +45,7 @@ def journalled(ask: Ask, journal: Any, key: str, progress: Callable[..., Iterabl
     def generate_until(model: Any, requests: Sequence[Any]) -> list[Any]:
         answers = []
         for request in progress(requests, desc="Questions"):
-            name = answer_key(key, request.doc_id)
+            name = answer_key(key, request.task_name, request.doc_id)
             known = journal.finished(name)
             if known is None:
                 journal.begin([name])

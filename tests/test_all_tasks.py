@@ -1,0 +1,175 @@
+"""The seven tasks of the paper's tables in the real lmms-eval, in one process: local data, LLaVA-1.5's forms, a real judge's server."""
+
+import http.server
+import json
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
+
+import pytest
+
+import answer_benchmark
+import build_benchmarks
+import score_benchmark
+from lib import config
+from lib.errors import UserError
+from lib.files import read_jsonl
+
+DEFAULTS = config.Evaluation().benchmarks
+KEY = "sk-the-key-of-the-judge"
+SPLITS = {"vqav2": "validation", "textvqa": "validation", "mmbench": "dev"}
+
+
+class JudgeServer(http.server.BaseHTTPRequestHandler):
+    """An OpenAI-compatible endpoint that gives every answer 0.7."""
+
+    asked: ClassVar[list[tuple[str, str]]] = []
+
+    def do_POST(self) -> None:
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.asked.append((self.headers["Authorization"], request["messages"][-1]["content"]))
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "0.7"}}
+        usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+        body = json.dumps({"id": "1", "object": "chat.completion", "created": 1, "model": "judge-2", "choices": [choice], "usage": usage})
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def settings_of(name, benchmarks, judge):
+    block = DEFAULTS[name].model_dump(mode="json")
+    data = {SPLITS.get(name, "test"): str(benchmarks / f"{name}.parquet")}
+    return block | {"data": data, "system_prompt": config.SYSTEM_PROMPT, "judge": judge if name == "mm_vet" else None}
+
+
+@pytest.fixture(scope="module")
+def run(demo_models, demo_benchmarks, tmp_path_factory):
+    """One process of lmms-eval on all tasks, MM-Vet with and without a judge."""
+    folder = tmp_path_factory.mktemp("all")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), JudgeServer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    judge = {"base_url": f"http://127.0.0.1:{server.server_port}/v1", "model": "judge", "api_key_variable": "TEST_JUDGE_KEY"}
+    settings = {name: settings_of(name, demo_benchmarks, judge) for name in DEFAULTS}
+    settings["mm_vet_unjudged"] = settings["mm_vet"] | {"judge": None}
+    tasks = folder / "task"
+    tasks.mkdir()
+    (tasks / answer_benchmark.UNJUDGED.name).write_bytes(answer_benchmark.UNJUDGED.read_bytes())
+    for name, values in settings.items():
+        task = answer_benchmark.local_task(answer_benchmark.find_task(values["task"]), values)
+        task["task"] += "_unjudged" if name == "mm_vet_unjudged" else ""
+        (tasks / f"{name}.yaml").write_text(answer_benchmark.task_text(task, values))
+    names = [values["task"] for values in list(settings.values())[:-1]] + ["mmvet_unjudged"]
+    command = [
+        sys.executable, "-P", answer_benchmark.HARNESS, folder / "journal.jsonl", "key", config.SYSTEM_PROMPT, "--model", "llava_hf",
+        "--model_args", f"pretrained={demo_models / 'llava-1.5'},dtype=float32,device_map=cpu", "--tasks", ",".join(names),
+        "--include_path", tasks, "--batch_size", "1", "--device", "cpu", "--output_path", folder / "out", "--log_samples",
+        "--verbosity", "DEBUG",
+    ]  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TEST_JUDGE_KEY", KEY)
+        environment = answer_benchmark.environment(folder, settings["mm_vet"], 1)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    server.shutdown()
+    server.server_close()
+    (folder / "log").write_text(done.stdout + done.stderr)
+    return SimpleNamespace(folder=folder, settings=settings, log=folder / "log", command=command)
+
+
+def job_of(run, name):
+    settings = run.settings[name] | ({"task": "mmvet"} if name == "mm_vet_unjudged" else {})
+    return SimpleNamespace(settings=settings, name=f"base/{name}")
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_the_task_is_answered_and_gives_the_configured_scores(run, name):
+    results = answer_benchmark.read_results(job_of(run, name), run.folder / "out", run.log)
+    make_rows, _ = build_benchmarks.BENCHMARKS[name]
+    assert results["questions"] == results["questions_in_data"] == len(make_rows())
+    assert set(DEFAULTS[name].metrics.values()) <= results["metrics"].keys()
+    answers = answer_benchmark.read_answers(job_of(run, name), run.folder / "out", results["questions"], run.log)
+    assert all(isinstance(answer["response"], str) for answer in answers)
+    found = score_benchmark.score(
+        answers,
+        results | {"model": "base", "benchmark": name, "model_identity": "x", "task": DEFAULTS[name].task, "limit": None, "lmms_eval": "0",
+                   "judge": {"model": "judge"}},
+        DEFAULTS[name].metrics, DEFAULTS[name].percent,
+    )  # fmt: skip
+    assert found["scores"].keys() == DEFAULTS[name].metrics.keys()
+
+
+#: Benchmark -> how its first question is put: LLaVA's evaluation scripts (scripts/v1_5/eval/*.sh; docs/adding-a-benchmark.md).
+FORMS = {
+    "vqav2": "What color is the circle?\nAnswer the question using a single word or phrase.",
+    "scienceqa": "Which shape is red?\nA. circle\nB. square\nC. triangle\nAnswer with the option's letter from the given choices directly.",
+    "textvqa": "What is the first number?\nReference OCR token: 3, +, 2\nAnswer the question using a single word or phrase.",
+    "mme": "Is there a triangle in this image?\nAnswer the question using a single word or phrase.",
+    "mm_vet": "Which shapes are there?",
+    "pope": "Is there a red circle in the image?\nAnswer the question using a single word or phrase.",
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_question_is_put_as_for_llava_s_published_score(run, name):
+    prompts = run.log.read_text()
+    assert f"\n\n{config.SYSTEM_PROMPT} USER: <image>\n{FORMS[name]} ASSISTANT:\n" in prompts
+
+
+def test_the_judge_is_asked_with_its_key_which_is_in_no_file(run):
+    asked = [text for key, text in JudgeServer.asked if key == f"Bearer {KEY}"]
+    assert len(asked) == len(JudgeServer.asked) == len(build_benchmarks.mmvet_rows())
+    assert "Which shapes are there? | circle <AND> square |" in " ".join(asked)
+    files = [path for path in run.folder.rglob("*") if path.is_file()]
+    assert not [path for path in files if KEY.encode() in path.read_bytes()]
+    assert KEY not in " ".join(map(str, run.command))
+    results = answer_benchmark.read_results(job_of(run, "mm_vet"), run.folder / "out", run.log)
+    assert results["metrics"]["gpt_eval_score"] == pytest.approx(70)
+    answers = answer_benchmark.read_answers(job_of(run, "mm_vet"), run.folder / "out", 4, run.log)
+    assert answer_benchmark.judge_of(run.settings["mm_vet"], answers) == {"model": "judge", "version": "judge-2"}
+    assert [answer["score"] for answer in answers] == [0.7] * 4
+
+
+def test_without_a_judge_the_questions_are_answered_and_the_score_is_left_out_with_its_reason(run):
+    """lmms-eval itself would score 0 for each call to a judge that fails."""
+    samples = read_jsonl(next((run.folder / "out").glob("*/*_samples_mmvet_unjudged.jsonl")))
+    judged = read_jsonl(next((run.folder / "out").glob("*/*_samples_mmvet.jsonl")))
+    assert [sample["filtered_resps"] for sample in samples] == [sample["filtered_resps"] for sample in judged]
+    results = {
+        "model": "base", "benchmark": "mm_vet", "model_identity": "x", "task": "mmvet", "limit": None, "lmms_eval": "0", "questions": 4,
+        "questions_in_data": 4, "metrics": {}, "judge": None,
+    }  # fmt: skip
+    answers = [{"target": "5", "response": "5"}] * 4
+    found = score_benchmark.score(answers, results, {"score": "gpt_eval_score"}, False)
+    assert found["scores"] == {}
+    assert found["missing"] == {"score": "no judge is configured (`judge` of this benchmark)"}
+
+
+def test_a_judge_that_gave_no_verdict_stops_the_job_where_lmms_eval_scores_zero(run, tmp_path):
+    folder = tmp_path / "out" / "model"
+    folder.mkdir(parents=True)
+    samples = read_jsonl(next((run.folder / "out").glob("*/*_samples_mmvet.jsonl")))
+    samples[2]["gpt_eval_score"]["eval_model"] = ""
+    (folder / "20260101_000000_samples_mmvet.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples))
+    with pytest.raises(UserError, match=re.escape("its judge gave no verdict on 1 questions (the first: 2), which it scores as 0")):
+        answer_benchmark.read_answers(job_of(run, "mm_vet"), tmp_path / "out", 4, run.log)
+
+
+def test_pope_s_answers_are_scored_as_pope_s_own_script_does_beside_lmms_eval(run, tmp_path):
+    """The two differ where an answer is more than a word, and in what the yes ratio counts."""
+    answers = answer_benchmark.read_answers(job_of(run, "pope"), run.folder / "out", 12, run.log)
+    for answer in answers:
+        answer["response"] = "No, there is not." if answer["target"] == "no" else "Yes, there is."
+    path = Path(tmp_path / "answers.jsonl")
+    path.write_text("".join(json.dumps(answer) + "\n" for answer in answers))
+    also = score_benchmark.also_by("pope", path)
+    assert also["scores"]["reference_f1"] == also["scores"]["reference_accuracy"] == 100
+    assert also["scores"]["reference_yes_ratio"] == 50
+    assert also["computed_by"]["scorer"] == "scripts/lib/scorers/pope.py, version 1"
+    assert also["computed_by"]["parser"].startswith("text before the first full stop")

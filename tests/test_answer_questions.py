@@ -1,0 +1,281 @@
+"""Answers to benchmarks that publish files: the real tiny model through the real rule, and what is scored of them."""
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+
+import answer_questions
+import score_answers
+from lib import config
+from lib.errors import UserError
+from lib.files import digest_of_file, read_jsonl
+from lib.questions import FORMS, SINGLE_WORD, Question, prompt_of, read_questions
+
+NAMES = ("amber", "chair", "mmhal_bench", "object_halbench", "pope")
+
+
+class Wildcards(list):
+    """Snakemake's wildcards: a list of values with names."""
+
+    def __init__(self, **values):
+        super().__init__(values.values())
+        self.__dict__.update(values)
+
+
+class Params(SimpleNamespace):
+    def get(self, name, default):
+        return getattr(self, name, default)
+
+
+def block(name, folder, **changes):
+    """The demo's block of a benchmark."""
+    here = folder / name
+    given = {
+        "amber": {"questions": here / "data/query_all.json", "images": here / "images", "reference": here / "data"},
+        "chair": {"questions": here / "questions.jsonl", "images": here / "images", "reference": here},
+        "object_halbench": {"questions": here / "questions.jsonl", "reference": here},
+        "mmhal_bench": {"questions": here / "response_template.json", "images": here / "images", "reference": here},
+        "pope": {"questions": sorted(here.glob("coco_pope_*.json")), "images": here / "images", "reference": here},
+    }[name]
+    given = {key: [str(each) for each in value] if isinstance(value, list) else str(value) for key, value in given.items()}
+    return config.QuestionBenchmark.model_validate({"scorer": name, **given, **changes}).model_dump(mode="json")
+
+
+def job(rule, benchmark, settings, folder=Path("results/run/evaluation/base"), **common):
+    """What Snakemake gives the two scripts."""
+    here = folder / benchmark
+    common = {"root": "results/run", "device": "cpu", "seed": 0, "max_failed_fraction": 0} | common
+    files = {name: str(here / name) for name in ("answers.jsonl", "asked.json", "scores.json", "scored.jsonl")}
+    answers, asked = {"answers": files["answers.jsonl"]}, {"asked": files["asked.json"]}
+    inputs, outputs = ({"merged": []}, answers | asked) if rule == "answer_questions" else (
+        answers | asked, {"scores": files["scores.json"], "scored": files["scored.jsonl"]},
+    )  # fmt: skip
+    return SimpleNamespace(
+        rule=rule, wildcards=Wildcards(model="base", benchmark=benchmark), params=Params(settings=settings, common=common),
+        input=SimpleNamespace(**inputs), output=SimpleNamespace(**outputs), threads=1,
+    )  # fmt: skip
+
+
+def settings_of(name, models, benchmarks, **changes):
+    how = {"backend": "transformers", "questions_per_batch": 1, "max_model_len": 512, "system_prompt": None, "max_new_tokens": 12}
+    base = {"dtype": "float32", "base_model": str(models / "llava-1.5"), "base_revision": "main"}
+    return block(name, benchmarks) | how | base | changes
+
+
+def record(rule, name):
+    return json.loads(Path(f"results/run/work/{rule}/base/{name}.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def answered(demo_models, demo_benchmarks, tmp_path_factory):
+    """All five answered and scored, with AMBER's questions under LLaVA's system prompt."""
+    folder = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name in NAMES:
+            changes = {"system_prompt": config.SYSTEM_PROMPT} if name == "amber" else {}
+            answer_questions.main(job("answer_questions", name, settings_of(name, demo_models, demo_benchmarks, **changes)))
+            score_answers.main(job("score_answers", name, block(name, demo_benchmarks, language="stand-in")))
+    root = folder / "results/run/evaluation/base"
+    return SimpleNamespace(
+        folder=folder,
+        answers={name: read_jsonl(root / name / "answers.jsonl") for name in NAMES},
+        scores={name: json.loads((root / name / "scores.json").read_text()) for name in NAMES},
+        asked={name: json.loads((root / name / "asked.json").read_text()) for name in NAMES},
+        root=root,
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_question_has_its_raw_answer_and_how_it_came_about(answered, name, demo_benchmarks):
+    questions = read_questions(name, block(name, demo_benchmarks)["questions"], block(name, demo_benchmarks)["images"])
+    rows = answered.answers[name]
+    assert [row["id"] for row in rows] == [question.id for question in questions]
+    assert all(isinstance(row["response"], str) and row["finish_reason"] in ("stop", "length") and row["tokens"] for row in rows)
+    asked = answered.asked[name]
+    assert (asked["questions"], asked["questions_in_data"], asked["limit"]) == (len(rows), len(rows), None)
+    assert asked["model_identity"].startswith("folder-")
+    assert {"python", "torch", "transformers"} <= asked["environment"].keys()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_score_says_what_computed_it_of_which_answers(answered, name):
+    score = answered.scores[name]
+    assert score["answers"] == {
+        "file": f"evaluation/base/{name}/answers.jsonl", "sha256": digest_of_file(answered.root / name / "answers.jsonl")
+    }  # fmt: skip
+    assert score["computed_by"]["scorer"].startswith(f"scripts/lib/scorers/{name}.py, version ")
+    assert score["computed_by"].keys() == {"scorer", "parser", "judge", "language_tools"}
+    assert score["computed_by"]["judge"] is None
+    assert {"model", "benchmark", "model_identity", "questions", "questions_in_data", "limit", "doubts"} <= score.keys()
+    assert score["scores"].keys() | score["missing"].keys() == score["names"].keys()
+    if name in ("amber", "pope"):
+        assert not score["missing"]
+
+
+def test_without_a_judge_a_judged_score_is_left_out_with_its_reason(answered):
+    score = answered.scores["mmhal_bench"]
+    assert score["scores"] == {}
+    assert score["missing"]["score"] == "no judge is configured (evaluation.benchmarks.mmhal_bench.judge)"
+
+
+def test_score_py_gives_the_same_scores_from_what_the_scorer_read(answered, demo_benchmarks):
+    from lib.scorers import SCORERS
+    from lib.scorers.language import LanguageTools
+
+    for name in ("amber", "pope", "chair", "object_halbench"):
+        scorer = SCORERS[name]
+        more = {"language": LanguageTools("stand-in")} if scorer.uses_language else {}
+        reference = scorer.read_reference(*map(Path, block(name, demo_benchmarks)["reference"]))
+        again = scorer.score(scorer.read_answers(answered.root / name / "scored.jsonl"), reference, **more)
+        assert again.scores == answered.scores[name]["scores"], name
+
+
+def test_amber_s_yes_and_no_are_read_and_the_raw_answers_stay(answered):
+    scored = {row["id"]: row for row in read_jsonl(answered.root / "amber" / "scored.jsonl")}
+    for row in answered.answers["amber"]:
+        if row["kind"] == "discriminative":
+            assert scored[row["id"]]["response"] == ("Yes" if "yes" in row["response"].lower() else "No")
+            assert scored[row["id"]]["raw"] == row["response"]
+        else:
+            assert scored[row["id"]]["response"] == row["response"]
+
+
+def test_a_rerun_asks_nothing_and_loads_no_model(answered, demo_models, demo_benchmarks, monkeypatch):
+    monkeypatch.chdir(answered.folder)
+    monkeypatch.setattr(answer_questions, "load_generator", None)
+    before = (answered.root / "chair/answers.jsonl").read_bytes()
+    answer_questions.main(job("answer_questions", "chair", settings_of("chair", demo_models, demo_benchmarks)))
+    assert (answered.root / "chair/answers.jsonl").read_bytes() == before
+    assert record("answer_questions", "chair")["computed"] == 0
+
+
+@pytest.mark.parametrize("change", ["prompt", "system_prompt", "max_new_tokens", "dtype", "image", "model"])
+def test_whatever_determines_an_answer_asks_anew(answered, change, demo_models, demo_benchmarks, tmp_path, monkeypatch):
+    monkeypatch.chdir(answered.folder)
+    settings = settings_of("chair", demo_models, demo_benchmarks)
+    if change == "image":
+        shutil.copytree(demo_benchmarks / "chair/images", tmp_path / "images")
+        Image.new("RGB", (96, 96), "orange").save(tmp_path / "images/000000000001.jpg")
+        settings["images"] = str(tmp_path / "images")
+    elif change == "model":
+        shutil.copytree(settings["base_model"], tmp_path / "model")
+        (tmp_path / "model/config.json").write_text((tmp_path / "model/config.json").read_text() + " ")
+        settings["base_model"] = str(tmp_path / "model")
+    else:
+        settings |= {
+            "prompt": {"prompt": "{question} Be brief."}, "system_prompt": {"system_prompt": "Hello."},
+            "max_new_tokens": {"max_new_tokens": 5}, "dtype": {"dtype": "bfloat16"},
+        }[change]  # fmt: skip
+
+    class AskedError(Exception):
+        pass
+
+    def load(*_, **__):
+        raise AskedError
+
+    monkeypatch.setattr(answer_questions, "load_generator", load)
+    with pytest.raises(AskedError):
+        answer_questions.main(job("answer_questions", "chair", settings, folder=tmp_path / "out"))
+
+
+def test_one_new_question_asks_one_question(answered, demo_models, demo_benchmarks, tmp_path, monkeypatch):
+    monkeypatch.chdir(answered.folder)
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text((demo_benchmarks / "chair/questions.jsonl").read_text() + '{"image_id": 1, "id": 9, "question": "?"}\n')
+    settings = settings_of("chair", demo_models, demo_benchmarks) | {"questions": [str(questions)]}
+    with pytest.raises(UserError, match=r"questions\.jsonl, line 4: question '1' is already in .*questions\.jsonl, line 1"):
+        answer_questions.main(job("answer_questions", "chair", settings, folder=tmp_path / "out"))
+    shutil.copytree(demo_benchmarks / "chair/images", tmp_path / "images")
+    shutil.copy(tmp_path / "images/000000000001.jpg", tmp_path / "images/000000000009.jpg")
+    questions.write_text((demo_benchmarks / "chair/questions.jsonl").read_text() + '{"image_id": 9, "question": "?"}\n')
+    answer_questions.main(job("answer_questions", "chair", settings | {"images": str(tmp_path / "images")}, folder=tmp_path / "out"))
+    assert (record("answer_questions", "chair")["computed"], record("answer_questions", "chair")["reused"]) == (1, 3)
+
+
+def test_a_damaged_image_is_told_before_a_model_is_loaded(demo_models, demo_benchmarks, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(demo_benchmarks / "chair/images", "images")
+    Path("images/000000000002.jpg").write_bytes(b"no image")
+    settings = settings_of("chair", demo_models, demo_benchmarks, images="images")
+    monkeypatch.setattr(answer_questions, "load_generator", None)
+    with pytest.raises(UserError, match=r"images/000000000002\.jpg: benchmark chair asks about this file, and it is no whole image"):
+        answer_questions.main(job("answer_questions", "chair", settings))
+    assert not Path("results/run/evaluation").exists()
+
+
+def test_a_limit_asks_the_first_questions_only(demo_models, demo_benchmarks, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    answer_questions.main(job("answer_questions", "pope", settings_of("pope", demo_models, demo_benchmarks, limit=2)))
+    score_answers.main(job("score_answers", "pope", block("pope", demo_benchmarks)))
+    score = json.loads(Path("results/run/evaluation/base/pope/scores.json").read_text())
+    assert (score["questions"], score["questions_in_data"], score["limit"]) == (2, 12, 2)
+
+
+# How questions are put
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_scorer_that_can_be_configured_has_a_form(name):
+    assert set(FORMS) == set(NAMES)
+    assert all("{question}" in form for form in FORMS[name].prompts.values())
+
+
+def test_llava_s_pope_file_and_pope_s_own_ask_the_same_and_have_the_same_ids(tmp_path):
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / "llava.jsonl").write_text(
+        json.dumps({"question_id": 20000001, "image": "a.jpg", "text": "Is there a dog in the image?" + SINGLE_WORD, "category": "popular"})
+    )
+    (tmp_path / "coco_pope_popular.json").write_text(
+        json.dumps({"question_id": 1, "image": "a.jpg", "text": "Is there a dog in the image?", "label": "no"})
+    )
+    (theirs,) = read_questions("pope", [tmp_path / "llava.jsonl"], tmp_path)
+    (own,) = read_questions("pope", [tmp_path / "coco_pope_popular.json"], tmp_path)
+    assert theirs == own == Question("popular/1", "Is there a dog in the image?", tmp_path / "a.jpg")
+    assert prompt_of("pope", own, None) == "Is there a dog in the image?\nAnswer the question using a single word or phrase."
+
+
+def test_amber_s_two_kinds_can_be_put_differently():
+    generative, discriminative = Question("1004", "Describe.", kind="generative"), Question("1005", "Is it?", kind="discriminative")
+    forms = {"generative": "{question}", "discriminative": "{question} Yes or no."}
+    assert prompt_of("amber", generative, forms) == "Describe."
+    assert prompt_of("amber", discriminative, forms) == "Is it? Yes or no."
+    with pytest.raises(UserError, match="no form for questions of the kind 'discriminative', only for generative"):
+        prompt_of("amber", discriminative, {"generative": "{question}"})
+
+
+def test_braces_in_a_question_are_text():
+    assert prompt_of("chair", Question("1", "{question} {0}"), None) == "{question} {0}"
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"image": "a.jpg", "query": "?"}, "line 1: no id"),
+        ({"id": 1, "image": "a.jpg"}, "line 1: no question"),
+        ({"id": 1, "image": "b.jpg", "query": "?"}, r"line 1: none of its image's names \(b\.jpg\) is a file in"),
+        ({"id": 1, "image": "../secret.jpg", "query": "?"}, r"line 1: none of its image's names \(it has none\)"),
+        ("?", "line 1: a question is expected"),
+    ],
+)
+def test_a_bad_row_is_told_with_its_line(tmp_path, row, message):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.jpg").touch()
+    (tmp_path / "secret.jpg").touch()
+    (tmp_path / "questions.json").write_text(json.dumps([row]))
+    with pytest.raises(UserError, match=message):
+        read_questions("amber", [tmp_path / "questions.json"], tmp_path / "images")
+
+
+@pytest.mark.parametrize("text", ["yes", "Yes, there is.", "I say YES"])
+def test_an_answer_with_yes_in_it_is_yes(text):
+    assert score_answers.as_yes_or_no(text) == "Yes"
+
+
+@pytest.mark.parametrize("text", ["No", "", "There is none."])
+def test_any_other_answer_is_no(text):
+    assert score_answers.as_yes_or_no(text) == "No"
