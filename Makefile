@@ -1,24 +1,26 @@
 # `make help` lists the targets. PYTHON: a Python 3.11. TORCH_INDEX: PyTorch's CPU package index, where yours has no CPU build of torch.
+# LOCK: what `make install` installs. envs/cpu.lock: this machine has no GPU; envs/gpu.lock: it has; envs/head.lock: it only submits to Slurm.
 PYTHON ?= python3
 TORCH_INDEX ?=
+LOCK ?= envs/cpu.lock
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 DEMO := $(BIN)/snakemake --profile profiles/local --configfile demo/config.yaml
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help install demo demo-models test test-fast lint bench parity docs resume clean clean-all
+.PHONY: help install demo demo-models test test-fast lint bench parity envs-lock envs-check docs resume clean clean-all
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
 
-install: $(INSTALLED) ## Make .venv from the lock (Python 3.11)
+install: $(INSTALLED) ## Make .venv from a lock (Python 3.11): LOCK=envs/cpu.lock, envs/gpu.lock or envs/head.lock
 
-$(INSTALLED): envs/cpu.lock envs/sitecustomize.py
+$(INSTALLED): $(LOCK) envs/sitecustomize.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "make: $(PYTHON) is not Python 3.11. Name one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip==25.3
-	$(BIN)/pip install --quiet --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r envs/cpu.lock 2>&1 | { grep -v '^WARNING: Location' || true; }; \
+	$(BIN)/pip install --quiet --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r $(LOCK) 2>&1 | { grep -v '^WARNING: Location' || true; }; \
 	test $${PIPESTATUS[0]} = 0 || { echo "make: the installation failed. If pip found no torch==2.13.0+cpu: make $(MAKECMDGOALS) TORCH_INDEX=<the CPU index that pytorch.org's 'Get started' page names>"; exit 1; }
 	cp envs/sitecustomize.py $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/
 	touch $@
@@ -58,6 +60,12 @@ bench: demo-models ## Measure the graph, and each stage against the bare librari
 
 parity: $(INSTALLED) .venv-image-reward/installed ## Compare the native ImageReward with the original package (full size)
 	$(BIN)/python benchmarks/image_reward_parity.py --package-python .venv-image-reward/bin/python
+
+envs-lock: $(INSTALLED) ## Write the locks of envs/*.yaml, from the package index's metadata
+	$(BIN)/python envs/locks.py
+
+envs-check: $(INSTALLED) ## Resolve every pin set against the package index; fail on a conflict or a lock that does not fit
+	$(BIN)/python envs/locks.py --check
 
 docs: $(INSTALLED) ## Write docs/configuration.md from the configuration's models
 	$(BIN)/python docs/make_configuration.py
