@@ -147,7 +147,7 @@ def make_small(project: Project) -> None:
         values["pairs"]["sizes"] = [2]
         values["training"]["experiments"] = {"demo-2": {"size": 2}}
         values["training"]["settings"] |= {"processes": 1, "save_steps": 1, "epochs": 3}
-        del values["evaluation"]["benchmarks"]["mme"]
+        values["evaluation"]["benchmarks"] = {"pope": values["evaluation"]["benchmarks"]["pope"]}
 
     project.edit_config(change)
     for topic in ("art", "nature"):

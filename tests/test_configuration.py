@@ -41,7 +41,7 @@ def test_the_paper_s_file_is_the_defaults_but_for_what_its_comments_say():
             return [found for key in sorted(keys) for found in differences(ours.get(key), theirs.get(key), f"{path}.{key}".strip("."))]
         return [] if ours == theirs else [path]
 
-    assert differences(paper, defaults) == ["responses.prompts_per_batch"]
+    assert differences(paper, defaults) == ["evaluation.questions_per_batch", "responses.prompts_per_batch"]
 
 
 def test_the_paper_s_numbers_are_the_paper_s():
@@ -62,6 +62,59 @@ def test_hub_models_are_pinned_to_commits():
     models = hub_models(Config())
     assert len(models) == 12
     assert {key for key, model in models.items() if not COMMIT.fullmatch(model.revision)} == set()
+
+
+def test_the_lines_to_take_comments_from_are_a_valid_configuration(tmp_path, monkeypatch):
+    """What config.yaml says of benchmarks that a user downloads, with the files in place."""
+    lines = (REPOSITORY / "config.yaml").read_text(encoding="utf-8").splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("    # Download these"))
+    last = next(number for number, line in enumerate(lines) if line.startswith("  backend: vllm") and number > first)
+    lines[first + 1 : last] = [line.replace("# ", "", 1) for line in lines[first + 1 : last]]
+    path = tmp_path / "config.yaml"
+    path.write_text("\n".join(line.replace("      # judge", "      judge") for line in lines), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for folder in ("amber/data/query", "amber/image", "object_halbench", "mmhal_bench/images", "chair", "coco/annotations", "coco/val2014"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    for file in (
+        "amber/data/query/query_all.json", "object_halbench/obj_halbench_300_with_image.jsonl", "object_halbench/synonyms_refine.txt",
+        "mmhal_bench/response_template.json", "chair/chair-500.jsonl", "chair/synonyms.txt",
+    ):  # fmt: skip
+        (tmp_path / "data" / file).touch()
+    benchmarks = load(read_yaml(path), [path]).evaluation.benchmarks
+    assert {"amber", "object_halbench", "mmhal_bench", "chair", "pope", "mm_vet"} <= benchmarks.keys()
+    assert benchmarks["mmhal_bench"].judge
+    assert benchmarks["mm_vet"].judge
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ("{task: pope, metrics: {f1: x}, dat: {test: x}}", r"pope\.dat: unknown key\. Did you mean `data`\?"),
+        ("{scorer: pope, questons: x, reference: y}", r"pope\.questons: unknown key\. Did you mean `questions`\?"),
+        ("{scorer: pop, questions: x, reference: y}", r"pope\.scorer: Input should be 'amber', 'object_halbench'"),
+        ("{scorer: pope, questions: none.json, reference: y}", r"pope: `questions`: there is no file 'none\.json'"),
+        ("{scorer: pope, questions: c.yaml, reference: none}", r"pope: `reference`: there is no file or folder 'none'"),
+        ("{scorer: pope, questions: c.yaml, reference: c.yaml, images: c.yaml}", r"pope: `images`: there is no folder 'c\.yaml'"),
+        ("{scorer: pope, questions: c.yaml, reference: c.yaml, prompt: hi}", r"pope: `prompt` has no `\{question\}`"),
+        (
+            "{scorer: pope, questions: c.yaml, reference: c.yaml, judge: {base_url: 'http://x', model: m}}",
+            r"pope: `judge`: scorer 'pope' asks none; those that do: mmhal_bench, object_halbench",
+        ),
+        (
+            "{task: pope, metrics: {f1: x}, judge: {base_url: 'http://x', model: m}}",
+            r"pope: `judge`: lmms-eval's task 'pope' is given none; those that are: mmvet",
+        ),
+        (
+            "{task: mmvet, metrics: {score: x}, judge: {base_url: 'http://x', modl: m}}",
+            r"pope\.judge\.modl: unknown key\. Did you mean `model`\?",
+        ),
+    ],
+)
+def test_a_mistake_in_a_benchmark_is_told_with_its_line(tmp_path, monkeypatch, block, message):
+    monkeypatch.chdir(tmp_path)
+    Path("c.yaml").write_text(f"evaluation:\n  benchmarks:\n    pope: {block}\n")
+    with pytest.raises(UserError, match=rf"c\.yaml, line 3: evaluation\.benchmarks\.{message}"):
+        load(read_yaml(Path("c.yaml")), [Path("c.yaml")])
 
 
 def test_another_model_does_not_inherit_the_default_model_s_commit():

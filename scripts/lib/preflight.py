@@ -3,8 +3,8 @@
 import tempfile
 from pathlib import Path
 
-from lib import models
-from lib.config import Config, Model
+from lib import evaluation, models
+from lib.config import Config, Endpoint, Model
 from lib.endpoint import check_endpoint
 from lib.errors import UserError
 from lib.files import mendable_storage_errors
@@ -43,8 +43,42 @@ def _is_made(plan: Plan, stage: str) -> bool:
     return all(Path(path).exists() for path in files)
 
 
+#: Reference data that are larger are not read before the run, only looked for.
+READ_AT_ONCE = 64 << 20
+
+
+def benchmark_judges(plan: Plan) -> dict[str, Endpoint]:
+    """The judges of those benchmarks that are not scored yet, by configuration key."""
+    found = {}
+    for name, block in plan.config.evaluation.benchmarks.items():
+        scores = [Path(plan.root, "evaluation", model, name, "scores.json") for model in plan.models()]
+        if block.judge and not all(path.exists() for path in scores):
+            found[f"evaluation.benchmarks.{name}.judge"] = block.judge
+    return found
+
+
+def problems_with_benchmarks(plan: Plan) -> list[str]:
+    """What is wrong with the files of benchmarks that are not answered yet: a question, an image that is not there, a reference file."""
+    from lib.questions import prompt_of, read_questions
+    from lib.scorers import SCORERS
+
+    problems = []
+    for name, block in evaluation.question_sets(plan).items():
+        if all(Path(plan.root, "evaluation", model, name, "answers.jsonl").exists() for model in plan.models()):
+            continue
+        files = [file for path in map(Path, block.reference) for file in (path.rglob("*") if path.is_dir() else [path])]
+        try:
+            for question in read_questions(block.scorer, block.questions, block.images):
+                prompt_of(block.scorer, question, block.prompt)
+            if sum(file.stat().st_size for file in files) <= READ_AT_ONCE:
+                SCORERS[block.scorer].read_reference(*map(Path, block.reference))
+        except UserError as error:
+            problems.append(f"evaluation.benchmarks.{name}: {error}")
+    return problems
+
+
 def check(plan: Plan) -> None:
-    """Raises one UserError with everything that would stop this run later: keys, endpoints, hub models out of reach."""
+    """Raises one UserError with all that would stop this run later: keys, endpoints, hub models out of reach, files of benchmarks."""
     config = plan.config
     problems = []
     unwritten = not _is_made(plan, "instructions")
@@ -53,6 +87,7 @@ def check(plan: Plan) -> None:
         "instructions.endpoint": config.instructions.endpoint if config.instructions.backend == "openai" and unwritten else None,
         "image_ranking.judge.endpoint": judge.endpoint if judge and not Path(plan.comparisons).exists() else None,
         "generate_prompts.endpoint": config.generate_prompts.endpoint if config.generate_prompts.count else None,
+        **benchmark_judges(plan),
     }
     for key, endpoint in endpoints.items():
         try:
@@ -67,6 +102,7 @@ def check(plan: Plan) -> None:
             models.check_access(model.model, model.revision)
         except UserError as error:
             problems.append(f"{key}: {error}")
+    problems += problems_with_benchmarks(plan)
     try:
         with mendable_storage_errors(config.root):
             config.root.mkdir(parents=True, exist_ok=True)
