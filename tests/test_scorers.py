@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import score
 from lib import evaluation
 from lib.errors import UserError
 from lib.scorers import SCORERS, Answer, Answers, amber, mmhal_bench, pope
@@ -462,6 +464,31 @@ def test_missing_language_data_are_named_where_the_reference_s_are_wanted(monkey
     with pytest.raises(UserError, match=r"the reference's language tools are not installed: .*spacy.*docs/evaluation\.md"):
         _ = LanguageTools("reference").similarity
     assert LanguageTools("auto").similarity.name == "equality"
+
+
+def test_nltk_s_own_tokenizer_and_tagger_are_used_where_their_data_are(tmp_path):
+    # Data of NLTK's own format, made here: one abbreviation, and a tagger that knows four words.
+    name = "averaged_perceptron_tagger_eng"
+    tagger = {"weights": {}, "tagdict": {"Dr.": "NNP", "Dogs": "NNS", "bark": "VBP", ".": "."}, "classes": ["NN"]}
+    punkt = {"collocations.tab": "", "sent_starters.txt": "", "ortho_context.tab": "", "abbrev_types.txt": "dr\n"}
+    files = {f"nltk_data/tokenizers/punkt_tab/english/{file}": content for file, content in punkt.items()}
+    files |= {f"nltk_data/taggers/{name}/{name}.{part}.json": content for part, content in tagger.items()}
+    write(tmp_path, files)
+    code = (
+        "from lib.scorers.language import LanguageTools\n"
+        "for choice in ('reference', 'auto', 'stand-in'):\n"
+        "    tools = LanguageTools(choice)\n"
+        "    words = tools.tokenizer.run('Dr. Dogs bark.')\n"
+        "    print(words, tools.tagger.run(words), tools.names('tokenizer'))\n"
+    )
+    environment = {**os.environ, "NLTK_DATA": str(tmp_path / "nltk_data"), "PYTHONPATH": str(Path(score.__file__).parent)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    reference, auto, stand_in = done.stdout.splitlines()
+    assert reference.startswith("['Dr.', 'Dogs', 'bark', '.'] ['NNP', 'NNS', 'VBP', '.'] tokenizer: NLTK word_tokenize (nltk ")
+    assert auto == reference
+    assert stand_in.startswith(
+        "['Dr', '.', 'Dogs', 'bark', '.'] ['NN', 'NN', 'NN', 'NN', 'NN'] tokenizer: NLTK's word tokenizer, sentences cut"
+    )
 
 
 def test_unknown_language_tools_are_a_mistake():

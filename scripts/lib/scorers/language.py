@@ -136,10 +136,10 @@ def _nltk_tokenizer() -> Tool[Callable[[str], list[str]]]:
 
 
 def _nltk_tagger() -> Tool[Callable[[list[str]], list[str]]]:
-    import nltk
+    from nltk.tag import PerceptronTagger
 
-    nltk.pos_tag(["word"])
-    return Tool(f"NLTK pos_tag ({_version('nltk')})", lambda words: [tag for _, tag in nltk.pos_tag(words)])
+    tagger = PerceptronTagger()  # `nltk.pos_tag` makes the same one, and reads its weights, for every text
+    return Tool(f"NLTK pos_tag ({_version('nltk')})", lambda words: [tag for _, tag in tagger.tag(words)])
 
 
 def _wordnet_lemmatizer() -> Tool[Callable[[str], str]]:
