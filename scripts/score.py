@@ -6,6 +6,7 @@ rows.
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -189,6 +190,8 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(words)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # ids and file names may hold what no terminal shows
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("workflow").setLevel(logging.INFO)  # how far a judge is, and that it is waited for
     try:
         score = run(arguments)
     except UserError as error:

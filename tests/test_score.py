@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import lib.endpoint
 import score
@@ -256,6 +258,37 @@ def test_a_bad_command_ends_with_one_message(files, capsys, case):
     assert (code, out) == (1, "")
     assert re.search(message, err), err
     assert "Traceback" not in err
+
+
+texts = st.sampled_from(["", "Yes", "No.", "a dog", "Rating: 3", "\ud800", "v1_0", "1", "popular/1", "0.5"])
+scalars = st.none() | st.booleans() | st.integers(-2, 10**20) | st.floats(allow_nan=False) | texts
+values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3), max_leaves=6)
+keys = st.sampled_from(
+    ["id", "question_id", "image_id", "response", "text", "model_answer", "objects", "judgement", "grades", "score", "model", "choices",
+     "label", "target", "category", "reason", "judge", "v1_0", "v1_1", "type", "truth", "hallu", "question", "answer", "capability"]
+)  # fmt: skip
+documents = st.lists(st.dictionaries(keys, values, max_size=5) | values, max_size=4) | st.dictionaries(keys, values, max_size=4)
+REFERENCES = {
+    "pope": "labels", "chair": "objects", "amber": "amber", "object_halbench": "objects objects/synonyms.txt", "mmhal_bench": "mmhal.json",
+    "mm_vet": "mm-vet.json",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("benchmark", REFERENCES)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(document=documents, as_lines=st.booleans(), also_the_reference=st.booleans())
+def test_whatever_json_a_file_holds_it_ends_with_a_score_or_one_message(files, capsys, benchmark, document, as_lines, also_the_reference):
+    (files / "objects/synonyms.txt").write_text("dog\ncat\n")
+    rows = document if isinstance(document, list) else [document]
+    (files / "some.json").write_text("\n".join(map(json.dumps, rows)) if as_lines else json.dumps(document))
+    reference = "some.json" if also_the_reference else REFERENCES[benchmark]
+    language = " --language exact" if SCORERS[benchmark].uses_language else ""
+    code, out, err = run(capsys, f"{benchmark} --answers some.json --reference {reference} --json --samples 5{language}")
+    assert code in (0, 1)
+    if out:
+        json.loads(out)
+    else:
+        assert re.fullmatch(r"score\.py: [^\n]+\n", err)
 
 
 # --------------------------------------------------------------------------------------------------------------------------- judge

@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 from lib.config import Endpoint
 from lib.endpoint import Client
 from lib.files import digest, digest_of_file
-from lib.job import ItemError
+from lib.job import SECONDS_BETWEEN_PROGRESS_LINES, ItemError
 from lib.journal import Journal
 
 log = logging.getLogger("workflow")
@@ -150,10 +150,14 @@ class Judge:
                     journal.add(key, question.id, seconds=time.monotonic() - started, result=result)
                     self.asked += 1
 
-                futures = [client.submit(one, key, question) for key, question in missing.items()]
-                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-                for future in done:
-                    future.result()
+                left = {client.submit(one, key, question) for key, question in missing.items()}
+                while left:
+                    done, left = wait(left, timeout=SECONDS_BETWEEN_PROGRESS_LINES, return_when=FIRST_EXCEPTION)
+                    for future in done:
+                        future.result()
+                    if left:
+                        left_of = sum(not future.done() for future in left)
+                        log.info("judge %s: %d of %d questions answered", self.endpoint.model, len(missing) - left_of, len(missing))
         return {name: journal.entries[key] for name, key in keys.items()}
 
 

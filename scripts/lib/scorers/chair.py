@@ -49,8 +49,7 @@ def score(
     def words_of(text: str) -> list[str]:
         return vocabulary.join([language.singulariser.run(word) for word in language.tokenizer.run(text.lower())])
 
-    expected = list(reference.given) or [answer.id for answer in answers.rows if answer.id in set(reference.images())]
-    matched, problems, counts = match(answers, expected or reference.images(), "CHAIR")
+    matched, problems, counts = match(answers, reference.expected(answers.by_id()), "CHAIR")
     rows = []
     for name, answer in matched.items():
         mentions = vocabulary.mentions(words_of(answer.text))

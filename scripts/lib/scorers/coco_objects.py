@@ -86,9 +86,12 @@ class Reference:
     instances: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     captions: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
-    def images(self) -> list[str]:
-        """All images that the reference knows."""
-        return list(dict.fromkeys([*self.given, *self.instances, *self.captions]))
+    def expected(self, answered: Iterable[str]) -> list[str]:
+        """The images that answers are wanted for: all whose objects were worked out; of COCO's many, those that are answered."""
+        if self.given:
+            return list(self.given)
+        known = self.instances.keys() | self.captions.keys()
+        return [image for image in answered if image in known] or sorted(known)
 
     def objects(self, image: str, words_of: Callable[[str], list[str]]) -> frozenset[str]:
         """What an image shows; `words_of` cuts a human caption into words as it does with answers."""

@@ -131,8 +131,7 @@ def score(
     def words_of(text: str) -> list[str]:
         return vocabulary.join([language.lemmatizer.run(word) for word in language.tokenizer.run(text.lower())])
 
-    expected = list(reference.given) or [answer.id for answer in answers.rows if answer.id in set(reference.images())]
-    matched, problems, counts = match(answers, expected or reference.images(), "Object HalBench")
+    matched, problems, counts = match(answers, reference.expected(answers.by_id()), "Object HalBench")
     rows = []
     words = []
     for name, answer in matched.items():
