@@ -144,8 +144,9 @@ def test_mm_vet_equals_the_published_total_of_three_runs():
 
 def test_every_column_of_the_tables_that_ours_fill_is_a_score_of_a_scorer():
     for column in (*evaluation.HALLUCINATION_SCORES.values(), *evaluation.SIZE_SCORES.values()):
-        benchmark, name = column.split("/")
-        assert name in SCORERS[benchmark].names
+        benchmark, names = column.split("/")
+        # Where lmms-eval scores the same answers, ours is named `reference_...` and comes first.
+        assert names.split("|")[0].removeprefix("reference_") in SCORERS[benchmark].names
 
 
 def write(folder, files):
