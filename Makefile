@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/installed
 DEMO := $(BIN)/snakemake --profile profiles/local --configfile demo/config.yaml
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help install demo demo-models test test-fast lint bench parity envs-lock envs-check docs resume clean clean-all
+.PHONY: help install demo demo-models test test-fast lint bench parity plan envs-lock envs-check docs resume clean clean-all
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -60,6 +60,9 @@ bench: demo-models ## Measure the graph, and each stage against the bare librari
 
 parity: $(INSTALLED) .venv-image-reward/installed ## Compare the native ImageReward with the original package (full size)
 	$(BIN)/python benchmarks/image_reward_parity.py --package-python .venv-image-reward/bin/python
+
+plan: $(INSTALLED) ## Jobs, GPU-hours, storage and files by stage: make plan CONFIG=config.yaml ARGS="--prompts-per-topic 900"
+	@$(BIN)/python scripts/plan.py --configfile $(or $(CONFIG),config.yaml) $(if $(RUN),--run $(RUN)) $(ARGS)
 
 envs-lock: $(INSTALLED) ## Write the locks of envs/*.yaml, from the package index's metadata
 	$(BIN)/python envs/locks.py

@@ -16,7 +16,7 @@ BY_CONFIGURATION = {"scorer_environment": ["rewards.yaml", "image-reward.yaml"]}
 #: Imports of which a rule needs those that its configuration asks for, and the environment that offers each.
 OPTIONAL = {"ImageReward": "image-reward.yaml", "vllm": "vllm.yaml", "spacy": None}
 #: Commands for people, which no rule runs, and where they are at home.
-COMMANDS = {"score": ["workflow.yaml"]}
+COMMANDS = {"score": ["workflow.yaml"], "plan": ["head.yaml"]}
 DISTRIBUTIONS = packages_distributions() | {"vllm": ["vllm"], "ImageReward": ["image-reward"]}
 
 

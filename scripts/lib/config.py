@@ -750,7 +750,7 @@ def _mistake(problem: Any, values: dict[str, Any], files: list[Path]) -> str:
         given = problem.get("input")
         shown = f" (found {given!r})" if isinstance(given, str | int | float | bool | type(None)) else ""
         text = f"{text}{shown}. See docs/configuration.md." if not text.endswith(".") else text
-    return f"{_where(path, files)}{key}: {text}"
+    return f"{where(path, files)}{key}: {text}"
 
 
 def _known_keys(path: list[Any], block: Any = None) -> list[str]:
@@ -766,7 +766,7 @@ def _known_keys(path: list[Any], block: Any = None) -> list[str]:
     return list(block.model_fields) if isinstance(block, type) and issubclass(block, BaseModel) else []
 
 
-def _where(path: list[Any], files: list[Path]) -> str:
+def where(path: list[Any], files: list[Path]) -> str:
     """`file, line N: ` of the key at `path`, or of the nearest key above it that a file has."""
     for file in reversed(files):
         with open(file, encoding="utf-8") as stream:

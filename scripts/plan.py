@@ -1,0 +1,157 @@
+"""Prints what a run needs before it is launched: jobs, hours, GPU-hours, storage and files by stage. `make plan` runs it.
+
+The jobs and their GPUs are Snakemake's own plan of the run from its beginning; what an item costs stands in profiles/slurm/rates.yaml,
+which is yours to edit. Once the run has records, what it used stands beside the plan. docs/planning.md tells how to measure your own rates.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from lib import costs, graph
+from lib.config import Config
+from lib.costs import Cost
+from lib.errors import UserError
+
+RATES = Path("profiles/slurm/rates.yaml")
+HEADER = """\
+# Rates of `make plan`, measured by a run of yours (`scripts/plan.py --rates-from {run}`). profiles/slurm/rates.yaml says what each means.
+# What that run did not do has the rate that it had before.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--configfile", nargs="+", type=Path, default=[Path("config.yaml")], metavar="FILE", help="the run's configuration")
+    made.add_argument("--rates", type=Path, default=RATES, metavar="FILE", help="what an item costs (profiles/slurm/rates.yaml)")
+    made.add_argument(
+        "--prompts-per-topic", type=_count, metavar="N", help="plan for so many prompts a topic, whether or not they are written"
+    )
+    made.add_argument("--run", type=Path, metavar="FOLDER", help="whose use to show (the configured run's, results/<run>)")
+    made.add_argument(
+        "--rates-from",
+        type=Path,
+        metavar="FOLDER",
+        help="print a rates file measured by this finished run of the configuration, and no plan",
+    )
+    return made
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of prompts: give 1 or more")
+    return int(text)
+
+
+def show(plan: costs.Plan, used: dict[str, Cost], title: str, console: Console) -> None:
+    """Prints the table; columns of what was used where a run has records."""
+    table = Table(title=title, title_justify="left", show_footer=True)
+    total, total_used = Cost(), Cost()
+    rules = costs.in_order(plan.costs.keys() | used.keys())
+    for rule in rules:
+        total.add(plan.costs.get(rule, Cost()))
+        total_used.add(used.get(rule, Cost()))
+    columns: list[tuple[str, Callable[[Cost], str]]] = [
+        ("jobs", lambda cost: f"{cost.jobs:,}"),
+        ("items", lambda cost: f"{cost.items:,.0f}"),
+        ("hours", lambda cost: _amount(cost.seconds / 3600)),
+        ("GPU-hours", lambda cost: _amount(cost.gpu_seconds / 3600)),
+        ("GB", lambda cost: _amount(cost.bytes / 1e9)),
+        ("files", lambda cost: f"{cost.files:,.0f}"),
+    ]
+    compared = {"jobs", "hours", "GPU-hours", "GB", "files"} if used else set()
+    table.add_column("stage", footer="all", no_wrap=True)
+    for name, text in columns:
+        # Items of different stages do not add up.
+        table.add_column(name, justify="right", footer="" if name == "items" else text(total), no_wrap=True)
+        if name in compared:
+            table.add_column("used", justify="right", footer=text(total_used), style="cyan", no_wrap=True)
+        if name == "hours":
+            table.add_column("longest job", justify="right", footer=_amount(total.longest / 3600), no_wrap=True)
+    table.add_column("rate")
+    for rule in rules:
+        planned, actual = plan.costs.get(rule, Cost()), used.get(rule, Cost())
+        cells = [rule]
+        for name, text in columns:
+            cells.append(text(planned))
+            if name in compared:
+                cells.append(text(actual) if rule in used else "-")
+            if name == "hours":
+                cells.append(_amount(planned.longest / 3600))
+        table.add_row(*cells, ", ".join(sorted(plan.bases.get(rule, ()))))
+    console.print(table)
+
+
+def _amount(value: float) -> str:
+    return (
+        "0"
+        if value == 0
+        else "<0.001"
+        if value < 0.0005
+        else f"{value:.3f}"
+        if value < 0.1
+        else f"{value:,.2f}"
+        if value < 10
+        else f"{value:,.0f}"
+    )
+
+
+def prompts_told(config: Config, prompts: int, per_topic: int | None) -> list[str]:
+    """For how many prompts the plan is, and what that means for the data sets."""
+    if per_topic is not None:
+        return [f"Planned as if {per_topic} prompts were written for each of the {len(config.topics)} topics: {prompts} prompts."]
+    largest = max(config.pairs.sizes)
+    if prompts >= largest:
+        return []
+    told = (
+        f"'{config.prompts}' has {prompts} prompts, fewer than the largest data set ({largest} pairs) needs. Everything up to the pairs is "
+        f"planned for {prompts} prompts, training and evaluation for the configured sizes. "
+        f"--prompts-per-topic {-(-largest // len(config.topics))} plans for prompts that are still to be written."
+    )
+    return [told]
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Does what the command line asks for. Errors: UserError."""
+    if arguments.run and not (arguments.run / "work").is_dir():
+        raise UserError(f"--run {arguments.run}: holds no records of jobs (work/). Name the folder of a run, e.g. results/demo")
+    values, config = graph.read_configuration(arguments.configfile)
+    jobs, shards, rules = graph.plan_jobs(values, config, arguments.prompts_per_topic)
+    rates = costs.read_rates(arguments.rates, rules)
+    if arguments.rates_from:
+        content = costs.measured_rates(arguments.rates_from, jobs, config, shards, rates)
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=140)
+        print(HEADER.format(run=arguments.rates_from) + text, end="")
+        return
+    plan = costs.plan(jobs, config, shards, rates)
+    root = arguments.run or config.root
+    used = costs.used(root, jobs) if (root / "work").is_dir() else {}
+    console = Console(width=None if sys.stdout.isatty() else 160, markup=False, highlight=False)
+    show(plan, used, f"{config.run}: {len(jobs)} jobs" + (f"; used: {root}" if used else ""), console)
+    for note in [*prompts_told(config, sum(shards.values()), arguments.prompts_per_topic), *plan.notes]:
+        console.print(note)
+    if any("assumed" in bases for bases in plan.bases.values()):
+        console.print(
+            f"Rates marked `assumed` were measured by nobody; {arguments.rates} gives their reasoning. "
+            "Run a small pilot and plan with its own: --rates-from results/<pilot> (docs/planning.md)."
+        )
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The command; its exit code."""
+    try:
+        run(parser().parse_args(words))
+    except UserError as error:
+        print(f"plan.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

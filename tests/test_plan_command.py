@@ -1,0 +1,229 @@
+"""The plan before a launch (`make plan`): exact jobs, arithmetic by hand, what was used beside it, rates measured by a run."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lib import costs
+from lib.config import Config
+from lib.costs import Cost
+from lib.errors import UserError
+from lib.graph import PlannedJob
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+BENCHMARKS = {"pope": {"task": "pope", "metrics": {"f1": "pope_f1_score"}}, "mine": {"task": "mine", "metrics": {"f1": "f1"}}}
+CONFIG = Config.model_validate({
+    "topics": ["art"], "shards_per_topic": 2, "pairs": {"sizes": [10]},
+    "images": {"guidance_scales": [5.0, 9.0]},
+    "training": {"experiments": {"small": {"size": 10, "settings": {"epochs": 2, "batch_size": 1, "gradient_accumulation": 2}}}},
+    "evaluation": {"benchmarks": BENCHMARKS},
+})  # fmt: skip
+SHARDS = {("art", "00"): 7, ("art", "01"): 5}
+JOBS = [
+    *(PlannedJob("generate_images", {"topic": "art", "shard": shard}, 1, 240) for shard in ("00", "01")),
+    *(PlannedJob("rank_responses", {"topic": "art", "shard": shard}, 1, 60) for shard in ("00", "01")),
+    *(PlannedJob("build_pairs", {"topic": "art", "shard": shard}, 0, 20) for shard in ("00", "01")),
+    PlannedJob("train_dpo", {"experiment": "small"}, 2, 60),
+    *(PlannedJob("answer_benchmark", {"model": "base", "benchmark": name}, 1, 60) for name in ("pope", "mine")),
+]
+RATES = {
+    "every_job": {"seconds": 4, "measured": "a test"},
+    "stages": {
+        "generate_images": {"seconds": 3, "load_seconds": 60, "megabytes": 2, "files": 1, "files_per_job": 4, "assumed": "a test"},
+        "rank_responses": {"seconds": 0.5, "load_seconds": 30, "published": "a test"},
+        "train_dpo": {"seconds": 600, "megabytes_per_job": 500, "assumed": "a test"},
+        "answer_benchmark": {"seconds": 1, "measured": "a test"},
+        "answer_benchmark/pope": {"seconds": 0.2, "load_seconds": 10, "measured": "a test"},
+    },
+    "other_jobs": {"seconds": 0.1, "load_seconds": 1, "assumed": "a test"},
+    "questions": {"pope": 9000},
+}
+
+
+def rates(**changes):
+    return costs.Rates.model_validate({**RATES, **changes})
+
+
+def command(folder, *arguments):
+    return subprocess.run(
+        [sys.executable, REPOSITORY / "scripts/plan.py", *map(str, arguments)], cwd=folder, text=True, capture_output=True, check=False
+    )
+
+
+def test_the_plan_is_jobs_times_items_times_rates():
+    plan = costs.plan(JOBS, CONFIG, SHARDS, rates())
+    # 12 prompts x 2 images x 3 s, 2 jobs x (60 + 4) s; the longer job has 7 prompts.
+    assert plan.costs["generate_images"] == Cost(2, 24, 200, 200, 64 + 42, 48e6, 24 + 8)
+    # 12 prompts x 4 policy models x 0.5 s, 2 x (30 + 4) s.
+    assert plan.costs["rank_responses"] == Cost(2, 48, 92, 92, 34 + 14, 0, 0)
+    # No rate of its own and no GPU: the other jobs' rate.
+    assert vars(plan.costs["build_pairs"]) == pytest.approx(vars(Cost(2, 12, 2 * 5 + 1.2, 0, 5.7, 0, 0)))
+    # 10 pairs in 2 processes are 5 batches, 3 updates an epoch, 6 in all; two GPUs are held.
+    assert plan.costs["train_dpo"] == Cost(1, 6, 3604, 7208, 3604, 500e6, 0)
+    # 9,000 questions x 0.2 s + 10 + 4 s, at the benchmark's own rate; the other one's questions are not known.
+    assert plan.costs["answer_benchmark"].seconds == pytest.approx(1814 + 4)
+    assert plan.bases["rank_responses"] == {"published"}
+    assert any("mine" in note and "questions" in note for note in plan.notes)
+
+
+def test_a_job_that_is_planned_near_its_time_limit_is_told():
+    notes = costs.plan(JOBS, CONFIG, SHARDS, rates()).notes
+    assert [note for note in notes if note.startswith("train_dpo small is planned for 1.0 h, and its time limit is 1.0 h")]
+    assert not [note for note in notes if note.startswith("generate_images")]
+
+
+def test_a_stage_that_needs_a_gpu_and_has_no_rate_is_refused():
+    with pytest.raises(UserError, match="none for 'train_dpo', which needs a GPU"):
+        costs.plan(JOBS, CONFIG, SHARDS, rates(stages={name: rate for name, rate in RATES["stages"].items() if name != "train_dpo"}))
+
+
+def broken(change):
+    values = json.loads(json.dumps(RATES))
+    change(values)
+    return values
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda values: values["stages"].update(paint={"seconds": 1, "assumed": "so"}), r"line \d+: stages: there is no stage 'paint'"),
+        (lambda values: values["stages"].update({"train_dpo/x": {"seconds": 1, "assumed": "so"}}), "there is no stage 'train_dpo/x'"),
+        (
+            lambda values: values["stages"]["train_dpo"].update(seconds=-1),
+            r"line \d+: stages.train_dpo.seconds: .*greater than or equal to 0",
+        ),
+        (lambda values: values["stages"]["train_dpo"].pop("seconds"), r"line \d+: stages.train_dpo.seconds: this key is missing"),
+        (lambda values: values["stages"]["train_dpo"].pop("assumed"), r"line \d+: stages.train_dpo: say where the rate comes from"),
+        (lambda values: values["stages"]["train_dpo"].update(measured="twice"), "with exactly one of"),
+        (lambda values: values["stages"]["train_dpo"].update(gigabytes=1), "stages.train_dpo.gigabytes: unknown key"),
+        (lambda values: values["questions"].update(pope=0), r"questions.pope: .*greater than 0 \(found 0\)"),
+        (lambda values: values.pop("every_job"), "every_job: this key is missing"),
+    ],
+)
+def test_a_mistake_in_the_rates_is_told_with_file_and_line(tmp_path, change, message):
+    path = tmp_path / "rates.yaml"
+    path.write_text(yaml.safe_dump(broken(change), sort_keys=False))
+    with pytest.raises(UserError, match=message) as caught:
+        costs.read_rates(path, [job.rule for job in JOBS])
+    assert str(path) in str(caught.value)
+
+
+def test_a_rates_file_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(UserError, match="there is no such file"):
+        costs.read_rates(tmp_path / "none.yaml", [])
+
+
+def write_record(root, rule, name, items, computed, compute, load=0.0, journal=()):
+    path = root / "work" / rule / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    record = {
+        "rule": rule, "job": name, "items": items, "computed": computed, "reused": items - computed, "failed": 0, "notes": [], "retry": "",
+        "compute_seconds": compute, "load_seconds": load, "wall_seconds": compute + load + 1, "finished": "2026-11-24T12:00:00.000+00:00",
+    }  # fmt: skip
+    path.write_text(json.dumps(record))
+    if journal:
+        lines = [
+            {"journal": 1, "rule": rule},
+            *({"key": str(n), "id": str(n), "seconds": s, "status": "ok"} for n, s in enumerate(journal)),
+        ]
+        path.with_name(f"{path.stem}.journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"torn')
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run of two shards of images, of which one ran again with nothing to do, and a training on two GPUs."""
+    root = tmp_path / "results/pilot"
+    write_record(root, "generate_images", "art/00", items=7, computed=7, compute=84.0, load=50.0)
+    write_record(root, "generate_images", "art/01", items=5, computed=0, compute=0.0, journal=[12.0] * 5)
+    write_record(root, "train_dpo", "small", items=6, computed=6, compute=60.0, load=20.0)
+    for number in range(24):
+        picture = root / f"images/art/{number}.png"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.write_bytes(b"x" * 1000)
+    adapter = root / "models/small/adapter/adapter_model.safetensors"
+    adapter.parent.mkdir(parents=True)
+    adapter.write_bytes(b"x" * 5000)
+    return root
+
+
+def test_what_was_used_comes_from_the_records_and_for_jobs_that_ran_again_from_the_journal(run):
+    used = costs.used(run, JOBS)
+    assert (used["generate_images"].jobs, used["generate_images"].items) == (2, 12)
+    assert used["generate_images"].seconds == pytest.approx(84 + 50 + 1 + 60)
+    assert used["train_dpo"].gpu_seconds == pytest.approx(2 * 81)
+    records = sum(path.stat().st_size for path in (run / "work/generate_images").rglob("*") if path.is_file())
+    assert used["generate_images"].bytes == 24_000 + records
+    assert used["generate_images"].files == 24 + 3
+
+
+def test_rates_measured_by_a_run_say_so_and_leave_the_rest_as_it_was(run, tmp_path):
+    content = costs.measured_rates(run, JOBS, CONFIG, SHARDS, rates())
+    images = content["stages"]["generate_images"]
+    assert images["seconds"] == pytest.approx((84 + 60) / 24)
+    assert images["load_seconds"] == 50
+    assert images["megabytes"] == pytest.approx(0.001)
+    assert images["files"] == 1
+    assert images["measured"] == f"{run}: 2 jobs, the last of 2026-11-24"
+    assert "assumed" not in images
+    assert content["stages"]["train_dpo"]["seconds"] == 10
+    assert content["stages"]["rank_responses"] == {"seconds": 0.5, "load_seconds": 30, "published": "a test"}
+    path = tmp_path / "measured.yaml"
+    path.write_text(yaml.safe_dump(content))
+    again = costs.plan(JOBS, CONFIG, SHARDS, costs.read_rates(path, [job.rule for job in JOBS]))
+    assert again.bases["generate_images"] == {"measured"}
+    assert again.costs["generate_images"].seconds == pytest.approx(2 * (4 + 50) + 144)
+
+
+def test_a_run_without_records_gives_no_rates(tmp_path):
+    with pytest.raises(UserError, match="holds no records of jobs"):
+        costs.measured_rates(tmp_path, JOBS, CONFIG, SHARDS, rates())
+
+
+def jobs_by_rule(text):
+    """The rows of a table of ours, or of Snakemake's job stats: stage and jobs."""
+    return {name: int(count) for name, count in re.findall(r"^[│ ]*(\w+) +(?:│ +)?(\d+)\b", text, flags=re.MULTILINE)}
+
+
+def test_the_planned_jobs_are_snakemake_s_own_and_planning_leaves_nothing_behind(project):
+    before = sorted(path.name for path in project.folder.iterdir())
+    planned = command(project.folder, "--configfile", "demo/config.yaml", "--rates", REPOSITORY / "profiles/slurm/rates.yaml")
+    assert planned.returncode == 0, planned.stderr
+    assert sorted(path.name for path in project.folder.iterdir() if path.name != ".snakemake") == before
+    dry_run = project.snakemake("-n").stdout
+    stats = jobs_by_rule(dry_run[dry_run.index("Job stats") :].split("\n\n")[0])
+    expected = {rule: count for rule, count in stats.items() if rule not in ("all", "total")}
+    found = jobs_by_rule(planned.stdout)
+    assert found.pop("all") == sum(expected.values()) == stats["total"] - 1
+    assert {rule: found.get(rule) for rule in expected} == expected
+
+
+def test_the_paper_s_run_is_planned_with_the_project_s_rates_also_for_prompts_that_are_not_written(project):
+    arguments = ("--rates", REPOSITORY / "profiles/slurm/rates.yaml")
+    written = command(project.folder, *arguments)
+    assert written.returncode == 0, written.stderr
+    assert re.search(r"has \d+ prompts, fewer than the largest data set \(9000 pairs\) needs", " ".join(written.stdout.split()))
+    whole = command(project.folder, *arguments, "--prompts-per-topic", 900)
+    assert "9000 prompts" in whole.stdout
+    assert re.search(r"generate_images +│ +20 │ +36,000 ", whole.stdout)
+    assert re.search(r"train_dpo +│ +4 │ +5,750 ", whole.stdout)
+    assert "is not in the rates" not in whole.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--configfile", "none.yaml"], "none.yaml: there is no such file. Correct --configfile"),
+        (["--prompts-per-topic", "0"], "'0' is no number of prompts"),
+        (["--run", "results/none"], "results/none: holds no records of jobs"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_message(project, arguments, message):
+    done = command(project.folder, "--rates", REPOSITORY / "profiles/slurm/rates.yaml", *arguments)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
