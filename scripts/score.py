@@ -75,6 +75,10 @@ def parser() -> argparse.ArgumentParser:
         help="where replies are kept, so that nothing is asked twice (default: beside the answers)",
     )
     judge.add_argument("--judge-runs", type=int, metavar="N", help="gradings of each answer of MM-Vet (default: 5, as its authors)")
+    judge.add_argument(
+        "--judge-parameters", metavar="JSON", default="{}",
+        help='request parameters sent as they are; null leaves one out, e.g. \'{"max_tokens": null, "max_completion_tokens": 2000}\'',
+    )  # fmt: skip
     judge.add_argument("--judge-concurrency", type=int, default=8, metavar="N", help="requests under way at once (default: 8)")
     judge.add_argument("--judged", type=Path, metavar="FILE", help="write the answers with their judgements here; it can be scored again")
     return found
@@ -97,12 +101,17 @@ def judged(arguments: argparse.Namespace, scorer: Scorer, answers: Answers, refe
     if not (arguments.judge_url and arguments.judge_model):
         raise UserError("a judge has an address and a name: give both, --judge-url and --judge-model.")
     try:
+        parameters = json.loads(arguments.judge_parameters)
+    except ValueError as error:
+        raise UserError(f"--judge-parameters: not valid JSON ({error}).") from None
+    try:
         endpoint = Endpoint(
             base_url=arguments.judge_url,
             model=arguments.judge_model,
             api_key_variable=arguments.judge_key_variable,
             concurrency=arguments.judge_concurrency,
             timeout=JUDGE_TIMEOUT,
+            parameters=parameters,
         )
     except ValidationError as error:
         raise UserError("; ".join(f"--judge-{_option(each['loc'])}: {each['msg']}" for each in error.errors())) from None
@@ -118,7 +127,8 @@ def judged(arguments: argparse.Namespace, scorer: Scorer, answers: Answers, refe
 
 
 def _option(location: tuple[int | str, ...]) -> str:
-    return {"base_url": "url", "api_key_variable": "key-variable"}.get(str(location[0]) if location else "url", str(*location[:1]))
+    names = {"base_url": "url", "api_key_variable": "key-variable"}
+    return names.get(str(location[0]), str(location[0])) if location else "url"
 
 
 def run(arguments: argparse.Namespace) -> Score:

@@ -223,6 +223,7 @@ def test_a_bad_file_of_answers_ends_with_one_message(files, capsys, case):
     assert len(err.splitlines()) == 1
 
 
+JUDGED = "mm_vet --answers good.jsonl --judge-url http://h/v1 --judge-model m"
 BAD_COMMANDS = {
     "no such answers": (POPE.format("nowhere.jsonl"), r"nowhere\.jsonl: cannot be read \(No such file or directory\)"),
     "a folder for answers": (POPE.format("labels"), r"labels: cannot be read \(Is a directory\)"),
@@ -241,6 +242,8 @@ BAD_COMMANDS = {
     "a judge where none is needed": (POPE.format("good.jsonl") + " --judge-url http://h/v1 --judge-model m", r"POPE needs no judge"),
     "half a judge": ("mm_vet --answers good.jsonl --judge-model m", r"give both, --judge-url and --judge-model"),
     "an address that is none": ("mm_vet --answers good.jsonl --judge-url h --judge-model m", r"--judge-url: String should match"),
+    "parameters that are no JSON": (JUDGED + " --judge-parameters {max_tokens}", r"--judge-parameters: not valid JSON"),
+    "parameters that are no object": (JUDGED + " --judge-parameters 5", r"--judge-parameters: Input should be a valid dictionary"),
     "a password in an address": ("mm_vet --answers good.jsonl --judge-url http://a:b@h --judge-model m", r"holds a name or password"),
     "language tools where none are used": (POPE.format("good.jsonl") + " --language exact", r"POPE uses no language tools"),
     "a negative number of samples": (POPE.format("good.jsonl") + " --samples -1", r"--samples and --seed are 0 or more"),
@@ -355,6 +358,13 @@ def test_a_judge_that_is_down_ends_with_its_address(files, capsys, judge, monkey
     code, out, err = run(capsys, judged(judge))
     assert (code, out) == (1, "")
     assert f"score.py: the endpoint {judge.url} cannot be reached" in err
+
+
+def test_a_judge_s_parameters_are_sent_as_they_are(files, capsys, judge):
+    (files / "vet.json").write_text('{"v1_0": "an answer"}')
+    command = [*judged(judge).split(), "--judge-parameters", '{"max_tokens": null, "max_completion_tokens": 200}']
+    assert score.main(command) == 0
+    assert all(body["max_completion_tokens"] == 200 and "max_tokens" not in body for body in judge.bodies)
 
 
 def test_a_judge_without_the_questions_is_told_what_is_missing(files, capsys, judge):
