@@ -85,7 +85,7 @@ rule pairs:
 
 onstart:
     try:
-        preflight.check(PLAN)
+        preflight.check(PLAN, tables_only="tables" in sys.argv)
     except UserError as error:
         raise WorkflowError(str(error)) from None
 

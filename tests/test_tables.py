@@ -5,6 +5,9 @@ import io
 import json
 import random
 import re
+import shutil
+import statistics
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,8 +15,13 @@ import pandas as pd
 import pytest
 
 from common_selections_table import build_table, common_selection, has_deciding_tie
+from lib.config import Config
+from lib.evaluation import common_name, seed_groups, table_settings
+from lib.files import digest_of_file, write_json
 from lib.model_tables import compare_models, read_scores
+from lib.plan import Plan
 from lib.published import Published, read_published
+from lib.sidecar import model_origin, project_commit
 from lib.tables import (
     Column,
     Row,
@@ -117,6 +125,76 @@ def test_a_score_of_some_questions_is_marked_and_not_compared():
     assert "<sup>b</sup> POPE: only the first 5 of 9 questions." in to_markdown(table)
 
 
+def test_experiments_that_differ_in_their_seed_only_are_one_row_with_mean_and_spread():
+    found = scores(base=85.0, one=87.0, two=88.0, three=89.5)
+    table = compare(found, rows=[BASE, our("dpo", 9000, "one", "two", "three", seeds=(1, 2, 3))])
+    assert len(table.rows) == 4
+    row = table.rows[3]
+    assert row.texts["method"] == "dpo (9000 pairs, 3 seeds)"
+    assert row.values["pope"] == pytest.approx(88.1666667)
+    assert row.spreads["pope"] == pytest.approx(statistics.stdev([87.0, 88.0, 89.5]))
+    assert row.differences["pope"] == pytest.approx(0.5666667)
+    assert "| 88.2 ± 1.3 (+0.6) |" in to_markdown(table)
+    assert r"88.2 $\pm$ 1.3 ($+$0.6)" in to_latex(table)
+    read = pd.read_csv(io.StringIO(to_csv(table)))
+    assert read["POPE Score: standard deviation over seeds"].dropna().tolist() == pytest.approx([row.spreads["pope"]])
+    assert "over 3 training seeds (1, 2, 3), experiments one, two, three." in " ".join(table.notes)
+    assert [run["model"] for run in row.origins["pope"]["runs"]] == ["one", "two", "three"]
+
+
+def test_a_mean_of_some_seeds_is_no_mean_of_all():
+    table = compare(scores(base=85.0, one=87.0), rows=[our("dpo", 9000, "one", "two", seeds=(1, 2))])
+    assert "pope" not in table.rows[2].values
+    assert "pope" in table.rows[2].missing
+
+
+def test_the_first_of_several_scores_that_there_is_stands_in_the_cell():
+    found = scores(base=85.0)
+    found["base", "pope"]["scores"] |= {"reference_f1": 84.0}
+    for wanted, value, name in (("pope/reference_f1|f1", 84.0, "reference_f1"), ("pope/other|f1", 85.0, "f1")):
+        table = compare_models(published(), [BASE], WANTED | {"pope": wanted}, found, "ours", "llava-hf/llava-1.5-7b-hf")
+        assert table.rows[2].values["pope"] == value
+        assert table.rows[2].origins["pope"]["score"] == name
+        assert any(f"score '{name}' of benchmark 'pope' (lmms-eval 0.7.3, task pope)" in note for note in table.notes)
+
+
+def configured(**experiments):
+    training = {"base_model": {"model": "owner/llava-1.5-7b-hf"}, "experiments": experiments}
+    return Plan(Config.model_validate({"pairs": {"sizes": [2000, 9000]}, "training": training}))
+
+
+def test_seeds_are_found_from_the_settings_alone():
+    plan = configured(
+        **{
+            "dpo-9k": {"size": 9000},
+            "dpo-9k-seed7": {"size": 9000, "settings": {"seed": 7}},
+            "again": {"size": 9000, "settings": {"seed": 7}},
+            "sharp": {"size": 9000, "settings": {"beta": 0.5, "seed": 7}},
+            "small": {"size": 2000, "settings": {"seed": 7}},
+        }
+    )
+    groups = seed_groups(plan, list(plan.config.training.experiments))
+    assert groups == [["dpo-9k", "dpo-9k-seed7"], ["again"], ["sharp"], ["small"]]
+    rows = table_settings(plan, list(plan.config.training.experiments), WANTED)["rows"]
+    assert [(row["name"], row["seeds"]) for row in rows] == [
+        ("llava-1.5-7b-hf", []), ("dpo-9k", [42, 7]), ("again", [7]), ("sharp", [7]), ("small", [7]),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("names", "shared"),
+    [
+        (["a-b-seed1", "a-b-seed2"], "a-b"),
+        (["dpo", "dpo-2"], "dpo"),
+        (["dpo-10", "dpo-11"], "dpo"),
+        (["one", "two", "six"], "one and 2 more"),
+        (["alone-1"], "alone-1"),
+    ],
+)
+def test_a_row_of_several_seeds_has_what_their_names_share(names, shared):
+    assert common_name(names) == shared
+
+
 def test_csv_holds_full_numbers_differences_and_reasons():
     read = pd.read_csv(io.StringIO(to_csv(compare(scores(**{"base": 85.87654321, "dpo-9k": 87.0})))))
     ours = read[read["source"] == "ours"]
@@ -172,6 +250,88 @@ def test_latex_texts_make_no_ligatures_and_no_optional_arguments():
 
 def test_markdown_texts_are_no_markup():
     assert markdown_text("a|b *c* <i>&") == r"a\|b \*c\* &lt;i&gt;&amp;"
+
+
+def test_the_sidecar_tells_of_every_cell_where_it_comes_from(tmp_path):
+    found = scores(**{"base": 85.9, "dpo-9k": 87.0})
+    for score in found.values():
+        score |= {"answers": {"file": "evaluation/x/pope/answers.jsonl", "sha256": "0" * 64}, "model_identity": "folder-1"}
+    source = tmp_path / "in.json"
+    source.write_text("{}")
+    write_table(compare(found), [str(source)], files_in(tmp_path))
+    sidecar = json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))
+    assert len(sidecar["cells"]) == 4 * 2
+    for cell in sidecar["cells"]:
+        assert (cell["value"] is None) == (cell["shown"] == "–")
+        if cell["source"] == "paper":
+            assert cell["from"]["paper"] == "the paper, Table 2"
+        elif cell["value"] is None:
+            assert cell["missing"]
+        else:
+            [run] = cell["from"]["runs"]
+            assert run["answers"]["sha256"] == "0" * 64
+            assert run["computed_by"]["scorer"] == "lmms-eval 0.7.3, task pope"
+            assert run["model_identity"] == "folder-1"
+    assert sidecar["inputs"] == {str(source): digest_of_file(source)}
+    for kind, name in FORMATS.items():
+        if kind != "sidecar":
+            assert sidecar["files"][kind] == {"file": f"t.{name}", "sha256": digest_of_file(tmp_path / f"t.{name}")}
+
+
+def git(folder, *arguments):
+    identity = ["-c", "user.name=x", "-c", "user.email=x@x", "-c", "commit.gpgsign=false"]
+    return subprocess.run(["git", "-C", folder, *identity, *arguments], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_the_commit_is_the_project_s_own_and_says_if_files_differ_from_it(tmp_path):
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "Snakefile").write_text("")
+    assert project_commit(project) is None
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "commit", "-q", "--allow-empty", "-m", "somebody else's repository")
+    assert project_commit(project) is None
+    git(tmp_path, "add", "project")
+    git(tmp_path, "commit", "-q", "-m", "the project's")
+    git(tmp_path, "tag", "-a", "v1", "-m", "v1")
+    commit = git(tmp_path, "rev-parse", "HEAD")
+    assert project_commit(project) == commit
+    (project / "results").mkdir()
+    assert project_commit(project) == commit
+    (project / "Snakefile").write_text("# edited")
+    assert project_commit(project) == f"{commit}-dirty"
+
+
+def test_without_git_there_is_no_commit(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert project_commit() is None
+
+
+def test_a_model_s_revision_is_what_it_resolved_to(tmp_path):
+    branch = {"model": "owner/name", "revision": "main", "identity": None}
+    assert model_origin(branch, tmp_path, "rank_images") == {"model": "owner/name", "revision": "main", "identity": None}
+    for shard, commit in (("00", "a" * 40), ("01", "a" * 40)):
+        write_json(tmp_path / f"work/rank_images/clip/art/{shard}.json", {"models": {"owner/name": commit}})
+    assert model_origin(branch, tmp_path, "rank_images", "clip")["identity"] == "a" * 40
+    write_json(tmp_path / "work/rank_images/clip/art/02.json", {"models": {"owner/name": "b" * 40}})
+    assert model_origin(branch, tmp_path, "rank_images", "clip")["identity"] == ["a" * 40, "b" * 40]
+    assert model_origin(branch | {"revision": "c" * 40}, tmp_path, "rank_images")["identity"] == "c" * 40
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed (Debian: texlive-latex-recommended)")
+def test_latex_compiles_whatever_the_names_are(tmp_path):
+    hostile = HOSTILE.replace("\n", " ")
+    rows = [Row("ours", {"method": hostile}, {"pope": -1.25, "mmhal": 2}, {"pope": -0.5}, {"pope": 0.25}, {}, {"mmhal": hostile})]
+    table = Table(hostile, {"method": "Model – name"}, [JUDGED, PLAIN], [*compare(scores(base=1.0)).rows, *rows], [hostile])
+    (tmp_path / "t.tex").write_text(to_latex(table), encoding="utf-8")
+    packages = re.findall(r"^% (\\usepackage.*)$", to_latex(table), flags=re.MULTILINE)
+    page = ["\\documentclass{article}", "\\usepackage[T1]{fontenc}", *packages, "\\begin{document}", "\\input{t}", "\\end{document}"]
+    (tmp_path / "page.tex").write_text("\n".join(page))
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "page.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout
+    assert (tmp_path / "page.pdf").stat().st_size > 5000
 
 
 def test_scores_are_found_by_model_and_benchmark(tmp_path):

@@ -34,10 +34,11 @@ def _models(config: Config) -> dict[str, tuple[Model, str]]:
     return found
 
 
-def _is_made(plan: Plan, stage: str) -> bool:
+def _is_made(plan: Plan, stage: str, tables_only: bool = False) -> bool:
     """Whether all files of a stage are there: its model will not be asked for unless something changed."""
     if stage == "evaluation":
-        files = [path for path in plan.targets() if path.startswith((f"{plan.root}/models/", f"{plan.root}/evaluation/"))]
+        folders = (f"{plan.root}/evaluation/",) if tables_only else (f"{plan.root}/models/", f"{plan.root}/evaluation/")
+        files = [path for path in plan.targets() if path.startswith(folders)]
     else:
         files = plan.shard_files(stage)
     return all(Path(path).exists() for path in files)
@@ -77,8 +78,11 @@ def problems_with_benchmarks(plan: Plan) -> list[str]:
     return problems
 
 
-def check(plan: Plan) -> None:
-    """Raises one UserError with all that would stop this run later: keys, endpoints, hub models out of reach, files of benchmarks."""
+def check(plan: Plan, tables_only: bool = False) -> None:
+    """Raises one UserError with all that would stop this run later: keys, endpoints, hub models out of reach, files of benchmarks.
+
+    `tables_only`: the run was asked for tables and figures, which need a trained model only for scores that are not there.
+    """
     config = plan.config
     problems = []
     unwritten = not _is_made(plan, "instructions")
@@ -96,7 +100,7 @@ def check(plan: Plan) -> None:
         except UserError as error:
             problems.append(f"{key}: {error}")
     for key, (model, stage) in _models(config).items():
-        if models.is_folder(model.model) or _is_made(plan, stage):
+        if models.is_folder(model.model) or _is_made(plan, stage, tables_only):
             continue
         try:
             models.check_access(model.model, model.revision)

@@ -1,0 +1,232 @@
+"""Figures: the numbers that are drawn, and files that are whole, safe and the same each time."""
+
+import json
+import random
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from hashlib import sha256
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import candidates_figure
+import guidance_figure
+import similarity_figure
+from candidates_figure import drawn, shortened
+from guidance_figure import ALL, count_picks, panels_of, wilson
+from lib.errors import UserError
+from lib.files import write_jsonl
+from lib.vectors import pack, unpack
+from similarity_figure import between, bin_width, curve, distributions, within
+
+SCALES = (5.0, 7.0, 9.0, 11.0)
+MODELS = {kind: {"model": "owner/name", "revision": "a" * 40, "identity": None} for kind in ("images", "scorer")}
+HOSTILE = "a $\\frac{1}{$ <b>&amp; 猫\u202e]]>\x1b[31m " + "very long words " * 40
+
+
+def image_row(root, number, topic="art", prompt=None, write=False):
+    prompt = prompt or f"{number} cats"
+    candidates = []
+    for place, scale in enumerate(SCALES):
+        file = f"images/{topic}/{number}-{place}.png"
+        if write:
+            (root / file).parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(number * 10 + place).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / file)
+        digest = sha256((root / file).read_bytes()).hexdigest() if write else "0" * 64
+        candidates.append({"guidance_scale": scale, "seed": place, "file": file, "sha256": digest, "blank": False})
+    return {"id": f"{topic}-{number:010x}", "topic": topic, "prompt": prompt, "candidates": candidates}
+
+
+def ranking_row(image, winner):
+    scores = [float(place == winner) for place in range(4)]
+    about = {name: image[name] for name in ("id", "topic", "prompt")}
+    return about | {"scores": scores, "ranking": sorted(range(4), key=lambda place: -scores[place]), "winner": winner, "blank": []}
+
+
+def missing(image):
+    return {name: image[name] for name in ("id", "topic", "prompt")} | {"missing": {"rule": "rank_images", "reason": "all images blank"}}
+
+
+@pytest.fixture
+def run(tmp_path, rule_object):
+    """Runs a figure's rule; gives its sidecar and the bytes of its two pictures."""
+    root = tmp_path / "run"
+
+    def go(module, inputs, **settings):
+        name = module.__name__
+        files = {}
+        for kind, rows in inputs.items():
+            write_jsonl(root / f"{kind}.jsonl", rows)
+            files[kind] = [str(root / f"{kind}.jsonl")]
+        outputs = SimpleNamespace(
+            **{kind: str(root / f"{name}.{end}") for kind, end in (("svg", "svg"), ("png", "png"), ("sidecar", "json"))}
+        )
+        told = {"scorer": "image-reward", "models": MODELS, "label": "demo", **settings}
+        module.main(rule_object(name, {}, SimpleNamespace(**files), outputs, settings=told))
+        return json.loads((root / f"{name}.json").read_text()), (root / f"{name}.svg").read_bytes(), (root / f"{name}.png").read_bytes()
+
+    return go
+
+
+def check_pictures(tmp_path, name, sidecar, svg, png):
+    """Whole files of the digests that the sidecar names, whose texts are outlines; no dates and no other versions."""
+    assert sidecar["files"]["svg"]["sha256"] == sha256(svg).hexdigest()
+    assert sidecar["files"]["png"]["sha256"] == sha256(png).hexdigest()
+    tags = [element.tag.rpartition("}")[2] for element in ElementTree.fromstring(svg).iter()]
+    assert "text" not in tags
+    assert "script" not in tags
+    assert "date" not in tags
+    assert tags.count("path") > 20
+    with Image.open(tmp_path / f"run/{name}.png") as image:
+        assert image.width > 800
+        assert len(image.convert("RGB").getcolors(1 << 24)) > 20
+
+
+# Figure 4
+
+
+def test_wilson_s_interval_is_that_of_the_statistics_library():
+    from scipy.stats import binomtest
+
+    for hits, tries in ((0, 4), (3, 12), (4, 4), (270, 900)):
+        theirs = binomtest(hits, tries).proportion_ci(0.95, method="wilson")
+        assert wilson(hits, tries) == pytest.approx((theirs.low, theirs.high), abs=1e-6)
+    assert wilson(0, 0) == (0, 1)
+
+
+def test_picks_are_counted_by_topic_and_prompts_without_a_pick_are_left_out(tmp_path):
+    images = [image_row(tmp_path, number, topic) for number, topic in enumerate(["art", "art", "nature", "nature"])]
+    rankings = [ranking_row(images[0], 1), ranking_row(images[1], 3), ranking_row(images[2], 1), missing(images[3])]
+    picks = count_picks({row["id"]: row for row in images}, {row["id"]: row for row in rankings})
+    assert picks == {ALL: Counter({7.0: 2, 11.0: 1}), "art": Counter({7.0: 1, 11.0: 1}), "nature": Counter({7.0: 1})}
+    panels = panels_of(picks, SCALES)
+    assert [panel["picks"] for panel in panels] == [3, 2, 1]
+    assert [bar["percent"] for bar in panels[1]["scales"]] == [0, 50, 0, 50]
+
+
+def test_the_guidance_figure_is_whole_and_the_same_each_time(run, tmp_path):
+    generator = random.Random(0)
+    images = [image_row(tmp_path, number, topic) for number, topic in enumerate(["art", "nature", "school", "a_b"] * 5)]
+    inputs = {"images": images, "rankings": [ranking_row(row, generator.randrange(4)) for row in images]}
+    first = run(guidance_figure, inputs, guidance_scales=list(SCALES))
+    check_pictures(tmp_path, "guidance_figure", *first)
+    assert sum(bar["picks"] for bar in first[0]["panels"][0]["scales"]) == 20
+    assert first[0]["scorer"] == {"name": "image-reward", "model": "owner/name", "revision": "a" * 40, "identity": "a" * 40}
+    assert run(guidance_figure, inputs, guidance_scales=list(SCALES)) == first
+
+
+def test_a_run_without_any_pick_has_a_figure_that_shows_nothing(run, tmp_path):
+    image = image_row(tmp_path, 1, write=True)
+    inputs = {"images": [image], "rankings": [missing(image)]}
+    sidecar, _, _ = run(guidance_figure, inputs, guidance_scales=list(SCALES))
+    assert (sidecar["panels"][0]["picks"], sidecar["prompts_without_a_pick"]) == (0, 1)
+    sidecar, _, _ = run(candidates_figure, inputs, prompts=6)
+    assert sidecar["rows"] == []
+
+
+# Figure 2
+
+
+def test_the_sheet_draws_topics_in_turn_and_a_prompt_keeps_its_place(tmp_path):
+    images = [image_row(tmp_path, number, topic) for topic in ("art", "nature", "school") for number in range(9)]
+    rankings = {row["id"]: ranking_row(row, 0) for row in images}
+    six = drawn(rankings, 6, seed=0)
+    assert Counter(one.split("-")[0] for one in six) == {"art": 2, "nature": 2, "school": 2}
+    assert six == sorted(six, key=lambda one: one.split("-")[0])
+    assert drawn(dict(reversed(rankings.items())), 6, seed=0) == six
+    assert set(six) < set(drawn(rankings, 9, seed=0))
+    assert drawn(rankings, 6, seed=1) != six
+    without = {key: row for key, row in rankings.items() if key != six[0]}
+    assert set(six[1:]) < set(drawn(without, 6, seed=0))
+    assert len(drawn(rankings, 100, seed=0)) == 27
+
+
+def test_prompts_are_shortened_to_the_room_there_is():
+    assert shortened("a cat\n\tand\x00 a dog") == "a cat and a dog"
+    long = shortened("word " * 200).splitlines()
+    assert len(long) == 8
+    assert long[-1].endswith(" …")
+    assert max(map(len, long)) <= 36
+
+
+def test_a_hostile_prompt_is_drawn_as_text_and_the_pick_is_the_ranking_s(run, tmp_path):
+    root = tmp_path / "run"
+    images = [image_row(root, 1, prompt=HOSTILE, write=True), image_row(root, 2, "nature", write=True)]
+    inputs = {"images": images, "rankings": [ranking_row(images[0], 2), ranking_row(images[1], 0)]}
+    first = run(candidates_figure, inputs, prompts=6)
+    check_pictures(tmp_path, "candidates_figure", *first)
+    sidecar = first[0]
+    assert [[candidate["picked"] for candidate in row["candidates"]].index(True) for row in sidecar["rows"]] == [2, 0]
+    assert sidecar["rows"][0]["prompt"] == HOSTILE
+    assert run(candidates_figure, inputs, prompts=6) == first
+
+
+def test_an_image_that_is_not_the_one_that_was_ranked_is_not_shown(run, tmp_path):
+    image = image_row(tmp_path / "run", 1, write=True)
+    (tmp_path / "run" / image["candidates"][0]["file"]).write_bytes(b"another")
+    with pytest.raises(UserError, match="has other contents"):
+        run(candidates_figure, {"images": [image], "rankings": [ranking_row(image, 0)]}, prompts=6)
+
+
+# Figure 6
+
+
+def vectors(count, seed=0, dimensions=8):
+    found = np.random.default_rng(seed).normal(size=(count, dimensions))
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+def test_similarities_between_are_those_of_every_two_vectors(monkeypatch):
+    found = vectors(50)
+    every = (found @ found.T)[np.triu_indices(50, 1)]
+    whole = between(found)
+    assert (whole["pairs"], whole["texts"]) == (1225, 50)
+    assert whole["mean"] == pytest.approx(every.mean(), abs=1e-4)
+    assert sum(whole["histogram"].values()) == 1225
+    assert whole["histogram"].get("0.00", 0) == ((every >= 0) & (every < 0.01)).sum()
+    monkeypatch.setattr(similarity_figure, "BLOCK", 7)
+    assert between(found) == whole
+
+
+def test_similarities_within_are_of_the_same_group_only():
+    one, two = vectors(1)[0], vectors(1, seed=1)[0]
+    found = within([np.stack([one, one]), np.stack([two, two, two]), np.stack([one])])
+    assert (found["pairs"], found["mean"], found["histogram"]) == (4, 1.0, {"0.99": 4})
+
+
+def test_nothing_to_compare_has_no_mean():
+    assert between(unpack([]))["mean"] is None
+    assert within([]) == {"texts": 0, "pairs": 0, "mean": None, "histogram": {}}
+
+
+def test_a_drawn_curve_has_the_area_one():
+    distribution = between(vectors(40))
+    for width in (1, 2, 5, 10):
+        edges, heights = curve(distribution, width)
+        assert sum(height * (edges[1] - edges[0]) for height in heights) == pytest.approx(1)
+    assert bin_width(between(vectors(5))) > bin_width(between(vectors(300)))
+
+
+def embedded(number, **texts):
+    packed = {name.replace("__", "/"): pack(vector) for name, vector in texts.items()}
+    return {"id": f"art-{number:010x}", "topic": "art", "prompt": "x", "embeddings": packed}
+
+
+def test_the_chosen_responses_are_compared_and_the_figure_is_the_same_each_time(run, tmp_path):
+    rows, pairs = [], []
+    for number in range(6):
+        one, two, three, four = vectors(4, seed=number)
+        rows.append(embedded(number, prompt=one, instruction=two, responses__a=three, responses__b=four))
+        chosen = {"pair": {"chosen": {"policy": "ab"[number % 2]}}} if number else {"no_pair": "tie"}
+        pairs.append({"id": rows[-1]["id"], "topic": "art", "prompt": "x", **chosen})
+    found = distributions({row["id"]: row for row in rows}, {row["id"]: row for row in pairs})
+    picked = unpack([row["embeddings"][f"responses/{'ab'[number % 2]}"] for number, row in enumerate(rows) if number])
+    assert found["responses_of_two_prompts"] == between(picked)
+    assert [each["pairs"] for each in found.values()] == [10, 6, 15, 15]
+    first = run(similarity_figure, {"embeddings": rows, "pairs": pairs}, embedding=MODELS["images"])
+    check_pictures(tmp_path, "similarity_figure", *first)
+    assert first[0]["embedding"]["identity"] == "a" * 40
+    assert run(similarity_figure, {"embeddings": rows, "pairs": pairs}, embedding=MODELS["images"]) == first

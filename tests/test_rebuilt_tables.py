@@ -1,0 +1,148 @@
+"""Tables and figures of a finished run: made again from what is kept, by nothing else; traced to the files that they come from."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections import Counter
+
+import pytest
+
+from conftest import REPOSITORY
+from lib import preflight
+from lib.config import Config
+from lib.files import digest_of_file
+from lib.plan import FIGURES, TABLES, Plan
+from lib.shards import read_shard
+
+OF_TABLES = {*TABLES, *FIGURES, "tables"}
+
+
+def planned(project, *arguments):
+    """The rules of a dry run."""
+    output = project.snakemake(*arguments, "-n", "--quiet", "rules").stdout
+    table = output.split("Job stats:", 1)[1].split("total", 1)[0]
+    return set(re.findall(r"^(\w+)\s+\d+$", table, flags=re.MULTILINE))
+
+
+def allowed():
+    """What `make tables` adds to the command."""
+    return ["--allowed-rules", *sorted(OF_TABLES)]
+
+
+def delete_products(project):
+    for folder in ("tables", "figures"):
+        shutil.rmtree(project.folder / "results/demo" / folder)
+
+
+@pytest.mark.slow
+def test_deleted_tables_and_figures_are_made_again_by_their_rules_alone_and_with_the_same_bytes(finished_copy):
+    before = finished_copy.published()
+    delete_products(finished_copy)
+    assert planned(finished_copy, "tables") == OF_TABLES
+    finished_copy.snakemake("tables")
+    after = finished_copy.published()
+    assert {name for name in before if before[name] != after.get(name)} == set()
+    assert len([name for name in after if name.startswith("figures/")]) == 3 * len(FIGURES)
+    assert len([name for name in after if name.startswith("tables/")]) == 4 * len(TABLES)
+
+
+@pytest.mark.slow
+def test_kept_results_alone_are_enough_on_another_machine_whatever_changed_upstream(finished_copy):
+    project = finished_copy
+    before = {name: content for name, content in project.published().items() if name.startswith(("tables/", "figures/"))}
+    delete_products(project)
+    for script in ("generate_images", "rank_images", "generate_responses", "train_dpo"):
+        with open(project.folder / f"scripts/{script}.py", "a", encoding="utf-8") as stream:
+            stream.write("\n# an edit\n")
+    project.edit_config(lambda values: values["training"]["settings"].update(beta=0.3))
+    shutil.rmtree(project.folder / ".snakemake")
+    shutil.rmtree(project.folder / "results/demo/models")
+    shutil.rmtree(project.folder / "results/demo/work")
+    assert planned(project, "tables") > OF_TABLES
+    assert planned(project, "tables", "--rerun-triggers", "mtime") == OF_TABLES
+    # Copied without their times, too.
+    for number, path in enumerate(sorted((project.folder / "results/demo").rglob("*.json*"))):
+        if number % 3 == 0:
+            path.touch()
+    assert planned(project, "tables", *allowed()) == OF_TABLES
+    project.snakemake("tables", *allowed())
+    after = project.published()
+    assert {name for name in before if before[name] != after.get(name)} == set()
+
+
+@pytest.mark.slow
+def test_every_cell_and_every_drawn_number_is_traced_to_the_file_that_it_comes_from(finished):
+    root = finished.folder / "results/demo"
+    traced = 0
+    for table in TABLES:
+        sidecar = json.loads((root / f"tables/{table}.json").read_text(encoding="utf-8"))
+        assert sidecar["built_with"]["commit"] is None, "a clone outside git has no commit"
+        for path, digest in sidecar["inputs"].items():
+            assert digest_of_file(finished.folder / path) == digest
+        for cell in sidecar["cells"]:
+            assert cell["value"] is not None or cell["source"] == "paper" or cell["missing"], cell
+            for run in (cell["from"] or {}).get("runs", []):
+                assert digest_of_file(root / run["answers"]["file"]) == run["answers"]["sha256"]
+                scores = json.loads((finished.folder / run["scores"]).read_text(encoding="utf-8"))
+                assert scores["scores"][cell["from"]["score"]] == run["value"] == cell["value"]
+                assert run["environment"]["answers"]["lmms_eval"]
+                assert run["model_identity"].startswith("folder-")
+                traced += 1
+    assert traced == 4
+
+    images, rankings, pairs = (
+        {key: row for path in root.glob(f"{stage}/*/*.jsonl") for key, row in read_shard(path).items()}
+        for stage in ("images", "image_ranking/image-reward", "pairs")
+    )
+    picks = Counter(images[key]["candidates"][row["winner"]]["guidance_scale"] for key, row in rankings.items())
+    guidance = json.loads((root / "figures/guidance_figure.json").read_text(encoding="utf-8"))
+    assert {bar["guidance_scale"]: bar["picks"] for bar in guidance["panels"][0]["scales"]} == {5.0: picks[5.0], 9.0: picks[9.0]}
+    sheet = json.loads((root / "figures/candidates_figure.json").read_text(encoding="utf-8"))
+    assert len(sheet["rows"]) == 6
+    for row in sheet["rows"]:
+        assert [candidate["score"] for candidate in row["candidates"]] == rankings[row["id"]]["scores"]
+        assert row["candidates"][rankings[row["id"]]["winner"]]["picked"]
+    similarity = json.loads((root / "figures/similarity_figure.json").read_text(encoding="utf-8"))
+    count = sum("pair" in row for row in pairs.values())
+    assert similarity["distributions"]["responses_of_two_prompts"]["pairs"] == count * (count - 1) // 2
+    assert similarity["distributions"]["prompts"]["pairs"] == 15
+    assert similarity["embedding"]["model"] == "demo/models/sentence-embedding"
+
+
+@pytest.mark.slow
+def test_a_run_without_a_scorer_a_judge_or_a_benchmark_has_dashes_with_reasons(finished):
+    root = finished.folder / "results/demo/tables"
+    for table, reason in (
+        ("common_selections_table", "no image scorer of kind blip is configured in this run."),
+        ("image_judge_table", "no judge is configured in this run"),
+        ("hallucination_table", "AMBER: no benchmark 'amber' configured in this run."),
+        ("vision_language_table", r"MME^P: no benchmark 'mme' configured in this run."),
+    ):
+        text = (root / f"{table}.md").read_text(encoding="utf-8")
+        assert reason in text
+        assert re.search(r"\| ours, demo \|.*–<sup>a</sup>", text)
+
+
+def test_what_make_tables_allows_is_every_rule_of_a_table_or_figure():
+    shown = subprocess.run(["make", "-n", "tables"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    assert set(shown.split("--allowed-rules", 1)[1].split()) == OF_TABLES
+
+
+def test_tables_from_kept_scores_ask_for_no_base_model(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(preflight.models, "check_access", lambda model, revision: asked.append(model))
+    prompts = tmp_path / "prompts"
+    prompts.mkdir()
+    (prompts / "art.txt").write_text("a cat\n")
+    config = Config.model_validate({"prompts": str(prompts), "topics": ["art"], "results": str(tmp_path / "results")})
+    plan = Plan(config)
+    for path in plan.targets():
+        if "/evaluation/" in path:
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / path).touch()
+    monkeypatch.setattr(preflight, "check_endpoint", lambda endpoint: None)
+    preflight.check(plan, tables_only=True)
+    assert "llava-hf/llava-1.5-7b-hf" not in asked
+    preflight.check(plan)
+    assert "llava-hf/llava-1.5-7b-hf" in asked
