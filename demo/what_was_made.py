@@ -36,6 +36,7 @@ def made(root: Path) -> list[tuple[str, str, str]]:
         values = ", ".join(f"{name} {value:.1f}" for name, value in json.loads(scores.read_text())["scores"].items())
         lines.append((f"{benchmark} of {model}", values, str(scores.parent)))
     lines += [("tables", ", ".join(path.stem for path in sorted(root.glob("tables/*.md"))), f"{root}/tables")]
+    lines += [("figures", ", ".join(path.stem for path in sorted(root.glob("figures/*.png"))), f"{root}/figures")]
     return lines
 
 
