@@ -97,7 +97,8 @@ def main(snakemake: Any) -> None:
         },
     )
     job.record.items = len(chosen)
-    job.record.failed = sum(comparison.verdict is None for comparison in compared.values())
+    # Tried again on the next run; a reply that cannot be read would come from the cache again.
+    job.record.failed = sum(comparison.verdict is None and None in comparison.replies for comparison in compared.values())
     job.record.computed, job.record.reused = judge.asked, judge.reused
     job.record.models["judge"] = judge.name
     job.write_record()

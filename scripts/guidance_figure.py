@@ -74,7 +74,7 @@ def draw_panel(axes: "Axes", panel: Mapping[str, Any], top: float) -> None:
             places, [bar["percent"] for bar in bars], color=colour, marker="o", markersize=6, linestyle="none", zorder=4, clip_on=False
         )
     axes.set_title(f"{pretty(panel['topic'])}  ", fontweight="bold" if panel["topic"] == ALL else "normal", color=INK)
-    axes.set_title(f"n = {panel['picks']}", loc="right", fontsize=8, color=QUIET)
+    axes.set_title(f"n = {panel['picks']:,}", loc="right", fontsize=8, color=QUIET)
     axes.set_xticks(list(places), [f"{bar['guidance_scale']:g}" for bar in bars])
     axes.set_xlim(-0.5, len(bars) - 0.5)
     axes.set_ylim(0, top)

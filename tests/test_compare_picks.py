@@ -109,12 +109,36 @@ def test_what_the_judge_says_in_other_words_has_no_verdict_and_counts_nowhere(st
     rows, summary = stage.go(comparisons=2)
     assert [row["verdict"] for row in rows] == [None, None]
     assert "unusable" in rows[0]["reason"]
+    assert record(stage)["failed"] == 0
     assert (summary["without_verdict"], summary["wins"], summary["ties"]) == (2, 0, 0)
     table = table_of(summary)
     assert [row.values.get("count") for row in table.rows[3:]] == [0, 0, 0]
     assert table.rows[3].missing["win_rate"] == "no comparison without a tie."
     assert table.rows[5].missing["win_rate"] == "no comparison has a verdict."
     assert any(note.startswith("2 comparisons have no verdict") for note in table.notes)
+
+
+def record(stage):
+    return json.loads((stage.root / "work/compare_picks/compare_picks.json").read_text())
+
+
+def test_a_request_that_the_endpoint_did_not_answer_is_made_again_on_the_next_run(stage):
+    prefers(stage, lambda scales: scales.index(7.0))
+    judge = stage.server.reply
+    stage.server.reply = lambda body: (500, "busy") if images_of(body)[0] == picked(stage, 1) else judge(body)
+    rows, summary = stage.go(comparisons=100)
+    assert summary["without_verdict"] == record(stage)["failed"] == 1
+    stage.server.reply = judge
+    asked = len(stage.server.bodies)
+    rows, summary = stage.go(comparisons=100)
+    assert len(stage.server.bodies) == asked + 1
+    assert [row["verdict"] for row in rows] == ["image-reward"] * 8
+    assert record(stage)["failed"] == 0
+
+
+def picked(stage, number):
+    """The sha256 of the image that image-reward picked for a prompt."""
+    return stage.images[number]["candidates"][1]["sha256"]
 
 
 def test_an_endpoint_that_is_down_stops_the_rule_with_one_message(stage):
