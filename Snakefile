@@ -13,8 +13,8 @@ from snakemake.utils import min_version
 min_version("9.27")
 sys.path.insert(0, f"{workflow.basedir}/scripts")
 
+from lib import cluster, preflight, summary
 from lib import config as configuration
-from lib import preflight, summary
 from lib.errors import UserError
 from lib.plan import Plan
 from lib.prompts import PROMPT_ID, TOPIC
@@ -86,13 +86,20 @@ rule pairs:
 onstart:
     try:
         preflight.check(PLAN, tables_only="tables" in sys.argv)
+        if (
+            type(workflow.executor_settings).__module__
+            == "snakemake_executor_plugin_slurm"
+        ):
+            cluster.begin(workflow, Path(ROOT), CONFIG.scheduler_patience)
     except UserError as error:
         raise WorkflowError(str(error)) from None
 
 
 onsuccess:
+    cluster.end()
     summary.print_summary(Path(ROOT), STARTED)
 
 
 onerror:
+    cluster.end()
     summary.print_summary(Path(ROOT), STARTED)

@@ -1,3 +1,12 @@
+def growing(amount):
+    """A need in memory (MB) or time (minutes): half as much again at each further attempt, where it was too little."""
+
+    def at_attempt(wildcards, attempt):
+        return amount * (1 + attempt) // 2
+
+    return at_attempt
+
+
 def pairs_of_size(wildcards):
     """The pairs of all shards, refused where there are not even as many prompts."""
     try:

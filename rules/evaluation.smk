@@ -19,8 +19,8 @@ rule answer_benchmark:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=32000,
-        runtime=1440,
+        mem_mb=growing(32000),
+        runtime=growing(1440),
     params:
         common=PLAN.common(),
         settings=lambda w: evaluation.answer_settings(PLAN, w.model, w.benchmark),
@@ -46,8 +46,8 @@ rule score_benchmark:
         "../envs/workflow.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
     params:
         common=PLAN.common(),
         settings=lambda w: evaluation.score_settings(PLAN, w.benchmark),

@@ -10,8 +10,8 @@ rule rank_images:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=12000,
-        runtime=60,
+        mem_mb=growing(12000),
+        runtime=growing(60),
     params:
         common=PLAN.common(),
         settings=lambda w: PLAN.settings(CONFIG.image_ranking.scorers[w.scorer]),

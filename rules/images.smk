@@ -10,8 +10,8 @@ rule generate_images:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=24000,
-        runtime=240,
+        mem_mb=growing(24000),
+        runtime=growing(240),
     params:
         common=PLAN.common(),
         settings=PLAN.settings(

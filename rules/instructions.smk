@@ -29,7 +29,7 @@ rule write_instructions:
         mem_mb=(
             32000 if CONFIG.instructions.backend in ("transformers", "vllm") else 2000
         ),
-        runtime=120,
+        runtime=growing(120),
     params:
         common=PLAN.common(),
         settings=PLAN.settings(

@@ -9,8 +9,8 @@ rule build_pairs:
         "../envs/workflow.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
     params:
         common=PLAN.common(),
         settings=dict(
@@ -41,8 +41,8 @@ rule merge_pairs:
         "../envs/workflow.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         common=PLAN.common(),
         settings={},
@@ -63,8 +63,8 @@ rule tell_prompt:
         "../envs/workflow.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         stages=lambda w: PLAN.stages_of_prompt(w.prompt_id),
     message:

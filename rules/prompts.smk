@@ -11,8 +11,8 @@ rule generate_prompts:
     threads: 1
     resources:
         gpu=0,
-        mem_mb=2000,
-        runtime=120,
+        mem_mb=growing(2000),
+        runtime=growing(120),
     params:
         common=PLAN.common(),
         settings=lambda w: PLAN.settings(

@@ -13,8 +13,8 @@ rule rank_responses:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=40000,
-        runtime=120,
+        mem_mb=growing(40000),
+        runtime=growing(120),
     params:
         common=PLAN.common(),
         settings=PLAN.settings(

@@ -12,8 +12,8 @@ rule generate_responses:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=64000,
-        runtime=480,
+        mem_mb=growing(64000),
+        runtime=growing(480),
     params:
         common=PLAN.common(),
         settings=lambda w: PLAN.settings(

@@ -54,8 +54,8 @@ rule hallucination_table:
         "../envs/workflow.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         common=PLAN.common(),
         settings=evaluation.table_settings(
@@ -81,8 +81,8 @@ rule size_table:
         "../envs/workflow.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         common=PLAN.common(),
         settings=evaluation.table_settings(
@@ -110,8 +110,8 @@ rule common_selections_table:
         "../envs/workflow.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=20,
+        mem_mb=growing(4000),
+        runtime=growing(20),
     params:
         common=PLAN.common(),
         settings={
@@ -202,8 +202,8 @@ rule reasons_table:
         "../envs/workflow.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         common=PLAN.common(),
         settings={"label": CONFIG.label},

@@ -18,8 +18,8 @@ rule train_dpo:
     threads: lambda w: TRAINING.settings_of(w.experiment).processes
     resources:
         gpu=lambda w: TRAINING.settings_of(w.experiment).processes * GPU,
-        mem_mb=96000,
-        runtime=1440,
+        mem_mb=growing(96000),
+        runtime=growing(1440),
     params:
         common=PLAN.common(),
         settings=lambda w: PLAN.settings(BASE_MODEL, **TRAINING.told(w.experiment)),
@@ -42,8 +42,8 @@ rule merge_adapter:
     threads: 1
     resources:
         gpu=0,
-        mem_mb=24000,
-        runtime=60,
+        mem_mb=growing(24000),
+        runtime=growing(60),
     params:
         common=PLAN.common(),
         settings=PLAN.settings(BASE_MODEL),

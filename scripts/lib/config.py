@@ -647,6 +647,12 @@ class Config(Block):
     seed: int = Field(0, ge=0, description="The seeds of images, instructions and responses derive from it and from what they are for.")
     max_failed_fraction: Fraction = Field(0.02, description="A job with a greater share of failed items stops with an error.")
     max_prompt_characters: PositiveInt = Field(1000, description="Longer prompts are refused.")
+    scheduler_patience: float = Field(
+        20,
+        gt=0,
+        description="On Slurm: minutes after which a head process that waits for jobs that are in no queue any more is ended, and between two "
+        "warnings that Slurm does not answer.",
+    )
     generate_prompts: GeneratePrompts = Field(default_factory=GeneratePrompts)
     images: Images = Field(default_factory=Images)
     image_ranking: ImageRanking = Field(default_factory=ImageRanking)
