@@ -10,7 +10,7 @@ DEMO := $(BIN)/snakemake --profile profiles/local --configfile demo/config.yaml
 TABLES := tables $(shell sed -nE 's/^rule ([a-z_]+_(table|figure)):$$/\1/p' rules/*.smk)
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help install demo demo-models tables test test-fast lint bench parity plan envs-lock envs-check docs resume clean clean-all
+.PHONY: help install demo demo-models tables test test-fast test-slurm jobs lint bench parity plan envs-lock envs-check docs resume clean clean-all
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -37,11 +37,15 @@ demo: demo-models ## Run the whole pipeline on this machine with tiny models
 tables: $(INSTALLED) ## Make tables and figures anew from kept results, and run nothing else: make tables RUN="--profile profiles/local --configfile my.yaml"
 	$(BIN)/snakemake $(or $(RUN),$(wordlist 2,99,$(DEMO))) tables --allowed-rules $(TABLES)
 
-test: demo-models ## Pass all tests
-	$(BIN)/python -m pytest
+test: demo-models ## Pass all tests but those on a Slurm cluster
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: demo-models ## Pass the tests that take seconds
 	$(BIN)/python -m pytest -m "not slow"
+
+test-slurm: demo-models ## Pass the tests on a throw-away Slurm cluster (as root it installs Slurm's packages)
+	$(BIN)/python tests/slurm/cluster.py --install
+	$(BIN)/python -m pytest -n 2 tests/slurm
 
 lint: $(INSTALLED) ## Style, formatting, types, and Snakemake's own linter
 	$(BIN)/ruff check .
@@ -77,11 +81,12 @@ envs-check: $(INSTALLED) ## Resolve every pin set against the package index; fai
 docs: $(INSTALLED) ## Write docs/configuration.md from the configuration's models
 	$(BIN)/python docs/make_configuration.py
 
-resume: $(INSTALLED) ## Go on after a crash: make resume RUN="--profile profiles/local --configfile demo/config.yaml"
-	$(BIN)/snakemake $(or $(RUN),$(wordlist 2,99,$(DEMO))) --unlock
-	$(BIN)/snakemake $(or $(RUN),$(wordlist 2,99,$(DEMO))) --rerun-incomplete
+resume: $(INSTALLED) ## Go on after a crash: make resume RUN="--profile slurm" (without RUN: the demo)
+	$(BIN)/snakemake --unlock $(or $(RUN),$(wordlist 2,99,$(DEMO)))
+	$(BIN)/snakemake --rerun-incomplete $(or $(RUN),$(wordlist 2,99,$(DEMO)))
 
-
+jobs: ## Your Slurm jobs with their rule, topic, shard and model
+	@squeue --me --format="%.10i %.10P %.8T %.10M %.20R %k"
 
 clean: ## Remove the demo's results, checkpoints and caches
 	rm -rf results/demo demo/models demo/benchmarks .pytest_cache .hypothesis .mypy_cache .ruff_cache

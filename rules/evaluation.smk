@@ -74,8 +74,8 @@ rule answer_questions:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=32000,
-        runtime=1440,
+        mem_mb=growing(32000),
+        runtime=growing(1440),
     params:
         common=PLAN.common(),
         settings=lambda w: evaluation.question_settings(PLAN, w.model, w.benchmark),
@@ -103,8 +103,8 @@ rule score_answers:
         "../envs/workflow.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=120,
+        mem_mb=growing(8000),
+        runtime=growing(120),
     params:
         common=PLAN.common(),
         settings=lambda w: evaluation.scorer_settings(PLAN, w.benchmark),

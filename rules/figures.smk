@@ -13,8 +13,8 @@ rule candidates_figure:
         "../envs/workflow.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=20,
+        mem_mb=growing(4000),
+        runtime=growing(20),
     params:
         common=PLAN.common(),
         settings=PLAN.figure_settings(prompts=FIGURES.sheet_prompts),
@@ -36,8 +36,8 @@ rule guidance_figure:
         "../envs/workflow.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=20,
+        mem_mb=growing(4000),
+        runtime=growing(20),
     params:
         common=PLAN.common(),
         settings=PLAN.figure_settings(guidance_scales=CONFIG.images.guidance_scales),
@@ -60,8 +60,8 @@ rule embed_texts:
     threads: 1
     resources:
         gpu=0,
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000),
+        runtime=growing(120),
     params:
         common={**PLAN.common(), "device": "cpu"},
         settings=PLAN.settings(FIGURES.embedding) if FIGURES.embedding else None,
@@ -84,8 +84,8 @@ rule similarity_figure:
         "../envs/workflow.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         common=PLAN.common(),
         settings={

@@ -25,8 +25,8 @@ rule vision_language_table:
         "../envs/workflow.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         common=PLAN.common(),
         settings=evaluation.table_settings(
@@ -146,8 +146,8 @@ rule compare_picks:
     threads: 1
     resources:
         gpu=0,
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=growing(4000),
+        runtime=growing(240),
     params:
         common=PLAN.common(),
         settings=PLAN.judge_settings(),
@@ -173,8 +173,8 @@ rule image_judge_table:
         "../envs/workflow.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         common=PLAN.common(),
         settings={

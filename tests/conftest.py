@@ -1,9 +1,11 @@
 """What the tests share: the demo's checkpoints, copies of the project to work in, and the commands that users type."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +16,7 @@ import yaml
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 #: What a user's clone has; the built checkpoints are linked in.
-PROJECT = ("Snakefile", "config.yaml", "rules", "scripts", "envs", "profiles", "prompts", "demo", "published")
+PROJECT = ("Snakefile", "config.yaml", "rules", "scripts", "envs", "profiles", "prompts", "demo", "published", "slurm", "Makefile")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -89,7 +91,9 @@ def new_project(demo_models: Path, demo_benchmarks: Path, tmp_path_factory: pyte
         folder = tmp_path_factory.mktemp(name)
         for part in PROJECT:
             source = REPOSITORY / part
-            if source.is_dir():
+            if source.is_symlink():
+                (folder / part).symlink_to(source.readlink())
+            elif source.is_dir():
                 ignored = (
                     shutil.ignore_patterns("models", "benchmarks", "__pycache__", "*.pyc")
                     if part == "demo"
@@ -109,6 +113,16 @@ def new_project(demo_models: Path, demo_benchmarks: Path, tmp_path_factory: pyte
 def project(new_project: Callable[..., Project]) -> Project:
     """A fresh clone."""
     return new_project()
+
+
+def begun(project: Project) -> Counter[tuple[str, str]]:
+    """How often each item was set out to be computed, by journal and key."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for path in (project.folder / "results/demo/work").rglob("*.journal.jsonl"):
+        for line in path.read_bytes().split(b"\n")[1:-1]:
+            for key in json.loads(line).get("begin", []):
+                counts[str(path), key] += 1
+    return counts
 
 
 class Parameters(dict[str, Any]):

@@ -1,16 +1,14 @@
 """Killed at any moment, a run goes on where it was: the same bytes, and at most the batch in flight computed twice."""
 
-import json
 import os
 import random
 import signal
 import subprocess
 import time
-from collections import Counter
 
 import pytest
 
-from conftest import Project, make_small
+from conftest import Project, begun, make_small
 from lib.summary import read_records
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -38,16 +36,6 @@ def run_and_kill(project: Project, jobs: int, seconds: float) -> bool:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     return True
-
-
-def begun(project: Project) -> Counter[tuple[str, str]]:
-    """How often each item was set out to be computed, by journal and key."""
-    counts: Counter[tuple[str, str]] = Counter()
-    for path in (project.folder / "results/demo/work").rglob("*.journal.jsonl"):
-        for line in path.read_bytes().split(b"\n")[1:-1]:
-            for key in json.loads(line).get("begin", []):
-                counts[str(path), key] += 1
-    return counts
 
 
 def test_twenty_kills_spread_over_a_run_change_no_byte_and_lose_at_most_the_batch_in_flight(new_project, finished):

@@ -311,7 +311,34 @@ class Watch(threading.Thread):
                 log.warning("Slurm job %s (%s) cannot start: %s. %s.", job.id, job.what, job.reason, mend)
 
 
+#: What Slurm writes into the log of a job that it ended itself, and what that means.
+ENDED_BY_SLURM = {
+    "exceeded memory limit": "over its memory",
+    "oom_kill": "over its memory",
+    "oom-kill": "over its memory",
+    "DUE TO TIME LIMIT": "over its time",
+    "DUE TO NODE FAILURE": "its node failed",
+    "DUE TO PREEMPTION": "preempted",
+}
+
+
+def ended_by_slurm(folder: Path, since: float) -> list[str]:
+    """One line for each job whose log, written at or after `since` (seconds since the epoch), says that Slurm ended it, and why.
+
+    `folder`: the plugin's folder of logs, `<rule>/<wildcards>/<job id>.log`; those of jobs that ended well are deleted.
+    """
+    lines = []
+    for path in sorted(folder.glob("*/**/*.log")):
+        if path.stat().st_mtime < since:
+            continue
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if reason := next((meaning for mark, meaning in ENDED_BY_SLURM.items() if mark in text), None):
+            lines.append(f"Slurm job {path.stem} ({path.parent.relative_to(folder).as_posix()}): {reason}; its log: {path}")
+    return lines
+
+
 _watch: Watch | None = None
+_logs: Path | None = None
 
 
 def begin(workflow: Any, root: Path, patience: float) -> None:
@@ -319,10 +346,11 @@ def begin(workflow: Any, root: Path, patience: float) -> None:
 
     `patience`: minutes, see `Watch`.
     """
-    global _watch  # noqa: PLW0603 - there is one head process, and Snakemake's hooks share nothing else
+    global _watch, _logs  # noqa: PLW0603 - there is one head process, and Snakemake's hooks share nothing else
     settings = workflow.executor_settings
     check_needs(workflow.dag.needrun_jobs(), settings)
-    check_log_folder(Path(settings.logdir or ".snakemake/slurm_logs").resolve())
+    _logs = Path(settings.logdir or ".snakemake/slurm_logs").resolve()
+    check_log_folder(_logs)
     path = root / "work" / "head.json"
     cancel_orphans(path)
     head = Head(path, workflow.scheduler._executor.run_uuid)  # the job name of all jobs of this run
@@ -332,7 +360,9 @@ def begin(workflow: Any, root: Path, patience: float) -> None:
 
 
 def end() -> None:
-    """Called once a run, at its end."""
-    if _watch:
+    """Called once a run, at its end: ends the watch, and tells which jobs Slurm ended itself."""
+    if _watch and _logs:
         _watch.stop()
+        for line in ended_by_slurm(_logs, _watch.head.started):
+            log.warning(line)
 

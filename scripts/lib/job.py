@@ -227,6 +227,8 @@ class ShardJob:
             in_flight.clear()
 
         for position in range(0, len(missing), batch_size):
+            if self._stop_signal:
+                break
             batch = missing[position : position + batch_size]
             journal.begin([item.key for item in batch])
             batch_started = time.monotonic()
@@ -246,8 +248,6 @@ class ShardJob:
                 left = (now - started) / done * (len(missing) - done)
                 log.info("%s %s: %d of %d items, %s left", self.rule, self.name, done, len(missing), duration(left))
                 last_line = now
-            if self._stop_signal:
-                break
         wait_for_files()
         self.record.compute_seconds += time.monotonic() - started
         if self._stop_signal:

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -148,9 +148,8 @@ class Cluster:
         lines, gres = [], []
         for node, gpus in NODES.items():
             has = f" Gres=gpu:a100:{gpus}" if gpus else ""
-            lines.append(
-                f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[node]} CPUs={CPUS} RealMemory={MEMORY_MB} State=UNKNOWN{has}"
-            )
+            address = f"NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[node]}"
+            lines.append(f"NodeName={node} {address} CPUs={CPUS} RealMemory={MEMORY_MB} State=UNKNOWN{has}")
             if gpus:
                 for number in range(gpus):
                     (self.folder / "dev" / f"nvidia{number}").unlink(missing_ok=True)
@@ -205,10 +204,10 @@ class Cluster:
 
     def jobs(self, states: str = "all") -> list[dict[str, str]]:
         """Every job that slurmctld remembers: id, name, comment, state, node, partition, working directory, GPUs asked for."""
-        names = ("id", "name", "comment", "state", "node", "partition", "folder", "gpus", "reason", "restarts")
+        names = ("id", "name", "comment", "state", "node", "partition", "folder", "gpus", "reason", "restarts", "memory", "limit")
         lines = self.run(
             "squeue", "-h", f"--states={states}", "-O",
-            "JobID:20|,Name:90|,Comment:120|,State:20|,NodeList:20|,Partition:20|,WorkDir:300|,tres-per-job:40|,Reason:60|,RestartCnt:10",
+            "JobID:20|,Name:90|,Comment:120|,State:20|,NodeList:20|,Partition:20|,WorkDir:300|,tres-per-job:40|,Reason:60|,RestartCnt:10|,MinMemory:20|,TimeLimit:20",
         ).splitlines()  # fmt: skip
         return [dict(zip(names, (cell.strip() for cell in line.split("|")), strict=True)) for line in lines]
 
@@ -242,10 +241,8 @@ def _environments(pid: int) -> bytes:
 
 
 def _kill(pid: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 @contextmanager
