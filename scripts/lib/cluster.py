@@ -86,7 +86,7 @@ def slurm(*command: str) -> str:
 def queued_jobs(name: str) -> list[QueuedJob]:
     """The jobs of this job name that Slurm knows of, ended ones included for a while. Errors: NoAnswerError."""
     lines = slurm("squeue", "--noheader", "--states=all", f"--name={name}", "--format=%i|%T|%r|%k").splitlines()
-    return [QueuedJob(*line.split("|", 3)) for line in lines if line.count("|") >= 3]  # noqa: PLR2004 - the format's fields
+    return [QueuedJob(*line.split("|", 3)) for line in lines if line.count("|") >= 3]
 
 
 # --- Before anything is submitted ----------------------------------------------------------------------------------------------------
@@ -232,7 +232,7 @@ def cancel_orphans(path: Path) -> None:
     Errors: UserError if that head process lives, or if its jobs cannot be cancelled.
     """
     before = Head.read(path)
-    if before is None or before.pid == os.getpid() and before.host == socket.gethostname():
+    if before is None or (before.pid == os.getpid() and before.host == socket.gethostname()):
         return
     if before.is_alive():
         raise UserError(
@@ -346,7 +346,7 @@ def begin(workflow: Any, root: Path, patience: float) -> None:
 
     `patience`: minutes, see `Watch`.
     """
-    global _watch, _logs  # noqa: PLW0603 - there is one head process, and Snakemake's hooks share nothing else
+    global _watch, _logs  # there is one head process, and Snakemake's hooks share nothing else
     settings = workflow.executor_settings
     check_needs(workflow.dag.needrun_jobs(), settings)
     _logs = Path(settings.logdir or ".snakemake/slurm_logs").resolve()
@@ -365,4 +365,3 @@ def end() -> None:
         _watch.stop()
         for line in ended_by_slurm(_logs, _watch.head.started):
             log.warning(line)
-

@@ -650,8 +650,8 @@ class Config(Block):
     scheduler_patience: float = Field(
         20,
         gt=0,
-        description="On Slurm: minutes after which a head process that waits for jobs that are in no queue any more is ended, and between two "
-        "warnings that Slurm does not answer.",
+        description="On Slurm: minutes after which a head process that waits for jobs that are in no queue any more is ended, and between "
+        "two warnings that Slurm does not answer.",
     )
     generate_prompts: GeneratePrompts = Field(default_factory=GeneratePrompts)
     images: Images = Field(default_factory=Images)

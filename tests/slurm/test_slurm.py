@@ -266,7 +266,9 @@ def test_preempted_jobs_are_requeued_and_go_on(cluster, clone, undisturbed):
     run.job_with_items()
     before = run.jobs("RUNNING")
     urgent = [
-        cluster.run("sbatch", "--parsable", "-p", "urgent", "--gpus=2", "--nodes=1", "--mem=100", "--wrap=sleep 2").strip()
+        cluster.run(
+            "sbatch", "--parsable", "-p", "urgent", "--gpus=2", "--nodes=1", "--mem=100", "--output=/dev/null", "--wrap=sleep 2"
+        ).strip()
         for _ in range(2)
     ]
     preempted = run.until(lambda: [job for job in run.jobs() if int(job["restarts"])], "a preempted job")
