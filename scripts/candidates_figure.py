@@ -96,13 +96,12 @@ def draw(figure: "Figure", rows: Sequence[Mapping[str, Any]], images: Mapping[st
             text(x + TILE / 2, top + TILE + 0.06, words, fontsize=8, ha="center", **style)
 
 
-def row_of(image: Row, ranking: Row, scores: Mapping[str, Row]) -> dict[str, Any]:
-    """What is drawn of one prompt. `scores`: scorer -> its row, of all scorers that have one."""
+def row_of(image: Row, ranking: Row) -> dict[str, Any]:
+    """What is drawn of one prompt: its rows of stage images and of image ranking as one."""
     candidates = []
     for index, candidate in enumerate(image["candidates"]):
         about = {name: candidate[name] for name in ("guidance_scale", "seed", "file", "sha256", "blank")}
-        others = {name: row["scores"][index] for name, row in scores.items() if not is_missing(row)}
-        candidates.append(about | {"score": ranking["scores"][index], "picked": index == ranking["winner"], "scores": others})
+        candidates.append(about | {"score": ranking["scores"][index], "picked": index == ranking["winner"]})
     return {"id": image["id"], "topic": image["topic"], "prompt": image["prompt"], "candidates": candidates}
 
 
@@ -115,7 +114,7 @@ def main(snakemake: Any) -> None:
         for prompt_id, row in read_shard(path).items():
             images[prompt_id], shard_of[prompt_id] = row, Path(path)
     rankings = {key: row for path in snakemake.input.rankings for key, row in read_shard(path).items()}
-    rows = [row_of(images[one], rankings[one], {scorer: rankings[one]}) for one in drawn(rankings, settings["prompts"], job.seed)]
+    rows = [row_of(images[one], rankings[one]) for one in drawn(rankings, settings["prompts"], job.seed)]
     pictures = {}
     for row in rows:
         for candidate in row["candidates"]:

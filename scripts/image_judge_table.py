@@ -70,7 +70,7 @@ def main(snakemake: Any) -> None:
     if job.settings["judge"]:
         summary = json.loads(Path(snakemake.input.summary).read_text(encoding="utf-8"))
         inputs += [snakemake.input.comparisons, snakemake.input.summary]
-        origin = {"comparisons": snakemake.input.comparisons, "judge": summary["judge"], "scorers": summary["scorers"]}
+        origin = {"comparisons": "image_judge/comparisons.jsonl", "judge": summary["judge"], "scorers": summary["scorers"]}
     table = build_table(published, summary, job.settings["kinds"], job.settings["label"], origin)
     write_table(table, inputs, snakemake.output)
     job.record.items = job.record.computed = summary["comparisons"] if summary else 0

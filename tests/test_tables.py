@@ -256,10 +256,12 @@ def test_the_sidecar_tells_of_every_cell_where_it_comes_from(tmp_path):
     found = scores(**{"base": 85.9, "dpo-9k": 87.0})
     for score in found.values():
         score |= {"answers": {"file": "evaluation/x/pope/answers.jsonl", "sha256": "0" * 64}, "model_identity": "folder-1"}
-    source = tmp_path / "in.json"
-    source.write_text("{}")
-    write_table(compare(found), [str(source)], files_in(tmp_path))
-    sidecar = json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))
+    source, elsewhere = tmp_path / "run/evaluation/in.json", tmp_path / "published.yaml"
+    write_json(source, {})
+    elsewhere.write_text("")
+    folder = tmp_path / "run/tables"
+    write_table(compare(found), [str(source), str(elsewhere)], files_in(folder))
+    sidecar = json.loads((folder / "t.json").read_text(encoding="utf-8"))
     assert len(sidecar["cells"]) == 4 * 2
     for cell in sidecar["cells"]:
         assert (cell["value"] is None) == (cell["shown"] == "–")
@@ -272,10 +274,10 @@ def test_the_sidecar_tells_of_every_cell_where_it_comes_from(tmp_path):
             assert run["answers"]["sha256"] == "0" * 64
             assert run["computed_by"]["scorer"] == "lmms-eval 0.7.3, task pope"
             assert run["model_identity"] == "folder-1"
-    assert sidecar["inputs"] == {str(source): digest_of_file(source)}
+    assert sidecar["inputs"] == {"evaluation/in.json": digest_of_file(source), elsewhere.as_posix(): digest_of_file(elsewhere)}
     for kind, name in FORMATS.items():
         if kind != "sidecar":
-            assert sidecar["files"][kind] == {"file": f"t.{name}", "sha256": digest_of_file(tmp_path / f"t.{name}")}
+            assert sidecar["files"][kind] == {"file": f"t.{name}", "sha256": digest_of_file(folder / f"t.{name}")}
 
 
 def git(folder, *arguments):

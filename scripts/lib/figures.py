@@ -64,7 +64,9 @@ def write_figure(figure: "Figure", title: str, outputs: Any, inputs: Sequence[st
             figure.savefig(temporary, format=kind, dpi=PIXELS_AN_INCH, metadata=metadata)
     files = {kind: {"file": path.name, "sha256": digest_of_file(path)} for kind, path in products.items()}
     built = built_with("matplotlib", "numpy", *packages)
-    write_json(Path(outputs.sidecar), {"title": title, **about, "files": files, "inputs": file_digests(inputs), "built_with": built})
+    # figures/ lies in the run's folder.
+    read = file_digests(inputs, products["svg"].parent.parent)
+    write_json(Path(outputs.sidecar), {"title": title, **about, "files": files, "inputs": read, "built_with": built})
 
 
 def demo_mark(label: str) -> str:

@@ -29,7 +29,8 @@ def read_scores(paths: Sequence[Path]) -> dict[tuple[str, str], dict[str, Any]]:
     found = {}
     for path in paths:
         score = json.loads(Path(path).read_text(encoding="utf-8"))
-        found[score["model"], score["benchmark"]] = score | {"file": str(path)}
+        # evaluation/<model>/<benchmark>/scores.json in the run's folder.
+        found[score["model"], score["benchmark"]] = score | {"file": "/".join(Path(path).parts[-4:])}
     return found
 
 

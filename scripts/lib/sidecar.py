@@ -44,9 +44,9 @@ def built_with(*packages: str) -> dict[str, Any]:
     return {"commit": project_commit(), "python": platform.python_version(), **versions}
 
 
-def file_digests(paths: Iterable[str]) -> dict[str, str]:
-    """sha256 (hex) of each file, by its path as the rule names it."""
-    return {str(path): digest_of_file(Path(path)) for path in paths}
+def file_digests(paths: Iterable[str], root: Path) -> dict[str, str]:
+    """sha256 (hex) of each file, by its path in the run's folder `root`, or as the rule names it where it lies elsewhere."""
+    return {(path.relative_to(root) if path.is_relative_to(root) else path).as_posix(): digest_of_file(path) for path in map(Path, paths)}
 
 
 def model_origin(settings: Mapping[str, Any], root: Path, rule: str, job: str = "") -> dict[str, Any]:

@@ -241,7 +241,8 @@ def sidecar(table: Table, products: Mapping[str, Path], inputs: Sequence[str], a
         "cells": cells(table),
         "notes": table.notes,
         "files": {kind: {"file": path.name, "sha256": digest_of_file(path)} for kind, path in products.items()},
-        "inputs": file_digests(inputs),
+        # tables/ lies in the run's folder.
+        "inputs": file_digests(inputs, products["csv"].parent.parent),
         "built_with": built_with("pandas"),
     }
 
