@@ -13,7 +13,7 @@ from snakemake.utils import min_version
 min_version("9.27")
 sys.path.insert(0, f"{workflow.basedir}/scripts")
 
-from lib import cluster, preflight, summary
+from lib import cluster, evaluation, preflight, summary
 from lib import config as configuration
 from lib.errors import UserError
 from lib.plan import Plan
@@ -60,6 +60,7 @@ include: "rules/image_ranking.smk"
 include: "rules/instructions.smk"
 include: "rules/responses.smk"
 include: "rules/response_ranking.smk"
+include: "rules/contamination.smk"
 include: "rules/pairs.smk"
 include: "rules/training.smk"
 include: "rules/evaluation.smk"

@@ -1,6 +1,12 @@
 rule build_pairs:
     input:
-        f"{ROOT}/response_ranking/{{topic}}/{{shard}}.jsonl",
+        ranking=f"{ROOT}/response_ranking/{{topic}}/{{shard}}.jsonl",
+        # What the benchmarks have too is left out only where the configuration says so.
+        overlaps=(
+            [f"{ROOT}/contamination/{{topic}}/{{shard}}.jsonl"]
+            if CONTAMINATION.exclude and evaluation.contamination_files(PLAN)
+            else []
+        ),
     output:
         f"{ROOT}/pairs/{{topic}}/{{shard}}.jsonl",
     log:

@@ -1,6 +1,7 @@
 """Rule build_pairs: best and worst response of each prompt become its preference pair (paper 3.3, Eq. 10), or the reason why not.
 
-Chosen is the first maximum of the response rewards, rejected the first minimum, among the valid responses only.
+Chosen is the first maximum of the response rewards, rejected the first minimum, among the valid responses only. A prompt that a benchmark
+has in common with the training data (rule check_contamination) gives no pair where the configuration says so.
 """
 
 import json
@@ -13,6 +14,7 @@ from lib.job import Item, ShardJob, run_script
 from lib.shards import Row, is_missing, read_shard, stage_rows
 
 VERSION = 1
+IN_A_BENCHMARK = "in a benchmark"
 Tokens = Sequence[int]
 
 
@@ -71,7 +73,9 @@ def unusable_for_training(row: Row, tokenizer: Any, room: int) -> str | None:
 def main(snakemake: Any) -> None:
     job = ShardJob(snakemake, VERSION)
     settings = job.settings
-    rows = read_shard(snakemake.input[0])
+    rows = read_shard(snakemake.input.ranking)
+    found = {name: row for path in snakemake.input.overlaps for name, row in read_shard(path).items()}
+    excluded = {name for name, row in found.items() if row.get("overlaps")}
     base = settings["base_model"]
     base_identity = models.identity(base["model"], base["revision"])
     job.record.models[base["model"]] = base_identity
@@ -84,7 +88,11 @@ def main(snakemake: Any) -> None:
             policy: {name: response[name] for name in ("text", "score", "invalid") if name in response}
             for policy, response in responses.items()
         }
-        key = job.key(responses=compared, image=row["image"], instruction=row["instruction"], tokenizer=base_identity, **decided_by)
+        # Only there, so that no other key changes with the benchmarks.
+        left_out = {"in_a_benchmark": True} if row["id"] in excluded else {}
+        key = job.key(
+            responses=compared, image=row["image"], instruction=row["instruction"], tokenizer=base_identity, **decided_by, **left_out
+        )
         return Item(row["id"], key, {**row, "responses": responses})
 
     def load_tokenizer() -> tuple[Any, int]:
@@ -99,7 +107,8 @@ def main(snakemake: Any) -> None:
         results = []
         for item in batch:
             row = item.inputs
-            result = pair_of(row["responses"], settings["min_margin"])
+            in_a_benchmark = item.id in excluded
+            result = {"no_pair": IN_A_BENCHMARK} if in_a_benchmark else pair_of(row["responses"], settings["min_margin"])
             if "pair" in result:
                 asked = settings["prompt_template"].replace("{instruction}", row["instruction"])
                 room = settings["max_length"] - tokens_of_image - len(tokenizer.encode(asked).ids)

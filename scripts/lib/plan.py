@@ -63,6 +63,7 @@ class Plan:
             *(f"{self.root}/models/{experiment}/merged" for experiment in config.training.experiments),
             *(f"{self.root}/models/{experiment}/training.svg" for experiment in config.training.experiments),
             *(f"{self.root}/evaluation/{model}/{name}/scores.json" for model in self.models() for name in config.evaluation.benchmarks),
+            *([f"{self.root}/contamination/overlaps.md"] if config.evaluation.contamination.check else []),
             *self.tables_and_figures(),
         ]
 

@@ -12,7 +12,8 @@ from rich.table import Table
 #: The rules in the order of the flow; others follow by name.
 ORDER = (
     "generate_prompts", "generate_images", "rank_images", "write_instructions", "generate_responses", "rank_responses",
-    "build_pairs", "merge_pairs", "train_dpo", "merge_adapter", "answer_benchmark", "score_benchmark",
+    "index_benchmarks", "check_contamination", "list_overlaps", "build_pairs", "merge_pairs", "train_dpo", "merge_adapter",
+    "answer_benchmark", "answer_questions", "score_benchmark", "score_answers",
     "compare_picks", "embed_texts",
 )  # fmt: skip
 

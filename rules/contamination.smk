@@ -1,0 +1,75 @@
+CONTAMINATION = CONFIG.evaluation.contamination
+
+
+rule index_benchmarks:
+    input:
+        evaluation.local_files(PLAN),
+    output:
+        index=f"{ROOT}/contamination/benchmarks.jsonl",
+        coverage=f"{ROOT}/contamination/coverage.json",
+    log:
+        f"{ROOT}/logs/index_benchmarks.log",
+    conda:
+        "../envs/workflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(120),
+    params:
+        common=PLAN.common(),
+        settings=evaluation.index_settings(PLAN),
+    message:
+        "Contamination: the benchmarks' questions and images"
+    script:
+        "../scripts/index_benchmarks.py"
+
+
+rule check_contamination:
+    input:
+        index=f"{ROOT}/contamination/benchmarks.jsonl",
+        instructions=f"{ROOT}/instructions/{{topic}}/{{shard}}.jsonl",
+        images=f"{ROOT}/images/{{topic}}/{{shard}}.jsonl",
+    output:
+        f"{ROOT}/contamination/{{topic}}/{{shard}}.jsonl",
+    log:
+        f"{ROOT}/logs/check_contamination/{{topic}}/{{shard}}.log",
+    conda:
+        "../envs/workflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
+    params:
+        common=PLAN.common(),
+        settings=evaluation.measures(PLAN),
+        retry=lambda w: PLAN.retry("check_contamination", f"{w.topic}/{w.shard}"),
+    message:
+        "Contamination: topic {wildcards.topic}, shard {wildcards.shard}"
+    script:
+        "../scripts/check_contamination.py"
+
+
+rule list_overlaps:
+    input:
+        index=f"{ROOT}/contamination/benchmarks.jsonl",
+        coverage=f"{ROOT}/contamination/coverage.json",
+        shards=evaluation.contamination_files(PLAN),
+    output:
+        list=f"{ROOT}/contamination/overlaps.jsonl",
+        csv=f"{ROOT}/contamination/overlaps.csv",
+        page=f"{ROOT}/contamination/overlaps.md",
+    log:
+        f"{ROOT}/logs/list_overlaps.log",
+    conda:
+        "../envs/workflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(20),
+    params:
+        common=PLAN.common(),
+        settings=CONTAMINATION.model_dump(mode="json"),
+    message:
+        "Contamination: the list of overlaps"
+    script:
+        "../scripts/list_overlaps.py"
