@@ -74,7 +74,7 @@ def main(snakemake: Any) -> None:
         rows += found
         images = len({row["image"] for row in found} - {None})
         coverage[name] = {
-            "checked": True, "questions": len({row["id"] for row in found}), "different_images": images,
+            "checked": True, "questions": len({(row["id"], row["question"]) for row in found}), "different_images": images,
             "files": {Path(file).name: digest_of_file(Path(file)) for file in files},
         }  # fmt: skip
     write_jsonl(Path(snakemake.output.index), rows)

@@ -40,15 +40,15 @@ def page(
         f"{settings['min_words']} words are not compared. Images overlap where their perceptual hashes differ in at most "
         f"{settings['image_distance']} of 64 bits."
     )
+    kept = (
+        "Those prompts gave no pair (reason `in a benchmark`)."
+        if settings["exclude"]
+        else "They are listed, and stay in the training data (`evaluation.contamination.exclude` leaves them out)."
+    )
     lines = [
         "# What training data and benchmarks have in common",
         "",
-        f"{touched} of {prompts} prompts have an overlap, {len(overlaps)} overlaps in all. "
-        + (
-            "Those prompts gave no pair (reason `in a benchmark`)."
-            if settings["exclude"]
-            else "They are listed, and stay in the training data (`evaluation.contamination.exclude` leaves them out)."
-        ),
+        f"{touched} of {prompts} prompts have an overlap, {len(overlaps)} overlaps in all." + (f" {kept}" if overlaps else ""),
         "",
         how,
         "",
@@ -79,9 +79,10 @@ def main(snakemake: Any) -> None:
     overlaps = [{"id": row["id"], "topic": row["topic"], **overlap} for row in rows for overlap in row["overlaps"]]
     coverage = json.loads(Path(snakemake.input.coverage).read_text(encoding="utf-8"))
     index = read_jsonl(Path(snakemake.input.index))
-    questions = {(row["benchmark"], row["id"]): row for row in index}
+    # A question with several images has several rows.
+    questions = {(row["benchmark"], row["id"], row["question"]): row for row in index}
     short = {
-        name: short_questions([row for (benchmark, _), row in questions.items() if benchmark == name], job.settings["min_words"])
+        name: short_questions([row for row in questions.values() if row["benchmark"] == name], job.settings["min_words"])
         for name in coverage
     }
     write_jsonl(Path(snakemake.output.list), overlaps)
