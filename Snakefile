@@ -13,7 +13,7 @@ from snakemake.utils import min_version
 min_version("9.27")
 sys.path.insert(0, f"{workflow.basedir}/scripts")
 
-from lib import cluster, evaluation, preflight, summary
+from lib import cluster, evaluation, preflight, software, summary
 from lib import config as configuration
 from lib.errors import UserError
 from lib.plan import Plan
@@ -66,6 +66,18 @@ include: "rules/training.smk"
 include: "rules/evaluation.smk"
 include: "rules/tables.smk"
 include: "rules/figures.smk"
+
+
+# On a cluster without conda, envs/site.yaml says which modules or which container the jobs get.
+try:
+    software.deploy(
+        workflow.rules,
+        {str(method) for method in workflow.deployment_settings.deployment_method},
+        CONFIG,
+        Path(workflow.basedir) / "envs",
+    )
+except UserError as error:
+    raise WorkflowError(str(error)) from None
 
 
 rule all:
