@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.errors import UserError
-from lib.files import mendable_storage_errors, write_json
+from lib.files import write_json
 from lib.job import duration
 
 log = logging.getLogger("snakemake.logging")
@@ -175,12 +175,14 @@ def refusal(question: Iterable[str]) -> str | None:
 def check_log_folder(folder: Path) -> None:
     """Raises a UserError if Slurm could not write a job's log: such a job dies without a word."""
     try:
-        with mendable_storage_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-    except UserError as error:
-        raise UserError(f"{error} Slurm writes the jobs' logs there.") from error
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{folder}: Slurm writes the jobs' logs there, and it cannot be written ({error.strerror}). Make it a folder that you and the "
+            "compute nodes can write, or name another one with `slurm-logdir` in profiles/slurm/config.yaml."
+        ) from error
 
 
 # --- The head process ----------------------------------------------------------------------------------------------------------------

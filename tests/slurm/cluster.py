@@ -64,11 +64,13 @@ ReturnToService=2
 SlurmdParameters=config_overrides
 SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=0
 PropagateResourceLimits=NONE
+EnforcePartLimits=ALL
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 {nodes}
 PartitionName=gpu Nodes=gpu1,gpu2 MaxTime=2-00:00:00 State=UP PriorityTier=1
 PartitionName=cpu Nodes=cpu1 Default=YES MaxTime=1-00:00:00 State=UP PriorityTier=1
+PartitionName=members Nodes=cpu1 AllowAccounts=members MaxTime=1:00:00 State=UP PriorityTier=1
 PartitionName=urgent Nodes=gpu1,gpu2 MaxTime=1:00:00 State=UP PriorityTier=10
 """
 

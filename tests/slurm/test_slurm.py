@@ -420,3 +420,81 @@ def test_two_runs_in_two_clones_with_spaces_in_their_paths_do_not_touch_each_oth
     for run in runs:
         run.succeed()
         assert_undisturbed(run.project, undisturbed, lost_jobs=0)
+
+
+def partitions(text: str) -> Callable[[Project], list[str]]:
+    """Gives the clone another partition file."""
+
+    def write(project: Project) -> list[str]:
+        (project.folder / "profiles/slurm/partitions.yaml").write_text(text, encoding="utf-8")
+        return []
+
+    return write
+
+
+def no_slurm(project: Project) -> list[str]:
+    """Leaves only the shell's own programs on PATH: see the test."""
+    return ["no slurm"]
+
+
+def log_folder_is_a_file(project: Project) -> list[str]:
+    (project.folder / ".snakemake").mkdir()
+    (project.folder / ".snakemake/slurm_logs").write_text("in the way")
+    return []
+
+
+ONLY_CPU = "partitions:\n  cpu: {max_mem_mb: 200000, max_runtime: 1d}\n"
+WITH_MODELS = "partitions:\n  gpu: {max_gpu: 2, available_gpu_models: [a100]}\n  cpu: {max_runtime: 1d}\n"
+UNLIMITED = "partitions:\n  gpu: {max_gpu: 8}\n  cpu: {max_mem_mb: 1}\n"
+BAD_CLUSTERS: dict[str, tuple[Callable[[Project], list[str]], list[str]]] = {
+    "partition file missing": (lambda project: ["--slurm-partition-config", "nowhere.yaml"], ["nowhere.yaml", "not found"]),
+    "partition file with an unknown key": (
+        partitions("partitions:\n  gpu: {max_gpus: 4}\n"),
+        ["profiles/slurm/partitions.yaml", "max_gpus", "max_gpu"],
+    ),
+    "no partition that fits": (partitions(ONLY_CPU), ["rule generate_images", "no partition of", "--gpus=1", "cpu"]),
+    "GPU model that no partition lists": (
+        lambda project: [*partitions(WITH_MODELS)(project), "--set-resources", "generate_images:gpu=1", "generate_images:gpu_model=h100"],
+        ["rule generate_images", "no partition of", "h100"],
+    ),
+    "GPU model that no node has": (
+        lambda project: [*partitions(UNLIMITED)(project), "--set-resources", "generate_images:gpu=1", "generate_images:gpu_model=h100"],
+        ["rule generate_images", "Requested node configuration is not available", "h100"],
+    ),
+    "more memory than any node has": (
+        lambda project: [*partitions(UNLIMITED)(project), "--set-resources", "generate_images:gpu=1", "generate_images:mem_mb=900000"],
+        ["rule generate_images", "sbatch", "--mem=900000"],
+    ),
+    "longer than the partition allows": (
+        lambda project: [*partitions(UNLIMITED)(project), "--set-resources", "generate_images:gpu=1", "generate_images:runtime=99d"],
+        ["rule generate_images", "time limit", "--partition=gpu"],
+    ),
+    "account that the partition does not take": (
+        lambda project: [
+            "--set-resources",
+            *(f"generate_images:{need}" for need in ("gpu=0", "slurm_partition=members", "slurm_account=others")),
+        ],
+        ["rule generate_images", "account", "--account=others"],
+    ),
+    "no Slurm on this machine": (no_slurm, ["there is no Slurm on this machine", "profiles/local"]),
+    "log folder that cannot be written": (log_folder_is_a_file, ["slurm_logs", "logs"]),
+}
+
+
+@pytest.mark.parametrize("mistake", BAD_CLUSTERS)
+def test_a_mistake_about_the_cluster_is_one_message_and_nothing_is_submitted(mistake, cluster, clone, tmp_path):
+    prepare, expected = BAD_CLUSTERS[mistake]
+    arguments = prepare(clone)
+    environment = {}
+    if arguments == ["no slurm"]:
+        arguments = []
+        for program in ("bash", "sh", "env", "which", "git", "uname"):
+            (tmp_path / program).symlink_to(str(shutil.which(program)))
+        environment = {"PATH": f"{Path(sys.executable).parent}:{tmp_path}"}
+    run = SlurmRun(clone, cluster, *arguments, **environment)
+    assert run.wait(120) != 0
+    output = run.output()
+    assert [text for text in expected if text not in output] == [], output[-4000:]
+    assert "Traceback" not in output
+    assert run.jobs() == []
+    assert not (clone.folder / "results/demo/images").exists()
