@@ -87,6 +87,8 @@ def main(snakemake: Any) -> None:
     write_json(
         Path(snakemake.output.summary),
         {
+            # Wins are of the first one. A list, since files keep the keys of objects sorted.
+            "compared": list(rankings),
             "scorers": {name: model_origin(model, job.root, "rank_images", name) for name, model in settings["scorers"].items()},
             "judge": judge.name,
             "question": PROMPT,

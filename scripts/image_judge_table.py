@@ -25,7 +25,7 @@ def build_table(published: Published, summary: Mapping[str, Any] | None, kinds: 
     rows = paper_rows(published)
     count, rate = published.columns
     first = next(iter(published.text_columns))
-    scorers = list(summary["scorers"]) if summary else list(KINDS)
+    scorers = summary["compared"] if summary else KINDS
     comparable = label == "ours" and tuple(kinds.get(name) for name in scorers) == KINDS
     for printed, name, (counted, rated) in zip(published.rows, [f"{scorers[0]} wins", f"{scorers[1]} wins", "ties"], OUTCOMES, strict=True):
         row = Row(our_source(label), {first: name})

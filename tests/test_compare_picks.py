@@ -77,6 +77,8 @@ def test_the_better_pick_wins_wherever_it_is_shown(stage):
     rows, summary = stage.go()
     assert [row["verdict"] for row in rows] == ["image-reward"] * 5
     assert (summary["wins"], summary["losses"], summary["ties"], summary["win_rate"], summary["tie_rate"]) == (5, 0, 0, 100, 0)
+    ours = table_of(summary).rows[3:]
+    assert [(row.texts["method"], row.values["count"]) for row in ours] == [("image-reward wins", 5), ("clip wins", 0), ("ties", 0)]
     assert summary["prompts"] == {"ranked_by_both": 12, "same_pick": 4, "different_picks": 8}
     assert summary["judge"] == "judge (answered as judge-2026-01-01)"
     assert all(row["picks"]["image-reward"]["guidance_scale"] == 7.0 and row["picks"]["clip"]["guidance_scale"] == 9.0 for row in rows)
@@ -175,7 +177,7 @@ def table_of(summary, label="ours", kinds=None):
 
 def found(**changes):
     summary = {"wins": 6, "losses": 2, "ties": 2, "without_verdict": 0, "win_rate": 75.0, "loss_rate": 25.0, "tie_rate": 20.0}
-    about = {"scorers": dict.fromkeys(SCORERS, MODEL), "judge": "gpt-4o", "comparisons": 10, "seed": 0}
+    about = {"compared": list(SCORERS), "scorers": dict.fromkeys(sorted(SCORERS), MODEL), "judge": "gpt-4o", "comparisons": 10, "seed": 0}
     return summary | about | {"prompts": {"ranked_by_both": 30, "same_pick": 12, "different_picks": 18}} | changes
 
 
