@@ -150,12 +150,17 @@ def test_a_mean_of_some_seeds_is_no_mean_of_all():
 
 def test_the_first_of_several_scores_that_there_is_stands_in_the_cell():
     found = scores(base=85.0)
+    own = {"scorer": "ours, version 1", "parser": "yes anywhere", "judge": None, "language_tools": None}
     found["base", "pope"]["scores"] |= {"reference_f1": 84.0}
-    for wanted, value, name in (("pope/reference_f1|f1", 84.0, "reference_f1"), ("pope/other|f1", 85.0, "f1")):
+    found["base", "pope"]["also"] = {"scores": {"reference_f1": 84.0}, "computed_by": own}
+    for wanted, value, name, by in (
+        ("pope/reference_f1|f1", 84.0, "reference_f1", "ours, version 1; answers read by: yes anywhere"),
+        ("pope/other|f1", 85.0, "f1", "lmms-eval 0.7.3, task pope"),
+    ):
         table = compare_models(published(), [BASE], WANTED | {"pope": wanted}, found, "ours", "llava-hf/llava-1.5-7b-hf")
         assert table.rows[2].values["pope"] == value
         assert table.rows[2].origins["pope"]["score"] == name
-        assert any(f"score '{name}' of benchmark 'pope' (lmms-eval 0.7.3, task pope)" in note for note in table.notes)
+        assert any(f"score '{name}' of benchmark 'pope' ({by})" in note for note in table.notes)
 
 
 def configured(**experiments):

@@ -65,7 +65,10 @@ def _named(wanted: str) -> tuple[str, list[str]]:
 
 
 def _origin(score: Mapping[str, Any], name: str) -> dict[str, Any]:
-    return {"scores": score.get("file"), "value": score["scores"].get(name), **{key: score[key] for key in ORIGIN if key in score}}
+    """Where one score comes from. Some are another scorer's than the file's (`also`), which then is the one to be named."""
+    origin = {"scores": score.get("file"), "value": score["scores"].get(name), **{key: score[key] for key in ORIGIN if key in score}}
+    also = score.get("also") or {}
+    return origin | ({"computed_by": also["computed_by"]} if name in also.get("scores", {}) else {})
 
 
 def our_row(
