@@ -65,6 +65,7 @@ class QueuedJob:
     id: str
     state: str
     reason: str
+    node: str
     what: str
 
 
@@ -85,8 +86,8 @@ def slurm(*command: str) -> str:
 
 def queued_jobs(name: str) -> list[QueuedJob]:
     """The jobs of this job name that Slurm knows of, ended ones included for a while. Errors: NoAnswerError."""
-    lines = slurm("squeue", "--noheader", "--states=all", f"--name={name}", "--format=%i|%T|%r|%k").splitlines()
-    return [QueuedJob(*line.split("|", 3)) for line in lines if line.count("|") >= 3]
+    lines = slurm("squeue", "--noheader", "--states=all", f"--name={name}", "--format=%i|%T|%r|%N|%k").splitlines()
+    return [QueuedJob(*line.split("|", 4)) for line in lines if line.count("|") >= 4]
 
 
 # --- Before anything is submitted ----------------------------------------------------------------------------------------------------
@@ -302,7 +303,7 @@ class Watch(threading.Thread):
                     "This run ends here; nothing that is finished is lost. Go on with: make resume RUN=\"--profile slurm ...\"",
                     duration(now - idle_since),
                 )  # fmt: skip
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGUSR1)
                 return
 
     def _tell_of_stuck(self, jobs: Iterable[QueuedJob]) -> None:
@@ -313,29 +314,34 @@ class Watch(threading.Thread):
                 log.warning("Slurm job %s (%s) cannot start: %s. %s.", job.id, job.what, job.reason, mend)
 
 
-#: What Slurm writes into the log of a job that it ended itself, and what that means.
-ENDED_BY_SLURM = {
+#: What stands in Slurm's log of a job that the rule's own log says nothing of, and what it means.
+ENDED_FROM_OUTSIDE = {
     "exceeded memory limit": "over its memory",
     "oom_kill": "over its memory",
     "oom-kill": "over its memory",
     "DUE TO TIME LIMIT": "over its time",
     "DUE TO NODE FAILURE": "its node failed",
     "DUE TO PREEMPTION": "preempted",
+    "Read-only file system": "its node cannot write the results (Read-only file system): tell the administrators, or exclude the node",
+    "No space left on device": "its node found no space left on the results' file system",
+    "Stale file handle": "its node lost the shared file system (Stale file handle): tell the administrators, or exclude the node",
 }
 
 
-def ended_by_slurm(folder: Path, since: float) -> list[str]:
-    """One line for each job whose log, written at or after `since` (seconds since the epoch), says that Slurm ended it, and why.
+def ended_from_outside(folder: Path, since: float, nodes: dict[str, str]) -> list[str]:
+    """One line for each job whose log of Slurm, written at or after `since` (seconds since the epoch), says that it could not end well.
 
     `folder`: the plugin's folder of logs, `<rule>/<wildcards>/<job id>.log`; those of jobs that ended well are deleted.
+    `nodes`: job id -> where it ran, as far as that is known.
     """
     lines = []
     for path in sorted(folder.glob("*/**/*.log")):
         if path.stat().st_mtime < since:
             continue
         text = path.read_text(encoding="utf-8", errors="replace")
-        if reason := next((meaning for mark, meaning in ENDED_BY_SLURM.items() if mark in text), None):
-            lines.append(f"Slurm job {path.stem} ({path.parent.relative_to(folder).as_posix()}): {reason}; its log: {path}")
+        if reason := next((meaning for mark, meaning in ENDED_FROM_OUTSIDE.items() if mark in text), None):
+            where = f" on {nodes[path.stem]}" if nodes.get(path.stem) else ""
+            lines.append(f"Slurm job {path.stem}{where} ({path.parent.relative_to(folder).as_posix()}): {reason}; its log: {path}")
     return lines
 
 
@@ -355,6 +361,8 @@ def begin(workflow: Any, root: Path, patience: float) -> None:
     check_log_folder(_logs)
     path = root / "work" / "head.json"
     cancel_orphans(path)
+    # As Ctrl-C does it, also in a head process started by `nohup` or in the background, where SIGINT is ignored.
+    signal.signal(signal.SIGUSR1, signal.default_int_handler)
     head = Head(path, workflow.scheduler._executor.run_uuid)  # the job name of all jobs of this run
     head.write()
     _watch = Watch(head, 60 * patience)
@@ -362,8 +370,12 @@ def begin(workflow: Any, root: Path, patience: float) -> None:
 
 
 def end() -> None:
-    """Called once a run, at its end: ends the watch, and tells which jobs Slurm ended itself."""
+    """Called once a run, at its end: ends the watch, and tells of jobs that ended for a reason that is not in the rule's own log."""
     if _watch and _logs:
         _watch.stop()
-        for line in ended_by_slurm(_logs, _watch.head.started):
+        try:
+            nodes = {job.id: job.node for job in queued_jobs(_watch.head.job_name)}
+        except NoAnswerError:
+            nodes = {}
+        for line in ended_from_outside(_logs, _watch.head.started, nodes):
             log.warning(line)
