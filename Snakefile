@@ -31,6 +31,8 @@ if not workflow.configfiles:
 
 try:
     CONFIG = configuration.load(config, [Path(file) for file in workflow.configfiles])
+    if "slurm" in [Path(argument).name for argument in sys.argv]:
+        cluster.check_partition_file(Path("profiles/slurm/partitions.yaml"))
     PLAN = Plan(CONFIG)
     SHARDS = PLAN.shards
 except UserError as error:

@@ -348,7 +348,7 @@ def test_a_truncated_journal_costs_the_torn_line_only(with_images):
 def test_a_journal_of_another_version_is_refused_and_kept(with_images):
     journal, shard = journal_of(with_images, "generate_images"), with_images.folder / "results/demo/images/art/00.jsonl"
     content = journal.read_bytes()
-    journal.write_bytes(content.replace(b'"journal": 1', b'"journal": 99', 1))
+    journal.write_bytes(content.replace(b'"journal":1', b'"journal":99', 1))
     changed = journal.read_bytes()
     shard.unlink()
     done = with_images.snakemake("results/demo/images/art/00.jsonl", check=False)

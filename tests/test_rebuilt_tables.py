@@ -125,7 +125,9 @@ def test_a_run_without_a_scorer_a_judge_or_a_benchmark_has_dashes_with_reasons(f
 
 
 def test_what_make_tables_allows_is_every_rule_of_a_table_or_figure():
-    shown = subprocess.run(["make", "-n", "tables"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        ["make", "--no-print-directory", "-n", "tables"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    ).stdout
     assert set(shown.split("--allowed-rules", 1)[1].split()) == OF_TABLES
 
 

@@ -7,6 +7,7 @@ While: the plugin loses sight of jobs when Slurm does not answer, or forgets the
 own, says when there is no answer, names jobs that cannot start as they are, and ends a head process that waits for nothing.
 """
 
+import difflib
 import json
 import logging
 import os
@@ -19,10 +20,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from lib.config import read_yaml
 from lib.errors import UserError
 from lib.files import write_json
 from lib.job import duration
@@ -173,6 +175,44 @@ def refusal(question: Iterable[str]) -> str | None:
     return "; ".join(line.strip() for line in lines) + "." if lines else f"sbatch refuses it: {done.stderr.strip()}."
 
 
+def check_partition_file(path: Path) -> None:
+    """Raises a UserError if a partition has a limit that the plugin does not know; the plugin itself would end with a traceback."""
+    if not path.exists():
+        return  # another one may be named on the command line
+    from snakemake_executor_plugin_slurm.partitions import PartitionLimits
+
+    known = {each.name for each in fields(PartitionLimits)} | {"cluster", "clusters", "slurm_cluster"}
+    partitions = read_yaml(path).get("partitions")
+    if not isinstance(partitions, dict):
+        raise UserError(f"{path}: has no `partitions:` with a block for each. The file in the repository is an example.")
+    for name, limits in partitions.items():
+        for key in limits or {}:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                hint = f"Did you mean `{near[0]}`?" if near else f"Known: {', '.join(sorted(known))}."
+                raise UserError(f"{path}: partition '{name}' has the unknown limit `{key}`. {hint}")
+
+
+def remember_min_job_age(settings: Any) -> None:
+    """Makes the plugin ask squeue even while the controller is silent.
+
+    It asks the controller at each look how long ended jobs are remembered, takes silence for "not at all", and turns to sacct, which
+    without accounting never answers: the jobs are lost from sight. What the controller said at the start holds for the run.
+    """
+    import snakemake_executor_plugin_slurm as plugin
+
+    age = plugin.get_min_job_age()
+    plugin.get_min_job_age = lambda: age
+    if age is not None and age < 3 * settings.init_seconds_before_status_checks:
+        try:
+            slurm("sacct", "--noheader", "--allocations", "--format=JobID")
+        except NoAnswerError as error:
+            raise UserError(
+                f"this cluster forgets ended jobs after {age} s (MinJobAge) and keeps no accounting ({error}): they would be lost from sight. "
+                f"Set `slurm-init-seconds-before-status-checks` in profiles/slurm/config.yaml to {max(1, age // 3)} or less."
+            ) from error
+
+
 def check_log_folder(folder: Path) -> None:
     """Raises a UserError if Slurm could not write a job's log: such a job dies without a word."""
     try:
@@ -246,7 +286,7 @@ def cancel_orphans(path: Path) -> None:
         orphans = [job for job in queued_jobs(before.job_name) if job.state in LIVE]
         if not orphans:
             return
-        log.warning("%d jobs of this run were left in the queue by a head process that died; they are cancelled.", len(orphans))
+        log.warning("Jobs of this run left in the queue by a head process that died, now cancelled: %d", len(orphans))
         slurm("scancel", f"--name={before.job_name}")
         deadline = time.monotonic() + SECONDS_TO_CANCEL
         while any(job.state in LIVE for job in queued_jobs(before.job_name)):
@@ -361,6 +401,7 @@ def begin(workflow: Any, root: Path, patience: float) -> None:
     check_log_folder(_logs)
     path = root / "work" / "head.json"
     cancel_orphans(path)
+    remember_min_job_age(settings)
     # As Ctrl-C does it, also in a head process started by `nohup` or in the background, where SIGINT is ignored.
     signal.signal(signal.SIGUSR1, signal.default_int_handler)
     head = Head(path, workflow.scheduler._executor.run_uuid)  # the job name of all jobs of this run

@@ -190,11 +190,23 @@ class ShardJob:
                 check(item)
             if missing:
                 started = time.monotonic()
-                model = load()
+                model = self._loaded(load)
                 self.record.load_seconds += time.monotonic() - started
                 self._compute(missing, model, compute, batch_size, journal, outcomes)
         self._refuse_too_many_failures(outcomes)
         return outcomes
+
+    def _loaded(self, load: Callable[[], Model]) -> Model:
+        try:
+            return load()
+        except Exception as error:
+            if isinstance(error, UserError) or not (isinstance(error, OSError | ValueError) or type(error).__name__ == "SafetensorError"):
+                raise
+            names = ", ".join(self.record.models) or "the model"
+            raise UserError(
+                f"{names}: cannot be loaded ({type(error).__name__}: {error}). Correct the model in the configuration, or fetch it anew, "
+                "and run again; what is finished is kept."
+            ) from error
 
     def _compute(
         self,
@@ -350,4 +362,8 @@ def run_script(main: Callable[[Any], None]) -> None:
         main(snakemake)
     except UserError as error:
         log.error("Error in %s: %s", snakemake.rule, error)
+        sys.exit(1)
+    except Exception:
+        # A job's output may be far away on a cluster; its log is what the user is shown.
+        log.exception("Error in %s: a mistake of the program, not of yours", snakemake.rule)
         sys.exit(1)

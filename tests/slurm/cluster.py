@@ -181,16 +181,16 @@ class Cluster:
                     _kill(each)
 
     def _step_daemons(self, node: str) -> list[int]:
-        """The slurmstepd of a node: they leave slurmd's family, and are known by the node's name in their environment."""
+        """The slurmstepd of a node: they leave slurmd's family, and are known by the environment of what they run."""
+        marks = (f"SLURMD_NODENAME={node}".encode(), f"SLURM_CONF={self.conf}".encode())
         found = []
         for process in Path("/proc").glob("[0-9]*"):
             try:
-                if b"slurmstepd" in (process / "cmdline").read_bytes() and f"SLURMD_NODENAME={node}".encode() in _environments(
-                    int(process.name)
-                ):
-                    found.append(int(process.name))
+                is_step_daemon = b"slurmstepd" in (process / "cmdline").read_bytes()
             except OSError:
                 continue
+            if is_step_daemon and set(marks) <= set(_environments(int(process.name)).split(b"\0")):
+                found.append(int(process.name))
         return found
 
     def run(self, *command: str, check: bool = True) -> str:
