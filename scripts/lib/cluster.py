@@ -208,7 +208,7 @@ def remember_min_job_age(settings: Any) -> None:
             slurm("sacct", "--noheader", "--allocations", "--format=JobID")
         except NoAnswerError as error:
             raise UserError(
-                f"this cluster forgets ended jobs after {age} s (MinJobAge) and keeps no accounting ({error}): they would be lost from sight. "
+                f"this cluster forgets ended jobs after {age} s (MinJobAge) and keeps no accounting ({error}): they are lost from sight. "
                 f"Set `slurm-init-seconds-before-status-checks` in profiles/slurm/config.yaml to {max(1, age // 3)} or less."
             ) from error
 

@@ -302,7 +302,9 @@ def test_a_controller_that_restarts_in_mid_run_loses_nothing(cluster, clone, und
 def test_after_a_killed_head_process_make_resume_cancels_its_own_jobs_only_and_goes_on(cluster, clone, new_project, undisturbed):
     other = new_project("other")
     make_slow_images(other)
-    run, theirs = SlurmRun(clone, cluster), SlurmRun(other, cluster)
+    # One after the other, so that one is still waiting when the other ends.
+    in_turn = ["--set-resources", "generate_images:gpu=2", "generate_images:slurm_extra='--nodelist=gpu1'"]
+    run, theirs = SlurmRun(clone, cluster, *in_turn), SlurmRun(other, cluster)
     run.job_with_items()
     os.killpg(run.process.pid, signal.SIGKILL)
     run.process.wait()
