@@ -6,6 +6,7 @@ jobs of some seconds; it ends with the bytes of an undisturbed local run, and co
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -312,7 +313,7 @@ def test_after_a_killed_head_process_make_resume_cancels_its_own_jobs_only_and_g
     assert orphans, "no job was left in the queue: it tests nothing"
     (clone.folder / ".venv").symlink_to(Path(sys.executable).parent.parent, target_is_directory=True)
     resumed = subprocess.run(
-        ["make", "resume", f"RUN={' '.join([*run.arguments, *run.targets])}"], cwd=clone.folder, env=run.environment(), text=True,
+        ["make", "resume", f"RUN={shlex.join([*run.arguments, *run.targets])}"], cwd=clone.folder, env=run.environment(), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300, check=False,
     )  # fmt: skip
     assert resumed.returncode == 0, resumed.stdout[-5000:]
