@@ -45,7 +45,7 @@ test-fast: demo-models ## Pass the tests that take seconds
 
 test-slurm: demo-models ## Pass the tests on a throw-away Slurm cluster (as root it installs Slurm's packages)
 	$(BIN)/python tests/slurm/cluster.py --install
-	$(BIN)/python -m pytest -n 4 tests/slurm
+	$(BIN)/python -m pytest -n 4 --dist worksteal tests/slurm
 
 lint: $(INSTALLED) ## Style, formatting, types, and Snakemake's own linter
 	$(BIN)/ruff check .

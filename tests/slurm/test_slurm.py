@@ -25,7 +25,15 @@ from conftest import REPOSITORY, Project, begun
 pytestmark = pytest.mark.timeout(900)
 
 #: The demo's models run on the CPU; these rules are told to ask for GPUs all the same, as the paper's run does.
-GPU_RULES = ("generate_images", "rank_images", "write_instructions", "generate_responses", "rank_responses", "answer_benchmark")
+GPU_RULES = (
+    "generate_images",
+    "rank_images",
+    "write_instructions",
+    "generate_responses",
+    "rank_responses",
+    "answer_benchmark",
+    "answer_questions",
+)
 AS_ON_GPUS = ["--set-resources", *(f"{rule}:gpu=1" for rule in GPU_RULES), "train_dpo:gpu=2"]
 QUICK = ["--slurm-init-seconds-before-status-checks", "3", "--max-status-checks-per-second", "1"]
 IMAGES = [f"results/demo/images/art/{shard}.jsonl" for shard in ("00", "01")]
@@ -171,6 +179,7 @@ def assert_undisturbed(project: Project, undisturbed: dict[str, bytes], lost_job
     assert sum(count - 1 for count in begun(project).values()) <= lost_jobs, "more than the batch in flight was computed twice"
 
 
+@pytest.mark.timeout(2400)
 def test_the_whole_demo_through_slurm_gives_the_bytes_of_the_local_run_and_gpu_jobs_hold_gpus(cluster, new_project):
     local = Project(REPOSITORY)
     local.snakemake()  # nothing to do where `make demo` has run
