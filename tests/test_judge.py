@@ -268,7 +268,9 @@ def test_another_image_under_the_same_name_is_judged_anew(server, tmp_path):
 def test_the_rates_are_the_paper_s_for_the_paper_s_counts():
     from lib.image_preference import Comparison
 
-    of = lambda verdict, count: [Comparison(verdict, None, (None, None))] * count  # noqa: E731
+    def of(verdict, count):
+        return [Comparison(verdict, None, (None, None))] * count
+
     found = summary(of("first", 53) + of("second", 37) + of("tie", 10) + of(None, 2))
     assert {name: round(value, 1) for name, value in found.items()} == {
         "wins": 53, "losses": 37, "ties": 10, "without_verdict": 2, "win_rate": 58.9, "loss_rate": 41.1, "tie_rate": 10.0,

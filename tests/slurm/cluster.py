@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -213,7 +213,7 @@ class Cluster:
         ).splitlines()  # fmt: skip
         return [dict(zip(names, (cell.strip() for cell in line.split("|")), strict=True)) for line in lines]
 
-    def _wait_until(self, condition, what: str) -> None:  # type: ignore[no-untyped-def]
+    def _wait_until(self, condition: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + SECONDS_TO_START
         while not condition():
             if time.monotonic() > deadline:
