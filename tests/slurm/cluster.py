@@ -59,7 +59,7 @@ MinJobAge=600
 KillWait=5
 SlurmctldTimeout=20
 SlurmdTimeout=10
-MessageTimeout=5
+MessageTimeout=20
 ReturnToService=2
 SlurmdParameters=config_overrides
 SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=0
@@ -205,11 +205,11 @@ class Cluster:
         return {line.split()[0] for line in self.run("sinfo", "-h", "-N", "-o", "%N %T", check=False).splitlines() if state in line}
 
     def jobs(self, states: str = "all") -> list[dict[str, str]]:
-        """Every job that slurmctld remembers: id, name, comment, state, node, partition, working directory, GPUs asked for."""
-        names = ("id", "name", "comment", "state", "node", "partition", "folder", "gpus", "reason", "restarts", "memory", "limit")
+        """Every job that slurmctld remembers: id, name, comment, state, node, partition, working directory, GPUs asked for, user."""
+        names = ("id", "name", "comment", "state", "node", "partition", "folder", "gpus", "reason", "restarts", "memory", "limit", "user")
         lines = self.run(
             "squeue", "-h", f"--states={states}", "-O",
-            "JobID:20|,Name:90|,Comment:120|,State:20|,NodeList:20|,Partition:20|,WorkDir:300|,tres-per-job:40|,Reason:60|,RestartCnt:10|,MinMemory:20|,TimeLimit:20",
+            "JobID:20|,Name:90|,Comment:120|,State:20|,NodeList:20|,Partition:20|,WorkDir:300|,tres-per-job:40|,Reason:60|,RestartCnt:10|,MinMemory:20|,TimeLimit:20|,UserName:20",
         ).splitlines()  # fmt: skip
         return [dict(zip(names, (cell.strip() for cell in line.split("|")), strict=True)) for line in lines]
 
@@ -250,8 +250,10 @@ def _kill(pid: int) -> None:
 @contextmanager
 def throw_away_cluster() -> Iterator[Cluster]:
     """A cluster in a temporary folder."""
-    with tempfile.TemporaryDirectory(prefix="slurm-") as folder, Cluster(Path(folder)) as cluster:
-        yield cluster
+    with tempfile.TemporaryDirectory(prefix="slurm-") as folder:
+        Path(folder).chmod(0o755)  # other users submit too
+        with Cluster(Path(folder)) as cluster:
+            yield cluster
 
 
 def main() -> int:

@@ -11,11 +11,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import pytest
 from cluster import Cluster, throw_away_cluster
@@ -96,7 +98,9 @@ class SlurmRun:
 
     started: ClassVar[list[subprocess.Popen[bytes]]] = []
 
-    def __init__(self, project: Project, cluster: Cluster, *arguments: str, targets: list[str] | None = None, **environment: str) -> None:
+    def __init__(
+        self, project: Project, cluster: Cluster, *arguments: str, targets: list[str] | None = None, user: str = "root", **environment: str
+    ) -> None:
         self.project, self.cluster = project, cluster
         snakemake = str(Path(sys.executable).with_name("snakemake"))
         self.arguments = ["--profile", "slurm", "--configfile", project.configfile, *AS_ON_GPUS, *QUICK, *arguments]
@@ -106,6 +110,7 @@ class SlurmRun:
             self.process = subprocess.Popen(
                 [snakemake, *self.arguments, *self.targets], cwd=project.folder, env=self.environment() | environment,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, preexec_fn=as_in_a_terminal,
+                user=user, extra_groups=[] if user != "root" else None,
             )  # fmt: skip
         self.started.append(self.process)
 
@@ -117,18 +122,24 @@ class SlurmRun:
         """What the head process has printed so far."""
         return self.log.read_text(errors="replace")
 
+    def fail(self, what: str) -> NoReturn:
+        """Fails the test with all that tells why: the end of the head process's output, the queue, and Slurm's logs of failed jobs."""
+        logs = sorted((self.project.folder / ".snakemake/slurm_logs").rglob("*.log"))
+        told = [f"--- {path.name}:\n{path.read_text(errors='replace')[-1500:]}" for path in logs[:8]]
+        pytest.fail("\n".join([what, self.output()[-5000:], self.cluster.run("squeue", check=False), *told]))
+
     def wait(self, timeout: float = 300) -> int:
         """The exit code, once it has ended."""
         try:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
-            pytest.fail(f"the head process did not end within {timeout} s:\n{self.output()[-5000:]}\n{self.cluster.run('squeue')}")
+            self.fail(f"the head process did not end within {timeout} s")
 
     def succeed(self, timeout: float = 300) -> None:
         """Waits for it, and fails with its output if it did not end well."""
         if self.wait(timeout):
-            pytest.fail(f"ended with {self.process.returncode}:\n{self.output()[-6000:]}")
+            self.fail(f"the head process ended with {self.process.returncode}")
 
     def jobs(self, states: str = "all") -> list[dict[str, str]]:
         """This clone's jobs as squeue shows them."""
@@ -139,7 +150,7 @@ class SlurmRun:
         deadline = time.monotonic() + timeout
         while not (found := condition()):
             if time.monotonic() > deadline or self.process.poll() is not None:
-                pytest.fail(f"waited for {what}:\n{self.output()[-5000:]}\n{self.cluster.run('squeue')}")
+                self.fail(f"waited for {what}")
             time.sleep(0.2)
         return found
 
@@ -179,12 +190,26 @@ def assert_undisturbed(project: Project, undisturbed: dict[str, bytes], lost_job
     assert sum(count - 1 for count in begun(project).values()) <= lost_jobs, "more than the batch in flight was computed twice"
 
 
+def job_counts(output: str) -> dict[str, int]:
+    """Jobs by rule, from Snakemake's table of them."""
+    table = output.partition("Job stats:")[2].partition("\ntotal")[0]
+    return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, flags=re.MULTILINE)}
+
+
+def submitted(run: SlurmRun) -> Counter[str]:
+    """Jobs by rule that a head process has submitted; one that was tried again counts once."""
+    logs = set(re.findall(r"has been submitted with SLURM jobid \d+ \(log: .*?/rule_(\w+)((?:/[^/]*)*)/\d+\.log\)", run.output()))
+    return Counter(rule for rule, _ in logs)
+
+
 @pytest.mark.timeout(2400)
 def test_the_whole_demo_through_slurm_gives_the_bytes_of_the_local_run_and_gpu_jobs_hold_gpus(cluster, new_project):
     local = Project(REPOSITORY)
     local.snakemake()  # nothing to do where `make demo` has run
     project = new_project("demo")
     seen: dict[str, dict[str, str]] = {}
+    planned = SlurmRun(project, cluster, "--dry-run", targets=[])
+    planned.succeed()
     run = SlurmRun(project, cluster, "--jobs", "6", "--slurm-keep-successful-logs", targets=[])
     most_gpus = 0
     while run.process.poll() is None:
@@ -197,6 +222,7 @@ def test_the_whole_demo_through_slurm_gives_the_bytes_of_the_local_run_and_gpu_j
     found, expected = project.published(), local.published()
     assert sorted(found) == sorted(expected)
     assert [name for name in expected if found[name] != expected[name]] == []
+    assert submitted(run) == {rule: count for rule, count in job_counts(planned.output()).items() if rule != "all"}
     assert 2 <= most_gpus <= 4
     rules: dict[str, set[str]] = {}
     for job in seen.values():
@@ -382,11 +408,18 @@ def test_a_policy_model_that_cannot_load_ends_with_its_reason_and_the_others_ans
     assert "Traceback" not in run.output()
 
 
+#: What goes wrong with the results' file system on one node: how that node comes to see it so, and what the user is told.
+BAD_MOUNTS = {
+    "read-only": ("mount --bind {folder} {folder} && mount -o remount,ro,bind {folder}", "Read-only file system"),
+    "full": ("mount -t tmpfs -o size=200k tmpfs {folder}", "No space left on device"),
+}
+
+
 @contextmanager
-def read_only_results_on(cluster: Cluster, node: str, folder: Path) -> Iterator[None]:
-    """That node sees `folder` as a file system that cannot be written, as after an error of its mount."""
+def results_seen_on(cluster: Cluster, node: str, folder: Path, mount: str) -> Iterator[None]:
+    """That node sees `folder` as the shell command `mount` leaves it; the others see it as it is."""
     cluster.kill(node, signal.SIGTERM)
-    script = f'mount --bind "{folder}" "{folder}" && mount -o remount,ro,bind "{folder}" && exec slurmd -D -N {node}'
+    script = f"{mount.format(folder=shlex.quote(str(folder)))} && exec slurmd -D -N {node}"
     cluster.daemons[node] = subprocess.Popen(
         ["unshare", "--mount", "sh", "-c", script], env=cluster.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -397,12 +430,14 @@ def read_only_results_on(cluster: Cluster, node: str, folder: Path) -> Iterator[
         cluster.start(node)
 
 
-def test_a_read_only_results_folder_on_one_node_is_told_and_nothing_is_lost(cluster, clone, undisturbed):
+@pytest.mark.parametrize("fault", BAD_MOUNTS)
+def test_a_read_only_or_full_results_folder_on_one_node_is_told_and_nothing_is_lost(fault, cluster, clone, undisturbed):
+    mount, expected = BAD_MOUNTS[fault]
     (clone.folder / "results").mkdir()
-    with read_only_results_on(cluster, "gpu2", clone.folder / "results"):
+    with results_seen_on(cluster, "gpu2", clone.folder / "results", mount):
         run = SlurmRun(clone, cluster, "--retries", "0", "--default-resources", "slurm_extra='--nodelist=gpu2'")
         assert run.wait() == 1
-        assert "Read-only file system" in run.output()
+        assert expected in run.output()
         assert "Traceback" not in run.output()
     SlurmRun(clone, cluster).succeed()
     assert_undisturbed(clone, undisturbed, lost_jobs=0)
@@ -441,6 +476,36 @@ def test_two_runs_in_two_clones_with_spaces_in_their_paths_do_not_touch_each_oth
     for run in runs:
         run.succeed()
         assert_undisturbed(run.project, undisturbed, lost_jobs=0)
+
+
+@pytest.fixture
+def another_user(new_project: Callable[..., Project]) -> Iterator[tuple[str, Project]]:
+    """Another Unix user of this machine, and a clone in that user's home."""
+    user = "nobody"
+    seen = subprocess.run([sys.executable, "-c", "import snakemake"], user=user, extra_groups=[], cwd="/", capture_output=True, check=False)
+    if seen.returncode:
+        pytest.skip(f"another user cannot read the environment that the tests run in: {seen.stderr.decode()[-200:]}")
+    with tempfile.TemporaryDirectory(prefix="home-") as home:
+        shutil.copytree(new_project("theirs").folder, Path(home) / "clone", symlinks=True)
+        clone = Project(Path(home) / "clone")
+        make_slow_images(clone)
+        subprocess.run(["chown", "-R", user, home], check=True)
+        yield user, clone
+
+
+def test_two_users_in_two_clones_do_not_touch_each_other(cluster, clone, another_user, undisturbed):
+    user, theirs = another_user
+    ours, run = SlurmRun(clone, cluster), SlurmRun(theirs, cluster, user=user, HOME=str(theirs.folder.parent))
+    run.job_with_items()
+    ours.job_with_items()
+    os.killpg(ours.process.pid, signal.SIGINT)
+    assert ours.wait(60) != 0
+    run.succeed()
+    assert {job["user"] for job in run.jobs()} == {user}
+    assert "CANCELLED" not in {job["state"] for job in run.jobs()}
+    assert_undisturbed(theirs, undisturbed, lost_jobs=0)
+    SlurmRun(clone, cluster).succeed()
+    assert_undisturbed(clone, undisturbed, lost_jobs=2)
 
 
 def partitions(text: str) -> Callable[[Project], list[str]]:
