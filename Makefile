@@ -10,7 +10,7 @@ DEMO := $(BIN)/snakemake --profile profiles/local --configfile demo/config.yaml
 TABLES := tables $(shell sed -nE 's/^rule ([a-z_]+_(table|figure)):$$/\1/p' rules/*.smk)
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help install demo demo-models tables test test-fast test-slurm jobs lint bench parity plan envs-lock envs-check docs resume clean clean-all
+.PHONY: help install demo demo-models tables test test-fast test-slurm jobs lint bench bench-scorers parity plan envs-lock envs-check docs resume clean clean-all
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -58,6 +58,9 @@ bench: demo-models ## Measure the graph, and each stage against the bare librari
 	$(BIN)/python benchmarks/graph.py
 	PYTHONPATH=scripts:demo $(BIN)/python benchmarks/throughput.py --models larger
 	PYTHONPATH=scripts:demo $(BIN)/python benchmarks/throughput.py --models demo
+
+bench-scorers: $(INSTALLED) ## Score released answers with ours and the references' scripts: make bench-scorers GOLDEN=folder REFERENCES=folder
+	PYTHONPATH=scripts $(BIN)/python benchmarks/scorers.py $(if $(GOLDEN),--golden $(GOLDEN)) $(if $(REFERENCES),--references $(REFERENCES)) $(if $(VECTORS),--vectors $(VECTORS))
 
 .venv-image-reward/installed: envs/image-reward.txt envs/sitecustomize.py
 	$(PYTHON) -m venv .venv-image-reward

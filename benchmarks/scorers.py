@@ -1,17 +1,18 @@
 """The scorers on released answers: the known score, ours, and the seconds of both; and what a table of similarities saves AMBER.
 
-    python benchmarks/scorers.py [--golden FOLDER] [--references FOLDER] [--vectors en_core_web_lg]
+    PYTHONPATH=scripts python benchmarks/scorers.py [--golden FOLDER] [--references FOLDER] [--vectors en_core_web_lg]
 
-`--references`: a folder with clones of the references' repositories (LLaVA, AMBER, RLHF-V, as far as they are there). Their own scripts
-then run on the same files, in this process, with the same declared stand-ins in place of the language tools that they import, so that
-both sides do the same work. Seconds are of CPU, medians of three runs that read the files and score them; imports are left out on both
-sides.
+`--references`: a folder with clones of the references' repositories (LLaVA, Hallucination, AMBER, RLHF-V, MM-Vet, as far as they are
+there). Their own scripts then run on the same files, in this process, with the same declared stand-ins in place of the language tools that
+they import, so that both sides do the same work. Seconds are of CPU, medians of three runs that read the files and score them; imports are
+left out on both sides.
 `--vectors`: a spaCy model with word vectors, by name or path, if spaCy is installed: similarities one at a time as AMBER's script computes
 them are then measured on it, too.
 """
 
 import argparse
 import contextlib
+import csv
 import io
 import json
 import os
@@ -23,22 +24,18 @@ import sys
 import tempfile
 import time
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
+
+from lib.scorers import SCORERS, Answers, Score, amber
+from lib.scorers.language import LanguageTools, similar_by_vectors
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY / "scripts"))
-
-from lib.scorers import SCORERS, Answers, Score, amber  # noqa: E402
-from lib.scorers.language import LanguageTools, similar_by_vectors  # noqa: E402
-
 REPEATS = 3
 #: Dimensions of spaCy's English vectors.
 DIMENSIONS = 300
@@ -67,13 +64,23 @@ def timed(run: Callable[[], Any]) -> tuple[Any, float]:
     return result, statistics.median(seconds)
 
 
-def scoring(benchmark: str, answers: Path, *reference: Path, first: int | None = None, **options: Any) -> Callable[[int], Score]:
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table as the docs have it; columns of seconds and of factors are numbers, on the right."""
+    rule = ["---:" if name.endswith((", s", " s", "faster")) else "---" for name in columns]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (columns, rule, *rows))
+
+
+def scoring(
+    benchmark: str, answers: Path, *reference: Path, first: int | None = None, language: str | None = None
+) -> Callable[[int], Score]:
     """Reads and scores with so many resamples; `first`: only so many answers."""
     scorer = SCORERS[benchmark]
 
     def run(samples: int) -> Score:
         found: Answers = scorer.read_answers(answers)
         kept = replace(found, rows=found.rows[:first])
+        # New tools each time: they remember words.
+        options = {"language": LanguageTools(language)} if language else {}
         return scorer.score(kept, scorer.read_reference(*reference), samples=samples, **options)
 
     return run
@@ -82,14 +89,26 @@ def scoring(benchmark: str, answers: Path, *reference: Path, first: int | None =
 # ------------------------------------------------------------------------------------------------------------- the references' scripts
 
 
-@contextlib.contextmanager
-def stand_ins(folder: Path, arguments: list[str]) -> Iterator[io.StringIO]:
-    """Runs a reference's script in `folder` with the `exact` language tools in place of NLTK and spaCy; gives what it prints."""
+def module(name: str, **members: Any) -> types.ModuleType:
+    """A module to import in place of one that is not installed."""
+    made = types.ModuleType(name)
+    vars(made).update(members)
+    return made
 
-    def module(name: str, **members: Any) -> types.ModuleType:
-        made = types.ModuleType(name)
-        vars(made).update(members)
-        return made
+
+def exact_words(text: str) -> list[str]:
+    """The tokenizer of the `exact` language tools."""
+    return re.findall(r"[a-z]+", text.lower())
+
+
+@contextlib.contextmanager
+def stand_ins(
+    folder: Path, arguments: list[str], words: Callable[[str], list[str]] = exact_words, **more: types.ModuleType
+) -> Iterator[io.StringIO]:
+    """Runs a reference's script in `folder` with stand-ins for NLTK (`words` for its tokenizer) and spaCy; gives what it prints.
+
+    `more`: further modules that the script imports.
+    """
 
     class Word:
         def __init__(self, text: str) -> None:
@@ -113,8 +132,7 @@ def stand_ins(folder: Path, arguments: list[str]) -> Iterator[io.StringIO]:
     wordnet = module("nltk.wordnet", WordNetLemmatizer=Lemmatizer)
     modules = {
         "nltk": module(
-            "nltk", word_tokenize=lambda text: re.findall(r"[a-z]+", text.lower()), pos_tag=lambda words: [(word, "NN") for word in words],
-            stem=stem, wordnet=wordnet,
+            "nltk", word_tokenize=words, pos_tag=lambda tokens: [(token, "NN") for token in tokens], stem=stem, wordnet=wordnet,
         ),
         "nltk.stem": stem,
         "nltk.wordnet": wordnet,
@@ -122,9 +140,10 @@ def stand_ins(folder: Path, arguments: list[str]) -> Iterator[io.StringIO]:
         "tqdm": module("tqdm", tqdm=lambda rows: rows),
         "jsonlines": module("jsonlines", Reader=Lines),
         "gpt4_grpc": module("gpt4_grpc", Chat=lambda **options: None),
+        **more,
     }  # fmt: skip
     before = {name: sys.modules.get(name) for name in modules}
-    place, words = Path.cwd(), sys.argv
+    place, typed = Path.cwd(), sys.argv
     sys.modules.update(modules)
     sys.argv = ["script.py", *arguments]
     os.chdir(folder)
@@ -134,7 +153,7 @@ def stand_ins(folder: Path, arguments: list[str]) -> Iterator[io.StringIO]:
             yield printed
     finally:
         os.chdir(place)
-        sys.argv = words
+        sys.argv = typed
         for name, was in before.items():
             sys.modules.pop(name) if was is None else sys.modules.update({name: was})
 
@@ -148,6 +167,52 @@ def reference_pope(references: Path, golden: Path) -> str:
         runpy.run_path(str(script), run_name="__main__")
     found = dict(zip(re.findall(r"Category: (\w+)", printed.getvalue()), re.findall(r"F1 score: (\S+)", printed.getvalue()), strict=True))
     return " / ".join(f"{100 * float(found[split]):.2f}" for split in sorted(found))
+
+
+def reference_chair(captions: str) -> Callable[[Path, Path], str]:
+    """CHAIR's utils/chair.py on one file of captions, with the words and the singulariser that stand in on our side."""
+
+    def run(references: Path, golden: Path) -> str:
+        rows = SCORERS["chair"].read_answers(golden / captions).rows
+        objects = json.loads((golden / "chair/coco_gt_objects_2000.json").read_text())
+        synonyms: dict[str, list[str]] = {}
+        for word, name in json.loads((golden / "chair/chair_vocab.json").read_text())["inverse_synonym_dict"].items():
+            synonyms.setdefault(name, [name])
+            synonyms[name] += [word] if word != name else []
+        nothing = dict.fromkeys(("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "METEOR", "CIDEr", "SPICE", "ROUGE_L"), 0)
+        told = {row.id: {"image_id": row.id, "caption": row.text, **nothing} for row in rows}
+        tools = LanguageTools("stand-in")
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            (folder / "data").mkdir()
+            (folder / "data/synonyms.txt").write_text("".join(", ".join(words) + "\n" for words in synonyms.values()))
+            (folder / "captions.json").write_text(json.dumps({"overall": nothing, "imgToEval": told}))
+            # The script is of Python 2; its statements `print` are the only thing that Python 3 does not take.
+            text = (references / "Hallucination/utils/chair.py").read_text()
+            (folder / "chair.py").write_text(re.sub(r"^(\s*)print (.+)$", r"\1print(\2)", text, flags=re.MULTILINE))
+            singulariser = {"pattern": module("pattern"), "pattern.en": module("pattern.en", singularize=tools.singulariser.run)}
+            with stand_ins(folder, [], tools.tokenizer.run, misc=module("misc", os=os), **singulariser):
+                evaluator = runpy.run_path("chair.py")["CHAIR"](set(told), "")
+                evaluator.imid_to_objects = {row.id: set(objects[row.id]) for row in rows}
+                found = evaluator.compute_chair("captions.json")["overall_metrics"]
+        return f"{100 * found['CHAIRi']:.1f} / {100 * found['CHAIRs']:.1f}"
+
+    return run
+
+
+def reference_mm_vet(references: Path, golden: Path) -> str:
+    """MM-Vet's mm-vet_evaluator.py on the kept grades: mean, deviation and totals of the runs. Its questions are not needed for that."""
+    grades = json.loads((golden / "mmvet/mmvet-grade-7b-3runs.json").read_text())
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "mm-vet.json").write_text(json.dumps({each: {"capability": []} for each in grades}))
+        (folder / "model.json").write_text("{}")
+        (folder / "model_gpt-4-0613-grade-3runs.json").write_text(json.dumps(grades))
+        arguments = ["--mmvet_path", ".", "--result_file", "model.json", "--result_path", ".", "--num_run", "3", "--openai_api_key", "none"]
+        with stand_ins(folder, arguments):
+            runpy.run_path(str(references / "MM-Vet/mm-vet_evaluator.py"), run_name="__main__")
+        (row,) = csv.DictReader((folder / "model_gpt-4-0613-cap-score-3runs.csv").read_text().splitlines())
+    return f"{row['total']} ± {row['std']}; {', '.join(re.findall(r'[0-9]+[.][0-9]+', row['runs']))}"
 
 
 def reference_amber(references: Path, golden: Path) -> str:
@@ -197,7 +262,6 @@ def lines(golden: Path, references: Path | None) -> list[Line]:
         "Instruction2_llava": "10.5 / 32.7", "Instruction1_llava": "18.8 / 62.7",
         "Instruction1_mplug": "30.2 / 76.8", "Instruction2_instructblip": "2.6 / 3.7",
     }  # fmt: skip
-    exact = LanguageTools("exact")
     known_amber = json.loads((golden / "amber/golden.json").read_text())["exact"]["stdout"]
     amber_values = re.findall(r"(\d+\.\d)", known_amber)
     known_objects = json.loads((golden / "objhal/golden.json").read_text())["Instruction1_llava"]["no_gpt_branch"]
@@ -211,13 +275,14 @@ def lines(golden: Path, references: Path | None) -> list[Line]:
         )
     ]
     for name, known in chair_known.items():
-        run = scoring("chair", golden / f"chair/{name}.json", golden / "chair", language=LanguageTools("stand-in"))
+        run = scoring("chair", golden / f"chair/{name}.json", golden / "chair", language="stand-in")
         found.append(
             Line(
                 f"chair/{name}.json: CHAIR_i / CHAIR_s",
                 known,
                 run,
                 lambda each: f"{each.scores['chair_i']:.1f} / {each.scores['chair_s']:.1f}",
+                script(reference_chair(f"chair/{name}.json"), "Hallucination"),
             )
         )
     return [
@@ -225,7 +290,7 @@ def lines(golden: Path, references: Path | None) -> list[Line]:
         Line(
             "amber/responses.json: accuracy / F1; CHAIR / Cover / Hal / Cog",
             f"{amber_values[4]} / {amber_values[7]}; " + " / ".join(amber_values[:4]),
-            scoring("amber", golden / "amber/responses.json", golden / "amber", language=exact),
+            scoring("amber", golden / "amber/responses.json", golden / "amber", language="exact"),
             lambda score: (
                 f"{score.scores['accuracy']} / {score.scores['f1']}; "
                 + " / ".join(str(score.scores[name]) for name in ("chair", "cover", "hal", "cog"))
@@ -237,7 +302,7 @@ def lines(golden: Path, references: Path | None) -> list[Line]:
             f"{100 * known_objects['CHAIRs_refine']:.2f} / {100 * known_objects['CHAIRi']:.2f}",
             scoring(
                 "object_halbench", golden / "chair/Instruction1_llava.json", golden / "objhal", golden / "chair/coco_gt_objects_2000.json",
-                first=300, language=exact,
+                first=300, language="exact",
             ),
             lambda score: f"{score.scores['response']:.2f} / {score.scores['mention']:.2f}",
             script(reference_object_halbench, "RLHF-V"),
@@ -256,6 +321,7 @@ def lines(golden: Path, references: Path | None) -> list[Line]:
             lambda score: (
                 f"{score.scores['total']} ± {score.scores['std']}; {', '.join(map(str, score.extra['totals_of_runs']))}"
             ),
+            script(reference_mm_vet, "MM-Vet"),
         ),
     ]  # fmt: skip
 
@@ -295,7 +361,7 @@ def pairs_of_amber(golden: Path) -> list[tuple[str, str]]:
     return pairs
 
 
-def similarity_table(golden: Path, vectors: str | None) -> Table:
+def similarity_table(golden: Path, vectors: str | None) -> str:
     """What one similarity at a time costs, and what a table costs."""
     pairs = pairs_of_amber(golden)
     words, others = ({pair[side] for pair in pairs} for side in (0, 1))
@@ -303,12 +369,8 @@ def similarity_table(golden: Path, vectors: str | None) -> Table:
     made = {word: Vector(word, generator.standard_normal(DIMENSIONS).astype(np.float32)) for word in sorted(words | others)}
     _, single = timed(lambda: [made[noun].similarity(made[word]) > amber.THRESHOLD for noun, word in pairs])
     _, table = timed(lambda: similar_by_vectors(made.__getitem__, sorted(words), sorted(others), amber.THRESHOLD))
-    shown = Table(title=f"AMBER's similarities: {len(pairs):,} asked for, {len(set(pairs)):,} distinct pairs", title_justify="left")
-    for column in ("vectors", "one at a time, s", "as a table, s", "times faster"):
-        shown.add_column(column, justify="left" if column == "vectors" else "right")
-    shown.add_row(
-        f"random, {DIMENSIONS} dimensions; one at a time is numpy's dot", f"{single:.2f}", f"{table:.4f}", f"{single / table:,.0f}"
-    )
+    about = f"random, {DIMENSIONS} dimensions; one at a time is `numpy.dot`"
+    rows = [(about, f"{single:.2f}", f"{table:.4f}", f"{single / table:,.0f}")]
     if vectors:
         import spacy
 
@@ -318,40 +380,36 @@ def similarity_table(golden: Path, vectors: str | None) -> Table:
         _, seconds = timed(lambda: [pipeline(noun).similarity(pipeline(word)) for noun, word in sample])
         single = seconds / len(sample) * len(pairs)
         _, table = timed(lambda: similar_by_vectors(pipeline.make_doc, sorted(words), sorted(others), amber.THRESHOLD))
-        about = f"{name}; one at a time from {len(sample)} pairs, as AMBER's script computes them"
-        shown.add_row(about, f"{single:,.0f}", f"{table:.4f}", f"{single / table:,.0f}")
-    return shown
+        about = f"spaCy `{name}`; one at a time as AMBER's script computes them (from {len(sample)} pairs, extrapolated)"
+        rows.append((about, f"{single:,.0f}", f"{table:.4f}", f"{single / table:,.0f}"))
+    title = f"AMBER's similarities: {len(pairs):,} asked for, {len(set(pairs)):,} distinct pairs"
+    return f"{title}\n\n{markdown(('vectors', 'one at a time, s', 'as a table, s', 'times faster'), rows)}"
 
 
 def main() -> None:
     """Prints the tables; exits with 1 where ours differs from what is known or from the reference's script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--golden", type=Path, default=Path(os.environ.get("GOLDEN_DIR") or REPOSITORY.parent / "shared" / "golden"))
-    parser.add_argument("--references", type=Path, help="folder with clones of LLaVA, AMBER, RLHF-V")
+    parser.add_argument("--references", type=Path, help="folder with clones of LLaVA, Hallucination, AMBER, RLHF-V, MM-Vet")
     parser.add_argument("--vectors", help="a spaCy model, by name or path")
     arguments = parser.parse_args()
     golden: Path = arguments.golden.resolve()
     if not golden.is_dir():
         sys.exit(f"{golden}: no released answers here; name their folder with --golden.")
-    table = Table(title="Released answers", title_justify="left")
-    for column in ("golden file: scores", "known", "ours", "ours, s", "with intervals, s", "reference's script", "its s"):
-        table.add_column(column, justify="right" if column.endswith("s") and column != "golden file: scores" else "left", overflow="fold")
+    rows = []
     different = []
     for line in lines(golden, arguments.references.resolve() if arguments.references else None):
         line.score(0)  # imports, once
         score, seconds = timed(partial(line.score, 0))
         _, with_intervals = timed(partial(line.score, 1000))
-        theirs, their_seconds = timed(line.reference) if line.reference else ("-", None)
+        theirs, their_seconds = timed(line.reference) if line.reference else ("not run", None)
         ours = line.ours(score)
-        table.add_row(
-            line.file, line.known, ours, f"{seconds:.2f}", f"{with_intervals:.2f}", theirs,
-            "-" if their_seconds is None else f"{their_seconds:.2f}",
-        )  # fmt: skip
-        if ours != line.known or theirs not in ("-", ours):
+        shown = [f"{seconds:.2f}", f"{with_intervals:.2f}", theirs, "" if their_seconds is None else f"{their_seconds:.2f}"]
+        rows.append((line.file, line.known, ours, *shown))
+        if ours != line.known or theirs not in ("not run", ours):
             different.append(line.file)
-    console = Console(width=200)
-    console.print(table)
-    console.print(similarity_table(golden, arguments.vectors))
+    print(markdown(("golden file", "known", "ours", "ours, s", "with intervals, s", "the reference's script", "its s"), rows))
+    print(f"\n{similarity_table(golden, arguments.vectors)}")
     sys.exit("different: " + "; ".join(different) if different else 0)
 
 
