@@ -125,6 +125,14 @@ def begun(project: Project) -> Counter[tuple[str, str]]:
     return counts
 
 
+class Wildcards(list[str]):
+    """A rule's wildcards as Snakemake gives them: by attribute, and iterable in the order of the output's pattern."""
+
+    def __init__(self, **values: str) -> None:
+        super().__init__(values.values())
+        vars(self).update(values)
+
+
 class Parameters(dict[str, Any]):
     """A rule's params, by attribute and by name, as Snakemake gives them."""
 
@@ -137,11 +145,8 @@ def rule_object(tmp_path: Path) -> Callable[..., SimpleNamespace]:
 
     def make(rule: str, wildcards: dict[str, str], inputs: Any, output: Any, **params: Any) -> SimpleNamespace:
         common = {"root": str(tmp_path / "run"), "device": "cpu", "seed": 0, "max_failed_fraction": 0.0} | params.pop("common", {})
-        names = SimpleNamespace(**wildcards)
-        # Snakemake's wildcards are iterable, in the order of the output's pattern.
-        wildcard_object = type("Wildcards", (list,), dict(vars(names)))(wildcards.values())
         return SimpleNamespace(
-            rule=rule, wildcards=wildcard_object, input=inputs, output=output, log=[], threads=1, resources=SimpleNamespace(),
+            rule=rule, wildcards=Wildcards(**wildcards), input=inputs, output=output, log=[], threads=1, resources=SimpleNamespace(),
             params=Parameters(common=common, **params),
         )  # fmt: skip
 

@@ -1,47 +1,25 @@
 """The seven tasks of the paper's tables in the real lmms-eval, in one process: local data, LLaVA-1.5's forms, a real judge's server."""
 
-import http.server
 import json
 import re
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from types import SimpleNamespace
-from typing import ClassVar
 
 import pytest
 
 import answer_benchmark
 import build_benchmarks
 import score_benchmark
+from chat_server import ChatServer
 from lib import config
 from lib.errors import UserError
-from lib.files import read_jsonl
+from lib.files import read_jsonl, write_json, write_jsonl
 
 DEFAULTS = config.Evaluation().benchmarks
 KEY = "sk-the-key-of-the-judge"
 SPLITS = {"vqav2": "validation", "textvqa": "validation", "mmbench": "dev"}
-
-
-class JudgeServer(http.server.BaseHTTPRequestHandler):
-    """An OpenAI-compatible endpoint that gives every answer 0.7."""
-
-    asked: ClassVar[list[tuple[str, str]]] = []
-
-    def do_POST(self) -> None:
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.asked.append((self.headers["Authorization"], request["messages"][-1]["content"]))
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "0.7"}}
-        usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
-        body = json.dumps({"id": "1", "object": "chat.completion", "created": 1, "model": "judge-2", "choices": [choice], "usage": usage})
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.end_headers()
-        self.wfile.write(body.encode())
-
-    def log_message(self, *_: object) -> None:
-        pass
 
 
 def settings_of(name, benchmarks, judge):
@@ -54,10 +32,8 @@ def settings_of(name, benchmarks, judge):
 def run(demo_models, demo_benchmarks, tmp_path_factory):
     """One process of lmms-eval on all tasks, MM-Vet with and without a judge."""
     folder = tmp_path_factory.mktemp("all")
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), JudgeServer)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    judge = {"base_url": f"http://127.0.0.1:{server.server_port}/v1", "model": "judge", "api_key_variable": "TEST_JUDGE_KEY"}
-    settings = {name: settings_of(name, demo_benchmarks, judge) for name in DEFAULTS}
+    judge = ChatServer(lambda body: "0.7", model="judge", version="judge-2", api_key_variable="TEST_JUDGE_KEY")
+    settings = {name: settings_of(name, demo_benchmarks, judge.settings()) for name in DEFAULTS}
     settings["mm_vet_unjudged"] = settings["mm_vet"] | {"judge": None}
     tasks = folder / "task"
     tasks.mkdir()
@@ -77,10 +53,9 @@ def run(demo_models, demo_benchmarks, tmp_path_factory):
         patch.setenv("TEST_JUDGE_KEY", KEY)
         environment = answer_benchmark.environment(folder, settings["mm_vet"], 1)
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    server.shutdown()
-    server.server_close()
+    judge.close()
     (folder / "log").write_text(done.stdout + done.stderr)
-    return SimpleNamespace(folder=folder, settings=settings, log=folder / "log", command=command)
+    return SimpleNamespace(folder=folder, settings=settings, log=folder / "log", command=command, judge=judge)
 
 
 def job_of(run, name):
@@ -123,8 +98,8 @@ def test_a_question_is_put_as_for_llava_s_published_score(run, name):
 
 
 def test_the_judge_is_asked_with_its_key_which_is_in_no_file(run):
-    asked = [text for key, text in JudgeServer.asked if key == f"Bearer {KEY}"]
-    assert len(asked) == len(JudgeServer.asked) == len(build_benchmarks.mmvet_rows())
+    asked = [request.text for request in run.judge.asked() if request.headers["authorization"] == f"Bearer {KEY}"]
+    assert len(asked) == len(run.judge.requests) == len(build_benchmarks.mmvet_rows())
     assert "Which shapes are there? | circle <AND> square |" in " ".join(asked)
     files = [path for path in run.folder.rglob("*") if path.is_file()]
     assert not [path for path in files if KEY.encode() in path.read_bytes()]

@@ -15,6 +15,7 @@ import pytest
 
 import answer_benchmark
 from answer_benchmark import find_task, local_task, read_answers, read_results, read_task
+from conftest import Parameters, Wildcards
 from lib import config
 from lib.errors import UserError
 from lib.files import read_jsonl
@@ -22,19 +23,6 @@ from lib.files import read_jsonl
 SCRIPTS = Path(answer_benchmark.__file__).parent
 DEFAULTS = config.Evaluation().benchmarks
 SECRET = "hf_thisisnotatokenofanybody"
-
-
-class Wildcards(list):
-    """Snakemake's wildcards: a list of values with names."""
-
-    def __init__(self, **values):
-        super().__init__(values.values())
-        self.__dict__.update(values)
-
-
-class Params(SimpleNamespace):
-    def get(self, name, default):
-        return getattr(self, name, default)
 
 
 class Job:
@@ -45,7 +33,7 @@ class Job:
         folder = f"results/run/evaluation/{model}/{benchmark}"
         self.rule = rule
         self.wildcards = Wildcards(model=model, benchmark=benchmark)
-        self.params = Params(settings=settings or {}, common=common)
+        self.params = Parameters(settings=settings or {}, common=common)
         self.input = SimpleNamespace(merged=[])
         self.output = SimpleNamespace(answers=f"{folder}/answers.jsonl", results=f"{folder}/results.json")
         self.log = SimpleNamespace(harness=f"results/run/logs/{model}-{benchmark}.lmms-eval.log")

@@ -1,39 +1,26 @@
 """Answers to benchmarks that publish files: the real tiny model through the real rule, and what is scored of them."""
 
-import http.server
+import io
 import json
 import re
 import shutil
-import threading
 from pathlib import Path
 from types import SimpleNamespace
-from typing import ClassVar
 
 import pytest
 from PIL import Image
 
 import answer_questions
 import score_answers
-from lib import config, preflight
+from chat_server import ChatServer, text_of
+from conftest import Parameters, Wildcards
+from lib import config, evaluation, preflight
 from lib.errors import UserError
 from lib.files import digest_of_file, read_jsonl, write_jsonl
 from lib.plan import Plan
 from lib.questions import FORMS, SINGLE_WORD, Question, prompt_of, read_questions
 
 NAMES = ("amber", "chair", "mmhal_bench", "object_halbench", "pope")
-
-
-class Wildcards(list):
-    """Snakemake's wildcards: a list of values with names."""
-
-    def __init__(self, **values):
-        super().__init__(values.values())
-        self.__dict__.update(values)
-
-
-class Params(SimpleNamespace):
-    def get(self, name, default):
-        return getattr(self, name, default)
 
 
 def block(name, folder, **changes):
@@ -60,7 +47,7 @@ def job(rule, benchmark, settings, folder=Path("results/run/evaluation/base"), *
         answers | asked, {"scores": files["scores.json"], "scored": files["scored.jsonl"]},
     )  # fmt: skip
     return SimpleNamespace(
-        rule=rule, wildcards=Wildcards(model="base", benchmark=benchmark), params=Params(settings=settings, common=common),
+        rule=rule, wildcards=Wildcards(model="base", benchmark=benchmark), params=Parameters(settings=settings, common=common),
         input=SimpleNamespace(**inputs), output=SimpleNamespace(**outputs), threads=1,
     )  # fmt: skip
 
@@ -289,36 +276,16 @@ def test_any_other_answer_is_no(text):
 # Judges, and what is looked at before a run
 
 
-class JudgeServer(http.server.BaseHTTPRequestHandler):
-    """An OpenAI-compatible endpoint that rates and names objects, as a judge that has read the question would."""
-
-    asked: ClassVar[list[str]] = []
-
-    def do_POST(self) -> None:
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        text = request["messages"][-1]["content"]
-        self.asked.append(text)
-        reply = "The answer is fine.\n\nRating: 5, very informative" if "Rating: 6" in text else '["circle", "triangle"]'
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": reply}}
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.end_headers()
-        self.wfile.write(
-            json.dumps({"id": "1", "object": "chat.completion", "created": 1, "model": "judge-2", "choices": [choice]}).encode()
-        )
-
-    def log_message(self, *_: object) -> None:
-        pass
+def reply_of_a_judge(body):
+    """Rates an answer or names its objects, as a judge that has read the question would."""
+    return "The answer is fine.\n\nRating: 5, very informative" if "Rating: 6" in text_of(body) else '["circle", "triangle"]'
 
 
 @pytest.fixture
 def judge():
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), JudgeServer)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    JudgeServer.asked.clear()
-    yield {"base_url": f"http://127.0.0.1:{server.server_port}/v1", "model": "judge", "api_key_variable": None}
-    server.shutdown()
-    server.server_close()
+    server = ChatServer(reply_of_a_judge, model="judge", version="judge-2", api_key_variable=None)
+    yield server
+    server.close()
 
 
 @pytest.mark.parametrize("name", ["mmhal_bench", "object_halbench"])
@@ -331,12 +298,11 @@ def test_a_judge_is_asked_once_an_answer_and_named_with_its_version(answered, na
         row | {"response": f"There is a circle and a triangle, I see {number}."} for number, row in enumerate(answered.answers[name])
     ]
     write_jsonl(folder / "answers.jsonl", answers)
-    rule = job("score_answers", name, block(name, demo_benchmarks, language="stand-in", judge=judge))
+    rule = job("score_answers", name, block(name, demo_benchmarks, language="stand-in", judge=judge.settings()))
     kept = (folder / "answers.jsonl").read_bytes()
     score_answers.main(rule)
     score = json.loads((folder / "scores.json").read_text())
-    asked = len(JudgeServer.asked)
-    assert asked == len(set(JudgeServer.asked)) == len(answers)
+    assert len(judge.texts()) == len(set(judge.texts())) == len(answers)
     assert score["computed_by"]["judge"]["model"] == "judge"
     assert "judge-2" in score["computed_by"]["judge"]["version"]
     assert not score["missing"]
@@ -345,7 +311,7 @@ def test_a_judge_is_asked_once_an_answer_and_named_with_its_version(answered, na
     else:
         assert score["scores"]["response"] > 0
     score_answers.main(rule)
-    assert len(JudgeServer.asked) == asked
+    assert len(judge.texts()) == len(answers)
     assert (folder / "answers.jsonl").read_bytes() == kept
 
 
@@ -355,7 +321,10 @@ def test_files_and_judges_of_benchmarks_are_looked_at_before_a_run(demo_benchmar
     shutil.copytree(demo_benchmarks / "amber", "amber")
 
     def plan():
-        blocks = {name: block(name, tmp_path, **({"judge": judge} if name == "mmhal_bench" else {})) for name in ("mmhal_bench", "amber")}
+        blocks = {
+            name: block(name, tmp_path, **({"judge": judge.settings()} if name == "mmhal_bench" else {}))
+            for name in ("mmhal_bench", "amber")
+        }
         return Plan(config.load({"evaluation": {"benchmarks": blocks}}, []))
 
     assert preflight.problems_with_benchmarks(plan()) == []

@@ -3,16 +3,16 @@
 Every case runs the command that a user types in a clone of its own.
 """
 
-import http.server
 import json
 import os
 import re
 import shutil
 import subprocess
-import threading
 from pathlib import Path
 
 import pytest
+
+from chat_server import ChatServer, Reply
 
 CONFIG = "demo/config.yaml"
 
@@ -235,42 +235,6 @@ def test_strange_prompts_work(project):
     assert (project.folder / "results/demo/images/art/00.jsonl").read_text(encoding="utf-8").count("\n") == 4
 
 
-class Answering(http.server.BaseHTTPRequestHandler):
-    """A server that answers every request with the status and body of its class."""
-
-    status, body = 500, b"{}"
-
-    def do_GET(self):
-        self.send_response(self.status)
-        self.send_header("Content-Type", "application/json")
-        self.end_headers()
-        self.wfile.write(self.body)
-
-    def do_POST(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.do_GET()
-
-    def log_message(self, *arguments):
-        pass
-
-
-@pytest.fixture
-def server():
-    """Starts a server with a fixed answer; gives its base URL."""
-    servers = []
-
-    def start(status, body):
-        handler = type("Handler", (Answering,), {"status": status, "body": body})
-        servers.append(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler))
-        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{servers[-1].server_port}/v1"
-
-    yield start
-    for running in servers:
-        running.shutdown()
-        running.server_close()
-
-
 def use_endpoint(project, url):
     endpoint = {"base_url": url, "model": "some-model", "api_key_variable": "TEST_KEY", "retries": 1, "timeout": 5}
     setting("instructions", {"backend": "openai", "endpoint": endpoint})(project)
@@ -293,12 +257,15 @@ def test_a_missing_key_variable_ends_the_run_before_images_are_made(project):
 
 
 @pytest.mark.parametrize(("status", "body"), [(500, b"{}"), (429, b"{}"), (200, b"this is no JSON")], ids=["500", "429", "nonsense"])
-def test_an_endpoint_that_only_answers_with_errors_ends_the_run_before_images_are_made(project, server, status, body):
-    use_endpoint(project, server(status, body))
+def test_an_endpoint_that_only_answers_with_errors_ends_the_run_before_images_are_made(project, status, body):
+    server = ChatServer(lambda _: Reply(status, body))
+    server.listing = Reply(status, body)
+    use_endpoint(project, server.url)
     done = project.snakemake("results/demo/instructions/art/00.jsonl", check=False, TEST_KEY="secret-value")
     assert_one_clear_message(done, r"instructions\.endpoint: the endpoint http://127\.0\.0\.1:\d+/v1")
     assert no_images(project)
     assert "secret-value" not in done.stdout
+    server.close()
 
 
 def test_a_hub_model_out_of_reach_ends_the_run_before_anything_is_loaded(project):

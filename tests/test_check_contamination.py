@@ -13,10 +13,11 @@ import build_benchmarks
 import check_contamination
 import index_benchmarks
 import list_overlaps
+from conftest import Parameters, Wildcards
 from lib.config import Config, Contamination
 from lib.contamination import Index, perceptual_hash, question_words, settings_of, words_of
 from lib.files import digest_of_file, read_jsonl, write_jsonl
-from test_answer_questions import Params, Wildcards, block
+from test_answer_questions import block
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MEASURES = settings_of(Contamination().model_dump())
@@ -183,7 +184,7 @@ class Run:
     def job(self, rule, inputs, output, settings, **wildcards):
         common = {"root": "results/run", "device": "cpu", "seed": 0, "max_failed_fraction": 0}
         return SimpleNamespace(
-            rule=rule, wildcards=Wildcards(**wildcards), params=Params(settings=settings, common=common), input=inputs, output=output
+            rule=rule, wildcards=Wildcards(**wildcards), params=Parameters(settings=settings, common=common), input=inputs, output=output
         )
 
     def make(self, **changes):

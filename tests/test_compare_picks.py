@@ -9,9 +9,9 @@ import pytest
 
 import compare_picks
 import lib.endpoint
+from chat_server import ChatServer, error
 from compare_picks import draw
 from image_judge_table import OFF, build_table
-from judge_server import JudgeServer
 from lib.config import ImageRanking, ImageScorer, PickJudge
 from lib.errors import UserError
 from lib.files import read_jsonl, write_jsonl
@@ -33,7 +33,7 @@ def images_of(body):
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setattr(lib.endpoint, "FIRST_WAIT", 0.02)
-    server = JudgeServer(lambda body: "first")
+    server = ChatServer(lambda body: "first", model="judge", version="judge-2026-01-01", retries=0, api_key_variable=None)
     yield server
     server.close()
 
@@ -82,7 +82,7 @@ def test_the_better_pick_wins_wherever_it_is_shown(stage):
     assert summary["prompts"] == {"ranked_by_both": 12, "same_pick": 4, "different_picks": 8}
     assert summary["judge"] == "judge (answered as judge-2026-01-01)"
     assert all(row["picks"]["image-reward"]["guidance_scale"] == 7.0 and row["picks"]["clip"]["guidance_scale"] == 9.0 for row in rows)
-    assert {tuple(images_of(body)) for body in stage.server.bodies} == {
+    assert {tuple(images_of(body)) for body in stage.server.bodies()} == {
         pair for row in rows for pair in [tuple(row["picks"][name]["sha256"] for name in order) for order in (SCORERS, SCORERS[::-1])]
     }
 
@@ -97,11 +97,11 @@ def test_a_judge_that_favours_a_place_gives_ties_and_no_win(stage):
 def test_a_rerun_asks_nothing_and_more_comparisons_ask_only_for_the_new_ones(stage):
     prefers(stage, lambda scales: scales.index(9.0))
     first = stage.go(comparisons=3)
-    assert len(stage.server.bodies) == 6
+    assert len(stage.server.bodies()) == 6
     assert stage.go(comparisons=3) == first
-    assert len(stage.server.bodies) == 6
+    assert len(stage.server.bodies()) == 6
     rows, summary = stage.go(comparisons=100)
-    assert len(stage.server.bodies) == 16
+    assert len(stage.server.bodies()) == 16
     assert {row["id"] for row in first[0]} < {row["id"] for row in rows}
     assert (summary["comparisons"], summary["losses"]) == (8, 8)
 
@@ -127,13 +127,13 @@ def record(stage):
 def test_a_request_that_the_endpoint_did_not_answer_is_made_again_on_the_next_run(stage):
     prefers(stage, lambda scales: scales.index(7.0))
     judge = stage.server.reply
-    stage.server.reply = lambda body: (500, "busy") if images_of(body)[0] == picked(stage, 1) else judge(body)
+    stage.server.reply = lambda body: error(500, "busy") if images_of(body)[0] == picked(stage, 1) else judge(body)
     rows, summary = stage.go(comparisons=100)
     assert summary["without_verdict"] == record(stage)["failed"] == 1
     stage.server.reply = judge
-    asked = len(stage.server.bodies)
+    asked = len(stage.server.bodies())
     rows, summary = stage.go(comparisons=100)
-    assert len(stage.server.bodies) == asked + 1
+    assert len(stage.server.bodies()) == asked + 1
     assert [row["verdict"] for row in rows] == ["image-reward"] * 8
     assert record(stage)["failed"] == 0
 
@@ -155,7 +155,7 @@ def test_an_image_that_was_changed_is_not_shown_to_the_judge(stage):
         (stage.root / row["candidates"][1]["file"]).write_bytes(b"another")
     with pytest.raises(UserError, match="has other contents"):
         stage.go()
-    assert not stage.server.bodies
+    assert not stage.server.bodies()
 
 
 def test_prompts_that_a_scorer_has_not_ranked_are_no_comparison(stage):

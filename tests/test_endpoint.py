@@ -1,16 +1,14 @@
 """Endpoints: a busy server is waited for, a mistake is told plainly and early, and the key goes nowhere but into the request."""
 
 import json
-import socket
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from pydantic import ValidationError
 
 import lib.endpoint
+from chat_server import ChatServer, Reply, closed_port, completion, error, in_order, listing
 from lib.config import Endpoint
 from lib.endpoint import Client, RefusedRequestError, check_endpoint
 from lib.errors import UserError
@@ -19,95 +17,13 @@ from lib.job import ItemError
 KEY = "sk-a-very-secret-key"
 
 
-def completion(text="What is red?", finish_reason="stop"):
-    message = {"role": "assistant", "content": text}
-    choice = {"index": 0, "finish_reason": finish_reason, "message": message}
-    return 200, {}, {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
-
-
-def error(status, message="broken", headers=None, **more):
-    return status, headers or {}, {"error": {"message": message, **more}}
-
-
-LISTING = 200, {}, {"object": "list", "data": [{"id": "m", "object": "model", "created": 0, "owned_by": "us"}]}
-
-
-class Server:
-    """A real HTTP server on this machine whose replies are set by the test; the last one is repeated."""
-
-    def __init__(self):
-        self.replies = {"chat": [completion()], "models": [LISTING]}
-        self.requests = []
-        self.delay = 0.0
-        self.under_way = self.most_under_way = 0
-        lock = threading.Lock()
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def log_message(self, *arguments):
-                pass
-
-            def reply(self, kind, body):
-                with lock:
-                    server.requests.append(
-                        {
-                            "kind": kind,
-                            "body": body,
-                            "headers": {name.lower(): value for name, value in self.headers.items()},
-                            "time": time.monotonic(),
-                        }
-                    )
-                    server.under_way += 1
-                    server.most_under_way = max(server.most_under_way, server.under_way)
-                    replies = server.replies[kind]
-                    status, headers, content = replies.pop(0) if len(replies) > 1 else replies[0]
-                time.sleep(server.delay)
-                with lock:
-                    server.under_way -= 1
-                data = content.encode() if isinstance(content, str) else json.dumps(content).encode()
-                try:
-                    self.send_response(status)
-                    self.send_header("Content-Type", headers.get("type", "application/json"))
-                    self.send_header("Content-Length", str(len(data)))
-                    for name, value in headers.items():
-                        self.send_header(name, value)
-                    self.end_headers()
-                    self.wfile.write(data)
-                except BrokenPipeError:
-                    pass  # the client gave up, as it should
-
-            def do_GET(self):
-                self.reply("models", None)
-
-            def do_POST(self):
-                self.reply("chat", json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-        self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        self.thread.start()
-
-    def endpoint(self, **settings):
-        return Endpoint(**{"base_url": self.url, "model": "m", "retries": 2, "timeout": 5, "api_key_variable": "TEST_KEY", **settings})
-
-    def asked(self):
-        return [request for request in self.requests if request["kind"] == "chat"]
-
-
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv("TEST_KEY", KEY)
     monkeypatch.setattr(lib.endpoint, "FIRST_WAIT", 0.02)
-    server = Server()
+    server = ChatServer(lambda body: "What is red?", retries=2, api_key_variable="TEST_KEY")
     yield server
-    server.http.shutdown()
-    server.http.server_close()
-
-
-def closed_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    server.close()
 
 
 def ask(endpoint, **changes):
@@ -119,15 +35,15 @@ def test_a_request_carries_model_message_and_settings(server):
     answer = ask(server.endpoint())
     assert (answer.text, answer.finish_reason) == ("What is red?", "stop")
     [request] = server.asked()
-    assert request["body"] == {
+    assert request.body == {
         "model": "m", "messages": [{"role": "user", "content": "hello"}], "temperature": 0.7, "max_tokens": 20, "seed": 5,
     }  # fmt: skip
-    assert request["headers"]["authorization"] == f"Bearer {KEY}"
+    assert request.headers["authorization"] == f"Bearer {KEY}"
 
 
 def test_parameters_add_to_a_request_and_null_takes_away(server):
     ask(server.endpoint(parameters={"max_tokens": None, "max_completion_tokens": 9, "seed": None, "reasoning_effort": "low"}))
-    body = server.asked()[0]["body"]
+    body = server.asked()[0].body
     assert set(body) == {"model", "messages", "temperature", "max_completion_tokens", "reasoning_effort"}
 
 
@@ -135,14 +51,14 @@ def test_an_image_is_sent_along_as_a_data_url(server, tmp_path):
     image = tmp_path / "x.webp"
     image.write_bytes(b"RIFF")
     ask(server.endpoint(), image=image)
-    content = server.asked()[0]["body"]["messages"][0]["content"]
+    content = server.asked()[0].body["messages"][0]["content"]
     assert content == [{"type": "image_url", "image_url": {"url": "data:image/webp;base64,UklGRg=="}}, {"type": "text", "text": "hello"}]
 
 
 def test_no_key_is_needed_or_sent_where_none_is_configured(server, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     ask(server.endpoint(api_key_variable=None))
-    assert KEY not in json.dumps(server.asked()[0]["headers"])
+    assert KEY not in json.dumps(server.asked()[0].headers)
 
 
 @pytest.mark.parametrize(
@@ -151,42 +67,42 @@ def test_no_key_is_needed_or_sent_where_none_is_configured(server, monkeypatch):
         error(500),
         error(503),
         error(429),
-        (200, {}, "{not json"),
-        (200, {"type": "text/html"}, "<html>login</html>"),
-        (200, {}, {"choices": []}),
+        Reply(200, "{not json"),
+        Reply(200, "<html>login</html>", {"Content-Type": "text/html"}),
+        Reply(200, {"choices": []}),
     ],
     ids=["500", "503", "429", "broken JSON", "HTML", "no choices"],
 )
 def test_a_fault_of_the_server_is_tried_again(server, fault):
-    server.replies["chat"] = [fault, fault, completion("Is it red?")]
+    server.reply = in_order(fault, fault, completion("Is it red?"))
     assert ask(server.endpoint()).text == "Is it red?"
     assert len(server.asked()) == 3
 
 
 def test_waits_grow_from_try_to_try(server, monkeypatch):
     monkeypatch.setattr(lib.endpoint, "FIRST_WAIT", 0.1)
-    server.replies["chat"] = [error(500), error(500), completion()]
+    server.reply = in_order(error(500), error(500), completion("What is red?"))
     ask(server.endpoint())
-    times = [request["time"] for request in server.asked()]
+    times = [request.time for request in server.asked()]
     assert times[1] - times[0] >= 0.1
     assert times[2] - times[1] >= 0.2
 
 
 def test_a_busy_server_is_left_alone_for_as_long_as_it_asks_by_all_threads(server):
-    server.replies["chat"] = [error(429, headers={"Retry-After": "0.5"}), completion()]
+    server.reply = in_order(error(429, headers={"Retry-After": "0.5"}), completion("What is red?"))
     with Client(server.endpoint(concurrency=4)) as client:
         ask_once = lambda _: client.ask("hello", temperature=0, max_tokens=1, seed=0)  # noqa: E731
         ask_once(0)  # its retry is over when the wait is
-        first, second = (request["time"] for request in server.asked())
+        first, second = (request.time for request in server.asked())
         assert second - first >= 0.5
-        server.replies["chat"] = [error(429, headers={"Retry-After": "0.5"}), completion()]
+        server.reply = in_order(error(429, headers={"Retry-After": "0.5"}), completion("What is red?"))
         server.requests.clear()
         with ThreadPoolExecutor(4) as pool:
             busy = pool.submit(ask_once, 0)
             time.sleep(0.2)
             list(pool.map(ask_once, range(3)))
             busy.result()
-    times = [request["time"] for request in server.asked()]
+    times = [request.time for request in server.asked()]
     assert all(later - times[0] >= 0.5 for later in times[1:])
 
 
@@ -204,9 +120,9 @@ def test_a_slow_answer_fails_its_item_with_the_limit_named(server):
         ask(server.endpoint(timeout=0.2, retries=1))
 
 
-@pytest.mark.parametrize("fault", [error(500, "out of order"), error(429, "slow down"), (200, {}, "{not json")])
+@pytest.mark.parametrize("fault", [error(500, "out of order"), error(429, "slow down"), Reply(200, "{not json")])
 def test_one_request_that_never_works_fails_its_item_and_three_in_a_row_end_the_job(server, fault):
-    server.replies["chat"] = [fault]
+    server.reply = in_order(fault)
     with Client(server.endpoint(retries=1)) as client:
         for _ in range(2):
             with pytest.raises(ItemError, match="no answer after 2 tries"):
@@ -228,7 +144,7 @@ def test_a_host_name_that_does_not_exist_ends_the_job_with_its_address(server):
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_wrong_key_ends_the_job_at_once_and_is_shown_nowhere(server, caplog, status):
-    server.replies["chat"] = [error(status, f"Incorrect API key provided: {KEY}")]
+    server.reply = in_order(error(status, f"Incorrect API key provided: {KEY}"))
     with pytest.raises(UserError, match="refuses the key in TEST_KEY") as caught:
         ask(server.endpoint())
     assert len(server.asked()) == 1
@@ -237,7 +153,7 @@ def test_a_wrong_key_ends_the_job_at_once_and_is_shown_nowhere(server, caplog, s
 
 def test_the_key_is_in_no_log_line_even_if_the_server_repeats_it(server, caplog):
     caplog.set_level("DEBUG")
-    server.replies["chat"] = [error(500, f"cannot use {KEY}"), (200, {}, f"{KEY}"), completion()]
+    server.reply = in_order(error(500, f"cannot use {KEY}"), Reply(200, f"{KEY}"), completion("What is red?"))
     ask(server.endpoint())
     assert "trying again" in caplog.text
     assert KEY not in "".join(record.getMessage() for record in caplog.records if record.name == "workflow")
@@ -264,21 +180,21 @@ def test_an_address_that_holds_a_password_is_refused():
 
 
 def test_an_unknown_model_ends_the_job_at_once(server):
-    server.replies["chat"] = [error(404, "The model `m` does not exist")]
+    server.reply = in_order(error(404, "The model `m` does not exist"))
     with pytest.raises(UserError, match=r"knows no model 'm'.*does not exist"):
         ask(server.endpoint())
     assert len(server.asked()) == 1
 
 
 def test_a_request_that_the_server_refuses_fails_its_item_at_once(server):
-    server.replies["chat"] = [error(400, "content policy")]
+    server.reply = in_order(error(400, "content policy"))
     with pytest.raises(RefusedRequestError, match="HTTP 400: content policy"):
         ask(server.endpoint())
     assert len(server.asked()) == 1
 
 
 def test_a_used_up_quota_is_not_waited_for(server):
-    server.replies["chat"] = [error(429, "You exceeded your current quota", code="insufficient_quota")]
+    server.reply = in_order(error(429, "You exceeded your current quota", code="insufficient_quota"))
     with pytest.raises(UserError, match="no quota left"):
         ask(server.endpoint())
     assert len(server.asked()) == 1
@@ -286,7 +202,7 @@ def test_a_used_up_quota_is_not_waited_for(server):
 
 def test_leaving_a_client_ends_its_waits(server, monkeypatch):
     monkeypatch.setattr(lib.endpoint, "FIRST_WAIT", 60)
-    server.replies["chat"] = [error(500)]
+    server.reply = in_order(error(500))
     started = time.monotonic()
     with Client(server.endpoint()) as client:
         future = client.submit(lambda: client.ask("hello", temperature=0, max_tokens=1, seed=0))
@@ -305,14 +221,14 @@ def test_an_endpoint_that_lists_the_model_is_fine_without_a_request(server):
     assert not server.asked()
 
 
-@pytest.mark.parametrize("models", [error(404), (200, {}, {"object": "list", "data": []})], ids=["no list", "not in the list"])
+@pytest.mark.parametrize("models", [error(404), listing()], ids=["no list", "not in the list"])
 def test_where_the_list_does_not_tell_a_request_for_one_token_does(server, models):
-    server.replies["models"] = [models]
+    server.listing = models
     check_endpoint(server.endpoint())
-    assert server.asked()[0]["body"]["max_tokens"] == 1
-    server.replies["chat"] = [error(400, "max_tokens is too small")]
+    assert server.asked()[0].body["max_tokens"] == 1
+    server.reply = in_order(error(400, "max_tokens is too small"))
     check_endpoint(server.endpoint())
-    server.replies["chat"] = [error(404, "no such model")]
+    server.reply = in_order(error(404, "no such model"))
     with pytest.raises(UserError, match="knows no model 'm'"):
         check_endpoint(server.endpoint())
 
@@ -323,13 +239,13 @@ def test_where_the_list_does_not_tell_a_request_for_one_token_does(server, model
         (error(401, "who are you"), "refuses the key in TEST_KEY.*who are you"),
         (error(500, "out of order"), "HTTP 500: out of order"),
         (error(429, "slow down"), "HTTP 429: slow down"),
-        ((200, {"type": "text/html"}, "<html>login</html>"), "not JSON, but '<html>login"),
-        ((200, {}, "{not json"), "not JSON"),
-        ((200, {}, {"data": "nonsense"}), "not a list of models"),
+        (Reply(200, "<html>login</html>", {"Content-Type": "text/html"}), "not JSON, but '<html>login"),
+        (Reply(200, "{not json"), "not JSON"),
+        (Reply(200, {"data": "nonsense"}), "not a list of models"),
     ],
 )
 def test_an_endpoint_that_cannot_be_used_is_refused_before_the_run(server, models, message):
-    server.replies["models"] = [models]
+    server.listing = models
     with pytest.raises(UserError, match=message) as caught:
         check_endpoint(server.endpoint())
     assert server.url in str(caught.value)

@@ -1,14 +1,13 @@
 """Prompt proposals: well-formed, unlike any prompt and each other, for the user to choose from."""
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import SimpleNamespace
+from itertools import count
 
 import pytest
 from pydantic import ValidationError
 
 import lib.endpoint
+from chat_server import ChatServer, completion
 from generate_prompts import Selection, jaccard, main, parse, shingles
 from lib.config import GeneratePrompts
 from lib.errors import UserError
@@ -29,46 +28,20 @@ def scene(number):
 
 @pytest.fixture
 def server(monkeypatch):
-    """A real HTTP server on this machine; `answers` are given in order, then `more()` is."""
+    """`answers` are given in order, then new proposals are, ten at a time."""
     monkeypatch.setenv("TEST_KEY", "sk-secret")
     monkeypatch.setattr(lib.endpoint, "FIRST_WAIT", 0.02)
-    state = SimpleNamespace(answers=[], requests=[], finish_reason="stop", made=0)
-    lock = threading.Lock()
+    numbers = count()
 
-    def more():
-        state.made += 10
-        return "\n".join(scene(number) for number in range(state.made - 10, state.made))
+    def reply(body):
+        text = server.answers.pop(0) if server.answers else "\n".join(scene(next(numbers)) for _ in range(10))
+        return completion(text, server.finish_reason)
 
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *arguments):
-            pass
-
-        def do_GET(self):
-            self.reply({"object": "list", "data": [{"id": "m"}]})
-
-        def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            with lock:
-                state.requests.append(body)
-                content = state.answers.pop(0) if state.answers else more()
-            self.reply({"choices": [{"finish_reason": state.finish_reason, "message": {"content": content}}]})
-
-        def reply(self, content):
-            data = json.dumps(content).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     # One request at a time, so that the answers come in order.
-    url = f"http://127.0.0.1:{http.server_port}/v1"
-    state.endpoint = {"base_url": url, "model": "m", "api_key_variable": "TEST_KEY", "retries": 0, "concurrency": 1}
-    yield state
-    http.shutdown()
-    http.server_close()
+    server = ChatServer(reply, api_key_variable="TEST_KEY", retries=0, concurrency=1)
+    server.answers, server.finish_reason = [], "stop"
+    yield server
+    server.close()
 
 
 class Stage:
@@ -83,7 +56,7 @@ class Stage:
             path = self.folder / f"{topic}.txt"
             path.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
             inputs.append(str(path))
-        block = GeneratePrompts(endpoint=self.server.endpoint, **changes).model_dump(mode="json")
+        block = GeneratePrompts(endpoint=self.server.settings(), **changes).model_dump(mode="json")
         settings = {**block, "count": count, "topics": list(self.present), "max_prompt_characters": 1000}
         output = self.folder / "run/proposed_prompts/art.txt"
         main(self.rule_object("generate_prompts", {"topic": "art"}, inputs, [str(output)], settings=settings))
@@ -107,7 +80,7 @@ def test_as_many_proposals_as_configured_come_one_a_line(stage):
 def test_the_topic_and_some_of_its_prompts_are_shown_to_the_model(stage, server):
     stage.present = {"art": [*PRESENT["art"], "a {count} in braces"], "urban_environments": PRESENT["nature"]}
     stage.run()
-    text = server.requests[0]["messages"][0]["content"]
+    text = server.texts()[0]
     assert 'on the topic "art"' in text
     assert PRESENT["art"][0] in text
     assert "a {count} in braces" in text
@@ -136,9 +109,9 @@ def test_nothing_is_added_to_the_prompt_files(stage):
 
 def test_a_second_run_asks_nothing(stage, server):
     first = stage.run(count=12)
-    asked = len(server.requests)
+    asked = len(server.asked())
     assert stage.run(count=12) == first
-    assert len(server.requests) == asked
+    assert len(server.asked()) == asked
     assert stage.record()["computed"] == 0
 
 
@@ -157,13 +130,13 @@ def test_after_an_interruption_only_what_is_missing_is_asked_for(stage, server, 
         stage.run(count=40)
     stage.run(count=40)
     assert stage.record()["reused"] >= 1
-    assert len(server.requests) == 4
+    assert len(server.asked()) == 4
 
 
 def test_a_model_that_repeats_itself_is_given_up_with_a_note(stage, server):
     server.answers = [scene(0)] * 50
     assert stage.run(count=5) == [scene(0)]
-    assert len(server.requests) == 4
+    assert len(server.asked()) == 4
     assert any("only 1 of 5 proposals after 4 requests" in note for note in stage.record()["notes"])
 
 
@@ -175,7 +148,7 @@ def test_the_last_line_of_an_answer_that_was_cut_off_is_not_used(stage, server):
 
 @pytest.mark.parametrize("topic", [{"count": 0}, {"endpoint": None}])
 def test_a_topic_or_endpoint_that_is_not_configured_is_told(stage, tmp_path, topic):
-    settings = {**GeneratePrompts(endpoint=stage.server.endpoint).model_dump(mode="json"), "count": 5, **topic}
+    settings = {**GeneratePrompts(endpoint=stage.server.settings()).model_dump(mode="json"), "count": 5, **topic}
     with pytest.raises(UserError, match=f"generate_prompts.{next(iter(topic))}"):
         main(stage.rule_object("generate_prompts", {"topic": "art"}, [], [str(tmp_path / "x")], settings=settings))
 
@@ -226,12 +199,12 @@ def test_the_limit_of_similarity_is_the_configured_one():
 
 @pytest.mark.slow
 def test_snakemake_proposes_prompts_for_the_topics_that_are_configured(project, server):
-    project.edit_config(lambda values: values.update(generate_prompts={"count": {"nature": 12}, "endpoint": server.endpoint}))
+    project.edit_config(lambda values: values.update(generate_prompts={"count": {"nature": 12}, "endpoint": server.settings()}))
     root = project.folder / "results/demo"
     project.snakemake("results/demo/proposed_prompts/nature.txt")
     assert len((root / "proposed_prompts/nature.txt").read_text().splitlines()) == 12
-    asked = len(server.requests)
+    asked = len(server.asked())
     done = project.snakemake("results/demo/proposed_prompts/nature.txt")
     assert "Nothing to be done" in done.stdout
-    assert len(server.requests) == asked
+    assert len(server.asked()) == asked
     assert "sk-secret" not in "".join(path.read_text(errors="ignore") for path in root.rglob("*") if path.is_file())

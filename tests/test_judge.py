@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import lib.endpoint
-from judge_server import JudgeServer, text_of
+from chat_server import ChatServer, closed_port, error, text_of
 from lib.errors import UserError
 from lib.image_preference import Pair, compare, summary
 from lib.judge import Judge, Question, fill
@@ -27,7 +26,7 @@ SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setattr(lib.endpoint, "FIRST_WAIT", 0.02)
-    server = JudgeServer(lambda body: "5")
+    server = ChatServer(lambda body: "5", model="judge", version="judge-2026-01-01", retries=0, api_key_variable=None)
     yield server
     server.close()
 
@@ -49,7 +48,7 @@ def test_a_rerun_asks_nothing_twice_and_gives_the_same(server, tmp_path):
     again, second = ask(server, tmp_path / "cache.jsonl")
     assert first == second
     assert [one.value for one in first.values()] == [5, 5, 5, 5]
-    assert (len(server.bodies), judge.asked, again.asked, again.reused) == (4, 4, 0, 4)
+    assert (len(server.bodies()), judge.asked, again.asked, again.reused) == (4, 4, 0, 4)
 
 
 def test_only_what_is_new_is_asked(server, tmp_path):
@@ -66,7 +65,7 @@ def test_only_what_is_new_is_asked(server, tmp_path):
 def test_another_judge_is_asked_anew(server, tmp_path, change):
     ask(server, tmp_path / "cache.jsonl")
     ask(server, tmp_path / "cache.jsonl", **change)
-    assert len(server.bodies) == 8
+    assert len(server.bodies()) == 8
 
 
 def test_a_judge_that_moves_to_another_address_keeps_its_judgements(server, tmp_path):
@@ -77,7 +76,7 @@ def test_a_judge_that_moves_to_another_address_keeps_its_judgements(server, tmp_
 
 def test_equal_questions_are_asked_once(server, tmp_path):
     _, judged = ask(server, tmp_path / "cache.jsonl", [Question("a", "same"), Question("b", "same"), Question("c", "same", seed=1)])
-    assert (len(judged), len(server.bodies)) == (3, 2)
+    assert (len(judged), len(server.bodies())) == (3, 2)
 
 
 def test_as_many_questions_are_under_way_as_configured(server, tmp_path):
@@ -106,7 +105,7 @@ def test_nonsense_is_asked_for_again_and_then_told_with_its_reason_and_never_a_n
     assert [one.value for one in judged.values()] == [5, None, 5, 5]
     assert judged["1"].text == "splendid"
     assert "unusable" in judged["1"].reason
-    tries = [(body["temperature"], body["seed"]) for body in server.bodies if "is 1?" in text_of(body)]
+    tries = [(body["temperature"], body["seed"]) for body in server.bodies() if "is 1?" in text_of(body)]
     assert tries == [(0.0, 0), (0.5, 1), (1.0, 2)]
     again, same = ask(server, tmp_path / "cache.jsonl")
     assert (again.asked, same) == (0, judged)
@@ -129,11 +128,11 @@ def test_characters_that_no_file_can_hold_do_no_harm(server, tmp_path):
     for _ in range(2):
         _, judged = ask(server, tmp_path / "cache.jsonl", [Question("a", "How good is \udfff?")], read=lambda text: text)
         assert judged["a"].value == "5 ?"
-    assert len(server.bodies) == 1
+    assert len(server.bodies()) == 1
 
 
 def test_a_refused_question_has_the_endpoint_s_reason_and_is_asked_again_by_the_next_run(server, tmp_path):
-    server.reply = lambda body: (400, "content policy") if "is 1?" in text_of(body) else "5"
+    server.reply = lambda body: error(400, "content policy") if "is 1?" in text_of(body) else "5"
     _, judged = ask(server, tmp_path / "cache.jsonl")
     assert (judged["1"].value, judged["1"].text) == (None, None)
     assert "content policy" in judged["1"].reason
@@ -143,7 +142,7 @@ def test_a_refused_question_has_the_endpoint_s_reason_and_is_asked_again_by_the_
 
 
 def test_a_judge_that_breaks_down_ends_with_one_message_and_keeps_what_is_judged(server, tmp_path):
-    server.reply = lambda body: "5" if "is 0?" in text_of(body) else (500, "out of order")
+    server.reply = lambda body: "5" if "is 0?" in text_of(body) else error(500, "out of order")
     with pytest.raises(UserError, match=r"3 requests in a row.*out of order.*what is finished is kept"):
         ask(server, tmp_path / "cache.jsonl", questions(8), concurrency=1)
     server.reply = lambda body: "5"
@@ -152,9 +151,7 @@ def test_a_judge_that_breaks_down_ends_with_one_message_and_keeps_what_is_judged
 
 
 def test_a_judge_that_is_not_there_is_told_with_its_address(server, tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
+    url = f"http://127.0.0.1:{closed_port()}/v1"
     with pytest.raises(UserError, match=f"{url} cannot be reached"):
         ask(server, tmp_path / "cache.jsonl", base_url=url)
 
@@ -180,7 +177,7 @@ def test_killed_while_judging_it_goes_on_where_it_was(server, tmp_path):
     killed = threading.Event()
 
     def reply(body):
-        if len(server.bodies) > 10:
+        if len(server.bodies()) > 10:
             killed.wait(300)  # the judge takes its time from the eleventh question on
         return "0.5"
 
@@ -190,15 +187,15 @@ def test_killed_while_judging_it_goes_on_where_it_was(server, tmp_path):
         "--judge-url", server.url, "--judge-model", "judge", "--judge-runs", "1", "--judge-concurrency", "2", "--json",
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while len(server.bodies) < 11 and process.poll() is None:
+    while len(server.bodies()) < 11 and process.poll() is None:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     killed.set()
-    assert len(server.bodies) < 20
+    assert len(server.bodies()) < 20
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["scores"]["total"] == 50.0
-    assert 40 <= len(server.bodies) <= 40 + 2  # only what was under way is asked twice
+    assert 40 <= len(server.bodies()) <= 40 + 2  # only what was under way is asked twice
 
 
 def test_what_is_filled_into_a_template_is_data():
@@ -237,7 +234,7 @@ def test_an_image_wins_only_if_it_is_preferred_in_both_places(server, tmp_path, 
     server.reply = judge_says
     comparison = compare([pair(tmp_path)], Judge(server.endpoint(), tmp_path / "cache.jsonl"))["p"]
     assert comparison.verdict == verdict
-    assert sorted(map(shown, server.bodies)) == [["p first", "p second"], ["p second", "p first"]]
+    assert sorted(map(shown, server.bodies())) == [["p first", "p second"], ["p second", "p first"]]
     assert all("a {red} dog" in text for text in server.texts())
 
 
@@ -252,7 +249,7 @@ def test_the_same_image_twice_is_a_tie_that_nobody_is_asked_about(server, tmp_pa
     one = pair(tmp_path)
     same = Pair("p", one.caption, one.first, one.first)
     assert compare([same], Judge(server.endpoint(), tmp_path / "cache.jsonl"))["p"].verdict == "tie"
-    assert not server.bodies
+    assert not server.bodies()
 
 
 def test_another_image_under_the_same_name_is_judged_anew(server, tmp_path):
@@ -262,7 +259,7 @@ def test_another_image_under_the_same_name_is_judged_anew(server, tmp_path):
     compare(
         [Pair("p", "a {red} dog", tmp_path / "p-first.png", tmp_path / "p-second.png")], Judge(server.endpoint(), tmp_path / "cache.jsonl")
     )
-    assert len(server.bodies) == 4
+    assert len(server.bodies()) == 4
 
 
 def test_the_rates_are_the_paper_s_for_the_paper_s_counts():
@@ -354,7 +351,7 @@ def test_mm_vet_is_graded_as_often_as_asked_with_the_reference_s_words(server, t
     assert score.extra["totals_of_runs"] == [75.0, 85.0]
     assert {name: values["total"] for name, values in score.per_type.items()} == {"math": 60.0, "ocr": 80.0}
     assert any(text.endswith("\nWhat is x? | -1 <AND> -5 | x = 1 | ") for text in server.texts())
-    assert {body["max_tokens"] for body in server.bodies} == {3}
+    assert {body["max_tokens"] for body in server.bodies()} == {3}
 
 
 def test_mm_vet_asks_again_with_the_reference_s_addition(server, tmp_path, mm_vet):
@@ -397,7 +394,7 @@ def test_object_halbench_asks_the_judge_for_the_objects_of_each_answer(server, t
 
 def test_object_halbench_does_not_ask_about_answers_of_three_words(server, tmp_path, halbench):
     judged = SCORERS["object_halbench"].ask(answers(n1="A man sits."), halbench, Judge(server.endpoint(), tmp_path / "c"))
-    assert (server.bodies, judged.rows[0].details["objects"]) == ([], [])
+    assert (server.bodies(), judged.rows[0].details["objects"]) == ([], [])
 
 
 @pytest.mark.parametrize("reply", ['{"objects": ["dog"]}', "a dog and a man", '["dog", 3]', '["dog"'])

@@ -2,7 +2,6 @@
 
 import json
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 
 import lib.endpoint
 import score
-from judge_server import JudgeServer
+from chat_server import ChatServer, closed_port, error
 from lib.scorers import SCORERS
 
 SCRIPT = Path(score.__file__)
@@ -299,7 +298,7 @@ def test_whatever_json_a_file_holds_it_ends_with_a_score_or_one_message(files, c
 
 @pytest.fixture
 def judge():
-    server = JudgeServer(lambda body: "0.5")
+    server = ChatServer(lambda body: "0.5", model="judge", version="judge-2026-01-01", retries=0, api_key_variable=None)
     yield server
     server.close()
 
@@ -314,7 +313,7 @@ def test_a_judge_is_asked_once_and_named(files, capsys, judge):
         code, out, err = run(capsys, judged(judge))
         assert (code, json.loads(out)["scores"]["total"], json.loads(out)["judge"]) == (0, 50.0, "judge (answered as judge-2026-01-01)")
         assert f"{asked} asked, {2 - asked} from vet.json.judge.jsonl" in err
-    assert len(judge.bodies) == 2
+    assert len(judge.bodies()) == 2
 
 
 def test_judged_answers_are_written_on_demand_and_can_be_scored_alone(files, capsys, judge):
@@ -336,8 +335,8 @@ def test_a_judge_that_answers_nonsense_leaves_no_score_and_says_why(files, capsy
 @pytest.mark.parametrize(
     ("reply", "message"),
     [
-        ((401, "who are you"), r"refuses the key"),
-        ((404, "no such model"), r"knows no model 'judge'"),
+        (error(401, "who are you"), r"refuses the key"),
+        (error(404, "no such model"), r"knows no model 'judge'"),
     ],
 )
 def test_a_judge_that_cannot_be_used_ends_with_one_message(files, capsys, judge, reply, message):
@@ -351,9 +350,7 @@ def test_a_judge_that_cannot_be_used_ends_with_one_message(files, capsys, judge,
 
 def test_a_judge_that_is_down_ends_with_its_address(files, capsys, judge, monkeypatch):
     monkeypatch.setattr(lib.endpoint, "LONGEST_WAIT", 0.01)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        judge.url = f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
+    judge.url = f"http://127.0.0.1:{closed_port()}/v1"
     (files / "vet.json").write_text('{"v1_0": "an answer"}')
     code, out, err = run(capsys, judged(judge))
     assert (code, out) == (1, "")
@@ -364,7 +361,7 @@ def test_a_judge_s_parameters_are_sent_as_they_are(files, capsys, judge):
     (files / "vet.json").write_text('{"v1_0": "an answer"}')
     command = [*judged(judge).split(), "--judge-parameters", '{"max_tokens": null, "max_completion_tokens": 200}']
     assert score.main(command) == 0
-    assert all(body["max_completion_tokens"] == 200 and "max_tokens" not in body for body in judge.bodies)
+    assert all(body["max_completion_tokens"] == 200 and "max_tokens" not in body for body in judge.bodies())
 
 
 def test_a_judge_without_the_questions_is_told_what_is_missing(files, capsys, judge):

@@ -5,10 +5,8 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +15,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 import lib.endpoint
+from chat_server import ChatServer, error, text_of
 from lib.config import Instructions
 from lib.errors import UserError
 from lib.files import digest_of_file, write_jsonl
@@ -298,63 +297,43 @@ def test_a_prompt_that_was_lost_before_stays_lost_with_its_reason(stage):
 
 @pytest.fixture
 def server(monkeypatch):
-    """A real HTTP server on this machine; `answers` maps a word of the question to a list of answers, of which the last is repeated."""
+    """`answers` maps a word of the question to a list of answers, of which the last is repeated."""
     monkeypatch.setenv("TEST_KEY", "sk-secret")
     monkeypatch.setattr(lib.endpoint, "FIRST_WAIT", 0.02)
-    state = SimpleNamespace(answers={}, requests=[], status=200)
-    lock = threading.Lock()
 
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *arguments):
-            pass
+    def by_word(body):
+        answers = next((answers for word, answers in server.answers.items() if word in text_of(body)), ["What is in this image?"])
+        return answers.pop(0) if len(answers) > 1 else answers[0]
 
-        def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            with lock:
-                state.requests.append(body)
-                content = body["messages"][0]["content"]
-                text = content if isinstance(content, str) else content[-1]["text"]
-                answers = next((answers for word, answers in state.answers.items() if word in text), ["What is in this image?"])
-                answer = answers.pop(0) if len(answers) > 1 else answers[0]
-            choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": answer}}
-            data = json.dumps({"choices": [choice]} if state.status == 200 else {"error": {"message": "out of order"}}).encode()
-            self.send_response(state.status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    state.endpoint = {"base_url": f"http://127.0.0.1:{http.server_port}/v1", "model": "m", "api_key_variable": "TEST_KEY", "retries": 1}
-    yield state
-    http.shutdown()
-    http.server_close()
+    server = ChatServer(by_word, retries=1, api_key_variable="TEST_KEY")
+    server.answers = {}
+    yield server
+    server.close()
 
 
 def test_an_endpoint_is_asked_once_for_each_prompt_with_the_prompt_in_the_template(stage, server):
     server.answers = {"teapots": ["Which teapot is first?"], "kite": ["Is the kite red?"]}
-    rows = stage.run(endpoint=server.endpoint, template="About: {prompt}!")
+    rows = stage.run(endpoint=server.settings(), template="About: {prompt}!")
     assert [rows[text]["instruction"] for text in TEXTS] == ["Which teapot is first?", "Is the kite red?", "What is in this image?"]
-    assert sorted(request["messages"][0]["content"] for request in server.requests) == sorted(f"About: {text}!" for text in TEXTS)
-    assert len({request["seed"] for request in server.requests}) == 3
+    assert sorted(request["messages"][0]["content"] for request in server.bodies()) == sorted(f"About: {text}!" for text in TEXTS)
+    assert len({request["seed"] for request in server.bodies()}) == 3
 
 
 def test_a_failed_check_is_asked_again_with_another_seed(stage, server):
     server.answers = {"teapots": ["Nice teapots.", "<image> Which teapot?", "Which teapot is first?"]}
-    rows = stage.run(endpoint=server.endpoint, max_attempts=3)
+    rows = stage.run(endpoint=server.settings(), max_attempts=3)
     assert rows[TEXTS[0]]["instruction"] == "Which teapot is first?"
-    seeds = [request["seed"] for request in server.requests if "teapots" in request["messages"][0]["content"]]
+    seeds = [request["seed"] for request in server.bodies() if "teapots" in request["messages"][0]["content"]]
     assert len(set(seeds)) == 3
 
 
 def test_an_instruction_that_never_passes_fails_with_the_reason_and_is_tried_again_on_the_next_run(stage, server):
     server.answers = {"teapots": ["Nice teapots."]}
-    rows = stage.run(endpoint=server.endpoint, max_attempts=2, common={"max_failed_fraction": 0.5})
+    rows = stage.run(endpoint=server.settings(), max_attempts=2, common={"max_failed_fraction": 0.5})
     assert rows[TEXTS[0]]["missing"]["rule"] == "write_instructions"
     assert "in 2 attempt(s); the last one: it has no question mark: 'Nice teapots.'" in rows[TEXTS[0]]["missing"]["reason"]
     server.answers = {}
-    rows = stage.run(endpoint=server.endpoint, max_attempts=2)
+    rows = stage.run(endpoint=server.settings(), max_attempts=2)
     assert stage.counts() == (1, 2, 0)
     assert rows[TEXTS[0]]["instruction"] == "What is in this image?"
 
@@ -362,21 +341,21 @@ def test_an_instruction_that_never_passes_fails_with_the_reason_and_is_tried_aga
 def test_too_many_failures_stop_the_stage_with_their_reasons(stage, server):
     server.answers = {"": ["No."]}
     with pytest.raises(UserError, match=r"(?s)3 of 3 items failed.*no question mark"):
-        stage.run(endpoint=server.endpoint)
+        stage.run(endpoint=server.settings())
 
 
 def test_an_endpoint_that_is_out_of_order_stops_the_stage_and_what_is_finished_is_kept(stage, server):
-    server.status = 500
+    working, server.reply = server.reply, lambda body: error(500, "out of order")
     with pytest.raises(UserError, match="3 requests in a row"):
-        stage.run(endpoint=server.endpoint)
-    server.status = 200
-    stage.run(endpoint=server.endpoint)
+        stage.run(endpoint=server.settings())
+    server.reply = working
+    stage.run(endpoint=server.settings())
     assert stage.counts() == (3, 0, 0)
 
 
 def test_a_model_keeps_its_instructions_when_its_server_moves(stage, server):
-    stage.run(endpoint=server.endpoint)
-    stage.run(endpoint={**server.endpoint, "base_url": "http://127.0.0.1:1/v1", "concurrency": 2, "retries": 0})
+    stage.run(endpoint=server.settings())
+    stage.run(endpoint=server.settings(base_url="http://127.0.0.1:1/v1", concurrency=2, retries=0))
     assert stage.counts() == (0, 3, 0)
 
 
@@ -386,42 +365,42 @@ def test_a_model_keeps_its_instructions_when_its_server_moves(stage, server):
     ids=lambda change: next(iter(change)),
 )
 def test_what_decides_the_instruction_redoes_it(stage, server, change):
-    stage.run(endpoint=server.endpoint)
-    stage.run(endpoint=server.endpoint, **change)
+    stage.run(endpoint=server.settings())
+    stage.run(endpoint=server.settings(), **change)
     assert stage.counts() == (3, 0, 0)
 
 
 def test_more_attempts_redo_nothing_that_is_done(stage, server):
-    stage.run(endpoint=server.endpoint)
-    stage.run(endpoint=server.endpoint, max_attempts=9)
+    stage.run(endpoint=server.settings())
+    stage.run(endpoint=server.settings(), max_attempts=9)
     assert stage.counts() == (0, 3, 0)
 
 
 def test_another_picked_image_changes_the_row_and_asks_nothing(stage, server):
-    stage.run(endpoint=server.endpoint)
+    stage.run(endpoint=server.settings())
     stage.ranking[PROMPTS[0].id].update(scores=[0.9, 0.7], ranking=[0, 1], winner=0)
-    rows = stage.run(endpoint=server.endpoint)
+    rows = stage.run(endpoint=server.settings())
     assert rows[TEXTS[0]]["image"]["guidance_scale"] == 5.0
     assert stage.counts() == (0, 3, 0)
 
 
 def test_with_image_the_picked_image_is_sent_and_another_one_asks_again(stage, server):
-    stage.run(endpoint=server.endpoint, with_image=True)
-    assert all(request["messages"][0]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,") for request in server.requests)
+    stage.run(endpoint=server.settings(), with_image=True)
+    assert all(request["messages"][0]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,") for request in server.bodies())
     stage.ranking[PROMPTS[0].id].update(scores=[0.9, 0.7], ranking=[0, 1], winner=0)
-    stage.run(endpoint=server.endpoint, with_image=True)
+    stage.run(endpoint=server.settings(), with_image=True)
     assert stage.counts() == (1, 2, 0)
 
 
 def test_with_image_a_damaged_image_file_is_told_before_anything_is_asked(stage, server):
     (stage.root / stage.images[PROMPTS[0].id]["candidates"][1]["file"]).write_bytes(b"x")
     with pytest.raises(UserError, match=rf"{PROMPTS[0].id}-g7.png: this image file.*Delete .*images/art/00.jsonl"):
-        stage.run(endpoint=server.endpoint, with_image=True)
+        stage.run(endpoint=server.settings(), with_image=True)
     assert not server.requests
 
 
 def test_the_key_is_in_no_file_of_the_run(stage, server):
-    stage.run(endpoint=server.endpoint)
+    stage.run(endpoint=server.settings())
     assert not [path for path in stage.root.rglob("*") if path.is_file() and b"sk-secret" in path.read_bytes()]
 
 
