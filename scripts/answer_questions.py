@@ -1,12 +1,11 @@
-"""Rule answer_questions: one model answers every question of a benchmark that publishes files, greedily (forms: lib/questions.py).
+"""Rule answer_questions: one model answers every question of a benchmark that publishes files (forms: lib/questions.py), greedily or by
+beam search.
 
 An item is a question: its text as it is put, its image, the model, the settings of generation and the versions of the libraries that
 generate. Raw answers are published with how they came about; scoring is a rule of its own, without a model.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from lib import models, provenance
 from lib.errors import UserError
 from lib.files import digest_of_file, replacing, write_json
-from lib.generation import Generator, Request, Sampling, load_generator, neutralised
+from lib.generation import Generator, Request, Sampling, generate_for_job, load_for_job
 from lib.job import Item, Outcome, ShardJob, run_script
 from lib.questions import FORMS, Question, prompt_of, read_questions
 
@@ -66,6 +65,7 @@ def main(snakemake: Any) -> None:
         "max_new_tokens": settings["max_new_tokens"] or FORMS[scorer].max_new_tokens,
         "system_prompt": settings["system_prompt"] or "",
         "temperature": 0,
+        "beams": settings["beams"],
     }
     if settings["backend"] == "vllm":
         generation["max_model_len"] = settings["max_model_len"]
@@ -82,24 +82,16 @@ def main(snakemake: Any) -> None:
     checked = cache(lambda image: check_readable(image, benchmark))
 
     def load() -> Generator:
-        if settings["questions_per_batch"] > 1:
-            job.note(f"batches of up to {settings['questions_per_batch']} questions: low bits may depend on what shares a batch")
-        return load_generator(
-            settings["backend"], {"model": source, "revision": revision, "dtype": settings["dtype"]}, job.device,
-            Sampling(generation["max_new_tokens"], temperature=0), with_images=True, batch_size=settings["questions_per_batch"],
-            max_model_len=settings["max_model_len"],
+        sampling = Sampling(generation["max_new_tokens"], temperature=0, beams=settings["beams"])
+        return load_for_job(
+            job, settings["backend"], {"model": source, "revision": revision, "dtype": settings["dtype"]}, sampling, with_images=True,
+            batch_size=settings["questions_per_batch"], max_model_len=settings["max_model_len"], of="questions",
         )  # fmt: skip
-
-    def answer(generator: Generator, batch: Sequence[Item]) -> list[dict[str, Any]]:
-        for each in batch:
-            if neutralised(each.inputs.text, generator.processor) != each.inputs.text:
-                job.note(f"{each.id}: the question holds a special token of this model; it is given to it with a blank inside, as text")
-        return [asdict(answer) for answer in generator.generate([each.inputs for each in batch])]
 
     outcomes = job.run(
         [item(question) for question in questions],
         load=load,
-        compute=answer,
+        compute=partial(generate_for_job, job, what="question"),
         batch_size=settings["questions_per_batch"],
         check=lambda each: checked(each.inputs.image),
     )

@@ -4,13 +4,12 @@ An item is a prompt: its picked image and its instruction, with a seed of its ow
 only. The image files are checked before the model is loaded.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lib import models
-from lib.generation import Generator, Request, Sampling, load_generator, neutralised
+from lib.generation import Generator, Request, Sampling, generate_for_job, load_for_job
 from lib.image_files import check_image
 from lib.job import Item, Outcome, ShardJob, run_script
 from lib.prompts import seed_of
@@ -42,23 +41,15 @@ def main(snakemake: Any) -> None:
         check_image(job.root / image["file"], image["sha256"], images_file)
 
     def load() -> Generator:
-        if settings["prompts_per_batch"] > 1:
-            job.note(f"batches of up to {settings['prompts_per_batch']} prompts: low bits may depend on what shares a batch")
-        return load_generator(
-            settings["backend"], settings, job.device, Sampling(settings["max_new_tokens"], settings["temperature"], settings["top_p"]),
-            with_images=True, batch_size=settings["prompts_per_batch"], max_model_len=settings["max_model_len"],
+        return load_for_job(
+            job, settings["backend"], settings, Sampling(settings["max_new_tokens"], settings["temperature"], settings["top_p"]),
+            with_images=True, batch_size=settings["prompts_per_batch"], max_model_len=settings["max_model_len"], of="prompts",
         )  # fmt: skip
-
-    def respond(generator: Generator, batch: Sequence[Item]) -> list[dict[str, Any]]:
-        for item in batch:
-            if neutralised(item.inputs.text, generator.processor) != item.inputs.text:
-                job.note(f"{item.id}: the instruction holds a special token of this model; it is given to it with a blank inside, as text")
-        return [asdict(answer) for answer in generator.generate([item.inputs for item in batch])]
 
     outcomes = job.run(
         [item(row) for row in rows.values() if not is_missing(row)],
         load=load,
-        compute=respond,
+        compute=partial(generate_for_job, job, what="instruction"),
         batch_size=settings["prompts_per_batch"],
         check=check,
     )

@@ -16,7 +16,7 @@ from lib.config import Endpoint
 from lib.endpoint import Answer, Client
 from lib.errors import UserError
 from lib.files import digest
-from lib.generation import Request, Sampling, load_generator
+from lib.generation import Request, Sampling, load_for_job
 from lib.image_files import check_image
 from lib.instruction_checks import clean, problem_with_answer, read_instruction_file
 from lib.job import Item, ItemError, Outcome, ShardJob, run_script
@@ -139,11 +139,9 @@ def main(snakemake: Any) -> None:
             return stack.enter_context(Client(endpoint))
         if backend == "file":
             return None
-        if settings["prompts_per_batch"] > 1:
-            job.note(f"batches of up to {settings['prompts_per_batch']} prompts: low bits may depend on what shares a batch")
-        return load_generator(
-            backend, settings["llm"], job.device, Sampling(settings["max_new_tokens"], settings["temperature"]),
-            with_images=False, batch_size=settings["prompts_per_batch"], max_model_len=settings["max_model_len"],
+        return load_for_job(
+            job, backend, settings["llm"], Sampling(settings["max_new_tokens"], settings["temperature"]),
+            with_images=False, batch_size=settings["prompts_per_batch"], max_model_len=settings["max_model_len"], of="prompts",
         )  # fmt: skip
 
     def from_endpoint(client: Client, batch: Sequence[Item]) -> list[Future[dict[str, Any]]]:

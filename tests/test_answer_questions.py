@@ -53,7 +53,14 @@ def job(rule, benchmark, settings, folder=Path("results/run/evaluation/base"), *
 
 
 def settings_of(name, models, benchmarks, **changes):
-    how = {"backend": "transformers", "questions_per_batch": 1, "max_model_len": 512, "system_prompt": None, "max_new_tokens": 12}
+    how = {
+        "backend": "transformers",
+        "questions_per_batch": 1,
+        "max_model_len": 512,
+        "system_prompt": None,
+        "max_new_tokens": 12,
+        "beams": 1,
+    }
     base = {"dtype": "float32", "base_model": str(models / "llava-1.5"), "base_revision": "main"}
     return block(name, benchmarks) | how | base | changes
 
@@ -139,7 +146,7 @@ def test_amber_s_yes_and_no_are_read_and_the_raw_answers_stay(answered):
 
 def test_a_rerun_asks_nothing_and_loads_no_model(answered, demo_models, demo_benchmarks, monkeypatch):
     monkeypatch.chdir(answered.folder)
-    monkeypatch.setattr(answer_questions, "load_generator", None)
+    monkeypatch.setattr(answer_questions, "load_for_job", None)
     before = (answered.root / "chair/answers.jsonl").read_bytes()
     answer_questions.main(job("answer_questions", "chair", settings_of("chair", demo_models, demo_benchmarks)))
     assert (answered.root / "chair/answers.jsonl").read_bytes() == before
@@ -170,7 +177,7 @@ def test_whatever_determines_an_answer_asks_anew(answered, change, demo_models, 
     def load(*_, **__):
         raise AskedError
 
-    monkeypatch.setattr(answer_questions, "load_generator", load)
+    monkeypatch.setattr(answer_questions, "load_for_job", load)
     with pytest.raises(AskedError):
         answer_questions.main(job("answer_questions", "chair", settings, folder=tmp_path / "out"))
 
@@ -194,7 +201,7 @@ def test_a_damaged_image_is_told_before_a_model_is_loaded(demo_models, demo_benc
     shutil.copytree(demo_benchmarks / "chair/images", "images")
     Path("images/000000000002.jpg").write_bytes(b"no image")
     settings = settings_of("chair", demo_models, demo_benchmarks, images="images")
-    monkeypatch.setattr(answer_questions, "load_generator", None)
+    monkeypatch.setattr(answer_questions, "load_for_job", None)
     with pytest.raises(UserError, match=r"images/000000000002\.jpg: benchmark chair asks about this file, and it is no whole image"):
         answer_questions.main(job("answer_questions", "chair", settings))
     assert not Path("results/run/evaluation").exists()
@@ -206,6 +213,42 @@ def test_a_limit_asks_the_first_questions_only(demo_models, demo_benchmarks, tmp
     score_answers.main(job("score_answers", "pope", block("pope", demo_benchmarks)))
     score = json.loads(Path("results/run/evaluation/base/pope/scores.json").read_text())
     assert (score["questions"], score["questions_in_data"], score["limit"]) == (2, 12, 2)
+
+
+def test_several_beams_are_the_library_s_own_search_and_are_told(demo_models, demo_benchmarks, tmp_path, monkeypatch):
+    from lib.generation import Sampling, chat_prompt, load_generator
+
+    monkeypatch.chdir(tmp_path)
+    settings = settings_of("object_halbench", demo_models, demo_benchmarks, base_model=str(demo_models / "llava-v1.6-vicuna-7b"))
+    answers = {}
+    for beams in (1, 3):
+        answer_questions.main(job("answer_questions", "object_halbench", settings | {"beams": beams}))
+        answers[beams] = read_jsonl(Path("results/run/evaluation/base/object_halbench/answers.jsonl"))
+    assert json.loads(Path("results/run/evaluation/base/object_halbench/asked.json").read_text())["generation"]["beams"] == 3
+    assert [row["response"] for row in answers[1]] != [row["response"] for row in answers[3]]
+    model = {"model": settings["base_model"], "revision": "main", "dtype": "float32"}
+    sampling = Sampling(12, 0)
+    generator = load_generator("transformers", model, "cpu", sampling, with_images=True, batch_size=1, max_model_len=1)
+    for question, row in zip(read_questions("object_halbench", settings["questions"], None), answers[3], strict=True):
+        prompt = chat_prompt(generator.processor, question.text, True)
+        image = Image.open(io.BytesIO(question.embedded)).convert("RGB")
+        inputs = generator.processor(text=prompt, images=image, return_tensors="pt")
+        ids = generator.model.generate(**inputs, max_new_tokens=12, do_sample=False, num_beams=3, eos_token_id=generator.ends)
+        text = generator.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+        assert row["response"] == text
+
+
+@pytest.mark.parametrize(("changes", "beams"), [({}, 3), ({"beams": 1}, 1)])
+def test_object_halbench_takes_the_beams_of_its_authors_unless_told_otherwise(demo_benchmarks, changes, beams):
+    blocks = {name: block(name, demo_benchmarks) for name in ("amber", "object_halbench")}
+    blocks["object_halbench"] |= changes
+    plan = Plan(config.load({"evaluation": {"benchmarks": blocks, "backend": "vllm", "questions_per_batch": 8}}, []))
+    told = evaluation.question_settings(plan, "base", "object_halbench")
+    # vLLM searches no beams.
+    how = ("transformers", 1) if beams > 1 else ("vllm", 8)
+    assert (told["beams"], told["backend"], told["questions_per_batch"]) == (beams, *how)
+    greedy = evaluation.question_settings(plan, "base", "amber")
+    assert (greedy["beams"], greedy["backend"], greedy["questions_per_batch"]) == (1, "vllm", 8)
 
 
 # How questions are put

@@ -275,7 +275,7 @@ def test_answers_end_at_the_model_s_end_tokens(demo_models):
     ids=["missing", "cut short", "empty"],
 )
 def test_a_damaged_image_file_is_told_with_the_mend_before_the_model_is_loaded(stage, monkeypatch, damage, message):
-    monkeypatch.setattr("generate_responses.load_generator", lambda *_, **__: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("generate_responses.load_for_job", lambda *_, **__: pytest.fail("the model was loaded"))
     damage(stage.image(TEXTS[2]))
     with pytest.raises(
         UserError, match=rf"{stage.rows[TEXTS[2]]['id']}.png: this image file {message}.*Delete .*run/images/art/00.jsonl and run again"

@@ -437,6 +437,11 @@ class QuestionBenchmark(Block):
         "`discriminative`). Null is the form that gave LLaVA-1.5's published score (docs/adding-a-benchmark.md names its source).",
     )
     max_new_tokens: PositiveInt | None = Field(None, description="Length limit of an answer; null is that of the same source.")
+    beams: PositiveInt | None = Field(
+        None,
+        description="Beams of the search for an answer; 1 is greedy. Null is what the benchmark's authors take for LLaVA-1.5: 3 for Object "
+        "HalBench, 1 for the others. With several, transformers answers, one question at a time, whatever `evaluation.backend` is.",
+    )
     limit: PositiveInt | None = Field(None, description="Only the first so many questions; null takes all. A score with a limit is marked.")
     judge: Endpoint | None = Field(
         None,
@@ -474,6 +479,8 @@ class QuestionBenchmark(Block):
 JUDGED_TASKS = ("mmvet",)
 #: Our scorers that ask a judge.
 JUDGED_SCORERS = ("mmhal_bench", "object_halbench")
+#: Beams of those benchmarks whose authors do not answer greedily: muffin/eval/llava15_chair.py of RLHF-V/RLAIF-V.
+BEAMS = {"object_halbench": 3}
 
 
 def _kind_of_benchmark(values: Any) -> str:

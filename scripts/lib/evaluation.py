@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
-from lib.config import QuestionBenchmark, TaskBenchmark
+from lib.config import BEAMS, JUDGED_TASKS, QuestionBenchmark, TaskBenchmark
 from lib.plan import Plan
 
 #: The columns of the paper's tables that a run can fill: column of published/*.yaml -> "benchmark/score", or "benchmark/one|other": the
-#: first of these scores that there is. POPE's published F1 is the mean over its splits, which lmms-eval's own is not.
+#: first of these scores that there is. POPE's published F1 is the mean over its splits, and MM-Vet's total the mean of several gradings,
+#: which lmms-eval's own are not.
 VISION_LANGUAGE_SCORES = {
     "mme_perception": "mme/perception",
     "mmbench": "mmbench/accuracy",
@@ -115,9 +116,13 @@ def score_settings(plan: Plan, benchmark: str) -> dict[str, Any]:
 
 def question_settings(plan: Plan, model: str, benchmark: str) -> dict[str, Any]:
     """What a model is asked by our own rule and how."""
-    asked = question_sets(plan)[benchmark].model_dump(mode="json", exclude={"reference", "judge", "language"})
+    block = question_sets(plan)[benchmark]
+    asked = block.model_dump(mode="json", exclude={"reference", "judge", "language"})
+    asked["beams"] = block.beams or BEAMS.get(block.scorer, 1)
     evaluation = plan.config.evaluation
     how = {name: getattr(evaluation, name) for name in ("backend", "questions_per_batch", "max_model_len")}
+    if asked["beams"] > 1:
+        how |= {"backend": "transformers", "questions_per_batch": 1}
     return {**asked, **how, **_model_settings(plan, model)}
 
 

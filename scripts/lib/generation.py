@@ -7,26 +7,24 @@ the same ids. Importing this module imports neither.
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from lib import models
 from lib.errors import UserError
 from lib.image_files import read_image
-from lib.job import ItemError
-
-if TYPE_CHECKING:
-    pass
+from lib.job import Item, ItemError, ShardJob
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How answers are drawn. `temperature` 0 is greedy; `max_new_tokens` counts the end token too."""
+    """How answers are drawn. `temperature` 0 is greedy; `max_new_tokens` counts the end token too; `beams` above 1 search instead."""
 
     max_new_tokens: int
     temperature: float
     top_p: float = 1.0
+    beams: int = 1
 
 
 @dataclass(frozen=True)
@@ -83,9 +81,38 @@ def load_generator(
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device: 'cuda' is configured, but this machine shows no CUDA GPU. Set `device: cpu`, or ask for a GPU.")
     folder = models.fetch(settings["model"], settings["revision"])
+    if sampling.beams > 1 and (backend == "vllm" or sampling.temperature):
+        raise ValueError("beams are searched by transformers alone, and without a temperature")
     if backend == "vllm":
         return VllmGenerator(folder, settings["dtype"], device, sampling, with_images, batch_size, max_model_len)
     return TransformersGenerator(folder, settings["dtype"], device, sampling, with_images)
+
+
+def load_for_job(
+    job: ShardJob,
+    backend: str,
+    model: dict[str, Any],
+    sampling: Sampling,
+    *,
+    with_images: bool,
+    batch_size: int,
+    max_model_len: int,
+    of: str,
+) -> Generator:
+    """`load_generator` for a rule's job, whose record tells of batches that mix items. `of`: what the items are ("prompts")."""
+    if batch_size > 1:
+        job.note(f"batches of up to {batch_size} {of}: low bits may depend on what shares a batch")
+    return load_generator(
+        backend, model, job.device, sampling, with_images=with_images, batch_size=batch_size, max_model_len=max_model_len
+    )  # fmt: skip
+
+
+def generate_for_job(job: ShardJob, generator: Generator, batch: Sequence[Item], what: str) -> list[dict[str, Any]]:
+    """An answer to each item's Request, as journals hold it; the record tells of texts with a special token. `what`: what the texts are."""
+    for item in batch:
+        if neutralised(item.inputs.text, generator.processor) != item.inputs.text:
+            job.note(f"{item.id}: the {what} holds a special token of this model; it is given to it with a blank inside, as text")
+    return [asdict(answer) for answer in generator.generate([item.inputs for item in batch])]
 
 
 def load_processor(folder: Path, with_images: bool) -> Any:
@@ -206,7 +233,7 @@ class TransformersGenerator:
             ids = self.model.generate(
                 **inputs,
                 do_sample=False,  # the drawing is in `draw`; what is left is to take the maximum
-                num_beams=1,
+                num_beams=self.sampling.beams,
                 temperature=None,
                 top_p=None,
                 top_k=None,

@@ -8,11 +8,13 @@ pope             llava_pope_test.jsonl of LLaVA's eval.zip and scripts/v1_5/eval
 amber            query_all.json of junyangwang0410/AMBER as it is. AMBER has no script for LLaVA-1.5; HALVA's (src/evaluate_hall/amber.sh,
                  eval_hall/model_amber_loader.py of pritamqu/HALVA) adds nothing to the query, 1,024 new tokens, and reads any answer with
                  "yes" in it as Yes, all others as No (scripts/score_answers.py does that).
-mmhal_bench      response_template.json of Shengcao1006/MMHal-Bench as it is; HALVA's eval_hall/model_vqa_mmhal.py adds nothing, 1,024 new
-                 tokens.
+mmhal_bench      response_template.json of Shengcao1006/MMHal-Bench as it is; the benchmark's authors (Eval/eval_scripts/eval_mmhal.sh of
+                 llava-rlhf/LLaVA-RLHF) and HALVA (eval_hall/model_vqa_mmhal.py, 1,024 new tokens) add nothing and are greedy.
+                 RLHF-V/RLAIF-V asks with three beams (script/eval/chair/eval_llava1.5_chair.sh): `beams: 3`.
 object_halbench  obj_halbench_300_with_image.jsonl of RLHF-V/RLAIF-V as it is; muffin/eval/llava15_chair.py there adds nothing, 1,024 new
-                 tokens. It decodes with three beams, ours is greedy: the one known difference.
-chair            "Please describe this image in detail.", 512 new tokens (chair_eval.py of shikiw/OPERA, which most papers follow).
+                 tokens, temperature 0 and three beams (script/eval/chair/eval_llava1.5_chair.sh).
+chair            "Please describe this image in detail.", 512 new tokens (chair_eval.py of shikiw/OPERA, with the prompt alone around it:
+                 no system prompt; its number of beams is an argument).
 
 Around it stands the model's chat template, with the system prompt of LLaVA's `vicuna_v1` before it (`evaluation.system_prompt`).
 """
