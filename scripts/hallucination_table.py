@@ -1,19 +1,7 @@
 """Rule hallucination_table: the paper's Table 2 (hallucination benchmarks) with our base model and our largest experiments beside it."""
 
-from typing import Any
-
-from lib.job import ShardJob, run_script
-from lib.model_tables import write_models_table
-
-VERSION = 1
-
-
-def main(snakemake: Any) -> None:
-    job = ShardJob(snakemake, VERSION)
-    write_models_table(job.settings, snakemake.input, snakemake.output)
-    job.record.items = job.record.computed = len(job.settings["rows"])
-    job.write_record()
-
+from lib.job import run_script
+from lib.model_tables import models_table
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(models_table)

@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lib.job import ShardJob
 from lib.published import Published, notes_of, our_source, paper_rows, read_published
 from lib.tables import Column, Row, Table, write_table
 
+VERSION = 1
 #: The model that the paper's rows with `pairs` are of, as its hub names contain it.
 PAPER_BASE_MODEL = "llava-1.5-7b"
 #: What a scores.json says of how its scores came to be; the sidecar's cells carry it.
@@ -152,8 +154,10 @@ def computed_by(run: Mapping[str, Any]) -> str:
     return "; ".join([made["scorer"], *filter(None, also)])
 
 
-def write_models_table(settings: Mapping[str, Any], inputs: Any, outputs: Any) -> None:
-    """A table of models, from a rule's settings, its inputs (`published`, `scores`) and its outputs (see `write_table`)."""
+def models_table(snakemake: Any) -> None:
+    """A rule that makes such a table: inputs `published` and `scores`, outputs as `write_table` has them."""
+    job = ShardJob(snakemake, VERSION)
+    settings, inputs = job.settings, snakemake.input
     published = read_published(Path(inputs.published))
     scores = read_scores([Path(path) for path in inputs.scores])
     table = compare_models(published, settings["rows"], settings["wanted"], scores, settings["label"], settings["base"]["model"])
@@ -161,4 +165,6 @@ def write_models_table(settings: Mapping[str, Any], inputs: Any, outputs: Any) -
         "base_model": settings["base"],
         "experiments": {row["name"]: {"models": row["models"], "seeds": row["seeds"]} for row in settings["rows"]},
     }
-    write_table(table, [inputs.published, *inputs.scores], outputs, about)
+    write_table(table, [inputs.published, *inputs.scores], snakemake.output, about)
+    job.record.items = job.record.computed = len(settings["rows"])
+    job.write_record()
