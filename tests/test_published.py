@@ -86,6 +86,21 @@ def test_table_4_fits_the_common_selections_of_500_prompts():
             assert f"{steps * 100 / (500 * top):.{column.decimals}f}" == f"{row[column.key]:.{column.decimals}f}"
 
 
+def test_numbers_that_seem_to_be_of_another_measure_are_not_compared_with_a_run():
+    from lib.model_tables import compare_models
+
+    wanted = {column.key: f"{column.key}/x" for column in table(3).columns}
+    made = {"scorer": "s", "parser": None, "judge": None, "language_tools": None}
+    scores = {
+        (model, name): {"model": model, "benchmark": name, "scores": {"x": 50.0}, "computed_by": made}
+        for model in ("base", "dpo") for name in wanted
+    }  # fmt: skip
+    rows = [{"name": name, "models": [name], "seeds": [], "pairs": pairs, "texts": {}} for name, pairs in (("base", 0), ("dpo", 9000))]
+    *_, base, dpo = compare_models(table(3), rows, wanted, scores, "ours", "llava-hf/llava-1.5-7b-hf").rows
+    assert base.differences.keys() == {"pope"}
+    assert dpo.differences.keys() == wanted.keys()
+
+
 def test_a_damaged_file_is_named(tmp_path):
     path = tmp_path / "table2.yaml"
     values = yaml.safe_load((PUBLISHED / "table2.yaml").read_text(encoding="utf-8"))

@@ -90,7 +90,7 @@ def our_row(
     for column in published.columns:
         _cell(row, column, about["models"], wanted[column.key], scores)
         comparable = label == "ours" and compared and column.key in row.values and column.key not in row.remarks
-        if comparable and compared and compared.get(column.key) is not None:
+        if comparable and compared and compared.get(column.key) is not None and column.key not in compared.get("not_compared", ()):
             row.differences[column.key] = row.values[column.key] - compared[column.key]
     return row
 

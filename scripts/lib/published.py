@@ -35,7 +35,7 @@ def read_published(path: Path) -> Published:
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         columns = tuple(Column(**column) for column in values["columns"])
-        keys = {"cites", "pairs", "scorers", *values["text_columns"], *(column.key for column in columns)}
+        keys = {"cites", "pairs", "scorers", "not_compared", *values["text_columns"], *(column.key for column in columns)}
         if strays := {key for row in values["rows"] for key in row} - keys:
             raise KeyError(f"no such column: {', '.join(sorted(strays))}")
         return Published(
