@@ -79,6 +79,7 @@ def draw_panel(axes: "Axes", panel: Mapping[str, Any], top: float) -> None:
     axes.set_xlim(-0.5, len(bars) - 0.5)
     axes.set_ylim(0, top)
     axes.tick_params(length=0)
+    axes.tick_params(axis="x", pad=6)  # a dot at zero does not touch the labels
     axes.spines["left"].set_visible(False)
 
 

@@ -145,11 +145,11 @@ def draw(figure: "Figure", found: Mapping[str, Mapping[str, Any]], settings: Map
     left = max(-1.0, math.floor(lowest * 10) / 10)
     for axes, panel in zip(figure.subplots(1, 2), ("Responses", "Prompts"), strict=True):
         draw_panel(axes, panel, [(name, colour, found[key]) for key, place, name, colour in DISTRIBUTIONS if place == panel], left)
-    figure.subplots_adjust(left=0.025, right=0.975, bottom=0.15, top=0.76, wspace=0.11)
-    figure.text(0.025, 0.965, "How similar texts are to each other", fontsize=12, fontweight="bold", color=INK, va="top")
+    figure.subplots_adjust(left=0.035, right=0.965, bottom=0.15, top=0.76, wspace=0.15)
+    figure.text(0.035, 0.965, "How similar texts are to each other", fontsize=12, fontweight="bold", color=INK, va="top")
     words = f"cosine of sentence embeddings ({model}); lower is more varied; dotted: mean"
-    figure.text(0.025, 0.895, words, fontsize=8, color=QUIET, va="top")
-    figure.text(0.975, 0.965, demo_mark(settings["label"]), fontsize=8, color=QUIET, va="top", ha="right")
+    figure.text(0.035, 0.895, words, fontsize=8, color=QUIET, va="top")
+    figure.text(0.965, 0.965, demo_mark(settings["label"]), fontsize=8, color=QUIET, va="top", ha="right")
 
 
 def main(snakemake: Any) -> None:
