@@ -27,6 +27,8 @@ from lib.scorers.language import CHOICES, LanguageTools
 
 #: So many bad rows are printed for people; --json gives all.
 PROBLEMS_SHOWN = 20
+#: Columns of a page where the output is no terminal, so that no name of a score is cut.
+PAGE = 110
 #: Seconds that a judge may take; some think for a while.
 JUDGE_TIMEOUT = 300
 
@@ -162,9 +164,9 @@ def show(score: Score, console: Console) -> None:
     if score.per_type:
         columns = list(dict.fromkeys(name for values in score.per_type.values() for name in values))
         types = Table(title="By type", title_justify="left")
-        types.add_column("type")
+        types.add_column("type", overflow="fold")
         for name in columns:
-            types.add_column(name, justify="right")
+            types.add_column(name, justify="right", overflow="fold")
         for kind, values in score.per_type.items():
             types.add_row(Text(kind), *(_number(values.get(name)) for name in columns))
         console.print(types)
@@ -213,7 +215,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if arguments.json:
         print(json.dumps(score.to_json(), indent=2, allow_nan=False))
     else:
-        show(score, Console(markup=False, highlight=False))
+        show(score, Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else PAGE))
     tell_problems(score, arguments.json)
     return 1 if not score.scores or (arguments.strict and score.problems) else 0
 
