@@ -26,6 +26,8 @@ PACKAGES = ("numpy", "nltk", "textblob", "spacy", "openai")
 NO_JUDGE = "no judge is configured (evaluation.benchmarks.{benchmark}.judge)"
 #: Scorers none of whose scores can be had without a judge.
 NEEDS_JUDGE = ("mmhal_bench",)
+#: Scorer -> why a score can be missing though there are answers; for the others, a part of the benchmark is not answered.
+NOTHING_TO_COUNT = dict.fromkeys(("chair", "object_halbench"), "no answer mentions an object that the benchmark knows")
 YES_ANYWHERE = 'a discriminative answer with "yes" in it is Yes, any other No'
 PROBLEMS_SHOWN = 20
 
@@ -96,7 +98,8 @@ def main(snakemake: Any) -> None:
             job.note(f"judge {judge.name}: {judge.asked} asked, {judge.reused} reused")
         more = {"language": LanguageTools(settings["language"])} if scorer.uses_language else {}
         score = scorer.score(answers, reference, **more)
-        missing = {name: "these answers have no such part" for name in scorer.names if name not in score.scores}
+        why = NOTHING_TO_COUNT.get(scorer.name, "these answers have no such part")
+        missing = {name: why for name in scorer.names if name not in score.scores}
     made = provenance.computed_by(
         f"scripts/lib/scorers/{scorer.name}.py, version {score.version if score else '-'}",
         parser="; ".join(filter(None, (score.parser if score else None, reading))) or None,
