@@ -47,7 +47,7 @@ rule score_benchmark:
     threads: 1
     resources:
         mem_mb=growing(2000),
-        runtime=growing(20),
+        runtime=growing(120),
     params:
         common=PLAN.common(),
         settings=lambda w: evaluation.score_settings(PLAN, w.benchmark),

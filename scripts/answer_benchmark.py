@@ -46,7 +46,7 @@ PACKAGES = ("lmms_eval", "torch", "transformers", "tokenizers", "pillow", "datas
 LOG_LINES_SHOWN = 15
 SECONDS_TO_DIE = 10
 #: What lmms-eval's tasks say of a question beside its score, where they do.
-DETAILS = ("question_id", "category", "score", "eval_model")
+DETAILS = ("question_id", "category", "score", "eval_model", "capability", "bare_question")
 
 Json = dict[str, Any]
 
@@ -120,8 +120,9 @@ def task_text(task: Json, settings: Json) -> str:
     """The task's file: JSON, which is YAML, but for lmms-eval's tag for functions."""
     if not is_unjudged(settings):
         return json.dumps(task, indent=1) + "\n"
-    task = task | {"metric_list": [{"metric": "answered", "aggregation": "mean", "higher_is_better": True}], "process_results": "@"}
-    return json.dumps(task, indent=1).replace('"@"', f"!function {UNJUDGED.stem}.process_results") + "\n"
+    task = task | {"metric_list": [{"metric": "answered", "aggregation": "@count", "higher_is_better": True}]}
+    task = task | {"process_results": "@process_results"}
+    return re.sub(r'"@(\w+)"', rf"!function {UNJUDGED.stem}.\1", json.dumps(task, indent=1)) + "\n"
 
 
 def environment(run: Path, settings: Json, threads: int) -> dict[str, str]:
@@ -298,6 +299,7 @@ def main(snakemake: Any) -> None:
         judge={name: settings["judge"][name] for name in ("base_url", "model")} if settings["judge"] else None,
         data={split: digest_of_file(Path(path)) for split, path in (settings["data"] or {}).items()},
         **{name: settings[name] for name in DECISIVE},
+        **({"kept": "question_id, capability"} if is_unjudged(settings) else {}),
     )
     finished = job.work / job.name / key
     with mendable_storage_errors(job.root):

@@ -2,7 +2,8 @@
 
 No model and no GPU is needed here: a new score of old answers costs nothing. The scores are lmms-eval's own; for questions that want a
 yes or a no, doubts are told beside them. A scorer of ours that is configured (`scorer`) scores the same answers as the benchmark's own
-script does; its scores are named `reference_<score>`. What computed them is told in the block of lib/provenance.py.
+script does; its scores are named `reference_<score>`. MM-Vet's asks the configured judge through lib/judge.py, whose cache makes a rerun
+ask nothing twice. What computed the scores is told in the block of lib/provenance.py.
 """
 
 import json
@@ -12,18 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from lib import provenance
-from lib.config import JUDGED_TASKS
+from lib.config import JUDGED_TASKS, Endpoint
 from lib.errors import UserError
 from lib.files import read_jsonl, write_json
 from lib.job import ShardJob, run_script
+from lib.judge import Judge
 from lib.scorers import SCORERS
 
 VERSION = 2
 #: What the scores carry over from lmms-eval's results: whose they are and what of.
 KEPT = ("model", "benchmark", "model_identity", "task", "limit", "lmms_eval", "questions", "questions_in_data")
 
-PACKAGES = ("numpy",)
+PACKAGES = ("numpy", "openai")
 UNJUDGED = "no judge is configured (`judge` of this benchmark)"
+ELSEWHERE = "lmms-eval's own grading is not asked for where our scorer has the judge grade: see reference_{name}"
 
 
 def yes_or_no(text: str) -> str | None:
@@ -72,15 +75,24 @@ def score(answers: Sequence[dict[str, Any]], results: dict[str, Any], metrics: d
     return {**kept, "scores": scores, "missing": left_out, "doubts": doubts}
 
 
-def also_by(name: str, path: Path) -> dict[str, Any]:
-    """What our scorer makes of kept answers that carry their targets: scores and what it is to be known of them."""
+def also_by(name: str, path: Path, judge: Judge | None = None) -> dict[str, Any]:
+    """What our scorer makes of kept answers that carry their targets: scores and what it is to be known of them.
+
+    `judge`: for a scorer that asks one; its raw judgements stand in `judgements`, by question.
+    """
     scorer = SCORERS[name]
-    found = scorer.score(scorer.read_answers(path), scorer.read_reference(path))
+    answers, reference = scorer.read_answers(path), scorer.read_reference(path)
+    if scorer.ask and judge:
+        answers = scorer.ask(answers, reference, judge)
+    found = scorer.score(answers, reference)
+    told = {"model": judge.endpoint.model, "version": found.judge or judge.name} if judge else None
+    judgements = {answer.id: answer.details["judgements"] for answer in answers.rows if "judgements" in answer.details}
     return {
         "scores": {f"reference_{score}": value for score, value in found.scores.items()},
-        "computed_by": provenance.computed_by(f"scripts/lib/scorers/{name}.py, version {found.version}", found.parser),
+        "computed_by": provenance.computed_by(f"scripts/lib/scorers/{name}.py, version {found.version}", found.parser, judge=told),
         "doubts": found.extra, "per_type": found.per_type, "problems": len(found.problems),
         "intervals": {f"reference_{score}": list(interval) for score, interval in found.intervals.items()},
+        **({"judgements": judgements} if judge else {}),
     }  # fmt: skip
 
 
@@ -90,9 +102,19 @@ def main(snakemake: Any) -> None:
     results = json.loads(Path(snakemake.input.results).read_text(encoding="utf-8"))
     path = Path(snakemake.input.answers)
     found = score(answers, results, job.settings["metrics"], job.settings["percent"])
-    if job.settings["scorer"]:
-        found["also"] = also_by(job.settings["scorer"], path)
-        found["scores"] |= found["also"]["scores"]
+    scorer, judged_by = job.settings["scorer"], job.settings["judge"]
+    if scorer and SCORERS[scorer].ask is None:
+        found["also"] = also_by(scorer, path)
+    elif scorer and judged_by:
+        judge = Judge(Endpoint.model_validate(judged_by), job.work / f"{job.name}.judge.jsonl")
+        found["also"] = also_by(scorer, path, judge)
+        found["missing"] = {name: ELSEWHERE.format(name="total") for name in found["missing"]}
+        job.note(f"judge {judge.name}: {judge.asked} asked, {judge.reused} reused")
+    if "also" in found:
+        ours = found["also"]["scores"]
+        found["scores"] |= ours
+        names = [f"reference_{name}" for name in SCORERS[scorer].names]
+        found["missing"] |= {name: f"our scorer {scorer} has none of these answers" for name in names if name not in ours}
     made = provenance.computed_by(f"lmms-eval {results['lmms_eval']}, task {results['task']}", judge=results["judge"])
     origin = provenance.block(made, path, job.root, results["environment"], provenance.versions(PACKAGES))
     write_json(Path(snakemake.output[0]), {**found, **origin})

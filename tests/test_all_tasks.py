@@ -136,6 +136,38 @@ def test_a_judge_that_gave_no_verdict_stops_the_job_where_lmms_eval_scores_zero(
         answer_benchmark.read_answers(job_of(run, "mm_vet"), tmp_path / "out", 4, run.log)
 
 
+def test_mm_vet_s_kept_answers_are_graded_five_times_with_the_authors_prompt_and_a_rerun_asks_nothing(run, tmp_path, monkeypatch):
+    from test_answer_benchmark import Job
+
+    monkeypatch.chdir(tmp_path)
+    unjudged = SimpleNamespace(settings=run.settings["mm_vet_unjudged"] | {"task": "mmvet_unjudged"}, name="base/mm_vet")
+    answers = answer_benchmark.read_answers(unjudged, run.folder / "out", 4, run.log)
+    judge = ChatServer(lambda body: f"0.{4 + body['seed']}", model="judge", version="judge-2", api_key_variable=None)
+    settings = {"metrics": {"score": "gpt_eval_score"}, "percent": False, "scorer": "mm_vet", "judge": judge.settings()}
+    job = Job("score_benchmark", benchmark="mm_vet", settings=settings)
+    job.input.answers, job.input.results, job.output = "answers.jsonl", "results.json", ["scores.json"]
+    results = {"model": "base", "benchmark": "mm_vet", "model_identity": "x", "task": "mmvet", "limit": None, "lmms_eval": "0",
+               "questions": 4, "questions_in_data": 4, "metrics": {}, "judge": None, "environment": {}}  # fmt: skip
+    write_jsonl(Path("results/run/answers.jsonl"), answers)
+    job.input.answers = "results/run/answers.jsonl"
+    write_json(Path("results.json"), results)
+    score_benchmark.main(job)
+    score_benchmark.main(job)
+    scores = json.loads(Path("scores.json").read_text())
+    assert scores["scores"] == {"reference_total": 60.0, "reference_std": 14.1}
+    assert "reference_total" in scores["missing"]["score"]
+    assert scores["also"]["doubts"]["totals_of_runs"] == [40.0, 50.0, 60.0, 70.0, 80.0]
+    assert {name: values["questions"] for name, values in scores["also"]["per_type"].items()} == {
+        "know": 1, "math": 1, "ocr": 1, "rec": 3, "spat": 1
+    }  # fmt: skip
+    assert scores["also"]["computed_by"]["judge"] == {"model": "judge", "version": "judge (answered as judge-2)"}
+    assert scores["also"]["judgements"]["v1_0"] == ["0.4", "0.5", "0.6", "0.7", "0.8"]
+    assert len(judge.texts()) == 4 * 5
+    told = f"\nWhich shapes are there? | circle <AND> square | {answers[0]['response']} | "
+    assert sum(text.endswith(told) for text in judge.texts()) == 5
+    judge.close()
+
+
 def test_pope_s_answers_are_scored_as_pope_s_own_script_does_beside_lmms_eval(run, tmp_path):
     """The two differ where an answer is more than a word, and in what the yes ratio counts."""
     answers = answer_benchmark.read_answers(job_of(run, "pope"), run.folder / "out", 12, run.log)

@@ -104,6 +104,7 @@ def test_the_lines_to_take_comments_from_are_a_valid_configuration(tmp_path, mon
             "{task: pope, metrics: {f1: x}, judge: {base_url: 'http://x', model: m}}",
             r"pope: `judge`: lmms-eval's task 'pope' is given none; those that are: mmvet",
         ),
+        ("{task: mme, metrics: {f1: x}, scorer: mm_vet}", r"pope: `scorer`: 'mm_vet' scores answers of task 'mmvet', not of 'mme'"),
         (
             "{task: mmvet, metrics: {score: x}, judge: {base_url: 'http://x', modl: m}}",
             r"pope\.judge\.modl: unknown key\. Did you mean `model`\?",

@@ -83,7 +83,7 @@ def test_the_rule_writes_the_scores_and_its_record(tmp_path, monkeypatch):
     from test_answer_benchmark import Job
 
     monkeypatch.chdir(tmp_path)
-    job = Job("score_benchmark", settings={"metrics": {"accuracy": "pope_accuracy"}, "percent": True, "scorer": None})
+    job = Job("score_benchmark", settings={"metrics": {"accuracy": "pope_accuracy"}, "percent": True, "scorer": None, "judge": None})
     folder = Path("results/run/evaluation/base/pope")
     folder.mkdir(parents=True)
     (folder / "answers.jsonl").write_text("".join(json.dumps(answer) + "\n" for answer in answers(("yes", "Yes"))))

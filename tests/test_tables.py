@@ -163,6 +163,21 @@ def test_the_first_of_several_scores_that_there_is_stands_in_the_cell():
         assert any(f"score '{name}' of benchmark 'pope' ({by})" in note for note in table.notes)
 
 
+@pytest.mark.parametrize(
+    ("missing", "told"),
+    [
+        ({"score": "no judge"}, "no judge"),
+        ({"score": "see reference_total", "reference_total": "no usable grade"}, "no usable grade"),
+        ({}, "benchmark 'pope' of this run has no score 'score'"),
+    ],
+)
+def test_the_reason_for_a_dash_is_that_of_the_score_that_was_wanted_first(missing, told):
+    found = scores(base=85.0)
+    found["base", "pope"] |= {"scores": {}, "missing": missing}
+    table = compare_models(published(), [BASE], WANTED | {"pope": "pope/reference_total|score"}, found, "ours", "x")
+    assert table.rows[2].missing["pope"] == f"POPE: {told}."
+
+
 def configured(**experiments):
     training = {"base_model": {"model": "owner/llava-1.5-7b-hf"}, "experiments": experiments}
     return Plan(Config.model_validate({"pairs": {"sizes": [2000, 9000]}, "training": training}))

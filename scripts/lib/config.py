@@ -394,10 +394,11 @@ class TaskBenchmark(Block):
         description="For tasks that lmms-eval has judged by a model (`mmvet`). Without it the questions are answered, and the judged "
         "scores are left out with that reason.",
     )
-    scorer: Literal["pope"] | None = Field(
+    scorer: Literal["pope", "mm_vet"] | None = Field(
         None,
         description="Our scorer, which scores lmms-eval's answers too: its scores stand beside lmms-eval's, named `reference_<score>`, "
-        "because they are those of the benchmark's own script.",
+        "because they are those of the benchmark's own script. `mm_vet` has the judge grade five times, as MM-Vet's authors do, when the "
+        "answers are scored; lmms-eval's own grading is then left out.",
     )
 
     @model_validator(mode="after")
@@ -412,6 +413,8 @@ class TaskBenchmark(Block):
                     raise ValueError(f"`data.{split}`: '{path}' is not a whole parquet file. Replace it")
         if self.data and self.data_revision:
             raise ValueError("`data_revision` is of the hub's data set, and `data` replaces that. Take one of them away")
+        if self.scorer == "mm_vet" and self.task != "mmvet":
+            raise ValueError(f"`scorer`: 'mm_vet' scores answers of task 'mmvet', not of '{self.task}'. Take it away")
         if self.judge and self.task not in JUDGED_TASKS:
             raise ValueError(
                 f"`judge`: lmms-eval's task '{self.task}' is given none; those that are: {', '.join(JUDGED_TASKS)}. Take it away"
@@ -538,6 +541,7 @@ def _default_benchmarks() -> dict[str, TaskBenchmark | QuestionBenchmark]:
             task="mmvet",
             metrics={"score": "gpt_eval_score"},
             prompt={"pre_prompt": ""},
+            scorer="mm_vet",
         ),
         "mmbench": TaskBenchmark(task="mmbench_en_dev_static", metrics={"accuracy": "gpt_eval_score"}),
         "pope": TaskBenchmark(task="pope", metrics={"accuracy": "pope_accuracy", "f1": "pope_f1_score"}, percent=True, scorer="pope"),

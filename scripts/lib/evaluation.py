@@ -20,7 +20,7 @@ VISION_LANGUAGE_SCORES = {
     "vqav2": "vqav2/accuracy",
     "textvqa": "textvqa/accuracy",
     "scienceqa": "scienceqa/accuracy",
-    "mm_vet": "mm_vet/score|total",
+    "mm_vet": "mm_vet/reference_total|score",
 }
 HALLUCINATION_SCORES = {
     "mmhal_score": "mmhal_bench/score",
@@ -105,7 +105,10 @@ def _model_settings(plan: Plan, model: str) -> dict[str, Any]:
 
 def answer_settings(plan: Plan, model: str, benchmark: str) -> dict[str, Any]:
     """What a model is asked by lmms-eval and how."""
-    asked = tasks(plan)[benchmark].model_dump(mode="json", exclude={"percent", "scorer"})
+    block = tasks(plan)[benchmark]
+    asked = block.model_dump(mode="json", exclude={"percent", "scorer"})
+    if block.scorer and block.task in JUDGED_TASKS:
+        asked["judge"] = None  # our scorer asks it, of the kept answers
     return {**asked, **_model_settings(plan, model)}
 
 

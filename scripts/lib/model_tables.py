@@ -49,7 +49,8 @@ def _cell(row: Row, column: Column, models: Sequence[str], wanted: str, scores: 
         return
     for score in present:
         if score["scores"].get(name) is None:
-            reason = (score.get("missing") or {}).get(name) or f"benchmark '{benchmark}' of this run has no score '{name}'"
+            told = [reason for each in names if (reason := (score.get("missing") or {}).get(each))]
+            reason = told[0] if told else f"benchmark '{benchmark}' of this run has no score '{name}'"
             row.missing[column.key] = f"{shown}: {reason}."
             return
     values = [float(score["scores"][name]) for score in present]

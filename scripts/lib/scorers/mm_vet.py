@@ -17,7 +17,7 @@ from lib.errors import UserError
 from lib.judge import Judge, Question, fill
 from lib.scorers.base import Answer, Answers, Problem, Score, Scorer, match, with_judgements
 from lib.scorers.bootstrap import Floats, intervals
-from lib.scorers.rows import answers_from, kind_of, read_rows
+from lib.scorers.rows import answers_from, id_of, kind_of, read_rows
 
 VERSION = 1
 PARSER = "the grade is the judgement up to its first blank, a number of 0 to 1"
@@ -34,9 +34,10 @@ MAX_TOKENS = 3
 RUNS = 5
 FORMATS = """\
 answers:   MM-Vet's result file, an object {"v1_0": "answer", ...}; its grade file {"v1_0": {"model": [...], "content": [...], "score":
-           [...]}, ...}, one member of each list a run; or JSON lines {"id", "response"}, with "grades": [...] if there are grades already
-reference: mm-vet.json (question, answer, capability of each id), or the folder that holds it; needed to ask a judge, and for the scores of
-           the capabilities. Kept grades can be scored without it"""
+           [...]}, ...}, one member of each list a run; JSON lines {"id", "response"}, with "grades": [...] if there are grades already; or
+           lmms-eval's kept answers {"question_id", "response", "target", ...}
+reference: mm-vet.json (question, answer, capability of each id), the folder that holds it, or lmms-eval's kept answers themselves; needed
+           to ask a judge, and for the scores of the capabilities. Kept grades can be scored without it"""
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ def read_answers(path: Path) -> Answers:
     """A file of answers or of grades."""
     file = str(path)
     rows = read_rows(path)
-    if len(rows) > 1 or not isinstance(rows[0].value, dict) or "id" in rows[0].value:
-        answers = answers_from(path, rows, ("id", "question_id"), details=("grades", "judgements", "judge", "reason"))
+    if len(rows) > 1 or not isinstance(rows[0].value, dict) or rows[0].value.keys() & {"id", "question_id"}:
+        answers = answers_from(path, rows, ("question_id", "id"), details=("grades", "judgements", "judge", "reason"))
         named = {answer.details["judge"] for answer in answers.rows if isinstance(answer.details.get("judge"), str)}
         kept = any("grades" in answer.details for answer in answers.rows)
         return Answers(file, answers.rows, answers.problems, ", ".join(sorted(named)) or ("not named in the file" if kept else None))
@@ -84,13 +85,21 @@ def read_reference(*paths: Path) -> Mapping[str, Item]:
     files = [file for path in map(Path, paths) for file in (sorted(path.rglob("mm-vet.json")) if path.is_dir() else [path])]
     if not files:
         return {f"v1_{number}": Item("", "", ()) for number in range(QUESTIONS)}
+    first = read_rows(files[0])[0].value
+    kept = isinstance(first, dict) and "question_id" in first
     items = {}
-    for row in read_rows(files[0], keyed=True):
+    for row in read_rows(files[0], keyed=not kept):
         value = row.value if isinstance(row.value, dict) else {}
+        name = id_of(value.get("question_id")) if kept else row.key
+        question, answer = (value.get(key) for key in (("bare_question", "target") if kept else ("question", "answer")))
         needs = value.get("capability")
-        if not isinstance(value.get("question"), str) or not isinstance(value.get("answer"), str) or not isinstance(needs, list):
-            raise UserError(f"{files[0]}, line {row.line}: no question of MM-Vet (`question`, `answer`, `capability`).")
-        items[str(row.key)] = Item(value["question"], value["answer"], tuple(sorted(set(map(str, needs)))))
+        needs = needs.split(",") if isinstance(needs, str) else needs  # a text in lmms-eval's data
+        if name is None or not isinstance(question, str) or not isinstance(answer, str) or not isinstance(needs, list):
+            raise UserError(
+                f"{files[0]}, line {row.line}: no question of MM-Vet (`question`, `answer`, `capability`; in kept answers `question_id`, "
+                "`bare_question`, `target`, `capability`)."
+            )
+        items[name] = Item(question, answer, tuple(sorted({str(need).strip() for need in needs})))
     return items
 
 
