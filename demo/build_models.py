@@ -23,7 +23,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,20 +164,21 @@ def train_bpe(units: tuple[str, ...], alphabet: tuple[str, ...]) -> tuple[list[s
     return list(model["vocab"]), [tuple(merge) for merge in model["merges"]]
 
 
-def sentencepiece_units() -> tuple[str, ...]:
+def sentencepiece_units(words: Sequence[str] = ()) -> tuple[str, ...]:
     """The vocabulary's words as SentencePiece sees them: a word carries the space before it, a punctuation mark has none."""
-    return tuple(METASPACE + word if word[0].isalpha() else word for word in corpus())
+    return tuple(METASPACE + word if word[0].isalpha() else word for word in words or corpus())
 
 
-def llama_tokenizer(llava: bool = False) -> "PreTrainedTokenizerBase":
+def llama_tokenizer(llava: bool = False, words: Sequence[str] = ()) -> "PreTrainedTokenizerBase":
     """A tokenizer of the Llama 2 and Mistral kind: SentencePiece BPE with byte fallback, `<s>` before a text.
 
     Args:
         llava: whether `<pad>` and `<image>` follow the vocabulary.
+        words: what is one token each; none: `corpus`. So with the other tokenizers.
     """
     from transformers import LlamaTokenizer
 
-    tokens, merges = train_bpe(sentencepiece_units(), (*PRINTABLE, METASPACE))
+    tokens, merges = train_bpe(sentencepiece_units(words), (*PRINTABLE, METASPACE))
     special = ["<unk>", "<s>", "</s>"] + [f"<0x{byte:02X}>" for byte in range(256)]
     vocabulary = {token: number for number, token in enumerate(special + [t for t in tokens if t not in special])}
     return LlamaTokenizer(
@@ -192,16 +193,17 @@ def llama_tokenizer(llava: bool = False) -> "PreTrainedTokenizerBase":
     )
 
 
-def llama3_tokenizer(llava: bool = False) -> "PreTrainedTokenizerBase":
+def llama3_tokenizer(llava: bool = False, words: Sequence[str] = ()) -> "PreTrainedTokenizerBase":
     """A tokenizer of the Llama 3 kind: byte-level BPE, `<|begin_of_text|>` before a text, `<|eot_id|>` after a turn.
 
     Args:
         llava: whether `<pad>` and `<image>` follow Llama 3's own special tokens.
+        words: as for `llama_tokenizer`.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    words = [word for word in corpus() if word[0].isalpha()]
+    words = [word for word in words or corpus() if word[0].isalpha()]
     units = [*words, *(BYTE_SPACE + word for word in words), "ĊĊ"]  # "ĊĊ" is "\n\n"
     tokens, merges = train_bpe(tuple(units), tuple(sorted(pre_tokenizers.ByteLevel.alphabet())))
     backend = Tokenizer(models.BPE(vocab={token: number for number, token in enumerate(tokens)}, merges=merges, ignore_merges=True))
@@ -231,11 +233,13 @@ def llama3_tokenizer(llava: bool = False) -> "PreTrainedTokenizerBase":
     )
 
 
-def clip_tokenizer(pad_token: str = CLIP_END) -> "PreTrainedTokenizerBase":
+def clip_tokenizer(pad_token: str = CLIP_END, words: Sequence[str] = (), max_length: int = 77) -> "PreTrainedTokenizerBase":
     """CLIP's tokenizer: lower-cased byte-level BPE with `</w>`, 77 tokens.
 
     Args:
         pad_token: what fills a text up. Stable Diffusion 3 takes `<|endoftext|>` in its first and `!` in its second tokenizer.
+        words: as for `llama_tokenizer`.
+        max_length: tokens of a text.
     """
     from tokenizers import pre_tokenizers
     from transformers import CLIPTokenizer
@@ -244,7 +248,7 @@ def clip_tokenizer(pad_token: str = CLIP_END) -> "PreTrainedTokenizerBase":
     # A symbol at the end of a word stands as one private character while training: with the trainer's own suffix, the ids
     # of such symbols follow the order of a hash table, which is another one in each process.
     last = {symbol: chr(0xE000 + number) for number, symbol in enumerate(symbols)}
-    words = dict.fromkeys(word.lower() for word in corpus())
+    words = list(dict.fromkeys(word.lower() for word in words or corpus()))
     tokens, merges = train_bpe(tuple(word[:-1] + last[word[-1]] for word in words), (*symbols, *last.values()))
     marks = str.maketrans({private: symbol + "</w>" for symbol, private in last.items()})
     ordered = [token.translate(marks) for token in tokens]
@@ -252,25 +256,25 @@ def clip_tokenizer(pad_token: str = CLIP_END) -> "PreTrainedTokenizerBase":
     # The end mark has the highest id, as in the original: CLIP's text model finds it as the maximum.
     ordered += [CLIP_BEGIN, CLIP_END]
     vocabulary = {token: number for number, token in enumerate(ordered)}
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, pad_token=pad_token, model_max_length=77)
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, pad_token=pad_token, model_max_length=max_length)
 
 
-def t5_tokenizer() -> "PreTrainedTokenizerBase":
+def t5_tokenizer(words: Sequence[str] = ()) -> "PreTrainedTokenizerBase":
     """T5's tokenizer: SentencePiece unigrams, `</s>` after a text, sentinels at the end of the vocabulary."""
     from transformers import T5TokenizerFast
 
-    tokens, _ = train_bpe(sentencepiece_units(), (*PRINTABLE, METASPACE))
+    tokens, _ = train_bpe(sentencepiece_units(words), (*PRINTABLE, METASPACE))
     # Each piece costs the same, so a text is cut into as few pieces as there can be.
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)] + [(token, -10.0) for token in tokens]
     pieces += [(f"<extra_id_{number}>", 0.0) for number in range(99, -1, -1)]
     return T5TokenizerFast(vocab=pieces, extra_ids=100, model_max_length=512)
 
 
-def bert_tokenizer() -> "PreTrainedTokenizerBase":
+def bert_tokenizer(words: Sequence[str] = ()) -> "PreTrainedTokenizerBase":
     """BERT's tokenizer: lower-cased WordPiece, `[CLS]` before and `[SEP]` after a text."""
     from transformers import BertTokenizer
 
-    words = list(dict.fromkeys(word.lower() for word in corpus() if word.isalpha()))
+    words = list(dict.fromkeys(word.lower() for word in words or corpus() if word.isalpha()))
     letters = [letter for letter in PRINTABLE if not letter.isupper()]
     endings = ["s", "es", "ed", "er", "ing", "ly", "y", "al", "ful", "less", "ness", "ment", "tion"]
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *("##" + letter for letter in letters)]
@@ -507,23 +511,30 @@ def write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def save_weights(model: "PreTrainedModel", directory: Path, rename: Callable[[str], str] = lambda name: name) -> None:
+def save_weights(
+    model: "PreTrainedModel", directory: Path, rename: Callable[[str], str] = lambda name: name, dtype: str = "float32"
+) -> None:
     """Saves configuration and weights, the weights under the names that the hub's checkpoint has.
 
     Args:
         model: any transformers model.
         directory: created where it is missing.
         rename: from the name of a parameter in the model to that in the checkpoint.
+        dtype: "float32", or "float16" to store half as much.
     """
+    import torch
     from safetensors.torch import save_file
 
     directory.mkdir(parents=True, exist_ok=True)
     model.config.architectures = [type(model).__name__]
-    model.config.dtype = "float32"
+    model.config.dtype = dtype
     model.config.save_pretrained(directory)
     if getattr(model, "generation_config", None) is not None:
         model.generation_config.save_pretrained(directory)
-    tensors = {rename(name): tensor.contiguous() for name, tensor in model.state_dict().items()}
+    tensors = {
+        rename(name): tensor.to(getattr(torch, dtype) if tensor.is_floating_point() else tensor.dtype).contiguous()
+        for name, tensor in model.state_dict().items()
+    }
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
 
 
@@ -675,15 +686,21 @@ def build_clip(directory: Path) -> None:
         )
     )
     initialise(model, 21)
-    save_weights(model, directory)
+    save_clip(model, tokenizer, directory)
+
+
+def save_clip(model: Any, tokenizer: "PreTrainedTokenizerBase", directory: Path, dtype: str = "float32") -> None:
+    """Saves a CLIPModel with its tokenizer and image processor, as OpenAI's repositories hold it."""
+    side = model.config.vision_config.image_size
+    save_weights(model, directory, dtype=dtype)
     tokenizer.save_pretrained(directory)
     write_json(
         directory / "preprocessor_config.json",
         image_preprocessing(
             "CLIPImageProcessor",
-            {"shortest_edge": 32},
+            {"shortest_edge": side},
             do_center_crop=True,
-            crop_size={"height": 32, "width": 32},
+            crop_size={"height": side, "width": side},
             processor_class="CLIPProcessor",
         ),
     )
@@ -723,11 +740,17 @@ def build_blip(directory: Path) -> None:
         )
     )
     initialise(model, 31)
-    save_weights(model, directory)
+    save_blip(model, tokenizer, directory)
+
+
+def save_blip(model: Any, tokenizer: "PreTrainedTokenizerBase", directory: Path, dtype: str = "float32") -> None:
+    """Saves a BlipForImageTextRetrieval with its tokenizer and image processor, as Salesforce's repositories hold it."""
+    side = model.config.vision_config.image_size
+    save_weights(model, directory, dtype=dtype)
     tokenizer.save_pretrained(directory)
     write_json(
         directory / "preprocessor_config.json",
-        image_preprocessing("BlipImageProcessor", {"height": 32, "width": 32}, processor_class="BlipProcessor"),
+        image_preprocessing("BlipImageProcessor", {"height": side, "width": side}, processor_class="BlipProcessor"),
     )
 
 
@@ -852,7 +875,6 @@ def build_llava(directory: Path, name: str) -> None:
     """
     from transformers import (
         CLIPVisionConfig,
-        GenerationConfig,
         LlavaConfig,
         LlavaForConditionalGeneration,
         LlavaNextConfig,
@@ -892,34 +914,52 @@ def build_llava(directory: Path, name: str) -> None:
         model = LlavaForConditionalGeneration(LlavaConfig(**config))
     initialise(model, kind.seed)
     wire_grammar(model, tokenizer, kind.grammar, seed=100 + kind.seed)
+    save_llava(model, tokenizer, directory, kind.chat_template)
+
+
+def save_llava(model: Any, tokenizer: "PreTrainedTokenizerBase", directory: Path, chat_template: str, dtype: str = "float32") -> None:
+    """Saves a LLaVA with its processor, as llava-hf's repositories hold it.
+
+    Args:
+        model: a `LlavaForConditionalGeneration` or a `LlavaNextForConditionalGeneration`.
+        tokenizer: its tokenizer.
+        directory: created where it is missing.
+        chat_template: of its processor.
+        dtype: of the weights in the file.
+    """
+    from transformers import GenerationConfig
+
+    vision = model.config.vision_config
+    side, tiles = vision.image_size, model.config.model_type == "llava_next"
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    save_weights(model, directory, hub_llava_name)
-    processor_class = "LlavaNextProcessor" if kind.tiles else "LlavaProcessor"
+    save_weights(model, directory, hub_llava_name, dtype)
+    processor_class = "LlavaNextProcessor" if tiles else "LlavaProcessor"
     save_tokenizer(tokenizer, directory, processor_class)
     # The template is the processor's alone, in the file that the hub's repositories have. As `chat_template.jinja` it would
     # become the tokenizer's too, and whoever gives it turns as plain strings gets prompts without their text.
-    write_json(directory / "chat_template.json", {"chat_template": kind.chat_template})
+    write_json(directory / "chat_template.json", {"chat_template": chat_template})
     write_json(
         directory / "processor_config.json",
         {
             "image_token": IMAGE,
             "num_additional_image_tokens": 1,
-            "patch_size": 14,
+            "patch_size": vision.patch_size,
             "processor_class": processor_class,
             "vision_feature_select_strategy": "default",
         },
     )
     more: dict[str, Any] = {"do_center_crop": True, "crop_size": {"height": side, "width": side}}
-    if kind.tiles:
+    if tiles:
+        pinpoints = [list(size) for size in model.config.image_grid_pinpoints]
         more |= {"aspect_ratio_setting": "anyres", "do_pad": True, "image_grid_pinpoints": pinpoints}
     write_json(
         directory / "preprocessor_config.json",
         image_preprocessing(
-            "LlavaNextImageProcessor" if kind.tiles else "CLIPImageProcessor",
+            "LlavaNextImageProcessor" if tiles else "CLIPImageProcessor",
             {"shortest_edge": side},
             **more,
             processor_class=processor_class,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,11 +68,13 @@ def build_image_reward(
     vision_width: int = 128,
     vision_layers: int = 2,
     image_size: int = 64,
+    patch: int = 16,
+    text: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a tiny ImageReward checkpoint in the original's layout, and its tokenizer, into `directory`.
 
-    The images it reads are `image_size` pixels square, in patches of 16; its ViT has 64 dimensions a head. `tokenizer` is any BERT
-    tokenizer, by default one that spells letter by letter.
+    The images it reads are `image_size` pixels square, in patches of `patch`; its ViT has 64 dimensions a head. `tokenizer` is any BERT
+    tokenizer, by default one that spells letter by letter. `text`: keys of med_config.json in place of `TINY_MED_CONFIG`'s.
     """
     import torch
 
@@ -79,16 +82,16 @@ def build_image_reward(
     tokenizer = tokenizer or small_bert_tokenizer()
     tokenizer.save_pretrained(directory)
     # Two more than the tokenizer has, as in the original: [DEC] and [ENC].
-    med_config = TINY_MED_CONFIG | {"vocab_size": len(tokenizer) + 2, "encoder_width": vision_width}
+    med_config = TINY_MED_CONFIG | dict(text or {}) | {"vocab_size": len(tokenizer) + 2, "encoder_width": vision_width}
     write_json(directory / "med_config.json", med_config)
     state = image_reward_state(
-        med_config, vision_width=vision_width, vision_layers=vision_layers, patches=(image_size // 16) ** 2, seed=seed
+        med_config, vision_width=vision_width, vision_layers=vision_layers, patches=(image_size // patch) ** 2, seed=seed, patch=patch
     )
     torch.save(state, directory / "ImageReward.pt")
 
 
 def image_reward_state(
-    med_config: dict[str, Any], *, vision_width: int, vision_layers: int, patches: int, seed: int
+    med_config: dict[str, Any], *, vision_width: int, vision_layers: int, patches: int, seed: int, patch: int = 16
 ) -> dict[str, torch.Tensor]:
     """Random weights of an ImageReward model under the original's names, such that both the image and the prompt move the reward."""
     import torch
@@ -111,7 +114,7 @@ def image_reward_state(
     vision = "blip.visual_encoder"
     normal(f"{vision}.cls_token", 1, 1, vision_width, deviation=0.5)
     normal(f"{vision}.pos_embed", 1, patches + 1, vision_width, deviation=0.5)
-    normal(f"{vision}.patch_embed.proj.weight", vision_width, 3, 16, 16, deviation=1 / math.sqrt(3 * 16 * 16))
+    normal(f"{vision}.patch_embed.proj.weight", vision_width, 3, patch, patch, deviation=1 / math.sqrt(3 * patch * patch))
     normal(f"{vision}.patch_embed.proj.bias", vision_width, deviation=0.02)
     for number in range(vision_layers):
         block = f"{vision}.blocks.{number}"
