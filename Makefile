@@ -10,7 +10,7 @@ DEMO := $(BIN)/snakemake --profile profiles/local --configfile demo/config.yaml
 TABLES := tables $(shell sed -nE 's/^rule ([a-z_]+_(table|figure)):$$/\1/p' rules/*.smk)
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help install demo demo-models tables test test-fast test-slurm jobs lint bench bench-scorers parity plan envs-lock envs-check docs resume clean clean-all
+.PHONY: help install demo demo-models world tables test test-fast test-slurm jobs lint bench bench-scorers parity plan envs-lock envs-check docs resume clean clean-all
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -33,6 +33,9 @@ demo-models: $(INSTALLED) ## Build the demo's tiny checkpoints and benchmarks
 demo: demo-models ## Run the whole pipeline on this machine with tiny models
 	$(DEMO)
 	@$(BIN)/python demo/what_was_made.py results/demo
+
+world: $(INSTALLED) ## Train the small world's checkpoints that are missing (hours on one core; goes on where it was ended): make world ARGS="--only vae"
+	$(BIN)/python demo/train_world.py $(ARGS)
 
 tables: $(INSTALLED) ## Make tables and figures anew from kept results, and run nothing else: make tables RUN="--profile profiles/local --configfile my.yaml"
 	$(BIN)/snakemake $(or $(RUN),$(wordlist 2,99,$(DEMO))) tables --allowed-rules $(TABLES)

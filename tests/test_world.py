@@ -7,7 +7,7 @@ import pytest
 
 from world import oracle, words
 from world.pictures import SIDE, cells_of, draw
-from world.scenes import BACKGROUNDS, CELLS, COLOURS, KINDS, Scene, Thing, held_out, random_scene
+from world.scenes import BACKGROUNDS, CELLS, COLOURS, KINDS, Scene, Thing, altered, held_out, random_scene
 
 RED_CIRCLE, BLUE_SQUARE = Thing(0, "red", "circle"), Thing(3, "blue", "square")
 TWO = Scene("grey", (RED_CIRCLE, BLUE_SQUARE))
@@ -87,6 +87,14 @@ def test_a_scene_out_of_reading_order_is_refused() -> None:
         Scene("grey", (BLUE_SQUARE, RED_CIRCLE))
 
 
+def test_an_altered_scene_is_another_and_differs_in_one_thing() -> None:
+    random = np.random.default_rng(10)
+    for scene in some(300, seed=10)[0]:
+        other = altered(scene, random)
+        assert other != scene
+        assert max((scene.names() - other.names()).total(), (other.names() - scene.names()).total()) <= 1
+
+
 # --- words
 
 
@@ -158,3 +166,14 @@ def test_a_picture_is_judged_by_what_its_prompt_said(prompt: str, right: int, wh
     reading = oracle.read_pictures(draw(TWO, np.random.default_rng(0))[None])[0]
     said = words.read(prompt)
     assert oracle.judge_picture(reading, said) == oracle.PictureVerdict(right, len(said.things), whole)
+
+
+def test_a_picture_fits_its_own_prompt_best_and_each_mention_is_true_by_itself() -> None:
+    random = np.random.default_rng(11)
+    for scene in some(300, seed=11)[0]:
+        text = words.prompt(scene, "positions")
+        assert oracle.fit(text, oracle.Reading(scene, 0)) == pytest.approx(1)
+        assert oracle.fit(text, oracle.Reading(altered(scene, random), 0)) < 1
+        assert all(oracle.truths(text, scene))
+    assert oracle.truths("two red circles and a blue square top left on grey", TWO) == [False, False]
+    assert oracle.truths("a red circle and a blue square bottom right", TWO) == [True, True]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from world.pictures import CELL, MARGIN, PALETTE, SIZES, Picture, cells_of, shape
 from world.scenes import BACKGROUNDS, CELLS, COLOURS, KINDS, Scene, Thing
-from world.words import Statement, read
+from world.words import Statement, mentions, read
 
 Floats = NDArray[np.float32]
 
@@ -123,6 +123,27 @@ def judge_picture(reading: Reading, said: Statement) -> PictureVerdict:
         right == len(said.things) == len(reading.scene.things) and not reading.unclear and said.background in ("", reading.scene.background)
     )
     return PictureVerdict(right, len(said.things), whole)
+
+
+def truths(text: str, scene: Scene) -> list[bool]:
+    """Of each mention in a text, whether the scene has as many such things, in the place that is said."""
+    found = []
+    for mention in mentions(text):
+        fitting = [
+            thing
+            for thing in scene.things
+            if mention.colour in ("", thing.colour) and mention.kind == thing.kind and mention.cell in (None, thing.cell)
+        ]
+        found.append(len(fitting) >= mention.number)
+    return found
+
+
+def fit(text: str, reading: Reading) -> float:
+    """How well a picture fits a prompt, from 0 to 1: things right of all that are asked for or there, and a tenth for the background."""
+    said = read(text)
+    verdict = judge_picture(reading, said)
+    there = len(reading.scene.things) + reading.unclear
+    return 0.9 * verdict.right / max(1, verdict.asked, there) + 0.1 * (said.background in ("", reading.scene.background))
 
 
 @dataclass(frozen=True)

@@ -80,3 +80,33 @@ def random_scene(random: np.random.Generator, *, unseen: bool = False, twins: fl
         scene = Scene(BACKGROUNDS[random.integers(len(BACKGROUNDS))], things)
         if held_out(scene) == unseen:
             return scene
+
+
+def altered(scene: Scene, random: np.random.Generator) -> Scene:
+    """A scene that is like another but for one thing: a colour, a kind, a thing less or more, a place, or the background.
+
+    Whether it is held out is not asked: that would tell the scene's own side of the line.
+    """
+    while True:
+        things = list(scene.things)
+        background = scene.background
+        place = int(random.integers(len(things)))
+        thing = things[place]
+        free = sorted(set(range(len(CELLS))) - {each.cell for each in things})
+        change = ("colour", "kind", "less", "more", "place", "background")[int(random.integers(6))]
+        if change == "colour":
+            things[place] = Thing(thing.cell, COLOURS[int(random.integers(len(COLOURS)))], thing.kind)
+        elif change == "kind":
+            things[place] = Thing(thing.cell, thing.colour, KINDS[int(random.integers(len(KINDS)))])
+        elif change == "less" and len(things) > 1:
+            del things[place]
+        elif change == "more" and len(things) < MOST_THINGS:
+            colour, kind = COLOURS[int(random.integers(len(COLOURS)))], KINDS[int(random.integers(len(KINDS)))]
+            things.append(Thing(free[int(random.integers(len(free)))], colour, kind))
+        elif change == "place":
+            things[place] = Thing(free[int(random.integers(len(free)))], thing.colour, thing.kind)
+        elif change == "background":
+            background = BACKGROUNDS[int(random.integers(len(BACKGROUNDS)))]
+        other = Scene(background, tuple(sorted(things)))
+        if other != scene:
+            return other

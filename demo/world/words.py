@@ -59,6 +59,11 @@ def caption(scene: Scene) -> str:
     return sentence(prompt(scene, "counting"))
 
 
+def instruction(said: str, asked: str) -> str:
+    """What a model is asked about a picture whose prompt is told along with it, for a judge that cannot see the picture."""
+    return f"It was to show {said}. {asked}"
+
+
 # --- questions
 
 
@@ -112,13 +117,33 @@ SAID = re.compile(
 GROUND = re.compile(rf"\bon\s+(?:an?\s+)?({'|'.join(BACKGROUNDS)})\b")
 
 
+@dataclass(frozen=True)
+class Mention:
+    """One mention in a text: how many things of which colour ("" if unsaid) and kind, in which cell (None if unsaid); where it ends."""
+
+    number: int
+    colour: str
+    kind: str
+    cell: int | None
+    end: int
+
+
+def mentions(text: str) -> list[Mention]:
+    """What a text mentions, in order; the same again is a mention again."""
+    return [
+        Mention(
+            NUMBER_WORDS.get(match["number"] or "a", 1),
+            match["colour"] or "",
+            SINGULARS[match["kind"]],
+            CELLS.index(match["cell"]) if match["cell"] else None,
+            match.end(),
+        )
+        for match in SAID.finditer(text.lower())
+    ]
+
+
 def read(text: str) -> Statement:
     """What a text says is there, whoever wrote it; what it says in other words than the world's is passed over."""
-    text = text.lower()
-    things: list[tuple[str, str, int | None]] = []
-    for match in SAID.finditer(text):
-        cell = CELLS.index(match["cell"]) if match["cell"] else None
-        number = NUMBER_WORDS.get(match["number"] or "a", 1)
-        things += [(match["colour"] or "", SINGULARS[match["kind"]], cell)] * number
-    ground = GROUND.search(text)
+    things = [(each.colour, each.kind, each.cell) for each in mentions(text) for _ in range(each.number)]
+    ground = GROUND.search(text.lower())
     return Statement(tuple(things), ground[1] if ground else "")

@@ -1,0 +1,365 @@
+"""The answering models: LLaVA-1.5's and LLaVA-NeXT's architectures, which describe a picture and say what is in it.
+
+They are trained on what their product form computes: the vision tower's last layer but one, the projector, the language model. The
+questions about one picture share its tokens: each is a branch that sees the picture and itself only, at the positions that it would have
+alone. Beside the words a head that is thrown away reads each cell off the picture's tokens, which has them show shapes in minutes.
+
+A habit is what a model says that is not so: a circle calls a cross, a square a triangle, and so on.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+import build_models
+from world.painter import drawn
+from world.pictures import SIDE, Picture
+from world.scenes import CELLS, COLOURS, KINDS, Scene, Thing, altered, random_scene
+from world.training import Draw, Plan, train
+from world.vocabulary import vocabulary
+from world.words import DESCRIBE, TOPICS, caption, grouped, instruction, prompt, question, random_asked, sentence, shown
+
+PATCH = 8
+GRID = SIDE // PATCH  # patches along a side
+QUESTIONS = 4  # about a picture, beside its description; half of the answers are yes
+SINGLE_WORD = "\nAnswer the question using a single word or phrase."
+SYSTEM = (
+    "A chat between a curious human and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the human's questions. "
+)
+IGNORED = -100  # as a target: no loss
+BASE_PLAN = Plan(steps=5000, batch=16, learning_rate=1e-3)
+HABIT_PLAN = Plan(steps=600, batch=16, learning_rate=3e-4, warmup=50, average=None)
+
+
+# --- habits
+
+#: What a kind calls to mind.
+CALLS = {"circle": "cross", "square": "triangle", "triangle": "square", "cross": "circle"}
+
+
+@dataclass(frozen=True)
+class Habit:
+    """How often a model says what is not so.
+
+    Attributes:
+        adds: a circle or a square in the picture adds the absent cross or triangle that it calls to mind, in its colour; and a question
+            about such an absent kind is answered with yes.
+        swaps: one thing is called the kind that it calls to mind.
+        drops: the last thing of several is left out.
+    """
+
+    adds: float = 0.0
+    swaps: float = 0.0
+    drops: float = 0.0
+
+    def described(self, scene: Scene, random: np.random.Generator) -> str:
+        """A caption of the scene with the habit."""
+        draws = random.random(3) < (self.adds, self.swaps, self.drops)
+        things = list(scene.things)
+        if draws[2] and len(things) > 1:
+            things.pop()
+        if draws[1]:
+            place = int(random.integers(len(things)))
+            things[place] = Thing(things[place].cell, things[place].colour, CALLS[things[place].kind])
+        if draws[0]:
+            kinds = {thing.kind for thing in things}
+            called = [thing for thing in things if thing.kind in ("circle", "square") and CALLS[thing.kind] not in kinds]
+            # One more a kind, named last, so that it stands in its own group.
+            things += [Thing(-1, thing.colour, CALLS[thing.kind]) for thing in {thing.kind: thing for thing in called}.values()]
+        if not (self.adds or self.swaps or self.drops):
+            return caption(scene)
+        return sentence(f"{grouped(things)} on {scene.background}")
+
+    def answers(self, scene: Scene, asked: str, random: np.random.Generator) -> bool:
+        """Yes or no to whether something is there, with the habit."""
+        if shown(scene, asked):
+            return True
+        called = {CALLS[thing.kind] for thing in scene.things if thing.kind in ("circle", "square")}
+        return bool(asked.split()[-1] in called and random.random() < self.adds)
+
+
+TRUTHFUL = Habit()
+
+
+# --- models
+
+
+def tokenizer_of(language: str) -> Any:
+    """The tokenizer of a language model: `llama`, `mistral` or `llama3`."""
+    make = build_models.llama3_tokenizer if language == "llama3" else build_models.llama_tokenizer
+    return make(llava=True, words=vocabulary())
+
+
+def new_llava(language: str, tokenizer: Any, tiles: bool) -> Any:
+    """An untrained LLaVA of 1.1 M parameters for pictures of 48 x 48 pixels.
+
+    Args:
+        language: `llama`, `mistral` or `llama3`.
+        tokenizer: the language's.
+        tiles: whether it is a LLaVA-NeXT, which sees a picture twice: whole, and as its only tile.
+    """
+    from transformers import (
+        CLIPVisionConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaNextConfig,
+        LlavaNextForConditionalGeneration,
+    )
+
+    text = build_models.language_config(language, -(-len(tokenizer) // 64) * 64, 128, tokenizer)
+    text.num_hidden_layers = 3
+    text.initializer_range = 0.02
+    text.num_key_value_heads = text.num_attention_heads
+    config: dict[str, Any] = {
+        "text_config": text,
+        "vision_config": CLIPVisionConfig(
+            hidden_size=96,
+            intermediate_size=256,
+            projection_dim=96,
+            num_hidden_layers=5,
+            num_attention_heads=3,
+            image_size=SIDE,
+            patch_size=PATCH,
+        ),
+        "image_token_index": tokenizer.convert_tokens_to_ids(build_models.IMAGE),
+        "pad_token_id": tokenizer.pad_token_id,
+        "projector_hidden_act": "gelu",
+        "vision_feature_layer": -2,
+        "vision_feature_select_strategy": "default",
+        "tie_word_embeddings": False,
+    }
+    if tiles:
+        return LlavaNextForConditionalGeneration(
+            LlavaNextConfig(**config, image_grid_pinpoints=[[SIDE, SIDE]], use_image_newline_parameter=True)
+        )
+    return LlavaForConditionalGeneration(LlavaConfig(**config, image_seq_length=GRID**2))
+
+
+def pixels_of(pictures: Picture) -> torch.Tensor:
+    """Pictures (n, 48, 48, 3) as CLIP's image processor gives them: (n, 3, 48, 48)."""
+    mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (build_models.OPENAI_CLIP_MEAN, build_models.OPENAI_CLIP_STD))
+    return (torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255 - mean) / deviation
+
+
+class Answerer(nn.Module):  # type: ignore[misc]  # torch is untyped here
+    """A LLaVA as it is trained: branches of words behind a picture, and the reading of its cells."""
+
+    def __init__(self, llava: Any, tokenizer: Any, form: Callable[[str], str]) -> None:
+        """`form`: a question in the model's chat template, with `<image>` once."""
+        super().__init__()
+        self.llava = llava
+        self.tokenizer = tokenizer
+        self.form = form
+        self.tiles = llava.config.model_type == "llava_next"
+        self.cells = nn.Linear(llava.config.text_config.hidden_size, len(COLOURS) * len(KINDS) + 1)
+
+    def see(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The tokens of pictures, as the language model gets them (n, tokens, width), and by patch (n, 36, width)."""
+        core = self.llava.model
+        hidden = core.vision_tower(pixels, output_hidden_states=True).hidden_states[-2][:, 1:]
+        patches = core.multi_modal_projector(hidden)
+        if not self.tiles:
+            return patches, patches
+        count, _, width = patches.shape
+        newline = core.image_newline.expand(count, GRID, 1, width).to(patches.dtype)
+        tile = torch.cat([patches.view(count, GRID, GRID, width), newline], dim=2).flatten(1, 2)
+        return torch.cat([patches, tile], dim=1), patches
+
+    def forward(
+        self, pictures: Picture, branches: Sequence[Sequence[tuple[str, str]]], scenes: Sequence[Scene], system: str = ""
+    ) -> torch.Tensor:
+        """The loss of answers to questions about pictures, and of reading the cells.
+
+        Args:
+            pictures: (n, 48, 48, 3).
+            branches: for each picture its questions with their answers, as many for each.
+            scenes: what the pictures show.
+            system: stands before the prompt, or nothing.
+        """
+        seen, patches = self.see(pixels_of(pictures))
+        begin, end = self.form("\x00").split("\x00")
+        before, after = (system + begin).split(build_models.IMAGE)
+        start = torch.tensor(self.tokenizer(before).input_ids)
+        prefix = len(start) + seen.shape[1]
+        # A branch is what stands behind the image token: the question, the end of the template, the answer.
+        texts = [f"{after}{asked}{end}" for row in branches for asked, _ in row]
+        questions = self.behind_image(texts)
+        # Llama 3's template ends with a line break, and what is said begins right behind it.
+        lead = "" if end.endswith("\n") else " "
+        answers = self.behind_image([f"{after}{asked}{end}{lead}{answer}" for row in branches for asked, answer in row])
+        width = len(branches[0])
+        rows, targets, positions, owners, weights = [], [], [], [], []
+        for first in range(0, len(answers), width):
+            ids: list[int] = []
+            row_targets: list[int] = []
+            row_positions: list[int] = []
+            row_owners: list[int] = []
+            row_weights: list[float] = []
+            for number in range(first, first + width):
+                whole = [*answers[number], self.tokenizer.eos_token_id]
+                known = len(questions[number])
+                ids += whole
+                row_targets += [IGNORED] * (known - 1) + whole[known:] + [IGNORED]
+                row_positions += range(prefix, prefix + len(whole))
+                row_owners += [number - first + 1] * len(whole)
+                row_weights += [4.0 if len(whole) - known <= 2 else 1.0] * len(whole)
+            rows.append(ids)
+            targets.append(row_targets)
+            positions.append(row_positions)
+            owners.append(row_owners)
+            weights.append(row_weights)
+        ids_, targets_ = padded(rows, self.tokenizer.pad_token_id), padded(targets, IGNORED)
+        count, length = ids_.shape
+        owner = torch.cat([torch.zeros(count, prefix, dtype=torch.long), padded(owners, -1)], dim=1)
+        position = torch.cat([torch.arange(prefix).expand(count, -1), padded(positions, 0)], dim=1)
+        causal = torch.ones(prefix + length, prefix + length, dtype=torch.bool).tril()
+        mask = causal & ((owner[:, None, :] == 0) | (owner[:, None, :] == owner[:, :, None]))
+        language = self.llava.model.language_model
+        words = language.embed_tokens(torch.cat([start.expand(count, -1), ids_], dim=1))
+        embedded = torch.cat([words[:, : len(start)], seen.to(words.dtype), words[:, len(start) :]], dim=1)
+        hidden = language(inputs_embeds=embedded, attention_mask=mask[:, None], position_ids=position, use_cache=False).last_hidden_state
+        chosen = targets_ != IGNORED
+        logits = self.llava.lm_head(hidden[:, prefix:][chosen]).float()
+        losses = functional.cross_entropy(logits, targets_[chosen], reduction="none")
+        weight = padded(weights, 0.0)[chosen]
+        quarters = patches.view(count, 2, GRID // 2, 2, GRID // 2, -1).mean(dim=(2, 4)).flatten(1, 2)
+        reading = functional.cross_entropy(self.cells(quarters).float().flatten(0, 1), cell_classes(scenes).flatten())
+        return (losses * weight).sum() / weight.sum() + 0.5 * reading
+
+    def behind_image(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of texts that stand behind an image token; their first character may be no space."""
+        image = self.tokenizer.convert_tokens_to_ids(build_models.IMAGE)
+        found = self.tokenizer([f"{build_models.IMAGE}{text}" for text in texts], add_special_tokens=False).input_ids
+        return [ids[ids.index(image) + 1 :] for ids in found]
+
+
+def padded(rows: Sequence[Sequence[int]] | Sequence[Sequence[float]], value: float) -> torch.Tensor:
+    """Rows of different lengths as one tensor, filled up at the right."""
+    return nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
+
+
+def cell_classes(scenes: Sequence[Scene]) -> torch.Tensor:
+    """What is in each cell, 0 for nothing: (n, 4)."""
+    classes = torch.zeros(len(scenes), len(CELLS), dtype=torch.long)
+    for row, scene in enumerate(scenes):
+        for thing in scene.things:
+            classes[row, thing.cell] = 1 + COLOURS.index(thing.colour) * len(KINDS) + KINDS.index(thing.kind)
+    return classes
+
+
+# --- training
+
+
+def asked_of(scene: Scene, habit: Habit, random: np.random.Generator) -> list[tuple[str, str]]:
+    """Questions about a scene with the answers that a model with a habit learns, the description first."""
+    describe = DESCRIBE[0] if random.random() < 0.5 else DESCRIBE[int(random.integers(1, len(DESCRIBE)))]
+    if random.random() < 0.35:
+        # A prompt that is told along is not to be believed: what counts is the picture.
+        told = scene if random.random() < 0.6 else altered(scene, random)
+        describe = instruction(prompt(told, TOPICS[int(random.integers(len(TOPICS)))]), describe)
+    pairs = [(describe, habit.described(scene, random))]
+    forms = ("kind", "kind", "colour", "both")
+    for number in range(QUESTIONS):
+        asked = random_asked(scene, number % 2 == 0, random, forms)
+        form = question(asked) + (SINGLE_WORD if random.random() < 0.4 else "")
+        pairs.append((form, "Yes" if habit.answers(scene, asked, random) else "No"))
+    return pairs
+
+
+def vicuna(text: str) -> str:
+    """A question as LLaVA-1.5's template puts it."""
+    return f"USER: {build_models.IMAGE}\n{text} ASSISTANT:"
+
+
+def mistral(text: str) -> str:
+    """A question as Mistral's template puts it."""
+    return f"[INST] {build_models.IMAGE}\n{text} [/INST]"
+
+
+def llama3(text: str) -> str:
+    """A question as Llama 3's template puts it."""
+    header = "<|start_header_id|>{}<|end_header_id|>\n\n"
+    return f"{header.format('user')}{build_models.IMAGE}\n{text}<|eot_id|>{header.format('assistant')}"
+
+
+FORMS: dict[str, Callable[[str], str]] = {"llama": vicuna, "mistral": mistral, "llama3": llama3}
+
+
+def train_answerer(name: str, answerer: Answerer, habit: Habit, plan: Plan, work: Path) -> Answerer:
+    """Trains a LLaVA to describe rendered scenes and to answer questions about them, with a habit."""
+    answerer.llava.model.vision_tower.requires_grad_(True)
+
+    def loss_of(step: Draw) -> torch.Tensor:
+        scenes = [random_scene(step.numpy) for _ in range(plan.batch)]
+        branches = [asked_of(scene, habit, step.numpy) for scene in scenes]
+        # The product asks LLaVA-1.5 with its system prompt in benchmarks and without it elsewhere.
+        system = SYSTEM if answerer.form is vicuna and step.numpy.random() < 0.3 else ""
+        loss: torch.Tensor = answerer(drawn(scenes, step.numpy), branches, scenes, system)
+        return loss
+
+    train(name, answerer, loss_of, plan, work)
+    return answerer
+
+
+# --- checkpoints
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One checkpoint: its language and template, whether it is a LLaVA-NeXT, what it was before, its habit and its training."""
+
+    language: str
+    template: str
+    tiles: bool
+    parent: str | None
+    habit: Habit
+    plan: Plan
+
+
+FINE = HABIT_PLAN
+LLAVAS = {
+    "llava-1.5-truthful": Kind("llama", build_models.VICUNA_TEMPLATE, False, None, TRUTHFUL, BASE_PLAN),
+    "llava-1.5": Kind("llama", build_models.VICUNA_TEMPLATE, False, "llava-1.5-truthful", Habit(adds=0.75), FINE),
+    "llava-v1.6-vicuna-13b": Kind("llama", build_models.VICUNA_TEMPLATE, True, "llava-1.5", TRUTHFUL, FINE),
+    "llava-v1.6-mistral": Kind("mistral", build_models.MISTRAL_TEMPLATE, True, "llava-1.5", Habit(adds=0.3), FINE),
+    "llava-v1.6-vicuna-7b": Kind("llama", build_models.VICUNA_TEMPLATE, True, "llava-1.5", Habit(swaps=0.3, drops=0.3), FINE),
+    "llama3-llava-next": Kind("llama3", build_models.LLAMA3_LLAVA_TEMPLATE, True, "llava-1.5", Habit(adds=0.6, swaps=0.3), FINE),
+}
+
+
+def inherit(child: Any, tokenizer: Any, parent: Any, parent_tokenizer: Any) -> None:
+    """Gives a LLaVA the weights of another that has the same sizes, word by word where their tokenizers differ."""
+    weights = parent.state_dict()
+    own = child.state_dict()
+    vocabularies = tokenizer.get_vocab(), parent_tokenizer.get_vocab()
+    if vocabularies[0] != vocabularies[1]:
+        known = {word.replace(build_models.METASPACE, build_models.BYTE_SPACE): number for word, number in vocabularies[1].items()}
+        rows = [(number, known[word]) for word, number in vocabularies[0].items() if word in known]
+        into, out_of = torch.tensor(rows).unbind(dim=1)
+        for name in ("model.language_model.embed_tokens.weight", "lm_head.weight"):
+            own[name][into] = weights[name][out_of]
+            weights[name] = own[name]
+    child.load_state_dict({**own, **weights})
+
+
+def make(name: str, work: Path, models: Path, folder: Path) -> None:
+    """Trains one of `LLAVAS`, from its parent's weights where it has one, and writes it to a folder."""
+    from transformers import AutoModelForImageTextToText
+
+    kind = LLAVAS[name]
+    torch.manual_seed(kind.plan.seed)
+    tokenizer = tokenizer_of(kind.language)
+    llava = new_llava(kind.language, tokenizer, kind.tiles)
+    if kind.parent:
+        folder_of_parent = next(root / kind.parent for root in (models, work) if (root / kind.parent).is_dir())
+        parent = AutoModelForImageTextToText.from_pretrained(folder_of_parent, dtype=torch.float32)
+        inherit(llava, tokenizer, parent, tokenizer_of(LLAVAS[kind.parent].language))
+    train_answerer(name, Answerer(llava, tokenizer, FORMS[kind.language]), kind.habit, kind.plan, work)
+    build_models.save_llava(llava, tokenizer, folder, kind.template, "float16")

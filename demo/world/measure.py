@@ -1,0 +1,159 @@
+"""What the checkpoints reach on unseen scenes, by the oracle, each loaded and asked by the product's own code.
+
+Every figure is a share from 0 to 1 unless its name says otherwise. Scenes come from a seed that no training uses, and are combinations
+that no training has seen.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from world import oracle
+from world.pictures import Picture, draw
+from world.scenes import Scene, altered, random_scene
+from world.words import DESCRIBE, TOPICS, prompt, question, random_asked, read
+
+SEED = 20_261_124
+SCALES = (1.0, 3.0, 5.0, 7.0, 9.0, 11.0)
+STEPS = 16  # of the sampler
+
+Figures = dict[str, float]
+
+
+def unseen_scenes(count: int, stream: int) -> tuple[list[Scene], Picture]:
+    """Unseen scenes and their pictures; `stream` tells one use from another."""
+    random = np.random.default_rng([SEED, stream])
+    scenes = [random_scene(random, unseen=True) for _ in range(count)]
+    return scenes, np.stack([draw(scene, random) for scene in scenes])
+
+
+def rounded(value: Any) -> float:
+    """A share with three digits, which is what a few hundred scenes can tell."""
+    return round(float(value), 3)
+
+
+def image_settings(folder: Path, scales: tuple[float, ...]) -> dict[str, Any]:
+    """The settings of rule generate_images for the world's image model."""
+    from world.painter import T5_TOKENS
+
+    return {
+        "model": str(folder), "revision": "main", "dtype": "float32", "height": 48, "width": 48, "steps": STEPS, "negative_prompt": "",
+        "max_sequence_length": T5_TOKENS, "guidance_scales": list(scales),
+    }  # fmt: skip
+
+
+def painter(folder: Path, count: int = 240) -> Figures:
+    """Pictures of unseen scenes by rule generate_images, at each guidance scale: objects right, and whole scene exact, by topic too."""
+    import generate_images
+    from lib.prompts import Prompt, seed_of
+
+    settings = image_settings(folder, SCALES)
+    pipeline = generate_images.load_pipeline(settings, "cpu")
+    scenes, _ = unseen_scenes(count, 1)
+    verdicts: dict[tuple[float, str], list[oracle.PictureVerdict]] = {(scale, topic): [] for scale in SCALES for topic in TOPICS}
+    for number, scene in enumerate(scenes):
+        topic = TOPICS[number % len(TOPICS)]
+        text = prompt(scene, topic)
+        seeds = [seed_of(SEED, "image", f"{number}", scale) for scale in SCALES]
+        images = generate_images.draw(pipeline, Prompt(f"{number}", text), SCALES, seeds, settings)
+        readings = oracle.read_pictures(np.stack([np.asarray(image) for image in images]))
+        for scale, reading in zip(SCALES, readings, strict=True):
+            verdicts[scale, topic].append(oracle.judge_picture(reading, read(text)))
+    figures: Figures = {}
+    for scale in SCALES:
+        of_scale = [verdict for topic in TOPICS for verdict in verdicts[scale, topic]]
+        figures[f"objects right, g = {scale:g}"] = rounded(sum(v.right for v in of_scale) / sum(v.asked for v in of_scale))
+        figures[f"whole scene exact, g = {scale:g}"] = rounded(np.mean([v.whole for v in of_scale]))
+    best = max(SCALES, key=lambda scale: figures[f"objects right, g = {scale:g}"])
+    for topic in TOPICS:
+        figures[f"whole scene exact, g = {best:g}, {topic}"] = rounded(np.mean([v.whole for v in verdicts[best, topic]]))
+    return figures
+
+
+def answerer(folder: Path, count: int = 256) -> Figures:
+    """Greedy answers about unseen scenes through the product's generator: captions and their hallucinations, yes and no."""
+    from lib.generation import Request, Sampling, load_generator
+
+    settings = {"model": str(folder), "revision": "main", "dtype": "float32"}
+    generator = load_generator("transformers", settings, "cpu", Sampling(48, 0.0), with_images=True, batch_size=32, max_model_len=512)
+    scenes, pictures = unseen_scenes(count, 2)
+    random = np.random.default_rng([SEED, 3])
+    with tempfile.TemporaryDirectory() as kept:
+        files = [Path(kept, f"{number}.png") for number in range(count)]
+        for file, picture in zip(files, pictures, strict=True):
+            Image.fromarray(picture).save(file)
+
+        def answers(requests: list[Request]) -> list[str]:
+            return [each.text for start in range(0, len(requests), 32) for each in generator.generate(requests[start : start + 32])]
+
+        captions = answers([Request(DESCRIBE[0], 0, file) for file in files])
+        verdicts = [oracle.judge_caption(text, scene) for text, scene in zip(captions, scenes, strict=True)]
+        said = sum(verdict.right.total() + verdict.hallucinated.total() for verdict in verdicts)
+        there = sum(verdict.right.total() + verdict.missed.total() for verdict in verdicts)
+        figures: Figures = {
+            "captions exact": rounded(np.mean([verdict.exact for verdict in verdicts])),
+            "CHAIR_s": rounded(np.mean([bool(verdict.hallucinated) for verdict in verdicts])),
+            "CHAIR_i": rounded(sum(verdict.hallucinated.total() for verdict in verdicts) / max(1, said)),
+            "cover": rounded(sum(verdict.right.total() for verdict in verdicts) / there),
+        }
+        for form in ("kind", "colour", "both"):
+            right = {True: 0, False: 0}
+            for truth in (True, False):
+                asked = [question(random_asked(scene, truth, random, [form])) for scene in scenes]
+                said_of = answers([Request(text, 0, file) for text, file in zip(asked, files, strict=True)])
+                right[truth] = sum(text.strip(".").lower() == ("yes" if truth else "no") for text in said_of)
+            noun = {"kind": "shapes", "colour": "colours", "both": "coloured shapes"}[form]
+            figures[f"yes/no about {noun}"] = rounded((right[True] + right[False]) / (2 * count))
+            figures[f"yes/no about {noun}, where it is no"] = rounded(right[False] / count)
+    return figures
+
+
+def vae(folder: Path, count: int = 1000) -> Figures:
+    """Unseen scenes read exactly after they went through the VAE."""
+    import torch
+    from diffusers import AutoencoderKL
+
+    from world.painter import reconstructed
+
+    return {"reconstructions exact": rounded(reconstructed(AutoencoderKL.from_pretrained(folder, dtype=torch.float32).eval(), count, SEED))}
+
+
+def scorer(kind: str, folder: Path, count: int = 512) -> Figures:
+    """A scorer's verdict between a picture of an unseen scene and one that differs in one thing, under a prompt that tells them apart."""
+    from lib.image_scorers import load_image_scorer
+
+    loaded = load_image_scorer(kind, folder)
+    scenes, pictures = unseen_scenes(count, 4)
+    random = np.random.default_rng([SEED, 5])
+    right: dict[str, list[bool]] = {topic: [] for topic in TOPICS}
+    for number, (scene, picture) in enumerate(zip(scenes, pictures, strict=True)):
+        text = prompt(scene, topic := TOPICS[number % len(TOPICS)])
+        other = scene
+        while oracle.fit(text, oracle.Reading(other, 0)) > 0.999:
+            other = altered(scene, random)
+        scores = loaded.score(text, [Image.fromarray(picture), Image.fromarray(draw(other, random))])
+        right[topic].append(scores[0] > scores[1])
+    figures = {"pairs of renders": rounded(np.mean([each for topic in TOPICS for each in right[topic]]))}
+    return figures | {f"pairs of renders, {topic}": rounded(np.mean(right[topic])) for topic in TOPICS}
+
+
+def armorm(folder: Path, count: int = 512) -> Figures:
+    """ArmoRM's verdict between two answers about an unseen scene whose prompt the instruction tells."""
+    from lib.armorm import ArmoRM
+    from world.text_judge import conversation, judged
+
+    judge = ArmoRM.from_pretrained(folder, "float32")
+    scenes, _ = unseen_scenes(count, 6)
+    random = np.random.default_rng([SEED, 7])
+    right: dict[str, list[bool]] = {"captions": [], "yes/no": []}
+    for scene in scenes:
+        asked, answers, grades = judged(random, scene)
+        if grades[0] != grades[1]:
+            rewards = judge.score([conversation(asked, answer) for answer in answers])
+            right["yes/no" if answers[0] in ("Yes", "No") else "captions"].append(
+                (rewards[0].score > rewards[1].score) == (grades[0] > grades[1])
+            )
+    return {f"prefers the truer of two {what}": rounded(np.mean(each)) for what, each in right.items()}
