@@ -85,7 +85,7 @@ envs-check: $(INSTALLED) ## Resolve every pin set against the package index; fai
 	$(BIN)/python envs/locks.py --check
 
 docs: $(INSTALLED) ## Write docs/configuration.md from the configuration's models
-	$(BIN)/python docs/make_configuration.py
+	PYTHONPATH=scripts $(BIN)/python docs/make_configuration.py
 
 resume: $(INSTALLED) ## Go on after a crash: make resume RUN="--profile slurm" (without RUN: the demo)
 	$(BIN)/snakemake --unlock $(or $(RUN),$(wordlist 2,99,$(DEMO)))

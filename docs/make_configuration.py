@@ -1,6 +1,8 @@
-"""Writes docs/configuration.md from the models of the configuration; `make docs` runs it, and a test keeps the page in step."""
+"""Writes docs/configuration.md from the models of the configuration; `make docs` runs it, and a test keeps the page in step.
 
-import sys
+PYTHONPATH=scripts python docs/make_configuration.py
+"""
+
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -8,10 +10,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-DOCS = Path(__file__).resolve().parent
-sys.path.insert(0, str(DOCS.parent / "scripts"))
+from lib.config import Block, Config
 
-from lib.config import Block, Config  # noqa: E402 - scripts/ is on the path only now
+DOCS = Path(__file__).resolve().parent
 
 INTRODUCTION = """\
 # Configuration

@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def test_the_documentation_of_the_configuration_is_in_step():
-    code = "import sys; sys.path.insert(0, 'docs'); import make_configuration; sys.stdout.write(make_configuration.page())"
+    code = "import sys; sys.path[:0] = ['docs', 'scripts']; import make_configuration; sys.stdout.write(make_configuration.page())"
     page = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
     assert (REPOSITORY / "docs/configuration.md").read_text(encoding="utf-8") == page, "docs/configuration.md is old: run `make docs`"
 
