@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -321,7 +322,8 @@ class Watch(threading.Thread):
         told_at = 0.0
         while not self._ended.wait(min(SECONDS_BETWEEN_LOOKS, self.patience / 4)):
             now = time.monotonic()
-            self.head.path.touch()  # the heartbeat
+            with suppress(OSError):  # a results folder that cannot be written just now is no reason to stop watching
+                self.head.path.touch()  # the heartbeat
             try:
                 jobs = queued_jobs(self.head.job_name)
             except NoAnswerError as error:
@@ -363,7 +365,7 @@ ENDED_FROM_OUTSIDE = {
     "DUE TO NODE FAILURE": "its node failed",
     "DUE TO PREEMPTION": "preempted",
     "Read-only file system": "its node cannot write the results (Read-only file system): tell the administrators, or exclude the node",
-    "No space left on device": "its node found no space left on the results' file system",
+    "o space left on": "its node found no space left on the results' file system: free some room, or exclude the node",
     "Stale file handle": "its node lost the shared file system (Stale file handle): tell the administrators, or exclude the node",
 }
 
