@@ -341,13 +341,14 @@ def test_a_model_s_revision_is_what_it_resolved_to(tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed (Debian: texlive-latex-recommended)")
-def test_latex_compiles_whatever_the_names_are(tmp_path):
+@pytest.mark.parametrize("encoding", [[], ["\\usepackage[T1]{fontenc}"]], ids=["with the packages that it names alone", "T1"])
+def test_latex_compiles_whatever_the_names_are(tmp_path, encoding):
     hostile = HOSTILE.replace("\n", " ")
     rows = [Row("ours", {"method": hostile}, {"pope": -1.25, "mmhal": 2}, {"pope": -0.5}, {"pope": 0.25}, {}, {"mmhal": hostile})]
     table = Table(hostile, {"method": "Model – name"}, [JUDGED, PLAIN], [*compare(scores(base=1.0)).rows, *rows], [hostile])
     (tmp_path / "t.tex").write_text(to_latex(table), encoding="utf-8")
     packages = re.findall(r"^% (\\usepackage.*)$", to_latex(table), flags=re.MULTILINE)
-    page = ["\\documentclass{article}", "\\usepackage[T1]{fontenc}", *packages, "\\begin{document}", "\\input{t}", "\\end{document}"]
+    page = ["\\documentclass{article}", *encoding, *packages, "\\begin{document}", "\\input{t}", "\\end{document}"]
     (tmp_path / "page.tex").write_text("\n".join(page))
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "page.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

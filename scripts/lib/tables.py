@@ -119,7 +119,7 @@ def markdown_text(text: str) -> str:
 LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
-    '"': r"\textquotedbl{}", "[": "{[}", "]": "{]}", "-": "-{}", "`": r"\textasciigrave{}", "'": "'{}",
+    '"': r"{\char34}", "[": "{[}", "]": "{]}", "-": "-{}", "`": r"\textasciigrave{}", "'": "'{}",
     "↑": r"$\uparrow$", "↓": r"$\downarrow$", "±": r"$\pm$", "–": "--",
 }  # fmt: skip
 
@@ -176,7 +176,7 @@ def to_latex(table: Table) -> str:
         "% \\usepackage{textcomp}",
         "\\begin{table}",
         "\\centering",
-        f"\\caption{{{latex_text(table.title)}}}",
+        f"\\caption{{{latex_text(table.title)}}}\\smallskip",
         # As wide as it is, and no wider than the text.
         "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%",
         f"\\begin{{tabular}}{{l{'l' * len(table.text_columns)}{'r' * len(table.columns)}}}",
