@@ -163,6 +163,14 @@ def test_the_first_of_several_scores_that_there_is_stands_in_the_cell():
         assert any(f"score '{name}' of benchmark 'pope' ({by})" in note for note in table.notes)
 
 
+def test_scores_of_one_benchmark_that_the_same_scorer_computed_share_a_note():
+    found = scores(base=85.0)
+    found["base", "pope"]["scores"] |= {"accuracy": 80.0}
+    wanted = WANTED | {"pope": "pope/f1", "mmhal": "pope/accuracy"}
+    notes = compare_models(published(), [BASE], wanted, found, "ours", "x").notes
+    assert "Ours, MMHal-Bench Score, POPE Score: scores 'accuracy', 'f1' of benchmark 'pope' (lmms-eval 0.7.3, task pope)." in notes
+
+
 @pytest.mark.parametrize(
     ("missing", "told"),
     [

@@ -130,18 +130,17 @@ def seed_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def origins(columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
-    """Where our numbers come from: benchmark, score, and what computed it."""
-    notes = []
+    """Where our numbers come from: benchmark, score, and what computed it; columns that have that in common in one note."""
+    found: dict[tuple[str, str], dict[str, str]] = {}
     for column in columns:
-        found = {
-            f"score '{row.origins[column.key]['score']}' of benchmark '{run['benchmark']}' ({computed_by(run)})"
-            for row in rows
-            if column.key in row.values
-            for run in row.origins[column.key].get("runs", [])
-        }
-        if found:
-            notes.append(f"Ours, {column.name}: {'; '.join(sorted(found))}.")
-    return notes
+        for row in rows:
+            for run in row.origins[column.key].get("runs", []) if column.key in row.values else ():
+                found.setdefault((run["benchmark"], computed_by(run)), {})[column.name] = row.origins[column.key]["score"]
+    return [
+        f"Ours, {', '.join(scores)}: score{'s' if len(scores) > 1 else ''} {', '.join(map(repr, scores.values()))} of benchmark "
+        f"'{benchmark}' ({by})."
+        for (benchmark, by), scores in found.items()
+    ]
 
 
 def computed_by(run: Mapping[str, Any]) -> str:
