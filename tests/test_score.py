@@ -168,6 +168,15 @@ def test_the_line_of_a_bad_row_is_right_in_an_indented_array_too(files, capsys):
     assert (files / "some.json").read_text().splitlines()[line - 1 : line + 1] == [" {", '  "id": "popular/3",']
 
 
+def test_a_bad_row_of_an_array_on_one_line_is_told_by_its_place(files, capsys):
+    rows = [json.loads(line) for line in ANSWERS.splitlines()]
+    rows[2]["response"] = None
+    (files / "some.json").write_text(json.dumps(rows))
+    code, _, err = run(capsys, POPE.format("some.json"))
+    assert code == 0
+    assert "some.json, line 1: row 3: the answer of id 'popular/3' is null, not text; not scored" in err
+
+
 def test_what_files_hold_is_printed_as_data(files, capsys):
     name = "popular/[bold red]\x1b[31m\ud800"
     (files / "some.jsonl").write_text(ANSWERS + lines({"id": name, "response": "No"}))

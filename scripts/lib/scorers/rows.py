@@ -6,6 +6,7 @@ and the other rows are read.
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,11 +181,17 @@ def answers_from(
     """
     file = str(path)
     found: dict[str, Answer] = {}
-    problems = []
-    for row in rows:
+    problems: list[Problem] = []
+    rows_on = Counter(row.line for row in rows)
+
+    def tell(row: Row, number: int, what: str) -> None:
+        # An array on one line is told apart by the place in it.
+        problems.append(Problem(file, row.line, what if rows_on[row.line] == 1 else f"row {number}: {what}"))
+
+    for number, row in enumerate(rows, start=1):
         value = row.value
         if not isinstance(value, dict):
-            problems.append(Problem(file, row.line, f"the row is {kind_of(value)}, not an object; not scored"))
+            tell(row, number, f"the row is {kind_of(value)}, not an object; not scored")
             continue
         id_key = next((key for key in id_keys if key in value), None)
         text_key = next((key for key in TEXT_KEYS if key in value), None)
@@ -193,19 +200,19 @@ def answers_from(
             what = (
                 f"its {id_key!r} is {kind_of(value[id_key])}, not an id" if id_key else f"it has no id ({' or '.join(map(repr, id_keys))})"
             )
-            problems.append(Problem(file, row.line, f"{what}; not scored"))
+            tell(row, number, f"{what}; not scored")
         elif text_key is None:
-            problems.append(Problem(file, row.line, f"id {name!r} has no answer ({' or '.join(map(repr, TEXT_KEYS))}); not scored"))
+            tell(row, number, f"id {name!r} has no answer ({' or '.join(map(repr, TEXT_KEYS))}); not scored")
         elif not isinstance(value[text_key], str):
-            problems.append(Problem(file, row.line, f"the answer of id {name!r} is {kind_of(value[text_key])}, not text; not scored"))
+            tell(row, number, f"the answer of id {name!r} is {kind_of(value[text_key])}, not text; not scored")
         else:
             name = rename(name, value)
             if name in found:
                 what = f"id {name!r} again: line {found[name].line} has it already, and that one is scored"
-                problems.append(Problem(file, row.line, what))
+                tell(row, number, what)
                 continue
             if not value[text_key].strip():
-                problems.append(Problem(file, row.line, f"the answer of id {name!r} is empty; scored as the reference scores it"))
+                tell(row, number, f"the answer of id {name!r} is empty; scored as the reference scores it")
             kept = {key: value[key] for key in details if key in value}
             found[name] = Answer(name, value[text_key], row.line, kept)
     if not found:
