@@ -3,6 +3,7 @@
     python demo/train_world.py                     all that is missing, in the order of dependence
     python demo/train_world.py --only vae clip     some
     python demo/train_world.py --measure           measures what is there anew, and trains nothing
+    python demo/train_world.py --table             prints what was measured, as docs/microworld.md has it
 
 A part is a function of its seed. It is kept below demo/world/models when it is whole: the checkpoint, `<part>.log` with what its training
 said, and `<part>.json` with what it reaches on unseen scenes. A part that was killed goes on from the state that it left in --work; a
@@ -109,14 +110,30 @@ def write_figures(name: str, work: Path, models: Path) -> None:
         print(f"  {figure:44s} {value:.3f}", flush=True)
 
 
+def table(models: Path) -> str:
+    """What the kept parts reach, as a table in Markdown."""
+    rows = ["| part | on unseen scenes | |", "|---|---|---|"]
+    for name in PARTS:
+        if (file := models / f"{name}.json").is_file():
+            figures = json.loads(file.read_text(encoding="utf-8"))["unseen scenes"]
+            rows += [
+                f"| {'' if number else f'`{name}`'} | {figure} | {value:.3f} |" for number, (figure, value) in enumerate(figures.items())
+            ]
+    return "\n".join(rows)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Trains, or measures, what the command line asks for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--only", nargs="+", choices=list(PARTS), metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--measure", action="store_true", help="measure what is there, train nothing")
+    parser.add_argument("--table", action="store_true", help="print what was measured, measure and train nothing")
     parser.add_argument("--models", type=Path, default=MODELS, help="where checkpoints are kept")
     parser.add_argument("--work", type=Path, default=Path("results/world-training"), help="where states of trainings are kept")
     options = parser.parse_args(arguments)
+    if options.table:
+        print(table(options.models))
+        return 0
     for variable, value in (("OMP_NUM_THREADS", "1"), ("HF_HUB_OFFLINE", "1"), ("TOKENIZERS_PARALLELISM", "false")):
         os.environ.setdefault(variable, value)
     sys.path[:0] = [str(HERE.parent / "scripts")]

@@ -189,6 +189,11 @@ def test_what_is_kept_has_its_log_and_figures_and_is_small_enough() -> None:
     train_world.check_sizes(train_world.MODELS)
 
 
+def test_the_page_quotes_what_was_measured() -> None:
+    page = (train_world.HERE.parent / "docs" / "microworld.md").read_text(encoding="utf-8")
+    assert train_world.table(train_world.MODELS) in page
+
+
 def test_a_checkpoint_that_is_too_large_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(bytes(train_world.LARGEST_FILE + 1))
     with pytest.raises(ValueError, match="bytes"):

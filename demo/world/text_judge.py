@@ -20,7 +20,7 @@ from world.training import Draw, Plan, train
 from world.vocabulary import vocabulary
 from world.words import DESCRIBE, TOPICS, caption, instruction, mentions, prompt, question, random_asked, read, shown
 
-PLAN = Plan(steps=3000, batch=24, learning_rate=1e-3)
+PLAN = Plan(steps=1500, batch=24, learning_rate=1e-3, muon=2e-3)
 IGNORED = -100
 #: Attributes that say how much was said, not how well.
 OF_LENGTH = ("helpsteer-complexity", "helpsteer-verbosity", "code-complexity")

@@ -1,0 +1,101 @@
+"""Benchmarks of unseen scenes, and prompts, in the forms that the product reads: CHAIR's and POPE's files, a prompt a line.
+
+Everything is a function of the seed, as bytes by path below a folder; nothing is written here.
+"""
+
+import io
+import json
+from collections import Counter
+
+import numpy as np
+from PIL import Image
+
+from world.pictures import Picture, draw
+from world.scenes import KINDS, Scene, random_scene
+from world.words import DESCRIBE, PLURALS, TOPICS, prompt, question, shown
+
+Files = dict[str, bytes]
+
+#: What CHAIR's singulariser makes of a kind beside the kind itself.
+MADE_SINGULAR = {"cross": ("cros",)}
+
+
+def png(picture: Picture) -> bytes:
+    """A picture as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def lines(rows: list[dict[str, object]]) -> bytes:
+    """JSON lines."""
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def unseen(count: int, seed: int) -> tuple[list[Scene], list[bytes]]:
+    """Unseen scenes and their pictures as PNG files."""
+    random = np.random.default_rng(seed)
+    scenes = [random_scene(random, unseen=True) for _ in range(count)]
+    return scenes, [png(draw(scene, random)) for scene in scenes]
+
+
+def chair(count: int, seed: int) -> Files:
+    """CHAIR on unseen scenes: a description is asked for, and the objects are the kinds of shapes.
+
+    Args:
+        count: of pictures.
+        seed: of the scenes.
+    """
+    scenes, pictures = unseen(count, seed)
+    numbers = range(1, count + 1)
+    files = {f"images/{number:012d}.png": picture for number, picture in zip(numbers, pictures, strict=True)}
+    files["questions.jsonl"] = lines([{"image_id": number, "image": f"{number:012d}.png", "question": DESCRIBE[0]} for number in numbers])
+    objects = {str(number): sorted({thing.kind for thing in scene.things}) for number, scene in zip(numbers, scenes, strict=True)}
+    files["objects.json"] = (json.dumps(objects, indent=1) + "\n").encode()
+    files["synonyms.txt"] = "".join(", ".join((kind, PLURALS[kind], *MADE_SINGULAR.get(kind, ()))) + "\n" for kind in KINDS).encode()
+    return files
+
+
+def pope(count: int, seed: int, calls: dict[str, str]) -> Files:
+    """POPE on unseen scenes: of each picture a kind that is there and one that is not, in POPE's three ways.
+
+    Args:
+        count: of pictures a way.
+        seed: of the scenes.
+        calls: the kind that goes with a kind: what is asked in the way `adversarial`.
+    """
+    files: Files = {}
+    random = np.random.default_rng([seed, 1])
+    often = Counter[str]()
+    for way_number, way in enumerate(("random", "popular", "adversarial")):
+        scenes, pictures = unseen(count, seed + way_number)
+        rows: list[dict[str, object]] = []
+        for number, (scene, picture) in enumerate(zip(scenes, pictures, strict=True), start=1):
+            name = f"{way}_{number:06d}.png"
+            files[f"images/{name}"] = picture
+            there = sorted({thing.kind for thing in scene.things})
+            often.update(there)
+            absent = [kind for kind in KINDS if not shown(scene, kind)]
+            asked = absent[int(random.integers(len(absent)))]
+            if way == "popular":
+                asked = max(absent, key=lambda kind: (often[kind], kind))
+            elif way == "adversarial":
+                asked = next((calls[kind] for kind in there if calls[kind] in absent), asked)
+            for text, label in ((there[int(random.integers(len(there)))], "yes"), (asked, "no")):
+                rows.append({"question_id": len(rows) + 1, "image": name, "text": question(text), "label": label})
+        files[f"coco_pope_{way}.json"] = lines(rows)
+    return files
+
+
+def prompts(count: int, seed: int) -> dict[str, str]:
+    """Prompts of scenes that trainings may have seen, each once: a text a topic, a prompt a line."""
+    texts = {}
+    for number, topic in enumerate(TOPICS):
+        random = np.random.default_rng([seed, 2, number])
+        found: dict[str, None] = {}
+        while len(found) < count:
+            # A topic's prompts should need it: something to count, or more than one thing to tell apart.
+            scene = random_scene(random, twins=0.7 if topic == "counting" else 0.1, fewest=2)
+            found[prompt(scene, topic)] = None
+        texts[topic] = "".join(f"{line}\n" for line in found)
+    return texts
