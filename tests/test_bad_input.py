@@ -250,6 +250,15 @@ def test_an_unreachable_endpoint_ends_the_run_before_images_are_made(project):
     assert no_images(project)
 
 
+def test_a_hub_that_cannot_be_reached_is_told_for_every_model_before_images_are_made(project):
+    setting("images.model", "nobody/pictures")(project)
+    setting("responses.policy_models.llama3-llava-next.model", "nobody/words")(project)
+    done = project.snakemake(check=False, HF_ENDPOINT="http://127.0.0.1:9")
+    for model in ("nobody/pictures", "nobody/words"):
+        assert_one_clear_message(done, rf"{model} at revision '\w+': neither in the local hub cache nor reachable")
+    assert no_images(project)
+
+
 def test_a_missing_key_variable_ends_the_run_before_images_are_made(project):
     use_endpoint(project, "http://127.0.0.1:9/v1")
     assert_one_clear_message(project.snakemake(check=False), r"instructions\.endpoint: .*TEST_KEY")

@@ -227,3 +227,15 @@ def test_a_mistake_on_the_command_line_is_one_message(project, arguments, messag
     assert done.returncode != 0
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_pilot_on_the_cluster_page_is_planned_and_has_the_jobs_it_says(project):
+    page = (REPOSITORY / "docs/cluster.md").read_text(encoding="utf-8")
+    pilot = page.partition("cat > pilot.yaml <<'END'\n")[2].partition("END\n")[0]
+    (project.folder / "pilot.yaml").write_text(pilot, encoding="utf-8")
+    project.configfile = "pilot.yaml"
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", project.snakemake("-n").stdout, flags=re.MULTILINE))
+    said = re.search(r"-n +# (\d+) jobs, (\d+) of them for answers and scores of benchmarks", page)
+    assert said
+    jobs = int(counts["total"]) - int(counts["all"])
+    assert (jobs, int(counts["answer_benchmark"]) + int(counts["score_benchmark"])) == (int(said[1]), int(said[2]))

@@ -70,9 +70,8 @@ def identity(model: str, revision: str) -> str:
         return folder_identity(model)
     if COMMIT.fullmatch(revision):
         return revision
-    from httpx import HTTPError
     from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
     reference = Path(constants.HF_HUB_CACHE) / f"models--{model.replace('/', '--')}" / "refs" / revision
     if reference.is_file():
@@ -90,9 +89,8 @@ def fetch(model: str, revision: str, also: Sequence[str] = (), only: Sequence[st
     """
     if is_folder(model):
         return Path(model).expanduser()
-    from httpx import HTTPError
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError
 
     left_out = [pattern for pattern in LEFT_OUT if not any(Path(name).match(pattern) for name in also)]
     try:
@@ -118,9 +116,8 @@ def _not_reachable(model: str, revision: str, error: Exception) -> UserError:
 
 def check_access(model: str, revision: str) -> None:
     """A UserError if a hub model is neither in the local cache nor fetchable with the token at hand (a gated one without its token)."""
-    from httpx import HTTPError
     from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
     cached = Path(constants.HF_HUB_CACHE) / f"models--{model.replace('/', '--')}"
     reference = cached / "refs" / revision

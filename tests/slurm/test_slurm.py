@@ -21,6 +21,7 @@ from typing import Any, ClassVar, NoReturn
 
 import pytest
 from cluster import Cluster, throw_away_cluster
+from filelock import FileLock
 
 from conftest import REPOSITORY, Project, begun
 
@@ -80,12 +81,17 @@ def make_slow_images(project: Project, topics: Sequence[str] = ("art",), prompts
 
 
 @pytest.fixture(scope="module")
-def undisturbed(new_project: Callable[..., Project]) -> dict[str, bytes]:
-    """The published files of the faults' run, made on this machine without Slurm."""
-    project = new_project("undisturbed")
-    make_slow_images(project)
-    project.snakemake("--", *IMAGES)
-    return project.published()
+def undisturbed(new_project: Callable[..., Project], tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> dict[str, bytes]:
+    """The published files of the faults' run, made once on this machine without Slurm."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base if worker_id == "master" else base.parent) / "undisturbed"
+    with FileLock(f"{shared}.lock"):
+        if not shared.exists():
+            project = new_project("undisturbed")
+            make_slow_images(project)
+            project.snakemake("--", *IMAGES)
+            shutil.copytree(project.folder / "results", shared / "results")
+    return Project(shared).published()
 
 
 def as_in_a_terminal() -> None:
@@ -99,18 +105,21 @@ class SlurmRun:
     started: ClassVar[list[subprocess.Popen[bytes]]] = []
 
     def __init__(
-        self, project: Project, cluster: Cluster, *arguments: str, targets: list[str] | None = None, user: str = "root", **environment: str
-    ) -> None:
+        self, project: Project, cluster: Cluster, *arguments: str, targets: list[str] | None = None,
+        user: str = "", mount: str = "", **environment: str,
+    ) -> None:  # fmt: skip
+        """`user`: who types it, if not the one who runs the tests; `mount`: see `open_to_others`."""
         self.project, self.cluster = project, cluster
         snakemake = str(Path(sys.executable).with_name("snakemake"))
         self.arguments = ["--profile", "slurm", "--configfile", project.configfile, *AS_ON_GPUS, *QUICK, *arguments]
         self.targets = ["--", *(IMAGES if targets is None else targets)]
+        become = f'{mount} && exec setpriv --reuid={user} --regid=$(id -g {user}) --clear-groups "$@"'
+        as_user = ["unshare", "--mount", "sh", "-c", become, "sh"] if user else []
         self.log = project.folder / f"head-{len(list(project.folder.glob('head-*')))}.log"
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
-                [snakemake, *self.arguments, *self.targets], cwd=project.folder, env=self.environment() | environment,
+                [*as_user, snakemake, *self.arguments, *self.targets], cwd=project.folder, env=self.environment() | environment,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, preexec_fn=as_in_a_terminal,
-                user=user, extra_groups=[] if user != "root" else None,
             )  # fmt: skip
         self.started.append(self.process)
 
@@ -422,13 +431,13 @@ BAD_MOUNTS = {
 
 
 @contextmanager
-def results_seen_on(cluster: Cluster, node: str, folder: Path, mount: str) -> Iterator[None]:
-    """That node sees `folder` as the shell command `mount` leaves it; the others see it as it is."""
+def mounted_on(cluster: Cluster, node: str, mount: str) -> Iterator[None]:
+    """That node sees the file systems as the shell command `mount` leaves them; the others see them as they are."""
     cluster.kill(node, signal.SIGTERM)
-    script = f"{mount.format(folder=shlex.quote(str(folder)))} && exec slurmd -D -N {node}"
     cluster.daemons[node] = subprocess.Popen(
-        ["unshare", "--mount", "sh", "-c", script], env=cluster.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+        ["unshare", "--mount", "sh", "-c", f"{mount} && exec slurmd -D -N {node}"],
+        env=cluster.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
     try:
         yield
     finally:
@@ -439,8 +448,9 @@ def results_seen_on(cluster: Cluster, node: str, folder: Path, mount: str) -> It
 @pytest.mark.parametrize("fault", BAD_MOUNTS)
 def test_a_read_only_or_full_results_folder_on_one_node_is_told_and_nothing_is_lost(fault, cluster, clone, undisturbed):
     mount, expected = BAD_MOUNTS[fault]
-    (clone.folder / "results").mkdir()
-    with results_seen_on(cluster, "gpu2", clone.folder / "results", mount):
+    results = clone.folder / "results"
+    results.mkdir()
+    with mounted_on(cluster, "gpu2", mount.format(folder=shlex.quote(str(results)))):
         run = SlurmRun(clone, cluster, "--retries", "0", "--default-resources", "slurm_extra='--nodelist=gpu2'")
         assert run.wait() == 1
         assert expected in run.output()
@@ -488,32 +498,38 @@ def test_two_runs_in_two_clones_with_spaces_in_their_paths_do_not_touch_each_oth
         assert_undisturbed(run.project, undisturbed, lost_jobs=0)
 
 
-@pytest.fixture
-def another_user(new_project: Callable[..., Project]) -> Iterator[tuple[str, Project]]:
-    """Another Unix user of this machine, and a clone in that user's home."""
+def open_to_others(stage: Path) -> str:
+    """A shell command for a mount namespace of its own: other users reach what the tests run from, also below a folder such as /root."""
+    needed = {Path(path).resolve() for path in (sys.base_prefix, sys.prefix, REPOSITORY / "demo")}
+    closed = {path: [above for above in reversed(path.parents) if not above.stat().st_mode & 0o001] for path in needed}
+    behind = {path: shlex.quote(str(stage / str(number))) for number, path in enumerate(needed) if closed[path]}
+    commands = [f"mkdir -p {kept} && mount --bind {shlex.quote(str(path))} {kept}" for path, kept in behind.items()]
+    commands += [f"mount -t tmpfs -o mode=755 tmpfs {shlex.quote(str(folder))}" for folder in {closed[path][0] for path in behind}]
+    commands += [f"mkdir -p {shlex.quote(str(path))} && mount --bind {kept} {shlex.quote(str(path))}" for path, kept in behind.items()]
+    return " && ".join(commands) or "true"
+
+
+def test_two_users_in_two_clones_do_not_touch_each_other(cluster, clone, new_project, undisturbed):
     user = "nobody"
-    seen = subprocess.run([sys.executable, "-c", "import snakemake"], user=user, extra_groups=[], cwd="/", capture_output=True, check=False)
-    if seen.returncode:
-        pytest.skip(f"another user cannot read the environment that the tests run in: {seen.stderr.decode()[-200:]}")
     with tempfile.TemporaryDirectory(prefix="home-") as home:
-        shutil.copytree(new_project("theirs").folder, Path(home) / "clone", symlinks=True)
-        clone = Project(Path(home) / "clone")
-        make_slow_images(clone)
+        mount = open_to_others(Path(home) / "stage")
+        theirs = Project(Path(home) / "clone")
+        shutil.copytree(new_project("theirs").folder, theirs.folder, symlinks=True)
+        make_slow_images(theirs)
         subprocess.run(["chown", "-R", user, home], check=True)
-        yield user, clone
-
-
-def test_two_users_in_two_clones_do_not_touch_each_other(cluster, clone, another_user, undisturbed):
-    user, theirs = another_user
-    ours, run = SlurmRun(clone, cluster), SlurmRun(theirs, cluster, user=user, HOME=str(theirs.folder.parent))
-    run.job_with_items()
-    ours.job_with_items()
-    os.killpg(ours.process.pid, signal.SIGINT)
-    assert ours.wait(60) != 0
-    run.succeed()
-    assert {job["user"] for job in run.jobs()} == {user}
-    assert "CANCELLED" not in {job["state"] for job in run.jobs()}
-    assert_undisturbed(theirs, undisturbed, lost_jobs=0)
+        with mounted_on(cluster, "gpu2", mount):
+            ours = SlurmRun(clone, cluster, "--default-resources", "slurm_extra='--nodelist=gpu1'")
+            on_gpu2 = ["--default-resources", "slurm_extra='--nodelist=gpu2'"]
+            run = SlurmRun(theirs, cluster, *on_gpu2, user=user, mount=mount, HOME=home)
+            run.job_with_items()
+            ours.job_with_items()
+            os.killpg(ours.process.pid, signal.SIGINT)
+            assert ours.wait(60) != 0
+            run.succeed()
+        assert {job["user"] for job in run.jobs()} == {user}
+        assert "CANCELLED" not in {job["state"] for job in run.jobs()}
+        assert {path.owner() for path in theirs.folder.rglob("results/demo/images/**/*.png")} == {user}
+        assert_undisturbed(theirs, undisturbed, lost_jobs=0)
     SlurmRun(clone, cluster).succeed()
     assert_undisturbed(clone, undisturbed, lost_jobs=2)
 
