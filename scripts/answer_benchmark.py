@@ -138,6 +138,8 @@ def environment(run: Path, settings: Json, threads: int) -> dict[str, str]:
     if settings["judge"]:
         judge = Endpoint.model_validate(settings["judge"])
         env |= {"API_TYPE": "openai", "OPENAI_API_URL": judge.base_url, "MODEL_VERSION": judge.model, "OPENAI_API_KEY": read_key(judge)}
+    elif is_unjudged(settings):
+        env["API_TYPE"] = "dummy"  # the task's code makes a client when it is loaded, and OpenAI's wants a key
     if settings["data"]:
         env |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_DATASETS_CACHE": str(run / "datasets")}
     return env

@@ -126,6 +126,16 @@ def test_without_a_judge_the_questions_are_answered_and_the_score_is_left_out_wi
     assert found["missing"] == {"score": "no judge is configured (`judge` of this benchmark)"}
 
 
+def test_without_a_judge_no_key_is_needed(run, tmp_path, monkeypatch):
+    """A task's code is loaded whole, with the client of a judge that is never asked."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    environment = answer_benchmark.environment(tmp_path, run.settings["mm_vet_unjudged"] | {"task": "mmvet"}, 1)
+    assert "OPENAI_API_KEY" not in environment
+    command = [sys.executable, "-P", "-c", "import lmms_eval.tasks.mmvet.utils"]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-1000:]
+
+
 def test_a_judge_that_gave_no_verdict_stops_the_job_where_lmms_eval_scores_zero(run, tmp_path):
     folder = tmp_path / "out" / "model"
     folder.mkdir(parents=True)
