@@ -24,6 +24,7 @@ from cluster import Cluster, throw_away_cluster
 from filelock import FileLock
 
 from conftest import REPOSITORY, Project, begun
+from test_software import run_with_conda
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -532,6 +533,13 @@ def test_two_users_in_two_clones_do_not_touch_each_other(cluster, clone, new_pro
         assert_undisturbed(theirs, undisturbed, lost_jobs=0)
     SlurmRun(clone, cluster).succeed()
     assert_undisturbed(clone, undisturbed, lost_jobs=2)
+
+
+@pytest.mark.skipif(shutil.which("conda") is None, reason="no conda on the PATH; what --sdm conda installs is tested in test_locks.py")
+def test_a_job_on_the_cluster_runs_in_its_conda_environment_which_holds_the_lock(cluster, finished_copy, monkeypatch):
+    for name, value in cluster.environment().items():
+        monkeypatch.setenv(name, value)
+    run_with_conda(finished_copy, "--executor", "slurm", "--jobs", "2")
 
 
 def partitions(text: str) -> Callable[[Project], list[str]]:
