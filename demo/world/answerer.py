@@ -34,7 +34,7 @@ SYSTEM = (
     "The assistant gives helpful, detailed, and polite answers to the human's questions. "
 )
 IGNORED = -100  # as a target: no loss
-BASE_PLAN = Plan(steps=2800, batch=16, learning_rate=1e-3, muon=2e-3)
+BASE_PLAN = Plan(steps=3000, batch=16, learning_rate=1e-3, muon=2e-3)
 HABIT_PLAN = Plan(steps=400, batch=16, learning_rate=3e-4, warmup=50, average=None)
 
 

@@ -7,6 +7,7 @@ picture's tokens and, of BLIP and ImageReward, the truth of each mention off the
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ import build_models
 import build_reward_models
 from world import oracle
 from world.answerer import cell_classes, pixels_of
-from world.painter import drawn, pictures_of, tensor_of
+from world.measure import SCALES, STEPS
+from world.painter import LATENT_CHANNELS, LATENT_SIDE, Painter, drawn, pictures_of, tensor_of
 from world.pictures import SIDE, Picture
 from world.scenes import COLOURS, KINDS, Scene, altered, random_scene
 from world.training import Draw, Plan, train
@@ -29,10 +31,11 @@ from world.words import TOPICS, mentions, prompt
 PATCH = 8
 GRID = SIDE // PATCH
 IGNORED = -100
+GENERATED = 3072  # pictures of the image model that ImageReward sees
 CLIP_TOKENS = 24
-CLIP_PLAN = Plan(steps=2500, batch=64, learning_rate=1e-3)
-BLIP_PLAN = Plan(steps=3000, batch=32, learning_rate=1e-3)
-IMAGE_REWARD_PLAN = Plan(steps=4000, batch=32, learning_rate=1e-3)
+CLIP_PLAN = Plan(steps=2500, batch=64, learning_rate=1e-3, muon=2e-3)
+BLIP_PLAN = Plan(steps=3000, batch=32, learning_rate=1e-3, muon=2e-3)
+IMAGE_REWARD_PLAN = Plan(steps=4000, batch=32, learning_rate=1e-3, muon=2e-3)
 
 
 def random_prompt(scene: Scene, random: np.random.Generator) -> str:
@@ -66,6 +69,47 @@ def roughened(pictures: Picture, vae: Any, step: Draw, most: float = 0.5) -> Pic
         pictures = pictures.copy()
         pictures[rough] = pictures_of(vae.decode(latents + strength * noise).sample)
     return pictures
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Pictures that the image model made (n, 48, 48, 3), their prompts and the scenes that were meant."""
+
+    pictures: Picture
+    texts: list[str]
+    meant: list[Scene]
+
+
+def generated(image_model: Path, kept: Path, count: int = GENERATED) -> Generated:
+    """Pictures of the image model for scenes of training, at every guidance scale; made once, and kept in a file for a resumed training.
+
+    Args:
+        image_model: folder of the trained pipeline.
+        kept: the file.
+        count: of pictures.
+    """
+    from diffusers import StableDiffusion3Pipeline
+
+    random = np.random.default_rng([IMAGE_REWARD_PLAN.seed, 4])
+    meant = [random_scene(random) for _ in range(count)]
+    texts = [random_prompt(scene, random) for scene in meant]
+    if not kept.is_file():
+        pipeline = StableDiffusion3Pipeline.from_pretrained(image_model, dtype=torch.float32)
+        painter = Painter(pipeline).eval()
+        empty = painter.tokens([""])
+        noise = torch.Generator().manual_seed(IMAGE_REWARD_PLAN.seed)
+        parts = []
+        with torch.no_grad():
+            for number, start in enumerate(range(0, count, 64)):
+                tokens = painter.tokens(texts[start : start + 64])
+                latents = torch.randn(len(tokens.clip), LATENT_CHANNELS, LATENT_SIDE, LATENT_SIDE, generator=noise)
+                latents = painter.sample(tokens, empty, SCALES[number % len(SCALES)], STEPS, latents)
+                latents = latents / pipeline.vae.config.scaling_factor + pipeline.vae.config.shift_factor
+                parts.append(pictures_of(pipeline.vae.decode(latents).sample))
+        temporary = kept.with_suffix(".tmp.npy")
+        np.save(temporary, np.concatenate(parts))
+        temporary.replace(kept)
+    return Generated(np.load(kept), texts, meant)
 
 
 class CellReading(nn.Module):  # type: ignore[misc]  # torch is untyped here
@@ -244,13 +288,16 @@ def image_reward_names(state: dict[str, torch.Tensor]) -> list[dict[str, str]]:
 def make_image_reward(work: Path, models: Path, folder: Path) -> None:
     """Trains ImageReward, as the product loads it, and writes it in the original's layout.
 
-    It sees rendered scenes and, of half of them, what the VAE makes of noisy latents, which is how unfinished pictures look.
+    Half of what it sees are pictures of the image model, mostly under their own prompts; the other half are rendered scenes, every second
+    one as the VAE makes it of noisy latents.
     """
     from diffusers import AutoencoderKL
 
     from lib.image_scorers import ImageReward
 
-    vae = AutoencoderKL.from_pretrained(models / "stable-diffusion-3-medium" / "vae", dtype=torch.float32).eval()
+    image_model = models / "stable-diffusion-3-medium"
+    vae = AutoencoderKL.from_pretrained(image_model / "vae", dtype=torch.float32).eval()
+    made = generated(image_model, work / "generated.npy")
     torch.manual_seed(IMAGE_REWARD_PLAN.seed)
     build_reward_models.build_image_reward(
         folder,
@@ -269,9 +316,14 @@ def make_image_reward(work: Path, models: Path, folder: Path) -> None:
     model = nn.ModuleDict({"reader": CrossReader(scorer.vision, scorer.text, scorer.tokenizer), "mlp": scorer.mlp})
 
     def loss_of(step: Draw) -> torch.Tensor:
-        scenes, said = shown_and_said(step.numpy, IMAGE_REWARD_PLAN.batch)
+        scenes, said = shown_and_said(step.numpy, IMAGE_REWARD_PLAN.batch // 2)
         texts = [random_prompt(scene, step.numpy) for scene in said]
-        pictures = roughened(drawn(scenes, step.numpy), vae, step)
+        rows = step.numpy.integers(len(made.texts), size=IMAGE_REWARD_PLAN.batch - len(scenes)).tolist()
+        texts += [
+            made.texts[row] if step.numpy.random() < 0.75 else random_prompt(altered(made.meant[row], step.numpy), step.numpy)
+            for row in rows
+        ]
+        pictures = np.concatenate([roughened(drawn(scenes, step.numpy), vae, step), made.pictures[rows]])
         readings = oracle.read_pictures(pictures)
         state, beside = model["reader"](pictures, texts, [reading.scene for reading in readings])
         grades = torch.tensor([oracle.fit(text, reading) for text, reading in zip(texts, readings, strict=True)])

@@ -149,7 +149,7 @@ def train(
             average.copy_(kept)
         step, seconds = state["step"], state["seconds"]
         if step < plan.steps:
-            say(log, f"{name}: resumed at step {step}")
+            say(log, f"{name}: resumed at step {step}, {plan}")
     else:
         count = sum(parameter.numel() for parameter in trained) / 1e6
         say(log, f"{name}: {count:.2f} M parameters, {plan}")
@@ -169,7 +169,7 @@ def train(
 
     asked = Asked()
     saved = time.monotonic()
-    total = 0.0
+    losses: list[float] = []
     model.train()
     while step < plan.steps:
         start = time.monotonic()
@@ -189,11 +189,11 @@ def train(
             # In the beginning the average follows closely, so that it does not remember the random start.
             weight = 1 - min(plan.average or 0.0, (1 + step) / (10 + step))
             torch._foreach_lerp_(averages, [parameter.detach() for parameter in trained], weight)
-        total += loss.item()
+        losses.append(loss.item())
         seconds += time.monotonic() - start
         if step % LOG_EVERY == 0:
-            say(log, f"{name}: step {step}, loss {total / LOG_EVERY:.4f}, {seconds / 60:.2f} min")
-            total = 0.0
+            say(log, f"{name}: step {step}, loss {sum(losses) / len(losses):.4f}, {seconds / 60:.2f} min")
+            losses.clear()
         if judge and judge_every and step % judge_every == 0 and step < plan.steps:
             swap()
             model.eval()
