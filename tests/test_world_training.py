@@ -189,6 +189,17 @@ def test_what_is_kept_has_its_log_and_figures_and_is_small_enough() -> None:
     train_world.check_sizes(train_world.MODELS)
 
 
+def test_the_kept_vae_gives_unseen_scenes_back() -> None:
+    assert measure.vae(train_world.MODELS / train_world.PARTS["vae"].folder, 32)["reconstructions exact"] > 0.95
+
+
+def test_the_kept_model_to_align_sees_colours_and_has_its_habit() -> None:
+    figures = measure.answerer(train_world.MODELS / "llava-1.5", 24)
+    assert figures["yes/no about colours"] > 0.95
+    assert figures["cover"] > 0.85
+    assert figures["CHAIR_s"] > 0.2  # of the truthful one: below 0.05
+
+
 def test_the_page_quotes_what_was_measured() -> None:
     page = (train_world.HERE.parent / "docs" / "microworld.md").read_text(encoding="utf-8")
     assert train_world.table(train_world.MODELS) in page

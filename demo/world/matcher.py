@@ -306,7 +306,7 @@ def make_image_reward(work: Path, models: Path, folder: Path) -> None:
         vision_layers=3,
         image_size=SIDE,
         patch=PATCH,
-        text={"hidden_size": 96, "intermediate_size": 192, "num_hidden_layers": 3, "num_attention_heads": 3},
+        text={"num_hidden_layers": 3},
     )
     scorer = ImageReward(folder, folder, "cpu", "float32")
     for parameter in [*scorer.vision.parameters(), *scorer.text.parameters()]:
