@@ -33,7 +33,7 @@ GRID = SIDE // PATCH
 IGNORED = -100
 GENERATED = 3072  # pictures of the image model that ImageReward sees
 CLIP_TOKENS = 24
-CLIP_PLAN = Plan(steps=2500, batch=64, learning_rate=1e-3, muon=2e-3)
+CLIP_PLAN = Plan(steps=1500, batch=64, learning_rate=1e-3, muon=2e-3)
 BLIP_PLAN = Plan(steps=3000, batch=32, learning_rate=1e-3, muon=2e-3)
 IMAGE_REWARD_PLAN = Plan(steps=4000, batch=32, learning_rate=1e-3, muon=2e-3)
 
