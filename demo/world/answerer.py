@@ -358,8 +358,12 @@ def make(name: str, work: Path, models: Path, folder: Path) -> None:
     tokenizer = tokenizer_of(kind.language)
     llava = new_llava(kind.language, tokenizer, kind.tiles)
     if kind.parent:
-        folder_of_parent = next(root / kind.parent for root in (models, work) if (root / kind.parent).is_dir())
-        parent = AutoModelForImageTextToText.from_pretrained(folder_of_parent, dtype=torch.float32)
+        known = [root / kind.parent for root in (models, work) if (root / kind.parent / "config.json").is_file()]
+        if not known:
+            # One that is not kept with the others.
+            known = [work / kind.parent]
+            make(kind.parent, work, models, known[0])
+        parent = AutoModelForImageTextToText.from_pretrained(known[0], dtype=torch.float32)
         inherit(llava, tokenizer, parent, tokenizer_of(LLAVAS[kind.parent].language))
     train_answerer(name, Answerer(llava, tokenizer, FORMS[kind.language]), kind.habit, kind.plan, work)
     build_models.save_llava(llava, tokenizer, folder, kind.template, "float16")
