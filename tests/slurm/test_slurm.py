@@ -213,7 +213,7 @@ def job_counts(output: str) -> dict[str, int]:
 
 def submitted(run: SlurmRun) -> Counter[str]:
     """Jobs by rule that a head process has submitted; one that was tried again counts once."""
-    logs = set(re.findall(r"has been submitted with SLURM jobid \d+ \(log: .*?/rule_(\w+)((?:/[^/]*)*)/\d+\.log\)", run.output()))
+    logs = set(re.findall(r"has been submitted with SLURM jobid \d+ \(log: .*?/rule_(\w+)((?:/[^/\n]*)*)/\d+\.log\)", run.output()))
     return Counter(rule for rule, _ in logs)
 
 
