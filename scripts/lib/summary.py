@@ -1,6 +1,7 @@
 """What a run did, as a table: from the records that its jobs wrote."""
 
 import json
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,7 +22,8 @@ ORDER = (
 def read_records(root: Path, since: str = "") -> list[dict[str, Any]]:
     """The records of all jobs under `root`, or of those that ended at or after `since` (ISO time, UTC)."""
     records = []
-    for path in sorted((root / "work").glob("*/**/*.json")):
+    # A job that runs meanwhile may remove a folder of its own while it is listed: os.walk passes over it, where Path.glob raises.
+    for path in sorted(Path(folder, name) for folder, _, names in os.walk(root / "work") for name in names if name.endswith(".json")):
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
