@@ -63,10 +63,12 @@ class Project:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
 
-    def snakemake(self, *arguments: str, cores: int = 2, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+    def snakemake(
+        self, *arguments: str, cores: int = 2, check: bool = True, profile: str = "profiles/local", **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         """Runs snakemake to its end; stdout holds both streams."""
         done = subprocess.run(
-            self.command(*arguments, cores=cores), cwd=self.folder, env=self.environment() | environment,
+            self.command(*arguments, cores=cores, profile=profile), cwd=self.folder, env=self.environment() | environment,
             text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
         )  # fmt: skip
         if check and done.returncode:

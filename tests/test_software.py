@@ -169,10 +169,10 @@ def test_after_switching_to_modules_jobs_run_in_the_module_s_python_and_compute_
     assert_all_was_reused(ranked, before, published)
 
 
-def run_with_conda(project, *arguments):
-    """Makes the small target again in its conda environment, with more arguments (an executor's); what was published stays the same."""
+def run_with_conda(project, *arguments, profile="profiles/local"):
+    """Makes the small target again in its conda environment; what was published stays the same."""
     before = project.published()
-    project.snakemake("--sdm", "conda", *ONLY_THIS, *arguments, "--", SMALL_TARGET)
+    project.snakemake("--sdm", "conda", *ONLY_THIS, *arguments, "--", SMALL_TARGET, profile=profile)
     assert project.published() == before
     lock = (project.folder / "envs/workflow.lock").read_text().splitlines()
     (python,) = (project.folder / ".snakemake/conda").glob("*/bin/python")

@@ -128,7 +128,7 @@ class CellReading(nn.Module):  # type: ignore[misc]  # torch is untyped here
 # --- CLIP
 
 
-class Clip(nn.Module):  # type: ignore[misc]
+class Clip(nn.Module):  # type: ignore[misc]  # torch is untyped here
     """A CLIPModel as it is trained."""
 
     def __init__(self) -> None:
@@ -187,7 +187,7 @@ def make_clip(work: Path, models: Path, folder: Path) -> None:
 # --- BLIP and ImageReward
 
 
-class CrossReader(nn.Module):  # type: ignore[misc]
+class CrossReader(nn.Module):  # type: ignore[misc]  # torch is untyped here
     """A picture's encoder and a text encoder that attends to it: what BLIP's matching and ImageReward have in common.
 
     Beside the verdict, which is the caller's, it gives the loss of the cells and of the truth of each mention.
@@ -219,7 +219,7 @@ class CrossReader(nn.Module):  # type: ignore[misc]
         return states[:, 0], beside + 0.5 * self.reading(seen[:, 1:], scenes)
 
 
-class Blip(nn.Module):  # type: ignore[misc]
+class Blip(nn.Module):  # type: ignore[misc]  # torch is untyped here
     """A BlipForImageTextRetrieval as it is trained."""
 
     def __init__(self) -> None:

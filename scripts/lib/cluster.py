@@ -194,8 +194,8 @@ def check_partition_file(path: Path) -> None:
                 raise UserError(f"{path}: partition '{name}' has the unknown limit `{key}`. {hint}")
 
 
-def remember_min_job_age(settings: Any) -> None:
-    """Makes the plugin ask squeue even while the controller is silent.
+def settle_status_command(settings: Any) -> None:
+    """Makes the plugin ask squeue even while the controller is silent, and refuses a status command that can never answer.
 
     It asks the controller at each look how long ended jobs are remembered, takes silence for "not at all", and turns to sacct, which
     without accounting never answers: the jobs are lost from sight. What the controller said at the start holds for the run.
@@ -204,13 +204,19 @@ def remember_min_job_age(settings: Any) -> None:
 
     age = plugin.get_min_job_age()
     plugin.get_min_job_age = lambda: age
-    if age is not None and age < 3 * settings.init_seconds_before_status_checks:
+    by_sacct = settings.status_command == "sacct"
+    if by_sacct or (age is not None and age < 3 * settings.init_seconds_before_status_checks):
         try:
             slurm("sacct", "--noheader", "--allocations", "--format=JobID")
         except NoAnswerError as error:
+            if by_sacct:
+                raise UserError(
+                    f"jobs are asked for with sacct, and this cluster keeps no accounting ({error}): none would ever be seen to end. "
+                    "Set `slurm-status-command: squeue`, as profiles/slurm/config.yaml does."
+                ) from error
             raise UserError(
                 f"this cluster forgets ended jobs after {age} s (MinJobAge) and keeps no accounting ({error}): they are lost from sight. "
-                f"Set `slurm-init-seconds-before-status-checks` in profiles/slurm/config.yaml to {max(1, age // 3)} or less."
+                f"Set `slurm-init-seconds-before-status-checks` in profiles/slurm/config.yaml to {max(1, (age or 0) // 3)} or less."
             ) from error
 
 
@@ -401,9 +407,9 @@ def begin(workflow: Any, root: Path, patience: float) -> None:
     check_needs(workflow.dag.needrun_jobs(), settings)
     _logs = Path(settings.logdir or ".snakemake/slurm_logs").resolve()
     check_log_folder(_logs)
+    settle_status_command(settings)
     path = root / "work" / "head.json"
     cancel_orphans(path)
-    remember_min_job_age(settings)
     # As Ctrl-C does it, also in a head process started by `nohup` or in the background, where SIGINT is ignored.
     signal.signal(signal.SIGUSR1, signal.default_int_handler)
     head = Head(path, workflow.scheduler._executor.run_uuid)  # the job name of all jobs of this run

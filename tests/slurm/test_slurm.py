@@ -539,7 +539,7 @@ def test_two_users_in_two_clones_do_not_touch_each_other(cluster, clone, new_pro
 def test_a_job_on_the_cluster_runs_in_its_conda_environment_which_holds_the_lock(cluster, finished_copy, monkeypatch):
     for name, value in cluster.environment().items():
         monkeypatch.setenv(name, value)
-    run_with_conda(finished_copy, "--executor", "slurm", "--jobs", "2")
+    run_with_conda(finished_copy, *QUICK, profile="slurm")
 
 
 def partitions(text: str) -> Callable[[Project], list[str]]:
@@ -595,6 +595,10 @@ BAD_CLUSTERS: dict[str, tuple[Callable[[Project], list[str]], list[str]]] = {
             *(f"generate_images:{need}" for need in ("gpu=0", "slurm_partition=members", "slurm_account=others")),
         ],
         ["rule generate_images", "account", "--account=others"],
+    ),
+    "status asked of accounting that is not kept": (
+        lambda project: ["--slurm-status-command", "sacct"],
+        ["keeps no accounting", "slurm-status-command: squeue"],
     ),
     "no Slurm on this machine": (no_slurm, ["there is no Slurm on this machine", "profiles/local"]),
     "log folder that cannot be written": (log_folder_is_a_file, ["slurm_logs", "logs"]),
