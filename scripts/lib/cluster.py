@@ -362,7 +362,8 @@ class Watch(threading.Thread):
                 log.warning("Slurm job %s (%s) cannot start: %s. %s.", job.id, job.what, job.reason, mend)
 
 
-#: What stands in Slurm's log of a job that the rule's own log says nothing of, and what it means.
+#: What stands in Slurm's log of a job that the rule's own log says nothing of, and what it means. "o space left on" is
+#: the system's "No space left on device" and the "no space left on" of lib/files.py.
 ENDED_FROM_OUTSIDE = {
     "exceeded memory limit": "over its memory",
     "oom_kill": "over its memory",
