@@ -19,12 +19,13 @@ install: $(INSTALLED) ## Make .venv from a lock (Python 3.11): LOCK=envs/cpu.loc
 
 $(INSTALLED): $(LOCK) envs/sitecustomize.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "make: $(PYTHON) is not Python 3.11. Name one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade pip==25.3
-	$(BIN)/pip install --quiet --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r $(LOCK) 2>&1 | { grep -v '^WARNING: Location' || true; }; \
+	@echo "Installing $(LOCK) into $(VENV): some minutes"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --upgrade pip==25.3
+	@$(BIN)/pip install --quiet --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r $(LOCK) 2>&1 | { grep -v '^WARNING: Location' || true; }; \
 	test $${PIPESTATUS[0]} = 0 || { echo "make: the installation failed. If pip found no torch==2.13.0+cpu: make $(MAKECMDGOALS) TORCH_INDEX=<the CPU index that pytorch.org's 'Get started' page names>"; exit 1; }
-	cp envs/sitecustomize.py $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/
-	touch $@
+	@cp envs/sitecustomize.py $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/
+	@touch $@
 
 demo-models: $(INSTALLED) ## Build the demo's tiny checkpoints and benchmarks
 	$(BIN)/python demo/build_models.py --output demo/models
