@@ -6,6 +6,7 @@ oracle grades it. Such verdicts come late when they are all that is taught, so w
 picture's tokens and, of BLIP and ImageReward, the truth of each mention off the prompt's.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ PATCH = 8
 GRID = SIDE // PATCH
 IGNORED = -100
 GENERATED = 3072  # pictures of the image model that ImageReward sees
+GENERATED_FROM = 2400  # step of its training: what a scene is can be learnt from renders, which cost nothing
 CLIP_TOKENS = 24
 CLIP_PLAN = Plan(steps=1500, batch=64, learning_rate=1e-3, muon=2e-3)
 BLIP_PLAN = Plan(steps=3000, batch=32, learning_rate=1e-3, muon=2e-3)
@@ -288,8 +290,8 @@ def image_reward_names(state: dict[str, torch.Tensor]) -> list[dict[str, str]]:
 def make_image_reward(work: Path, models: Path, folder: Path) -> None:
     """Trains ImageReward, as the product loads it, and writes it in the original's layout.
 
-    Half of what it sees are pictures of the image model, mostly under their own prompts; the other half are rendered scenes, every second
-    one as the VAE makes it of noisy latents.
+    It sees rendered scenes, every second one as the VAE makes it of noisy latents; from step GENERATED_FROM on, half of what it sees are
+    pictures of the image model, mostly under their own prompts.
     """
     from diffusers import AutoencoderKL
 
@@ -297,7 +299,7 @@ def make_image_reward(work: Path, models: Path, folder: Path) -> None:
 
     image_model = models / "stable-diffusion-3-medium"
     vae = AutoencoderKL.from_pretrained(image_model / "vae", dtype=torch.float32).eval()
-    made = generated(image_model, work / "generated.npy")
+    made = functools.cache(lambda: generated(image_model, work / "generated.npy"))
     torch.manual_seed(IMAGE_REWARD_PLAN.seed)
     build_reward_models.build_image_reward(
         folder,
@@ -316,14 +318,17 @@ def make_image_reward(work: Path, models: Path, folder: Path) -> None:
     model = nn.ModuleDict({"reader": CrossReader(scorer.vision, scorer.text, scorer.tokenizer), "mlp": scorer.mlp})
 
     def loss_of(step: Draw) -> torch.Tensor:
-        scenes, said = shown_and_said(step.numpy, IMAGE_REWARD_PLAN.batch // 2)
+        late = step.number >= GENERATED_FROM
+        scenes, said = shown_and_said(step.numpy, IMAGE_REWARD_PLAN.batch // 2 if late else IMAGE_REWARD_PLAN.batch)
         texts = [random_prompt(scene, step.numpy) for scene in said]
-        rows = step.numpy.integers(len(made.texts), size=IMAGE_REWARD_PLAN.batch - len(scenes)).tolist()
-        texts += [
-            made.texts[row] if step.numpy.random() < 0.75 else random_prompt(altered(made.meant[row], step.numpy), step.numpy)
-            for row in rows
-        ]
-        pictures = np.concatenate([roughened(drawn(scenes, step.numpy), vae, step), made.pictures[rows]])
+        pictures = roughened(drawn(scenes, step.numpy), vae, step)
+        if late:
+            rows = step.numpy.integers(GENERATED, size=IMAGE_REWARD_PLAN.batch - len(scenes)).tolist()
+            texts += [
+                made().texts[row] if step.numpy.random() < 0.75 else random_prompt(altered(made().meant[row], step.numpy), step.numpy)
+                for row in rows
+            ]
+            pictures = np.concatenate([pictures, made().pictures[rows]])
         readings = oracle.read_pictures(pictures)
         state, beside = model["reader"](pictures, texts, [reading.scene for reading in readings])
         grades = torch.tensor([oracle.fit(text, reading) for text, reading in zip(texts, readings, strict=True)])
