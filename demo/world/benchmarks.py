@@ -1,11 +1,13 @@
-"""Benchmarks of unseen scenes, and prompts, in the forms that the product reads: CHAIR's and POPE's files, a prompt a line.
+"""Benchmarks of unseen scenes, and prompts, in the forms that the product reads: CHAIR's, Object HalBench's and POPE's files, a prompt a line.
 
 Everything is a function of the seed, as bytes by path below a folder; nothing is written here.
 """
 
+import base64
 import io
 import json
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -39,6 +41,17 @@ def unseen(count: int, seed: int) -> tuple[list[Scene], list[bytes]]:
     return scenes, [png(draw(scene, random)) for scene in scenes]
 
 
+def synonyms() -> bytes:
+    """The kinds of shapes with their other forms, a line each, as CHAIR and Object HalBench list objects."""
+    return "".join(", ".join((kind, PLURALS[kind], *MADE_SINGULAR.get(kind, ()))) + "\n" for kind in KINDS).encode()
+
+
+def shown_objects(scenes: Sequence[Scene]) -> bytes:
+    """The kinds in each scene by the number of its picture, from 1."""
+    objects = {str(number): sorted({thing.kind for thing in scene.things}) for number, scene in enumerate(scenes, start=1)}
+    return (json.dumps(objects, indent=1) + "\n").encode()
+
+
 def chair(count: int, seed: int) -> Files:
     """CHAIR on unseen scenes: a description is asked for, and the objects are the kinds of shapes.
 
@@ -50,10 +63,19 @@ def chair(count: int, seed: int) -> Files:
     numbers = range(1, count + 1)
     files = {f"images/{number:012d}.png": picture for number, picture in zip(numbers, pictures, strict=True)}
     files["questions.jsonl"] = lines([{"image_id": number, "image": f"{number:012d}.png", "question": DESCRIBE[0]} for number in numbers])
-    objects = {str(number): sorted({thing.kind for thing in scene.things}) for number, scene in zip(numbers, scenes, strict=True)}
-    files["objects.json"] = (json.dumps(objects, indent=1) + "\n").encode()
-    files["synonyms.txt"] = "".join(", ".join((kind, PLURALS[kind], *MADE_SINGULAR.get(kind, ()))) + "\n" for kind in KINDS).encode()
+    files["objects.json"] = shown_objects(scenes)
+    files["synonyms.txt"] = synonyms()
     return files
+
+
+def object_halbench(count: int, seed: int) -> Files:
+    """Object HalBench on unseen scenes: as `chair`, with the pictures inside the questions and a description asked for in other words."""
+    scenes, pictures = unseen(count, seed)
+    rows: list[dict[str, object]] = [
+        {"image_id": number, "question": DESCRIBE[2], "image": base64.b64encode(picture).decode()}
+        for number, picture in enumerate(pictures, start=1)
+    ]
+    return {"questions.jsonl": lines(rows), "objects.json": shown_objects(scenes), "synonyms_refine.txt": synonyms()}
 
 
 def pope(count: int, seed: int, calls: dict[str, str]) -> Files:
