@@ -7,10 +7,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 DEMO := $(BIN)/snakemake --profile profiles/local --configfile demo/config.yaml
+RANDOM_RUN := $(BIN)/snakemake --profile profiles/local --configfile demo/random.yaml
 TABLES := tables $(shell sed -nE 's/^rule ([a-z_]+_(table|figure)):$$/\1/p' rules/*.smk)
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help install demo demo-models world tables test test-fast test-slurm jobs lint bench bench-scorers parity plan envs-lock envs-check docs resume clean clean-all
+.PHONY: help install demo demo-models random world tables test test-fast test-slurm jobs lint bench bench-scorers parity plan envs-lock envs-check docs resume clean clean-all
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -27,13 +28,18 @@ $(INSTALLED): $(LOCK) envs/sitecustomize.py
 	@cp envs/sitecustomize.py $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/
 	@touch $@
 
-demo-models: $(INSTALLED) ## Build the demo's tiny checkpoints and benchmarks
+demo-models: $(INSTALLED) ## Build the tiny random checkpoints and their benchmarks
 	$(BIN)/python demo/build_models.py --output demo/models
 	$(BIN)/python demo/build_benchmarks.py --output demo/benchmarks
 
 demo: demo-models ## Run the whole pipeline on this machine with tiny models
 	$(DEMO)
-	@$(BIN)/python demo/what_was_made.py results/demo
+	@$(BIN)/python demo/what_was_made.py demo/config.yaml
+
+random: demo-models ## Run the whole pipeline with tiny random models (noise: shows that everything works)
+	$(RANDOM_RUN)
+	@$(BIN)/python demo/what_was_made.py demo/random.yaml
+	@echo "The models are tiny and random: this shows that every stage works, not how well."
 
 world: $(INSTALLED) ## Train the small world's checkpoints that are missing (hours on one core; goes on where it was ended): make world ARGS="--only vae"
 	$(BIN)/python demo/train_world.py $(ARGS)
@@ -61,7 +67,7 @@ lint: $(INSTALLED) ## Style, formatting, types, and Snakemake's own linter
 bench: demo-models ## Measure the graph, and each stage against the bare libraries
 	$(BIN)/python benchmarks/graph.py
 	PYTHONPATH=scripts:demo $(BIN)/python benchmarks/throughput.py --models larger
-	PYTHONPATH=scripts:demo $(BIN)/python benchmarks/throughput.py --models demo
+	PYTHONPATH=scripts:demo $(BIN)/python benchmarks/throughput.py --models tiny
 
 bench-scorers: $(INSTALLED) ## Score released answers with ours and the references' scripts: make bench-scorers GOLDEN=folder REFERENCES=folder
 	PYTHONPATH=scripts $(BIN)/python benchmarks/scorers.py $(if $(GOLDEN),--golden $(GOLDEN)) $(if $(REFERENCES),--references $(REFERENCES)) $(if $(VECTORS),--vectors $(VECTORS))
@@ -95,8 +101,8 @@ resume: $(INSTALLED) ## Go on after a crash: make resume RUN="--profile slurm" (
 jobs: ## Your Slurm jobs with their rule, topic, shard and model
 	@squeue --me --format="%.10i %.10P %.8T %.10M %.20R %k"
 
-clean: ## Remove the demo's results, checkpoints and caches
-	rm -rf results/demo demo/models demo/benchmarks .pytest_cache .hypothesis .mypy_cache .ruff_cache
+clean: ## Remove the results of the demo and of the random run, built checkpoints and caches
+	rm -rf results/demo results/random demo/models demo/benchmarks .pytest_cache .hypothesis .mypy_cache .ruff_cache
 
 clean-all: clean ## ... and .venv
 	rm -rf $(VENV)

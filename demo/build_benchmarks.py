@@ -1,4 +1,4 @@
-"""Builds the demo's tiny benchmarks: drawn shapes with known answers, in the formats that are read of the real ones.
+"""Builds the random run's tiny benchmarks: drawn shapes with known answers, in the formats that are read of the real ones.
 
     python demo/build_benchmarks.py --output demo/benchmarks
 

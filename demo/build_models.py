@@ -1,4 +1,4 @@
-"""Builds the demo's tiny checkpoints: random weights, but the real architectures in the layout of their full-size repositories.
+"""Builds the random run's tiny checkpoints: random weights, but the real architectures in the layout of their full-size repositories.
 
     python demo/build_models.py --output demo/models [--only NAME ...]
 

@@ -1,4 +1,4 @@
-"""Tiny reward models for the demo and the tests: random weights in the layout of the originals.
+"""Tiny reward models for the random run and the tests: random weights in the layout of the originals.
 
 `build_image_reward` writes an ImageReward checkpoint (ImageReward.pt, med_config.json) with a BERT tokenizer beside it, `build_armorm`
 an ArmoRM (config.json, safetensors) with a Llama 3 tokenizer. Two builds of the same seed give the same bytes. Random as they are,

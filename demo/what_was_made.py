@@ -1,4 +1,4 @@
-"""Says what a run made and where to look: `python demo/what_was_made.py results/demo`."""
+"""Says what a run made and where to look: `python demo/what_was_made.py demo/random.yaml`."""
 
 import json
 import sys
@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -42,7 +43,9 @@ def made(root: Path) -> list[tuple[str, str, str]]:
 
 def main() -> None:
     """Prints the table and where to go on."""
-    root = Path(sys.argv[1])
+    configfile = Path(sys.argv[1])
+    configured = yaml.safe_load(configfile.read_text(encoding="utf-8"))
+    root = Path("results") / configured["run"]
     table = Table(title="What was made", title_justify="left")
     for column in ("what", "how much", "where to look"):
         table.add_column(column, overflow="fold")
@@ -51,14 +54,14 @@ def main() -> None:
     console = Console()
     console.print(table)
     story = next((row["id"] for row in rows_of(root, "pairs") if "pair" in row), None)
-    console.print("The models are tiny and random: this shows that every stage works, not how well.", highlight=False)
     if story:
         console.print(
-            "One prompt's whole story: .venv/bin/snakemake --profile profiles/local --configfile demo/config.yaml "
+            f"One prompt's whole story: .venv/bin/snakemake --profile profiles/local --configfile {configfile} "
             f"-- {root}/prompts/{story}.json",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
-    console.print("Edit a line of demo/prompts/art.txt and run `make demo` again: one item is computed in each stage.", highlight=False)
+    prompts = f"{configured['prompts']}/{configured['topics'][0]}.txt"
+    console.print(f"Edit a line of {prompts} and run it again: one item is computed in each stage.", highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

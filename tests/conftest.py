@@ -1,4 +1,4 @@
-"""What the tests share: the demo's checkpoints, copies of the project to work in, and the commands that users type."""
+"""What the tests share: the random run's checkpoints, copies of the project to work in, and the commands that users type."""
 
 import json
 import os
@@ -29,24 +29,24 @@ def _built(name: str, script: str) -> Path:
 
 @pytest.fixture(scope="session")
 def demo_models() -> Path:
-    """The folder of the demo's tiny checkpoints, built if need be."""
+    """The folder of the random run's tiny checkpoints, built if need be."""
     return _built("models", "build_models.py")
 
 
 @pytest.fixture(scope="session")
 def demo_benchmarks() -> Path:
-    """The folder of the demo's local benchmarks, built if need be."""
+    """The folder of the random run's local benchmarks, built if need be."""
     return _built("benchmarks", "build_benchmarks.py")
 
 
 class Project:
-    """A user's clone in a folder of its own, and what a user does there."""
+    """A user's clone in a folder of its own, and what a user does there: with the random run, unless told otherwise."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.configfile = "demo/config.yaml"
+        self.configfile = "demo/random.yaml"
 
-    def edit_config(self, change: Callable[[dict[str, Any]], object], configfile: str = "demo/config.yaml") -> None:
+    def edit_config(self, change: Callable[[dict[str, Any]], object], configfile: str = "demo/random.yaml") -> None:
         """Edits a configuration file as a mapping."""
         path = self.folder / configfile
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -75,7 +75,7 @@ class Project:
             pytest.fail(f"snakemake {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout[-6000:]}")
         return done
 
-    def published(self, run: str = "demo") -> dict[str, bytes]:
+    def published(self, run: str = "random") -> dict[str, bytes]:
         """The bytes of every published file of a run by name: everything but work/ and logs/."""
         root = self.folder / "results" / run
         return {
@@ -120,7 +120,7 @@ def project(new_project: Callable[..., Project]) -> Project:
 def begun(project: Project) -> Counter[tuple[str, str]]:
     """How often each item was set out to be computed, by journal and key."""
     counts: Counter[tuple[str, str]] = Counter()
-    for path in (project.folder / "results/demo/work").rglob("*.journal.jsonl"):
+    for path in (project.folder / "results/random/work").rglob("*.journal.jsonl"):
         for line in path.read_bytes().split(b"\n")[1:-1]:
             for key in json.loads(line).get("begin", []):
                 counts[str(path), key] += 1
@@ -156,7 +156,7 @@ def rule_object(tmp_path: Path) -> Callable[..., SimpleNamespace]:
 
 
 def make_small(project: Project) -> None:
-    """Makes the demo smaller still: two topics of three prompts in two shards, two policy models, two scorers, one benchmark."""
+    """Makes the random run smaller still: two topics of three prompts in two shards, two policy models, two scorers, one benchmark."""
 
     def change(values: dict[str, Any]) -> None:
         values["topics"] = ["art", "nature"]
@@ -166,7 +166,7 @@ def make_small(project: Project) -> None:
         policies = values["responses"]["policy_models"]
         values["responses"]["policy_models"] = {name: policies[name] for name in list(policies)[:2]}
         values["pairs"]["sizes"] = [2]
-        values["training"]["experiments"] = {"demo-2": {"size": 2}}
+        values["training"]["experiments"] = {"random-2": {"size": 2}}
         values["training"]["settings"] |= {"processes": 1, "save_steps": 1, "epochs": 3}
         # What benchmarks have in common with the training data is left out, so that all of it is on the way to the pairs.
         values["evaluation"]["contamination"] = {"exclude": True}
@@ -174,7 +174,7 @@ def make_small(project: Project) -> None:
 
     project.edit_config(change)
     for topic in ("art", "nature"):
-        path = project.folder / f"demo/prompts/{topic}.txt"
+        path = project.folder / f"demo/random_prompts/{topic}.txt"
         path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:3]), encoding="utf-8")
 
 

@@ -24,7 +24,7 @@ NAMES = ("amber", "chair", "mmhal_bench", "object_halbench", "pope")
 
 
 def block(name, folder, **changes):
-    """The demo's block of a benchmark."""
+    """The random run's block of a benchmark."""
     here = folder / name
     given = {
         "amber": {"questions": here / "data/query_all.json", "images": here / "images", "reference": here / "data"},

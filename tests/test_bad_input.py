@@ -14,7 +14,7 @@ import pytest
 
 from chat_server import ChatServer, Reply
 
-CONFIG = "demo/config.yaml"
+CONFIG = "demo/random.yaml"
 
 
 def setting(path, value):
@@ -50,7 +50,7 @@ def line_of_config(old, new):
 
 
 def prompts(content, topic="art"):
-    return lambda project: (project.folder / f"demo/prompts/{topic}.txt").write_bytes(content)
+    return lambda project: (project.folder / f"demo/random_prompts/{topic}.txt").write_bytes(content)
 
 
 def delete(path):
@@ -76,7 +76,7 @@ def not_a_model(project):
 
 
 MISTAKES = {
-    "an unknown key": (setting("imagez", {}), r"demo/config\.yaml, line \d+: imagez: unknown key\. Did you mean `images`\?"),
+    "an unknown key": (setting("imagez", {}), r"demo/random\.yaml, line \d+: imagez: unknown key\. Did you mean `images`\?"),
     "a misspelt key in a block": (
         setting("images.guidance_scale", [5]),
         r"line \d+: images\.guidance_scale: .*Did you mean `guidance_scales`\?",
@@ -86,7 +86,7 @@ MISTAKES = {
         r"training\.settings\.learning_rat: .*Did you mean `learning_rate`\?",
     ),
     "a key that is like no other": (setting("pairs.zzz", 1), r"pairs\.zzz: unknown key\. Known here: .*min_margin"),
-    "a missing key": (without("training.experiments.demo-8.size"), r"training\.experiments\.demo-8\.size: this key is missing"),
+    "a missing key": (without("training.experiments.random-8.size"), r"training\.experiments\.random-8\.size: this key is missing"),
     "text where a number belongs": (setting("images.steps", "many"), r"line \d+: images\.steps: .*integer.*'many'"),
     "a number where a list belongs": (setting("topics", 3), r"line \d+: topics: .*list"),
     "a guidance scale of one": (setting("images.guidance_scales", [1.0, 5.0]), r"images\.guidance_scales\.0: .*greater than 1"),
@@ -98,7 +98,7 @@ MISTAKES = {
     "no topic": (setting("topics", []), r"topics: .*at least 1"),
     "an unknown topic": (
         setting("topics", ["art", "nowhere"]),
-        r"demo/prompts/nowhere\.txt: there is no such file\. Topic 'nowhere' needs it",
+        r"demo/random_prompts/nowhere\.txt: there is no such file\. Topic 'nowhere' needs it",
     ),
     "a topic with a slash": (setting("topics", ["art/../nature"]), r"topics\.0: .*pattern.*art/\.\./nature"),
     "a topic with dots": (setting("topics", ["../art"]), r"topics\.0: .*pattern"),
@@ -127,8 +127,8 @@ MISTAKES = {
         r"pairs\.sizes: 5000 is larger than the 12 prompts there are",
     ),
     "an experiment of a size that is not made": (
-        setting("training.experiments.demo-8.size", 9),
-        r"experiment 'demo-8' has size 9, which is not in `pairs\.sizes`",
+        setting("training.experiments.random-8.size", 9),
+        r"experiment 'random-8' has size 9, which is not in `pairs\.sizes`",
     ),
     "an experiment called base": (setting("training.experiments", {"base": {"size": 8}}), r"an experiment cannot be called 'base'"),
     "a prompt template without a place for the instruction": (
@@ -160,18 +160,18 @@ MISTAKES = {
         setting("instructions", {"backend": "openai", "endpoint": {"base_url": "localhost:8000", "model": "m"}}),
         r"instructions\.endpoint\.base_url: .*pattern",
     ),
-    "an empty prompt file": (prompts(b""), r"demo/prompts/art\.txt: the file is empty"),
-    "a missing prompt file": (delete("demo/prompts/nature.txt"), r"demo/prompts/nature\.txt: there is no such file"),
-    "a prompt file in latin-1": (prompts(b"one cat\ncaf\xe9 at night\n"), r"demo/prompts/art\.txt, line 2: not UTF-8"),
+    "an empty prompt file": (prompts(b""), r"demo/random_prompts/art\.txt: the file is empty"),
+    "a missing prompt file": (delete("demo/random_prompts/nature.txt"), r"demo/random_prompts/nature\.txt: there is no such file"),
+    "a prompt file in latin-1": (prompts(b"one cat\ncaf\xe9 at night\n"), r"demo/random_prompts/art\.txt, line 2: not UTF-8"),
     "a prompt that stands twice": (
         prompts(b"one cat\ntwo cats\none cat\n"),
-        r"demo/prompts/art\.txt, line 3: the same prompt as on line 1",
+        r"demo/random_prompts/art\.txt, line 3: the same prompt as on line 1",
     ),
     "a prompt in two topics": (prompts(b"one cat\n", "school"), None),
-    "an empty line": (prompts(b"one cat\n\ntwo cats\n"), r"demo/prompts/art\.txt, line 2: the line is empty"),
+    "an empty line": (prompts(b"one cat\n\ntwo cats\n"), r"demo/random_prompts/art\.txt, line 2: the line is empty"),
     "a prompt that is too long": (
         prompts(b"cat " * 500),
-        r"demo/prompts/art\.txt, line 1: 1999 characters, over `max_prompt_characters` \(1000\)",
+        r"demo/random_prompts/art\.txt, line 1: 1999 characters, over `max_prompt_characters` \(1000\)",
     ),
 }
 
@@ -187,8 +187,8 @@ def test_a_mistake_in_configuration_or_prompts_ends_with_one_message(new_project
     project = new_project()
     change, message = MISTAKES[name]
     if name == "a prompt in two topics":
-        shutil.copy(project.folder / "demo/prompts/art.txt", project.folder / "demo/prompts/school.txt")
-        message = r"demo/prompts/school\.txt, line 1: the same prompt stands in topic 'art'"
+        shutil.copy(project.folder / "demo/random_prompts/art.txt", project.folder / "demo/random_prompts/school.txt")
+        message = r"demo/random_prompts/school\.txt, line 1: the same prompt stands in topic 'art'"
     else:
         change(project)
     assert_one_clear_message(project.snakemake("-n", check=False), message)
@@ -229,10 +229,10 @@ def test_strange_prompts_work(project):
         "../../etc/passwd \\ <image> </s>",
         "שלום עולם 🐈‍⬛ café",
     ]
-    (project.folder / "demo/prompts/art.txt").write_text("\n".join(strange) + "\n", encoding="utf-8")
-    project.snakemake("results/demo/image_ranking/clip/art/00.jsonl")
+    (project.folder / "demo/random_prompts/art.txt").write_text("\n".join(strange) + "\n", encoding="utf-8")
+    project.snakemake("results/random/image_ranking/clip/art/00.jsonl")
     assert not list(project.folder.rglob("pwned"))
-    assert (project.folder / "results/demo/images/art/00.jsonl").read_text(encoding="utf-8").count("\n") == 4
+    assert (project.folder / "results/random/images/art/00.jsonl").read_text(encoding="utf-8").count("\n") == 4
 
 
 def use_endpoint(project, url):
@@ -270,7 +270,7 @@ def test_an_endpoint_that_only_answers_with_errors_ends_the_run_before_images_ar
     server = ChatServer(lambda _: Reply(status, body))
     server.listing = Reply(status, body)
     use_endpoint(project, server.url)
-    done = project.snakemake("results/demo/instructions/art/00.jsonl", check=False, TEST_KEY="secret-value")
+    done = project.snakemake("results/random/instructions/art/00.jsonl", check=False, TEST_KEY="secret-value")
     assert_one_clear_message(done, r"instructions\.endpoint: the endpoint http://127\.0\.0\.1:\d+/v1")
     assert no_images(project)
     assert "secret-value" not in done.stdout
@@ -290,44 +290,44 @@ def test_a_hub_model_out_of_reach_ends_the_run_before_anything_is_loaded(project
 def with_images(new_project):
     """A clone in which the images of one topic are made."""
     project = new_project("with-images")
-    project.snakemake("results/demo/image_ranking/image-reward/art/00.jsonl")
+    project.snakemake("results/random/image_ranking/image-reward/art/00.jsonl")
     return project
 
 
 def test_a_corrupt_image_file_is_named_before_a_model_is_loaded(with_images):
-    picture = next((with_images.folder / "results/demo/images/art/00").glob("*.png"))
+    picture = next((with_images.folder / "results/random/images/art/00").glob("*.png"))
     content = picture.read_bytes()
     picture.write_bytes(content[:50])
-    done = with_images.snakemake("results/demo/image_ranking/clip/art/00.jsonl", check=False)
+    done = with_images.snakemake("results/random/image_ranking/clip/art/00.jsonl", check=False)
     assert_one_clear_message(done, rf"{picture.name}.*[Dd]elete.*images/art/00\.jsonl")
-    (with_images.folder / "results/demo/images/art/00.jsonl").unlink()
-    with_images.snakemake("results/demo/image_ranking/clip/art/00.jsonl")
+    (with_images.folder / "results/random/images/art/00.jsonl").unlink()
+    with_images.snakemake("results/random/image_ranking/clip/art/00.jsonl")
     assert picture.read_bytes() == content
 
 
 def journal_of(project, rule):
-    return project.folder / f"results/demo/work/{rule}/art/00.journal.jsonl"
+    return project.folder / f"results/random/work/{rule}/art/00.journal.jsonl"
 
 
 def test_a_truncated_journal_costs_the_torn_line_only(with_images):
-    journal, shard = journal_of(with_images, "generate_images"), with_images.folder / "results/demo/images/art/00.jsonl"
+    journal, shard = journal_of(with_images, "generate_images"), with_images.folder / "results/random/images/art/00.jsonl"
     before = shard.read_bytes()
     *earlier, last = journal.read_bytes().splitlines(keepends=True)
     key = json.loads(last)["key"].encode()
     journal.write_bytes(b"".join(line for line in earlier if key not in line) + last[:-30])
     shard.unlink()
-    done = with_images.snakemake("results/demo/images/art/00.jsonl")
+    done = with_images.snakemake("results/random/images/art/00.jsonl")
     assert "1 computed, 3 reused, 0 failed" in done.stdout
     assert shard.read_bytes() == before
 
 
 def test_a_journal_of_another_version_is_refused_and_kept(with_images):
-    journal, shard = journal_of(with_images, "generate_images"), with_images.folder / "results/demo/images/art/00.jsonl"
+    journal, shard = journal_of(with_images, "generate_images"), with_images.folder / "results/random/images/art/00.jsonl"
     content = journal.read_bytes()
     journal.write_bytes(content.replace(b'"journal":1', b'"journal":99', 1))
     changed = journal.read_bytes()
     shard.unlink()
-    done = with_images.snakemake("results/demo/images/art/00.jsonl", check=False)
+    done = with_images.snakemake("results/random/images/art/00.jsonl", check=False)
     assert_one_clear_message(done, r"00\.journal\.jsonl, line 1: not a journal of generate_images in format 1.*move it away")
     assert journal.read_bytes() == changed
     journal.write_bytes(content)
@@ -354,7 +354,7 @@ def small_disk(tmp_path):
 def test_a_full_disk_is_told_and_after_making_room_the_run_goes_on(project, small_disk):
     filler = small_disk / "filler"
     filler.write_bytes(b"x" * 220_000)
-    target = f"{small_disk}/demo/images/art/00.jsonl"
+    target = f"{small_disk}/random/images/art/00.jsonl"
     done = project.snakemake("--config", f"results={small_disk}", "--", target, check=False)
     assert_one_clear_message(done, r"no space left on this file system.*free some room and run again")
     assert not Path(target).exists()

@@ -1,4 +1,4 @@
-"""The demo's tiny benchmarks: true answers, and what lmms-eval's own POPE and MME make of them."""
+"""The random run's tiny benchmarks: true answers, and what lmms-eval's own POPE and MME make of them."""
 
 import importlib.util
 import io

@@ -1,4 +1,4 @@
-"""The demo's tiny checkpoints: real architectures and layouts, answers that end, the same bytes from each build."""
+"""The tiny random checkpoints: real architectures and layouts, answers that end, the same bytes from each build."""
 
 import itertools
 import os
@@ -207,9 +207,9 @@ def test_clip_and_blip_score_images_differently(demo_models: Path, images: list[
             assert scores.unique().numel() == len(images)
 
 
-def test_the_demos_prompts_fit_clips_77_tokens(demo_models: Path) -> None:
+def test_the_random_runs_prompts_fit_clips_77_tokens(demo_models: Path) -> None:
     tokenizer = transformers.CLIPTokenizer.from_pretrained(demo_models / "stable-diffusion-3-medium" / "tokenizer")
-    for path in (Path(build_models.__file__).parent / "prompts").glob("*.txt"):
+    for path in (Path(build_models.__file__).parent / "random_prompts").glob("*.txt"):
         for line in path.read_text(encoding="utf-8").splitlines():
             assert len(tokenizer(line)["input_ids"]) <= 77, line
 

@@ -200,11 +200,11 @@ def test_the_limit_of_similarity_is_the_configured_one():
 @pytest.mark.slow
 def test_snakemake_proposes_prompts_for_the_topics_that_are_configured(project, server):
     project.edit_config(lambda values: values.update(generate_prompts={"count": {"nature": 12}, "endpoint": server.settings()}))
-    root = project.folder / "results/demo"
-    project.snakemake("results/demo/proposed_prompts/nature.txt")
+    root = project.folder / "results/random"
+    project.snakemake("results/random/proposed_prompts/nature.txt")
     assert len((root / "proposed_prompts/nature.txt").read_text().splitlines()) == 12
     asked = len(server.asked())
-    done = project.snakemake("results/demo/proposed_prompts/nature.txt")
+    done = project.snakemake("results/random/proposed_prompts/nature.txt")
     assert "Nothing to be done" in done.stdout
     assert len(server.asked()) == asked
     assert "sk-secret" not in "".join(path.read_text(errors="ignore") for path in root.rglob("*") if path.is_file())

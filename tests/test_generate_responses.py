@@ -418,8 +418,8 @@ def test_a_prompt_too_long_for_vllm_fails_alone(stage):
 
 @pytest.mark.slow
 def test_snakemake_answers_mends_a_damaged_image_and_redoes_one_policy_model_only(project):
-    run = project.folder / "results/demo"
-    targets = [f"results/demo/responses/{policy}/art/00.jsonl" for policy in POLICIES[:2]]
+    run = project.folder / "results/random"
+    targets = [f"results/random/responses/{policy}/art/00.jsonl" for policy in POLICIES[:2]]
     project.snakemake(*targets)
     before = project.published()
     image = next(iter(read_shard(project.folder / targets[0]).values()))["image"]
@@ -434,7 +434,7 @@ def test_snakemake_answers_mends_a_damaged_image_and_redoes_one_policy_model_onl
     done = project.snakemake(*targets, check=False)
     assert done.returncode != 0
     assert f"{image['file']}: this image file has other contents" in done.stdout
-    assert "Delete results/demo/images/art/00.jsonl and run again" in done.stdout
+    assert "Delete results/random/images/art/00.jsonl and run again" in done.stdout
     (run / "images/art/00.jsonl").unlink()
     project.snakemake(*targets)
     assert project.published() == before

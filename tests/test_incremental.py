@@ -45,14 +45,14 @@ def run(project, *arguments):
     since = datetime.now(UTC).isoformat(timespec="milliseconds")
     project.snakemake(*arguments)
     done: dict[str, Counter[str]] = {}
-    for record in read_records(project.folder / "results/demo", since):
+    for record in read_records(project.folder / "results/random", since):
         counter = done.setdefault(record["rule"], Counter())
         counter.update({"jobs": 1, **{name: record[name] for name in ("computed", "reused", "failed")}})
     return done
 
 
 def prompt_file(project, topic="art"):
-    return project.folder / f"demo/prompts/{topic}.txt"
+    return project.folder / f"demo/random_prompts/{topic}.txt"
 
 
 def lines_of(path):
@@ -69,7 +69,9 @@ def test_a_finished_run_has_nothing_to_do_and_says_so(finished):
 
 def test_the_end_of_a_run_prints_what_it_did(finished_copy):
     write_lines(prompt_file(finished_copy), [*lines_of(prompt_file(finished_copy)), "one more cat beside a boat"])
-    output = finished_copy.snakemake("results/demo/image_ranking/clip/art/00.jsonl", "results/demo/image_ranking/clip/art/01.jsonl").stdout
+    output = finished_copy.snakemake(
+        "results/random/image_ranking/clip/art/00.jsonl", "results/random/image_ranking/clip/art/01.jsonl"
+    ).stdout
     assert "What this run did" in output
     assert re.search(r"generate_images .*\b1\b", output)
 
@@ -92,7 +94,7 @@ def test_editing_one_prompt_redoes_only_that_prompt(finished_copy):
     untouched = [name for name in before if re.fullmatch(r".*/\d\d\.jsonl", name) and not name.endswith(f"art/{shard}.jsonl")]
     assert len(untouched) > 10
     assert all(after[name] == before[name] for name in untouched)
-    story = f"results/demo/prompts/{Prompt('art', new).id}.json"
+    story = f"results/random/prompts/{Prompt('art', new).id}.json"
     project.snakemake(story)
     assert json.loads((project.folder / story).read_text())["prompt"] == new
 
@@ -129,7 +131,7 @@ def test_changing_one_policy_model_redoes_its_responses_and_what_depends_on_them
     project.edit_config(exchange)
     assert set(planned(project)) == {"generate_responses", "rank_responses", *AFTER_RESPONSE_RANKING}
     done = run(project, "pairs")
-    shards = len({(record["job"]) for record in read_records(project.folder / "results/demo") if record["rule"] == "build_pairs"})
+    shards = len({(record["job"]) for record in read_records(project.folder / "results/random") if record["rule"] == "build_pairs"})
     assert done["generate_responses"]["jobs"] == shards
     assert (done["generate_responses"]["computed"], done["generate_responses"]["reused"]) == (6, 0)
     assert "generate_images" not in done
@@ -156,7 +158,7 @@ def test_changing_one_policy_model_redoes_its_responses_and_what_depends_on_them
             AFTER_TRAINING_SETTINGS,
         ),
         (
-            lambda values: values["training"]["experiments"]["demo-2"].update(settings={"learning_rate": 0.002}),
+            lambda values: values["training"]["experiments"]["random-2"].update(settings={"learning_rate": 0.002}),
             AFTER_TRAINING_SETTINGS,
         ),
         (
@@ -177,7 +179,7 @@ def test_a_dpo_setting_does_not_redo_the_base_model_s_answers(finished_copy):
 
 
 def test_a_comment_or_a_needed_time_redoes_nothing(finished_copy):
-    path = finished_copy.folder / "demo/config.yaml"
+    path = finished_copy.folder / "demo/random.yaml"
     path.write_text("# a comment\n" + path.read_text())
     assert planned(finished_copy, "--set-resources", "generate_images:runtime=7") == {}
 
@@ -191,7 +193,7 @@ def test_editing_a_script_reruns_its_rule_with_its_items_reused_and_no_model_loa
     assert (done["generate_responses"]["computed"], done["generate_responses"]["reused"]) == (0, 12)
     assert done["rank_responses"]["computed"] == 0
     assert "write_instructions" not in done
-    records = [record for record in read_records(project.folder / "results/demo") if record["rule"] == "generate_responses"]
+    records = [record for record in read_records(project.folder / "results/random") if record["rule"] == "generate_responses"]
     assert all(record["load_seconds"] == 0 for record in records)
     after = project.published()
     assert all(after[name] == before[name] for name in before if name.startswith(("responses", "pairs", "dataset")))
@@ -209,7 +211,7 @@ def test_raising_a_stage_s_version_computes_its_items_again(finished_copy):
 
 def test_a_failed_item_is_tried_again_on_the_next_run_and_then_left_alone(finished_copy):
     project = finished_copy
-    record = project.folder / "results/demo/work/rank_responses/art/00.json"
+    record = project.folder / "results/random/work/rank_responses/art/00.json"
     values = json.loads(record.read_text())
     # As a job leaves it whose endpoint or memory failed one item.
     record.write_text(json.dumps({**values, "failed": 1}))
@@ -223,7 +225,7 @@ def test_cores_and_the_order_of_shards_do_not_change_a_byte(finished, new_projec
     other = new_project("other-order")
     make_small(other)
     other.edit_config(lambda values: values.update(topics=["nature", "art"]))
-    other.snakemake("results/demo/pairs/nature/01.jsonl", cores=1)
+    other.snakemake("results/random/pairs/nature/01.jsonl", cores=1)
     other.snakemake("pairs", cores=1)
     first, second = finished.published(), other.published()
     assert len(second) > 20
@@ -233,7 +235,7 @@ def test_cores_and_the_order_of_shards_do_not_change_a_byte(finished, new_projec
 def test_a_prompt_s_whole_story_can_be_asked_for_by_its_id(finished_copy):
     project = finished_copy
     prompt = Prompt("nature", lines_of(prompt_file(project, "nature"))[0])
-    target = f"results/demo/prompts/{prompt.id}.json"
+    target = f"results/random/prompts/{prompt.id}.json"
     project.snakemake(target)
     story = json.loads((project.folder / target).read_text(encoding="utf-8"))
     assert story["prompt"] == prompt.text
@@ -244,7 +246,7 @@ def test_a_prompt_s_whole_story_can_be_asked_for_by_its_id(finished_copy):
 
 
 def test_a_prompt_id_that_is_not_there_is_told(finished_copy):
-    done = finished_copy.snakemake("results/demo/prompts/art-0000000000.json", check=False)
+    done = finished_copy.snakemake("results/random/prompts/art-0000000000.json", check=False)
     assert done.returncode != 0
     assert "art-0000000000" in done.stdout
     assert "Traceback (most recent call last)" not in done.stdout

@@ -17,7 +17,7 @@ CORES = 2
 
 
 def finished_jobs(project: Project) -> int:
-    return len(read_records(project.folder / "results/demo"))
+    return len(read_records(project.folder / "results/random"))
 
 
 def run_and_kill(project: Project, jobs: int, seconds: float) -> bool:

@@ -191,7 +191,7 @@ def jobs_by_rule(text):
 
 def test_the_planned_jobs_are_snakemake_s_own_and_planning_leaves_nothing_behind(project):
     before = sorted(path.name for path in project.folder.iterdir())
-    planned = command(project.folder, "--configfile", "demo/config.yaml", "--rates", REPOSITORY / "profiles/slurm/rates.yaml")
+    planned = command(project.folder, "--configfile", "demo/random.yaml", "--rates", REPOSITORY / "profiles/slurm/rates.yaml")
     assert planned.returncode == 0, planned.stderr
     assert sorted(path.name for path in project.folder.iterdir() if path.name != ".snakemake") == before
     dry_run = project.snakemake("-n").stdout

@@ -1,4 +1,4 @@
-"""The text-to-image prompts that come with the workflow: `prompts/<topic>.txt`, and the laptop demo's selection from them.
+"""The text-to-image prompts that come with the workflow: `prompts/<topic>.txt`, and the random run's selection from them.
 
 Near-duplicates are looked for over all pairs of all topics, by two measures on the case-folded words (punctuation left out):
 
@@ -20,13 +20,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PROMPTS = ROOT / "prompts"
-DEMO_PROMPTS = ROOT / "demo" / "prompts"
+RANDOM_PROMPTS = ROOT / "demo" / "random_prompts"
 
 TOPICS = [
     "art", "culinary", "daily_activities", "holidays", "industrial_scenes",
     "nature", "school", "transportation", "urban_environments", "weather",
 ]  # fmt: skip
-DEMO_TOPICS = ["art", "nature", "school"]
+RANDOM_TOPICS = ["art", "nature", "school"]
 
 JACCARD_LIMIT = 0.15
 COSINE_LIMIT = 0.30
@@ -192,7 +192,9 @@ def test_a_topic_has_at_least_60_prompts(topic):
     assert len(prompts_of(PROMPTS / f"{topic}.txt")) >= 60
 
 
-@pytest.mark.parametrize("name", [f"prompts/{topic}.txt" for topic in TOPICS] + [f"demo/prompts/{topic}.txt" for topic in DEMO_TOPICS])
+@pytest.mark.parametrize(
+    "name", [f"prompts/{topic}.txt" for topic in TOPICS] + [f"demo/random_prompts/{topic}.txt" for topic in RANDOM_TOPICS]
+)
 def test_a_file_is_utf8_with_one_prompt_a_line_and_a_newline_at_its_end(name):
     text = (ROOT / name).read_bytes().decode("utf-8")
     assert not text.startswith("\ufeff")
@@ -224,15 +226,15 @@ def test_at_least_80_percent_of_a_topics_prompts_name_a_count_or_a_colour(topic)
     assert sum(map(names_count_or_colour, texts)) >= 0.8 * len(texts)
 
 
-def test_the_demo_has_four_prompts_for_each_of_its_topics():
-    assert {path.stem: len(prompts_of(path)) for path in DEMO_PROMPTS.iterdir()} == dict.fromkeys(DEMO_TOPICS, 4)
+def test_the_random_run_has_four_prompts_for_each_of_its_topics():
+    assert {path.stem: len(prompts_of(path)) for path in RANDOM_PROMPTS.iterdir()} == dict.fromkeys(RANDOM_TOPICS, 4)
 
 
-@pytest.mark.parametrize("topic", DEMO_TOPICS)
-def test_demo_prompts_stand_word_for_word_in_the_full_list(topic):
-    demo = prompts_of(DEMO_PROMPTS / f"{topic}.txt")
-    assert len(set(demo)) == len(demo)
-    assert set(demo) <= set(prompts_of(PROMPTS / f"{topic}.txt"))
+@pytest.mark.parametrize("topic", RANDOM_TOPICS)
+def test_the_random_runs_prompts_stand_word_for_word_in_the_full_list(topic):
+    chosen = prompts_of(RANDOM_PROMPTS / f"{topic}.txt")
+    assert len(set(chosen)) == len(chosen)
+    assert set(chosen) <= set(prompts_of(PROMPTS / f"{topic}.txt"))
 
 
 # The checks above can fail: each is shown a fault.

@@ -32,7 +32,7 @@ def allowed():
 
 def delete_products(project):
     for folder in ("tables", "figures"):
-        shutil.rmtree(project.folder / "results/demo" / folder)
+        shutil.rmtree(project.folder / "results/random" / folder)
 
 
 @pytest.mark.slow
@@ -57,12 +57,12 @@ def test_kept_results_alone_are_enough_on_another_machine_whatever_changed_upstr
             stream.write("\n# an edit\n")
     project.edit_config(lambda values: values["training"]["settings"].update(beta=0.3))
     shutil.rmtree(project.folder / ".snakemake")
-    shutil.rmtree(project.folder / "results/demo/models")
-    shutil.rmtree(project.folder / "results/demo/work")
+    shutil.rmtree(project.folder / "results/random/models")
+    shutil.rmtree(project.folder / "results/random/work")
     assert planned(project, "tables") > OF_TABLES
     assert planned(project, "tables", "--rerun-triggers", "mtime") == OF_TABLES
     # Copied without their times, too.
-    for number, path in enumerate(sorted((project.folder / "results/demo").rglob("*.json*"))):
+    for number, path in enumerate(sorted((project.folder / "results/random").rglob("*.json*"))):
         if number % 3 == 0:
             path.touch()
     assert planned(project, "tables", *allowed()) == OF_TABLES
@@ -73,7 +73,7 @@ def test_kept_results_alone_are_enough_on_another_machine_whatever_changed_upstr
 
 @pytest.mark.slow
 def test_every_cell_and_every_drawn_number_is_traced_to_the_file_that_it_comes_from(finished):
-    root = finished.folder / "results/demo"
+    root = finished.folder / "results/random"
     traced = 0
     for table in TABLES:
         sidecar = json.loads((root / f"tables/{table}.json").read_text(encoding="utf-8"))
@@ -112,7 +112,7 @@ def test_every_cell_and_every_drawn_number_is_traced_to_the_file_that_it_comes_f
 
 @pytest.mark.slow
 def test_a_run_without_a_scorer_a_judge_or_a_benchmark_has_dashes_with_reasons(finished):
-    root = finished.folder / "results/demo/tables"
+    root = finished.folder / "results/random/tables"
     for table, reason in (
         ("common_selections_table", "no image scorer of kind blip is configured in this run."),
         ("image_judge_table", "no judge is configured in this run"),

@@ -15,9 +15,9 @@ from conftest import make_small
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 #: What conda makes one environment for, and what needs no model: the counts of why prompts gave no pair.
-SMALL_TARGET = "results/demo/tables/reasons_table.md"
+SMALL_TARGET = "results/random/tables/reasons_table.md"
 #: One shard, two jobs.
-RANKED = "results/demo/image_ranking/clip/art/00.jsonl"
+RANKED = "results/random/image_ranking/clip/art/00.jsonl"
 ONLY_THIS = ("--rerun-triggers", "mtime", "--forcerun", "reasons_table")
 #: Prints what the jobs of each rule get, as Snakemake has it.
 ASK_SNAKEMAKE = """
@@ -29,7 +29,7 @@ from snakemake.settings.types import ConfigSettings, DeploymentMethod, Deploymen
 
 with SnakemakeApi(OutputSettings(quiet={Quietness.ALL}, dryrun=True)) as api, contextlib.redirect_stdout(io.StringIO()):
     made = api.workflow(
-        resource_settings=ResourceSettings(cores=1), config_settings=ConfigSettings(configfiles=[Path("demo/config.yaml")]),
+        resource_settings=ResourceSettings(cores=1), config_settings=ConfigSettings(configfiles=[Path("demo/random.yaml")]),
         deployment_settings=DeploymentSettings(deployment_method={DeploymentMethod(int(sys.argv[1]))}), snakefile=Path("Snakefile"),
     )
     made.dag()
@@ -62,7 +62,7 @@ NEEDS_APPTAINER = pytest.mark.skipif(
 
 
 def records(project):
-    paths = (project.folder / "results/demo/work").glob("*/**/*.json")
+    paths = (project.folder / "results/random/work").glob("*/**/*.json")
     values = [json.loads(path.read_text()) for path in paths]
     return {(value["rule"], value["job"]): value for value in values if "finished" in value}
 

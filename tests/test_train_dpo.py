@@ -128,7 +128,7 @@ def as_snakemake(told: dict[str, Any]) -> SimpleNamespace:
 
 @pytest.fixture(scope="session")
 def base(demo_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's base model, in a folder that no build of the demo's models changes while the tests run."""
+    """The random run's base model, in a folder that no build of its models changes while the tests run."""
     return Path(shutil.copytree(demo_models / "llava-1.5", tmp_path_factory.mktemp("base") / "llava-1.5"))
 
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def root(finished):
-    return finished.folder / "results/demo"
+    return finished.folder / "results/random"
 
 
 def test_the_published_format_is_read_with_its_images_as_llava_s_trainer_does(root):
@@ -72,14 +72,14 @@ def test_training_starts_at_ln_2_and_its_adapter_and_merged_model_load(root):
     from peft import PeftModel
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    steps = [json.loads(line) for line in (root / "models/demo-2/metrics.jsonl").read_text().splitlines()]
+    steps = [json.loads(line) for line in (root / "models/random-2/metrics.jsonl").read_text().splitlines()]
     assert steps[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
-    config = json.loads((root / "models/demo-2/adapter/adapter_config.json").read_text())
+    config = json.loads((root / "models/random-2/adapter/adapter_config.json").read_text())
     base = AutoModelForImageTextToText.from_pretrained(root.parents[1] / "demo/models/llava-1.5", dtype=torch.float32)
     assert not str(config["base_model_name_or_path"]).startswith("/")
-    adapted = PeftModel.from_pretrained(base, root / "models/demo-2/adapter").merge_and_unload()
-    merged = AutoModelForImageTextToText.from_pretrained(root / "models/demo-2/merged", dtype=torch.float32)
-    AutoProcessor.from_pretrained(root / "models/demo-2/merged")
+    adapted = PeftModel.from_pretrained(base, root / "models/random-2/adapter").merge_and_unload()
+    merged = AutoModelForImageTextToText.from_pretrained(root / "models/random-2/merged", dtype=torch.float32)
+    AutoProcessor.from_pretrained(root / "models/random-2/merged")
     first, second = adapted.state_dict(), merged.state_dict()
     assert first.keys() == second.keys()
     assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)

@@ -523,18 +523,20 @@ def test_vllm_s_openai_server_writes_questions(stage, demo_models, monkeypatch):
 @pytest.mark.slow
 def test_snakemake_takes_the_file_s_instructions_and_editing_one_line_reruns_one_shard(project):
     topics = ("art", "nature", "school")
-    prompts = [Prompt(topic, text) for topic in topics for text in (project.folder / f"demo/prompts/{topic}.txt").read_text().splitlines()]
+    prompts = [
+        Prompt(topic, text) for topic in topics for text in (project.folder / f"demo/random_prompts/{topic}.txt").read_text().splitlines()
+    ]
     entries = [{"prompt": prompt.text, "instruction": f"What is in image {number}?"} for number, prompt in enumerate(prompts)]
     project.edit_config(lambda values: values.update(instructions={"backend": "file", "file": "mine.jsonl"}))
     file = project.folder / "mine.jsonl"
-    targets = [f"results/demo/instructions/{topic}/00.jsonl" for topic in topics]
+    targets = [f"results/random/instructions/{topic}/00.jsonl" for topic in topics]
 
     file.write_text(lines_of(*entries[:-1]), encoding="utf-8")
     done = project.snakemake(*targets, check=False)
     assert done.returncode != 0
     assert f"mine.jsonl: has no line for 1 of {len(prompts)} prompts" in done.stdout
     assert "Traceback" not in done.stdout
-    assert not (project.folder / "results/demo").exists()
+    assert not (project.folder / "results/random").exists()
 
     file.write_text(lines_of(*reversed(entries)), encoding="utf-8")
     project.snakemake(*targets)
@@ -545,5 +547,5 @@ def test_snakemake_takes_the_file_s_instructions_and_editing_one_line_reruns_one
     file.write_text(lines_of(*entries), encoding="utf-8")
     done = project.snakemake(*targets)
     assert done.stdout.count("Instructions: topic") == 1
-    record = json.loads((project.folder / "results/demo/work/write_instructions/art/00.json").read_text())
+    record = json.loads((project.folder / "results/random/work/write_instructions/art/00.json").read_text())
     assert (record["computed"], record["reused"]) == (1, 3)

@@ -405,7 +405,7 @@ class TaskBenchmark(Block):
     def _data_exists(self) -> "TaskBenchmark":
         for split, path in (self.data or {}).items():
             if not Path(path).is_file():
-                raise ValueError(f"`data.{split}`: there is no file '{path}'. Correct the path; the demo's is built by `make demo-models`")
+                raise ValueError(f"`data.{split}`: there is no file '{path}'. Correct it; `demo/benchmarks` is built by `make demo-models`")
             with open(path, "rb") as stream:
                 begins, size = stream.read(4), stream.seek(0, 2)
                 stream.seek(max(0, size - 4))

@@ -33,7 +33,7 @@ def problem_with_folder(model: str) -> str | None:
         if not folder.is_dir():
             return (
                 f"there is no folder '{model}', and it is not the name of a hub repository (owner/name) either. "
-                "Correct it; the demo's models are built by `make demo-models`."
+                "Correct it; those of `demo/models` are built by `make demo-models`."
             )
         if not any((folder / mark).is_file() for mark in MODEL_MARKS):
             return f"the folder '{model}' holds no model (none of {', '.join(MODEL_MARKS)}). Correct it."

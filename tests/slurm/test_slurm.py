@@ -1,7 +1,8 @@
 """`snakemake --profile slurm` on a real cluster: the bytes of a local run, GPUs held as asked, and what is left when anything dies.
 
-Every test types what a user types, against the throw-away cluster of cluster.py. A fault's run makes the images of one topic, in two
-jobs of some seconds; it ends with the bytes of an undisturbed local run, and computes at most the batch in flight of a lost job twice.
+Every test types what a user types, against the throw-away cluster of cluster.py. The whole run is the random run (demo/random.yaml): every
+stage, with tiny random models. A fault's run makes the images of one topic, in two jobs of some seconds; it ends with the bytes of an
+undisturbed local run, and computes at most the batch in flight of a lost job twice.
 """
 
 import os
@@ -28,7 +29,7 @@ from test_software import run_with_conda
 
 pytestmark = pytest.mark.timeout(900)
 
-#: The demo's models run on the CPU; these rules are told to ask for GPUs all the same, as the paper's run does.
+#: The random run's models run on the CPU; these rules are told to ask for GPUs all the same, as the paper's run does.
 GPU_RULES = (
     "generate_images",
     "rank_images",
@@ -40,7 +41,7 @@ GPU_RULES = (
 )
 AS_ON_GPUS = ["--set-resources", *(f"{rule}:gpu=1" for rule in GPU_RULES), "train_dpo:gpu=2"]
 QUICK = ["--slurm-init-seconds-before-status-checks", "3", "--max-status-checks-per-second", "1"]
-IMAGES = [f"results/demo/images/art/{shard}.jsonl" for shard in ("00", "01")]
+IMAGES = [f"results/random/images/art/{shard}.jsonl" for shard in ("00", "01")]
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def make_slow_images(project: Project, topics: Sequence[str] = ("art",), prompts
     project.edit_config(change)
     for topic in topics:
         lines = (REPOSITORY / f"prompts/{topic}.txt").read_text(encoding="utf-8").splitlines(keepends=True)
-        (project.folder / f"demo/prompts/{topic}.txt").write_text("".join(lines[:prompts]), encoding="utf-8")
+        (project.folder / f"demo/random_prompts/{topic}.txt").write_text("".join(lines[:prompts]), encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +181,7 @@ class SlurmRun:
 
 def items_done(project: Project, topic: str, shard: str) -> int:
     """Lines of finished items in a shard's journal."""
-    path = project.folder / f"results/demo/work/generate_images/{topic}/{shard}.journal.jsonl"
+    path = project.folder / f"results/random/work/generate_images/{topic}/{shard}.journal.jsonl"
     return path.read_bytes().count(b'"status"') if path.exists() else 0
 
 
@@ -218,10 +219,10 @@ def submitted(run: SlurmRun) -> Counter[str]:
 
 
 @pytest.mark.timeout(2400)
-def test_the_whole_demo_through_slurm_gives_the_bytes_of_the_local_run_and_gpu_jobs_hold_gpus(cluster, new_project):
+def test_the_whole_random_run_through_slurm_gives_the_bytes_of_the_local_run_and_gpu_jobs_hold_gpus(cluster, new_project):
     local = Project(REPOSITORY)
-    local.snakemake()  # nothing to do where `make demo` has run
-    project = new_project("demo")
+    local.snakemake()  # nothing to do where `make random` has run
+    project = new_project("whole")
     seen: dict[str, dict[str, str]] = {}
     planned = SlurmRun(project, cluster, "--dry-run", targets=[])
     planned.succeed()
@@ -393,10 +394,10 @@ def test_a_topic_whose_every_job_fails_ends_with_its_reason_and_the_other_topic_
     project = new_project("topics")
     make_slow_images(project, topics=("art", "nature"), prompts=4, steps=2)
     shards = [f"{topic}/{shard}" for topic in ("art", "nature") for shard in ("00", "01")]
-    project.snakemake("--", *(f"results/demo/images/{shard}.jsonl" for shard in shards))
-    for path in (project.folder / "results/demo/images/art").rglob("*.png"):
+    project.snakemake("--", *(f"results/random/images/{shard}.jsonl" for shard in shards))
+    for path in (project.folder / "results/random/images/art").rglob("*.png"):
         path.write_bytes(b"not an image any more")
-    rankings = [f"results/demo/image_ranking/clip/{shard}.jsonl" for shard in shards]
+    rankings = [f"results/random/image_ranking/clip/{shard}.jsonl" for shard in shards]
     run = SlurmRun(project, cluster, "--retries", "1", targets=rankings)
     assert run.wait() == 1
     assert "has other contents than when it was made" in run.output()
@@ -414,9 +415,9 @@ def test_a_policy_model_that_cannot_load_ends_with_its_reason_and_the_others_ans
     project.edit_config(change)
     shutil.copytree(REPOSITORY / "demo/models/llava-v1.6-mistral", project.folder / "broken")
     (project.folder / "broken/model.safetensors").write_bytes(b"half a download")
-    project.snakemake("--", "results/demo/instructions/art/00.jsonl")
+    project.snakemake("--", "results/random/instructions/art/00.jsonl")
     policies = ("llava-v1.6-mistral", "llava-v1.6-vicuna-7b")
-    answers = [f"results/demo/responses/{policy}/art/00.jsonl" for policy in policies]
+    answers = [f"results/random/responses/{policy}/art/00.jsonl" for policy in policies]
     run = SlurmRun(project, cluster, "--retries", "1", targets=answers)
     assert run.wait() == 1
     assert "broken" in run.output()
@@ -529,7 +530,7 @@ def test_two_users_in_two_clones_do_not_touch_each_other(cluster, clone, new_pro
             run.succeed()
         assert {job["user"] for job in run.jobs()} == {user}
         assert "CANCELLED" not in {job["state"] for job in run.jobs()}
-        assert {path.owner() for path in theirs.folder.rglob("results/demo/images/**/*.png")} == {user}
+        assert {path.owner() for path in theirs.folder.rglob("results/random/images/**/*.png")} == {user}
         assert_undisturbed(theirs, undisturbed, lost_jobs=0)
     SlurmRun(clone, cluster).succeed()
     assert_undisturbed(clone, undisturbed, lost_jobs=2)
@@ -621,4 +622,4 @@ def test_a_mistake_about_the_cluster_is_one_message_and_nothing_is_submitted(mis
     assert [text for text in expected if text not in output] == [], output[-4000:]
     assert "Traceback" not in output
     assert run.jobs() == []
-    assert not (clone.folder / "results/demo/images").exists()
+    assert not (clone.folder / "results/random/images").exists()
