@@ -11,7 +11,7 @@ RANDOM_RUN := $(BIN)/snakemake --profile profiles/local --configfile demo/random
 TABLES := tables $(shell sed -nE 's/^rule ([a-z_]+_(table|figure)):$$/\1/p' rules/*.smk)
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help install demo demo-models random world tables test test-fast test-slurm jobs lint bench bench-scorers parity plan envs-lock envs-check docs resume clean clean-all
+.PHONY: help install demo claims demo-models random world tables test test-fast test-slurm jobs lint bench bench-scorers parity plan envs-lock envs-check docs resume clean clean-all
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -32,13 +32,18 @@ demo-models: $(INSTALLED) ## Build the tiny random checkpoints and their benchma
 	$(BIN)/python demo/build_models.py --output demo/models
 	$(BIN)/python demo/build_benchmarks.py --output demo/benchmarks
 
-demo: demo-models ## Run the whole pipeline on this machine with tiny models
+demo: $(INSTALLED) ## Run the whole pipeline on this machine, in a small world where it learns
+	$(BIN)/python demo/build_world.py --output demo/world/benchmarks
 	$(DEMO)
-	@$(BIN)/python demo/what_was_made.py demo/config.yaml
+	@$(BIN)/python demo/story.py demo/config.yaml
+
+claims: $(INSTALLED) ## The paper's claims in the small world: three seeds with their controls (40 minutes on two cores)
+	$(BIN)/python demo/build_world.py --output demo/world/benchmarks
+	$(BIN)/python demo/claims.py
 
 random: demo-models ## Run the whole pipeline with tiny random models (noise: shows that everything works)
 	$(RANDOM_RUN)
-	@$(BIN)/python demo/what_was_made.py demo/random.yaml
+	@$(BIN)/python demo/story.py demo/random.yaml
 	@echo "The models are tiny and random: this shows that every stage works, not how well."
 
 world: $(INSTALLED) ## Train the small world's checkpoints that are missing (hours on one core; goes on where it was ended): make world ARGS="--only vae"

@@ -1,0 +1,317 @@
+"""The paper's claims in the small world, through the product itself: three seeds, each with its negative controls.
+
+    python demo/claims.py                          runs what is missing (40 minutes on two cores), measures, and prints the tables
+    python demo/claims.py --tables                 prints the tables of the kept figures, as docs/microworld.md has them
+    python demo/claims.py --check results/demo     fails where DPO does not do in a run what it should, or a control is none
+
+A seed is two runs of the ordinary workflow: `seed-<n>`, and `seed-<n>-random-picture`, which is the same but for the picture, a random one
+of the four. Their configurations are demo/config.yaml with demo/claims.yaml's values, written to results/claims/. The oracle judges their
+pictures afterwards; no run knows of it. The figures are kept in demo/world/claims.json.
+"""
+
+import argparse
+import copy
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+
+HERE = Path(__file__).resolve().parent
+RESULTS = Path("results/claims")
+KEPT = HERE / "world" / "claims.json"
+SEEDS = (1, 2, 3)
+PROMPTS_PER_TOPIC = 160
+SCORERS = ("image-reward", "clip", "blip")
+LARGEST = "dpo-320"
+RANDOM_PICTURE = "random-picture"
+
+#: Columns of the tables of models: a benchmark's score -> how it is headed; an arrow says which way is better.
+SCORES = {
+    "chair/chair_s": "CHAIR_s ↓",
+    "chair/chair_i": "CHAIR_i ↓",
+    "chair/recall": "cover ↑",
+    "object_halbench/response": "Object HalBench, response ↓",
+    "pope/reference_accuracy": "POPE accuracy ↑",
+    "pope/reference_f1": "POPE F1 ↑",
+}
+MODELS = {
+    "base": "base",
+    LARGEST: "DPO, 320 pairs",
+    "random-control": "control: chosen and rejected drawn by a coin",
+    "swapped-control": "control: chosen and rejected exchanged",
+}
+SIZES = {"base": "0", "dpo-40": "40", "dpo-80": "80", "dpo-160": "160", "dpo-320": "320"}
+
+#: table -> row -> column -> one value a seed.
+Figures = dict[str, dict[str, dict[str, list[float]]]]
+
+
+# --- the runs
+
+
+def merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with another's values; experiments and figures are taken whole."""
+    found = copy.deepcopy(base)
+    for key, value in over.items():
+        whole = key in ("experiments", "figures") or not isinstance(value, dict)
+        found[key] = copy.deepcopy(value) if whole else merged(found.get(key, {}), value)
+    return found
+
+
+def configuration(seed: int, random_picture: bool) -> dict[str, Any]:
+    """The configuration of one run."""
+    base, over = (yaml.safe_load((HERE / name).read_text(encoding="utf-8")) for name in ("config.yaml", "claims.yaml"))
+    name = f"seed-{seed}-{RANDOM_PICTURE}" if random_picture else f"seed-{seed}"
+    found = merged(base, over) | {"run": name, "results": str(RESULTS), "seed": seed}
+    found["training"]["settings"]["seed"] = seed
+    if random_picture:
+        found["image_ranking"]["pick"] = "random"
+        found["training"]["experiments"] = {LARGEST: found["training"]["experiments"][LARGEST]}
+        found["pairs"]["sizes"] = [max(found["pairs"]["sizes"])]
+    return found
+
+
+def run(seed: int, random_picture: bool) -> None:
+    """One run of the workflow, as a user types it; ends the program where it fails."""
+    config = configuration(seed, random_picture)
+    root = RESULTS / config["run"]
+    if random_picture and not root.exists():
+        # Its pictures, and whatever else is asked of the same picture, are those of the seed's first run: their journals say so.
+        first = RESULTS / f"seed-{seed}"
+        shutil.copytree(first / "images", root / "images")
+        for stage in ("generate_images", "rank_images", "write_instructions", "generate_responses", "rank_responses"):
+            shutil.copytree(first / "work" / stage, root / "work" / stage)
+    file = RESULTS / f"{config['run']}.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    snakemake = Path(sys.executable).with_name("snakemake")
+    command = [str(snakemake), "--profile", "profiles/local", "--configfile", str(file)]
+    print(f"== {' '.join(command[1:])}", flush=True)
+    started = time.monotonic()
+    if code := subprocess.run(command, check=False).returncode:
+        sys.exit(code)
+    print(f"== {config['run']}: {(time.monotonic() - started) / 60:.1f} min", flush=True)
+
+
+# --- what they show
+
+
+def scores_of(root: Path, model: str) -> dict[str, float]:
+    """A model's scores in a run, by benchmark/score."""
+    found = {}
+    for file in root.glob(f"evaluation/{model}/*/scores.json"):
+        for name, value in json.loads(file.read_text(encoding="utf-8"))["scores"].items():
+            found[f"{file.parent.name}/{name}"] = float(value)
+    return found
+
+
+def of_models(models: Mapping[str, str], roots: Sequence[Path]) -> dict[str, dict[str, list[float]]]:
+    """Rows of models, columns of `SCORES`."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for model, name in models.items():
+        seeds = [scores_of(root, model) for root in roots]
+        found[name] = {head: [scores[score] for scores in seeds] for score, head in SCORES.items()}
+    return found
+
+
+def rows_of(root: Path, stage: str) -> dict[str, dict[str, Any]]:
+    """The published rows of a stage that have no failure in them, by prompt id."""
+    lines = [line for path in sorted((root / stage).glob("*/*.jsonl")) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = map(json.loads, lines)
+    return {row["id"]: row for row in rows if "missing" not in row}
+
+
+def judged_by_oracle(root: Path) -> dict[str, list[tuple[float, bool, float]]]:
+    """Of each prompt its candidates in order: the share of objects right, whether the whole scene is, and the oracle's fit."""
+    from world import oracle
+    from world.words import read
+
+    found = {}
+    for prompt_id, row in rows_of(root, "images").items():
+        pictures = []
+        for candidate in row["candidates"]:
+            with Image.open(root / candidate["file"]) as image:
+                pictures.append(np.asarray(image.convert("RGB")))
+        said = read(row["prompt"])
+        judged = []
+        for reading in oracle.read_pictures(np.stack(pictures)):
+            verdict = oracle.judge_picture(reading, said)
+            judged.append((verdict.right / verdict.asked, verdict.whole, oracle.fit(row["prompt"], reading)))
+        found[prompt_id] = judged
+    return found
+
+
+def percent(values: Iterable[float | bool]) -> float:
+    """The mean in percent."""
+    return 100 * float(np.mean(list(values)))
+
+
+def of_pictures(roots: Sequence[Path]) -> Figures:
+    """The tables about pictures: guidance, common selections, and picks before the oracle."""
+    from common_selections_table import common_selection
+
+    guidance: dict[str, dict[str, list[float]]] = {}
+    common: dict[str, dict[str, list[float]]] = {}
+    picks: dict[str, dict[str, list[float]]] = {}
+    duel: dict[str, dict[str, list[float]]] = {}
+
+    def add(table: dict[str, dict[str, list[float]]], row: str, column: str, value: float) -> None:
+        table.setdefault(row, {}).setdefault(column, []).append(value)
+
+    for root in roots:
+        judged = judged_by_oracle(root)
+        images = rows_of(root, "images")
+        rankings = {scorer: rows_of(root, f"image_ranking/{scorer}") for scorer in SCORERS}
+        prompts = sorted(set(judged).intersection(*rankings.values()))
+        winners = {scorer: {prompt: rankings[scorer][prompt]["winner"] for prompt in prompts} for scorer in SCORERS}
+        scales = [candidate["guidance_scale"] for candidate in images[prompts[0]]["candidates"]]
+        for number, scale in enumerate(scales):
+            row = f"{scale:g}"
+            for scorer in SCORERS:
+                add(guidance, row, f"picked by {scorer}, %", percent(winners[scorer][prompt] == number for prompt in prompts))
+            add(guidance, row, "objects right (oracle), %", percent(judged[prompt][number][0] for prompt in prompts))
+            add(guidance, row, "whole scene exact (oracle), %", percent(judged[prompt][number][1] for prompt in prompts))
+        ranked = {scorer: {prompt: rankings[scorer][prompt]["ranking"] for prompt in prompts} for scorer in SCORERS}
+        for group in [*combinations(SCORERS, 2), SCORERS]:
+            for top in (1, 2, 3):
+                shared = common_selection([ranked[scorer] for scorer in group], top)
+                add(common, " & ".join(group), f"top {top}, %", shared if shared is not None else float("nan"))
+        fits = {scorer: [judged[prompt][winners[scorer][prompt]][2] for prompt in prompts] for scorer in SCORERS}
+        fits["a random one of the four"] = [float(np.mean([fit for *_, fit in judged[prompt]])) for prompt in prompts]
+        fits["the best of the four"] = [max(fit for *_, fit in judged[prompt]) for prompt in prompts]
+        for name, values in fits.items():
+            add(picks, name, "fit of the pick (oracle), %", percent(values))
+        for scorer in SCORERS:
+            whole = percent(judged[prompt][winners[scorer][prompt]][1] for prompt in prompts)
+            add(picks, scorer, "whole scene exact (oracle), %", whole)
+        add(picks, "a random one of the four", "whole scene exact (oracle), %", percent(w for p in prompts for _, w, _ in judged[p]))
+        add(picks, "the best of the four", "whole scene exact (oracle), %", percent(any(w for _, w, _ in judged[p]) for p in prompts))
+        differing = [number for number, prompt in enumerate(prompts) if winners["image-reward"][prompt] != winners["clip"][prompt]]
+        gains = np.array([fits["image-reward"][number] - fits["clip"][number] for number in differing])
+        row = "image-reward against clip, where their picks differ"
+        add(duel, row, "prompts", float(len(differing)))
+        for column, won in (("ImageReward's is better, %", gains > 0), ("as good, %", gains == 0), ("CLIP's is better, %", gains < 0)):
+            add(duel, row, column, percent(won))
+    return {"guidance": guidance, "common selections": common, "picks": picks, "image judge": duel}
+
+
+def measured() -> Figures:
+    """All tables of the runs that are there."""
+    sys.path[:0] = [str(HERE.parent / "scripts")]
+    roots = [RESULTS / f"seed-{seed}" for seed in SEEDS]
+    random_roots = [RESULTS / f"seed-{seed}-{RANDOM_PICTURE}" for seed in SEEDS]
+    filtering = of_models({"base": "base", LARGEST: "pairs from the picked picture"}, roots)
+    filtering |= of_models({LARGEST: "control: pairs from a random one of the four"}, random_roots)
+    tables = {
+        "hallucination": of_models(MODELS, roots),
+        "size": of_models(SIZES, roots),
+        **of_pictures(roots),
+        "image filtering": filtering,
+    }
+    return {
+        table: {row: {column: [round(value, 2) for value in values] for column, values in cells.items()} for row, cells in rows.items()}
+        for table, rows in tables.items()
+    }
+
+
+# --- tables
+
+HEADS = {
+    "hallucination": "model",
+    "size": "pairs",
+    "guidance": "guidance scale",
+    "common selections": "scorers",
+    "picks": "who picks",
+    "image judge": "",
+    "image filtering": "model",
+}
+
+
+def told(values: Sequence[float]) -> str:
+    """Mean and standard deviation over the seeds."""
+    return f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
+
+
+def markdown(table: str, rows: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+    """One table."""
+    columns = list(dict.fromkeys(column for cells in rows.values() for column in cells))
+    lines = [f"| {' | '.join([HEADS[table], *columns])} |", f"|---{'|---:' * len(columns)}|"]
+    for row, cells in rows.items():
+        lines.append(f"| {' | '.join([row, *(told(cells[column]) if column in cells else '' for column in columns)])} |")
+    return "\n".join(lines)
+
+
+def tables() -> dict[str, str]:
+    """The tables of the kept figures, in Markdown."""
+    kept = json.loads(KEPT.read_text(encoding="utf-8"))
+    return {table: markdown(table, rows) for table, rows in kept["tables"].items()}
+
+
+# --- the check of one run
+
+
+def problems(root: Path) -> list[str]:
+    """What of the claims does not hold in a run with the experiments of demo/config.yaml; empty if all do.
+
+    DPO has to lower CHAIR_s by a third of the base model's at least, pairs drawn by a coin by less than half of what DPO does, and
+    exchanged pairs must not lower it.
+    """
+    values = {}
+    for model in ("base", "dpo", "random-control", "swapped-control"):
+        scores = scores_of(root, model)
+        if "chair/chair_s" not in scores:
+            return [f"{root}: there is no CHAIR_s of {model}. Run `make demo` first."]
+        values[model] = scores["chair/chair_s"]
+    base = values["base"]
+    gain = base - values["dpo"]
+    found = []
+    if gain < base / 3:
+        found.append(f"DPO lowers CHAIR_s from {base:.1f} to {values['dpo']:.1f}, which is less than by a third.")
+    if base - values["random-control"] >= gain / 2:
+        found.append(
+            f"Pairs drawn by a coin lower CHAIR_s from {base:.1f} to {values['random-control']:.1f}, half of what DPO does or more."
+        )
+    if values["swapped-control"] < base:
+        found.append(f"Exchanged pairs lower CHAIR_s from {base:.1f} to {values['swapped-control']:.1f}.")
+    return found
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs, tells or checks, as the command line asks."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--tables", action="store_true", help="print the tables of the kept figures, run nothing")
+    parser.add_argument("--check", type=Path, metavar="RUN", help="check a run of demo/config.yaml, run nothing")
+    options = parser.parse_args(arguments)
+    if options.check:
+        found = problems(options.check)
+        print("\n".join(found) if found else f"{options.check}: DPO lowers CHAIR_s by a third or more, and the controls are controls.")
+        return 1 if found else 0
+    if not options.tables:
+        started = time.monotonic()
+        prompts = yaml.safe_load((HERE / "claims.yaml").read_text(encoding="utf-8"))["prompts"]
+        build = [sys.executable, str(HERE / "build_world.py"), "--prompts", prompts, "--prompts-per-topic", str(PROMPTS_PER_TOPIC)]
+        subprocess.run(build, check=True)
+        for number, seed in enumerate(SEEDS):
+            for random_picture in (False, True):
+                run(seed, random_picture)
+            minutes = (time.monotonic() - started) / 60
+            left = minutes / (number + 1) * (len(SEEDS) - number - 1)
+            print(f"== {number + 1} of {len(SEEDS)} seeds in {minutes:.0f} min; about {left:.0f} min left", flush=True)
+        record = {"command": "make claims", "seeds": list(SEEDS), "prompts": 3 * PROMPTS_PER_TOPIC, "tables": measured()}
+        KEPT.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    for table, text in tables().items():
+        print(f"\n{table}\n\n{text}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""Tells what a run made, from its prompts to its scores, and where to look: `python demo/story.py demo/config.yaml`."""
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+#: Scores that newcomers are told in words: benchmark/score -> what it is, and which way is better.
+IN_WORDS = {
+    "chair/chair_s": "descriptions with something that is not there (CHAIR_s, %)",
+    "chair/chair_i": "mentions of things that are not there (CHAIR_i, %)",
+    "chair/recall": "things that are there and mentioned (cover, %)",
+    "object_halbench/response": "the same on Object HalBench (response, %)",
+    "object_halbench/mention": "the same on Object HalBench (mention, %)",
+    "pope/reference_accuracy": "yes/no questions answered right (POPE accuracy, %)",
+    "pope/reference_f1": "... as F1 (POPE, %)",
+}
+LOWER_IS_BETTER = ("chair/chair_s", "chair/chair_i", "object_halbench/response", "object_halbench/mention")
+
+
+def rows_of(root: Path, stage: str) -> list[dict[str, Any]]:
+    """All rows of a stage's shard files."""
+    return [json.loads(line) for path in sorted((root / stage).glob("*/*.jsonl")) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def scores_of(root: Path) -> dict[str, dict[str, float]]:
+    """benchmark/score -> model -> value; the base model first."""
+    found: dict[str, dict[str, float]] = {}
+    files = sorted(root.glob("evaluation/*/*/scores.json"), key=lambda path: (path.parts[-3] != "base", path))
+    for file in files:
+        model, benchmark = file.parts[-3:-1]
+        for score, value in json.loads(file.read_text(encoding="utf-8"))["scores"].items():
+            found.setdefault(f"{benchmark}/{score}", {})[model] = value
+    return found
+
+
+def told(root: Path) -> list[str]:
+    """What became of the prompts, a sentence a stage."""
+    images, rankings, pairs = (rows_of(root, stage) for stage in ("images", "response_ranking", "pairs"))
+    answers = Counter("invalid" if "invalid" in answer else "valid" for row in rankings for answer in row.get("responses", {}).values())
+    reasons = Counter(row.get("no_pair") or f"{row['missing']['rule']}: {row['missing']['reason']}" for row in pairs if "pair" not in row)
+    topics = {row["topic"] for row in images}
+    pictures = sum(len(row.get("candidates", [])) for row in images)
+    asked = sum("missing" not in row for row in rows_of(root, "instructions"))
+    sentences = [
+        f"{len(images)} prompts in {len(topics)} topics became {pictures} pictures; {asked} were picked and asked about.",
+        f"The policy models gave {answers.total()} answers, {answers['valid']} of them valid.",
+        f"{sum('pair' in row for row in pairs)} prompts gave a preference pair"
+        + (f"; {reasons.total()} did not ({', '.join(f'{count} {reason}' for reason, count in reasons.most_common())})" if reasons else "")
+        + ".",
+    ]
+    for metrics in sorted(root.glob("models/*/metrics.jsonl")):
+        losses = [step["loss"] for step in map(json.loads, metrics.read_text(encoding="utf-8").splitlines()) if "loss" in step]
+        sentences.append(f"Training of {metrics.parent.name}: {len(losses)} updates, loss {losses[0]:.3f} to {losses[-1]:.3f}.")
+    return sentences
+
+
+def table_of(scores: dict[str, dict[str, float]]) -> Table:
+    """Every score of every model: those that are told in words first, then the rest by name."""
+    models = list(dict.fromkeys(model for values in scores.values() for model in values))
+    table = Table(title="Before and after", title_justify="left")
+    table.add_column("score", overflow="fold")
+    for model in models:
+        table.add_column(model, justify="right", overflow="fold")
+    in_words = [name for name in IN_WORDS if name in scores]
+    for name in in_words or scores:
+        arrow = "" if name not in IN_WORDS else " ↓" if name in LOWER_IS_BETTER else " ↑"
+        values = [f"{scores[name][model]:.1f}" if model in scores[name] else "-" for model in models]
+        table.add_row(IN_WORDS.get(name, name) + arrow, *values)
+    return table
+
+
+def main() -> None:
+    """Prints the story."""
+    configfile = Path(sys.argv[1])
+    configured = yaml.safe_load(configfile.read_text(encoding="utf-8"))
+    root = Path("results") / configured["run"]
+    console = Console()
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, soft_wrap=True)
+
+    console.print()
+    for sentence in told(root):
+        say(sentence)
+    console.print(table_of(scores_of(root)))
+    say(f"Pictures with their scores, and answers before and after: {', '.join(map(str, sorted(root.glob('figures/*.png'))))}")
+    say(f"Tables: {root}/tables. The pairs: {root}/dataset. All pictures: {root}/images.")
+    if prompt_id := next((row["id"] for row in rows_of(root, "pairs") if "pair" in row), None):
+        say(
+            f"One prompt's whole story: .venv/bin/snakemake --profile profiles/local --configfile {configfile} "
+            f"-- {root}/prompts/{prompt_id}.json"
+        )
+    prompts = f"{configured['prompts']}/{configured['topics'][0]}.txt"
+    say(f"Edit a line of {prompts} and run it again: one item is computed in each stage.")
+
+
+if __name__ == "__main__":
+    main()
