@@ -1,0 +1,83 @@
+"""The claims in the small world: what counts as a claim that holds, and that the document says what was measured."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import claims
+
+ROOT = Path(__file__).resolve().parent.parent
+HOLDS = {"base": 42.0, "dpo": 12.0, "random-control": 40.0, "swapped-control": 60.0}
+
+
+def run_with(root: Path, chair: dict[str, float]) -> Path:
+    for model, value in chair.items():
+        file = root / "evaluation" / model / "chair" / "scores.json"
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps({"scores": {"chair_s": value}}), encoding="utf-8")
+    return root
+
+
+def test_a_run_in_which_dpo_halves_hallucination_and_controls_do_not_passes(tmp_path: Path) -> None:
+    assert claims.problems(run_with(tmp_path, HOLDS)) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"dpo": 30.0}, "DPO lowers CHAIR_s from 42.0 to 30.0, which is less than by a third"),
+        ({"random-control": 26.0}, "Pairs drawn by a coin lower CHAIR_s from 42.0 to 26.0"),
+        ({"swapped-control": 41.0}, "Exchanged pairs lower CHAIR_s from 42.0 to 41.0"),
+    ],
+)
+def test_a_run_in_which_a_claim_fails_is_told(tmp_path: Path, changed: dict[str, float], told: str) -> None:
+    (problem,) = claims.problems(run_with(tmp_path, HOLDS | changed))
+    assert told in problem
+
+
+def test_a_run_without_scores_fails_the_check_with_the_mend(tmp_path: Path) -> None:
+    command = [sys.executable, "demo/claims.py", "--check", str(tmp_path)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "there is no CHAIR_s of base. Run `make demo` first." in ended.stdout
+
+
+def test_a_seed_differs_from_another_in_its_seeds_and_name_only() -> None:
+    one, two = claims.configuration(1, False), claims.configuration(2, False)
+    assert (one.pop("seed"), two.pop("seed")) == (1, 2)
+    assert (one["training"]["settings"].pop("seed"), two["training"]["settings"].pop("seed")) == (1, 2)
+    assert (one.pop("run"), two.pop("run")) == ("seed-1", "seed-2")
+    assert one == two
+
+
+def test_the_control_of_image_filtering_differs_in_the_pick_only() -> None:
+    best, random = claims.configuration(1, False), claims.configuration(1, True)
+    assert random["image_ranking"].pop("pick") == "random"
+    assert random["training"]["experiments"]["dpo-320"] == best["training"]["experiments"]["dpo-320"]
+    for config in (best, random):
+        del config["run"], config["training"]["experiments"], config["pairs"]
+    assert best == random
+
+
+def test_claims_ask_for_every_size_that_the_table_shows() -> None:
+    experiments = claims.configuration(1, False)["training"]["experiments"]
+    assert {*claims.SIZES, *claims.MODELS} - {"base"} == {*experiments}
+    assert [experiments[name]["size"] for name in claims.SIZES if name != "base"] == [int(n) for n in list(claims.SIZES.values())[1:]]
+    demo = yaml.safe_load((ROOT / "demo" / "config.yaml").read_text(encoding="utf-8"))
+    assert {"dpo", "random-control", "swapped-control"} == {*demo["training"]["experiments"]}, "what --check reads"
+
+
+def test_tables_show_mean_and_spread_over_seeds() -> None:
+    text = claims.markdown("size", {"0": {"CHAIR_s ↓": [40.0, 42.0, 44.0]}, "40": {"CHAIR_s ↓": [20.0, 20.0, 20.0]}})
+    assert text.splitlines() == ["| pairs | CHAIR_s ↓ |", "|---|---:|", "| 0 | 42.0 ± 2.0 |", "| 40 | 20.0 ± 0.0 |"]
+
+
+@pytest.mark.skipif(not claims.KEPT.is_file(), reason="the claims have not been measured yet: make claims")
+def test_the_document_has_the_tables_that_were_measured() -> None:
+    document = (ROOT / "docs" / "microworld.md").read_text(encoding="utf-8")
+    for table, text in claims.tables().items():
+        assert text in document, f"docs/microworld.md differs from `python demo/claims.py --tables` in the table {table}"
