@@ -23,6 +23,7 @@ from pydantic import (
 
 from lib import models
 from lib.errors import UserError
+from lib.controls import Control
 from lib.prompts import TOPIC
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -347,6 +348,11 @@ class Training(Block):
         if "base" in self.experiments:
             raise ValueError("an experiment cannot be called 'base': that is the name of the model before training")
         if self.base_model.dtype == "float16":
+    control: Control | None = Field(
+        None,
+        description="A negative control: `swapped` exchanges chosen and rejected of every pair, `random` by a fair coin drawn from the "
+        "training seed and the prompt id. Tables mark it as a control (docs/evaluation.md, Controls).",
+    )
             raise ValueError("`base_model.dtype` is float16, whose gradients overflow in training. Use bfloat16 (GPU) or float32 (CPU)")
         for name, experiment in self.experiments.items():
             for key in experiment.settings:
@@ -368,7 +374,10 @@ class Training(Block):
 
     def told(self, experiment: str) -> dict[str, Any]:
         """What rule train_dpo is told of one experiment besides the base model."""
-        return {"prompt_template": self.prompt_template, "training": self.settings_of(experiment).model_dump(mode="json")}
+        told = {"prompt_template": self.prompt_template, "training": self.settings_of(experiment).model_dump(mode="json")}
+        control = self.experiments[experiment].control
+        # Only there, so that no other experiment's parameters change.
+        return told | ({"control": control} if control else {})
 
 
 class TaskBenchmark(Block):
