@@ -1,16 +1,25 @@
-from lib.instruction_checks import read_instruction_file, written_digest
+from lib.instruction_checks import (
+    check_prompts_for_templates,
+    read_instruction_file,
+    written_digest,
+)
 
 # The user's own instructions are read, and refused if need be, before anything runs.
 INSTRUCTIONS = {}
-if CONFIG.instructions.backend == "file":
-    try:
+try:
+    if CONFIG.instructions.backend == "file":
         INSTRUCTIONS = read_instruction_file(
             Path(CONFIG.instructions.file),
             [prompt for shard in SHARDS.values() for prompt in shard.prompts],
             CONFIG.instructions.require_question,
         )
-    except UserError as error:
-        raise WorkflowError(str(error)) from None
+    elif CONFIG.instructions.backend == "template":
+        check_prompts_for_templates(
+            CONFIG.instructions.templates,
+            [prompt for shard in SHARDS.values() for prompt in shard.prompts],
+        )
+except UserError as error:
+    raise WorkflowError(str(error)) from None
 
 
 rule write_instructions:
@@ -32,9 +41,7 @@ rule write_instructions:
         runtime=growing(120),
     params:
         common=PLAN.common(),
-        settings=PLAN.settings(
-            CONFIG.instructions, min_image_reward=CONFIG.image_ranking.min_image_reward
-        ),
+        settings=PLAN.instruction_settings(),
         digest=lambda w: written_digest(INSTRUCTIONS, SHARDS.get((w.topic, w.shard))),
         retry=lambda w: PLAN.retry("write_instructions", f"{w.topic}/{w.shard}"),
     message:

@@ -24,6 +24,7 @@ from types import FrameType
 from typing import Any
 
 from lib import models
+from lib.controls import TRAINING_CONTROLS, Control, is_exchanged
 from lib.dpo_worker import COLUMNS, EVENT, LAST_LINES, MARKER, METRICS, Job, complete, die_with_parent
 from lib.errors import UserError
 from lib.files import canonical_json, digest_of_file, mendable_storage_errors, read_jsonl, write_json, write_jsonl
@@ -38,30 +39,37 @@ ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 SECONDS_TO_WAIT_FOR_OLD_WORKERS = 60
 
 
-def read_pairs(files: Sequence[Path]) -> tuple[str, int]:
-    """What a data set's files say, as far as training reads it: its digest, and the number of pairs.
+def read_pairs(files: Sequence[Path], control: Control | None = None, seed: int = 0) -> tuple[str, int, int]:
+    """What a data set's files say, as far as training reads it: its digest, the number of pairs, and how many of them are exchanged.
+
+    In a negative control (`control`, drawn with the training's `seed`) the digest is that of the pairs as they are trained on.
 
     Errors: UserError if a file is not a data set of this workflow, or there is no pair.
     """
     import pyarrow
     from pyarrow import parquet
 
-    state, count = sha256(), 0
+    state, count, exchanged = sha256(), 0, 0
+    columns = [*COLUMNS, *(["id"] if control else [])]
     for file in files:
         try:
             rows = parquet.ParquetFile(file)
-            if missing := set(COLUMNS) - set(rows.schema_arrow.names):
+            if missing := set(columns) - set(rows.schema_arrow.names):
                 raise UserError(f"{file}: has no column {', '.join(sorted(missing))}. Delete it and run again: merge_pairs makes it anew.")
-            for batch in rows.iter_batches(batch_size=64, columns=list(COLUMNS)):
+            for batch in rows.iter_batches(batch_size=64, columns=columns):
                 for row in batch.to_pylist():
                     images = [sha256(image["bytes"]).hexdigest() for image in row["images"]]
-                    state.update(canonical_json([images, row["instruction"], row["chosen"], row["rejected"]]).encode())
+                    sides = [row["chosen"], row["rejected"]]
+                    if control and is_exchanged(control, seed, row["id"]):
+                        sides.reverse()
+                        exchanged += 1
+                    state.update(canonical_json([images, row["instruction"], *sides]).encode())
                     count += 1
         except (pyarrow.ArrowException, OSError, TypeError, KeyError) as error:
             raise UserError(f"{file}: is damaged ({error}). Delete it and run again: merge_pairs makes it anew.") from error
     if not count:
         raise UserError("The data set has no pair to train on. Lower `pairs.min_margin`, or give more prompts.")
-    return state.hexdigest(), count
+    return state.hexdigest(), count, exchanged
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -318,7 +326,10 @@ def main(snakemake: Any) -> None:
     settings = job.settings
     training = settings["training"]
     data = sorted(Path(snakemake.input.dataset).parent.glob("data/train-*.parquet"))
-    pairs, count = read_pairs(data)
+    control: Control | None = settings.get("control")
+    pairs, count, exchanged = read_pairs(data, control, training["seed"])
+    if control:
+        job.note(f"control '{control}': chosen and rejected are exchanged in {exchanged} of {count} pairs")
     identity = models.identity(settings["model"], settings["revision"])
     job.record.models[settings["model"]] = identity
     determining = {name: value for name, value in training.items() if name not in WITHOUT_EFFECT}
@@ -337,7 +348,7 @@ def main(snakemake: Any) -> None:
             if state["global_step"] != state["max_steps"]:
                 told = Job(
                     str(models.fetch(settings["model"], settings["revision"])), settings["dtype"], job.device, settings["prompt_template"],
-                    training, [str(file) for file in data], str(folder), str(checkpoint) if checkpoint else None,
+                    training, [str(file) for file in data], str(folder), str(checkpoint) if checkpoint else None, control,
                 )  # fmt: skip
                 train_in_processes(job, told, job.root / "logs" / job.rule / f"{job.name}.workers.log")
                 job.record.computed = -state["global_step"]
@@ -358,6 +369,8 @@ def main(snakemake: Any) -> None:
             shutil.copyfile(finished / name, adapter.parent / name)
         shutil.copyfile(finished / "metrics.jsonl", snakemake.output.metrics)
     title = f"{job.name}: DPO on {count} pairs, β = {training['beta']:g}, LoRA rank {training['lora_rank']}"
+    if control:
+        title += f"; control: {TRAINING_CONTROLS[control]} ({exchanged} exchanged)"
     draw_figure(metrics, title, [Path(snakemake.output.figure), Path(snakemake.output.picture)])
     job.write_record()
 

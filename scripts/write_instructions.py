@@ -1,7 +1,8 @@
 """Rule write_instructions: one instruction a prompt, about the image that the ranking picked (paper 3.3).
 
 An item is a prompt. What an LLM answers is checked; an answer that fails is asked for again with another seed. What users wrote
-themselves was checked before the run began. Prompts whose best image is too bad get no instruction, and so no pair.
+themselves, for each prompt or as templates for all, was checked before the run began. Prompts whose best image is too bad get no
+instruction, and so no pair.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from lib.errors import UserError
 from lib.files import digest
 from lib.generation import Request, Sampling, load_for_job
 from lib.image_files import check_image
-from lib.instruction_checks import clean, problem_with_answer, read_instruction_file
+from lib.instruction_checks import clean, from_template, problem_with_answer, read_instruction_file
 from lib.job import Item, ItemError, Outcome, ShardJob, run_script
 from lib.prompts import Prompt, seed_of
 from lib.shards import Row, is_missing, missing_row, read_shard, stage_rows
@@ -27,6 +28,7 @@ VERSION = 1
 #: What of the settings decides how an instruction is drawn and judged, whoever draws it.
 GENERATION = ("template", "max_new_tokens", "temperature", "require_question", "with_image")
 LOCAL = ("transformers", "vllm")
+FROM_USER = ("file", "template")
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,11 @@ def picked_images(images: dict[str, Row], ranking: dict[str, Row], min_image_rew
     return rows
 
 
+def instruction_of(result: dict[str, Any]) -> dict[str, str]:
+    """What is published of an item's result: the instruction, and the template where one was drawn."""
+    return {name: result[name] for name in ("instruction", "template") if name in result}
+
+
 def read_written(path: Path, prompts: Sequence[Prompt], require_question: bool, expected_digest: str) -> dict[str, str]:
     """The user's instructions for the prompts of this shard, if they are still those that the run began with."""
     written = read_instruction_file(path, prompts, require_question, others_too=True)
@@ -117,7 +124,12 @@ def main(snakemake: Any) -> None:
 
     def item(row: Row) -> Item:
         if backend == "file":
-            return Item(row["id"], job.key(prompt=row["prompt"], instruction=written[row["id"]]), written[row["id"]])
+            own = {"instruction": written[row["id"]]}
+            return Item(row["id"], job.key(prompt=row["prompt"], **own), own)
+        if backend == "template":
+            template, instruction = from_template(settings["templates"], job.seed, Prompt(row["topic"], row["prompt"]))
+            # The other templates and the seed are not part of the key: they decided which template it is, and nothing more.
+            return Item(row["id"], job.key(prompt=row["prompt"], template=template), {"instruction": instruction, "template": template})
         seeds = tuple(seed_of(job.seed, "instruction", row["id"], attempt) for attempt in range(attempts))
         question = Question(
             row["prompt"],
@@ -137,7 +149,7 @@ def main(snakemake: Any) -> None:
     def load() -> Any:
         if endpoint:
             return stack.enter_context(Client(endpoint))
-        if backend == "file":
+        if backend in FROM_USER:
             return None
         return load_for_job(
             job, backend, settings["llm"], Sampling(settings["max_new_tokens"], settings["temperature"]),
@@ -172,10 +184,10 @@ def main(snakemake: Any) -> None:
 
         return write(ask, [item.inputs for item in batch], settings["require_question"])
 
-    def from_file(nobody: None, batch: Sequence[Item]) -> list[dict[str, Any]]:
-        return [{"instruction": item.inputs} for item in batch]
+    def from_user(nobody: None, batch: Sequence[Item]) -> list[dict[str, Any]]:
+        return [item.inputs for item in batch]
 
-    compute: Callable[..., Sequence[Any]] = from_endpoint if endpoint else from_file if backend == "file" else from_model
+    compute: Callable[..., Sequence[Any]] = from_endpoint if endpoint else from_user if backend in FROM_USER else from_model
     with ExitStack() as stack:
         outcomes = job.run(
             [item(row) for row in rows.values() if not is_missing(row)],
@@ -185,7 +197,7 @@ def main(snakemake: Any) -> None:
             check=check,
         )
     with_images = {
-        prompt_id: Outcome(prompt_id, {"image": rows[prompt_id]["image"], "instruction": outcome.result["instruction"]})
+        prompt_id: Outcome(prompt_id, {"image": rows[prompt_id]["image"], **instruction_of(outcome.result)})
         if outcome.result is not None
         else outcome
         for prompt_id, outcome in outcomes.items()

@@ -152,6 +152,17 @@ MISTAKES = {
         setting("instructions.template", "Ask something."),
         r"instructions: `template` has no `\{prompt\}`",
     ),
+    "a template with a placeholder that nothing fills in": (
+        setting("instructions", {"backend": "template", "templates": ["What is in the image?", "Is it {topic}?"]}),
+        r"line \d+: instructions: `templates`: text 2 .* `\{topic\}`, which nothing fills in.*Correct it",
+    ),
+    "a prompt that a template cannot have filled in": (
+        lambda project: (
+            prompts(b"one cat\nan <image> of a cat\n")(project),
+            setting("instructions", {"backend": "template", "templates": ["Does it show {prompt}?"]})(project),
+        ),
+        r"instructions\.templates: prompt art-\w+ cannot be filled in for `\{prompt\}` of .*'<image>'.*art\.txt",
+    ),
     "benchmark data that is missing": (
         setting("evaluation.benchmarks.pope.data", {"test": "no.parquet"}),
         r"evaluation\.benchmarks\.pope: .*there is no file 'no\.parquet'",

@@ -16,7 +16,7 @@ import pytest
 
 from common_selections_table import build_table, common_selection, has_deciding_tie
 from lib.config import Config
-from lib.evaluation import common_name, seed_groups, table_settings
+from lib.evaluation import common_name, experiments_by_size, largest_experiments, seed_groups, table_settings
 from lib.files import digest_of_file, write_json
 from lib.model_tables import compare_models, read_scores
 from lib.plan import Plan
@@ -207,6 +207,50 @@ def test_seeds_are_found_from_the_settings_alone():
     assert [(row["name"], row["seeds"]) for row in rows] == [
         ("llava-1.5-7b-hf", []), ("dpo-9k", [42, 7]), ("again", [7]), ("sharp", [7]), ("small", [7]),
     ]  # fmt: skip
+
+
+CONTROLS = {
+    "dpo-9k": {"size": 9000},
+    "a-swapped": {"size": 9000, "control": "swapped"},
+    "a-random-1": {"size": 9000, "control": "random", "settings": {"seed": 1}},
+    "a-random-2": {"size": 9000, "control": "random", "settings": {"seed": 2}},
+    "dpo-2k": {"size": 2000},
+}
+
+
+def test_controls_are_rows_of_their_own_after_all_sizes():
+    plan = configured(**CONTROLS)
+    assert experiments_by_size(plan) == ["dpo-2k", "dpo-9k", "a-random-1", "a-random-2", "a-swapped"]
+    rows = table_settings(plan, experiments_by_size(plan), WANTED)["rows"]
+    assert [(row["name"], row["models"], row.get("control")) for row in rows[1:]] == [
+        ("dpo-2k", ["dpo-2k"], None), ("dpo-9k", ["dpo-9k"], None),
+        ("a-random", ["a-random-1", "a-random-2"], "labels at random"), ("a-swapped", ["a-swapped"], "labels swapped"),
+    ]  # fmt: skip
+    assert [row["texts"]["feedback"] for row in rows[1:]] == ["RM", "RM", "control", "control"]
+
+
+def test_a_control_is_never_the_largest_experiment():
+    assert largest_experiments(configured(**CONTROLS)) == ["dpo-9k", "a-random-1", "a-random-2", "a-swapped"]
+    controls = {name: CONTROLS[name] for name in ("a-swapped", "dpo-2k")}
+    assert largest_experiments(configured(**controls)) == ["dpo-2k"]
+    assert largest_experiments(configured(**{"a-swapped": CONTROLS["a-swapped"]})) == ["a-swapped"]
+
+
+def test_without_controls_a_table_is_told_what_it_always_was():
+    plan = configured(**{"dpo-9k": {"size": 9000}})
+    assert [set(row) for row in table_settings(plan, ["dpo-9k"], WANTED)["rows"]] == [{"name", "models", "seeds", "pairs", "texts"}] * 2
+
+
+def test_a_control_s_row_is_marked_and_compared_with_no_row_of_the_paper():
+    swapped = {**our("dpo-9k-swapped", 9000), "control": "labels swapped"}
+    coins = {**our("coins", 9000, "one", "two", seeds=(1, 2)), "control": "labels at random"}
+    table = compare(scores(**{"dpo-9k": 87.0, "dpo-9k-swapped": 80.0, "one": 84.0, "two": 85.0}), rows=[DPO, swapped, coins])
+    assert [row.texts["method"] for row in table.rows[2:]] == [
+        "dpo-9k (9000 pairs)", "dpo-9k-swapped (9000 pairs; control: labels swapped)",
+        "coins (9000 pairs, 2 seeds; control: labels at random)",
+    ]  # fmt: skip
+    assert [set(row.differences) for row in table.rows[2:]] == [{"pope"}, set(), set()]
+    assert any(note.startswith("coins (9000 pairs; control: labels at random): mean ±") for note in table.notes)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ import pytest
 import train_dpo
 from lib import dpo_worker
 from lib.config import Training, TrainingSettings
+from lib.controls import is_exchanged
 from lib.errors import UserError
 from lib.files import read_jsonl, write_json
 from lib.models import folder_identity
@@ -76,9 +77,11 @@ class Run:
         self.dataset = dataset
         self.settings = TrainingSettings(**SETTINGS | settings).model_dump(mode="json")
         self.models = folder / "models" / "test"
+        self.control: str | None = None
 
     def start(self) -> "subprocess.Popen[str]":
         told = {"root": str(self.folder), "model": str(self.base), "dataset": str(self.dataset), "training": self.settings}
+        told |= {"control": self.control} if self.control else {}
         return subprocess.Popen(
             [sys.executable, __file__, json.dumps(told)],
             env=os.environ | {"PYTHONPATH": str(Path(train_dpo.__file__).parent)},
@@ -115,6 +118,7 @@ def as_snakemake(told: dict[str, Any]) -> SimpleNamespace:
     (models / "adapter").mkdir(parents=True, exist_ok=True)
     settings = {"model": told["model"], "revision": "main", "dtype": "float32", "prompt_template": TEMPLATE, "training": told["training"]}
     settings["identity"] = folder_identity(told["model"])
+    settings |= {"control": told["control"]} if "control" in told else {}
     common = {"root": told["root"], "device": "cpu", "seed": 0, "max_failed_fraction": 0.0}
     output = {
         "adapter": models / "adapter" / "adapter_model.safetensors", "config": models / "adapter" / "adapter_config.json",
@@ -291,6 +295,77 @@ def test_a_configured_dropout_is_one(job: dpo_worker.Job) -> None:
     assert not dpo_worker.arguments(changed(job, lora_dropout=0.05)).disable_dropout
 
 
+# ------------------------------------------------------------------------------------------------------------------ negative controls
+
+
+def ids_exchanged(seed: int, count: int = 1000) -> set[str]:
+    return {name for name in (f"art-{number:010x}" for number in range(count)) if is_exchanged("random", seed, name)}
+
+
+def test_the_coin_is_fair_and_depends_on_the_training_seed_and_the_prompt_alone() -> None:
+    heads = ids_exchanged(42)
+    assert 440 < len(heads) < 560
+    assert heads == ids_exchanged(42)
+    assert heads > ids_exchanged(42, 100)
+    assert 440 < len(heads ^ ids_exchanged(43)) < 560
+
+
+def test_without_a_control_nothing_is_exchanged_and_swapped_exchanges_all() -> None:
+    assert not any(is_exchanged(None, 42, f"art-{number:010x}") for number in range(20))
+    assert all(is_exchanged("swapped", 42, f"art-{number:010x}") for number in range(20))
+
+
+@pytest.mark.parametrize("control", [None, "random", "swapped"])
+def test_a_control_exchanges_chosen_and_rejected_in_what_the_trainer_reads_and_nothing_else(job: dpo_worker.Job, control: Any) -> None:
+    controlled = dpo_worker.Job(**{**vars(job), "control": control})
+    dataset, _ = dpo_worker.preference_dataset(controlled, dpo_worker.arguments(job), dpo_worker.load_processor(job.base))
+    plain, _ = dpo_worker.preference_dataset(job, dpo_worker.arguments(job), dpo_worker.load_processor(job.base))
+    for number, (ours, theirs) in enumerate(zip(dataset, plain, strict=True)):
+        sides = [theirs["chosen"], theirs["rejected"]]
+        if is_exchanged(control, SETTINGS.get("seed", 42), f"art-{number:010x}"):
+            sides.reverse()
+        assert [ours["chosen"], ours["rejected"]] == sides
+        assert ours["prompt"] == theirs["prompt"]
+        assert ours["images"][0].tobytes() == theirs["images"][0].tobytes()
+        assert set(ours) == {"prompt", "chosen", "rejected", "images"}
+
+
+def test_the_digest_of_a_control_is_that_of_the_pairs_it_trains_on(tmp_path: Path, dataset: Path) -> None:
+    by_hand = write_pairs(tmp_path / "swapped", [(instruction, rejected, chosen) for instruction, chosen, rejected in PAIRS])
+    files, swapped = ([next((each.parent / "data").glob("*"))] for each in (dataset, by_hand))
+    digest, count, exchanged = train_dpo.read_pairs(files)
+    assert (count, exchanged) == (len(PAIRS), 0)
+    assert train_dpo.read_pairs(files, "swapped", 42) == (train_dpo.read_pairs(swapped)[0], len(PAIRS), len(PAIRS))
+    by_coin = train_dpo.read_pairs(files, "random", 42)
+    assert 0 < by_coin[2] < len(PAIRS)
+    assert len({digest, by_coin[0], train_dpo.read_pairs(files, "random", 43)[0]}) == 3
+
+
+def test_trained_on_swapped_pairs_it_prefers_the_rejected_and_says_so(trained: Run, tmp_path: Path, base: Path, dataset: Path) -> None:
+    """The same bytes as of a training on a data set with the sides exchanged by hand, but for the figure, which names the control."""
+    control = Run(tmp_path / "control", base, dataset)
+    control.control = "swapped"
+    control.run()
+    assert control.record["notes"] == ["control 'swapped': chosen and rejected are exchanged in 10 of 10 pairs"]
+    assert control.metrics[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    # The first update sees the same pairs in both: what was chosen there is rejected here.
+    assert control.metrics[0]["logps/chosen"] == pytest.approx(trained.metrics[0]["logps/rejected"], rel=1e-4)
+    assert control.metrics[-1]["rewards/margins"] > 0.3
+    by_hand = Run(
+        tmp_path / "hand", base, write_pairs(tmp_path / "pairs", [(asked, rejected, chosen) for asked, chosen, rejected in PAIRS])
+    )
+    by_hand.run()
+    differing = {name for name, content in control.published().items() if by_hand.published()[name] != content}
+    assert differing == {"training.svg", "training.png"}
+    assert by_hand.record["notes"] == trained.record["notes"] == []
+
+
+def test_an_experiment_without_a_control_is_told_what_it_always_was() -> None:
+    training = Training.model_validate({"experiments": {"a": {"size": 2}, "b": {"size": 2, "control": "random"}}})
+    assert set(training.told("a")) == {"prompt_template", "training"}
+    assert training.told("b") == {**training.told("a"), "control": "random"}
+
+
 # ------------------------------------------------------------------------------------------------------------------------- processes
 
 
@@ -444,6 +519,7 @@ def test_workers_that_were_killed_are_told_by_their_last_lines(job: dpo_worker.J
         ({"experiments": {"a": {"size": 8, "settings": {"epochs": -1}}}}, "experiment 'a' overrides `epochs`: .*greater than 0"),
         ({"prompt_template": "{instruction}"}, "<image>"),
         ({"experiments": {"base": {"size": 8}}}, "called 'base'"),
+        ({"experiments": {"a": {"size": 8, "control": "swap"}}}, "'random' or 'swapped'"),
     ],
 )
 def test_mistakes_in_the_configuration_are_told_before_anything_runs(base: Path, values: dict[str, Any], message: str) -> None:

@@ -16,10 +16,19 @@ from pydantic import ValidationError
 
 import lib.endpoint
 from chat_server import ChatServer, error, text_of
-from lib.config import Instructions
+from lib.config import Config, Instructions
 from lib.errors import UserError
 from lib.files import digest_of_file, write_jsonl
-from lib.instruction_checks import clean, problem_with, problem_with_answer, read_instruction_file, written_digest
+from lib.instruction_checks import (
+    check_prompts_for_templates,
+    clean,
+    from_template,
+    problem_with,
+    problem_with_answer,
+    read_instruction_file,
+    written_digest,
+)
+from lib.plan import Plan
 from lib.prompts import Prompt, make_shards
 from lib.shards import read_shard
 from write_instructions import main
@@ -230,6 +239,92 @@ def test_a_file_edited_during_the_run_is_refused(stage):
     path = write_file(stage.folder, lines_of(*ENTRIES))
     with pytest.raises(UserError, match="edited while the run was starting"):
         stage.run(backend="file", file=str(path), digest="another")
+
+
+# ------------------------------------------------------------------------------------------------------------------- templates
+
+TEMPLATES = ["What is in the image?", "How many objects are there, and where?", "Does it show this: {prompt}?"]
+
+
+def test_each_prompt_has_one_of_the_templates_with_its_prompt_filled_in_and_says_which(stage):
+    rows = stage.run(backend="template", templates=TEMPLATES)
+    for text, row in rows.items():
+        assert row["template"] in TEMPLATES
+        assert row["instruction"] == row["template"].replace("{prompt}", text)
+        assert row["image"]["guidance_scale"] == 7.0
+    assert stage.counts() == (3, 0, 0)
+    assert not stage.record()["models"]
+
+
+def test_a_template_is_filled_in_where_it_says_so_and_may_repeat_the_prompt(stage):
+    rows = stage.run(backend="template", templates=["{prompt} - where is that, {prompt}?"])
+    assert [rows[text]["instruction"] for text in TEXTS] == [f"{text} - where is that, {text}?" for text in TEXTS]
+    assert "{prompt}" in TEXTS[1]  # a prompt's own braces are text
+
+
+def test_templates_are_drawn_alike_often_by_the_run_s_seed_and_the_prompt_and_not_by_their_order():
+    prompts = [Prompt("art", f"{number} cats") for number in range(900)]
+    drawn = [from_template(TEMPLATES, 0, prompt)[0] for prompt in prompts]
+    assert all(240 < drawn.count(template) < 360 for template in TEMPLATES)
+    assert [from_template(TEMPLATES[::-1], 0, prompt)[0] for prompt in prompts] == drawn
+    assert sum(from_template(TEMPLATES, 1, prompt)[0] != template for prompt, template in zip(prompts, drawn, strict=True)) > 500
+
+
+def test_editing_a_template_redoes_the_prompts_that_it_is_drawn_for_only(stage):
+    before = stage.run(backend="template", templates=TEMPLATES)
+    stage.run(backend="template", templates=TEMPLATES[::-1])
+    assert stage.counts() == (0, 3, 0)
+    edited = ["Which colours are there?" if template == before[TEXTS[0]]["template"] else template for template in TEMPLATES]
+    after = stage.run(backend="template", templates=edited)
+    changed = [text for text in TEXTS if before[text] != after[text]]
+    assert TEXTS[0] in changed
+    assert stage.counts() == (len(changed), 3 - len(changed), 0)
+    assert all(after[text]["template"] == "Which colours are there?" or before[text]["template"] not in edited for text in changed)
+
+
+@pytest.mark.parametrize(
+    ("templates", "message"),
+    [
+        (None, "backend 'template' needs `templates`"),
+        ([], "`templates` is an empty list"),
+        (["What is it?", " What is it? "], r"`templates`: the text 'What is it\?' stands there twice"),
+        (["What is it?", "Describe it."], "`templates`: text 2 .*: it has no question mark. Add one, or set `require_question: false`"),
+        (["  "], "`templates`: text 1 .*: it is empty"),
+        (["<image> What is it?"], "special token '<image>'"),
+        (["What is {topic}?"], r"it has `\{topic\}`, which nothing fills in: only `\{prompt\}` is filled in"),
+        (["What is { prompt }?"], r"it has `\{ prompt \}`"),
+        (["What is {}?"], r"it has `\{\}`"),
+        ([3], "valid string"),
+    ],
+)  # fmt: skip
+def test_templates_that_cannot_be_used_are_refused(templates, message):
+    with pytest.raises(ValidationError, match=message):
+        Instructions(backend="template", templates=templates)
+
+
+def test_templates_without_a_question_mark_are_for_runs_that_ask_for_none():
+    assert Instructions(backend="template", templates=["Describe it."], require_question=False).templates == ["Describe it."]
+
+
+def test_templates_and_images_sent_along_do_not_go_together():
+    with pytest.raises(ValidationError, match="`with_image` is for backend 'openai'; backend 'template' reads no images"):
+        Instructions(backend="template", templates=["What is it?"], with_image=True)
+
+
+def test_a_prompt_that_would_spoil_its_instruction_is_told_before_anything_runs():
+    prompts = [*PROMPTS, Prompt("nature", "an <image> of a hill")]
+    check_prompts_for_templates(TEMPLATES[:2], prompts)
+    check_prompts_for_templates(TEMPLATES, PROMPTS)
+    with pytest.raises(UserError, match=rf"instructions\.templates: prompt {prompts[3].id} .*special token '<image>'.*nature\.txt"):
+        check_prompts_for_templates(TEMPLATES, prompts)
+    with pytest.raises(UserError, match="special token '</s>'"):  # neither holds it alone
+        check_prompts_for_templates(["What is <{prompt}>?"], [Prompt("nature", "/s")])
+
+
+def test_a_run_without_templates_is_told_what_it_always_was():
+    assert "templates" not in Plan(Config()).instruction_settings()
+    config = Config.model_validate({"instructions": {"backend": "template", "templates": TEMPLATES}})
+    assert Plan(config).instruction_settings()["templates"] == TEMPLATES
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@
 """
 
 import difflib
+import unicodedata
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,7 +23,9 @@ from pydantic import (
 )
 
 from lib import models
+from lib.controls import Control
 from lib.errors import UserError
+from lib.instruction_checks import problem_with_template
 from lib.prompts import TOPIC
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -183,8 +186,8 @@ Description: {prompt}"""
 class Instructions(Block):
     """Stage instructions: one instruction a prompt, about the picked image (paper 3.3; the paper used GPT-4)."""
 
-    backend: Literal["openai", "transformers", "vllm", "file"] = Field(
-        "openai", description="Who writes: an endpoint, a local LLM, or you."
+    backend: Literal["openai", "transformers", "vllm", "file", "template"] = Field(
+        "openai", description="Who writes: an endpoint, a local LLM, or you, an instruction for each prompt or some templates for all."
     )
     endpoint: Endpoint | None = Field(
         default_factory=lambda: Endpoint(base_url="https://api.openai.com/v1", model="gpt-4o-2024-08-06"),
@@ -192,6 +195,11 @@ class Instructions(Block):
     )
     llm: Model | None = Field(None, description="For backends `transformers` and `vllm`.")
     file: str | None = Field(None, description="For backend `file`: JSON lines, each with `prompt` (its text) or `id`, and `instruction`.")
+    templates: list[str] | None = Field(
+        None,
+        description="For backend `template`: the instructions, of which one is drawn for each prompt with the run's seed; no LLM is asked. "
+        "`{prompt}` stands for the text-to-image prompt, where an instruction is to have it.",
+    )
     template: str = Field(INSTRUCTION_TEMPLATE, description="What the LLM is asked; `{prompt}` stands for the text-to-image prompt.")
     with_image: bool = Field(False, description="Backend `openai`: send the picked image along.")
     max_new_tokens: PositiveInt = Field(200, description="Length limit of an instruction.")
@@ -205,15 +213,34 @@ class Instructions(Block):
     )
     max_model_len: PositiveInt = Field(4096, description="Backend `vllm`: tokens of question and instruction together.")
 
+    @field_validator("templates")
+    @classmethod
+    def _as_prompts_are(cls, templates: list[str] | None) -> list[str] | None:
+        return templates and [unicodedata.normalize("NFC", template.strip()) for template in templates]
+
+    @model_validator(mode="after")
+    def _templates_are_usable(self) -> "Instructions":
+        if self.templates is None:
+            return self
+        if not self.templates:
+            raise ValueError("`templates` is an empty list: no prompt would get an instruction. Add a text, or take the key away")
+        for number, template in enumerate(self.templates, start=1):
+            if template in self.templates[: number - 1]:
+                raise ValueError(f"`templates`: the text {template[:60]!r} stands there twice. Delete one")
+            if problem := problem_with_template(template, self.require_question):
+                mend = "Add one, or set `require_question: false`" if "no question mark" in problem else "Correct it"
+                raise ValueError(f"`templates`: text {number} ({template[:60]!r}) cannot be used: {problem}. {mend}")
+        return self
+
     @model_validator(mode="after")
     def _backend_is_complete(self) -> "Instructions":
         if self.with_image and self.backend != "openai":
             raise ValueError(f"`with_image` is for backend 'openai'; backend '{self.backend}' reads no images. Set it to false")
-        if "{prompt}" not in self.template and self.backend != "file":
+        if "{prompt}" not in self.template and self.backend not in ("file", "template"):
             raise ValueError(
                 "`template` has no `{prompt}`: the instruction would be about nothing. Put `{prompt}` where the prompt belongs"
             )
-        needed = {"openai": "endpoint", "transformers": "llm", "vllm": "llm", "file": "file"}[self.backend]
+        needed = {"openai": "endpoint", "transformers": "llm", "vllm": "llm", "file": "file", "template": "templates"}[self.backend]
         if getattr(self, needed) is None:
             raise ValueError(f"backend '{self.backend}' needs `{needed}`")
         if self.backend == "file" and not Path(str(self.file)).is_file():
@@ -321,6 +348,11 @@ class Experiment(Block):
     settings: dict[str, Any] = Field(
         default_factory=dict, description="Overrides of `training.settings`, e.g. `{beta: 0.5}`; the rest is as there."
     )
+    control: Control | None = Field(
+        None,
+        description="A negative control: `swapped` exchanges chosen and rejected of every pair, `random` by a fair coin drawn from the "
+        "training seed and the prompt id. Tables mark it as a control (docs/evaluation.md, Controls).",
+    )
 
 
 class Training(Block):
@@ -368,7 +400,10 @@ class Training(Block):
 
     def told(self, experiment: str) -> dict[str, Any]:
         """What rule train_dpo is told of one experiment besides the base model."""
-        return {"prompt_template": self.prompt_template, "training": self.settings_of(experiment).model_dump(mode="json")}
+        told = {"prompt_template": self.prompt_template, "training": self.settings_of(experiment).model_dump(mode="json")}
+        control = self.experiments[experiment].control
+        # Only there, so that no other experiment's parameters change.
+        return told | ({"control": control} if control else {})
 
 
 class TaskBenchmark(Block):

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lib.controls import Control, is_exchanged
 from lib.errors import UserError
 from lib.files import write_json
 from lib.preference_format import PreferenceFormat, fit
@@ -53,6 +54,7 @@ class Job:
     data: list[str]
     folder: str
     resume: str | None
+    control: Control | None = None
 
     @property
     def checkpoints(self) -> Path:
@@ -242,21 +244,26 @@ def usable_pairs(dataset: "Dataset", form: PreferenceFormat, processor: "Process
 def preference_dataset(job: Job, args: "DPOConfig", processor: "ProcessorMixin") -> "tuple[Dataset, list[str]]":
     """The pairs as TRL reads them, and notes on pairs left out.
 
-    A row is `{"prompt", "chosen", "rejected": str, "images": [PIL image]}`, made when it is read: 9,000 images need no memory.
+    A row is `{"prompt", "chosen", "rejected": str, "images": [PIL image]}`, made when it is read: 9,000 images need no memory. In a
+    negative control chosen and rejected of some or all rows have changed places.
     """
     from datasets import Dataset
 
     form = preference_format(processor, job.prompt_template)
     with args.main_process_first(local=True):
         pairs = Dataset.from_parquet(job.data, cache_dir=str(Path(job.folder, "cache")))
-    pairs = pairs.select_columns(list(COLUMNS))
+    pairs = pairs.select_columns([*COLUMNS, *(["id"] if job.control else [])])
     kept, notes = usable_pairs(pairs, form, processor, job.settings["max_length"])
 
     def texts(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        sides = list(zip(batch["chosen"], batch["rejected"], strict=True))
+        if job.control:
+            exchanged = [is_exchanged(job.control, job.settings["seed"], prompt_id) for prompt_id in batch["id"]]
+            sides = [pair[::-1] if swap else pair for pair, swap in zip(sides, exchanged, strict=True)]
         return {
             "prompt": [form.prompt(text) for text in batch["instruction"]],
-            "chosen": [form.response(text) for text in batch["chosen"]],
-            "rejected": [form.response(text) for text in batch["rejected"]],
+            "chosen": [form.response(chosen) for chosen, _ in sides],
+            "rejected": [form.response(rejected) for _, rejected in sides],
             "images": [[image.convert("RGB") for image in images] for images in batch["images"]],
         }
 

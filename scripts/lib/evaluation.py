@@ -9,6 +9,7 @@ from itertools import takewhile
 from typing import Any
 
 from lib.config import BEAMS, JUDGED_TASKS, QuestionBenchmark, TaskBenchmark
+from lib.controls import TRAINING_CONTROLS
 from lib.plan import Plan
 
 #: The columns of the paper's tables that a run can fill: column of published/*.yaml -> "benchmark/score", or "benchmark/one|other": the
@@ -135,15 +136,17 @@ def scorer_settings(plan: Plan, benchmark: str) -> dict[str, Any]:
 
 
 def experiments_by_size(plan: Plan) -> list[str]:
-    """All experiments, the smallest data set first, then by name."""
+    """All experiments, the smallest data set first, then by name; negative controls, which are no further sizes, after all others."""
     experiments = plan.config.training.experiments
-    return sorted(experiments, key=lambda name: (experiments[name].size, name))
+    return sorted(experiments, key=lambda name: (experiments[name].control is not None, experiments[name].size, name))
 
 
 def largest_experiments(plan: Plan) -> list[str]:
-    """The experiments on the largest data set, by name."""
+    """The experiments on the largest data set, by name, and after them their negative controls."""
     experiments = plan.config.training.experiments
-    return [name for name in experiments_by_size(plan) if experiments[name].size == max(each.size for each in experiments.values())]
+    # A control by itself makes no size the largest.
+    sizes = [each.size for each in experiments.values() if not each.control] or [each.size for each in experiments.values()]
+    return [name for name in experiments_by_size(plan) if experiments[name].size == max(sizes)]
 
 
 def seed_groups(plan: Plan, experiments: Sequence[str]) -> list[list[str]]:
@@ -151,7 +154,8 @@ def seed_groups(plan: Plan, experiments: Sequence[str]) -> list[list[str]]:
     training = plan.config.training
     groups: list[tuple[dict[str, Any], dict[int, str]]] = []
     for name in experiments:
-        settings = {"size": training.experiments[name].size, **training.settings_of(name).model_dump(mode="json")}
+        about = training.experiments[name]
+        settings = {"size": about.size, "control": about.control, **training.settings_of(name).model_dump(mode="json")}
         seed = settings.pop("seed")
         # The same experiment under two names is no second seed.
         found = next((names for same, names in groups if same == settings and seed not in names), None)
@@ -175,8 +179,11 @@ def table_settings(plan: Plan, experiments: Sequence[str], wanted: Mapping[str, 
     rows = [{"name": base.rstrip("/").rsplit("/", 1)[-1], "models": ["base"], "seeds": [], "pairs": 0, "texts": {}}]
     for names in seed_groups(plan, experiments):
         seeds = [training.settings_of(name).seed for name in names]
-        size = training.experiments[names[0]].size
-        rows.append({"name": common_name(names), "models": names, "seeds": seeds, "pairs": size, "texts": {"feedback": "RM"}})
+        first = training.experiments[names[0]]
+        row = {"name": common_name(names), "models": names, "seeds": seeds, "pairs": first.size, "texts": {"feedback": "RM"}}
+        if first.control:
+            row |= {"control": TRAINING_CONTROLS[first.control], "texts": {"feedback": "control"}}
+        rows.append(row)
     return {"rows": rows, "wanted": dict(wanted), "label": plan.config.label, "base": plan.origin(training.base_model)}
 
 

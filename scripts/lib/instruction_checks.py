@@ -1,14 +1,14 @@
-"""What an instruction must be, whoever wrote it, and the reading of instructions that users wrote themselves."""
+"""What an instruction must be, whoever wrote it, and the reading of instructions and templates that users wrote themselves."""
 
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from lib.errors import UserError
 from lib.files import digest
-from lib.prompts import Prompt, Shard
+from lib.prompts import Prompt, Shard, seed_of
 
 #: Tokens that steer LLaVA's language models; inside an instruction they would no longer be its text.
 SPECIAL_TOKEN = re.compile(r"<image>|</?s>|<unk>|<pad>|<\|[^|\n]{1,40}\|>|\[/?INST\]|<</?SYS>>", re.IGNORECASE)
@@ -19,6 +19,8 @@ MENTIONS_THE_PROMPT = re.compile(
     re.IGNORECASE,
 )
 NAMES_THE_IMAGE = re.compile(r"\b(?:images?|pictures?|photos?|photographs?|scenes?|paintings?|drawings?|illustrations?)\b")
+#: Where a template's text has something filled in, or seems to.
+PLACEHOLDER = re.compile(r"\{\s*\w*\s*\}")
 SHORTEST_COPY = 6
 #: Words that stand in every question; sharing them with the prompt says nothing.
 COMMON_WORDS = frozenset(
@@ -56,6 +58,36 @@ def problem_with(instruction: str, require_question: bool) -> str | None:
     if require_question and not re.search(r"[?？؟]", instruction):
         return "it has no question mark"
     return None
+
+
+def problem_with_template(template: str, require_question: bool) -> str | None:
+    """What is wrong with a template of `instructions.templates`; None for a good one."""
+    if unknown := [found for found in PLACEHOLDER.findall(template) if found != "{prompt}"]:
+        return f"it has `{unknown[0]}`, which nothing fills in: only `{{prompt}}` is filled in"
+    return problem_with(template, require_question)
+
+
+def from_template(templates: Sequence[str], seed: int, prompt: Prompt) -> tuple[str, str]:
+    """The template that is drawn for a prompt, each with equal chance, and the instruction that it makes.
+
+    Templates draw their lots by themselves: adding, editing or taking away one changes no prompt but those that it is drawn for, and their
+    order means nothing. `seed`: the run's.
+    """
+    drawn = min(templates, key=lambda template: (seed_of(seed, "template", prompt.id, template), template))
+    return drawn, drawn.replace("{prompt}", prompt.text)
+
+
+def check_prompts_for_templates(templates: Sequence[str], prompts: Iterable[Prompt]) -> None:
+    """Refuses a prompt whose text makes an instruction unusable where a template has it filled in. Errors: UserError."""
+    filled_in = [template for template in templates if "{prompt}" in template]
+    for prompt in prompts if filled_in else ():
+        for template in filled_in:
+            # The template itself passed; its question mark is its own.
+            if problem := problem_with(template.replace("{prompt}", prompt.text), require_question=False):
+                raise UserError(
+                    f"instructions.templates: prompt {prompt.id} cannot be filled in for `{{prompt}}` of {template[:60]!r}: {problem}. "
+                    f"Change the prompt in its file ({prompt.topic}.txt), or write templates without `{{prompt}}`."
+                )
 
 
 def problem_with_answer(instruction: str, prompt: str, finish_reason: str, require_question: bool) -> str | None:

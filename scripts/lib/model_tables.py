@@ -74,6 +74,11 @@ def _origin(score: Mapping[str, Any], name: str) -> dict[str, Any]:
     return origin | ({"computed_by": also["computed_by"]} if name in also.get("scores", {}) else {})
 
 
+def _control(about: Mapping[str, Any]) -> str:
+    """What marks a row as a negative control; nothing for all others."""
+    return f"; control: {about['control']}" if "control" in about else ""
+
+
 def our_row(
     about: Mapping[str, Any],
     published: Published,
@@ -85,7 +90,7 @@ def our_row(
     """One row of ours. `about`: see `compare_models`; `wanted`: see lib/evaluation.py; `compared`: the paper's row."""
     first, *others = published.text_columns
     seeds = f", {len(about['models'])} seeds" if len(about["models"]) > 1 else ""
-    size = "before training" if about["pairs"] == 0 else f"{about['pairs']} pairs{seeds}"
+    size = "before training" if about["pairs"] == 0 else f"{about['pairs']} pairs{seeds}{_control(about)}"
     texts = {first: f"{about['name']} ({size})"} | {key: str(about["texts"].get(key, "")) for key in others}
     row = Row(our_source(label), texts)
     for column in published.columns:
@@ -107,13 +112,14 @@ def compare_models(
     """A table of models: the paper's rows, then ours in the order of `rows`.
 
     `rows`: each with `name`, `models` (the experiments it is of: several where they differ in their seed only), `seeds`, `pairs` (number
-    it was trained on, 0 for the base model) and `texts` (of the text columns beside the name).
+    it was trained on, 0 for the base model) and `texts` (of the text columns beside the name); of a negative control also `control`, what
+    it is in words: such a row is marked, and compared with none of the paper's.
     """
     printed = {row["pairs"]: row for row in published.rows if "pairs" in row}
     same_model = PAPER_BASE_MODEL in base_model.casefold()
     table_rows = paper_rows(published)
     for about in rows:
-        compared = printed.get(about["pairs"]) if same_model else None
+        compared = printed.get(about["pairs"]) if same_model and "control" not in about else None
         table_rows.append(our_row(about, published, wanted, scores, label, compared))
     notes = notes_of(published, table_rows, label) + seed_notes(rows) + origins(published.columns, table_rows)
     return Table(published.title, published.text_columns, published.columns, table_rows, notes)
@@ -122,8 +128,8 @@ def compare_models(
 def seed_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Which rows are means over several seeds, and of what."""
     return [
-        f"{about['name']} ({about['pairs']} pairs): mean ± standard deviation of the sample over {len(about['seeds'])} training seeds "
-        f"({', '.join(map(str, about['seeds']))}), experiments {', '.join(about['models'])}."
+        f"{about['name']} ({about['pairs']} pairs{_control(about)}): mean ± standard deviation of the sample over "
+        f"{len(about['seeds'])} training seeds ({', '.join(map(str, about['seeds']))}), experiments {', '.join(about['models'])}."
         for about in rows
         if len(about["models"]) > 1
     ]
@@ -163,7 +169,9 @@ def models_table(snakemake: Any) -> None:
     table = compare_models(published, settings["rows"], settings["wanted"], scores, settings["label"], settings["base"]["model"])
     about = {
         "base_model": settings["base"],
-        "experiments": {row["name"]: {"models": row["models"], "seeds": row["seeds"]} for row in settings["rows"]},
+        "experiments": {
+            row["name"]: {name: row[name] for name in ("models", "seeds", "control") if name in row} for row in settings["rows"]
+        },
     }
     write_table(table, [inputs.published, *inputs.scores], snakemake.output, about)
     job.record.items = job.record.computed = len(settings["rows"])

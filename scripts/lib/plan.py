@@ -123,6 +123,13 @@ class Plan:
         """
         return {**block.model_dump(mode="json"), **_folder_identities(block), **more}
 
+    def instruction_settings(self) -> dict[str, Any]:
+        """What stage instructions is told. Templates are left out where there are none, so that other runs' parameters never change."""
+        settings = self.settings(self.config.instructions, min_image_reward=self.config.image_ranking.min_image_reward)
+        if settings["templates"] is None:
+            del settings["templates"]
+        return settings
+
     def origin(self, model: Model) -> dict[str, Any]:
         """Where a model comes from and what it is, for tables and figures that name it."""
         settings = self.settings(model)
