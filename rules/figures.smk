@@ -17,7 +17,9 @@ rule candidates_figure:
         runtime=growing(20),
     params:
         common=PLAN.common(),
-        settings=PLAN.figure_settings(prompts=FIGURES.sheet_prompts),
+        settings=PLAN.figure_settings(
+            prompts=FIGURES.sheet_prompts, **PLAN.pick_settings()
+        ),
     message:
         "Figure: prompts with their candidates (the paper's Figure 2)"
     script:

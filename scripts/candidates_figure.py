@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lib.controls import Pick, pick_of
 from lib.figures import FAINT, GREEN, INK, PIXELS_AN_INCH, QUIET, demo_mark, new_figure, pretty, write_figure
 from lib.image_files import check_image, read_image
 from lib.job import ShardJob, run_script
@@ -57,7 +58,10 @@ def thumbnail(path: Path) -> "Image":
 
 
 def draw(figure: "Figure", rows: Sequence[Mapping[str, Any]], images: Mapping[str, "Image"], settings: Mapping[str, Any]) -> None:
-    """A line a prompt: its text, then its candidates by guidance scale, each with its score; the pick is framed."""
+    """A line a prompt: its text, then its candidates by guidance scale, each with its score; the pick is framed.
+
+    `settings`: with `pick` where it was drawn and is not the best one.
+    """
     width, height = figure.get_figwidth(), figure.get_figheight()
     gap, left, head, caption = 0.12, 0.15, 0.95, 0.26
 
@@ -65,9 +69,9 @@ def draw(figure: "Figure", rows: Sequence[Mapping[str, Any]], images: Mapping[st
         figure.text(x / width, 1 - y / height, words, va=more.pop("va", "top"), **more)
 
     text(left, 0.13, "Candidates and picks", fontsize=12, fontweight="bold")
-    text(
-        left, 0.38, f"one image a guidance scale; below each its score by {settings['scorer']}; the pick is framed", fontsize=8, color=QUIET
-    )
+    is_drawn = settings.get("pick") == "random"
+    which = "the framed one was drawn at random (control)" if is_drawn else "the pick is framed"
+    text(left, 0.38, f"one image a guidance scale; below each its score by {settings['scorer']}; {which}", fontsize=8, color=QUIET)
     text(width - left, 0.13, demo_mark(settings["label"]), fontsize=8, color=QUIET, ha="right")
     if not rows:
         text(left, head, "No prompt has a pick.", fontsize=9, color=QUIET)
@@ -89,19 +93,20 @@ def draw(figure: "Figure", rows: Sequence[Mapping[str, Any]], images: Mapping[st
                 text(x + TILE / 2, top - 0.08, f"guidance {candidate['guidance_scale']:g}", fontsize=8, ha="center", va="bottom")
             words = (
                 f"{candidate['score']:.2f}".replace("-", "−")
-                + ("  ✓ picked" if candidate["picked"] else "")
+                + (f"  ✓ {'drawn' if is_drawn else 'picked'}" if candidate["picked"] else "")
                 + ("  blank" if candidate["blank"] else "")
             )
             style = {"color": GREEN, "fontweight": "bold"} if candidate["picked"] else {"color": INK}
             text(x + TILE / 2, top + TILE + 0.06, words, fontsize=8, ha="center", **style)
 
 
-def row_of(image: Row, ranking: Row) -> dict[str, Any]:
-    """What is drawn of one prompt: its rows of stage images and of image ranking as one."""
+def row_of(image: Row, ranking: Row, pick: Pick, seed: int) -> dict[str, Any]:
+    """What is drawn of one prompt: its rows of stage images and of image ranking as one, with the pick that the run went on with."""
+    picked = pick_of(image["candidates"], ranking["winner"], pick, seed, image["id"])
     candidates = []
     for index, candidate in enumerate(image["candidates"]):
         about = {name: candidate[name] for name in ("guidance_scale", "seed", "file", "sha256", "blank")}
-        candidates.append(about | {"score": ranking["scores"][index], "picked": index == ranking["winner"]})
+        candidates.append(about | {"score": ranking["scores"][index], "picked": index == picked})
     return {"id": image["id"], "topic": image["topic"], "prompt": image["prompt"], "candidates": candidates}
 
 
@@ -114,7 +119,8 @@ def main(snakemake: Any) -> None:
         for prompt_id, row in read_shard(path).items():
             images[prompt_id], shard_of[prompt_id] = row, Path(path)
     rankings = {key: row for path in snakemake.input.rankings for key, row in read_shard(path).items()}
-    rows = [row_of(images[one], rankings[one]) for one in drawn(rankings, settings["prompts"], job.seed)]
+    pick: Pick = settings.get("pick", "best")
+    rows = [row_of(images[one], rankings[one], pick, job.seed) for one in drawn(rankings, settings["prompts"], job.seed)]
     pictures = {}
     for row in rows:
         for candidate in row["candidates"]:
@@ -126,6 +132,7 @@ def main(snakemake: Any) -> None:
         "seed": job.seed,
         "scorer": {"name": scorer, **model_origin(settings["models"]["scorer"], job.root, "rank_images", scorer)},
         "image_model": model_origin(settings["models"]["images"], job.root, "generate_images"),
+        **({"pick": "random: a candidate that is not blank, drawn with the run's seed and the prompt id"} if pick == "random" else {}),
     }
     columns = max((len(row["candidates"]) for row in rows), default=4)
     with new_figure(0.2 + TEXT + columns * (TILE + 0.12) + 0.1, 1.05 + max(1, len(rows)) * (TILE + 0.38)) as figure:

@@ -14,6 +14,7 @@ from typing import Any
 
 from lib import models
 from lib.config import Endpoint
+from lib.controls import Pick, pick_of
 from lib.endpoint import Answer, Client
 from lib.errors import UserError
 from lib.files import digest
@@ -68,19 +69,27 @@ def write(ask: Ask, questions: Sequence[Question], require_question: bool) -> li
     return results
 
 
-def picked_images(images: dict[str, Row], ranking: dict[str, Row], min_image_reward: float | None) -> dict[str, Row]:
-    """The rows of a shard with the winner as "image": {file, sha256, guidance_scale, score}; those below the minimum are missing."""
+def picked_images(
+    images: dict[str, Row], ranking: dict[str, Row], min_image_reward: float | None, pick: Pick = "best", seed: int = 0
+) -> dict[str, Row]:
+    """The rows of a shard with the picked candidate as "image": {file, sha256, guidance_scale, score}; those below the minimum are missing.
+
+    The minimum is of the winner, also where another candidate is picked: a control has the same prompts. A pick by chance says so
+    (`"drawn": true`).
+    """
     rows = {}
     for prompt_id, row in ranking.items():
         if is_missing(row):
             rows[prompt_id] = row
             continue
-        score = row["scores"][row["winner"]]
-        if min_image_reward is not None and score < min_image_reward:
+        if min_image_reward is not None and row["scores"][row["winner"]] < min_image_reward:
             rows[prompt_id] = missing_row(row, "rank_images", "image reward below minimum")
             continue
-        candidate = images[prompt_id]["candidates"][row["winner"]]
-        image = {"score": score, **{name: candidate[name] for name in ("file", "sha256", "guidance_scale")}}
+        candidates = images[prompt_id]["candidates"]
+        index = pick_of(candidates, row["winner"], pick, seed, prompt_id)
+        image = {"score": row["scores"][index], **{name: candidates[index][name] for name in ("file", "sha256", "guidance_scale")}}
+        if pick == "random":
+            image["drawn"] = True
         rows[prompt_id] = {"id": prompt_id, "topic": row["topic"], "prompt": row["prompt"], "image": image}
     return rows
 
@@ -103,7 +112,9 @@ def main(snakemake: Any) -> None:
     settings = job.settings
     backend: str = settings["backend"]
     images_file = Path(snakemake.input.images)
-    rows = picked_images(read_shard(images_file), read_shard(snakemake.input.ranking), settings["min_image_reward"])
+    rows = picked_images(
+        read_shard(images_file), read_shard(snakemake.input.ranking), settings["min_image_reward"], settings.get("pick", "best"), job.seed
+    )
     endpoint = Endpoint.model_validate(settings["endpoint"]) if backend == "openai" else None
     generation = {name: settings[name] for name in GENERATION}
     attempts = settings["max_attempts"] if settings["temperature"] else 1  # a greedy model says the same again

@@ -16,10 +16,13 @@ import guidance_figure
 import similarity_figure
 from candidates_figure import drawn, shortened
 from guidance_figure import ALL, count_picks, panels_of, wilson
+from lib.config import Config
 from lib.errors import UserError
 from lib.files import write_jsonl
+from lib.plan import Plan
 from lib.vectors import pack, unpack
 from similarity_figure import between, bin_width, curve, distributions, within
+from write_instructions import picked_images
 
 SCALES = (5.0, 7.0, 9.0, 11.0)
 MODELS = {kind: {"model": "owner/name", "revision": "a" * 40, "identity": None} for kind in ("images", "scorer")}
@@ -162,6 +165,29 @@ def test_a_hostile_prompt_is_drawn_as_text_and_the_pick_is_the_ranking_s(run, tm
     assert [[candidate["picked"] for candidate in row["candidates"]].index(True) for row in sidecar["rows"]] == [2, 0]
     assert sidecar["rows"][0]["prompt"] == HOSTILE
     assert run(candidates_figure, inputs, prompts=6) == first
+
+
+def test_a_pick_that_was_drawn_is_the_one_the_run_went_on_with_and_is_said_to_be_drawn(run, tmp_path):
+    root = tmp_path / "run"
+    images = [image_row(root, number, write=True) for number in range(6)]
+    rankings = [ranking_row(row, 0) for row in images]
+    inputs = {"images": images, "rankings": rankings}
+    best, drawn_ones = run(candidates_figure, inputs, prompts=6), run(candidates_figure, inputs, prompts=6, pick="random")
+    used = picked_images({row["id"]: row for row in images}, {row["id"]: row for row in rankings}, None, "random", 0)
+    for row in drawn_ones[0]["rows"]:
+        [shown] = [candidate["file"] for candidate in row["candidates"] if candidate["picked"]]
+        assert shown == used[row["id"]]["image"]["file"]
+    assert drawn_ones[0]["pick"].startswith("random: ")
+    assert "pick" not in best[0]
+    assert drawn_ones[1] != best[1]
+    check_pictures(tmp_path, "candidates_figure", *drawn_ones)
+
+
+def test_only_the_sheet_is_told_of_a_drawn_pick_and_only_where_there_is_one():
+    assert Plan(Config()).pick_settings() == {}
+    plan = Plan(Config.model_validate({"image_ranking": {"pick": "random"}}))
+    assert plan.pick_settings() == {"pick": "random"}
+    assert "pick" not in plan.figure_settings(guidance_scales=[5.0])
 
 
 def test_an_image_that_is_not_the_one_that_was_ranked_is_not_shown(run, tmp_path):

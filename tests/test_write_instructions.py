@@ -15,8 +15,10 @@ from PIL import Image
 from pydantic import ValidationError
 
 import lib.endpoint
+import tell_prompt
 from chat_server import ChatServer, error, text_of
 from lib.config import Config, Instructions
+from lib.controls import pick_of
 from lib.errors import UserError
 from lib.files import digest_of_file, write_jsonl
 from lib.instruction_checks import (
@@ -66,7 +68,7 @@ class Stage:
             self.images[prompt.id] = {**row, "candidates": candidates}
             self.ranking[prompt.id] = {**row, "scores": [0.1, 0.7], "ranking": [1, 0], "winner": 1}
 
-    def run(self, digest="", common=None, min_image_reward=None, **settings):
+    def run(self, digest="", common=None, min_image_reward=None, pick=None, **settings):
         """The published rows by prompt text."""
         write_jsonl(self.root / "images/art/00.jsonl", self.images.values())
         write_jsonl(self.root / "image_ranking/image-reward/art/00.jsonl", self.ranking.values())
@@ -78,7 +80,8 @@ class Stage:
         main(
             self.rule_object(
                 "write_instructions", {"topic": "art", "shard": "00"}, inputs, [str(output)],
-                settings={**instructions, "min_image_reward": min_image_reward}, digest=digest, common=common or {},
+                settings={**instructions, "min_image_reward": min_image_reward, **({"pick": pick} if pick else {})},
+                digest=digest, common=common or {},
             )
         )  # fmt: skip
         return {row["prompt"]: row for row in read_shard(output).values()}
@@ -385,6 +388,62 @@ def test_a_prompt_that_was_lost_before_stays_lost_with_its_reason(stage):
     rows = run_file(stage, lines_of(*ENTRIES))
     assert rows[TEXTS[0]]["missing"] == lost
     assert "instruction" in rows[TEXTS[2]]
+
+
+# ------------------------------------------------------------------------------------------- the picked image: a negative control
+
+SCALES = (5.0, 7.0, 9.0, 11.0)
+
+
+def candidates_of(*blank):
+    return [{"guidance_scale": scale, "blank": index in blank} for index, scale in enumerate(SCALES)]
+
+
+def test_a_drawn_pick_is_each_candidate_alike_often_and_depends_on_seed_and_prompt_alone():
+    drawn = [pick_of(candidates_of(), 2, "random", 0, f"art-{number:010x}") for number in range(1200)]
+    assert all(240 < drawn.count(index) < 360 for index in range(4))
+    assert [pick_of(candidates_of(), 1, "random", 0, f"art-{number:010x}") for number in range(1200)] == drawn
+    assert sum(pick_of(candidates_of(), 2, "random", 1, f"art-{number:010x}") != drawn[number] for number in range(1200)) > 600
+    assert {pick_of(candidates_of(), 2, "best", seed, "art-0000000000") for seed in range(9)} == {2}
+
+
+def test_a_blank_candidate_is_never_drawn_and_moves_no_other_pick():
+    for number in range(200):
+        name = f"art-{number:010x}"
+        before, after = (pick_of(candidates_of(*blank), 0, "random", 0, name) for blank in ((), (1, 3)))
+        assert after in (0, 2)
+        assert before == after or before in (1, 3)
+
+
+def test_a_drawn_pick_is_marked_and_the_minimum_is_still_of_the_best_image(stage):
+    stage.ranking[PROMPTS[1].id]["scores"] = [-2.0, -1.0]
+    path = write_file(stage.folder, lines_of(*ENTRIES))
+    told = {"backend": "file", "file": str(path), "digest": written_digest(read_instruction_file(path, PROMPTS, True), shard())}
+    best = stage.run(**told, min_image_reward=0.5)
+    drawn = stage.run(**told, min_image_reward=0.5, pick="random")
+    assert stage.counts() == (0, 2, 0)
+    assert drawn[TEXTS[1]] == best[TEXTS[1]]
+    for prompt in (PROMPTS[0], PROMPTS[2]):
+        candidates = stage.images[prompt.id]["candidates"]
+        index = pick_of(candidates, 1, "random", 0, prompt.id)
+        about = {name: candidates[index][name] for name in ("file", "sha256", "guidance_scale")}
+        assert drawn[prompt.text] == {**best[prompt.text], "image": {**about, "score": [0.1, 0.7][index], "drawn": True}}
+        assert "drawn" not in best[prompt.text]["image"]
+
+
+def test_the_story_of_a_prompt_says_that_its_image_was_drawn(stage, rule_object):
+    row = stage.run(backend="template", templates=["What is it?"], pick="random")[TEXTS[0]]
+    rows = {"images": stage.images[row["id"]], "image_ranking/image-reward": stage.ranking[row["id"]]}
+    rows |= {"response_ranking": {**row, "responses": {}}, "pairs": {**row, "no_pair": "tie"}}
+    stages = {}
+    for name, content in rows.items():
+        stages[name] = str(stage.root / f"{name}/art/00.jsonl")
+        write_jsonl(Path(stages[name]), [content])
+    story = stage.root / "story.json"
+    tell_prompt.main(rule_object("tell_prompt", {"prompt_id": row["id"]}, [], [str(story)], stages=stages))
+    told = json.loads(story.read_text())
+    assert told["image"] == row["image"]
+    assert told["image"]["drawn"] is True
 
 
 # ------------------------------------------------------------------------------------------------------------------- an endpoint

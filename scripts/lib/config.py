@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from lib import models
-from lib.controls import Control
+from lib.controls import Control, Pick
 from lib.errors import UserError
 from lib.instruction_checks import problem_with_template
 from lib.prompts import TOPIC
@@ -160,6 +160,11 @@ class ImageRanking(Block):
     )
     select_by: Name = Field("image-reward", description="The scorer that picks the image.")
     min_image_reward: float | None = Field(None, description="Prompts whose best image scores lower get no pair; null keeps all.")
+    pick: Pick = Field(
+        "best",
+        description="Which candidate goes on: `best` is the scorer's; `random`, a negative control of the ranking, draws one with the "
+        "run's seed among those that are not blank. `min_image_reward` is of the best one either way (docs/evaluation.md, Controls).",
+    )
     judge: PickJudge | None = Field(
         None, description="Who judges the picks of two scorers for Table 5; null leaves the table's rows empty."
     )

@@ -3,13 +3,27 @@
 What is drawn depends on a seed and the prompt id alone, never on a position.
 """
 
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from lib.prompts import seed_of
 
+Pick = Literal["best", "random"]
 Control = Literal["random", "swapped"]
 #: What a control of training makes of the pairs, as tables and figures say it.
 TRAINING_CONTROLS: dict[Control, str] = {"random": "labels at random", "swapped": "labels swapped"}
+
+
+def pick_of(candidates: Sequence[Mapping[str, Any]], winner: int, pick: Pick, seed: int, prompt_id: str) -> int:
+    """Which of a prompt's candidates goes on: the ranking's winner, or one drawn among those that show anything (`random`).
+
+    Candidates draw their lots by themselves, by guidance scale: where one turns out blank, only prompts that it was drawn for have another.
+    `candidates`: of the prompt's row of stage images; `seed`: the run's.
+    """
+    if pick == "best":
+        return winner
+    valid = [index for index, candidate in enumerate(candidates) if not candidate["blank"]]
+    return min(valid, key=lambda index: seed_of(seed, "pick", prompt_id, candidates[index]["guidance_scale"]))
 
 
 def is_exchanged(control: Control | None, seed: int, prompt_id: str) -> bool:

@@ -125,10 +125,16 @@ class Plan:
 
     def instruction_settings(self) -> dict[str, Any]:
         """What stage instructions is told. Templates are left out where there are none, so that other runs' parameters never change."""
-        settings = self.settings(self.config.instructions, min_image_reward=self.config.image_ranking.min_image_reward)
+        least = self.config.image_ranking.min_image_reward
+        settings = self.settings(self.config.instructions, min_image_reward=least, **self.pick_settings())
         if settings["templates"] is None:
             del settings["templates"]
         return settings
+
+    def pick_settings(self) -> dict[str, Any]:
+        """How candidates are picked, where it is not by their scores; nothing otherwise, so that other runs' parameters never change."""
+        pick = self.config.image_ranking.pick
+        return {} if pick == "best" else {"pick": pick}
 
     def origin(self, model: Model) -> dict[str, Any]:
         """Where a model comes from and what it is, for tables and figures that name it."""
