@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 #: What a user's clone has; the built checkpoints are linked in.
@@ -179,12 +180,20 @@ def make_small(project: Project) -> None:
 
 
 @pytest.fixture(scope="session")
-def finished(new_project: Callable[..., Project]) -> Project:
-    """A clone in which the small run has been made, undisturbed. Not to be changed: see `finished_copy`."""
-    project = new_project("finished")
-    make_small(project)
-    project.snakemake()
-    return project
+def finished(new_project: Callable[..., Project], tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Project:
+    """A clone in which the small run has been made, undisturbed, by whichever of pytest's workers needed it first.
+
+    Not to be changed, and no command is to be run in it: others may be copying it. See `finished_copy`.
+    """
+    base = tmp_path_factory.getbasetemp()
+    where = (base if worker_id == "master" else base.parent) / "finished.txt"
+    with FileLock(f"{where}.lock"):
+        if not where.exists():
+            project = new_project("finished")
+            make_small(project)
+            project.snakemake()
+            where.write_text(str(project.folder), encoding="utf-8")
+    return Project(Path(where.read_text(encoding="utf-8")))
 
 
 @pytest.fixture

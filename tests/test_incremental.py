@@ -63,8 +63,8 @@ def write_lines(path, lines):
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
-def test_a_finished_run_has_nothing_to_do_and_says_so(finished):
-    assert "Nothing to be done" in finished.snakemake().stdout
+def test_a_finished_run_has_nothing_to_do_and_says_so(finished_copy):
+    assert "Nothing to be done" in finished_copy.snakemake().stdout
 
 
 def test_the_end_of_a_run_prints_what_it_did(finished_copy):
