@@ -5,6 +5,7 @@ with their reason and are not scored; so are those whose score is not a number.
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +50,11 @@ def collect(rows: dict[str, Row], max_repeats: int) -> Answers | None:
     return Answers(answered[0], responses)
 
 
+def asked(template: str, row: Row) -> str:
+    """What the reward model reads as the user's words: the template with the row's instruction and prompt, whatever stands in these."""
+    return re.sub(r"\{(instruction|prompt)\}", lambda match: str(row[match[1]]), template)
+
+
 def reward_of(reward: ResponseReward) -> dict[str, Any]:
     """What is kept of one response's reward, or that it is invalid because it is not a number."""
     if not all(map(math.isfinite, (reward.score, *reward.rewards.values(), *reward.gating))):
@@ -79,10 +85,10 @@ def main(snakemake: Any) -> None:
     shards = dict(zip(settings["policies"], map(read_shard, snakemake.input), strict=True))
 
     def item(answers: Answers) -> Item:
-        instruction = answers.row["instruction"]
+        words = asked(settings["template"], answers.row)
         texts = [answers.responses[policy]["text"] for policy in answers.valid]
         scoring = {name: settings[name] for name in ("dtype", "max_length")}
-        conversations = [[{"role": "user", "content": instruction}, {"role": "assistant", "content": text}] for text in texts]
+        conversations = [[{"role": "user", "content": words}, {"role": "assistant", "content": text}] for text in texts]
         return Item(answers.row["id"], job.key(conversations=conversations, model=identity, **scoring), conversations)
 
     def score(model: ArmoRM, batch: Sequence[Item]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,6 +101,24 @@ def test_score_attributes_rewards_and_gating_of_each_response_are_kept(run, shar
             assert [response["gating"][name] for name in ATTRIBUTES] == reward.gating
             assert (response["finish_reason"], response["cut_for_scoring"]) == ("stop", False)
             assert response["score"] == pytest.approx(armorm.score([conversation(row, policy)])[0].score, abs=2e-6)
+
+
+def test_the_reward_model_is_told_what_the_image_was_to_show_where_the_template_says_so(run, shards, model):
+    shards = {policy: [answered("{instruction} {x}", answer)] for policy, answer in ANSWERS.items()}
+    (row,) = run(shards, template="It was to show {prompt}. {instruction}").values()
+    armorm = ArmoRM.from_pretrained(model, dtype="float32")
+    words = "It was to show {instruction} {x}. What is in the image of {instruction} {x}?"
+    told = [[{"role": "user", "content": words}, {"role": "assistant", "content": ANSWERS[policy]}] for policy in POLICIES]
+    assert [row["responses"][policy]["score"] for policy in POLICIES] == [reward.score for reward in armorm.score(told)]
+    assert row["instruction"] == "What is in the image of {instruction} {x}?", "what the policy models were asked stays"
+
+
+@pytest.mark.parametrize(
+    ("template", "problem"), [("It was to show {prompt}.", "has no `{instruction}`"), ("{instruction} {image}", "knows no `{image}`")]
+)
+def test_a_template_that_the_reward_model_could_not_use_is_refused(template, problem):
+    with pytest.raises(ValueError, match=re.escape(problem)):
+        ResponseRanking(template=template)
 
 
 @pytest.mark.parametrize(

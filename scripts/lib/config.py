@@ -4,6 +4,7 @@
 """
 
 import difflib
+import re
 import unicodedata
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -296,12 +297,26 @@ class ResponseRanking(Model):
 
     model: str = "RLHFlow/ArmoRM-Llama3-8B-v0.1"
     revision: str = "eb2676d20da2f2d41082289d23c59b9f7427f955"
+    template: str = Field(
+        "{instruction}",
+        description="What the reward model reads as the user's words, with `{instruction}`. It cannot see the image: with `{prompt}` it is "
+        "told what the image was to show, which the policy models are not.",
+    )
     max_length: PositiveInt = Field(
         4096, description="Tokens of instruction and response together; longer responses are cut at their end for scoring."
     )
     max_repeats: PositiveInt = Field(
         5, description="A response that says the same words this often in a row is endlessly repeating, and invalid."
     )
+
+    @field_validator("template")
+    @classmethod
+    def _template_is_usable(cls, template: str) -> str:
+        if "{instruction}" not in template:
+            raise ValueError("has no `{instruction}`: the reward model would not know what was asked. Put it where the instruction belongs")
+        if unknown := sorted(set(re.findall(r"\{\w+\}", template)) - {"{instruction}", "{prompt}"}):
+            raise ValueError(f"knows no `{unknown[0]}`. Known here: `{{instruction}}`, `{{prompt}}`")
+        return template
 
 
 class Pairs(Block):
