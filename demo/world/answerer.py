@@ -330,7 +330,7 @@ LLAVAS = {
     "llava-v1.6-vicuna-13b": Kind("llama", build_models.VICUNA_TEMPLATE, True, "llava-1.5", TRUTHFUL, FINE),
     "llava-v1.6-mistral": Kind("mistral", build_models.MISTRAL_TEMPLATE, True, "llava-1.5", Habit(adds=0.3), FINE),
     "llava-v1.6-vicuna-7b": Kind("llama", build_models.VICUNA_TEMPLATE, True, "llava-1.5", Habit(swaps=0.3, drops=0.3), FINE),
-    "llama3-llava-next": Kind("llama3", build_models.LLAMA3_LLAVA_TEMPLATE, True, "llava-1.5", Habit(adds=0.6, swaps=0.3), FINE),
+    "llama3-llava-next": Kind("llama3", build_models.LLAMA3_LLAVA_TEMPLATE, True, "llava-1.5", Habit(adds=0.9), FINE),
 }
 
 
