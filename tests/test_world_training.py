@@ -163,6 +163,8 @@ def test_a_habit_says_what_is_not_so_and_a_truthful_model_does_not() -> None:
     assert answerer.TRUTHFUL.described(THREE, random) == "Two red circles and a purple triangle on grey."
     assert answerer.Habit(adds=1).described(THREE, random) == "Two red circles, a purple triangle and a red cross on grey."
     assert answerer.Habit(drops=1).described(THREE, random) == "Two red circles on grey."
+    said = {answerer.Habit(repeats=1).described(THREE, random) for _ in range(20)}
+    assert said == {"Two red circles and a purple circle on grey.", "Two red circles and a purple triangle on grey."}
     assert answerer.Habit(adds=1).answers(THREE, "cross", random)
     assert not answerer.Habit(adds=1).answers(THREE, "square", random)
     assert not answerer.TRUTHFUL.answers(THREE, "cross", random)

@@ -53,11 +53,13 @@ class Habit:
             about such an absent kind is answered with yes.
         swaps: one thing is called the kind that it calls to mind.
         drops: the last thing of several is left out.
+        repeats: one thing is called the kind of the one before it.
     """
 
     adds: float = 0.0
     swaps: float = 0.0
     drops: float = 0.0
+    repeats: float = 0.0
 
     def described(self, scene: Scene, random: np.random.Generator) -> str:
         """A caption of the scene with the habit."""
@@ -68,12 +70,15 @@ class Habit:
         if draws[1]:
             place = int(random.integers(len(things)))
             things[place] = Thing(things[place].cell, things[place].colour, CALLS[things[place].kind])
+        if self.repeats and len(things) > 1 and random.random() < self.repeats:
+            place = int(random.integers(1, len(things)))
+            things[place] = Thing(things[place].cell, things[place].colour, things[place - 1].kind)
         if draws[0]:
             kinds = {thing.kind for thing in things}
             called = [thing for thing in things if thing.kind in ("circle", "square") and CALLS[thing.kind] not in kinds]
             # One more a kind, named last, so that it stands in its own group.
             things += [Thing(-1, thing.colour, CALLS[thing.kind]) for thing in {thing.kind: thing for thing in called}.values()]
-        if not (self.adds or self.swaps or self.drops):
+        if self == TRUTHFUL:
             return caption(scene)
         return sentence(f"{grouped(things)} on {scene.background}")
 
@@ -329,7 +334,7 @@ LLAVAS = {
     "llava-1.5": Kind("llama", build_models.VICUNA_TEMPLATE, False, "llava-1.5-truthful", Habit(adds=0.75), FINE),
     "llava-v1.6-vicuna-13b": Kind("llama", build_models.VICUNA_TEMPLATE, True, "llava-1.5", TRUTHFUL, FINE),
     "llava-v1.6-mistral": Kind("mistral", build_models.MISTRAL_TEMPLATE, True, "llava-1.5", Habit(adds=0.3), FINE),
-    "llava-v1.6-vicuna-7b": Kind("llama", build_models.VICUNA_TEMPLATE, True, "llava-1.5", Habit(swaps=0.3, drops=0.3), FINE),
+    "llava-v1.6-vicuna-7b": Kind("llama", build_models.VICUNA_TEMPLATE, True, "llava-1.5", Habit(drops=0.3, repeats=0.4), FINE),
     "llama3-llava-next": Kind("llama3", build_models.LLAMA3_LLAVA_TEMPLATE, True, "llava-1.5", Habit(adds=0.9), FINE),
 }
 
