@@ -1,4 +1,4 @@
-"""Benchmarks of unseen scenes, and prompts, in the forms that the product reads: CHAIR's, Object HalBench's and POPE's files, a prompt a line.
+"""Benchmarks of unseen scenes, and prompts, in the forms that the product reads: files of CHAIR, Object HalBench and POPE, a prompt a line.
 
 Everything is a function of the seed, as bytes by path below a folder; nothing is written here.
 """
@@ -116,8 +116,8 @@ def prompts(count: int, seed: int) -> dict[str, str]:
         random = np.random.default_rng([seed, 2, number])
         found: dict[str, None] = {}
         while len(found) < count:
-            # A topic's prompts should need it: something to count, or more than one thing to tell apart.
-            scene = random_scene(random, twins=0.7 if topic == "counting" else 0.1, fewest=2)
+            # More to count where counting is asked for; otherwise as the benchmarks' scenes, so that what is learnt is of use there.
+            scene = random_scene(random, twins=0.4 if topic == "counting" else 0.15)
             found[prompt(scene, topic)] = None
         texts[topic] = "".join(f"{line}\n" for line in found)
     return texts
