@@ -1,3 +1,5 @@
+from lib import evaluation
+
 FIGURES = CONFIG.figures
 
 
@@ -98,3 +100,36 @@ rule similarity_figure:
         "Figure: similarity of prompts and of responses (the paper's Figure 6)"
     script:
         "../scripts/similarity_figure.py"
+
+
+# Only where figures.answers names a benchmark and an experiment.
+rule answers_figure:
+    input:
+        scores=evaluation.answers_files(PLAN, "scores.json"),
+        scored=evaluation.answers_files(PLAN, "scored.jsonl"),
+        answers=evaluation.answers_files(PLAN, "answers.jsonl"),
+        files=(
+            [
+                *evaluation.question_files(PLAN, FIGURES.answers.benchmark),
+                *evaluation.reference_files(PLAN, FIGURES.answers.benchmark),
+            ]
+            if FIGURES.answers
+            else []
+        ),
+    output:
+        **PLAN.figure_files("answers_figure"),
+    log:
+        f"{ROOT}/logs/answers_figure.log",
+    conda:
+        "../envs/workflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(8000),
+        runtime=growing(60),
+    params:
+        common=PLAN.common(),
+        settings=evaluation.answers_settings(PLAN),
+    message:
+        "Figure: two models' answers with their hallucinated words"
+    script:
+        "../scripts/answers_figure.py"

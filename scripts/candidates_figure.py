@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib.controls import Pick, pick_of
-from lib.figures import FAINT, GREEN, INK, PIXELS_AN_INCH, QUIET, demo_mark, new_figure, pretty, write_figure
-from lib.image_files import check_image, read_image
+from lib.figures import FAINT, GREEN, INK, PIXELS_AN_INCH, QUIET, demo_mark, new_figure, pretty, thumbnail, write_figure
+from lib.image_files import check_image
 from lib.job import ShardJob, run_script
 from lib.prompts import seed_of
 from lib.shards import Row, is_missing, read_shard
@@ -48,13 +48,6 @@ def shortened(text: str) -> str:
     """A prompt in at most so many lines as there is room for; what does not fit is left out at its end."""
     lines = textwrap.wrap(one_line(text), LETTERS_A_LINE) or [""]
     return "\n".join(lines if len(lines) <= LINES else [*lines[: LINES - 1], lines[LINES - 1][: LETTERS_A_LINE - 2] + " …"])
-
-
-def thumbnail(path: Path) -> "Image":
-    """An image small enough for the sheet."""
-    image = read_image(path)
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    return image
 
 
 def draw(figure: "Figure", rows: Sequence[Mapping[str, Any]], images: Mapping[str, "Image"], settings: Mapping[str, Any]) -> None:
@@ -125,7 +118,7 @@ def main(snakemake: Any) -> None:
     for row in rows:
         for candidate in row["candidates"]:
             check_image(job.root / candidate["file"], candidate["sha256"], shard_of[row["id"]])
-            pictures[candidate["sha256"]] = thumbnail(job.root / candidate["file"])
+            pictures[candidate["sha256"]] = thumbnail(job.root / candidate["file"], TILE)
     about = {
         "rows": rows,
         "drawn_from": sum(not is_missing(row) for row in rankings.values()),

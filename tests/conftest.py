@@ -172,6 +172,7 @@ def make_small(project: Project) -> None:
         # What benchmarks have in common with the training data is left out, so that all of it is on the way to the pairs.
         values["evaluation"]["contamination"] = {"exclude": True}
         values["evaluation"]["benchmarks"] = {"pope": values["evaluation"]["benchmarks"]["pope"]}
+        values["figures"].pop("answers", None)  # of a benchmark that is not there any more
 
     project.edit_config(change)
     for topic in ("art", "nature"):

@@ -222,6 +222,65 @@ def test_chair_counts_mentions_pairs_of_words_and_the_seat_of_a_toilet(tmp_path)
     assert "TextBlob" in score.language_tools
 
 
+def marked(benchmark, text, reference, **details):
+    """The text with its mentions in brackets, hallucinated ones with a star; and those without a place."""
+    given = answers({"1": text}, **({"1": details} if details else {}))
+    found = SCORERS[benchmark].mentions(given, reference, LanguageTools("stand-in"))["1"].each
+    for mention in sorted((each for each in found if each.place), key=lambda each: each.place, reverse=True):
+        start, end = mention.place
+        text = f"{text[:start]}[{'' if mention.there else '*'}{mention.thing}: {text[start:end]}]{text[end:]}"
+    return text, [mention.thing for mention in found if mention.place is None]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Two hot\n dogs, a Dog.", "Two [hot dog: hot\n dogs], a [*dog: Dog]."),
+        ('A "dog" and ``men\'\' said "bird."', 'A "[*dog: dog]" and ``[*person: men]\'\' said "[*bird: bird]."'),
+        ("İİ Dog İ tables", "İİ [*dog: Dog] İ [dining table: tables]"),
+        ("Seat of a toilet. A chairs-only seat.", "Seat of a [*toilet: toilet]. A chairs-only seat."),
+        ("a dog a dog", "a [*dog: dog] a [*dog: dog]"),
+        ("Blue sky.", "Blue sky."),
+    ],
+)
+@pytest.mark.parametrize("benchmark", ["chair", "object_halbench"])
+def test_every_counted_mention_has_its_place_in_the_answer_as_the_model_wrote_it(tmp_path, benchmark, text, expected):
+    name = {"chair": "synonyms.txt", "object_halbench": "synonyms_refine.txt"}[benchmark]
+    folder = write(tmp_path, {name: SYNONYMS, "objects.json": {"1": ["hot dog", "dining table"]}})
+    reference = SCORERS[benchmark].read_reference(folder)
+    assert marked(benchmark, text, reference) == (expected, [])
+
+
+def test_object_halbench_s_places_are_of_the_whole_answer_and_of_the_judge_s_names_where_it_has_them(tmp_path):
+    folder = write(tmp_path, {"synonyms_refine.txt": SYNONYMS, "objects.json": {"1": ["dog"]}})
+    reference = SCORERS["object_halbench"].read_reference(folder)
+    text = "  Assistant: A hotAssistant: dog, a dog, Dogs and women."
+    assert marked("object_halbench", text, reference) == (
+        "  Assistant: A [*hot dog: hotAssistant: dog], a [dog: dog], [dog: Dogs] and [*person: women].", []
+    )  # fmt: skip
+    # A judge's object counts once, however often the answer names it.
+    judged = marked("object_halbench", "A doge, two Dogs and a dog.", reference, objects=["dog", "woman", "dog"])
+    assert judged == ("A doge, two [dog: Dogs] and a dog.", ["person"])
+
+
+@needs_golden
+@pytest.mark.parametrize("benchmark", ["chair", "object_halbench"])
+def test_the_words_of_every_mention_in_released_captions_name_its_object(benchmark):
+    scorer, language = SCORERS[benchmark], LanguageTools("stand-in")
+    captions = scorer.read_answers(GOLDEN / "chair/Instruction1_mplug.json")
+    captions = replace(captions, rows=captions.rows[:300])
+    vocabulary = GOLDEN / ("chair/chair_vocab.json" if benchmark == "chair" else "objhal/synonyms_refine.txt")
+    reference = scorer.read_reference(vocabulary, GOLDEN / "chair/coco_gt_objects_2000.json")
+    found = scorer.mentions(captions, reference, language)
+    texts = captions.by_id()
+    named = [(mention, texts[name].text[slice(*mention.place)]) for name, one in found.items() for mention in one.each]
+    alone = answers({str(number): text for number, (_, text) in enumerate(named)})
+    again = scorer.mentions(alone, replace(reference, given=dict.fromkeys(alone.by_id(), frozenset())), language)
+    assert [[each.thing for each in one.each] for one in again.values()] == [[mention.thing] for mention, _ in named]
+    score = scorer.score(captions, reference, language=language, samples=0)
+    assert (len(named), sum(not mention.there for mention, _ in named)) == (score.extra["mentions"], score.extra["hallucinated_mentions"])
+
+
 def test_an_image_shows_its_instances_and_what_its_human_captions_mention(tmp_path):
     coco = {
         "synonyms.txt": SYNONYMS,

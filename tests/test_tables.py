@@ -113,7 +113,7 @@ def test_a_demos_rows_say_so():
     table = compare(scores(base=50.0), "demo")
     assert table.rows[-1].source == "ours, demo"
     for text in (to_markdown(table), to_latex(table)):
-        assert "tiny random models" in text
+        assert "small models and small local data" in text
 
 
 def test_a_score_of_some_questions_is_marked_and_not_compared():

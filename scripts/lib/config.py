@@ -537,6 +537,8 @@ class QuestionBenchmark(Block):
 JUDGED_TASKS = ("mmvet",)
 #: Our scorers that ask a judge.
 JUDGED_SCORERS = ("mmhal_bench", "object_halbench")
+#: Our scorers that say where in an answer an object is mentioned.
+MENTIONS_SCORERS = ("chair", "object_halbench")
 #: Beams of those benchmarks whose authors do not answer greedily: muffin/eval/llava15_chair.py of RLHF-V/RLAIF-V.
 BEAMS = {"object_halbench": 3}
 
@@ -643,8 +645,16 @@ class TextEmbedding(Model):
     max_length: PositiveInt = Field(256, description="Tokens of a text; what is longer is cut at its end (256 is this model's own limit).")
 
 
+class AnswersSheet(Block):
+    """Figure of answers: pictures of a benchmark, each with the base model's and an experiment's answer, hallucinated words marked."""
+
+    benchmark: Name = Field(description="Which of `evaluation.benchmarks`; one whose scorer is `chair` or `object_halbench`.")
+    experiment: Name = Field(description="Which of `training.experiments`.")
+    count: int = Field(6, ge=1, le=20, description="How many pictures it shows, drawn with the run's seed over all questions.")
+
+
 class Figures(Block):
-    """The paper's Figures 2, 4 and 6 from this run."""
+    """The paper's Figures 2, 4 and 6 from this run, and a sheet of answers."""
 
     sheet_prompts: int = Field(
         6, ge=1, le=20, description="Figure 2: how many prompts it shows, drawn with the run's seed over all topics."
@@ -652,6 +662,9 @@ class Figures(Block):
     embedding: TextEmbedding | None = Field(
         default_factory=TextEmbedding,
         description="Figure 6: what turns prompts, instructions and responses into vectors; null leaves the figure out.",
+    )
+    answers: AnswersSheet | None = Field(
+        None, description="Pictures with the base model's and an experiment's answers; null leaves the figure out."
     )
 
 
@@ -749,7 +762,25 @@ class Config(Block):
                     f"experiment '{name}' has size {experiment.size}, which is not in `pairs.sizes` "
                     f"({', '.join(map(str, self.pairs.sizes))}). Add it there, or correct the experiment"
                 )
+        if self.figures.answers:
+            self._can_be_shown(self.figures.answers)
         return self
+
+    def _can_be_shown(self, sheet: AnswersSheet) -> None:
+        """A ValueError where the sheet of answers names what is not there, or a benchmark whose scorer marks nothing."""
+        blocks = self.evaluation.benchmarks
+        shown = [name for name, block in blocks.items() if isinstance(block, QuestionBenchmark) and block.scorer in MENTIONS_SCORERS]
+        choice = f"Name one of {', '.join(shown)}" if shown else f"Configure one (its scorer {' or '.join(MENTIONS_SCORERS)})"
+        end = f"{choice}, or take `figures.answers` out"
+        if sheet.benchmark not in blocks:
+            raise ValueError(f"`figures.answers.benchmark`: there is no '{sheet.benchmark}' in `evaluation.benchmarks`. {end}")
+        if sheet.benchmark not in shown:
+            raise ValueError(f"`figures.answers.benchmark`: the scorer of '{sheet.benchmark}' counts no mentions of objects. {end}")
+        if sheet.experiment not in self.training.experiments:
+            raise ValueError(
+                f"`figures.answers.experiment`: there is no '{sheet.experiment}' in `training.experiments` "
+                f"({', '.join(self.training.experiments) or 'which is empty'}). Correct it, or take `figures.answers` out"
+            )
 
     @property
     def root(self) -> Path:

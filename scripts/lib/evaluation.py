@@ -135,6 +135,24 @@ def scorer_settings(plan: Plan, benchmark: str) -> dict[str, Any]:
     return question_sets(plan)[benchmark].model_dump(mode="json", include={"scorer", "reference", "judge", "language"})
 
 
+def answers_files(plan: Plan, file: str) -> list[str]:
+    """A file of the base model's and of the experiment's evaluation that the sheet of answers shows; none where there is no sheet."""
+    sheet = plan.config.figures.answers
+    return [f"{plan.root}/evaluation/{model}/{sheet.benchmark}/{file}" for model in ("base", sheet.experiment)] if sheet else []
+
+
+def answers_settings(plan: Plan) -> dict[str, Any]:
+    """What the sheet of answers is told: benchmark, how it is scored, where its questions are, and both models' names."""
+    sheet = plan.config.figures.answers
+    if sheet is None:
+        return {}
+    training = plan.config.training
+    base = training.base_model.model.rstrip("/").rsplit("/", 1)[-1]
+    names = [f"{base} (base model)", f"{sheet.experiment} ({training.experiments[sheet.experiment].size} pairs)"]
+    block = question_sets(plan)[sheet.benchmark].model_dump(mode="json", include={"scorer", "questions", "images", "reference", "language"})
+    return {**sheet.model_dump(mode="json"), **block, "names": names, "label": plan.config.label}
+
+
 def experiments_by_size(plan: Plan) -> list[str]:
     """All experiments, the smallest data set first, then by name; negative controls, which are no further sizes, after all others."""
     experiments = plan.config.training.experiments

@@ -8,13 +8,15 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lib.files import digest_of_file, replacing, write_json
+from lib.image_files import read_image
 from lib.sidecar import built_with, file_digests
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL.Image import Image
 
 INK = "#222222"
 QUIET = "#6b6b6b"
@@ -23,6 +25,8 @@ FAINT = "#d9d9d9"
 BLUE = "#0072B2"
 ORANGE = "#D55E00"
 GREEN = "#009E73"
+#: What is wrong; never by its colour alone.
+RED = "#B3001B"
 
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans", "font.size": 9, "text.color": INK, "text.parse_math": False,
@@ -69,9 +73,16 @@ def write_figure(figure: "Figure", title: str, outputs: Any, inputs: Sequence[st
     write_json(Path(outputs.sidecar), {"title": title, **about, "files": files, "inputs": read, "built_with": built})
 
 
+def thumbnail(source: "Path | BinaryIO", inches: float) -> "Image":
+    """An image's pixels as RGB, no more of them than a longer side of `inches` has in a figure."""
+    image = read_image(source)
+    image.thumbnail((round(inches * PIXELS_AN_INCH),) * 2)
+    return image
+
+
 def demo_mark(label: str) -> str:
     """What a demo's figure says of itself; nothing for a run of real models."""
-    return "" if label == "ours" else f"{label}: tiny random models"
+    return "" if label == "ours" else f"{label}: small models"
 
 
 def pretty(name: str) -> str:

@@ -1,7 +1,7 @@
 """Image files that stages read: whole, and the ones that were published, or a message that says how to make them anew."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from lib.errors import UserError
 from lib.files import digest_of_file
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-def read_image(path: Path) -> "Image":
+def read_image(source: "Path | BinaryIO") -> "Image":
     """An image file's pixels as RGB."""
     from PIL import Image
 
-    with Image.open(path) as image:
+    with Image.open(source) as image:
         return image.convert("RGB")
 
 

@@ -13,7 +13,7 @@ from lib.prompts import Shard, read_topics, shard_of
 TABLES = (
     "vision_language_table", "hallucination_table", "size_table", "common_selections_table", "image_judge_table", "reasons_table",
 )  # fmt: skip
-FIGURES = ("candidates_figure", "guidance_figure", "similarity_figure")
+FIGURES = ("candidates_figure", "guidance_figure", "similarity_figure", "answers_figure")
 
 
 class Plan:
@@ -69,7 +69,9 @@ class Plan:
 
     def tables_and_figures(self) -> list[str]:
         """One file of each table and figure, which stands for all of its files."""
-        left_out = () if self.config.figures.embedding else ("similarity_figure",)
+        figures = self.config.figures
+        needs = {"similarity_figure": figures.embedding, "answers_figure": figures.answers}
+        left_out = [figure for figure, need in needs.items() if need is None]
         return [
             *(f"{self.root}/tables/{table}.csv" for table in TABLES),
             *(f"{self.root}/figures/{figure}.svg" for figure in FIGURES if figure not in left_out),

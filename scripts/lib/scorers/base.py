@@ -8,6 +8,7 @@ from typing import Any
 
 from lib.errors import UserError
 from lib.judge import Judge, Judgement, encodable
+from lib.scorers.language import LanguageTools
 
 #: What a scorer reads from its reference files; each scorer has a class of its own for it.
 Reference = Any
@@ -49,6 +50,38 @@ class Answers:
     def by_id(self) -> dict[str, Answer]:
         """The answers by id."""
         return {answer.id: answer for answer in self.rows}
+
+
+@dataclass(frozen=True)
+class Mention:
+    """An answer names an object once.
+
+    thing   the benchmark's name of it
+    there   whether the image shows it; where not, the mention is hallucinated
+    place   (start, end) in the answer's text; None where a judge named the object in words that are not in the answer
+    """
+
+    thing: str
+    there: bool
+    place: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class Mentions:
+    """All mentions of one answer in the order in which they are counted, and the objects that its image shows."""
+
+    each: tuple[Mention, ...]
+    shown: frozenset[str]
+
+    @property
+    def hallucinated(self) -> int:
+        """How many mentions are of objects that the image does not show."""
+        return sum(not mention.there for mention in self.each)
+
+    @property
+    def found(self) -> int:
+        """How many objects of the image are mentioned."""
+        return len(self.shown.intersection(mention.thing for mention in self.each))
 
 
 @dataclass(frozen=True)
@@ -96,6 +129,8 @@ class Scorer:
                     `uses_language`. Pure: nothing is asked of anybody, nothing is written
     ask             `ask(answers, reference, judge, ...) -> Answers`: the answers with the judgements of a judge (lib/judge.py), for
                     benchmarks that need one; None for the others
+    mentions        `mentions(answers, reference, language) -> {id: Mentions}`: the mentions that `score` counts, with their places, of
+                    every answer that is scored; None for benchmarks that count no mentions
     formats         what the files look like, for people
     """
 
@@ -108,6 +143,7 @@ class Scorer:
     formats: str
     uses_language: bool = False
     ask: Callable[..., Answers] | None = None
+    mentions: Callable[[Answers, Reference, LanguageTools], dict[str, Mentions]] | None = None
 
 
 def match(answers: Answers, expected: Sequence[str], benchmark: str) -> tuple[dict[str, Answer], list[Problem], dict[str, int]]:

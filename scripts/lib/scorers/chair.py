@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from lib.scorers import coco_objects
-from lib.scorers.base import Answers, Score, Scorer, finite, match
+from lib.scorers.base import Answers, Mentions, Score, Scorer, finite, match
 from lib.scorers.bootstrap import Floats, intervals
+from lib.scorers.coco_objects import Word
 from lib.scorers.language import LanguageTools
 from lib.scorers.rows import answers_from, read_rows
 
@@ -39,28 +40,36 @@ def read_reference(*paths: Path) -> coco_objects.Reference:
     return coco_objects.read_reference(paths, ("*vocab*.json", "synonyms*.txt"), pairs_from_synonyms=False, benchmark="CHAIR")
 
 
+def mentions(answers: Answers, reference: coco_objects.Reference, language: LanguageTools) -> dict[str, Mentions]:
+    """What each caption mentions, by its image's id."""
+    vocabulary = reference.vocabulary
+
+    def words_of(text: str) -> list[Word]:
+        return vocabulary.join(coco_objects.cut(text, language.tokenizer.run, language.singulariser.run))
+
+    given = answers.by_id()
+    return {
+        name: vocabulary.mentions(words_of(given[name].text), reference.objects(name, words_of))
+        for name in reference.expected(given)
+        if name in given
+    }
+
+
 def score(
     answers: Answers, reference: coco_objects.Reference, *, language: LanguageTools | None = None, samples: int = 1000, seed: int = 0
 ) -> Score:
     """CHAIR's scores. The unit of the bootstrap is the caption."""
     language = language or LanguageTools()
-    vocabulary = reference.vocabulary
-
-    def words_of(text: str) -> list[str]:
-        return vocabulary.join([language.singulariser.run(word) for word in language.tokenizer.run(text.lower())])
-
     matched, problems, counts = match(answers, reference.expected(answers.by_id()), "CHAIR")
     rows = []
-    for name, answer in matched.items():
-        mentions = vocabulary.mentions(words_of(answer.text))
-        shown = reference.objects(name, words_of)
-        wrong = [each for each in mentions if each not in shown]
-        rows.append((len(wrong), len(mentions), bool(wrong), 1, len(shown.intersection(mentions)), len(shown), not mentions))
+    for one in mentions(answers, reference, language).values():
+        wrong = one.hallucinated
+        rows.append((wrong, len(one.each), wrong > 0, 1, one.found, len(one.shown), not one.each))
     table = np.array(rows, dtype=np.float64)
 
     def rates(sums: Floats) -> dict[str, Floats]:
-        wrong, mentions, captions_wrong, captions, found, shown, _ = np.moveaxis(sums, -1, 0)
-        return {"chair_i": 100 * (wrong / mentions), "chair_s": 100 * (captions_wrong / captions), "recall": 100 * (found / shown)}
+        wrong, mentioned, captions_wrong, captions, found, shown, _ = np.moveaxis(sums, -1, 0)
+        return {"chair_i": 100 * (wrong / mentioned), "chair_s": 100 * (captions_wrong / captions), "recall": 100 * (found / shown)}
 
     with np.errstate(divide="ignore", invalid="ignore"):
         overall = rates(table.sum(axis=0))
@@ -85,4 +94,4 @@ def score(
     )
 
 
-SCORER = Scorer("chair", "CHAIR", NAMES, read_answers, read_reference, score, FORMATS, uses_language=True)
+SCORER = Scorer("chair", "CHAIR", NAMES, read_answers, read_reference, score, FORMATS, uses_language=True, mentions=mentions)

@@ -9,9 +9,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lib.errors import UserError
+from lib.scorers.base import Mention, Mentions
+from lib.scorers.language import places_of
 from lib.scorers.rows import read_json, read_text
 
 #: CHAIR's own rules for pairs of words (its script chair.py).
@@ -24,6 +26,27 @@ _ANIMALS = ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "
 _VEHICLES = ("jet", "train")
 
 
+class Word(NamedTuple):
+    """A word as a vocabulary has it, and the place in the text that it was made of; None where that text does not have it so."""
+
+    text: str
+    place: tuple[int, int] | None
+
+
+def cut(text: str, tokenize: Callable[[str], list[str]], base_form: Callable[[str], str]) -> list[Word]:
+    """A text's words: in lower case, each in its base form."""
+    lower = text.lower()
+    tokens = tokenize(lower)
+    words = [Word(base_form(token), place) for token, place in zip(tokens, places_of(tokens, lower), strict=True)]
+    # A few letters are two in lower case.
+    return words if len(lower) == len(text) else moved(words, [place for place, letter in enumerate(text) for _ in letter.lower()])
+
+
+def moved(words: Iterable[Word], origins: Sequence[int]) -> list[Word]:
+    """Words of a text that was made of another one, with their places in that. `origins`: where each of the text's letters stood."""
+    return [word._replace(place=(origins[word.place[0]], origins[word.place[1] - 1] + 1)) if word.place else word for word in words]
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """`objects`: word -> COCO object; `pairs`: two words -> the word that they become."""
@@ -31,21 +54,31 @@ class Vocabulary:
     objects: Mapping[str, str]
     pairs: Mapping[str, str]
 
-    def join(self, words: Sequence[str]) -> list[str]:
+    def join(self, words: Sequence[Word]) -> list[Word]:
         """The words with pairs joined, from left to right."""
+        texts = [word.text for word in words]
         joined = []
         position = 0
         while position < len(words):
-            pair = self.pairs.get(" ".join(words[position : position + 2]))
-            joined.append(words[position] if pair is None else pair)
+            pair = self.pairs.get(" ".join(texts[position : position + 2]))
+            first, last = words[position], words[position : position + 2][-1]
+            joined.append(first if pair is None else Word(pair, _from_to(first.place, last.place)))
             position += 1 if pair is None else 2
         return joined
 
-    def mentions(self, words: Sequence[str]) -> list[str]:
+    def named(self, words: Sequence[Word]) -> list[Word]:
         """The objects that words mention, in order and as often; the seat of a toilet is no chair."""
-        if "toilet" in words and "seat" in words:
-            words = [word for word in words if word != "seat"]
-        return [self.objects[word] for word in words if word in self.objects]
+        texts = {word.text for word in words}
+        left_out = "seat" if texts >= {"toilet", "seat"} else None
+        return [Word(self.objects[word.text], word.place) for word in words if word.text in self.objects and word.text != left_out]
+
+    def mentions(self, words: Sequence[Word], shown: frozenset[str]) -> Mentions:
+        """What words mention of an image that shows these objects."""
+        return Mentions(tuple(Mention(name, name in shown, place) for name, place in self.named(words)), shown)
+
+
+def _from_to(first: tuple[int, int] | None, last: tuple[int, int] | None) -> tuple[int, int] | None:
+    return (first[0], last[1]) if first and last else None
 
 
 def read_vocabulary(path: Path, pairs_from_synonyms: bool) -> Vocabulary:
@@ -93,13 +126,13 @@ class Reference:
         known = self.instances.keys() | self.captions.keys()
         return [image for image in answered if image in known] or sorted(known)
 
-    def objects(self, image: str, words_of: Callable[[str], list[str]]) -> frozenset[str]:
+    def objects(self, image: str, words_of: Callable[[str], list[Word]]) -> frozenset[str]:
         """What an image shows; `words_of` cuts a human caption into words as it does with answers."""
         if image in self.given:
             return self.given[image]
         names = {self.vocabulary.objects.get(name, name) for name in self.instances.get(image, ())}
         for caption in self.captions.get(image, ()):
-            names.update(self.vocabulary.mentions(words_of(caption)))
+            names.update(name for name, _ in self.vocabulary.named(words_of(caption)))
         return frozenset(names)
 
 

@@ -116,6 +116,22 @@ class LanguageTools:
         return "; ".join(f"{part}: {getattr(self, part).name}" for part in parts)
 
 
+def places_of(words: Strings, text: str) -> list[tuple[int, int] | None]:
+    """Where words that a tokenizer cut from a text stand in it: (start, end) each; None for one that it wrote in another way.
+
+    The tokenizers keep the letters and their order. NLTK's write a straight quotation mark as two marks of another kind.
+    """
+    places: list[tuple[int, int] | None] = []
+    position = 0
+    for word in words:
+        start, length = text.find(word, position), len(word)
+        if word in ("``", "''") and (plain := text.find('"', position)) >= 0 and not 0 <= start < plain:
+            start, length = plain, 1
+        places.append((start, start + length) if start >= 0 else None)
+        position = start + length if start >= 0 else position
+    return places
+
+
 def _first_line(error: BaseException) -> str:
     lines = [line.strip(" *\n") for line in str(error).splitlines()]
     return next((line for line in lines if line), type(error).__name__).rstrip(".")

@@ -7,6 +7,7 @@ response = answers with a wrong object / answers with a COCO object; mention = w
 """
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,17 @@ import numpy as np
 
 from lib.judge import Judge, Question, fill
 from lib.scorers import coco_objects
-from lib.scorers.base import Answer, Answers, Problem, Score, Scorer, finite, match, with_judgements
+from lib.scorers.base import Answer, Answers, Mentions, Problem, Score, Scorer, finite, match, with_judgements
 from lib.scorers.bootstrap import Floats, intervals
+from lib.scorers.coco_objects import Word
 from lib.scorers.language import LanguageTools
 from lib.scorers.rows import answers_from, read_rows
 
 VERSION = 1
 #: Answers of so few words are not sent to the judge: they name no object.
 SHORT = 3
+#: What the reference takes out of answers.
+SPEAKER = "Assistant:"
 NAMES = {
     "response": "answers with a hallucinated object, of those with a COCO object, percent (headline)",
     "mention": "hallucinated mentions of all mentions, percent",
@@ -94,9 +98,12 @@ def ask(answers: Answers, reference: coco_objects.Reference, judge: Judge) -> An
     return with_judgements(answers, judged, lambda one: {"objects": one.value}, judge, details)
 
 
-def _objects_of(answer: Answer, vocabulary: coco_objects.Vocabulary, language: LanguageTools) -> list[str]:
-    """The words for the objects that a judge listed, each once: pairs that are one object, else runs of nouns."""
-    found: list[str] = []
+def _objects_of(answer: Answer, vocabulary: coco_objects.Vocabulary, language: LanguageTools) -> list[Word]:
+    """The words for the objects that a judge listed, each once: pairs that are one object, else runs of nouns.
+
+    The place of an object is that where the answer first has the name that the judge gave, in the singular or the plural.
+    """
+    found: dict[str, tuple[int, int] | None] = {}
     for name in answer.details["objects"]:
         phrase = language.phrases.run(f"a {name}")
         words = [word for word, _ in phrase]
@@ -106,8 +113,16 @@ def _objects_of(answer: Answer, vocabulary: coco_objects.Vocabulary, language: L
             pair = vocabulary.pairs.get(" ".join(words[position : position + 2]))
             pairs += [] if pair is None else [pair]
             position += 1 if pair is None else 2
-        found += pairs or _noun_runs(phrase)
-    return list(dict.fromkeys(found))
+        place = _place(name, answer.text)
+        for word in pairs or _noun_runs(phrase):
+            found.setdefault(word, place)
+    return [Word(word, place) for word, place in found.items()]
+
+
+def _place(name: str, text: str) -> tuple[int, int] | None:
+    words = r"\s+".join(map(re.escape, name.split()))
+    found = re.search(rf"(?<!\w){words}(?:e?s)?(?!\w)", text, re.IGNORECASE) if words else None
+    return found.span() if found else None
 
 
 def _noun_runs(phrase: Sequence[tuple[str, str]]) -> list[str]:
@@ -120,17 +135,50 @@ def _noun_runs(phrase: Sequence[tuple[str, str]]) -> list[str]:
     return [" ".join(run) for run in runs if run]
 
 
+def _by_judge(answers: Answers) -> bool:
+    return any("objects" in answer.details or "reason" in answer.details for answer in answers.rows)
+
+
+def _said(text: str) -> tuple[str, list[int]]:
+    """What is scored of an answer's text: not the speaker's name. And where each of its letters stands in that text."""
+    origins: list[int] = []
+    position = 0
+    for part in text.split(SPEAKER):
+        origins += range(position, position + len(part))
+        position += len(part) + len(SPEAKER)
+    said = text.replace(SPEAKER, "")
+    return said.strip(), origins[len(said) - len(said.lstrip()) :]
+
+
+def mentions(answers: Answers, reference: coco_objects.Reference, language: LanguageTools) -> dict[str, Mentions]:
+    """What each answer mentions, by its image's id; answers that a judge should have read and has not are left out."""
+    vocabulary = reference.vocabulary
+    by_judge = _by_judge(answers)
+
+    def words_of(text: str) -> list[Word]:
+        return vocabulary.join(coco_objects.cut(text, language.tokenizer.run, language.lemmatizer.run))
+
+    given = answers.by_id()
+    found = {}
+    for name in reference.expected(given):
+        if name not in given or (by_judge and _problem_with_objects(answers.file, given[name])):
+            continue
+        if by_judge:
+            words = _objects_of(given[name], vocabulary, language)
+        else:
+            said, origins = _said(given[name].text)
+            words = words_of(said) if said == given[name].text else coco_objects.moved(words_of(said), origins)
+        found[name] = vocabulary.mentions(words, reference.objects(name, words_of))
+    return found
+
+
 def score(
     answers: Answers, reference: coco_objects.Reference, *, language: LanguageTools | None = None, samples: int = 1000, seed: int = 0
 ) -> Score:
     """Object HalBench's scores, by the judge's objects where answers carry them, else by words. The unit of the bootstrap is the answer."""
     language = language or LanguageTools()
-    vocabulary = reference.vocabulary
-    by_judge = any("objects" in answer.details or "reason" in answer.details for answer in answers.rows)
-
-    def words_of(text: str) -> list[str]:
-        return vocabulary.join([language.lemmatizer.run(word) for word in language.tokenizer.run(text.lower())])
-
+    by_judge = _by_judge(answers)
+    found = mentions(answers, reference, language)
     matched, problems, counts = match(answers, reference.expected(answers.by_id()), "Object HalBench")
     rows = []
     words = []
@@ -138,17 +186,14 @@ def score(
         if by_judge and (problem := _problem_with_objects(answers.file, answer)):
             problems.append(problem)
             continue
-        text = answer.text.replace("Assistant:", "").strip()
-        mentions = vocabulary.mentions(_objects_of(answer, vocabulary, language) if by_judge else words_of(text))
-        shown = reference.objects(name, words_of)
-        wrong = sum(each not in shown for each in mentions)
-        rows.append((wrong, len(mentions), wrong > 0, len(mentions) > 0, 1, len(shown.intersection(mentions)), len(shown)))
-        words.append(len(text.split(" ")))
+        one, wrong = found[name], found[name].hallucinated
+        rows.append((wrong, len(one.each), wrong > 0, len(one.each) > 0, 1, one.found, len(one.shown)))
+        words.append(len(_said(answer.text)[0].split(" ")))
     table = np.array(rows, dtype=np.float64).reshape(-1, 7)
 
     def rates(sums: Floats) -> dict[str, Floats]:
-        wrong, mentions, hallucinated, with_objects, *_ = np.moveaxis(sums, -1, 0)
-        return {"response": 100 * (hallucinated / with_objects), "mention": 100 * (wrong / mentions)}
+        wrong, mentioned, hallucinated, with_objects, *_ = np.moveaxis(sums, -1, 0)
+        return {"response": 100 * (hallucinated / with_objects), "mention": 100 * (wrong / mentioned)}
 
     sums = table.sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -190,4 +235,7 @@ def _problem_with_objects(file: str, answer: Answer) -> Problem | None:
     return Problem(file, answer.line, f"id {answer.id!r} has no objects from the judge ({why}); not scored")
 
 
-SCORER = Scorer("object_halbench", "Object HalBench", NAMES, read_answers, read_reference, score, FORMATS, uses_language=True, ask=ask)
+SCORER = Scorer(
+    "object_halbench", "Object HalBench", NAMES, read_answers, read_reference, score, FORMATS,
+    uses_language=True, ask=ask, mentions=mentions,
+)  # fmt: skip
