@@ -79,7 +79,7 @@ def notes_of(published: Published, rows: Sequence[Row], label: str) -> list[str]
     ]
     if label != "ours":
         notes.append(
-            f"Source 'ours, {label}': small models and small local data. It shows how the workflow works, and nothing of any method at its real size."
+            f"Source 'ours, {label}': small models and small local data. It shows how the workflow works, not what a method reaches."
         )
     if any(row.differences for row in rows):
         notes.append("In parentheses: the difference to the paper's row of the same model and data size.")
