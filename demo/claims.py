@@ -31,7 +31,7 @@ KEPT = HERE / "world" / "claims.json"
 SEEDS = (1, 2, 3)
 PROMPTS_PER_TOPIC = 216
 SCORERS = ("image-reward", "clip", "blip")
-LARGEST = "dpo-320"
+MAIN = "dpo-160"
 RANDOM_PICTURE = "random-picture"
 
 #: Columns of the tables of models: a benchmark's score -> how it is headed; an arrow says which way is better.
@@ -45,7 +45,7 @@ SCORES = {
 }
 MODELS = {
     "base": "base",
-    LARGEST: "DPO, 320 pairs",
+    MAIN: "DPO, 160 pairs",
     "random-control": "control: chosen and rejected drawn by a coin",
     "swapped-control": "control: chosen and rejected exchanged",
 }
@@ -75,8 +75,8 @@ def configuration(seed: int, random_picture: bool) -> dict[str, Any]:
     found["training"]["settings"]["seed"] = seed
     if random_picture:
         found["image_ranking"]["pick"] = "random"
-        found["training"]["experiments"] = {LARGEST: found["training"]["experiments"][LARGEST]}
-        found["pairs"]["sizes"] = [max(found["pairs"]["sizes"])]
+        found["training"]["experiments"] = {MAIN: found["training"]["experiments"][MAIN]}
+        found["pairs"]["sizes"] = [found["training"]["experiments"][MAIN]["size"]]
     return found
 
 
@@ -209,8 +209,8 @@ def measured() -> Figures:
     sys.path[:0] = [str(HERE.parent / "scripts")]
     roots = [RESULTS / f"seed-{seed}" for seed in SEEDS]
     random_roots = [RESULTS / f"seed-{seed}-{RANDOM_PICTURE}" for seed in SEEDS]
-    filtering = of_models({"base": "base", LARGEST: "pairs from the picked picture"}, roots)
-    filtering |= of_models({LARGEST: "control: pairs from a random one of the four"}, random_roots)
+    filtering = of_models({"base": "base", MAIN: "pairs from the picked picture"}, roots)
+    filtering |= of_models({MAIN: "control: pairs from a random one of the four"}, random_roots)
     tables = {
         "hallucination": of_models(MODELS, roots),
         "size": of_models(SIZES, roots),

@@ -57,7 +57,7 @@ def test_a_seed_differs_from_another_in_its_seeds_and_name_only() -> None:
 def test_the_control_of_image_filtering_differs_in_the_pick_only() -> None:
     best, random = claims.configuration(1, False), claims.configuration(1, True)
     assert random["image_ranking"].pop("pick") == "random"
-    assert random["training"]["experiments"]["dpo-320"] == best["training"]["experiments"]["dpo-320"]
+    assert random["training"]["experiments"]["dpo-160"] == best["training"]["experiments"]["dpo-160"]
     for config in (best, random):
         del config["run"], config["training"]["experiments"], config["pairs"]
     assert best == random
