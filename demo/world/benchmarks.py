@@ -110,14 +110,17 @@ def pope(count: int, seed: int, calls: dict[str, str]) -> Files:
 
 
 def prompts(count: int, seed: int) -> dict[str, str]:
-    """Prompts of scenes that trainings may have seen, each once: a text a topic, a prompt a line."""
-    texts = {}
+    """Prompts of scenes that trainings may have seen, each once in all topics: a text a topic, a prompt a line."""
+    topics: dict[str, list[str]] = {}
+    taken: set[str] = set()
     for number, topic in enumerate(TOPICS):
         random = np.random.default_rng([seed, 2, number])
-        found: dict[str, None] = {}
+        found = topics.setdefault(topic, [])
         while len(found) < count:
             # More to count where counting is asked for; otherwise as the benchmarks' scenes, so that what is learnt is of use there.
             scene = random_scene(random, twins=0.4 if topic == "counting" else 0.15)
-            found[prompt(scene, topic)] = None
-        texts[topic] = "".join(f"{line}\n" for line in found)
-    return texts
+            said = prompt(scene, topic)
+            if said not in taken:
+                found.append(said)
+                taken.add(said)
+    return {topic: "".join(f"{line}\n" for line in found) for topic, found in topics.items()}

@@ -31,7 +31,7 @@ EMPTY_PROMPTS = 0.1
 POOL = 12_288  # scenes whose latents are kept at a time
 POOL_STEPS = 4000  # after which others take their place
 VAE_PLAN = Plan(steps=2400, batch=8, learning_rate=2e-3, decay=0.5, average=0.995)
-PAINTER_PLAN = Plan(steps=8_000, batch=32, learning_rate=1e-3, muon=2e-3, decay=0.3)
+PAINTER_PLAN = Plan(steps=10_000, batch=32, learning_rate=1e-3, muon=2e-3, decay=0.3)
 
 
 def tensor_of(pictures: Picture) -> torch.Tensor:
