@@ -70,7 +70,7 @@ def painter(folder: Path, count: int = 240) -> Figures:
         of_scale = [verdict for topic in TOPICS for verdict in verdicts[scale, topic]]
         figures[f"objects right, g = {scale:g}"] = rounded(sum(v.right for v in of_scale) / sum(v.asked for v in of_scale))
         figures[f"whole scene exact, g = {scale:g}"] = rounded(np.mean([v.whole for v in of_scale]))
-    best = max(SCALES, key=lambda scale: figures[f"objects right, g = {scale:g}"])
+    best = max(SCALES, key=lambda scale: (figures[f"whole scene exact, g = {scale:g}"], figures[f"objects right, g = {scale:g}"]))
     for topic in TOPICS:
         figures[f"whole scene exact, g = {best:g}, {topic}"] = rounded(np.mean([v.whole for v in verdicts[best, topic]]))
     return figures
