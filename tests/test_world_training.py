@@ -1,6 +1,7 @@
 """The trainings of the small world: resumed where they were killed, on what the product computes, in layouts that the product loads."""
 
 import os
+import re
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -189,6 +190,11 @@ def test_what_is_kept_has_its_log_and_figures_and_is_small_enough() -> None:
         part = train_world.PARTS[name]
         assert not part.kept or (train_world.MODELS / part.folder).is_dir()
     train_world.check_sizes(train_world.MODELS)
+
+
+def test_what_is_kept_does_not_say_where_it_was_made() -> None:
+    for file in train_world.MODELS.rglob("*.json"):
+        assert not re.search(r'"(/|\w:\\\\)\w+[/\\]', file.read_text(encoding="utf-8")), f"{file} holds a path of one machine"
 
 
 def test_the_kept_vae_gives_unseen_scenes_back() -> None:
