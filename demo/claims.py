@@ -59,10 +59,10 @@ Figures = dict[str, dict[str, dict[str, list[float]]]]
 
 
 def merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration with another's values; experiments and figures are taken whole."""
+    """A configuration with another's values; experiments are taken whole."""
     found = copy.deepcopy(base)
     for key, value in over.items():
-        whole = key in ("experiments", "figures") or not isinstance(value, dict)
+        whole = key == "experiments" or not isinstance(value, dict)
         found[key] = copy.deepcopy(value) if whole else merged(found.get(key, {}), value)
     return found
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+import build_world
 import claims
+from lib import config as configuration
 
 ROOT = Path(__file__).resolve().parent.parent
 HOLDS = {"base": 42.0, "dpo": 12.0, "random-control": 40.0, "swapped-control": 60.0}
@@ -52,6 +54,17 @@ def test_a_seed_differs_from_another_in_its_seeds_and_name_only() -> None:
     assert (one["training"]["settings"].pop("seed"), two["training"]["settings"].pop("seed")) == (1, 2)
     assert (one.pop("run"), two.pop("run")) == ("seed-1", "seed-2")
     assert one == two
+
+
+@pytest.mark.parametrize("random_picture", [False, True])
+def test_what_claims_run_is_valid_and_needs_nothing_of_the_hub(random_picture: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    build_world.main(["--output", "demo/world/benchmarks"])
+    found = configuration.load(claims.configuration(1, random_picture) | {"prompts": "demo/prompts"}, [])
+    assert found.figures.embedding is None
+    models = [*found.image_ranking.scorers.values(), *found.responses.policy_models.values(), found.training.base_model]
+    for model in (found.images, found.response_ranking, *models):
+        assert (ROOT / model.model).is_dir(), model
 
 
 def test_the_control_of_image_filtering_differs_in_the_pick_only() -> None:
