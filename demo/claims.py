@@ -25,6 +25,8 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from story import rows_of, scores_of
+
 HERE = Path(__file__).resolve().parent
 RESULTS = Path("results/claims")
 KEPT = HERE / "world" / "claims.json"
@@ -105,29 +107,17 @@ def run(seed: int, random_picture: bool) -> None:
 # --- what they show
 
 
-def scores_of(root: Path, model: str) -> dict[str, float]:
-    """A model's scores in a run, by benchmark/score."""
-    found = {}
-    for file in root.glob(f"evaluation/{model}/*/scores.json"):
-        for name, value in json.loads(file.read_text(encoding="utf-8"))["scores"].items():
-            found[f"{file.parent.name}/{name}"] = float(value)
-    return found
-
-
 def of_models(models: Mapping[str, str], roots: Sequence[Path]) -> dict[str, dict[str, list[float]]]:
     """Rows of models, columns of `SCORES`."""
     found: dict[str, dict[str, list[float]]] = {}
     for model, name in models.items():
-        seeds = [scores_of(root, model) for root in roots]
-        found[name] = {head: [scores[score] for scores in seeds] for score, head in SCORES.items()}
+        found[name] = {head: [scores[score][model] for scores in map(scores_of, roots)] for score, head in SCORES.items()}
     return found
 
 
-def rows_of(root: Path, stage: str) -> dict[str, dict[str, Any]]:
+def whole_rows(root: Path, stage: str) -> dict[str, dict[str, Any]]:
     """The published rows of a stage that have no failure in them, by prompt id."""
-    lines = [line for path in sorted((root / stage).glob("*/*.jsonl")) for line in path.read_text(encoding="utf-8").splitlines()]
-    rows = map(json.loads, lines)
-    return {row["id"]: row for row in rows if "missing" not in row}
+    return {row["id"]: row for row in rows_of(root, stage) if "missing" not in row}
 
 
 def judged_by_oracle(root: Path) -> dict[str, list[tuple[float, bool, float]]]:
@@ -136,7 +126,7 @@ def judged_by_oracle(root: Path) -> dict[str, list[tuple[float, bool, float]]]:
     from world.words import read
 
     found = {}
-    for prompt_id, row in rows_of(root, "images").items():
+    for prompt_id, row in whole_rows(root, "images").items():
         pictures = []
         for candidate in row["candidates"]:
             with Image.open(root / candidate["file"]) as image:
@@ -169,8 +159,8 @@ def of_pictures(roots: Sequence[Path]) -> Figures:
 
     for root in roots:
         judged = judged_by_oracle(root)
-        images = rows_of(root, "images")
-        rankings = {scorer: rows_of(root, f"image_ranking/{scorer}") for scorer in SCORERS}
+        images = whole_rows(root, "images")
+        rankings = {scorer: whole_rows(root, f"image_ranking/{scorer}") for scorer in SCORERS}
         prompts = sorted(set(judged).intersection(*rankings.values()))
         winners = {scorer: {prompt: rankings[scorer][prompt]["winner"] for prompt in prompts} for scorer in SCORERS}
         scales = [candidate["guidance_scale"] for candidate in images[prompts[0]]["candidates"]]
@@ -265,12 +255,9 @@ def problems(root: Path) -> list[str]:
     DPO has to lower CHAIR_s by a third of the base model's at least, pairs drawn by a coin by less than half of what DPO does, and
     exchanged pairs must not lower it.
     """
-    values = {}
-    for model in ("base", "dpo", "random-control", "swapped-control"):
-        scores = scores_of(root, model)
-        if "chair/chair_s" not in scores:
-            return [f"{root}: there is no CHAIR_s of {model}. Run `make demo` first."]
-        values[model] = scores["chair/chair_s"]
+    values = scores_of(root).get("chair/chair_s", {})
+    if absent := [model for model in ("base", "dpo", "random-control", "swapped-control") if model not in values]:
+        return [f"{root}: there is no CHAIR_s of {absent[0]}. Run `make demo` first."]
     base = values["base"]
     gain = base - values["dpo"]
     found = []

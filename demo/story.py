@@ -79,7 +79,7 @@ def main() -> None:
     """Prints the story."""
     configfile = Path(sys.argv[1])
     configured = yaml.safe_load(configfile.read_text(encoding="utf-8"))
-    root = Path("results") / configured["run"]
+    root = Path(configured.get("results", "results")) / configured["run"]
     console = Console()
 
     def say(text: str) -> None:

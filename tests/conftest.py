@@ -181,20 +181,35 @@ def make_small(project: Project) -> None:
 
 
 @pytest.fixture(scope="session")
-def finished(new_project: Callable[..., Project], tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Project:
-    """A clone in which the small run has been made, undisturbed, by whichever of pytest's workers needed it first.
+def made_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[[str, Callable[[], Path]], Path]:
+    """Gives the folder that `make` gives, made by whichever of pytest's workers asks for its name first; the others wait for it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+
+    def once(name: str, make: Callable[[], Path]) -> Path:
+        where = shared / f"{name}.txt"
+        with FileLock(f"{where}.lock"):
+            if not where.exists():
+                where.write_text(str(make()), encoding="utf-8")
+        return Path(where.read_text(encoding="utf-8"))
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def finished(new_project: Callable[..., Project], made_once: Callable[[str, Callable[[], Path]], Path]) -> Project:
+    """A clone in which the small run has been made, undisturbed.
 
     Not to be changed, and no command is to be run in it: others may be copying it. See `finished_copy`.
     """
-    base = tmp_path_factory.getbasetemp()
-    where = (base if worker_id == "master" else base.parent) / "finished.txt"
-    with FileLock(f"{where}.lock"):
-        if not where.exists():
-            project = new_project("finished")
-            make_small(project)
-            project.snakemake()
-            where.write_text(str(project.folder), encoding="utf-8")
-    return Project(Path(where.read_text(encoding="utf-8")))
+
+    def make() -> Path:
+        project = new_project("finished")
+        make_small(project)
+        project.snakemake()
+        return project.folder
+
+    return Project(made_once("finished", make))
 
 
 @pytest.fixture

@@ -45,6 +45,18 @@ def summarise(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(rows.values(), key=lambda row: (known.get(row["rule"], len(known)), row["rule"]))
 
 
+def notes_of(records: Iterable[dict[str, Any]]) -> list[str]:
+    """What jobs put on record as unusual, a line each; what several jobs of a rule say in the same words is one line."""
+    jobs: dict[tuple[str, str], list[str]] = {}
+    for record in records:
+        for note in record["notes"]:
+            jobs.setdefault((record["rule"], note), []).append(record["job"])
+    return [
+        f"{rule} {said[0]}: {note}" if len(said) == 1 else f"{rule} ({len(said)} jobs, {said[0]} first): {note}"
+        for (rule, note), said in jobs.items()
+    ]
+
+
 def print_summary(root: Path, since: str) -> None:
     """Prints what the jobs did that ended at or after `since`, and what they put on record as unusual."""
     records = read_records(root, since)
@@ -61,6 +73,5 @@ def print_summary(root: Path, since: str) -> None:
     # A log file has no width of its own; eighty columns would cut the rules' names.
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 110)
     console.print(table)
-    for record in records:
-        for note in record["notes"]:
-            console.print(f"note: {record['rule']} {record['job']}: {note}", markup=False, highlight=False)
+    for note in notes_of(records):
+        console.print(f"note: {note}", markup=False, highlight=False)

@@ -22,7 +22,6 @@ from typing import Any, ClassVar, NoReturn
 
 import pytest
 from cluster import Cluster, throw_away_cluster
-from filelock import FileLock
 
 from conftest import REPOSITORY, Project, begun
 from test_software import run_with_conda
@@ -83,17 +82,16 @@ def make_slow_images(project: Project, topics: Sequence[str] = ("art",), prompts
 
 
 @pytest.fixture(scope="module")
-def undisturbed(new_project: Callable[..., Project], tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> dict[str, bytes]:
+def undisturbed(new_project: Callable[..., Project], made_once: Callable[[str, Callable[[], Path]], Path]) -> dict[str, bytes]:
     """The published files of the faults' run, made once on this machine without Slurm."""
-    base = tmp_path_factory.getbasetemp()
-    shared = (base if worker_id == "master" else base.parent) / "undisturbed"
-    with FileLock(f"{shared}.lock"):
-        if not shared.exists():
-            project = new_project("undisturbed")
-            make_slow_images(project)
-            project.snakemake("--", *IMAGES)
-            shutil.copytree(project.folder / "results", shared / "results")
-    return Project(shared).published()
+
+    def make() -> Path:
+        project = new_project("undisturbed")
+        make_slow_images(project)
+        project.snakemake("--", *IMAGES)
+        return project.folder
+
+    return Project(made_once("undisturbed", make)).published()
 
 
 def as_in_a_terminal() -> None:
