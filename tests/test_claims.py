@@ -11,6 +11,8 @@ import yaml
 import build_world
 import claims
 from lib import config as configuration
+from world import words
+from world.scenes import KINDS
 
 ROOT = Path(__file__).resolve().parent.parent
 HOLDS = {"base": 42.0, "dpo": 12.0, "random-control": 40.0, "swapped-control": 60.0}
@@ -54,6 +56,13 @@ def test_a_seed_differs_from_another_in_its_seeds_and_name_only() -> None:
     assert (one["training"]["settings"].pop("seed"), two["training"]["settings"].pop("seed")) == (1, 2)
     assert (one.pop("run"), two.pop("run")) == ("seed-1", "seed-2")
     assert one == two
+
+
+def test_the_judge_is_told_the_prompt_in_the_words_that_it_learnt() -> None:
+    demo = yaml.safe_load((ROOT / "demo" / "config.yaml").read_text(encoding="utf-8"))
+    assert demo["response_ranking"]["template"] == words.instruction("{prompt}", "{instruction}")
+    asked = {*words.DESCRIBE, *(words.question(kind) for kind in KINDS)}
+    assert asked.issuperset(demo["instructions"]["templates"]), "what the policy models learnt to answer"
 
 
 @pytest.mark.parametrize("random_picture", [False, True])
