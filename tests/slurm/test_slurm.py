@@ -296,9 +296,9 @@ def test_a_job_over_its_memory_is_tried_again_with_more(cluster, clone, undistur
 @pytest.mark.timeout(1500)
 def test_a_job_near_its_time_limit_finishes_its_batch_and_the_next_attempt_goes_on(cluster, new_project):
     project = new_project("walltime")
-    make_slow_images(project, prompts=50, steps=200)
-    # Slurm may send the signal up to a minute early: somewhere in the first minute of the two.
-    needs = ["gpu=1", "runtime=2", "slurm_extra='--signal=TERM@60'"]
+    make_slow_images(project, prompts=30, steps=200)
+    # Slurm may send the signal up to a minute early: in the first minute of the first attempt's two, which is too short for the shard.
+    needs = ["gpu=1", "runtime=1 + attempt", "slurm_extra='--signal=TERM@60'"]
     run = SlurmRun(
         project, cluster, "--set-resources", *(f"generate_images:{need}" for need in needs), "--retries", "20", targets=IMAGES[:1]
     )

@@ -8,7 +8,6 @@ from typing import Any
 
 from lib.errors import UserError
 from lib.judge import Judge, Judgement, encodable
-from lib.scorers.language import LanguageTools
 
 #: What a scorer reads from its reference files; each scorer has a class of its own for it.
 Reference = Any
@@ -143,7 +142,7 @@ class Scorer:
     formats: str
     uses_language: bool = False
     ask: Callable[..., Answers] | None = None
-    mentions: Callable[[Answers, Reference, LanguageTools], dict[str, Mentions]] | None = None
+    mentions: Callable[..., dict[str, Mentions]] | None = None
 
 
 def match(answers: Answers, expected: Sequence[str], benchmark: str) -> tuple[dict[str, Answer], list[Problem], dict[str, int]]:
