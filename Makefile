@@ -16,6 +16,7 @@ SHELL := /bin/bash
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
 
+# pip compiles file after file, which takes as long as the rest; compileall uses all cores, and fails where a package has files of Python 2.
 install: $(INSTALLED) ## Make .venv from a lock (Python 3.11): LOCK=envs/cpu.lock, envs/gpu.lock or envs/head.lock
 
 $(INSTALLED): $(LOCK) envs/sitecustomize.py
@@ -23,8 +24,9 @@ $(INSTALLED): $(LOCK) envs/sitecustomize.py
 	@echo "Installing $(LOCK) into $(VENV): some minutes"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --upgrade pip==25.3
-	@$(BIN)/pip install --quiet --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r $(LOCK) 2>&1 | { grep -v '^WARNING: Location' || true; }; \
+	@$(BIN)/pip install --quiet --no-deps --no-compile $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r $(LOCK) 2>&1 | { grep -v '^WARNING: Location' || true; }; \
 	test $${PIPESTATUS[0]} = 0 || { echo "make: the installation failed. If pip found no torch==2.13.0+cpu: make $(MAKECMDGOALS) TORCH_INDEX=<the CPU index that pytorch.org's 'Get started' page names>"; exit 1; }
+	@$(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
 	@cp envs/sitecustomize.py $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/
 	@touch $@
 

@@ -296,7 +296,7 @@ def test_a_job_over_its_memory_is_tried_again_with_more(cluster, clone, undistur
 @pytest.mark.timeout(1500)
 def test_a_job_near_its_time_limit_finishes_its_batch_and_the_next_attempt_goes_on(cluster, new_project):
     project = new_project("walltime")
-    make_slow_images(project, prompts=30, steps=200)
+    make_slow_images(project, prompts=50, steps=200)
     # Slurm may send the signal up to a minute early: in the first minute of the first attempt's two, which is too short for the shard.
     needs = ["gpu=1", "runtime=1 + attempt", "slurm_extra='--signal=TERM@60'"]
     run = SlurmRun(
