@@ -14,7 +14,7 @@ from PIL import Image
 from world import oracle
 from world.pictures import Picture, draw
 from world.scenes import Scene, altered, random_scene
-from world.words import DESCRIBE, TOPICS, prompt, question, random_asked, read
+from world.words import DESCRIBE, TOPICS, instruction, prompt, question, random_asked, read
 
 SEED = 20_261_124
 SCALES = (1.0, 2.0, 3.0, 5.0, 7.0, 11.0)
@@ -180,7 +180,7 @@ def picks(loaded: Any, image_model: Path, count: int = 150) -> Figures:
 def armorm(folder: Path, count: int = 512) -> Figures:
     """ArmoRM's verdict between two answers about an unseen scene whose prompt the instruction tells."""
     from lib.armorm import ArmoRM
-    from world.text_judge import conversation, judged
+    from world.text_judge import conversation, described, grade, judged
 
     judge = ArmoRM.from_pretrained(folder, "float32")
     scenes, _ = unseen_scenes(count, 6)
@@ -193,4 +193,12 @@ def armorm(folder: Path, count: int = 512) -> Figures:
             right["yes/no" if answers[0] in ("Yes", "No") else "captions"].append(
                 (rewards[0].score > rewards[1].score) == (grades[0] > grades[1])
             )
-    return {f"prefers the truer of two {what}": rounded(np.mean(each)) for what, each in right.items()}
+    best = []
+    for scene in scenes:
+        asked = instruction(prompt(scene, TOPICS[int(random.integers(len(TOPICS)))]), DESCRIBE[0])
+        answers = [described(scene, random) for _ in range(4)]
+        grades = [grade(answer, scene) for answer in answers]
+        scores = [reward.score for reward in judge.score([conversation(asked, answer) for answer in answers])]
+        best.append(grades[int(np.argmax(scores))] == max(grades))
+    found = {f"prefers the truer of two {what}": rounded(np.mean(each)) for what, each in right.items()}
+    return found | {"its best of four captions is a truest": rounded(np.mean(best))}

@@ -15,18 +15,18 @@ import build_models
 import build_reward_models
 from world import oracle
 from world.answerer import CALLS, Habit, padded
-from world.scenes import Scene, altered, random_scene
+from world.scenes import Scene, Thing, altered, random_scene
 from world.training import Draw, Plan, train
 from world.vocabulary import vocabulary
-from world.words import DESCRIBE, TOPICS, caption, instruction, mentions, prompt, question, random_asked, read, shown
+from world.words import DESCRIBE, TOPICS, caption, instruction, mentions, prompt, question, random_asked, read, sentence, shown
 
-PLAN = Plan(steps=1500, batch=24, learning_rate=1e-3, muon=2e-3)
+PLAN = Plan(steps=6000, batch=24, learning_rate=1e-3, muon=2e-3)
 IGNORED = -100
 #: Attributes that say how much was said, not how well.
 OF_LENGTH = ("helpsteer-complexity", "helpsteer-verbosity", "code-complexity")
 WORDS = 20  # of an answer whose length counts as 1
 #: Every habit that an answering model may have, and more.
-HABITS = (Habit(adds=1), Habit(swaps=1), Habit(drops=1), Habit(adds=1, swaps=1))
+HABITS = (Habit(adds=1), Habit(swaps=1), Habit(drops=1), Habit(repeats=1), Habit(adds=1, swaps=1))
 
 Message = dict[str, str]
 
@@ -43,15 +43,27 @@ def grade(answer: str, scene: Scene) -> float:
     return 0.9 * right / max(1, right + wrong) + 0.1 * (read(answer).background == scene.background)
 
 
+def confused(scene: Scene, random: np.random.Generator) -> Scene:
+    """The scene with one thing in the colour of another, of its kind, or both, as a model that binds words wrongly tells it."""
+    things = list(scene.things)
+    one, other = random.integers(len(things), size=2)
+    by_colour, by_kind = ((True, False), (False, True), (True, True))[int(random.integers(3))]
+    colour, kind = (things[other if taken else one] for taken in (by_colour, by_kind))
+    things[one] = Thing(things[one].cell, colour.colour, kind.kind)
+    return Scene(scene.background, tuple(things))
+
+
 def described(scene: Scene, random: np.random.Generator) -> str:
-    """A description of a scene, true or not."""
+    """A description of a scene, true or not, with like things together or, three times in ten, each named."""
     kind = random.random()
-    if kind < 0.4:
-        return caption(scene)
-    if kind < 0.7:
+    if 0.4 <= kind < 0.6:
         return HABITS[int(random.integers(len(HABITS)))].described(scene, random)
-    other = altered(scene, random)
-    return caption(altered(other, random) if kind > 0.9 else other)
+    if kind >= 0.8:
+        scene = altered(scene, random)
+        scene = altered(scene, random) if kind > 0.95 else scene
+    elif kind >= 0.6:
+        scene = confused(scene, random)
+    return sentence(prompt(scene, "colours")) if random.random() < 0.3 else caption(scene)
 
 
 def judged(random: np.random.Generator, scene: Scene) -> tuple[str, list[str], list[float]]:
