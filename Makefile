@@ -39,7 +39,7 @@ demo: $(INSTALLED) ## Run the whole pipeline on this machine, in a small world w
 	$(DEMO)
 	@$(BIN)/python demo/story.py demo/config.yaml
 
-claims: $(INSTALLED) ## The paper's claims in the small world: three seeds with their controls (40 minutes on two cores)
+claims: $(INSTALLED) ## The paper's claims in the small world: three seeds with their controls (36 minutes on two cores)
 	$(BIN)/python demo/build_world.py --output demo/world/benchmarks
 	$(BIN)/python demo/claims.py
 

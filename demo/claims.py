@@ -1,6 +1,6 @@
 """The paper's claims in the small world, through the product itself: three seeds, each with its negative controls.
 
-    python demo/claims.py                          runs what is missing (40 minutes on two cores), measures, and prints the tables
+    python demo/claims.py                          runs what is missing (36 minutes on two cores), measures, and prints the tables
     python demo/claims.py --tables                 prints the tables of the kept figures, as docs/microworld.md has them
     python demo/claims.py --check results/demo     fails where DPO does not do in a run what it should, or a control is none
 
