@@ -16,7 +16,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -26,10 +28,12 @@ import yaml
 from PIL import Image
 
 from story import rows_of, scores_of
+from world.pictures import Picture
 
 HERE = Path(__file__).resolve().parent
 RESULTS = Path("results/claims")
 KEPT = HERE / "world" / "claims.json"
+CHAIR = HERE / "world" / "benchmarks" / "chair"
 SEEDS = (1, 2, 3)
 PROMPTS_PER_TOPIC = 216
 SCORERS = ("image-reward", "clip", "blip")
@@ -45,6 +49,7 @@ SCORES = {
     "pope/reference_accuracy": "POPE accuracy ↑",
     "pope/reference_f1": "POPE F1 ↑",
 }
+EXACT = "description exact (oracle), % ↑"
 MODELS = {
     "base": "base",
     MAIN: "DPO, 160 pairs",
@@ -107,11 +112,31 @@ def run(seed: int, random_picture: bool) -> None:
 # --- what they show
 
 
+@cache
+def in_benchmark() -> dict[str, Counter[tuple[str, str]]]:
+    """What the oracle sees in each of CHAIR's pictures, by question id."""
+    from world import oracle
+
+    questions = [json.loads(line) for line in (CHAIR / "questions.jsonl").read_text(encoding="utf-8").splitlines()]
+    readings = oracle.read_pictures(np.stack([pixels(CHAIR / "images" / question["image"]) for question in questions]))
+    shown = [Counter(thing.name for thing in reading.scene.things) for reading in readings]
+    return {str(question["image_id"]): names for question, names in zip(questions, shown, strict=True)}
+
+
+def exact_descriptions(root: Path, model: str) -> float:
+    """Answers to CHAIR's questions that name every thing with its colour as often as it is there, and nothing else, in percent."""
+    from world.words import read
+
+    answers = (root / "evaluation" / model / "chair" / "answers.jsonl").read_text(encoding="utf-8").splitlines()
+    return percent(read(answer["response"]).names() == in_benchmark()[answer["id"]] for answer in map(json.loads, answers))
+
+
 def of_models(models: Mapping[str, str], roots: Sequence[Path]) -> dict[str, dict[str, list[float]]]:
-    """Rows of models, columns of `SCORES`."""
+    """Rows of models, columns of `SCORES`, and the oracle's own verdict, which counts and knows colours as CHAIR does not."""
     found: dict[str, dict[str, list[float]]] = {}
     for model, name in models.items():
         found[name] = {head: [scores[score][model] for scores in map(scores_of, roots)] for score, head in SCORES.items()}
+        found[name][EXACT] = [exact_descriptions(root, model) for root in roots]
     return found
 
 
@@ -127,10 +152,7 @@ def judged_by_oracle(root: Path) -> dict[str, list[tuple[float, bool, float]]]:
 
     found = {}
     for prompt_id, row in whole_rows(root, "images").items():
-        pictures = []
-        for candidate in row["candidates"]:
-            with Image.open(root / candidate["file"]) as image:
-                pictures.append(np.asarray(image.convert("RGB")))
+        pictures = [pixels(root / candidate["file"]) for candidate in row["candidates"]]
         said = read(row["prompt"])
         judged = []
         for reading in oracle.read_pictures(np.stack(pictures)):
@@ -138,6 +160,12 @@ def judged_by_oracle(root: Path) -> dict[str, list[tuple[float, bool, float]]]:
             judged.append((verdict.right / verdict.asked, verdict.whole, oracle.fit(row["prompt"], reading)))
         found[prompt_id] = judged
     return found
+
+
+def pixels(path: Path) -> Picture:
+    """A picture's file as an array (height, width, 3)."""
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def percent(values: Iterable[float | bool]) -> float:
