@@ -11,7 +11,7 @@ import yaml
 import build_world
 import claims
 from lib import config as configuration
-from world import words
+from world import benchmarks, words
 from world.scenes import KINDS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -96,6 +96,27 @@ def test_claims_ask_for_every_size_that_the_table_shows() -> None:
 def test_tables_show_mean_and_spread_over_seeds() -> None:
     text = claims.markdown("size", {"0": {"CHAIR_s ↓": [40.0, 42.0, 44.0]}, "40": {"CHAIR_s ↓": [20.0, 20.0, 20.0]}})
     assert text.splitlines() == ["| pairs | CHAIR_s ↓ |", "|---|---:|", "| 0 | 42.0 ± 2.0 |", "| 40 | 20.0 ± 0.0 |"]
+
+
+def test_a_description_is_exact_if_it_names_every_thing_with_its_colour_as_often_as_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, content in benchmarks.chair(4, 3).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    monkeypatch.setattr(claims, "CHAIR", tmp_path)
+    monkeypatch.setattr(claims, "in_benchmark", claims.in_benchmark.__wrapped__)
+    scenes, _ = benchmarks.unseen(4, 3)
+    texts = [words.caption(scene) for scene in scenes]
+    folder = tmp_path / "evaluation/one/chair"
+    folder.mkdir(parents=True)
+    for wrong in (0, 1):
+        # Once more what is there already: no hallucination to CHAIR, which counts kinds.
+        first, *more = scenes[0].things
+        texts[0] = words.sentence(f"{words.grouped([first, first, *more])} on {scenes[0].background}") if wrong else texts[0]
+        rows = [{"id": str(number), "response": text} for number, text in enumerate(texts, start=1)]
+        (folder / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        assert claims.exact_descriptions(tmp_path, "one") == 100 - 25 * wrong
 
 
 def test_the_document_has_the_tables_that_were_measured() -> None:
