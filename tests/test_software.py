@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 SMALL_TARGET = "results/random/tables/reasons_table.md"
 #: One shard, two jobs.
 RANKED = "results/random/image_ranking/clip/art/00.jsonl"
-ONLY_THIS = ("--rerun-triggers", "mtime", "--forcerun", "reasons_table")
+ONLY_THIS = ("--rerun-triggers", "mtime", "--allowed-rules", "reasons_table", "--forcerun", "reasons_table")
 #: Prints what the jobs of each rule get, as Snakemake has it.
 ASK_SNAKEMAKE = """
 import contextlib, io, json, sys
@@ -174,8 +174,11 @@ def run_with_conda(project, *arguments, profile="profiles/local"):
     before = project.published()
     project.snakemake("--sdm", "conda", *ONLY_THIS, *arguments, "--", SMALL_TARGET, profile=profile)
     assert project.published() == before
-    lock = (project.folder / "envs/workflow.lock").read_text().splitlines()
-    (python,) = (project.folder / ".snakemake/conda").glob("*/bin/python")
+    envs = project.folder / "envs"
+    lock = (envs / "workflow.lock").read_text().splitlines()
+    made = (project.folder / ".snakemake/conda").glob("*.yaml")
+    (environment,) = (path.with_suffix("") for path in made if path.read_bytes() == (envs / "workflow.yaml").read_bytes())
+    python = environment / "bin/python"
     frozen = subprocess.run([python, "-m", "pip", "freeze", "--all"], text=True, capture_output=True, check=True).stdout.lower()
     wanted = {line.lower().replace("_", "-") for line in lock if line and not line.startswith("#")}
     assert wanted <= {line.replace("_", "-") for line in frozen.splitlines()}
