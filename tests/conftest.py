@@ -16,6 +16,9 @@ import yaml
 from filelock import FileLock
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+#: Released answers with known scores, and a published sample, which are no part of the project.
+GOLDEN = Path(os.environ.get("GOLDEN_DIR") or REPOSITORY.parent / "shared/golden")
+needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no golden data at {GOLDEN} (GOLDEN_DIR names another place)")
 #: What a user's clone has; the built checkpoints are linked in.
 PROJECT = ("Snakefile", "config.yaml", "rules", "scripts", "envs", "profiles", "prompts", "demo", "published", "slurm", "Makefile")
 

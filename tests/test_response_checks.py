@@ -1,14 +1,11 @@
 """Responses that can be part of a pair, told from those that cannot; also on the published data's own."""
 
 import json
-import os
-from pathlib import Path
 
 import pytest
 
+from conftest import GOLDEN, needs_golden
 from lib.response_checks import invalid_reason
-
-GOLDEN = Path(os.environ.get("GOLDEN_DIR", Path(__file__).resolve().parents[2] / "shared/golden"))
 
 
 @pytest.mark.parametrize(
@@ -33,7 +30,7 @@ def test_empty_truncated_and_endlessly_repeating_answers_are_told_from_valid_one
     assert invalid_reason(text, finish_reason, max_repeats=5) == reason
 
 
-@pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"the published sample run is not there ({GOLDEN}); set GOLDEN_DIR")
+@needs_golden
 def test_the_published_sample_s_empty_and_run_on_answers_would_not_have_become_pairs():
     pairs = {pair["id"]: pair for pair in json.loads((GOLDEN / "upstream/pairs.json").read_text(encoding="utf-8"))}
     rejected = {name: pair["rejected_conversations"][1]["value"] for name, pair in pairs.items()}

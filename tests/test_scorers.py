@@ -15,14 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import score
+from conftest import GOLDEN, needs_golden
 from lib import evaluation
 from lib.errors import UserError
 from lib.scorers import SCORERS, Answer, Answers, amber, mmhal_bench, pope
 from lib.scorers.bootstrap import intervals
 from lib.scorers.language import LanguageTools, similar_by_vectors
-
-GOLDEN = Path(os.environ.get("GOLDEN_DIR") or Path(__file__).resolve().parent.parent.parent / "shared/golden")
-needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no released answers at {GOLDEN} (GOLDEN_DIR names another place)")
 
 
 def scored(benchmark, answers, *reference, **options):

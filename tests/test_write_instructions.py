@@ -17,6 +17,7 @@ from pydantic import ValidationError
 import lib.endpoint
 import tell_prompt
 from chat_server import ChatServer, error, text_of
+from conftest import GOLDEN, needs_golden
 from lib.config import Config, Instructions
 from lib.controls import pick_of
 from lib.errors import UserError
@@ -157,11 +158,9 @@ def test_quotation_marks_inside_a_question_stay(text):
     assert clean(text) == text
 
 
+@needs_golden
 def test_the_published_sample_s_instructions_pass_without_their_image_token():
-    upstream = ROOT.parent / "shared/golden/upstream/picks.json"
-    if not upstream.exists():
-        pytest.skip("the published sample is not on this machine")
-    for pick in json.loads(upstream.read_text()):
+    for pick in json.loads((GOLDEN / "upstream/picks.json").read_text(encoding="utf-8")):
         assert problem_with_answer(pick["instruction"].removeprefix("<image> "), pick["prompt"], "stop", True) is None
 
 
