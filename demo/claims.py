@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 import yaml
-from PIL import Image
 
 from story import rows_of, scores_of
 from world.pictures import Picture
@@ -134,8 +133,9 @@ def exact_descriptions(root: Path, model: str) -> float:
 def of_models(models: Mapping[str, str], roots: Sequence[Path]) -> dict[str, dict[str, list[float]]]:
     """Rows of models, columns of `SCORES`, and the oracle's own verdict, which counts and knows colours as CHAIR does not."""
     found: dict[str, dict[str, list[float]]] = {}
+    seeds = [scores_of(root) for root in roots]
     for model, name in models.items():
-        found[name] = {head: [scores[score][model] for scores in map(scores_of, roots)] for score, head in SCORES.items()}
+        found[name] = {head: [scores[score][model] for scores in seeds] for score, head in SCORES.items()}
         found[name][EXACT] = [exact_descriptions(root, model) for root in roots]
     return found
 
@@ -164,8 +164,9 @@ def judged_by_oracle(root: Path) -> dict[str, list[tuple[float, bool, float]]]:
 
 def pixels(path: Path) -> Picture:
     """A picture's file as an array (height, width, 3)."""
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
+    from lib.image_files import read_image
+
+    return np.asarray(read_image(path))
 
 
 def percent(values: Iterable[float | bool]) -> float:
