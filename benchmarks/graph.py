@@ -1,8 +1,9 @@
-"""The graph of the paper's run: jobs, CPU seconds and memory of a dry run and of a run with nothing to do, and how they grow.
+"""The graph of the paper's run: jobs, CPU seconds and memory of a dry run and of a run with nothing
+to do, and how they grow.
 
-`make bench` runs it. The configuration is config.yaml; the prompts are made up here, 900 for each of the ten topics, and 100 to 10,000 for
-the growth. To measure a run with nothing to do without doing the work, every output is created empty and entered as done with Snakemake's
-own `--touch`.
+`make bench` runs it. The configuration is config.yaml; the prompts are made up here, 900 for each
+of the ten topics, and 100 to 10,000 for the growth. To measure a run with nothing to do without
+doing the work, every output is created empty and entered as done with Snakemake's own `--touch`.
 """
 
 import argparse
@@ -36,7 +37,9 @@ class Measured:
 
 
 def measure(folder: Path, *arguments: str) -> Measured:
-    """Runs snakemake on the paper's configuration; CPU seconds (user and system) and peak resident memory of the process."""
+    """Runs snakemake on the paper's configuration; CPU seconds (user and system) and peak resident
+    memory of the process.
+    """
     snakemake = str(Path(sys.executable).with_name("snakemake"))
     command = [snakemake, "--profile", "profiles/local", "--cores", "2", *arguments]
     with tempfile.TemporaryFile() as stream:
@@ -58,27 +61,45 @@ def make_project(folder: Path, prompts: int) -> None:
     topics = yaml.safe_load((folder / "config.yaml").read_text())["topics"]
     (folder / "prompts").mkdir()
     for topic in topics:
-        lines = [f"scene {number} of {topic}: {number % 7 + 2} cats beside a boat\n" for number in range(prompts // len(topics))]
+        lines = [
+            f"scene {number} of {topic}: {number % 7 + 2} cats beside a boat\n"
+            for number in range(prompts // len(topics))
+        ]
         (folder / "prompts" / f"{topic}.txt").write_text("".join(lines))
     if prompts < PAPER:
         config = yaml.safe_load((folder / "config.yaml").read_text())
         config["pairs"]["sizes"] = [prompts]
-        config["training"]["experiments"] = {name: {"size": prompts} for name in config["training"]["experiments"]}
+        config["training"]["experiments"] = {
+            name: {"size": prompts} for name in config["training"]["experiments"]
+        }
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
 
 
 def jobs_of(output: str) -> Counter[str]:
     """Jobs by rule, from a dry run's table."""
     table = output.split("Job stats:", 1)[1].split("total", 1)[0] if "Job stats:" in output else ""
-    return Counter({rule: int(count) for rule, count in re.findall(r"^(\w+)\s+(\d+)$", table, flags=re.MULTILINE)})
+    return Counter(
+        {
+            rule: int(count)
+            for rule, count in re.findall(r"^(\w+)\s+(\d+)$", table, flags=re.MULTILINE)
+        }
+    )
 
 
 def finish_without_work(folder: Path) -> None:
     """Creates every output empty and enters it as done."""
     summary = subprocess.run(
-        [str(Path(sys.executable).with_name("snakemake")), "--profile", "profiles/local", "--summary"],
-        cwd=folder, check=True, capture_output=True, text=True,
-    )  # fmt: skip
+        [
+            str(Path(sys.executable).with_name("snakemake")),
+            "--profile",
+            "profiles/local",
+            "--summary",
+        ],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     for line in summary.stdout.splitlines()[1:]:
         path = folder / line.split("\t")[0]
         if path.suffix or path.name == "README":
@@ -96,7 +117,15 @@ def main() -> None:
     arguments = parser.parse_args()
     console = Console(width=120)
     table = Table(title="Graph of config.yaml", title_justify="left")
-    for column in ("prompts", "jobs", "dry run, CPU s", "MB", "no-op run, CPU s", "MB", "after editing one prompt"):
+    for column in (
+        "prompts",
+        "jobs",
+        "dry run, CPU s",
+        "MB",
+        "no-op run, CPU s",
+        "MB",
+        "after editing one prompt",
+    ):
         table.add_column(column, justify="right")
     exceeded = []
     for prompts in arguments.prompts:
@@ -114,20 +143,41 @@ def main() -> None:
             edited = jobs_of(measure(folder, "-n", "--quiet", "rules").output)
         shards = {rule: count for rule, count in edited.items() if rule in SHARD_RULES}
         table.add_row(
-            f"{prompts:,}", str(jobs.total()), f"{dry.cpu_seconds:.2f}", f"{dry.megabytes:.0f}", f"{idle.cpu_seconds:.2f}",
-            f"{idle.megabytes:.0f}", ", ".join(f"{rule} {count}" for rule, count in shards.items()),
-        )  # fmt: skip
+            f"{prompts:,}",
+            str(jobs.total()),
+            f"{dry.cpu_seconds:.2f}",
+            f"{dry.megabytes:.0f}",
+            f"{idle.cpu_seconds:.2f}",
+            f"{idle.megabytes:.0f}",
+            ", ".join(f"{rule} {count}" for rule, count in shards.items()),
+        )
         if prompts == PAPER:
-            found = {"jobs": jobs.total(), "dry run": dry.cpu_seconds, "no-op run": idle.cpu_seconds}
-            exceeded = [f"{name}: {value} over {LIMITS[name]}" for name, value in found.items() if value > LIMITS[name]]
+            found = {
+                "jobs": jobs.total(),
+                "dry run": dry.cpu_seconds,
+                "no-op run": idle.cpu_seconds,
+            }
+            exceeded = [
+                f"{name}: {value} over {LIMITS[name]}"
+                for name, value in found.items()
+                if value > LIMITS[name]
+            ]
     console.print(table)
     console.print(
-        f"Limits at {PAPER:,} prompts: {LIMITS['jobs']} jobs, dry run {LIMITS['dry run']} s, no-op run {LIMITS['no-op run']} s of CPU."
+        f"Limits at {PAPER:,} prompts: {LIMITS['jobs']} jobs, dry run {LIMITS['dry run']} s, no-op"
+        f" run {LIMITS['no-op run']} s of CPU."
     )
     sys.exit("over the limit: " + "; ".join(exceeded) if exceeded else 0)
 
 
-SHARD_RULES = ("generate_images", "rank_images", "write_instructions", "generate_responses", "rank_responses", "build_pairs")
+SHARD_RULES = (
+    "generate_images",
+    "rank_images",
+    "write_instructions",
+    "generate_responses",
+    "rank_responses",
+    "build_pairs",
+)
 
 if __name__ == "__main__":
     main()

@@ -1,18 +1,22 @@
-"""What the workflow costs over the bare libraries, and what it saves over the published code's way; same models, same run.
+"""What the workflow costs over the bare libraries, and what it saves over the published code's way;
+same models, same run.
 
     PYTHONPATH=scripts:demo python benchmarks/throughput.py [--models tiny | larger]
 
 For each stage, on one shard of `--prompts` prompts:
 
-- workflow: the rule's own script from reading its input to publishing the shard, less loading the model;
+- workflow: the rule's own script from reading its input to publishing the shard, less loading the
+  model;
 - bare: the same model calls in the same batches, and nothing else (images are not even saved);
-- published way: as the paper's code does it: one pipeline call an image, one score an image, one score a response.
+- published way: as the paper's code does it: one pipeline call an image, one score an image, one
+  score a response.
 
-The three are timed one after another, `--repeats` times over, and the ratio of their fastest repeats is shown: these machines are shared,
-and others on them can only make a repeat slower.
-`--models tiny` takes the random run's checkpoints and image size (demo/random.yaml); `larger` takes images of 256 pixels and reward models
-of more layers, also random, whose calls take some ten times as long, so that the workflow's fixed cost a prompt weighs less. The policy
-model is the random run's.
+The three are timed one after another, `--repeats` times over, and the ratio of their fastest
+repeats is shown: these machines are shared, and others on them can only make a repeat slower.
+`--models tiny` takes the random run's checkpoints and image size (demo/random.yaml); `larger` takes
+images of 256 pixels and reward models of more layers, also random, whose calls take some ten times
+as long, so that the workflow's fixed cost a prompt weighs less. The policy model is the random
+run's.
 """
 
 import argparse
@@ -61,9 +65,18 @@ class Parameters(dict[str, Any]):
 
 
 def run_rule(
-    module: Any, rule: str, wildcards: dict[str, str], inputs: Any, output: Path, root: Path, settings: dict[str, Any], **params: Any
+    module: Any,
+    rule: str,
+    wildcards: dict[str, str],
+    inputs: Any,
+    output: Path,
+    root: Path,
+    settings: dict[str, Any],
+    **params: Any,
 ) -> float:
-    """Runs a rule's script with an empty journal; the seconds it took, less those of loading the model."""
+    """Runs a rule's script with an empty journal; the seconds it took, less those of loading the
+    model.
+    """
     job = "/".join(wildcards.values())
     for left in (root / "work" / rule / f"{job}.journal.jsonl", output):
         left.unlink(missing_ok=True)
@@ -71,7 +84,11 @@ def run_rule(
     names = type("Wildcards", (list,), wildcards)(wildcards.values())
     module.main(
         SimpleNamespace(
-            rule=rule, wildcards=names, input=inputs, output=[str(output)], params=Parameters(common=common, settings=settings, **params)
+            rule=rule,
+            wildcards=names,
+            input=inputs,
+            output=[str(output)],
+            params=Parameters(common=common, settings=settings, **params),
         )
     )
     record = json.loads((root / "work" / rule / f"{job}.json").read_text())
@@ -96,35 +113,68 @@ class Stages:
 
     def __init__(self, root: Path, prompts: int, larger: bool) -> None:
         self.root = root
-        texts = [f"scene {number}: {number % 7 + 2} red cats beside a boat on a lake at noon" for number in range(prompts)]
+        texts = [
+            f"scene {number}: {number % 7 + 2} red cats beside a boat on a lake at noon"
+            for number in range(prompts)
+        ]
         self.topic_file = root / "art.txt"
         self.topic_file.write_text("".join(f"{text}\n" for text in texts))
         self.prompts = make_shards([Prompt("art", text) for text in texts], 1)[0]
         size, steps = (256, 8) if larger else (64, 6)  # of the random run: demo/random.yaml
         images = Images(
-            model=str(MODELS / "stable-diffusion-3-medium"), dtype="float32", height=size, width=size, steps=steps, max_sequence_length=64
+            model=str(MODELS / "stable-diffusion-3-medium"),
+            dtype="float32",
+            height=size,
+            width=size,
+            steps=steps,
+            max_sequence_length=64,
         )
-        self.images = {**images.model_dump(mode="json"), "shards_per_topic": 1, "max_prompt_characters": 1000}
+        self.images = {
+            **images.model_dump(mode="json"),
+            "shards_per_topic": 1,
+            "max_prompt_characters": 1000,
+        }
         self.pipeline = generate_images.load_pipeline(self.images, "cpu")
         rewards = MODELS
         if larger:
             rewards = root
-            build_image_reward(root / "image-reward", tokenizer=bert_tokenizer(), vision_width=256, vision_layers=8, image_size=128)
+            build_image_reward(
+                root / "image-reward",
+                tokenizer=bert_tokenizer(),
+                vision_width=256,
+                vision_layers=8,
+                image_size=128,
+            )
             build_armorm(root / "armorm", tokenizer=llama3_tokenizer(), width=256, layers=8)
-        self.scoring = ImageScorer(kind="image-reward", model=str(rewards / "image-reward")).model_dump(mode="json")
+        self.scoring = ImageScorer(
+            kind="image-reward", model=str(rewards / "image-reward")
+        ).model_dump(mode="json")
         self.scorer = rank_images.load_scorer(self.scoring, "cpu")
         self.responding = (
-            Responses().model_dump(mode="json") | model_of("llava-v1.6-mistral") | {"backend": "transformers", "max_new_tokens": 64}
+            Responses().model_dump(mode="json")
+            | model_of("llava-v1.6-mistral")
+            | {
+                "backend": "transformers",
+                "max_new_tokens": 64,
+            }
         )
         self.generator = self._generator(1)
-        self.ranking = ResponseRanking(model=str(rewards / "armorm"), dtype="float32", max_length=512).model_dump(mode="json")
+        self.ranking = ResponseRanking(
+            model=str(rewards / "armorm"), dtype="float32", max_length=512
+        ).model_dump(mode="json")
         self.armorm = rank_responses.load_armorm(self.ranking, "cpu")
 
     def _generator(self, batch_size: int) -> Any:
         settings = self.responding
         sampling = Sampling(settings["max_new_tokens"], settings["temperature"], settings["top_p"])
         return load_generator(
-            "transformers", settings, "cpu", sampling, with_images=True, batch_size=batch_size, max_model_len=settings["max_model_len"]
+            "transformers",
+            settings,
+            "cpu",
+            sampling,
+            with_images=True,
+            batch_size=batch_size,
+            max_model_len=settings["max_model_len"],
         )
 
     def path(self, stage: str) -> Path:
@@ -137,7 +187,14 @@ class Stages:
         inputs = SimpleNamespace(prompts=str(self.topic_file))
         wildcards = {"topic": "art", "shard": "00"}
         return run_rule(
-            generate_images, "generate_images", wildcards, inputs, self.path("images"), self.root, self.images, digest=self.prompts.digest
+            generate_images,
+            "generate_images",
+            wildcards,
+            inputs,
+            self.path("images"),
+            self.root,
+            self.images,
+            digest=self.prompts.digest,
         )
 
     def _draw_all(self, one_by_one: bool) -> None:
@@ -161,13 +218,24 @@ class Stages:
         """Rule rank_images."""
         wildcards = {"scorer": "image-reward", "topic": "art", "shard": "00"}
         output = self.path("image_ranking/image-reward")
-        return run_rule(rank_images, "rank_images", wildcards, [str(self.path("images"))], output, self.root, self.scoring)
+        return run_rule(
+            rank_images,
+            "rank_images",
+            wildcards,
+            [str(self.path("images"))],
+            output,
+            self.root,
+            self.scoring,
+        )
 
     def _score_all(self, one_by_one: bool) -> None:
         from PIL import Image
 
         for row in read_shard(self.path("images")).values():
-            images = [Image.open(self.root / candidate["file"]).convert("RGB") for candidate in row["candidates"]]
+            images = [
+                Image.open(self.root / candidate["file"]).convert("RGB")
+                for candidate in row["candidates"]
+            ]
             for batch in [[image] for image in images] if one_by_one else [images]:
                 self.scorer.score(row["prompt"], batch)
 
@@ -180,7 +248,9 @@ class Stages:
         return timed(lambda: self._score_all(one_by_one=True))
 
     def instructions(self) -> Rows:
-        """An instruction for each prompt about its picked image, as write_instructions publishes them."""
+        """An instruction for each prompt about its picked image, as write_instructions publishes
+        them.
+        """
         ranked = read_shard(self.path("image_ranking/image-reward"))
         rows = {}
         for prompt_id, row in read_shard(self.path("images")).items():
@@ -201,13 +271,19 @@ class Stages:
         output = self.path("responses/llava-v1.6-mistral")
         wildcards = {"policy": "llava-v1.6-mistral", "topic": "art", "shard": "00"}
         settings = self.responding | {"prompts_per_batch": prompts_per_batch}
-        return run_rule(generate_responses, "generate_responses", wildcards, inputs, output, self.root, settings)
+        return run_rule(
+            generate_responses, "generate_responses", wildcards, inputs, output, self.root, settings
+        )
 
     def responses_bare(self) -> float:
         """The policy model alone, one response at a time; the published code's way as well."""
         identity = models.identity(self.responding["model"], "main")
         requests = [
-            Request(row["instruction"], seed_of(0, "response", identity, row["id"]), self.root / row["image"]["file"])
+            Request(
+                row["instruction"],
+                seed_of(0, "response", identity, row["id"]),
+                self.root / row["image"]["file"],
+            )
             for row in self.instructions().values()
         ]
         return timed(lambda: [self.generator.generate([request]) for request in requests])
@@ -219,17 +295,30 @@ class Stages:
         for number, policy in enumerate(policies):
             path = self.path(f"responses/{policy}")
             path.parent.mkdir(parents=True, exist_ok=True)
-            rows = [row | {"response": f"{row['response']} {number}", "finish_reason": "stop"} for row in answered.values()]
+            rows = [
+                row | {"response": f"{row['response']} {number}", "finish_reason": "stop"}
+                for row in answered.values()
+            ]
             path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         settings = self.ranking | {"policies": policies}
         inputs = [str(self.path(f"responses/{policy}")) for policy in policies]
         return run_rule(
-            rank_responses, "rank_responses", {"topic": "art", "shard": "00"}, inputs, self.path("response_ranking"), self.root, settings
+            rank_responses,
+            "rank_responses",
+            {"topic": "art", "shard": "00"},
+            inputs,
+            self.path("response_ranking"),
+            self.root,
+            settings,
         )
 
     def _reward_all(self, one_by_one: bool) -> None:
         for row in read_shard(self.path("response_ranking")).values():
-            texts = [response["text"] for response in row["responses"].values() if "invalid" not in response]
+            texts = [
+                response["text"]
+                for response in row["responses"].values()
+                if "invalid" not in response
+            ]
             asked = {"role": "user", "content": row["instruction"]}
             conversations = [[asked, {"role": "assistant", "content": text}] for text in texts]
             for batch in [[one] for one in conversations] if one_by_one else [conversations]:
@@ -245,8 +334,12 @@ class Stages:
 
 
 def main() -> None:
-    """Prints the table; exits with 1 if the workflow costs more than the limit over the bare libraries."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Prints the table; exits with 1 if the workflow costs more than the limit over the bare
+    libraries.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--prompts", type=int, default=100)
     parser.add_argument("--models", choices=("tiny", "larger"), default="tiny")
     parser.add_argument("--repeats", type=int, default=5)
@@ -255,26 +348,68 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    table = Table(title=f"One shard of {arguments.prompts} prompts, models: {arguments.models}, one thread", title_justify="left")
-    for column in ("stage", "items", "workflow, items/s", "bare, ms a prompt", "workflow / bare", "published way / workflow"):
+    table = Table(
+        title=f"One shard of {arguments.prompts} prompts, models: {arguments.models}, one thread",
+        title_justify="left",
+    )
+    for column in (
+        "stage",
+        "items",
+        "workflow, items/s",
+        "bare, ms a prompt",
+        "workflow / bare",
+        "published way / workflow",
+    ):
         table.add_column(column, justify="left" if column == "stage" else "right")
     over = []
     with tempfile.TemporaryDirectory() as name:
         stages = Stages(Path(name), arguments.prompts, arguments.models == "larger")
-        plan: list[tuple[str, int, Callable[[], float], Callable[[], float], Callable[[], float]]] = [
+        plan: list[
+            tuple[str, int, Callable[[], float], Callable[[], float], Callable[[], float]]
+        ] = [
             ("images", 4, stages.images_workflow, stages.images_bare, stages.images_published),
-            ("image scores", 4, stages.scores_workflow, stages.scores_bare, stages.scores_published),
-            ("responses", 1, stages.responses_workflow, stages.responses_bare, stages.responses_bare),
-            ("responses, 8 prompts a batch", 1, lambda: stages.responses_workflow(8), stages.responses_bare, stages.responses_bare),
-            ("response rewards", 4, stages.rewards_workflow, stages.rewards_bare, stages.rewards_published),
+            (
+                "image scores",
+                4,
+                stages.scores_workflow,
+                stages.scores_bare,
+                stages.scores_published,
+            ),
+            (
+                "responses",
+                1,
+                stages.responses_workflow,
+                stages.responses_bare,
+                stages.responses_bare,
+            ),
+            (
+                "responses, 8 prompts a batch",
+                1,
+                lambda: stages.responses_workflow(8),
+                stages.responses_bare,
+                stages.responses_bare,
+            ),
+            (
+                "response rewards",
+                4,
+                stages.rewards_workflow,
+                stages.rewards_bare,
+                stages.rewards_published,
+            ),
         ]
         for stage, per_prompt, workflow, bare, published in plan:
-            workflow()  # the first calls of a model are slower, and later stages read what this one publishes
+            # the first calls of a model are slower, and later stages read what this one publishes
+            workflow()
             seconds = [(workflow(), bare(), published()) for _ in range(arguments.repeats)]
             ours, alone, theirs = map(min, zip(*seconds, strict=True))
             cost, items = ours / alone, arguments.prompts * per_prompt
             table.add_row(
-                stage, str(items), f"{items / ours:.1f}", f"{1000 * alone / arguments.prompts:.1f}", f"{cost:.2f}", f"{theirs / ours:.2f}"
+                stage,
+                str(items),
+                f"{items / ours:.1f}",
+                f"{1000 * alone / arguments.prompts:.1f}",
+                f"{cost:.2f}",
+                f"{theirs / ours:.2f}",
             )
             if cost > LIMIT:
                 over.append(f"{stage}: {cost:.2f}")

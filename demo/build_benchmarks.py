@@ -1,11 +1,13 @@
-"""Builds the random run's tiny benchmarks: drawn shapes with known answers, in the formats that are read of the real ones.
+"""Builds the random run's tiny benchmarks: drawn shapes with known answers, in the formats that are
+read of the real ones.
 
     python demo/build_benchmarks.py --output demo/benchmarks
 
-`<benchmark>.parquet`, of 4 to 12 questions, have the columns that lmms-eval 0.7.3 reads of POPE, MME, VQAv2, ScienceQA, TextVQA, MM-Vet
-and MMBench. The folders `amber`, `chair`, `mmhal_bench`, `object_halbench` and `pope` have the files that these benchmarks publish:
-questions, images and what answers are held against. Nothing is random and nothing is downloaded: two builds give the same bytes, and a file
-that would not change is not touched.
+`<benchmark>.parquet`, of 4 to 12 questions, have the columns that lmms-eval 0.7.3 reads of POPE,
+MME, VQAv2, ScienceQA, TextVQA, MM-Vet and MMBench. The folders `amber`, `chair`, `mmhal_bench`,
+`object_halbench` and `pope` have the files that these benchmarks publish: questions, images and
+what answers are held against. Nothing is random and nothing is downloaded: two builds give the same
+bytes, and a file that would not change is not touched.
 """
 
 import argparse
@@ -31,7 +33,13 @@ COLOURS = {
 }
 BACKGROUNDS = {"white": (255, 255, 255), "grey": (190, 190, 190), "black": (20, 20, 20)}
 # Where a shape can be: centres, in pixels, and the words that say so.
-PLACES = {"left": (26, 48), "right": (70, 48), "top": (48, 26), "bottom": (48, 70), "middle": (48, 48)}
+PLACES = {
+    "left": (26, 48),
+    "right": (70, 48),
+    "top": (48, 26),
+    "bottom": (48, 70),
+    "middle": (48, 48),
+}
 RADIUS = 18  # of a shape, in pixels
 
 
@@ -46,7 +54,9 @@ class Shape:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture: shapes on a plain background, and sums are written instead of shapes where `text` is given."""
+    """A picture: shapes on a plain background, and sums are written instead of shapes where `text`
+    is given.
+    """
 
     background: str
     shapes: tuple[Shape, ...] = ()
@@ -66,7 +76,9 @@ def draw(scene: Scene) -> bytes:
         elif shape.kind == "square":
             canvas.rectangle(box, fill=fill)
         elif shape.kind == "triangle":
-            canvas.polygon([(x, y - RADIUS), (x - RADIUS, y + RADIUS), (x + RADIUS, y + RADIUS)], fill=fill)
+            canvas.polygon(
+                [(x, y - RADIUS), (x - RADIUS, y + RADIUS), (x + RADIUS, y + RADIUS)], fill=fill
+            )
         elif shape.kind == "cross":
             canvas.rectangle((x - RADIUS, y - 6, x + RADIUS, y + 6), fill=fill)
             canvas.rectangle((x - 6, y - RADIUS, x + 6, y + RADIUS), fill=fill)
@@ -75,7 +87,9 @@ def draw(scene: Scene) -> bytes:
     if scene.text:
         # Enlarged from Pillow's built-in bitmap letters, which no installed font can change.
         letters = Image.new("L", (SIDE // 3, SIDE // 3), 0)
-        ImageDraw.Draw(letters).text((2, 10), scene.text, fill=255, font=ImageFont.load_default_imagefont())
+        ImageDraw.Draw(letters).text(
+            (2, 10), scene.text, fill=255, font=ImageFont.load_default_imagefont()
+        )
         mask = letters.resize((SIDE, SIDE), Image.Resampling.NEAREST)
         image.paste(COLOURS["blue"], (0, 0), mask)
     buffer = io.BytesIO()
@@ -85,20 +99,37 @@ def draw(scene: Scene) -> bytes:
 
 # --- POPE
 
-# Each scene with the objects asked about: one that is there, one that is not. What is not there is chosen as POPE chooses it:
-# any shape (random), the shape that the scenes have most often (popular), one that goes with what is there (adversarial).
+# Each scene with the objects asked about: one that is there, one that is not. What is not there is
+# chosen as POPE chooses it: any shape (random), the shape that the scenes have most often
+# (popular), one that goes with what is there (adversarial).
 POPE_SCENES: dict[str, list[tuple[Scene, str, str]]] = {
     "random": [
-        (Scene("white", (Shape("red", "circle", "left"), Shape("blue", "square", "right"))), "red circle", "purple cross"),
+        (
+            Scene("white", (Shape("red", "circle", "left"), Shape("blue", "square", "right"))),
+            "red circle",
+            "purple cross",
+        ),
         (Scene("grey", (Shape("yellow", "triangle", "top"),)), "yellow triangle", "green square"),
     ],
     "popular": [
-        (Scene("black", (Shape("green", "square", "left"), Shape("purple", "cross", "right"))), "purple cross", "circle"),
+        (
+            Scene("black", (Shape("green", "square", "left"), Shape("purple", "cross", "right"))),
+            "purple cross",
+            "circle",
+        ),
         (Scene("white", (Shape("blue", "triangle", "middle"),)), "blue triangle", "circle"),
     ],
     "adversarial": [
-        (Scene("grey", (Shape("red", "square", "top"), Shape("yellow", "circle", "bottom"))), "red square", "yellow square"),
-        (Scene("white", (Shape("purple", "circle", "left"), Shape("green", "circle", "right"))), "green circle", "red circle"),
+        (
+            Scene("grey", (Shape("red", "square", "top"), Shape("yellow", "circle", "bottom"))),
+            "red square",
+            "yellow square",
+        ),
+        (
+            Scene("white", (Shape("purple", "circle", "left"), Shape("green", "circle", "right"))),
+            "green circle",
+            "red circle",
+        ),
     ],
 }
 
@@ -114,7 +145,9 @@ POPE_COLUMNS = {
 
 
 def pope_rows() -> list[dict[str, Any]]:
-    """The rows of the POPE benchmark, in the order that the original has: by category, a "yes" question before its "no"."""
+    """The rows of the POPE benchmark, in the order that the original has: by category, a "yes"
+    question before its "no".
+    """
     rows: list[dict[str, Any]] = []
     sources: list[Scene] = []
     for category, entries in POPE_SCENES.items():
@@ -139,7 +172,8 @@ def pope_rows() -> list[dict[str, Any]]:
 
 # --- MME
 
-# Category: scene, the question whose answer is yes, the question whose answer is no. MME asks two questions an image.
+# Category: scene, the question whose answer is yes, the question whose answer is no. MME asks two
+# questions an image.
 MME_SCENES: dict[str, tuple[Scene, str, str]] = {
     "existence": (
         Scene("white", (Shape("red", "circle", "left"), Shape("green", "triangle", "right"))),
@@ -183,7 +217,9 @@ MME_COLUMNS = {
 
 
 def mme_rows() -> list[dict[str, Any]]:
-    """The rows of the MME benchmark: the two questions about an image follow each other and have the same question_id."""
+    """The rows of the MME benchmark: the two questions about an image follow each other and have
+    the same question_id.
+    """
     rows = []
     for category, (scene, yes, no) in MME_SCENES.items():
         name = f"{category}/0001.png"
@@ -227,11 +263,18 @@ def vqav2_rows() -> list[dict[str, Any]]:
     """Four questions with the ten human answers that VQA's accuracy is made of."""
     return [
         {
-            "question_id": 1000 + number, "image": picture(scene), "question": question, "answer": answer, "multiple_choice_answer": answer,
-            "answers": [{"answer": answer, "answer_confidence": "yes", "answer_id": human + 1} for human in range(ANSWERS_A_QUESTION)],
+            "question_id": 1000 + number,
+            "image": picture(scene),
+            "question": question,
+            "answer": answer,
+            "multiple_choice_answer": answer,
+            "answers": [
+                {"answer": answer, "answer_confidence": "yes", "answer_id": human + 1}
+                for human in range(ANSWERS_A_QUESTION)
+            ],
         }
         for number, (scene, question, answer) in enumerate(SHORT)
-    ]  # fmt: skip
+    ]
 
 
 def textvqa_rows() -> list[dict[str, Any]]:
@@ -244,11 +287,14 @@ def textvqa_rows() -> list[dict[str, Any]]:
     )
     return [
         {
-            "question_id": number, "image": picture("sum"), "question": question, "answers": [answer] * ANSWERS_A_QUESTION,
+            "question_id": number,
+            "image": picture("sum"),
+            "question": question,
+            "answers": [answer] * ANSWERS_A_QUESTION,
             "ocr_tokens": ["3", "+", "2"],
         }
         for number, (question, answer) in enumerate(asked)
-    ]  # fmt: skip
+    ]
 
 
 def scienceqa_rows() -> list[dict[str, Any]]:
@@ -256,12 +302,24 @@ def scienceqa_rows() -> list[dict[str, Any]]:
     kinds = ["circle", "square", "triangle"]
     asked = (
         ("two_shapes", "Which shape is red?", kinds, 0, ""),
-        ("triangle", "Which shape has three sides?", kinds, 2, "A polygon has as many sides as corners."),
+        (
+            "triangle",
+            "Which shape has three sides?",
+            kinds,
+            2,
+            "A polygon has as many sides as corners.",
+        ),
         ("cross", "Which of these colors is in the picture?", ["red", "yellow"], 1, ""),
         ("sum", "What is the sum?", ["4", "5", "6"], 1, ""),
     )
     return [
-        {"image": picture(scene), "question": question, "choices": choices, "answer": answer, "hint": hint}
+        {
+            "image": picture(scene),
+            "question": question,
+            "choices": choices,
+            "answer": answer,
+            "hint": hint,
+        }
         for scene, question, choices, answer, hint in asked
     ]
 
@@ -275,7 +333,13 @@ def mmvet_rows() -> list[dict[str, Any]]:
         ("triangle", "What road sign has this shape?", "yield<OR>warning", "rec,know"),
     )
     return [
-        {"question_id": f"v1_{number}", "image": picture(scene), "question": question, "answer": answer, "capability": capability}
+        {
+            "question_id": f"v1_{number}",
+            "image": picture(scene),
+            "question": question,
+            "answer": answer,
+            "capability": capability,
+        }
         for number, (scene, question, answer, capability) in enumerate(asked)
     ]
 
@@ -283,19 +347,38 @@ def mmvet_rows() -> list[dict[str, Any]]:
 def mmbench_rows() -> list[dict[str, Any]]:
     """Four questions with lettered choices, one a category."""
     asked = (
-        ("two_shapes", "What is on the left?", "A", ("circle", "square", "cross", "nothing"), "object_localization"),
-        ("triangle", "Which color is the shape?", "C", ("red", "blue", "green", "black"), "attribute_recognition"),
+        (
+            "two_shapes",
+            "What is on the left?",
+            "A",
+            ("circle", "square", "cross", "nothing"),
+            "object_localization",
+        ),
+        (
+            "triangle",
+            "Which color is the shape?",
+            "C",
+            ("red", "blue", "green", "black"),
+            "attribute_recognition",
+        ),
         ("cross", "How many shapes are there?", "B", ("1", "2", "3", "4"), "spatial_relationship"),
         ("sum", "What is written?", "D", ("2+3", "3-2", "1+2", "3+2"), "ocr"),
     )
     return [
         {
-            "index": number, "image": picture(scene), "question": question, "hint": "nan", "answer": answer,
-            **dict(zip("ABCD", choices, strict=True)), "category": category, "L2-category": "coarse_perception", "source": "shapes",
+            "index": number,
+            "image": picture(scene),
+            "question": question,
+            "hint": "nan",
+            "answer": answer,
+            **dict(zip("ABCD", choices, strict=True)),
+            "category": category,
+            "L2-category": "coarse_perception",
+            "source": "shapes",
             "split": "dev",
         }
         for number, (scene, question, answer, choices, category) in enumerate(asked)
-    ]  # fmt: skip
+    ]
 
 
 def columns_of(*names: str, **kinds: str) -> dict[str, str]:
@@ -304,15 +387,41 @@ def columns_of(*names: str, **kinds: str) -> dict[str, str]:
 
 
 VQAV2_COLUMNS = columns_of(
-    "question_id", "image", "question", "answer", "multiple_choice_answer", "answers", question_id="int64", answers="answers"
+    "question_id",
+    "image",
+    "question",
+    "answer",
+    "multiple_choice_answer",
+    "answers",
+    question_id="int64",
+    answers="answers",
 )
 TEXTVQA_COLUMNS = columns_of(
-    "question_id", "image", "question", "answers", "ocr_tokens", question_id="int64", answers="strings", ocr_tokens="strings"
+    "question_id",
+    "image",
+    "question",
+    "answers",
+    "ocr_tokens",
+    question_id="int64",
+    answers="strings",
+    ocr_tokens="strings",
 )
-SCIENCEQA_COLUMNS = columns_of("image", "question", "choices", "answer", "hint", choices="strings", answer="int64")
+SCIENCEQA_COLUMNS = columns_of(
+    "image", "question", "choices", "answer", "hint", choices="strings", answer="int64"
+)
 MMVET_COLUMNS = columns_of("question_id", "image", "question", "answer", "capability")
 MMBENCH_COLUMNS = columns_of(
-    "index", "image", "question", "hint", "answer", *"ABCD", "category", "L2-category", "source", "split", index="int64"
+    "index",
+    "image",
+    "question",
+    "hint",
+    "answer",
+    *"ABCD",
+    "category",
+    "L2-category",
+    "source",
+    "split",
+    index="int64",
 )
 
 
@@ -323,12 +432,32 @@ CAPTION = "Describe this image."
 #: MMHal-Bench's eight types, in its order: type, scene, question, answer.
 MMHAL = (
     ("attribute", "two_shapes", "What color is the circle in the picture?", "The circle is red."),
-    ("adversarial", "triangle", "Which animal stands behind the triangle?", "There is no animal in the picture."),
-    ("comparison", "cross", "Which of the two shapes is nearer to the top?", "The cross is nearer to the top."),
+    (
+        "adversarial",
+        "triangle",
+        "Which animal stands behind the triangle?",
+        "There is no animal in the picture.",
+    ),
+    (
+        "comparison",
+        "cross",
+        "Which of the two shapes is nearer to the top?",
+        "The cross is nearer to the top.",
+    ),
     ("counting", "two_shapes", "How many shapes are in the picture?", "There are two shapes."),
     ("relation", "cross", "Where is the circle, seen from the cross?", "It is below the cross."),
-    ("environment", "triangle", "What color is the background of the picture?", "The background is grey."),
-    ("holistic", "two_shapes", "Describe what is drawn in this picture.", "A red circle on the left and a blue square on the right."),
+    (
+        "environment",
+        "triangle",
+        "What color is the background of the picture?",
+        "The background is grey.",
+    ),
+    (
+        "holistic",
+        "two_shapes",
+        "Describe what is drawn in this picture.",
+        "A red circle on the left and a blue square on the right.",
+    ),
     ("other", "sum", "What is the result of the sum in the picture?", "The result is 5."),
 )
 #: AMBER: question, type, truth; numbered from 1005 as AMBER does.
@@ -336,7 +465,12 @@ AMBER_ASKED = (
     ("two_shapes", "Is the circle red in this image?", "discriminative-attribute-state", "yes"),
     ("triangle", "Is there a square in this image?", "discriminative-hallucination", "no"),
     ("cross", "Is there direct contact between the cross and the circle?", "relation", "no"),
-    ("two_shapes", "Are there three circles in this image?", "discriminative-attribute-number", "no"),
+    (
+        "two_shapes",
+        "Are there three circles in this image?",
+        "discriminative-attribute-number",
+        "no",
+    ),
 )
 
 
@@ -357,13 +491,25 @@ def jsonl_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 def published_files() -> dict[str, bytes]:
     """The files of the benchmarks that publish files, by path."""
-    shaped = {name: number for number, name in enumerate(("two_shapes", "triangle", "cross"), start=1)}
+    shaped = {
+        name: number for number, name in enumerate(("two_shapes", "triangle", "cross"), start=1)
+    }
     objects = json_bytes({str(number): kinds_of(name) for name, number in shaped.items()})
-    files = {f"{folder}/images/{name}.png": draw(scene) for folder in ("amber", "mmhal_bench") for name, scene in SCENES.items()}
+    files = {
+        f"{folder}/images/{name}.png": draw(scene)
+        for folder in ("amber", "mmhal_bench")
+        for name, scene in SCENES.items()
+    }
 
     files["amber/data/query_all.json"] = json_bytes(
-        [{"id": number, "image": f"{name}.png", "query": CAPTION} for name, number in shaped.items()]
-        + [{"id": 1005 + number, "image": f"{scene}.png", "query": query} for number, (scene, query, _, _) in enumerate(AMBER_ASKED)]
+        [
+            {"id": number, "image": f"{name}.png", "query": CAPTION}
+            for name, number in shaped.items()
+        ]
+        + [
+            {"id": 1005 + number, "image": f"{scene}.png", "query": query}
+            for number, (scene, query, _, _) in enumerate(AMBER_ASKED)
+        ]
     )
     files["amber/data/annotations.json"] = json_bytes(
         [
@@ -375,20 +521,31 @@ def published_files() -> dict[str, bytes]:
             }
             for name, number in shaped.items()
         ]
-        + [{"id": 1005 + number, "type": kind, "truth": truth} for number, (_, _, kind, truth) in enumerate(AMBER_ASKED)]
+        + [
+            {"id": 1005 + number, "type": kind, "truth": truth}
+            for number, (_, _, kind, truth) in enumerate(AMBER_ASKED)
+        ]
     )
-    files["amber/data/relation.json"] = json_bytes({"circle": ["disc"], "square": ["box"], "triangle": ["wedge"], "cross": ["plus"]})
+    files["amber/data/relation.json"] = json_bytes(
+        {"circle": ["disc"], "square": ["box"], "triangle": ["wedge"], "cross": ["plus"]}
+    )
     files["amber/data/safe_words.txt"] = b"picture\nimage\n"
 
     for name, number in shaped.items():
         files[f"chair/images/{number:012d}.jpg"] = draw(SCENES[name])
-    files["chair/questions.jsonl"] = jsonl_bytes([{"image_id": number} for number in shaped.values()])
+    files["chair/questions.jsonl"] = jsonl_bytes(
+        [{"image_id": number} for number in shaped.values()]
+    )
     files["chair/objects.json"] = objects
     files["chair/synonyms.txt"] = SYNONYMS.encode()
 
     files["object_halbench/questions.jsonl"] = jsonl_bytes(
         [
-            {"image_id": number, "question": "What shapes do you see?", "image": base64.b64encode(draw(SCENES[name])).decode()}
+            {
+                "image_id": number,
+                "question": "What shapes do you see?",
+                "image": base64.b64encode(draw(SCENES[name])).decode(),
+            }
             for name, number in shaped.items()
         ]
     )
@@ -398,19 +555,30 @@ def published_files() -> dict[str, bytes]:
     files["mmhal_bench/response_template.json"] = json_bytes(
         [
             {
-                "question_type": kind, "question_topic": "shapes", "image_id": scene, "image_src": f"https://images.example/{scene}.png",
-                "image_content": kinds_of(scene), "question": question, "gt_answer": answer, "model_answer": "",
+                "question_type": kind,
+                "question_topic": "shapes",
+                "image_id": scene,
+                "image_src": f"https://images.example/{scene}.png",
+                "image_content": kinds_of(scene),
+                "question": question,
+                "gt_answer": answer,
+                "model_answer": "",
             }
             for kind, scene, question, answer in MMHAL
         ]
-    )  # fmt: skip
+    )
 
     for row in pope_rows():
         files[f"pope/images/{row['image']['path']}"] = row["image"]["bytes"]
     for category in POPE_SCENES:
         files[f"pope/coco_pope_{category}.json"] = jsonl_bytes(
             [
-                {"question_id": int(row["question_id"]), "image": row["image"]["path"], "text": row["question"], "label": row["answer"]}
+                {
+                    "question_id": int(row["question_id"]),
+                    "image": row["image"]["path"],
+                    "text": row["question"],
+                    "label": row["answer"],
+                }
                 for row in pope_rows()
                 if row["category"] == category
             ]
@@ -426,7 +594,8 @@ def parquet_bytes(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str])
 
     Args:
         rows: values by column; an image is a mapping with its `bytes` and its `path`.
-        columns: kind of each column, `string`, `int64`, `image`, `strings` or VQA's `answers`, in order.
+        columns: kind of each column, `string`, `int64`, `image`, `strings` or VQA's `answers`, in
+            order.
     """
     import pyarrow
     import pyarrow.parquet
@@ -437,17 +606,33 @@ def parquet_bytes(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str])
     kinds = {
         "string": (pyarrow.string(), texts),
         "int64": (pyarrow.int64(), {"dtype": "int64", "_type": "Value"}),
-        "image": (pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())]), {"_type": "Image"}),
+        "image": (
+            pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())]),
+            {"_type": "Image"},
+        ),
         "strings": (pyarrow.list_(pyarrow.string()), {"feature": texts, "_type": "List"}),
         "answers": (
-            pyarrow.list_(pyarrow.struct([(name, pyarrow.type_for_alias(kind)) for name, kind in human.items()])),
-            {"feature": {name: {"dtype": kind, "_type": "Value"} for name, kind in human.items()}, "_type": "List"},
+            pyarrow.list_(
+                pyarrow.struct(
+                    [(name, pyarrow.type_for_alias(kind)) for name, kind in human.items()]
+                )
+            ),
+            {
+                "feature": {
+                    name: {"dtype": kind, "_type": "Value"} for name, kind in human.items()
+                },
+                "_type": "List",
+            },
         ),
     }
     schema = pyarrow.schema(
         [(name, kinds[kind][0]) for name, kind in columns.items()],
         # Where `datasets` looks for the kinds of the columns; without it an image is a mapping.
-        metadata={"huggingface": json.dumps({"info": {"features": {name: kinds[kind][1] for name, kind in columns.items()}}})},
+        metadata={
+            "huggingface": json.dumps(
+                {"info": {"features": {name: kinds[kind][1] for name, kind in columns.items()}}}
+            )
+        },
     )
     buffer = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows), schema=schema), buffer)
@@ -482,7 +667,9 @@ BENCHMARKS = {
 def main(arguments: list[str] | None = None) -> int:
     """Builds all benchmarks, and prints a line for each."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--output", type=Path, required=True, help="folder for the files, such as demo/benchmarks")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="folder for the files, such as demo/benchmarks"
+    )
     output = parser.parse_args(arguments).output
     output.mkdir(parents=True, exist_ok=True)
     for name, (make_rows, columns) in BENCHMARKS.items():

@@ -1,14 +1,17 @@
-"""Builds the random run's tiny checkpoints: random weights, but the real architectures in the layout of their full-size repositories.
+"""Builds the random run's tiny checkpoints: random weights, but the real architectures in the
+layout of their full-size repositories.
 
     python demo/build_models.py --output demo/models [--only NAME ...]
 
-Nothing is downloaded and nothing is trained. Every checkpoint is a function of this file (and of the libraries' versions), so two
-builds give the same bytes; a checkpoint that is already there and complete is left alone.
+Nothing is downloaded and nothing is trained. Every checkpoint is a function of this file (and of
+the libraries' versions), so two builds give the same bytes; a checkpoint that is already there and
+complete is left alone.
 
-The language models have random attention and feed-forward weights and thus depend on the image, the instruction and the sampling
-seed, but random weights alone never end an answer. So a few dimensions of their residual stream are reserved (see `wire_grammar`):
-they carry the word class of the last token, and the output layer reads from them which class may follow. The answers are
-sentences of English words that mean nothing and end by themselves.
+The language models have random attention and feed-forward weights and thus depend on the image, the
+instruction and the sampling seed, but random weights alone never end an answer. So a few dimensions
+of their residual stream are reserved (see `wire_grammar`): they carry the word class of the last
+token, and the output layer reads from them which class may follow. The answers are sentences of
+English words that mean nothing and end by themselves.
 """
 
 import argparse
@@ -35,18 +38,33 @@ if TYPE_CHECKING:
 
 # --- vocabulary
 
-# The words of the answers by word class. A word is in one class only, because the class is read from the token.
+# The words of the answers by word class. A word is in one class only, because the class is read
+# from the token.
 ANSWER_WORDS: dict[str, str] = {
     "yes_no": "Yes No",
     "article": "The A One Another Each This Every That",
     "adjective": "small large red green bright quiet wooden old round shiny",
-    "subject": "man woman child dog cat bird horse car boat bus train cook farmer teacher student painter worker tree flower",
-    "verb": "holds faces carries covers watches touches follows crosses passes shows leaves reaches fills meets",
+    "subject": (
+        "man woman child dog cat bird horse car boat bus train cook farmer teacher student painter"
+        " worker tree flower"
+    ),
+    "verb": (
+        "holds faces carries covers watches touches follows crosses passes shows leaves reaches"
+        " fills meets"
+    ),
     "number": "the some many two three four several few",
-    "object_adjective": "blue yellow white black orange tall narrow heavy colourful empty striped tiny",
-    "object": "lamps tables bowls baskets umbrellas balls books chairs windows benches bottles plates cups boxes flags bicycles",
+    "object_adjective": (
+        "blue yellow white black orange tall narrow heavy colourful empty striped tiny"
+    ),
+    "object": (
+        "lamps tables bowls baskets umbrellas balls books chairs windows benches bottles plates"
+        " cups boxes flags bicycles"
+    ),
     "preposition": "near under behind beside above before inside beyond against around",
-    "place": "buildings trees bridges curtains mountains clouds shadows people houses walls boats stones ladders shelves",
+    "place": (
+        "buildings trees bridges curtains mountains clouds shadows people houses walls boats stones"
+        " ladders shelves"
+    ),
     "and": "and",
     "stop": ".",
 }
@@ -70,7 +88,8 @@ QUESTION_WORDS: dict[str, str] = {
     "mark": "?",
 }
 
-# Further words, so that a prompt of 40 words stays below CLIP's 77 tokens. Not one is ever answered.
+# Further words, so that a prompt of 40 words stays below CLIP's 77 tokens. Not one is ever
+# answered.
 SCENE_WORDS = """
 a about across after afternoon air airport alley along ancient antique apple apples apron apt arches are arm arms arranged art
 artist as at autumn baker baking balcony balloon balloons bamboo banner barn barrels baskets beach beam beans bed behind bell belt
@@ -119,7 +138,12 @@ def classes(words: Mapping[str, str]) -> dict[str, list[str]]:
 
 def corpus() -> list[str]:
     """The words that the vocabularies are made of, each once, in a fixed order."""
-    words = [word for table in (ANSWER_WORDS, QUESTION_WORDS) for text in table.values() for word in text.split()]
+    words = [
+        word
+        for table in (ANSWER_WORDS, QUESTION_WORDS)
+        for text in table.values()
+        for word in text.split()
+    ]
     words += TEMPLATE_WORDS.split() + SCENE_WORDS.split()
     return list(dict.fromkeys(words + [word.lower() for word in words]))
 
@@ -134,16 +158,23 @@ LLAMA3_BEGIN, LLAMA3_END_OF_TURN = "<|begin_of_text|>", "<|eot_id|>"
 CLIP_BEGIN, CLIP_END = "<|startoftext|>", "<|endoftext|>"
 IMAGE, PAD = "<image>", "<pad>"  # what LLaVA appends to its language model's vocabulary
 
-# Llama 3's split of a text before byte-level BPE (the `pre_tokenizer` of its tokenizer.json). Without it "\n\n" is two tokens.
-LLAMA3_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+# Llama 3's split of a text before byte-level BPE (the `pre_tokenizer` of its tokenizer.json).
+# Without it "\n\n" is two tokens.
+LLAMA3_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 @functools.cache
-def train_bpe(units: tuple[str, ...], alphabet: tuple[str, ...]) -> tuple[list[str], list[tuple[str, str]]]:
+def train_bpe(
+    units: tuple[str, ...], alphabet: tuple[str, ...]
+) -> tuple[list[str], list[tuple[str, str]]]:
     """Merges that make one token of each unit, and share what units have in common.
 
     Args:
-        units: words, written as the tokenizer's pre-tokenization writes them (with their space mark).
+        units: words, written as the tokenizer's pre-tokenization writes them (with their space
+            mark).
         alphabet: all symbols that units consist of, and others that are to be tokens too.
 
     Returns:
@@ -165,12 +196,15 @@ def train_bpe(units: tuple[str, ...], alphabet: tuple[str, ...]) -> tuple[list[s
 
 
 def sentencepiece_units(words: Sequence[str] = ()) -> tuple[str, ...]:
-    """The vocabulary's words as SentencePiece sees them: a word carries the space before it, a punctuation mark has none."""
+    """The vocabulary's words as SentencePiece sees them: a word carries the space before it, a
+    punctuation mark has none.
+    """
     return tuple(METASPACE + word if word[0].isalpha() else word for word in words or corpus())
 
 
 def llama_tokenizer(llava: bool = False, words: Sequence[str] = ()) -> "PreTrainedTokenizerBase":
-    """A tokenizer of the Llama 2 and Mistral kind: SentencePiece BPE with byte fallback, `<s>` before a text.
+    """A tokenizer of the Llama 2 and Mistral kind: SentencePiece BPE with byte fallback, `<s>`
+    before a text.
 
     Args:
         llava: whether `<pad>` and `<image>` follow the vocabulary.
@@ -180,7 +214,10 @@ def llama_tokenizer(llava: bool = False, words: Sequence[str] = ()) -> "PreTrain
 
     tokens, merges = train_bpe(sentencepiece_units(words), (*PRINTABLE, METASPACE))
     special = ["<unk>", "<s>", "</s>"] + [f"<0x{byte:02X}>" for byte in range(256)]
-    vocabulary = {token: number for number, token in enumerate(special + [t for t in tokens if t not in special])}
+    vocabulary = {
+        token: number
+        for number, token in enumerate(special + [t for t in tokens if t not in special])
+    }
     return LlamaTokenizer(
         vocab=vocabulary,
         merges=merges,
@@ -194,19 +231,34 @@ def llama_tokenizer(llava: bool = False, words: Sequence[str] = ()) -> "PreTrain
 
 
 def llama3_tokenizer(llava: bool = False, words: Sequence[str] = ()) -> "PreTrainedTokenizerBase":
-    """A tokenizer of the Llama 3 kind: byte-level BPE, `<|begin_of_text|>` before a text, `<|eot_id|>` after a turn.
+    """A tokenizer of the Llama 3 kind: byte-level BPE, `<|begin_of_text|>` before a text,
+    `<|eot_id|>` after a turn.
 
     Args:
         llava: whether `<pad>` and `<image>` follow Llama 3's own special tokens.
         words: as for `llama_tokenizer`.
     """
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+    from tokenizers import (
+        AddedToken,
+        Regex,
+        Tokenizer,
+        decoders,
+        models,
+        pre_tokenizers,
+        processors,
+    )
     from transformers import PreTrainedTokenizerFast
 
     words = [word for word in words or corpus() if word[0].isalpha()]
     units = [*words, *(BYTE_SPACE + word for word in words), "ĊĊ"]  # "ĊĊ" is "\n\n"
     tokens, merges = train_bpe(tuple(units), tuple(sorted(pre_tokenizers.ByteLevel.alphabet())))
-    backend = Tokenizer(models.BPE(vocab={token: number for number, token in enumerate(tokens)}, merges=merges, ignore_merges=True))
+    backend = Tokenizer(
+        models.BPE(
+            vocab={token: number for number, token in enumerate(tokens)},
+            merges=merges,
+            ignore_merges=True,
+        )
+    )
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(LLAMA3_SPLIT), "isolated"),
@@ -214,8 +266,16 @@ def llama3_tokenizer(llava: bool = False, words: Sequence[str] = ()) -> "PreTrai
         ]
     )
     backend.decoder = decoders.ByteLevel()
-    special = [LLAMA3_BEGIN, "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", LLAMA3_END_OF_TURN]
-    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+    special = [
+        LLAMA3_BEGIN,
+        "<|end_of_text|>",
+        "<|start_header_id|>",
+        "<|end_header_id|>",
+        LLAMA3_END_OF_TURN,
+    ]
+    backend.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in special]
+    )
     backend.post_processor = processors.TemplateProcessing(
         single=f"{LLAMA3_BEGIN} $A",
         pair=f"{LLAMA3_BEGIN} $A {LLAMA3_BEGIN}:1 $B:1",
@@ -233,11 +293,14 @@ def llama3_tokenizer(llava: bool = False, words: Sequence[str] = ()) -> "PreTrai
     )
 
 
-def clip_tokenizer(pad_token: str = CLIP_END, words: Sequence[str] = (), max_length: int = 77) -> "PreTrainedTokenizerBase":
+def clip_tokenizer(
+    pad_token: str = CLIP_END, words: Sequence[str] = (), max_length: int = 77
+) -> "PreTrainedTokenizerBase":
     """CLIP's tokenizer: lower-cased byte-level BPE with `</w>`, 77 tokens.
 
     Args:
-        pad_token: what fills a text up. Stable Diffusion 3 takes `<|endoftext|>` in its first and `!` in its second tokenizer.
+        pad_token: what fills a text up. Stable Diffusion 3 takes `<|endoftext|>` in its first and
+            `!` in its second tokenizer.
         words: as for `llama_tokenizer`.
         max_length: tokens of a text.
     """
@@ -245,22 +308,30 @@ def clip_tokenizer(pad_token: str = CLIP_END, words: Sequence[str] = (), max_len
     from transformers import CLIPTokenizer
 
     symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
-    # A symbol at the end of a word stands as one private character while training: with the trainer's own suffix, the ids
-    # of such symbols follow the order of a hash table, which is another one in each process.
+    # A symbol at the end of a word stands as one private character while training: with the
+    # trainer's own suffix, the ids of such symbols follow the order of a hash table, which is
+    # another one in each process.
     last = {symbol: chr(0xE000 + number) for number, symbol in enumerate(symbols)}
     words = list(dict.fromkeys(word.lower() for word in words or corpus()))
-    tokens, merges = train_bpe(tuple(word[:-1] + last[word[-1]] for word in words), (*symbols, *last.values()))
+    tokens, merges = train_bpe(
+        tuple(word[:-1] + last[word[-1]] for word in words), (*symbols, *last.values())
+    )
     marks = str.maketrans({private: symbol + "</w>" for symbol, private in last.items()})
     ordered = [token.translate(marks) for token in tokens]
     merges = [(left.translate(marks), right.translate(marks)) for left, right in merges]
-    # The end mark has the highest id, as in the original: CLIP's text model finds it as the maximum.
+    # The end mark has the highest id, as in the original: CLIP's text model finds it as the
+    # maximum.
     ordered += [CLIP_BEGIN, CLIP_END]
     vocabulary = {token: number for number, token in enumerate(ordered)}
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, pad_token=pad_token, model_max_length=max_length)
+    return CLIPTokenizer(
+        vocab=vocabulary, merges=merges, pad_token=pad_token, model_max_length=max_length
+    )
 
 
 def t5_tokenizer(words: Sequence[str] = ()) -> "PreTrainedTokenizerBase":
-    """T5's tokenizer: SentencePiece unigrams, `</s>` after a text, sentinels at the end of the vocabulary."""
+    """T5's tokenizer: SentencePiece unigrams, `</s>` after a text, sentinels at the end of the
+    vocabulary.
+    """
     from transformers import T5TokenizerFast
 
     tokens, _ = train_bpe(sentencepiece_units(words), (*PRINTABLE, METASPACE))
@@ -277,9 +348,20 @@ def bert_tokenizer(words: Sequence[str] = ()) -> "PreTrainedTokenizerBase":
     words = list(dict.fromkeys(word.lower() for word in words or corpus() if word.isalpha()))
     letters = [letter for letter in PRINTABLE if not letter.isupper()]
     endings = ["s", "es", "ed", "er", "ing", "ly", "y", "al", "ful", "less", "ness", "ment", "tion"]
-    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *("##" + letter for letter in letters)]
+    tokens = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *letters,
+        *("##" + letter for letter in letters),
+    ]
     tokens += [*words, *("##" + ending for ending in endings)]
-    return BertTokenizer(vocab={token: number for number, token in enumerate(dict.fromkeys(tokens))}, model_max_length=512)
+    return BertTokenizer(
+        vocab={token: number for number, token in enumerate(dict.fromkeys(tokens))},
+        model_max_length=512,
+    )
 
 
 # --- weights
@@ -288,9 +370,9 @@ def bert_tokenizer(words: Sequence[str] = ()) -> "PreTrainedTokenizerBase":
 def initialise(model: "torch.nn.Module", seed: int, gain: float = 1.0) -> None:
     """Fills a model with random weights that keep the scale of what flows through it.
 
-    Matrices and convolutions are normal with standard deviation gain / sqrt(fan-in), embeddings with standard deviation 1,
-    gains of normalisations are 1, biases 0. The values depend on the seed and on the parameters' names and shapes only, not on
-    the libraries' own initialisation.
+    Matrices and convolutions are normal with standard deviation gain / sqrt(fan-in), embeddings
+    with standard deviation 1, gains of normalisations are 1, biases 0. The values depend on the
+    seed and on the parameters' names and shapes only, not on the libraries' own initialisation.
 
     Args:
         model: any module; its parameters are overwritten in place.
@@ -309,7 +391,11 @@ def initialise(model: "torch.nn.Module", seed: int, gain: float = 1.0) -> None:
                     parameter.normal_(0.0, 1.0, generator=generator)
                 else:
                     parameter.fill_(1.0 if name.endswith("weight") else 0.0)
-            elif "embed_tokens" in name or ("embeddings" in name and "patch" not in name) or "shared" in name:
+            elif (
+                "embed_tokens" in name
+                or ("embeddings" in name and "patch" not in name)
+                or "shared" in name
+            ):
                 parameter.normal_(0.0, 1.0, generator=generator)
             else:
                 parameter.normal_(0.0, gain / math.sqrt(parameter[0].numel()), generator=generator)
@@ -321,15 +407,17 @@ class Grammar:
 
     Attributes:
         words: the words of each class.
-        follow: for each class, and for `start` (any token without a class: the end of a prompt), the probability of each next
-            class; `end` is the end-of-sequence token.
+        follow: for each class, and for `start` (any token without a class: the end of a prompt),
+            the probability of each next class; `end` is the end-of-sequence token.
     """
 
     words: dict[str, list[str]]
     follow: dict[str, dict[str, float]]
 
 
-def answer_grammar(stop: float, adjective: float = 0.45, place: float = 0.5, yes_no: float = 0.0) -> Grammar:
+def answer_grammar(
+    stop: float, adjective: float = 0.45, place: float = 0.5, yes_no: float = 0.0
+) -> Grammar:
     """The grammar of a model that answers.
 
     Args:
@@ -383,21 +471,30 @@ def question_grammar() -> Grammar:
     )
 
 
-# Scales in `wire_grammar`, found by trial: the choice of a word then depends on the image (standard deviation of a logit over
-# images about 0.9) and on the instruction (about 0.5), while the norm of the stream varies by 5 % only.
+# Scales in `wire_grammar`, found by trial: the choice of a word then depends on the image (standard
+# deviation of a logit over images about 0.9) and on the instruction (about 0.5), while the norm of
+# the stream varies by 5 % only.
 RESERVED_LEVEL = 3.0  # of the reserved dimensions, in units of the square root of the hidden size
 STREAM_VARIANCE = 12.0  # mean square of the free dimensions behind the last layer
 EMBEDDING_GAIN = 0.7
 IMAGE_GAIN = 2.0
-ATTENTION_GAIN = 3.0  # of queries and of keys; lower, and attention is an average over the whole prompt
+ATTENTION_GAIN = (
+    3.0  # of queries and of keys; lower, and attention is an average over the whole prompt
+)
 FEED_FORWARD_GAIN = 0.3
 
 
 def token_forms(tokenizer: "PreTrainedTokenizerBase", word: str) -> tuple[int, int]:
-    """The token of a word behind a space (or of a punctuation mark, which has none), and the one at the start of a turn."""
+    """The token of a word behind a space (or of a punctuation mark, which has none), and the one at
+    the start of a turn.
+    """
     forms = []
-    # A text that starts with the word: a SentencePiece tokenizer puts a space before it itself, a byte-level one does not.
-    for text in (f"( {word}" if word[0].isalpha() else f"({word}", word if word[0].isalpha() else f"({word}"):
+    # A text that starts with the word: a SentencePiece tokenizer puts a space before it itself, a
+    # byte-level one does not.
+    for text in (
+        f"( {word}" if word[0].isalpha() else f"({word}",
+        word if word[0].isalpha() else f"({word}",
+    ):
         tokens = tokenizer.encode(text, add_special_tokens=False)
         if tokenizer.decode(tokens[-1:]).strip() != word:
             raise ValueError(f"{word!r} is not one token of the vocabulary")
@@ -413,13 +510,15 @@ def wire_grammar(
 ) -> None:
     """Makes a random Llama or Mistral speak in sentences that end.
 
-    The first dimensions of the residual stream are reserved: dimension 0 holds a constant, dimension 1 is on for a token without
-    class, and each class has one of the next. No layer reads or writes them. The output layer reads the log probability of each
-    next class from there, and everything else (which word of the class) from the random rest of the stream. Words outside of the
-    grammar are pushed far below the others by way of the constant.
+    The first dimensions of the residual stream are reserved: dimension 0 holds a constant,
+    dimension 1 is on for a token without class, and each class has one of the next. No layer reads
+    or writes them. The output layer reads the log probability of each next class from there, and
+    everything else (which word of the class) from the random rest of the stream. Words outside of
+    the grammar are pushed far below the others by way of the constant.
 
     Args:
-        model: `LlamaForCausalLM`-like: has `embed_tokens`, `layers`, `norm` (somewhere below it) and `lm_head`; already initialised.
+        model: `LlamaForCausalLM`-like: has `embed_tokens`, `layers`, `norm` (somewhere below it)
+            and `lm_head`; already initialised.
         tokenizer: the model's.
         grammar: its classes need 2 dimensions fewer than the hidden size has.
         seed: of the words' own random weights.
@@ -436,13 +535,16 @@ def wire_grammar(
     reserved = 2 + len(names)  # the constant, "start", the classes
     hidden = embedding.weight.shape[1]
     free = hidden - reserved
-    # The two reserved dimensions that are on hold most of the stream's energy, so its norm hardly depends on the text.
+    # The two reserved dimensions that are on hold most of the stream's energy, so its norm hardly
+    # depends on the text.
     level = RESERVED_LEVEL * math.sqrt(hidden)
     rms = math.sqrt((2 * level**2 + STREAM_VARIANCE * free) / hidden)
     scale = level / rms  # the value of a reserved dimension behind the last normalisation
     state = {"start": 1} | {name: 2 + number for number, name in enumerate(names)}
 
-    ids: dict[str, list[tuple[int, bool, bool]]] = {name: [] for name in names}  # token, may open an answer, may go on
+    ids: dict[str, list[tuple[int, bool, bool]]] = {
+        name: [] for name in names
+    }  # token, may open an answer, may go on
     for name, words in grammar.words.items():
         for word in words:
             spaced, bare = token_forms(tokenizer, word)
@@ -455,7 +557,10 @@ def wire_grammar(
     with torch.no_grad():
         for name, module in modules.items():
             role = name.rpartition(".")[2]
-            if role in ("input_layernorm", "post_attention_layernorm"):  # layers see the free dimensions only
+            if role in (
+                "input_layernorm",
+                "post_attention_layernorm",
+            ):  # layers see the free dimensions only
                 module.weight.fill_(rms)
                 module.weight[:reserved] = 0.0
             elif role in ("q_proj", "k_proj") and "vision_tower" not in name:
@@ -465,7 +570,11 @@ def wire_grammar(
             elif role == "down_proj":
                 module.weight *= FEED_FORWARD_GAIN
                 module.weight[:reserved] = 0.0
-            elif role == "linear_2":  # of the multimodal projector: to the language model, an image is tokens without class
+            elif (
+                role == "linear_2"
+                # of the multimodal projector: to the language model, an image is tokens without
+                # class
+            ):
                 module.weight *= IMAGE_GAIN
                 module.weight[:reserved] = 0.0
                 module.bias[:2] = level
@@ -480,27 +589,47 @@ def wire_grammar(
         head[:, :reserved] = 0.0
         head[:, 0] = -60.0 / scale
         # Within a class, logits then have a standard deviation of about 1.
-        head[:, reserved:].normal_(0.0, rms / math.sqrt(STREAM_VARIANCE * free), generator=generator)
+        head[:, reserved:].normal_(
+            0.0, rms / math.sqrt(STREAM_VARIANCE * free), generator=generator
+        )
 
-        # Between "Yes" and "No" the image should decide; whether a sentence or an answer goes on, the probabilities of the grammar.
-        beside_end = {name for following in grammar.follow.values() if "end" in following for name in following}
+        # Between "Yes" and "No" the image should decide; whether a sentence or an answer goes on,
+        # the probabilities of the grammar.
+        beside_end = {
+            name
+            for following in grammar.follow.values()
+            if "end" in following
+            for name in following
+        }
         never = -30.0 / scale
         for name, entries in ids.items():
             for token, opens, goes_on in entries:
                 embedding.weight[token, 1] = 0.0
                 embedding.weight[token, state[name]] = level
                 head[token, 0] = 0.0
-                head[token, reserved:] *= 0.1 if len(entries) == 1 else 2.0 if len(entries) == 2 else 0.5 if name in beside_end else 1.0
+                head[token, reserved:] *= (
+                    0.1
+                    if len(entries) == 1
+                    else 2.0
+                    if len(entries) == 2
+                    else 0.5
+                    if name in beside_end
+                    else 1.0
+                )
                 for previous, following in grammar.follow.items():
                     fits = opens if previous == "start" else goes_on
                     count = sum(entry[1 if previous == "start" else 2] for entry in entries)
                     probability = following.get(name, 0.0) / count if fits else 0.0
-                    head[token, state[previous]] = math.log(probability) / scale if probability > 0 else never
+                    head[token, state[previous]] = (
+                        math.log(probability) / scale if probability > 0 else never
+                    )
         head[tokenizer.eos_token_id, reserved:] *= 0.1
         head[tokenizer.eos_token_id, 0] = 0.0
         for previous, following in grammar.follow.items():
             probability = following.get("end", 0.0)
-            head[tokenizer.eos_token_id, state[previous]] = math.log(probability) / scale if probability > 0 else never
+            head[tokenizer.eos_token_id, state[previous]] = (
+                math.log(probability) / scale if probability > 0 else never
+            )
 
 
 # --- saving
@@ -512,7 +641,10 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def save_weights(
-    model: "PreTrainedModel", directory: Path, rename: Callable[[str], str] = lambda name: name, dtype: str = "float32"
+    model: "PreTrainedModel",
+    directory: Path,
+    rename: Callable[[str], str] = lambda name: name,
+    dtype: str = "float32",
 ) -> None:
     """Saves configuration and weights, the weights under the names that the hub's checkpoint has.
 
@@ -532,7 +664,11 @@ def save_weights(
     if getattr(model, "generation_config", None) is not None:
         model.generation_config.save_pretrained(directory)
     tensors = {
-        rename(name): tensor.to(getattr(torch, dtype) if tensor.is_floating_point() else tensor.dtype).contiguous()
+        rename(name): (
+            tensor.to(
+                getattr(torch, dtype) if tensor.is_floating_point() else tensor.dtype
+            ).contiguous()
+        )
         for name, tensor in model.state_dict().items()
     }
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
@@ -543,7 +679,8 @@ OPENAI_CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
 
 
 def image_preprocessing(kind: str, size: Mapping[str, int], **more: Any) -> dict[str, Any]:
-    """What `preprocessor_config.json` holds: bicubic resize, centre crop, CLIP's mean and standard deviation.
+    """What `preprocessor_config.json` holds: bicubic resize, centre crop, CLIP's mean and standard
+    deviation.
 
     Args:
         kind: class of the image processor.
@@ -568,7 +705,8 @@ def image_preprocessing(kind: str, size: Mapping[str, int], **more: Any) -> dict
 
 
 def build_stable_diffusion_3(directory: Path) -> None:
-    """Stable Diffusion 3: 64 x 64 px, two CLIP text encoders, T5, a 16-channel VAE, two transformer blocks.
+    """Stable Diffusion 3: 64 x 64 px, two CLIP text encoders, T5, a 16-channel VAE, two transformer
+    blocks.
 
     Source of the layout: stabilityai/stable-diffusion-3-medium-diffusers.
     """
@@ -657,7 +795,9 @@ def build_stable_diffusion_3(directory: Path) -> None:
 
 
 def build_clip(directory: Path) -> None:
-    """CLIP: images of 32 x 32 px, embeddings of 32 dimensions. Source of the layout: openai/clip-vit-large-patch14."""
+    """CLIP: images of 32 x 32 px, embeddings of 32 dimensions. Source of the layout:
+    openai/clip-vit-large-patch14.
+    """
     from transformers import CLIPConfig, CLIPModel
 
     tokenizer = clip_tokenizer()
@@ -689,7 +829,9 @@ def build_clip(directory: Path) -> None:
     save_clip(model, tokenizer, directory)
 
 
-def save_clip(model: Any, tokenizer: "PreTrainedTokenizerBase", directory: Path, dtype: str = "float32") -> None:
+def save_clip(
+    model: Any, tokenizer: "PreTrainedTokenizerBase", directory: Path, dtype: str = "float32"
+) -> None:
     """Saves a CLIPModel with its tokenizer and image processor, as OpenAI's repositories hold it."""
     side = model.config.vision_config.image_size
     save_weights(model, directory, dtype=dtype)
@@ -707,7 +849,9 @@ def save_clip(model: Any, tokenizer: "PreTrainedTokenizerBase", directory: Path,
 
 
 def build_blip(directory: Path) -> None:
-    """BLIP's image-text matching: images of 32 x 32 px. Source of the layout: Salesforce/blip-itm-base-coco."""
+    """BLIP's image-text matching: images of 32 x 32 px. Source of the layout:
+    Salesforce/blip-itm-base-coco.
+    """
     from transformers import BlipConfig, BlipForImageTextRetrieval
 
     tokenizer = bert_tokenizer()
@@ -733,7 +877,9 @@ def build_blip(directory: Path) -> None:
                 "num_attention_heads": 2,
                 "image_size": 32,
                 "patch_size": 8,
-                "initializer_range": 0.02,  # the default of 1e-10 would leave the vision tower at zero
+                "initializer_range": (
+                    0.02
+                ),  # the default of 1e-10 would leave the vision tower at zero
             },
             projection_dim=32,
             image_text_hidden_size=32,
@@ -743,42 +889,55 @@ def build_blip(directory: Path) -> None:
     save_blip(model, tokenizer, directory)
 
 
-def save_blip(model: Any, tokenizer: "PreTrainedTokenizerBase", directory: Path, dtype: str = "float32") -> None:
-    """Saves a BlipForImageTextRetrieval with its tokenizer and image processor, as Salesforce's repositories hold it."""
+def save_blip(
+    model: Any, tokenizer: "PreTrainedTokenizerBase", directory: Path, dtype: str = "float32"
+) -> None:
+    """Saves a BlipForImageTextRetrieval with its tokenizer and image processor, as Salesforce's
+    repositories hold it.
+    """
     side = model.config.vision_config.image_size
     save_weights(model, directory, dtype=dtype)
     tokenizer.save_pretrained(directory)
     write_json(
         directory / "preprocessor_config.json",
-        image_preprocessing("BlipImageProcessor", {"height": side, "width": side}, processor_class="BlipProcessor"),
+        image_preprocessing(
+            "BlipImageProcessor", {"height": side, "width": side}, processor_class="BlipProcessor"
+        ),
     )
 
 
 # The chat templates of the hub's repositories. They render a turn's images first, then its texts.
-IMAGES_THEN = "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\\n' }}{% endfor %}"
+IMAGES_THEN = (
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}{{"
+    " '<image>\\n' }}{% endfor %}"
+)
 TEXTS = "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}"
 VICUNA_TEMPLATE = (
-    "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': '}}{% endif %}"
-    f"{IMAGES_THEN}{{% if message['role'] != 'assistant' %}}{TEXTS}{{{{ content['text'] + ' '}}}}{{% endfor %}}{{% else %}}"
-    f"{TEXTS}{{% generation %}}{{{{ content['text'] + ' '}}}}{{% endgeneration %}}{{% endfor %}}{{% endif %}}{{% endfor %}}"
-    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+    "{% for message in messages %}{% if message['role'] != 'system' %}{{"
+    f" message['role'].upper() + ': '}}}}{{% endif %}}{IMAGES_THEN}{{% if message['role'] !="
+    f" 'assistant' %}}{TEXTS}{{{{ content['text'] + ' '}}}}{{% endfor %}}{{% else %}}{TEXTS}{{%"
+    " generation %}{{ content['text'] + ' '}}{% endgeneration %}{% endfor %}{% endif"
+    " %}{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
 )
 MISTRAL_TEMPLATE = (
-    "{% for message in messages %}{% if message['role'] == 'system' %}"
-    "{{ '<<SYS>>\\n' + message['content'][0]['text'] + '\\n<</SYS>>\\n\\n' }}"
-    f"{{% elif message['role'] == 'user' %}}{{{{ '[INST] ' }}}}{IMAGES_THEN}{TEXTS}{{{{ content['text'] }}}}{{% endfor %}}"
-    "{{ ' [/INST]' }}{% elif message['role'] == 'assistant' %}{{ ' ' + message['content'][0]['text'] + '</s> ' }}"
-    "{% else %}{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}"
+    "{% for message in messages %}{% if message['role'] == 'system' %}{{ '<<SYS>>\\n' +"
+    " message['content'][0]['text'] + '\\n<</SYS>>\\n\\n' }}{% elif message['role'] == 'user'"
+    f" %}}{{{{ '[INST] ' }}}}{IMAGES_THEN}{TEXTS}{{{{ content['text'] }}}}{{% endfor %}}{{{{ '"
+    " [/INST]' }}{% elif message['role'] == 'assistant' %}{{ ' ' +"
+    " message['content'][0]['text'] + '</s> ' }}{% else %}{{ raise_exception('Only user and"
+    " assistant roles are supported!') }}{% endif %}{% endfor %}"
 )
 LLAMA3_LLAVA_TEMPLATE = (
-    "{% for message in messages %}{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' }}"
-    f"{IMAGES_THEN}{TEXTS}{{{{ content['text'] }}}}{{% endfor %}}{{{{ '<|eot_id|>' }}}}{{% endfor %}}"
-    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
+    "{% for message in messages %}{{ '<|start_header_id|>' + message['role'] +"
+    f" '<|end_header_id|>\\n\\n' }}}}{IMAGES_THEN}{TEXTS}{{{{ content['text'] }}}}{{% endfor"
+    " %}{{ '<|eot_id|>' }}{% endfor %}{% if add_generation_prompt %}{{"
+    " '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
 )
 LLAMA3_TEMPLATE = (
-    "{% for message in messages %}{% if loop.first %}{{ bos_token }}{% endif %}"
-    "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + message['content'] | trim + '<|eot_id|>' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
+    "{% for message in messages %}{% if loop.first %}{{ bos_token }}{% endif %}{{"
+    " '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + message['content'] |"
+    " trim + '<|eot_id|>' }}{% endfor %}{% if add_generation_prompt %}{{"
+    " '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
 )
 
 
@@ -805,7 +964,8 @@ class Llava:
     Attributes:
         seed: of all its weights.
         language: `llama`, `mistral` or `llama3`.
-        hidden_size: of the language model; its heads have 32 dimensions (vLLM on a CPU refuses fewer).
+        hidden_size: of the language model; its heads have 32 dimensions (vLLM on a CPU refuses
+            fewer).
         grammar: how it answers.
         chat_template: of its processor.
         tiles: whether it is a LLaVA-Next, which also looks at an image in tiles.
@@ -820,15 +980,25 @@ class Llava:
 
 
 LLAVAS = {
-    "llava-1.5": Llava(40, "llama", 64, answer_grammar(0.5, yes_no=0.9), VICUNA_TEMPLATE, tiles=False),
+    "llava-1.5": Llava(
+        40, "llama", 64, answer_grammar(0.5, yes_no=0.9), VICUNA_TEMPLATE, tiles=False
+    ),
     "llava-v1.6-mistral": Llava(41, "mistral", 64, answer_grammar(0.6), MISTRAL_TEMPLATE),
-    "llava-v1.6-vicuna-7b": Llava(42, "llama", 64, answer_grammar(0.55, adjective=0.25), VICUNA_TEMPLATE),
-    "llava-v1.6-vicuna-13b": Llava(43, "llama", 96, answer_grammar(0.55, adjective=0.6, place=0.65), VICUNA_TEMPLATE),
-    "llama3-llava-next": Llava(44, "llama3", 64, answer_grammar(0.6, place=0.25), LLAMA3_LLAVA_TEMPLATE),
+    "llava-v1.6-vicuna-7b": Llava(
+        42, "llama", 64, answer_grammar(0.55, adjective=0.25), VICUNA_TEMPLATE
+    ),
+    "llava-v1.6-vicuna-13b": Llava(
+        43, "llama", 96, answer_grammar(0.55, adjective=0.6, place=0.65), VICUNA_TEMPLATE
+    ),
+    "llama3-llava-next": Llava(
+        44, "llama3", 64, answer_grammar(0.6, place=0.25), LLAMA3_LLAVA_TEMPLATE
+    ),
 }
 
 
-def language_config(language: str, vocabulary: int, hidden_size: int, tokenizer: "PreTrainedTokenizerBase") -> Any:
+def language_config(
+    language: str, vocabulary: int, hidden_size: int, tokenizer: "PreTrainedTokenizerBase"
+) -> Any:
     """Configuration of a tiny Llama or Mistral.
 
     Args:
@@ -854,7 +1024,13 @@ def language_config(language: str, vocabulary: int, hidden_size: int, tokenizer:
         "tie_word_embeddings": False,
     }
     if language == "mistral":
-        return MistralConfig(**shape, num_key_value_heads=1, rms_norm_eps=1e-5, max_position_embeddings=4096, sliding_window=None)
+        return MistralConfig(
+            **shape,
+            num_key_value_heads=1,
+            rms_norm_eps=1e-5,
+            max_position_embeddings=4096,
+            sliding_window=None,
+        )
     if language == "llama3":
         return LlamaConfig(
             **shape,
@@ -863,11 +1039,14 @@ def language_config(language: str, vocabulary: int, hidden_size: int, tokenizer:
             max_position_embeddings=4096,
             rope_parameters={"rope_type": "default", "rope_theta": 500000.0},
         )
-    return LlamaConfig(**shape, num_key_value_heads=heads, rms_norm_eps=1e-5, max_position_embeddings=4096)
+    return LlamaConfig(
+        **shape, num_key_value_heads=heads, rms_norm_eps=1e-5, max_position_embeddings=4096
+    )
 
 
 def build_llava(directory: Path, name: str) -> None:
-    """A LLaVA-1.5 or LLaVA-Next: patches of 14 px; 56 px or tiles of 28 px. Source of the layout: llava-hf's repositories.
+    """A LLaVA-1.5 or LLaVA-Next: patches of 14 px; 56 px or tiles of 28 px. Source of the layout:
+    llava-hf's repositories.
 
     Args:
         directory: to write to.
@@ -887,7 +1066,9 @@ def build_llava(directory: Path, name: str) -> None:
     image_token = tokenizer.convert_tokens_to_ids(IMAGE)
     side = 28 if kind.tiles else 56
     config: dict[str, Any] = {
-        "text_config": language_config(kind.language, math.ceil(len(tokenizer) / 64) * 64, kind.hidden_size, tokenizer),
+        "text_config": language_config(
+            kind.language, math.ceil(len(tokenizer) / 64) * 64, kind.hidden_size, tokenizer
+        ),
         "vision_config": CLIPVisionConfig(
             hidden_size=32,
             intermediate_size=64,
@@ -904,7 +1085,13 @@ def build_llava(directory: Path, name: str) -> None:
         "vision_feature_select_strategy": "default",
         "tie_word_embeddings": False,
     }
-    pinpoints = [[side, 2 * side], [2 * side, side], [2 * side, 2 * side], [3 * side, side], [side, 3 * side]]
+    pinpoints = [
+        [side, 2 * side],
+        [2 * side, side],
+        [2 * side, 2 * side],
+        [3 * side, side],
+        [side, 3 * side],
+    ]
     if kind.tiles:
         config["image_grid_pinpoints"] = pinpoints
         config["use_image_newline_parameter"] = True
@@ -917,7 +1104,13 @@ def build_llava(directory: Path, name: str) -> None:
     save_llava(model, tokenizer, directory, kind.chat_template)
 
 
-def save_llava(model: Any, tokenizer: "PreTrainedTokenizerBase", directory: Path, chat_template: str, dtype: str = "float32") -> None:
+def save_llava(
+    model: Any,
+    tokenizer: "PreTrainedTokenizerBase",
+    directory: Path,
+    chat_template: str,
+    dtype: str = "float32",
+) -> None:
     """Saves a LLaVA with its processor, as llava-hf's repositories hold it.
 
     Args:
@@ -939,8 +1132,9 @@ def save_llava(model: Any, tokenizer: "PreTrainedTokenizerBase", directory: Path
     save_weights(model, directory, hub_llava_name, dtype)
     processor_class = "LlavaNextProcessor" if tiles else "LlavaProcessor"
     save_tokenizer(tokenizer, directory, processor_class)
-    # The template is the processor's alone, in the file that the hub's repositories have. As `chat_template.jinja` it would
-    # become the tokenizer's too, and whoever gives it turns as plain strings gets prompts without their text.
+    # The template is the processor's alone, in the file that the hub's repositories have. As
+    # `chat_template.jinja` it would become the tokenizer's too, and whoever gives it turns as plain
+    # strings gets prompts without their text.
     write_json(directory / "chat_template.json", {"chat_template": chat_template})
     write_json(
         directory / "processor_config.json",
@@ -955,7 +1149,11 @@ def save_llava(model: Any, tokenizer: "PreTrainedTokenizerBase", directory: Path
     more: dict[str, Any] = {"do_center_crop": True, "crop_size": {"height": side, "width": side}}
     if tiles:
         pinpoints = [list(size) for size in model.config.image_grid_pinpoints]
-        more |= {"aspect_ratio_setting": "anyres", "do_pad": True, "image_grid_pinpoints": pinpoints}
+        more |= {
+            "aspect_ratio_setting": "anyres",
+            "do_pad": True,
+            "image_grid_pinpoints": pinpoints,
+        }
     write_json(
         directory / "preprocessor_config.json",
         image_preprocessing(
@@ -967,16 +1165,23 @@ def save_llava(model: Any, tokenizer: "PreTrainedTokenizerBase", directory: Path
     )
 
 
-def save_tokenizer(tokenizer: "PreTrainedTokenizerBase", directory: Path, processor_class: str | None = None) -> None:
+def save_tokenizer(
+    tokenizer: "PreTrainedTokenizerBase", directory: Path, processor_class: str | None = None
+) -> None:
     """Saves a tokenizer and, in its configuration, the processor that it belongs to."""
     tokenizer.save_pretrained(directory)
     if processor_class:
         path = directory / "tokenizer_config.json"
-        write_json(path, json.loads(path.read_text(encoding="utf-8")) | {"processor_class": processor_class})
+        write_json(
+            path,
+            json.loads(path.read_text(encoding="utf-8")) | {"processor_class": processor_class},
+        )
 
 
 def build_instruct_llm(directory: Path) -> None:
-    """A Llama 3 that asks questions about images. Source of the layout: meta-llama/Meta-Llama-3-8B-Instruct."""
+    """A Llama 3 that asks questions about images. Source of the layout:
+    meta-llama/Meta-Llama-3-8B-Instruct.
+    """
     from transformers import GenerationConfig, LlamaForCausalLM
 
     tokenizer = llama3_tokenizer()
@@ -984,7 +1189,9 @@ def build_instruct_llm(directory: Path) -> None:
     model = LlamaForCausalLM(config)
     initialise(model, 50)
     wire_grammar(model, tokenizer, question_grammar(), seed=150)
-    model.generation_config = GenerationConfig(bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, do_sample=True)
+    model.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, do_sample=True
+    )
     save_weights(model, directory)
     tokenizer.chat_template = LLAMA3_TEMPLATE
     save_tokenizer(tokenizer, directory)
@@ -992,16 +1199,22 @@ def build_instruct_llm(directory: Path) -> None:
 
 def build_image_reward(directory: Path) -> None:
     """ImageReward, from the script beside this one."""
-    importlib.import_module("build_reward_models").build_image_reward(directory, tokenizer=bert_tokenizer())
+    importlib.import_module("build_reward_models").build_image_reward(
+        directory, tokenizer=bert_tokenizer()
+    )
 
 
 def build_armorm(directory: Path) -> None:
     """ArmoRM, from the script beside this one."""
-    importlib.import_module("build_reward_models").build_armorm(directory, tokenizer=llama3_tokenizer())
+    importlib.import_module("build_reward_models").build_armorm(
+        directory, tokenizer=llama3_tokenizer()
+    )
 
 
 def build_sentence_embedding(directory: Path) -> None:
-    """A BERT that embeds sentences by mean pooling. Source of the layout: sentence-transformers/all-MiniLM-L6-v2."""
+    """A BERT that embeds sentences by mean pooling. Source of the layout:
+    sentence-transformers/all-MiniLM-L6-v2.
+    """
     import torch
     from transformers import BertConfig, BertModel
 
@@ -1025,14 +1238,27 @@ def build_sentence_embedding(directory: Path) -> None:
     save_tokenizer(tokenizer, directory)
     kinds = ("Transformer", "Pooling", "Normalize")
     modules = [
-        {"idx": number, "name": str(number), "path": f"{number}_{kind}" if number else "", "type": f"sentence_transformers.models.{kind}"}
+        {
+            "idx": number,
+            "name": str(number),
+            "path": f"{number}_{kind}" if number else "",
+            "type": f"sentence_transformers.models.{kind}",
+        }
         for number, kind in enumerate(kinds)
     ]
     write_json(directory / "modules.json", modules)
-    write_json(directory / "sentence_bert_config.json", {"max_seq_length": 256, "do_lower_case": False})
+    write_json(
+        directory / "sentence_bert_config.json", {"max_seq_length": 256, "do_lower_case": False}
+    )
     (directory / "1_Pooling").mkdir()
-    modes = {f"pooling_mode_{mode}": mode == "mean_tokens" for mode in ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens")}
-    write_json(directory / "1_Pooling" / "config.json", {"word_embedding_dimension": config.hidden_size, **modes})
+    modes = {
+        f"pooling_mode_{mode}": mode == "mean_tokens"
+        for mode in ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens")
+    }
+    write_json(
+        directory / "1_Pooling" / "config.json",
+        {"word_embedding_dimension": config.hidden_size, **modes},
+    )
 
 
 BUILDERS: dict[str, Callable[[Path], None]] = {
@@ -1051,7 +1277,9 @@ BUILDERS: dict[str, Callable[[Path], None]] = {
 
 
 def source_digest(name: str) -> str:
-    """Digest of what a checkpoint is made from: this file (and that of the reward models), Python's and the libraries' versions."""
+    """Digest of what a checkpoint is made from: this file (and that of the reward models), Python's
+    and the libraries' versions.
+    """
     from importlib.metadata import version
 
     digest = hashlib.sha256(Path(__file__).read_bytes())
@@ -1064,7 +1292,11 @@ def source_digest(name: str) -> str:
 
 def listing(directory: Path) -> dict[str, int]:
     """The files below a directory and their sizes in bytes."""
-    return {path.relative_to(directory).as_posix(): path.stat().st_size for path in sorted(directory.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(directory).as_posix(): path.stat().st_size
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
 
 
 def is_complete(directory: Path, stamp: Path, digest: str) -> bool:
@@ -1079,7 +1311,9 @@ def is_complete(directory: Path, stamp: Path, digest: str) -> bool:
 def same_content(one: Path, other: Path) -> bool:
     """Whether two directories hold the same files with the same bytes."""
     files = listing(one)
-    return files == listing(other) and all((one / name).read_bytes() == (other / name).read_bytes() for name in files)
+    return files == listing(other) and all(
+        (one / name).read_bytes() == (other / name).read_bytes() for name in files
+    )
 
 
 @contextmanager
@@ -1093,7 +1327,8 @@ def locked(path: Path) -> Iterator[None]:
 def build(name: str, output: Path) -> str:
     """Builds one checkpoint in a temporary folder and moves it into place.
 
-    A checkpoint that comes out as it was keeps its files and their times, so nothing that depends on it is redone.
+    A checkpoint that comes out as it was keeps its files and their times, so nothing that depends
+    on it is redone.
 
     Args:
         name: one of `BUILDERS`.
@@ -1131,11 +1366,20 @@ def build(name: str, output: Path) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Builds what the command line asks for, and prints a line a checkpoint."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--output", type=Path, required=True, help="folder for the checkpoints, such as demo/models")
-    parser.add_argument("--only", nargs="+", choices=list(BUILDERS), metavar="NAME", help=", ".join(BUILDERS))
+    parser.add_argument(
+        "--output", type=Path, required=True, help="folder for the checkpoints, such as demo/models"
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=list(BUILDERS), metavar="NAME", help=", ".join(BUILDERS)
+    )
     options = parser.parse_args(arguments)
-    # Before torch is imported: one thread is faster for models this small, and no hub is asked for anything.
-    for variable, value in (("OMP_NUM_THREADS", "1"), ("HF_HUB_OFFLINE", "1"), ("TOKENIZERS_PARALLELISM", "false")):
+    # Before torch is imported: one thread is faster for models this small, and no hub is asked for
+    # anything.
+    for variable, value in (
+        ("OMP_NUM_THREADS", "1"),
+        ("HF_HUB_OFFLINE", "1"),
+        ("TOKENIZERS_PARALLELISM", "false"),
+    ):
         os.environ.setdefault(variable, value)
     names = options.only or list(BUILDERS)
     options.output.mkdir(parents=True, exist_ok=True)
@@ -1144,7 +1388,10 @@ def main(arguments: list[str] | None = None) -> int:
             start = time.monotonic()
             outcome = build(name, options.output)
             size = sum(listing(options.output / name).values()) / 1e6
-            print(f"{name:27s} {outcome:6s} {size:6.2f} MB {time.monotonic() - start:6.2f} s", flush=True)
+            print(
+                f"{name:27s} {outcome:6s} {size:6.2f} MB {time.monotonic() - start:6.2f} s",
+                flush=True,
+            )
     return 0
 
 

@@ -1,8 +1,10 @@
-"""Tiny reward models for the random run and the tests: random weights in the layout of the originals.
+"""Tiny reward models for the random run and the tests: random weights in the layout of the
+originals.
 
-`build_image_reward` writes an ImageReward checkpoint (ImageReward.pt, med_config.json) with a BERT tokenizer beside it, `build_armorm`
-an ArmoRM (config.json, safetensors) with a Llama 3 tokenizer. Two builds of the same seed give the same bytes. Random as they are,
-their scores differ between images and between answers, so that the rankings made with them are not all ties.
+`build_image_reward` writes an ImageReward checkpoint (ImageReward.pt, med_config.json) with a BERT
+tokenizer beside it, `build_armorm` an ArmoRM (config.json, safetensors) with a Llama 3 tokenizer.
+Two builds of the same seed give the same bytes. Random as they are, their scores differ between
+images and between answers, so that the rankings made with them are not all ties.
 """
 
 from __future__ import annotations
@@ -48,15 +50,22 @@ FULL_MED_CONFIG = TINY_MED_CONFIG | {
 MLP_WIDTHS = (1024, 128, 64, 16, 1)
 MLP_NUMBERS = (0, 2, 4, 6, 7)  # the original numbers its dropout layers too
 
-LLAMA3_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-LLAMA3_SPECIAL_TOKENS = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+LLAMA3_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+LLAMA3_SPECIAL_TOKENS = (
+    "<|begin_of_text|>",
+    "<|end_of_text|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|eot_id|>",
+)
 LLAMA3_CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "{% set content = '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] | trim + '<|eot_id|>' %}"
-    "{% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}"
-    "{{ content }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+    "{% for message in messages %}{% set content = '<|start_header_id|>' + message['role'] +"
+    " '<|end_header_id|>\n\n' + message['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0"
+    " %}{% set content = bos_token + content %}{% endif %}{{ content }}{% endfor %}{% if"
+    " add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
 )
 
 
@@ -71,10 +80,12 @@ def build_image_reward(
     patch: int = 16,
     text: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes a tiny ImageReward checkpoint in the original's layout, and its tokenizer, into `directory`.
+    """Writes a tiny ImageReward checkpoint in the original's layout, and its tokenizer, into
+    `directory`.
 
-    The images it reads are `image_size` pixels square, in patches of `patch`; its ViT has 64 dimensions a head. `tokenizer` is any BERT
-    tokenizer, by default one that spells letter by letter. `text`: keys of med_config.json in place of `TINY_MED_CONFIG`'s.
+    The images it reads are `image_size` pixels square, in patches of `patch`; its ViT has 64
+    dimensions a head. `tokenizer` is any BERT tokenizer, by default one that spells letter by
+    letter. `text`: keys of med_config.json in place of `TINY_MED_CONFIG`'s.
     """
     import torch
 
@@ -82,18 +93,35 @@ def build_image_reward(
     tokenizer = tokenizer or small_bert_tokenizer()
     tokenizer.save_pretrained(directory)
     # Two more than the tokenizer has, as in the original: [DEC] and [ENC].
-    med_config = TINY_MED_CONFIG | dict(text or {}) | {"vocab_size": len(tokenizer) + 2, "encoder_width": vision_width}
+    med_config = (
+        TINY_MED_CONFIG
+        | dict(text or {})
+        | {"vocab_size": len(tokenizer) + 2, "encoder_width": vision_width}
+    )
     write_json(directory / "med_config.json", med_config)
     state = image_reward_state(
-        med_config, vision_width=vision_width, vision_layers=vision_layers, patches=(image_size // patch) ** 2, seed=seed, patch=patch
+        med_config,
+        vision_width=vision_width,
+        vision_layers=vision_layers,
+        patches=(image_size // patch) ** 2,
+        seed=seed,
+        patch=patch,
     )
     torch.save(state, directory / "ImageReward.pt")
 
 
 def image_reward_state(
-    med_config: dict[str, Any], *, vision_width: int, vision_layers: int, patches: int, seed: int, patch: int = 16
+    med_config: dict[str, Any],
+    *,
+    vision_width: int,
+    vision_layers: int,
+    patches: int,
+    seed: int,
+    patch: int = 16,
 ) -> dict[str, torch.Tensor]:
-    """Random weights of an ImageReward model under the original's names, such that both the image and the prompt move the reward."""
+    """Random weights of an ImageReward model under the original's names, such that both the image
+    and the prompt move the reward.
+    """
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -114,7 +142,14 @@ def image_reward_state(
     vision = "blip.visual_encoder"
     normal(f"{vision}.cls_token", 1, 1, vision_width, deviation=0.5)
     normal(f"{vision}.pos_embed", 1, patches + 1, vision_width, deviation=0.5)
-    normal(f"{vision}.patch_embed.proj.weight", vision_width, 3, patch, patch, deviation=1 / math.sqrt(3 * patch * patch))
+    normal(
+        f"{vision}.patch_embed.proj.weight",
+        vision_width,
+        3,
+        patch,
+        patch,
+        deviation=1 / math.sqrt(3 * patch * patch),
+    )
     normal(f"{vision}.patch_embed.proj.bias", vision_width, deviation=0.02)
     for number in range(vision_layers):
         block = f"{vision}.blocks.{number}"
@@ -126,15 +161,25 @@ def image_reward_state(
         linear(f"{block}.mlp.fc2", 4 * vision_width, vision_width)
     layer_norm(f"{vision}.norm", vision_width)
 
-    text, width, positions = "blip.text_encoder", med_config["hidden_size"], med_config["max_position_embeddings"]
+    text, width, positions = (
+        "blip.text_encoder",
+        med_config["hidden_size"],
+        med_config["max_position_embeddings"],
+    )
     state[f"{text}.embeddings.position_ids"] = torch.arange(positions).unsqueeze(0)
-    normal(f"{text}.embeddings.word_embeddings.weight", med_config["vocab_size"], width, deviation=0.5)
+    normal(
+        f"{text}.embeddings.word_embeddings.weight", med_config["vocab_size"], width, deviation=0.5
+    )
     normal(f"{text}.embeddings.position_embeddings.weight", positions, width, deviation=0.5)
     layer_norm(f"{text}.embeddings.LayerNorm", width)
     for number in range(med_config["num_hidden_layers"]):
         layer = f"{text}.encoder.layer.{number}"
-        # Random attention averages over the tokens. Without these gains the prompt would hardly matter beside the image.
-        for attention, inputs, value_gain, output_gain in (("attention", width, 2, 2), ("crossattention", vision_width, 1, 0.5)):
+        # Random attention averages over the tokens. Without these gains the prompt would hardly
+        # matter beside the image.
+        for attention, inputs, value_gain, output_gain in (
+            ("attention", width, 2, 2),
+            ("crossattention", vision_width, 1, 0.5),
+        ):
             linear(f"{layer}.{attention}.self.query", width, width)
             linear(f"{layer}.{attention}.self.key", inputs, width)
             linear(f"{layer}.{attention}.self.value", inputs, width, value_gain)
@@ -155,14 +200,20 @@ def image_reward_state(
 
 
 def build_armorm(
-    directory: Path, seed: int = 0, tokenizer: PreTrainedTokenizerBase | None = None, *, width: int = 64, layers: int = 2
+    directory: Path,
+    seed: int = 0,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    width: int = 64,
+    layers: int = 2,
 ) -> None:
-    """Writes a tiny ArmoRM in the original's layout (config.json, safetensors), and its tokenizer, into `directory`.
+    """Writes a tiny ArmoRM in the original's layout (config.json, safetensors), and its tokenizer,
+    into `directory`.
 
     `width` is the language model's hidden size, `layers` its depth.
 
-    `tokenizer` is any tokenizer with Llama 3's split pattern and special tokens, by default one that spells byte by byte; a chat
-    template it lacks is added to it.
+    `tokenizer` is any tokenizer with Llama 3's split pattern and special tokens, by default one
+    that spells byte by byte; a chat template it lacks is added to it.
     """
     import torch
     from safetensors.torch import save_file
@@ -207,7 +258,10 @@ def build_armorm(
 
     state = {}
     with torch.device("meta"):
-        shapes = {f"model.{name}": tensor.shape for name, tensor in LlamaModel(config).state_dict().items()}
+        shapes = {
+            f"model.{name}": tensor.shape
+            for name, tensor in LlamaModel(config).state_dict().items()
+        }
     for name, shape in sorted(shapes.items()):
         if len(shape) == 1:
             state[name] = 1 + normal(*shape, deviation=0.1)
@@ -216,12 +270,17 @@ def build_armorm(
         else:
             state[name] = normal(*shape, deviation=1.5 / math.sqrt(shape[-1]))
     state["regression_layer.weight"] = normal(objectives, width, deviation=0.5 / math.sqrt(width))
-    # Not symmetric, so that a transposed product would be seen. The original takes verbosity's share out of the other rewards.
-    state["reward_transform_matrix"] = torch.eye(objectives) + normal(objectives, objectives, deviation=0.1)
+    # Not symmetric, so that a transposed product would be seen. The original takes verbosity's
+    # share out of the other rewards.
+    state["reward_transform_matrix"] = torch.eye(objectives) + normal(
+        objectives, objectives, deviation=0.1
+    )
     state["gating.logit_scale"] = torch.tensor([1.1])
     inputs = width
     for number, outputs in enumerate((gating_width,) * 3 + (objectives,)):
-        state[f"gating.layers.{number}.weight"] = normal(outputs, inputs, deviation=2 / math.sqrt(inputs))
+        state[f"gating.layers.{number}.weight"] = normal(
+            outputs, inputs, deviation=2 / math.sqrt(inputs)
+        )
         state[f"gating.layers.{number}.bias"] = normal(outputs, deviation=0.1)
         inputs = outputs
     save_file(state, directory / "model.safetensors", metadata={"format": "pt"})
@@ -232,17 +291,33 @@ def small_bert_tokenizer() -> PreTrainedTokenizerBase:
     from transformers import BertTokenizer
 
     characters = [chr(code) for code in range(0x21, 0x7F) if not chr(code).isupper()]
-    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, *(f"##{character}" for character in characters)]
-    return BertTokenizer(vocab={token: number for number, token in enumerate(tokens)}, model_max_length=64)
+    tokens = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *characters,
+        *(f"##{character}" for character in characters),
+    ]
+    return BertTokenizer(
+        vocab={token: number for number, token in enumerate(tokens)}, model_max_length=64
+    )
 
 
 def small_llama3_tokenizer() -> PreTrainedTokenizerBase:
-    """A tokenizer of Llama 3's kind with one token a byte, and one for the "\\n\\n" that ends a header."""
+    """A tokenizer of Llama 3's kind with one token a byte, and one for the "\\n\\n" that ends a
+    header.
+    """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "ĊĊ"]
-    model = Tokenizer(models.BPE(vocab={token: number for number, token in enumerate(tokens)}, merges=[("Ċ", "Ċ")]))
+    model = Tokenizer(
+        models.BPE(
+            vocab={token: number for number, token in enumerate(tokens)}, merges=[("Ċ", "Ċ")]
+        )
+    )
     model.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(LLAMA3_SPLIT), "isolated"),
@@ -250,9 +325,13 @@ def small_llama3_tokenizer() -> PreTrainedTokenizerBase:
         ]
     )
     model.decoder = decoders.ByteLevel()
-    model.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in LLAMA3_SPECIAL_TOKENS])
+    model.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in LLAMA3_SPECIAL_TOKENS]
+    )
     marks = {"bos_token": LLAMA3_SPECIAL_TOKENS[0], "eos_token": LLAMA3_SPECIAL_TOKENS[-1]}
-    return PreTrainedTokenizerFast(tokenizer_object=model, clean_up_tokenization_spaces=False, **marks)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=model, clean_up_tokenization_spaces=False, **marks
+    )
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

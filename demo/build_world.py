@@ -1,10 +1,12 @@
-"""Builds the small world's benchmarks of unseen scenes, in the forms that are read of the real ones, and, if asked, prompts.
+"""Builds the small world's benchmarks of unseen scenes, in the forms that are read of the real
+ones, and, if asked, prompts.
 
     python demo/build_world.py --output demo/world/benchmarks
     python demo/build_world.py --prompts results/claims/prompts --prompts-per-topic 160
 
-`chair`, `object_halbench` and `pope` have the files that these benchmarks publish, `pope.parquet` the columns that lmms-eval reads of POPE.
-All is a function of the seed; a file that would not change is not touched.
+`chair`, `object_halbench` and `pope` have the files that these benchmarks publish, `pope.parquet`
+the columns that lmms-eval reads of POPE. All is a function of the seed; a file that would not
+change is not touched.
 """
 
 import argparse
@@ -17,8 +19,13 @@ from build_benchmarks import POPE_COLUMNS, parquet_bytes, write_if_changed
 from world import benchmarks
 from world.answerer import CALLS
 
-CHAIR_PICTURES, OBJECT_HALBENCH_PICTURES, POPE_PICTURES = 300, 100, 50  # POPE's are of one of its three ways
-#: Of the scenes that are reported. Whoever tries something out takes another one, so that nothing is tuned on these.
+CHAIR_PICTURES, OBJECT_HALBENCH_PICTURES, POPE_PICTURES = (
+    300,
+    100,
+    50,
+)  # POPE's are of one of its three ways
+#: Of the scenes that are reported. Whoever tries something out takes another one, so that nothing
+#: is tuned on these.
 SEED = 1
 
 
@@ -50,21 +57,30 @@ def benchmark_files(seed: int) -> benchmarks.Files:
         "object_halbench": benchmarks.object_halbench(OBJECT_HALBENCH_PICTURES, 1000 * seed + 10),
         "pope": pope,
     }
-    files = {f"{folder}/{name}": content for folder, found in folders.items() for name, content in found.items()}
+    files = {
+        f"{folder}/{name}": content
+        for folder, found in folders.items()
+        for name, content in found.items()
+    }
     return files | {"pope.parquet": parquet_bytes(pope_rows(pope), POPE_COLUMNS)}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Builds what the command line asks for, and says how much."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--output", type=Path, help="folder for the benchmarks, such as demo/world/benchmarks")
+    parser.add_argument(
+        "--output", type=Path, help="folder for the benchmarks, such as demo/world/benchmarks"
+    )
     parser.add_argument("--prompts", type=Path, help="folder for the prompts, one file a topic")
     parser.add_argument("--prompts-per-topic", type=int, default=48)
     parser.add_argument("--seed", type=int, default=SEED, help="of scenes and prompts")
     options = parser.parse_args(arguments)
     files: dict[Path, bytes] = {}
     if options.output:
-        files |= {options.output / name: content for name, content in benchmark_files(options.seed).items()}
+        files |= {
+            options.output / name: content
+            for name, content in benchmark_files(options.seed).items()
+        }
     if options.prompts:
         texts = benchmarks.prompts(options.prompts_per_topic, options.seed)
         files |= {options.prompts / f"{topic}.txt": text.encode() for topic, text in texts.items()}

@@ -1,12 +1,17 @@
-"""The paper's claims in the small world, through the product itself: three seeds, each with its negative controls.
+"""The paper's claims in the small world, through the product itself: three seeds, each with its
+negative controls.
 
-    python demo/claims.py                          runs what is missing (36 minutes on two cores), measures, and prints the tables
-    python demo/claims.py --tables                 prints the tables of the kept figures, as docs/microworld.md has them
-    python demo/claims.py --check results/demo     fails where DPO does not do in a run what it should, or a control is none
+    python demo/claims.py                          runs what is missing (36 minutes on two cores),
+    measures, and prints the tables
+    python demo/claims.py --tables                 prints the tables of the kept figures, as
+    docs/microworld.md has them
+    python demo/claims.py --check results/demo     fails where DPO does not do in a run what it
+    should, or a control is none
 
-A seed is two runs of the ordinary workflow: `seed-<n>`, and `seed-<n>-random-picture`, which is the same but for the picture, a random one
-of the four. Their configurations are demo/config.yaml with demo/claims.yaml's values, written to results/claims/. The oracle judges their
-pictures afterwards; no run knows of it. The figures are kept in demo/world/claims.json.
+A seed is two runs of the ordinary workflow: `seed-<n>`, and `seed-<n>-random-picture`, which is the
+same but for the picture, a random one of the four. Their configurations are demo/config.yaml with
+demo/claims.yaml's values, written to results/claims/. The oracle judges their pictures afterwards;
+no run knows of it. The figures are kept in demo/world/claims.json.
 """
 
 import argparse
@@ -39,7 +44,8 @@ SCORERS = ("image-reward", "clip", "blip")
 MAIN = "dpo-160"
 RANDOM_PICTURE = "random-picture"
 
-#: Columns of the tables of models: a benchmark's score -> how it is headed; an arrow says which way is better.
+#: Columns of the tables of models: a benchmark's score -> how it is headed; an arrow says which way
+#: is better.
 SCORES = {
     "chair/chair_s": "CHAIR_s ↓",
     "chair/chair_i": "CHAIR_i ↓",
@@ -75,7 +81,10 @@ def merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def configuration(seed: int, random_picture: bool) -> dict[str, Any]:
     """The configuration of one run."""
-    base, over = (yaml.safe_load((HERE / name).read_text(encoding="utf-8")) for name in ("config.yaml", "claims.yaml"))
+    base, over = (
+        yaml.safe_load((HERE / name).read_text(encoding="utf-8"))
+        for name in ("config.yaml", "claims.yaml")
+    )
     name = f"seed-{seed}-{RANDOM_PICTURE}" if random_picture else f"seed-{seed}"
     found = merged(base, over) | {"run": name, "results": str(RESULTS), "seed": seed}
     found["training"]["settings"]["seed"] = seed
@@ -91,10 +100,17 @@ def run(seed: int, random_picture: bool) -> None:
     config = configuration(seed, random_picture)
     root = RESULTS / config["run"]
     if random_picture and not root.exists():
-        # Its pictures, and whatever else is asked of the same picture, are those of the seed's first run: their journals say so.
+        # Its pictures, and whatever else is asked of the same picture, are those of the seed's
+        # first run: their journals say so.
         first = RESULTS / f"seed-{seed}"
         shutil.copytree(first / "images", root / "images")
-        for stage in ("generate_images", "rank_images", "write_instructions", "generate_responses", "rank_responses"):
+        for stage in (
+            "generate_images",
+            "rank_images",
+            "write_instructions",
+            "generate_responses",
+            "rank_responses",
+        ):
             shutil.copytree(first / "work" / stage, root / "work" / stage)
     file = RESULTS / f"{config['run']}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -116,26 +132,48 @@ def in_benchmark() -> dict[str, Counter[tuple[str, str]]]:
     """What the oracle sees in each of CHAIR's pictures, by question id."""
     from world import oracle
 
-    questions = [json.loads(line) for line in (CHAIR / "questions.jsonl").read_text(encoding="utf-8").splitlines()]
-    readings = oracle.read_pictures(np.stack([pixels(CHAIR / "images" / question["image"]) for question in questions]))
+    questions = [
+        json.loads(line)
+        for line in (CHAIR / "questions.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    readings = oracle.read_pictures(
+        np.stack([pixels(CHAIR / "images" / question["image"]) for question in questions])
+    )
     shown = [Counter(thing.name for thing in reading.scene.things) for reading in readings]
-    return {str(question["image_id"]): names for question, names in zip(questions, shown, strict=True)}
+    return {
+        str(question["image_id"]): names for question, names in zip(questions, shown, strict=True)
+    }
 
 
 def exact_descriptions(root: Path, model: str) -> float:
-    """Answers to CHAIR's questions that name every thing with its colour as often as it is there, and nothing else, in percent."""
+    """Answers to CHAIR's questions that name every thing with its colour as often as it is there,
+    and nothing else, in percent.
+    """
     from world.words import read
 
-    answers = (root / "evaluation" / model / "chair" / "answers.jsonl").read_text(encoding="utf-8").splitlines()
-    return percent(read(answer["response"]).names() == in_benchmark()[answer["id"]] for answer in map(json.loads, answers))
+    answers = (
+        (root / "evaluation" / model / "chair" / "answers.jsonl")
+        .read_text(encoding="utf-8")
+        .splitlines()
+    )
+    return percent(
+        read(answer["response"]).names() == in_benchmark()[answer["id"]]
+        for answer in map(json.loads, answers)
+    )
 
 
-def of_models(models: Mapping[str, str], roots: Sequence[Path]) -> dict[str, dict[str, list[float]]]:
-    """Rows of models, columns of `SCORES`, and the oracle's own verdict, which counts and knows colours as CHAIR does not."""
+def of_models(
+    models: Mapping[str, str], roots: Sequence[Path]
+) -> dict[str, dict[str, list[float]]]:
+    """Rows of models, columns of `SCORES`, and the oracle's own verdict, which counts and knows
+    colours as CHAIR does not.
+    """
     found: dict[str, dict[str, list[float]]] = {}
     seeds = [scores_of(root) for root in roots]
     for model, name in models.items():
-        found[name] = {head: [scores[score][model] for scores in seeds] for score, head in SCORES.items()}
+        found[name] = {
+            head: [scores[score][model] for scores in seeds] for score, head in SCORES.items()
+        }
         found[name][EXACT] = [exact_descriptions(root, model) for root in roots]
     return found
 
@@ -146,7 +184,9 @@ def whole_rows(root: Path, stage: str) -> dict[str, dict[str, Any]]:
 
 
 def judged_by_oracle(root: Path) -> dict[str, list[tuple[float, bool, float]]]:
-    """Of each prompt its candidates in order: the share of objects right, whether the whole scene is, and the oracle's fit."""
+    """Of each prompt its candidates in order: the share of objects right, whether the whole scene
+    is, and the oracle's fit.
+    """
     from world import oracle
     from world.words import read
 
@@ -157,7 +197,9 @@ def judged_by_oracle(root: Path) -> dict[str, list[tuple[float, bool, float]]]:
         judged = []
         for reading in oracle.read_pictures(np.stack(pictures)):
             verdict = oracle.judge_picture(reading, said)
-            judged.append((verdict.right / verdict.asked, verdict.whole, oracle.fit(row["prompt"], reading)))
+            judged.append(
+                (verdict.right / verdict.asked, verdict.whole, oracle.fit(row["prompt"], reading))
+            )
         found[prompt_id] = judged
     return found
 
@@ -191,34 +233,87 @@ def of_pictures(roots: Sequence[Path]) -> Figures:
         images = whole_rows(root, "images")
         rankings = {scorer: whole_rows(root, f"image_ranking/{scorer}") for scorer in SCORERS}
         prompts = sorted(set(judged).intersection(*rankings.values()))
-        winners = {scorer: {prompt: rankings[scorer][prompt]["winner"] for prompt in prompts} for scorer in SCORERS}
+        winners = {
+            scorer: {prompt: rankings[scorer][prompt]["winner"] for prompt in prompts}
+            for scorer in SCORERS
+        }
         scales = [candidate["guidance_scale"] for candidate in images[prompts[0]]["candidates"]]
         for number, scale in enumerate(scales):
             row = f"{scale:g}"
             for scorer in SCORERS:
-                add(guidance, row, f"picked by {scorer}, %", percent(winners[scorer][prompt] == number for prompt in prompts))
-            add(guidance, row, "objects right (oracle), %", percent(judged[prompt][number][0] for prompt in prompts))
-            add(guidance, row, "whole scene exact (oracle), %", percent(judged[prompt][number][1] for prompt in prompts))
-        ranked = {scorer: {prompt: rankings[scorer][prompt]["ranking"] for prompt in prompts} for scorer in SCORERS}
+                add(
+                    guidance,
+                    row,
+                    f"picked by {scorer}, %",
+                    percent(winners[scorer][prompt] == number for prompt in prompts),
+                )
+            add(
+                guidance,
+                row,
+                "objects right (oracle), %",
+                percent(judged[prompt][number][0] for prompt in prompts),
+            )
+            add(
+                guidance,
+                row,
+                "whole scene exact (oracle), %",
+                percent(judged[prompt][number][1] for prompt in prompts),
+            )
+        ranked = {
+            scorer: {prompt: rankings[scorer][prompt]["ranking"] for prompt in prompts}
+            for scorer in SCORERS
+        }
         for group in [*combinations(SCORERS, 2), SCORERS]:
             for top in (1, 2, 3):
                 shared = common_selection([ranked[scorer] for scorer in group], top)
-                add(common, " & ".join(group), f"top {top}, %", shared if shared is not None else float("nan"))
-        fits = {scorer: [judged[prompt][winners[scorer][prompt]][2] for prompt in prompts] for scorer in SCORERS}
-        fits["a random one of the four"] = [float(np.mean([fit for *_, fit in judged[prompt]])) for prompt in prompts]
-        fits["the best of the four"] = [max(fit for *_, fit in judged[prompt]) for prompt in prompts]
+                add(
+                    common,
+                    " & ".join(group),
+                    f"top {top}, %",
+                    shared if shared is not None else float("nan"),
+                )
+        fits = {
+            scorer: [judged[prompt][winners[scorer][prompt]][2] for prompt in prompts]
+            for scorer in SCORERS
+        }
+        fits["a random one of the four"] = [
+            float(np.mean([fit for *_, fit in judged[prompt]])) for prompt in prompts
+        ]
+        fits["the best of the four"] = [
+            max(fit for *_, fit in judged[prompt]) for prompt in prompts
+        ]
         for name, values in fits.items():
             add(picks, name, "fit of the pick (oracle), %", percent(values))
         for scorer in SCORERS:
             whole = percent(judged[prompt][winners[scorer][prompt]][1] for prompt in prompts)
             add(picks, scorer, "whole scene exact (oracle), %", whole)
-        add(picks, "a random one of the four", "whole scene exact (oracle), %", percent(w for p in prompts for _, w, _ in judged[p]))
-        add(picks, "the best of the four", "whole scene exact (oracle), %", percent(any(w for _, w, _ in judged[p]) for p in prompts))
-        differing = [number for number, prompt in enumerate(prompts) if winners["image-reward"][prompt] != winners["clip"][prompt]]
-        gains = np.array([fits["image-reward"][number] - fits["clip"][number] for number in differing])
+        add(
+            picks,
+            "a random one of the four",
+            "whole scene exact (oracle), %",
+            percent(w for p in prompts for _, w, _ in judged[p]),
+        )
+        add(
+            picks,
+            "the best of the four",
+            "whole scene exact (oracle), %",
+            percent(any(w for _, w, _ in judged[p]) for p in prompts),
+        )
+        differing = [
+            number
+            for number, prompt in enumerate(prompts)
+            if winners["image-reward"][prompt] != winners["clip"][prompt]
+        ]
+        gains = np.array(
+            [fits["image-reward"][number] - fits["clip"][number] for number in differing]
+        )
         row = "image-reward against clip, where their picks differ"
         add(duel, row, "prompts", float(len(differing)))
-        for column, won in (("ImageReward's is better, %", gains > 0), ("as good, %", gains == 0), ("CLIP's is better, %", gains < 0)):
+        for column, won in (
+            ("ImageReward's is better, %", gains > 0),
+            ("as good, %", gains == 0),
+            ("CLIP's is better, %", gains < 0),
+        ):
             add(duel, row, column, percent(won))
     return {"guidance": guidance, "common selections": common, "picks": picks, "image judge": duel}
 
@@ -237,7 +332,10 @@ def measured() -> Figures:
         "image filtering": filtering,
     }
     return {
-        table: {row: {column: [round(value, 2) for value in values] for column, values in cells.items()} for row, cells in rows.items()}
+        table: {
+            row: {column: [round(value, 2) for value in values] for column, values in cells.items()}
+            for row, cells in rows.items()
+        }
         for table, rows in tables.items()
     }
 
@@ -257,7 +355,11 @@ HEADS = {
 
 def told(values: Sequence[float]) -> str:
     """Mean and standard deviation over the seeds."""
-    return f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
+    return (
+        f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}"
+        if len(values) > 1
+        else f"{values[0]:.1f}"
+    )
 
 
 def markdown(table: str, rows: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
@@ -265,7 +367,9 @@ def markdown(table: str, rows: Mapping[str, Mapping[str, Sequence[float]]]) -> s
     columns = list(dict.fromkeys(column for cells in rows.values() for column in cells))
     lines = [f"| {' | '.join([HEADS[table], *columns])} |", f"|---{'|---:' * len(columns)}|"]
     for row, cells in rows.items():
-        lines.append(f"| {' | '.join([row, *(told(cells[column]) if column in cells else '' for column in columns)])} |")
+        lines.append(
+            f"| {' | '.join([row, *(told(cells[column]) if column in cells else '' for column in columns)])} |"
+        )
     return "\n".join(lines)
 
 
@@ -279,50 +383,88 @@ def tables() -> dict[str, str]:
 
 
 def problems(root: Path) -> list[str]:
-    """What of the claims does not hold in a run with the experiments of demo/config.yaml; empty if all do.
+    """What of the claims does not hold in a run with the experiments of demo/config.yaml; empty if
+    all do.
 
-    DPO has to lower CHAIR_s by a third of the base model's at least, pairs drawn by a coin by less than half of what DPO does, and
-    exchanged pairs must not lower it.
+    DPO has to lower CHAIR_s by a third of the base model's at least, pairs drawn by a coin by less
+    than half of what DPO does, and exchanged pairs must not lower it.
     """
     values = scores_of(root).get("chair/chair_s", {})
-    if absent := [model for model in ("base", "dpo", "random-control", "swapped-control") if model not in values]:
+    if absent := [
+        model
+        for model in ("base", "dpo", "random-control", "swapped-control")
+        if model not in values
+    ]:
         return [f"{root}: there is no CHAIR_s of {absent[0]}. Run `make demo` first."]
     base = values["base"]
     gain = base - values["dpo"]
     found = []
     if gain < base / 3:
-        found.append(f"DPO lowers CHAIR_s from {base:.1f} to {values['dpo']:.1f}, which is less than by a third.")
+        found.append(
+            f"DPO lowers CHAIR_s from {base:.1f} to {values['dpo']:.1f}, which is less than by a"
+            " third."
+        )
     if base - values["random-control"] >= gain / 2:
         found.append(
-            f"Pairs drawn by a coin lower CHAIR_s from {base:.1f} to {values['random-control']:.1f}, half of what DPO does or more."
+            f"Pairs drawn by a coin lower CHAIR_s from {base:.1f} to"
+            f" {values['random-control']:.1f}, half of what DPO does or more."
         )
     if values["swapped-control"] < base:
-        found.append(f"Exchanged pairs lower CHAIR_s from {base:.1f} to {values['swapped-control']:.1f}.")
+        found.append(
+            f"Exchanged pairs lower CHAIR_s from {base:.1f} to {values['swapped-control']:.1f}."
+        )
     return found
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs, tells or checks, as the command line asks."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--tables", action="store_true", help="print the tables of the kept figures, run nothing")
-    parser.add_argument("--check", type=Path, metavar="RUN", help="check a run of demo/config.yaml, run nothing")
+    parser.add_argument(
+        "--tables", action="store_true", help="print the tables of the kept figures, run nothing"
+    )
+    parser.add_argument(
+        "--check", type=Path, metavar="RUN", help="check a run of demo/config.yaml, run nothing"
+    )
     options = parser.parse_args(arguments)
     if options.check:
         found = problems(options.check)
-        print("\n".join(found) if found else f"{options.check}: DPO lowers CHAIR_s by a third or more, and the controls are controls.")
+        print(
+            "\n".join(found)
+            if found
+            else (
+                f"{options.check}: DPO lowers CHAIR_s by a third or more, and the controls are"
+                " controls."
+            )
+        )
         return 1 if found else 0
     if not options.tables:
         started = time.monotonic()
         prompts = yaml.safe_load((HERE / "claims.yaml").read_text(encoding="utf-8"))["prompts"]
-        build = [sys.executable, str(HERE / "build_world.py"), "--prompts", prompts, "--prompts-per-topic", str(PROMPTS_PER_TOPIC)]
+        build = [
+            sys.executable,
+            str(HERE / "build_world.py"),
+            "--prompts",
+            prompts,
+            "--prompts-per-topic",
+            str(PROMPTS_PER_TOPIC),
+        ]
         subprocess.run(build, check=True)
         for number, seed in enumerate(SEEDS):
             for random_picture in (False, True):
                 run(seed, random_picture)
             minutes = (time.monotonic() - started) / 60
             left = minutes / (number + 1) * (len(SEEDS) - number - 1)
-            print(f"== {number + 1} of {len(SEEDS)} seeds in {minutes:.0f} min; about {left:.0f} min left", flush=True)
-        record = {"command": "make claims", "seeds": list(SEEDS), "prompts": 3 * PROMPTS_PER_TOPIC, "tables": measured()}
+            print(
+                f"== {number + 1} of {len(SEEDS)} seeds in {minutes:.0f} min; about {left:.0f} min"
+                " left",
+                flush=True,
+            )
+        record = {
+            "command": "make claims",
+            "seeds": list(SEEDS),
+            "prompts": 3 * PROMPTS_PER_TOPIC,
+            "tables": measured(),
+        }
         KEPT.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     for table, text in tables().items():
         print(f"\n{table}\n\n{text}")

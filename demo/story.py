@@ -1,4 +1,6 @@
-"""Tells what a run made, from its prompts to its scores, and where to look: `python demo/story.py demo/config.yaml`."""
+"""Tells what a run made, from its prompts to its scores, and where to look: `python demo/story.py
+demo/config.yaml`.
+"""
 
 import json
 import sys
@@ -20,18 +22,29 @@ IN_WORDS = {
     "pope/reference_accuracy": "yes/no questions answered right (POPE accuracy, %)",
     "pope/reference_f1": "... as F1 (POPE, %)",
 }
-LOWER_IS_BETTER = ("chair/chair_s", "chair/chair_i", "object_halbench/response", "object_halbench/mention")
+LOWER_IS_BETTER = (
+    "chair/chair_s",
+    "chair/chair_i",
+    "object_halbench/response",
+    "object_halbench/mention",
+)
 
 
 def rows_of(root: Path, stage: str) -> list[dict[str, Any]]:
     """All rows of a stage's shard files."""
-    return [json.loads(line) for path in sorted((root / stage).glob("*/*.jsonl")) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line)
+        for path in sorted((root / stage).glob("*/*.jsonl"))
+        for line in path.read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def scores_of(root: Path) -> dict[str, dict[str, float]]:
     """benchmark/score -> model -> value; the base model first."""
     found: dict[str, dict[str, float]] = {}
-    files = sorted(root.glob("evaluation/*/*/scores.json"), key=lambda path: (path.parts[-3] != "base", path))
+    files = sorted(
+        root.glob("evaluation/*/*/scores.json"), key=lambda path: (path.parts[-3] != "base", path)
+    )
     for file in files:
         model, benchmark = file.parts[-3:-1]
         for score, value in json.loads(file.read_text(encoding="utf-8"))["scores"].items():
@@ -41,22 +54,47 @@ def scores_of(root: Path) -> dict[str, dict[str, float]]:
 
 def told(root: Path) -> list[str]:
     """What became of the prompts, a sentence a stage."""
-    images, rankings, pairs = (rows_of(root, stage) for stage in ("images", "response_ranking", "pairs"))
-    answers = Counter("invalid" if "invalid" in answer else "valid" for row in rankings for answer in row.get("responses", {}).values())
-    reasons = Counter(row.get("no_pair") or f"{row['missing']['rule']}: {row['missing']['reason']}" for row in pairs if "pair" not in row)
+    images, rankings, pairs = (
+        rows_of(root, stage) for stage in ("images", "response_ranking", "pairs")
+    )
+    answers = Counter(
+        "invalid" if "invalid" in answer else "valid"
+        for row in rankings
+        for answer in row.get("responses", {}).values()
+    )
+    reasons = Counter(
+        row.get("no_pair") or f"{row['missing']['rule']}: {row['missing']['reason']}"
+        for row in pairs
+        if "pair" not in row
+    )
     topics = {row["topic"] for row in images}
     pictures = sum(len(row.get("candidates", [])) for row in images)
     asked = sum("missing" not in row for row in rows_of(root, "instructions"))
     sentences = [
-        f"{len(images)} prompts in {len(topics)} topics became {pictures} pictures; {asked} were picked and asked about.",
+        (
+            f"{len(images)} prompts in {len(topics)} topics became {pictures} pictures; {asked}"
+            " were picked and asked about."
+        ),
         f"The policy models gave {answers.total()} answers, {answers['valid']} of them valid.",
         f"{sum('pair' in row for row in pairs)} prompts gave a preference pair"
-        + (f"; {reasons.total()} did not ({', '.join(f'{count} {reason}' for reason, count in reasons.most_common())})" if reasons else "")
+        + (
+            f"; {reasons.total()} did not"
+            f" ({', '.join(f'{count} {reason}' for reason, count in reasons.most_common())})"
+            if reasons
+            else ""
+        )
         + ".",
     ]
     for metrics in sorted(root.glob("models/*/metrics.jsonl")):
-        losses = [step["loss"] for step in map(json.loads, metrics.read_text(encoding="utf-8").splitlines()) if "loss" in step]
-        sentences.append(f"Training of {metrics.parent.name}: {len(losses)} updates, loss {losses[0]:.3f} to {losses[-1]:.3f}.")
+        losses = [
+            step["loss"]
+            for step in map(json.loads, metrics.read_text(encoding="utf-8").splitlines())
+            if "loss" in step
+        ]
+        sentences.append(
+            f"Training of {metrics.parent.name}: {len(losses)} updates, loss {losses[0]:.3f} to"
+            f" {losses[-1]:.3f}."
+        )
     return sentences
 
 
@@ -70,7 +108,9 @@ def table_of(scores: dict[str, dict[str, float]]) -> Table:
     in_words = [name for name in IN_WORDS if name in scores]
     for name in in_words or scores:
         arrow = "" if name not in IN_WORDS else " ↓" if name in LOWER_IS_BETTER else " ↑"
-        values = [f"{scores[name][model]:.1f}" if model in scores[name] else "-" for model in models]
+        values = [
+            f"{scores[name][model]:.1f}" if model in scores[name] else "-" for model in models
+        ]
         table.add_row(IN_WORDS.get(name, name) + arrow, *values)
     return table
 
@@ -89,12 +129,15 @@ def main() -> None:
     for sentence in told(root):
         say(sentence)
     console.print(table_of(scores_of(root)))
-    say(f"Pictures with their scores, and answers before and after: {', '.join(map(str, sorted(root.glob('figures/*.png'))))}")
+    say(
+        "Pictures with their scores, and answers before and after:"
+        f" {', '.join(map(str, sorted(root.glob('figures/*.png'))))}"
+    )
     say(f"Tables: {root}/tables. The pairs: {root}/dataset. All pictures: {root}/images.")
     if prompt_id := next((row["id"] for row in rows_of(root, "pairs") if "pair" in row), None):
         say(
-            f"One prompt's whole story: .venv/bin/snakemake --profile profiles/local --configfile {configfile} "
-            f"-- {root}/prompts/{prompt_id}.json"
+            "One prompt's whole story: .venv/bin/snakemake --profile profiles/local --configfile"
+            f" {configfile} -- {root}/prompts/{prompt_id}.json"
         )
     prompts = f"{configured['prompts']}/{configured['topics'][0]}.txt"
     say(f"Edit a line of {prompts} and run it again: one item is computed in each stage.")

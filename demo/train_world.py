@@ -3,11 +3,13 @@
     python demo/train_world.py                     all that is missing, in the order of dependence
     python demo/train_world.py --only vae clip     some
     python demo/train_world.py --measure           measures what is there anew, and trains nothing
-    python demo/train_world.py --table             prints what was measured, as docs/microworld.md has it
+    python demo/train_world.py --table             prints what was measured, as docs/microworld.md
+    has it
 
-A part is a function of its seed. It is kept below demo/world/models when it is whole: the checkpoint, `<part>.log` with what its training
-said, and `<part>.json` with what it reaches on unseen scenes. A part that was killed goes on from the state that it left in --work; a
-part that is there is left alone.
+A part is a function of its seed. It is kept below demo/world/models when it is whole: the
+checkpoint, `<part>.log` with what its training said, and `<part>.json` with what it reaches on
+unseen scenes. A part that was killed goes on from the state that it left in --work; a part that is
+there is left alone.
 """
 
 import argparse
@@ -34,9 +36,11 @@ class Part:
 
     Attributes:
         folder: of its checkpoint, below the models' folder.
-        make: trains it and writes it; given the folder for states, that of all models, and the one to write to.
+        make: trains it and writes it; given the folder for states, that of all models, and the one
+            to write to.
         measure: what it reaches, given its folder.
-        kept: whether the checkpoint is kept with the others; if not, it stays with the states, and only its log and figures are kept.
+        kept: whether the checkpoint is kept with the others; if not, it stays with the states, and
+            only its log and figures are kept.
     """
 
     folder: str
@@ -53,7 +57,9 @@ def measure(name: str, *more: str) -> Callable[[Path], dict[str, float]]:
     """A measurement of `world.measure`, imported when it is made."""
 
     def measured(folder: Path) -> dict[str, float]:
-        figures: dict[str, float] = getattr(importlib.import_module("world.measure"), name)(*more, folder)
+        figures: dict[str, float] = getattr(importlib.import_module("world.measure"), name)(
+            *more, folder
+        )
         return figures
 
     return measured
@@ -78,14 +84,27 @@ ANSWERERS = (
 )
 PARTS: dict[str, Part] = {
     "vae": Part("stable-diffusion-3-medium/vae", making("painter", "make_vae"), measure("vae")),
-    "stable-diffusion-3-medium": Part("stable-diffusion-3-medium", making("painter", "make_painter"), measure("painter")),
-    # The one to align before its habit: the habit is taught in a minute, and there is no room for both.
-    "llava-1.5-truthful": Part("llava-1.5-truthful", making("answerer", "make", "llava-1.5-truthful"), measure("answerer"), kept=False),
-    **{name: Part(name, making("answerer", "make", name), measure("answerer")) for name in ANSWERERS},
+    "stable-diffusion-3-medium": Part(
+        "stable-diffusion-3-medium", making("painter", "make_painter"), measure("painter")
+    ),
+    # The one to align before its habit: the habit is taught in a minute, and there is no room for
+    # both.
+    "llava-1.5-truthful": Part(
+        "llava-1.5-truthful",
+        making("answerer", "make", "llava-1.5-truthful"),
+        measure("answerer"),
+        kept=False,
+    ),
+    **{
+        name: Part(name, making("answerer", "make", name), measure("answerer"))
+        for name in ANSWERERS
+    },
     "armorm": Part("armorm", making("text_judge", "make_armorm"), measure("armorm")),
     "clip": Part("clip", making("matcher", "make_clip"), measure("scorer", "clip")),
     "blip": Part("blip", making("matcher", "make_blip"), measure("scorer", "blip")),
-    "image-reward": Part("image-reward", making("matcher", "make_image_reward"), measure("scorer", "image-reward")),
+    "image-reward": Part(
+        "image-reward", making("matcher", "make_image_reward"), measure("scorer", "image-reward")
+    ),
 }
 
 
@@ -103,7 +122,10 @@ def write_figures(name: str, work: Path, models: Path) -> None:
     """Measures a part and writes `<part>.json`."""
     start = time.monotonic()
     figures = PARTS[name].measure(PARTS[name].place(work, models))
-    record: dict[str, Any] = {"command": f"python demo/train_world.py --measure --only {name}", "unseen scenes": figures}
+    record: dict[str, Any] = {
+        "command": f"python demo/train_world.py --measure --only {name}",
+        "unseen scenes": figures,
+    }
     (models / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     print(f"{name}, on unseen scenes ({time.monotonic() - start:.0f} s):")
     for figure, value in figures.items():
@@ -117,7 +139,8 @@ def table(models: Path) -> str:
         if (file := models / f"{name}.json").is_file():
             figures = json.loads(file.read_text(encoding="utf-8"))["unseen scenes"]
             rows += [
-                f"| {'' if number else f'`{name}`'} | {figure} | {value:.3f} |" for number, (figure, value) in enumerate(figures.items())
+                f"| {'' if number else f'`{name}`'} | {figure} | {value:.3f} |"
+                for number, (figure, value) in enumerate(figures.items())
             ]
     return "\n".join(rows)
 
@@ -125,16 +148,31 @@ def table(models: Path) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Trains, or measures, what the command line asks for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--only", nargs="+", choices=list(PARTS), metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--measure", action="store_true", help="measure what is there, train nothing")
-    parser.add_argument("--table", action="store_true", help="print what was measured, measure and train nothing")
+    parser.add_argument(
+        "--only", nargs="+", choices=list(PARTS), metavar="PART", help=", ".join(PARTS)
+    )
+    parser.add_argument(
+        "--measure", action="store_true", help="measure what is there, train nothing"
+    )
+    parser.add_argument(
+        "--table", action="store_true", help="print what was measured, measure and train nothing"
+    )
     parser.add_argument("--models", type=Path, default=MODELS, help="where checkpoints are kept")
-    parser.add_argument("--work", type=Path, default=Path("results/world-training"), help="where states of trainings are kept")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path("results/world-training"),
+        help="where states of trainings are kept",
+    )
     options = parser.parse_args(arguments)
     if options.table:
         print(table(options.models))
         return 0
-    for variable, value in (("OMP_NUM_THREADS", "1"), ("HF_HUB_OFFLINE", "1"), ("TOKENIZERS_PARALLELISM", "false")):
+    for variable, value in (
+        ("OMP_NUM_THREADS", "1"),
+        ("HF_HUB_OFFLINE", "1"),
+        ("TOKENIZERS_PARALLELISM", "false"),
+    ):
         os.environ.setdefault(variable, value)
     sys.path[:0] = [str(HERE.parent / "scripts")]
     import torch

@@ -1,4 +1,5 @@
-"""Writes docs/configuration.md from the models of the configuration; `make docs` runs it, and a test keeps the page in step.
+"""Writes docs/configuration.md from the models of the configuration; `make docs` runs it, and a
+test keeps the page in step.
 
 PYTHONPATH=scripts python docs/make_configuration.py
 """
@@ -32,7 +33,10 @@ Which items are computed again when a key changes: docs/journal.md.
 
 def type_name(annotation: Any) -> str:
     """A field's type in words."""
-    origin, arguments = get_origin(annotation), [item for item in get_args(annotation) if item is not type(None)]
+    origin, arguments = (
+        get_origin(annotation),
+        [item for item in get_args(annotation) if item is not type(None)],
+    )
     if hasattr(annotation, "__metadata__"):
         return type_name(arguments[0])
     if origin is dict:
@@ -42,12 +46,18 @@ def type_name(annotation: Any) -> str:
     if str(origin) == "typing.Literal":
         return " or ".join(f"`{item}`" for item in arguments)
     if arguments:
-        return " or ".join(type_name(item) for item in arguments) + (" or null" if type(None) in get_args(annotation) else "")
+        return " or ".join(type_name(item) for item in arguments) + (
+            " or null" if type(None) in get_args(annotation) else ""
+        )
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return f"[{annotation.__name__}](#{annotation.__name__.lower()})"
-    return {"str": "text", "int": "whole number", "float": "number", "bool": "true or false", "Any": "any value"}.get(
-        getattr(annotation, "__name__", str(annotation)), str(annotation)
-    )
+    return {
+        "str": "text",
+        "int": "whole number",
+        "float": "number",
+        "bool": "true or false",
+        "Any": "any value",
+    }.get(getattr(annotation, "__name__", str(annotation)), str(annotation))
 
 
 def default(field: FieldInfo) -> str:
@@ -85,10 +95,15 @@ def page() -> str:
     """The whole page."""
     parts = [INTRODUCTION]
     for block in blocks_of(Config):
-        parts.append(f"\n## {block.__name__}\n\n{block.__doc__ or ''}\n\n| key | type | default | meaning |\n|---|---|---|---|\n")
+        parts.append(
+            f"\n## {block.__name__}\n\n{block.__doc__ or ''}\n\n| key | type | default | meaning"
+            " |\n|---|---|---|---|\n"
+        )
         for name, field in block.model_fields.items():
             meaning = field.description or f"See {type_name(field.annotation)}."
-            parts.append(f"| `{name}` | {type_name(field.annotation)} | {default(field)} | {meaning} |\n")
+            parts.append(
+                f"| `{name}` | {type_name(field.annotation)} | {default(field)} | {meaning} |\n"
+            )
     return "".join(parts)
 
 

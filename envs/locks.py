@@ -1,12 +1,15 @@
 """Writes the locks of the environments, or checks them: `make envs-lock` and `make envs-check`.
 
-`envs/<name>.yaml` says what an environment uses directly, `envs/<name>.lock` what that comes to: every package, for Linux on x86_64, Python
-3.11 and the CUDA builds of the package index. uv resolves them from the index's metadata alone: no GPU is needed and no package is
-downloaded. Both commands prefer the versions that the tests run with (envs/cpu.lock), then those of the lock that is there, so that a lock
-holds what was tested wherever the pins allow it, and changes no more than they demand.
+`envs/<name>.yaml` says what an environment uses directly, `envs/<name>.lock` what that comes to:
+every package, for Linux on x86_64, Python 3.11 and the CUDA builds of the package index. uv
+resolves them from the index's metadata alone: no GPU is needed and no package is downloaded. Both
+commands prefer the versions that the tests run with (envs/cpu.lock), then those of the lock that is
+there, so that a lock holds what was tested wherever the pins allow it, and changes no more than
+they demand.
 
-Beside each rule's environment stands `<name>.post-deploy.sh`, which `snakemake --sdm conda` runs after conda has made the environment:
-it brings the packages that the yaml does not name to the lock's versions. docs/environments.md tells the rest.
+Beside each rule's environment stands `<name>.post-deploy.sh`, which `snakemake --sdm conda` runs
+after conda has made the environment: it brings the packages that the yaml does not name to the
+lock's versions. docs/environments.md tells the rest.
 """
 
 import argparse
@@ -25,13 +28,15 @@ import yaml
 FOLDER = Path(__file__).resolve().parent
 #: What all locks are for. vLLM's llguidance has no wheels for a glibc before 2.31.
 TARGET = ("--python-version", "3.11.7", "--python-platform", "x86_64-manylinux_2_31")
-#: The Slurm executor wants a numpy that vLLM's numba refuses. In one environment for all, the models' version wins; tests/slurm/ runs so.
+#: The Slurm executor wants a numpy that vLLM's numba refuses. In one environment for all, the
+#: models' version wins; tests/slurm/ runs so.
 OVERRIDES = {"gpu": ["numpy==2.3.5"], "cpu": ["numpy==2.3.5", "torch==2.13.0"]}
 #: What a resolution brings that the lock of a machine without a GPU leaves out.
 ONLY_WITH_GPU = re.compile(r"cuda-.*|nvidia-.*|torchaudio|torchcodec|triton")
 #: Where the versions stand that the tests run with: `make parity` has a lock of its own.
 TESTED = {"image-reward": "image-reward.txt"}
-#: The parts of the environment `gpu`: everything but the original image-reward package, which needs a transformers of its own.
+#: The parts of the environment `gpu`: everything but the original image-reward package, which needs
+#: a transformers of its own.
 GPU_PARTS = ("diffusion", "evaluation", "head", "rewards", "training", "vllm", "workflow")
 #: Environments that no rule names, so that `--sdm conda` never makes them.
 NOT_OF_RULES = ("head", "gpu")
@@ -55,10 +60,15 @@ class Environment:
 
     def header(self) -> str:
         """What a lock says of itself."""
-        made_from = "the yaml files of all environments but image-reward" if self.name == "gpu" else f"envs/{self.name}.yaml"
+        made_from = (
+            "the yaml files of all environments but image-reward"
+            if self.name == "gpu"
+            else f"envs/{self.name}.yaml"
+        )
         return (
-            f"# Every package of the environment `{self.name}`, for Linux on x86_64, Python 3.11 and GPUs; made from {made_from} by\n"
-            "# `make envs-lock`. Install it with `pip install --no-deps -r`.\n"
+            f"# Every package of the environment `{self.name}`, for Linux on x86_64, Python 3.11"
+            f" and GPUs; made from {made_from} by\n# `make envs-lock`. Install it with `pip install"
+            " --no-deps -r`.\n"
         )
 
 
@@ -75,47 +85,81 @@ def versions_of(path: Path) -> dict[str, str]:
 
 def parse(lock: str) -> dict[str, str]:
     """The versions in a lock's text by name. A CPU build counts as its version."""
-    pairs = (line.split("==") for line in lock.splitlines() if "==" in line and not line.startswith("#"))
-    return {re.sub(r"[-_.]+", "-", name).lower(): version.removesuffix("+cpu") for name, version in pairs}
+    pairs = (
+        line.split("==") for line in lock.splitlines() if "==" in line and not line.startswith("#")
+    )
+    return {
+        re.sub(r"[-_.]+", "-", name).lower(): version.removesuffix("+cpu")
+        for name, version in pairs
+    }
 
 
 def environments(folder: Path) -> list[Environment]:
     """All environments of the folder, `gpu` (all in one) last."""
-    pins = {path.stem: pins_of(path) for path in sorted(folder.glob("*.yaml")) if path.stem != "site"}
+    pins = {
+        path.stem: pins_of(path) for path in sorted(folder.glob("*.yaml")) if path.stem != "site"
+    }
     if set(GPU_PARTS) <= pins.keys():
         pins["gpu"] = sorted({pin for part in GPU_PARTS for pin in pins[part]})
     return [Environment(name, wanted, OVERRIDES.get(name, [])) for name, wanted in pins.items()]
 
 
 def resolve(environment: Environment, folder: Path) -> str:
-    """The lock's text: the tested versions wherever they fit, else those of the lock that is there. Errors: ResolutionError."""
+    """The lock's text: the tested versions wherever they fit, else those of the lock that is there.
+    Errors: ResolutionError.
+    """
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         (scratch / "pins.txt").write_text("\n".join(environment.pins) + "\n", encoding="utf-8")
-        (scratch / "overrides.txt").write_text("\n".join(environment.overrides) + "\n", encoding="utf-8")
+        (scratch / "overrides.txt").write_text(
+            "\n".join(environment.overrides) + "\n", encoding="utf-8"
+        )
         output = scratch / "lock.txt"
-        known = versions_of(environment.lock_file(folder)) | versions_of(folder / TESTED.get(environment.name, "cpu.lock"))
-        output.write_text("".join(f"{name}=={version}\n" for name, version in known.items()), encoding="utf-8")
+        known = versions_of(environment.lock_file(folder)) | versions_of(
+            folder / TESTED.get(environment.name, "cpu.lock")
+        )
+        output.write_text(
+            "".join(f"{name}=={version}\n" for name, version in known.items()), encoding="utf-8"
+        )
         command = [
-            sys.executable, "-m", "uv", "pip", "compile", "pins.txt", "--override", "overrides.txt", "--output-file", "lock.txt", *TARGET,
-            "--no-header", "--no-annotate", "--no-emit-index-url", "--quiet",
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "uv",
+            "pip",
+            "compile",
+            "pins.txt",
+            "--override",
+            "overrides.txt",
+            "--output-file",
+            "lock.txt",
+            *TARGET,
+            "--no-header",
+            "--no-annotate",
+            "--no-emit-index-url",
+            "--quiet",
+        ]
         done = subprocess.run(command, cwd=scratch, text=True, capture_output=True, check=False)
         if done.returncode:
-            raise ResolutionError(f"envs/{environment.name}: the pins do not resolve together.\n{done.stderr.strip()}")
+            raise ResolutionError(
+                f"envs/{environment.name}: the pins do not resolve together.\n{done.stderr.strip()}"
+            )
         return environment.header() + output.read_text(encoding="utf-8")
 
 
 def post_deploy(environment: Environment, lock: str) -> str:
-    """The script that Snakemake runs in a new conda environment. It names the lock's sha256, so that another lock makes another one."""
+    """The script that Snakemake runs in a new conda environment. It names the lock's sha256, so
+    that another lock makes another one.
+    """
     path = f"envs/{environment.name}.lock"
     digest = hashlib.sha256(lock.encode()).hexdigest()
     return (
-        f"# Snakemake runs this in the conda environment that it has made of envs/{environment.name}.yaml: all packages as in the lock.\n"
+        "# Snakemake runs this in the conda environment that it has made of"
+        f" envs/{environment.name}.yaml: all packages as in the lock.\n"
         "# Made by `make envs-lock`.\n"
         "set -eu\n"
         f'echo "{digest}  {path}" | sha256sum --check --quiet - || {{\n'
-        f'    echo "{path} is missing or has been edited: run snakemake in the repository\'s root, after make envs-lock" >&2\n'
+        f"    echo \"{path} is missing or has been edited: run snakemake in the repository's root,"
+        ' after make envs-lock" >&2\n'
         "    exit 1\n"
         "}\n"
         f"python -m pip install --quiet --no-deps --requirement {path}\n"
@@ -123,7 +167,9 @@ def post_deploy(environment: Environment, lock: str) -> str:
 
 
 def files_of(environment: Environment, folder: Path) -> dict[Path, str]:
-    """What belongs beside an environment's yaml: its lock, and where rules name it the script that installs the lock."""
+    """What belongs beside an environment's yaml: its lock, and where rules name it the script that
+    installs the lock.
+    """
     lock = resolve(environment, folder)
     files = {environment.lock_file(folder): lock}
     if environment.name not in NOT_OF_RULES:
@@ -132,17 +178,31 @@ def files_of(environment: Environment, folder: Path) -> dict[Path, str]:
 
 
 def problem_of_cpu(folder: Path) -> str:
-    """How envs/cpu.lock, which is a frozen environment, differs from what envs/cpu.in resolves to; empty if it does not."""
+    """How envs/cpu.lock, which is a frozen environment, differs from what envs/cpu.in resolves to;
+    empty if it does not.
+    """
     lines = (folder / "cpu.in").read_text(encoding="utf-8").splitlines()
     # The index has torch's CUDA build only, under the same version.
     pins = [line.replace("+cpu", "") for line in lines if "==" in line and not line.startswith("#")]
     environment = Environment("cpu", pins, OVERRIDES["cpu"])
     text = resolve(environment, folder)
-    wanted = {name: version for name, version in parse(text).items() if not ONLY_WITH_GPU.fullmatch(name)}
+    wanted = {
+        name: version for name, version in parse(text).items() if not ONLY_WITH_GPU.fullmatch(name)
+    }
     found = versions_of(folder / "cpu.lock")
-    names = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
-    listed = "".join(f"\n  {name}: {found.get(name, 'not there')}, should be {wanted.get(name, 'not there')}" for name in names)
-    return f"envs/cpu.lock is not what envs/cpu.in resolves to; CONTRIBUTING.md says how it is made:{listed}" if names else ""
+    names = sorted(
+        name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)
+    )
+    listed = "".join(
+        f"\n  {name}: {found.get(name, 'not there')}, should be {wanted.get(name, 'not there')}"
+        for name in names
+    )
+    return (
+        "envs/cpu.lock is not what envs/cpu.in resolves to; CONTRIBUTING.md says how it is"
+        f" made:{listed}"
+        if names
+        else ""
+    )
 
 
 def difference(path: Path, wanted: str) -> str:
@@ -156,14 +216,27 @@ def difference(path: Path, wanted: str) -> str:
     if found == wanted:
         return ""
     shown = "".join(f"\n  {line}" for line in changed[:10])
-    return f"envs/{path.name} does not fit its yaml any more (- is, + should be); `make envs-lock` writes it:{shown}"
+    return (
+        f"envs/{path.name} does not fit its yaml any more (- is, + should be); `make envs-lock`"
+        f" writes it:{shown}"
+    )
 
 
 def main() -> int:
-    """Writes or checks; the exit status is 1 if an environment does not resolve or, checking, a file does not fit."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="change nothing; fail where a lock does not fit or pins do not resolve")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="the folder of the environments")
+    """Writes or checks; the exit status is 1 if an environment does not resolve or, checking, a
+    file does not fit.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="change nothing; fail where a lock does not fit or pins do not resolve",
+    )
+    parser.add_argument(
+        "--folder", type=Path, default=FOLDER, help="the folder of the environments"
+    )
     arguments = parser.parse_args()
     problems = []
 
@@ -181,7 +254,11 @@ def main() -> int:
 
     wanted = environments(arguments.folder)
     with ThreadPoolExecutor(max_workers=4) as pool:
-        cpu = pool.submit(checked_cpu) if arguments.check and (arguments.folder / "cpu.in").exists() else None
+        cpu = (
+            pool.submit(checked_cpu)
+            if arguments.check and (arguments.folder / "cpu.in").exists()
+            else None
+        )
         for environment, files in zip(wanted, pool.map(tried, wanted), strict=True):
             if isinstance(files, str):
                 problems.append(files)
@@ -191,7 +268,9 @@ def main() -> int:
                     path.write_text(text, encoding="utf-8")
                 elif found := difference(path, text):
                     problems.append(found)
-            packages = sum("==" in line for line in files[environment.lock_file(arguments.folder)].splitlines())
+            packages = sum(
+                "==" in line for line in files[environment.lock_file(arguments.folder)].splitlines()
+            )
             print(f"{environment.name}: {len(environment.pins)} pins, {packages} packages")
         if cpu is not None:
             problems += [cpu.result()] if cpu.result() else []

@@ -1,8 +1,9 @@
 """Lets PyPI's torchvision, which is built for CUDA, be imported beside a CPU build of torch.
 
-`make install` copies this file into `.venv`, where Python runs it at every start, so that it reaches the subprocesses of torchrun, vLLM
-and lmms-eval too. Only the declarations of two operators are missing there, and nothing in this workflow calls them. Under a CUDA build
-of torch, where torchvision brings the operators itself, nothing is declared.
+`make install` copies this file into `.venv`, where Python runs it at every start, so that it
+reaches the subprocesses of torchrun, vLLM and lmms-eval too. Only the declarations of two operators
+are missing there, and nothing in this workflow calls them. Under a CUDA build of torch, where
+torchvision brings the operators itself, nothing is declared.
 """
 
 import sys
@@ -14,7 +15,9 @@ from types import ModuleType
 class DeclareOperators(MetaPathFinder):
     """Declares torchvision's compiled operators just before torchvision itself is first imported."""
 
-    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> None:
         """Called at every import; finds nothing itself."""
         if fullname == "torchvision":
             sys.meta_path.remove(self)
@@ -22,8 +25,12 @@ class DeclareOperators(MetaPathFinder):
 
             if torch.version.cuda is None:
                 self.library = torch.library.Library("torchvision", "FRAGMENT")
-                self.library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-                self.library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+                self.library.define(
+                    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+                )
+                self.library.define(
+                    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+                )
                 torch.torchvision_operator_declarations = self.library
         return
 

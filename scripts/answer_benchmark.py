@@ -1,11 +1,13 @@
 """Rule answer_benchmark: one model answers one benchmark, through lmms-eval (paper 4.1).
 
-lmms-eval runs in a process of its own, with the model's own chat template (for LLaVA-1.5 "USER: <image>\\n<question> ASSISTANT:") and
-the configured system prompt before it, one question at a time. It ends with exit code 0 also when it failed, so what it leaves behind is
+lmms-eval runs in a process of its own, with the model's own chat template (for LLaVA-1.5 "USER:
+<image>\\n<question> ASSISTANT:") and the configured system prompt before it, one question at a
+time. It ends with exit code 0 also when it failed, so what it leaves behind is
 checked: results, metrics, every answer.
 
-An item is a question. Answers are journalled one by one (lib/lmms_eval_main.py), and the finished benchmark is kept in `work/` under the
-digest of all that determines it, so that a job with nothing to do starts no harness and loads no model.
+An item is a question. Answers are journalled one by one (lib/lmms_eval_main.py), and the finished
+benchmark is kept in `work/` under the digest of all that determines it, so that a job with nothing
+to do starts no harness and loads no model.
 """
 
 import difflib
@@ -30,7 +32,14 @@ from lib import models, provenance
 from lib.config import JUDGED_TASKS, Endpoint
 from lib.endpoint import read_key
 from lib.errors import UserError
-from lib.files import digest_of_file, mendable_storage_errors, read_jsonl, write_json, write_jsonl, write_text
+from lib.files import (
+    digest_of_file,
+    mendable_storage_errors,
+    read_jsonl,
+    write_json,
+    write_jsonl,
+    write_text,
+)
 from lib.job import ShardJob, run_script
 from lib.journal import Journal
 from lib.lmms_eval_main import answer_key
@@ -62,7 +71,11 @@ def task_files(folder: Path) -> dict[str, Path]:
     """lmms-eval's own tasks: name -> file. Groups of tasks are left out."""
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*.yaml")):
-        name = re.search(r"^task\s*:\s*[\"']?([\w.-]+)[\"']?\s*(?:#.*)?$", path.read_text(encoding="utf-8"), re.MULTILINE)
+        name = re.search(
+            r"^task\s*:\s*[\"']?([\w.-]+)[\"']?\s*(?:#.*)?$",
+            path.read_text(encoding="utf-8"),
+            re.MULTILINE,
+        )
         if name:
             found.setdefault(name[1], path)
     return found
@@ -72,12 +85,22 @@ def find_task(task: str) -> Path:
     """The file of one of lmms-eval's own tasks. Nothing of lmms-eval is imported."""
     package = importlib.util.find_spec("lmms_eval")
     if package is None or not package.submodule_search_locations:
-        raise UserError("lmms-eval is not installed in this environment. Install it, or run with `--software-deployment-method conda`.")
+        raise UserError(
+            "lmms-eval is not installed in this environment. Install it, or run with"
+            " `--software-deployment-method conda`."
+        )
     files = task_files(Path(package.submodule_search_locations[0]) / "tasks")
     if task not in files:
         near = difflib.get_close_matches(task, files, n=3)
-        hint = f"Did you mean {' or '.join(repr(name) for name in near)}?" if near else "`lmms-eval tasks list` lists them."
-        raise UserError(f"evaluation.benchmarks: lmms-eval has no task '{task}' (a group of tasks cannot be named here). {hint}")
+        hint = (
+            f"Did you mean {' or '.join(repr(name) for name in near)}?"
+            if near
+            else "`lmms-eval tasks list` lists them."
+        )
+        raise UserError(
+            f"evaluation.benchmarks: lmms-eval has no task '{task}' (a group of tasks cannot be"
+            f" named here). {hint}"
+        )
     return files[task]
 
 
@@ -92,22 +115,33 @@ def read_task(path: Path) -> Json:
 
 
 def local_task(path: Path, settings: Json) -> Json:
-    """The task's own file with what the configuration says otherwise: its data, their revision, how it asks.
+    """The task's own file with what the configuration says otherwise: its data, their revision, how
+    it asks.
 
     A hub token is used if there is one; the tasks' own files demand one, even for public data.
     """
     builtin = read_task(path)
     task: Json = {"include": str(path), "task": settings["task"]}
-    options = {name: value for name, value in (builtin.get("dataset_kwargs") or {}).items() if name != "token"}
+    options = {
+        name: value
+        for name, value in (builtin.get("dataset_kwargs") or {}).items()
+        if name != "token"
+    }
     if settings["data"]:
         files = {split: str(Path(file).resolve()) for split, file in settings["data"].items()}
-        task |= {"dataset_path": "parquet", "dataset_name": None, "dataset_kwargs": {"data_files": files}}
+        task |= {
+            "dataset_path": "parquet",
+            "dataset_name": None,
+            "dataset_kwargs": {"data_files": files},
+        }
     else:
         revision = {"revision": settings["data_revision"]} if settings["data_revision"] else {}
         task["dataset_kwargs"] = options | revision
     if settings["prompt"]:
         kwargs = builtin.get("lmms_eval_specific_kwargs") or {}
-        task["lmms_eval_specific_kwargs"] = kwargs | {"default": (kwargs.get("default") or {}) | settings["prompt"]}
+        task["lmms_eval_specific_kwargs"] = kwargs | {
+            "default": (kwargs.get("default") or {}) | settings["prompt"]
+        }
     return task
 
 
@@ -120,28 +154,48 @@ def task_text(task: Json, settings: Json) -> str:
     """The task's file: JSON, which is YAML, but for lmms-eval's tag for functions."""
     if not is_unjudged(settings):
         return json.dumps(task, indent=1) + "\n"
-    task = task | {"metric_list": [{"metric": "answered", "aggregation": "@count", "higher_is_better": True}]}
+    task = task | {
+        "metric_list": [{"metric": "answered", "aggregation": "@count", "higher_is_better": True}]
+    }
     task = task | {"process_results": "@process_results"}
     return re.sub(r'"@(\w+)"', rf"!function {UNJUDGED.stem}.\1", json.dumps(task, indent=1)) + "\n"
 
 
 def environment(run: Path, settings: Json, threads: int) -> dict[str, str]:
-    """The environment of lmms-eval: offline where nothing is to be fetched, the hub token where it is not printed, the judge.
+    """The environment of lmms-eval: offline where nothing is to be fetched, the hub token where it
+    is not printed, the judge.
 
     lmms-eval reads a judge's address, model and key from there; the key goes nowhere else.
     """
     env = dict(os.environ)
-    env |= {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", "TQDM_MININTERVAL": "10", "PYTHONUNBUFFERED": "1"}
+    env |= {
+        "OMP_NUM_THREADS": str(threads),
+        "TOKENIZERS_PARALLELISM": "false",
+        "TQDM_MININTERVAL": "10",
+        "PYTHONUNBUFFERED": "1",
+    }
     if "HF_TOKEN" in env:
-        # lmms-eval prints HF_TOKEN into its log and writes it into its results; the hub library reads either name.
+        # lmms-eval prints HF_TOKEN into its log and writes it into its results; the hub library
+        # reads either name.
         env["HUGGING_FACE_HUB_TOKEN"] = env.pop("HF_TOKEN")
     if settings["judge"]:
         judge = Endpoint.model_validate(settings["judge"])
-        env |= {"API_TYPE": "openai", "OPENAI_API_URL": judge.base_url, "MODEL_VERSION": judge.model, "OPENAI_API_KEY": read_key(judge)}
+        env |= {
+            "API_TYPE": "openai",
+            "OPENAI_API_URL": judge.base_url,
+            "MODEL_VERSION": judge.model,
+            "OPENAI_API_KEY": read_key(judge),
+        }
     elif is_unjudged(settings):
-        env["API_TYPE"] = "dummy"  # the task's code makes a client when it is loaded, and OpenAI's wants a key
+        env["API_TYPE"] = (
+            "dummy"  # the task's code makes a client when it is loaded, and OpenAI's wants a key
+        )
     if settings["data"]:
-        env |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_DATASETS_CACHE": str(run / "datasets")}
+        env |= {
+            "HF_HUB_OFFLINE": "1",
+            "HF_DATASETS_OFFLINE": "1",
+            "HF_DATASETS_CACHE": str(run / "datasets"),
+        }
     return env
 
 
@@ -150,34 +204,64 @@ def failure(job: ShardJob, what: str, log: Path) -> UserError:
     text = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text(encoding="utf-8", errors="replace"))
     lines = [line.split("\r")[-1] for line in text.splitlines() if line.strip()]
     end = "\n".join(f"  | {line[:300]}" for line in lines[-LOG_LINES_SHOWN:])
-    return UserError(f"lmms-eval, {job.settings['task']} for {job.name}: {what}. The end of its log, {log}:\n{end}")
+    return UserError(
+        f"lmms-eval, {job.settings['task']} for {job.name}: {what}. The end of its log,"
+        f" {log}:\n{end}"
+    )
 
 
 def run_harness(job: ShardJob, model: Path, key: str, log: Path, threads: int) -> Path:
     """Runs lmms-eval to its end; returns its output folder, whatever is in it.
 
-    It works in a folder of its own with relative names, because commas and equal signs in a path would break its arguments.
+    It works in a folder of its own with relative names, because commas and equal signs in a path
+    would break its arguments.
     """
     settings = job.settings
     run: Path = (job.work / f"{job.name}.run").resolve()
     journal = (job.work / f"{job.name}.journal.jsonl").resolve()
     shutil.rmtree(run, ignore_errors=True)
-    write_text(run / "task" / f"{settings['task']}.yaml", task_text(local_task(find_task(settings["task"]), settings), settings))
+    write_text(
+        run / "task" / f"{settings['task']}.yaml",
+        task_text(local_task(find_task(settings["task"]), settings), settings),
+    )
     if is_unjudged(settings):
         shutil.copy2(UNJUDGED, run / "task")
     (run / "model").symlink_to(model.resolve(), target_is_directory=True)
     command = [
-        sys.executable, "-P", str(HARNESS), str(journal), key, settings["system_prompt"] or "",
-        "--model", "llava_hf", "--model_args", f"pretrained=model,dtype={settings['dtype']},device_map={job.device}",
-        "--tasks", settings["task"], "--include_path", "task", "--batch_size", "1", "--device", job.device,
-        "--output_path", "out", "--log_samples",
-    ]  # fmt: skip
+        sys.executable,
+        "-P",
+        str(HARNESS),
+        str(journal),
+        key,
+        settings["system_prompt"] or "",
+        "--model",
+        "llava_hf",
+        "--model_args",
+        f"pretrained=model,dtype={settings['dtype']},device_map={job.device}",
+        "--tasks",
+        settings["task"],
+        "--include_path",
+        "task",
+        "--batch_size",
+        "1",
+        "--device",
+        job.device,
+        "--output_path",
+        "out",
+        "--log_samples",
+    ]
     if settings["limit"]:
         command += ["--limit", str(settings["limit"])]
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "wb") as stream:
         code = subprocess.run(
-            command, cwd=run, env=environment(run, settings, threads), stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, check=False
+            command,
+            cwd=run,
+            env=environment(run, settings, threads),
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            check=False,
         ).returncode
     shutil.rmtree(run / "datasets", ignore_errors=True)
     if code:
@@ -190,26 +274,42 @@ def read_results(job: ShardJob, output: Path, log: Path) -> Json:
     task = job.settings["task"]
     files = sorted(output.glob("*/[0-9]*_[0-9]*_results.json"))
     if len(files) != 1:
-        raise failure(job, "it left no results file" if not files else f"it left {len(files)} results files", log)
+        raise failure(
+            job,
+            "it left no results file" if not files else f"it left {len(files)} results files",
+            log,
+        )
     try:
         results = json.loads(files[0].read_text(encoding="utf-8"))
         values, counts = results["results"][task], results["n-samples"][task]
     except (ValueError, KeyError) as error:
-        raise failure(job, f"its results file {files[0]} is damaged or without '{task}' ({error})", log) from error
+        raise failure(
+            job, f"its results file {files[0]} is damaged or without '{task}' ({error})", log
+        ) from error
     metrics = {}
     for name, value in values.items():
         metric, _, chosen = name.partition(",")
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        is_number = (
+            isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        )
         if is_number and chosen and "_stderr" not in metric:
             metrics[metric if chosen == "none" else f"{metric},{chosen}"] = value
     if is_unjudged(job.settings):
         metrics = {}
     elif missing := [name for name in job.settings["metrics"].values() if name not in metrics]:
-        raise failure(job, f"it gave no {', '.join(missing)}; it gave {', '.join(metrics) or 'no metric at all'}", log)
+        raise failure(
+            job,
+            f"it gave no {', '.join(missing)}; it gave {', '.join(metrics) or 'no metric at all'}",
+            log,
+        )
     expected = min(job.settings["limit"] or counts["original"], counts["original"])
     if not counts["effective"] == expected > 0:
         raise failure(job, f"it took {counts['effective']} of {expected} questions", log)
-    return {"metrics": metrics, "questions": counts["effective"], "questions_in_data": counts["original"]}
+    return {
+        "metrics": metrics,
+        "questions": counts["effective"],
+        "questions_in_data": counts["original"],
+    }
 
 
 def read_answers(job: ShardJob, output: Path, questions: int, log: Path) -> list[Json]:
@@ -223,20 +323,46 @@ def read_answers(job: ShardJob, output: Path, questions: int, log: Path) -> list
         response = sample.get("resps", sample["filtered_resps"])
         while isinstance(response, list) and len(response) == 1:
             response = response[0]
-        details = {key: value for judged in sample.values() if isinstance(judged, dict) for key, value in judged.items() if key in DETAILS}
+        details = {
+            key: value
+            for judged in sample.values()
+            if isinstance(judged, dict)
+            for key, value in judged.items()
+            if key in DETAILS
+        }
         answers[sample["doc_id"]] = {
-            "id": sample["doc_id"], "question": sample["input"], "target": sample["target"], "response": response,
-            "tokens": sum(count["output_tokens"] for count in sample.get("token_counts") or []), **details,
-        }  # fmt: skip
-    if job.settings["judge"] and (silent := [name for name, answer in answers.items() if not answer.get("eval_model")]):
-        raise failure(job, f"its judge gave no verdict on {len(silent)} questions (the first: {silent[0]}), which it scores as 0", log)
-    if len(answers) != questions or not all(isinstance(answer["response"], str) for answer in answers.values()):
-        raise failure(job, f"its file of answers holds {len(answers)} of {questions} questions, or answers that are no text", log)
+            "id": sample["doc_id"],
+            "question": sample["input"],
+            "target": sample["target"],
+            "response": response,
+            "tokens": sum(count["output_tokens"] for count in sample.get("token_counts") or []),
+            **details,
+        }
+    if job.settings["judge"] and (
+        silent := [name for name, answer in answers.items() if not answer.get("eval_model")]
+    ):
+        raise failure(
+            job,
+            f"its judge gave no verdict on {len(silent)} questions (the first: {silent[0]}), which"
+            " it scores as 0",
+            log,
+        )
+    if len(answers) != questions or not all(
+        isinstance(answer["response"], str) for answer in answers.values()
+    ):
+        raise failure(
+            job,
+            f"its file of answers holds {len(answers)} of {questions} questions, or answers that"
+            " are no text",
+            log,
+        )
     return [answers[number] for number in sorted(answers)]
 
 
 def wait_for_lmms_eval_to_die(journal: Path) -> None:
-    """Waits up to 10 s for the journal to be free: after a kill, lmms-eval may hold it a moment longer than the job that started it."""
+    """Waits up to 10 s for the journal to be free: after a kill, lmms-eval may hold it a moment
+    longer than the job that started it.
+    """
     journal.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + SECONDS_TO_DIE
     with open(journal, "ab") as stream:
@@ -253,13 +379,22 @@ def journalled(job: ShardJob, key: str) -> dict[str, float]:
     """The answers that are in the journal under this key: name -> seconds it took."""
     with Journal(job.work / f"{job.name}.journal.jsonl", job.rule) as journal:
         if journal.dropped_lines:
-            job.note(f"{journal.dropped_lines} damaged line(s) of {journal.path} dropped; their questions are asked again")
+            job.note(
+                f"{journal.dropped_lines} damaged line(s) of {journal.path} dropped; their"
+                " questions are asked again"
+            )
         prefix = answer_key(key, job.settings["task"], "")
-        return {name: entry["seconds"] for name, entry in journal.entries.items() if name.startswith(prefix) and entry["status"] == "ok"}
+        return {
+            name: entry["seconds"]
+            for name, entry in journal.entries.items()
+            if name.startswith(prefix) and entry["status"] == "ok"
+        }
 
 
 def answer(job: ShardJob, model: Path, key: str, finished: Path, log: Path, threads: int) -> None:
-    """Has the benchmark answered, checks what came back and keeps it under `finished`, whole or not at all."""
+    """Has the benchmark answered, checks what came back and keeps it under `finished`, whole or not
+    at all.
+    """
     wait_for_lmms_eval_to_die(job.work / f"{job.name}.journal.jsonl")
     before = journalled(job, key)
     started = time.monotonic()
@@ -283,23 +418,35 @@ def judge_of(settings: Json, answers: Sequence[Json]) -> dict[str, str] | None:
     """The judge of the metrics: the model as configured, and as the endpoint said."""
     if not settings["judge"]:
         return None
-    return {"model": settings["judge"]["model"], "version": ", ".join(sorted({answer["eval_model"] for answer in answers}))}
+    return {
+        "model": settings["judge"]["model"],
+        "version": ", ".join(sorted({answer["eval_model"] for answer in answers})),
+    }
 
 
 def main(snakemake: Any) -> None:
     job = ShardJob(snakemake, VERSION)
     settings = job.settings
-    # Snakemake gives a list where there is no merged model, for the base model, and a path where there is one.
+    # Snakemake gives a list where there is no merged model, for the base model, and a path where
+    # there is one.
     merged = str(snakemake.input.merged or "")
-    source, revision = (merged, "main") if merged else (settings["base_model"], settings["base_revision"])
+    source, revision = (
+        (merged, "main") if merged else (settings["base_model"], settings["base_revision"])
+    )
     identity = models.identity(source, revision)
     job.record.models[source if not merged else snakemake.wildcards.model] = identity
     version = importlib.metadata.version("lmms-eval")
     key = job.key(
         model=identity,
         lmms_eval=version,
-        judge={name: settings["judge"][name] for name in ("base_url", "model")} if settings["judge"] else None,
-        data={split: digest_of_file(Path(path)) for split, path in (settings["data"] or {}).items()},
+        judge=(
+            {name: settings["judge"][name] for name in ("base_url", "model")}
+            if settings["judge"]
+            else None
+        ),
+        data={
+            split: digest_of_file(Path(path)) for split, path in (settings["data"] or {}).items()
+        },
         **{name: settings[name] for name in DECISIVE},
         **({"kept": "question_id, capability"} if is_unjudged(settings) else {}),
     )
@@ -308,7 +455,14 @@ def main(snakemake: Any) -> None:
         if finished.is_dir():
             job.record.reused = len(read_jsonl(finished / "answers.jsonl"))
         else:
-            answer(job, models.fetch(source, revision), key, finished, Path(str(snakemake.log.harness)), snakemake.threads)
+            answer(
+                job,
+                models.fetch(source, revision),
+                key,
+                finished,
+                Path(str(snakemake.log.harness)),
+                snakemake.threads,
+            )
         answers = read_jsonl(finished / "answers.jsonl")
         results = json.loads((finished / "results.json").read_text(encoding="utf-8"))
     job.record.items = len(answers)

@@ -1,7 +1,9 @@
-"""Rule build_pairs: best and worst response of each prompt become its preference pair (paper 3.3, Eq. 10), or the reason why not.
+"""Rule build_pairs: best and worst response of each prompt become its preference pair (paper 3.3,
+Eq. 10), or the reason why not.
 
-Chosen is the first maximum of the response rewards, rejected the first minimum, among the valid responses only. A prompt that a benchmark
-has in common with the training data (rule check_contamination) gives no pair where the configuration says so.
+Chosen is the first maximum of the response rewards, rejected the first minimum, among the valid
+responses only. A prompt that a benchmark has in common with the training data (rule
+check_contamination) gives no pair where the configuration says so.
 """
 
 import json
@@ -29,9 +31,12 @@ def image_tokens(config: dict[str, Any]) -> int:
 def pair_of(responses: dict[str, dict[str, Any]], min_margin: float) -> dict[str, Any]:
     """`{"pair": {chosen, rejected, margin}}`, or `{"no_pair": reason}`.
 
-    `responses`: by policy model in the configured order, either with `text` and `score`, or with `invalid`.
+    `responses`: by policy model in the configured order, either with `text` and `score`, or with
+    `invalid`.
     """
-    valid = {policy: response for policy, response in responses.items() if "invalid" not in response}
+    valid = {
+        policy: response for policy, response in responses.items() if "invalid" not in response
+    }
     if len(valid) < 2:
         return {"no_pair": "fewer than two valid responses"}
     best = max(valid, key=lambda policy: valid[policy]["score"])
@@ -43,7 +48,11 @@ def pair_of(responses: dict[str, dict[str, Any]], min_margin: float) -> dict[str
         return {"no_pair": "margin too small"}
     return {
         "pair": {
-            name: {"policy": policy, "text": valid[policy]["text"], "score": valid[policy]["score"]}
+            name: {
+                "policy": policy,
+                "text": valid[policy]["text"],
+                "score": valid[policy]["score"],
+            }
             for name, policy in (("chosen", best), ("rejected", worst))
         }
         | {"margin": margin}
@@ -58,7 +67,8 @@ def same_after_truncation(chosen: Tokens, rejected: Tokens, room: int) -> bool:
 def unusable_for_training(row: Row, tokenizer: Any, room: int) -> str | None:
     """Why training could not use a pair as it is written, or None.
 
-    `tokenizer`: the base model's, of the library `tokenizers`; `room`: tokens left for a response by image and instruction.
+    `tokenizer`: the base model's, of the library `tokenizers`; `room`: tokens left for a response
+    by image and instruction.
     """
     texts = {side: row["pair"][side]["text"] for side in ("chosen", "rejected")}
     tokens = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
@@ -66,7 +76,10 @@ def unusable_for_training(row: Row, tokenizer: Any, room: int) -> str | None:
         return "special token in a text"
     if room <= 0:
         return "no room for a response"
-    chosen, rejected = (tokenizer.encode(texts[side], add_special_tokens=False).ids for side in ("chosen", "rejected"))
+    chosen, rejected = (
+        tokenizer.encode(texts[side], add_special_tokens=False).ids
+        for side in ("chosen", "rejected")
+    )
     return "same after truncation" if same_after_truncation(chosen, rejected, room) else None
 
 
@@ -74,7 +87,9 @@ def main(snakemake: Any) -> None:
     job = ShardJob(snakemake, VERSION)
     settings = job.settings
     rows = read_shard(snakemake.input.ranking)
-    found = {name: row for path in snakemake.input.overlaps for name, row in read_shard(path).items()}
+    found = {
+        name: row for path in snakemake.input.overlaps for name, row in read_shard(path).items()
+    }
     excluded = {name for name, row in found.items() if row.get("overlaps")}
     base = settings["base_model"]
     base_identity = models.identity(base["model"], base["revision"])
@@ -83,22 +98,34 @@ def main(snakemake: Any) -> None:
     def item(row: Row) -> Item:
         # In the configured order, which decides between equals: JSON files keep their keys sorted.
         responses = {policy: row["responses"][policy] for policy in settings["policies"]}
-        decided_by = {name: settings[name] for name in ("policies", "min_margin", "max_length", "prompt_template")}
+        decided_by = {
+            name: settings[name]
+            for name in ("policies", "min_margin", "max_length", "prompt_template")
+        }
         compared = {
-            policy: {name: response[name] for name in ("text", "score", "invalid") if name in response}
+            policy: {
+                name: response[name] for name in ("text", "score", "invalid") if name in response
+            }
             for policy, response in responses.items()
         }
         # Only there, so that no other key changes with the benchmarks.
         left_out = {"in_a_benchmark": True} if row["id"] in excluded else {}
         key = job.key(
-            responses=compared, image=row["image"], instruction=row["instruction"], tokenizer=base_identity, **decided_by, **left_out
+            responses=compared,
+            image=row["image"],
+            instruction=row["instruction"],
+            tokenizer=base_identity,
+            **decided_by,
+            **left_out,
         )
         return Item(row["id"], key, {**row, "responses": responses})
 
     def load_tokenizer() -> tuple[Any, int]:
         from tokenizers import Tokenizer
 
-        folder = models.fetch(base["model"], base["revision"], only=["tokenizer.json", "config.json"])
+        folder = models.fetch(
+            base["model"], base["revision"], only=["tokenizer.json", "config.json"]
+        )
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         return Tokenizer.from_file(str(Path(folder, "tokenizer.json"))), image_tokens(config)
 
@@ -108,17 +135,34 @@ def main(snakemake: Any) -> None:
         for item in batch:
             row = item.inputs
             in_a_benchmark = item.id in excluded
-            result = {"no_pair": IN_A_BENCHMARK} if in_a_benchmark else pair_of(row["responses"], settings["min_margin"])
+            result = (
+                {"no_pair": IN_A_BENCHMARK}
+                if in_a_benchmark
+                else pair_of(row["responses"], settings["min_margin"])
+            )
             if "pair" in result:
                 asked = settings["prompt_template"].replace("{instruction}", row["instruction"])
                 room = settings["max_length"] - tokens_of_image - len(tokenizer.encode(asked).ids)
                 if reason := unusable_for_training({**row, **result}, tokenizer, room):
                     result = {"no_pair": reason}
-            invalid = {policy: response["invalid"] for policy, response in row["responses"].items() if "invalid" in response}
-            results.append({"image": row["image"], "instruction": row["instruction"], "invalid_responses": invalid, **result})
+            invalid = {
+                policy: response["invalid"]
+                for policy, response in row["responses"].items()
+                if "invalid" in response
+            }
+            results.append(
+                {
+                    "image": row["image"],
+                    "instruction": row["instruction"],
+                    "invalid_responses": invalid,
+                    **result,
+                }
+            )
         return results
 
-    outcomes = job.run([item(row) for row in rows.values() if not is_missing(row)], load_tokenizer, pair)
+    outcomes = job.run(
+        [item(row) for row in rows.values() if not is_missing(row)], load_tokenizer, pair
+    )
     job.publish(snakemake.output[0], stage_rows(rows, outcomes, job.rule))
 
 

@@ -1,7 +1,8 @@
-"""Rule check_contamination: what each prompt of a shard, its instruction and its picked image have in common with the benchmarks.
+"""Rule check_contamination: what each prompt of a shard, its instruction and its picked image have
+in common with the benchmarks.
 
-An item is a prompt; measures and their sources are in lib/contamination.py. Nothing is decided here: `build_pairs` leaves such prompts out
-where the configuration says so.
+An item is a prompt; measures and their sources are in lib/contamination.py. Nothing is decided
+here: `build_pairs` leaves such prompts out where the configuration says so.
 """
 
 from collections.abc import Sequence
@@ -27,7 +28,11 @@ def main(snakemake: Any) -> None:
 
     def item(row: Row) -> Item:
         key = job.key(
-            prompt=row["prompt"], instruction=row["instruction"], image=row["image"]["sha256"], index=index_digest, measures=measures
+            prompt=row["prompt"],
+            instruction=row["instruction"],
+            image=row["image"]["sha256"],
+            index=index_digest,
+            measures=measures,
         )
         return Item(row["id"], key, row)
 

@@ -1,9 +1,11 @@
-"""Rule compare_picks: where two image scorers pick different images, a judge says which is the better one (paper, supplementary A).
+"""Rule compare_picks: where two image scorers pick different images, a judge says which is the
+better one (paper, supplementary A).
 
-Off unless `image_ranking.judge` is configured. Prompts whose picks are the same are counted and not asked about. Of the others, up to
-`comparisons` are drawn with the run's seed; a prompt keeps its place in the draw whatever other prompts there are, so that asking for more
-comparisons, or adding prompts, asks again about none. How a pair is shown and judged: lib/image_preference.py. Every raw reply is kept in
-the judge's journal, and the two of each pair in the published file, too.
+Off unless `image_ranking.judge` is configured. Prompts whose picks are the same are counted and not
+asked about. Of the others, up to `comparisons` are drawn with the run's seed; a prompt keeps its
+place in the draw whatever other prompts there are, so that asking for more comparisons, or adding
+prompts, asks again about none. How a pair is shown and judged: lib/image_preference.py. Every raw
+reply is kept in the judge's journal, and the two of each pair in the published file, too.
 """
 
 from collections.abc import Mapping
@@ -26,20 +28,29 @@ Rankings = Mapping[str, Mapping[str, Row]]
 
 
 def draw(rankings: Rankings, count: int, seed: int) -> tuple[list[str], list[str], list[str]]:
-    """The prompts that both scorers ranked: (those with the same pick, those with different picks, up to `count` of the latter), by id.
+    """The prompts that both scorers ranked: (those with the same pick, those with different picks,
+    up to `count` of the latter), by id.
 
     `rankings`: scorer -> prompt id -> published row of rank_images; two scorers.
     """
     first, second = rankings.values()
-    both = [one for one in sorted(first) if one in second and not is_missing(first[one]) and not is_missing(second[one])]
+    both = [
+        one
+        for one in sorted(first)
+        if one in second and not is_missing(first[one]) and not is_missing(second[one])
+    ]
     same = [one for one in both if first[one]["winner"] == second[one]["winner"]]
     different = sorted(set(both) - set(same))
     chosen = sorted(different, key=lambda one: (seed_of(seed, "comparison", one), one))[:count]
     return same, different, sorted(chosen)
 
 
-def row_of(prompt_id: str, images: Row, rankings: Rankings, comparison: Comparison) -> dict[str, Any]:
-    """What is published of one comparison; `verdict` is the name of a scorer, "tie", or null with the reason."""
+def row_of(
+    prompt_id: str, images: Row, rankings: Rankings, comparison: Comparison
+) -> dict[str, Any]:
+    """What is published of one comparison; `verdict` is the name of a scorer, "tie", or null with
+    the reason.
+    """
     picks = {}
     for name, rows in rankings.items():
         candidate = images["candidates"][rows[prompt_id]["winner"]]
@@ -80,27 +91,43 @@ def main(snakemake: Any) -> None:
             check_image(job.root / candidate["file"], candidate["sha256"], shard_of[prompt_id])
             files.append(job.root / candidate["file"])
         pairs.append(Pair(prompt_id, images[prompt_id]["prompt"], *files))
-    judge = Judge(Endpoint.model_validate(settings["judge"]["endpoint"]), job.work / f"{job.name}.journal.jsonl")
+    judge = Judge(
+        Endpoint.model_validate(settings["judge"]["endpoint"]),
+        job.work / f"{job.name}.journal.jsonl",
+    )
     compared = compare(pairs, judge)
 
-    write_jsonl(Path(snakemake.output.comparisons), [row_of(one, images[one], rankings, compared[one]) for one in chosen])
+    write_jsonl(
+        Path(snakemake.output.comparisons),
+        [row_of(one, images[one], rankings, compared[one]) for one in chosen],
+    )
     write_json(
         Path(snakemake.output.summary),
         {
             # Wins are of the first one. A list, since files keep the keys of objects sorted.
             "compared": list(rankings),
-            "scorers": {name: model_origin(model, job.root, "rank_images", name) for name, model in settings["scorers"].items()},
+            "scorers": {
+                name: model_origin(model, job.root, "rank_images", name)
+                for name, model in settings["scorers"].items()
+            },
             "judge": judge.name,
             "question": PROMPT,
             "seed": job.seed,
-            "prompts": {"ranked_by_both": len(same) + len(different), "same_pick": len(same), "different_picks": len(different)},
+            "prompts": {
+                "ranked_by_both": len(same) + len(different),
+                "same_pick": len(same),
+                "different_picks": len(different),
+            },
             "comparisons": len(chosen),
             **summary(list(compared.values())),
         },
     )
     job.record.items = len(chosen)
     # Tried again on the next run; a reply that cannot be read would come from the cache again.
-    job.record.failed = sum(comparison.verdict is None and None in comparison.replies for comparison in compared.values())
+    job.record.failed = sum(
+        comparison.verdict is None and None in comparison.replies
+        for comparison in compared.values()
+    )
     job.record.computed, job.record.reused = judge.asked, judge.reused
     job.record.models["judge"] = judge.name
     job.write_record()

@@ -1,6 +1,8 @@
-"""Rule embed_texts: vectors of each prompt, its instruction and its valid responses, for the similarities of the paper's Figure 6.
+"""Rule embed_texts: vectors of each prompt, its instruction and its valid responses, for the
+similarities of the paper's Figure 6.
 
-An item is a prompt: its texts are one batch. The model is small and runs on the CPU wherever the run is.
+An item is a prompt: its texts are one batch. The model is small and runs on the CPU wherever the
+run is.
 """
 
 from collections.abc import Sequence
@@ -16,9 +18,15 @@ VERSION = 1
 
 
 def texts_of(row: Row) -> dict[str, str]:
-    """The texts of a row of response ranking: "prompt", "instruction", and "responses/<policy>" of each valid response."""
+    """The texts of a row of response ranking: "prompt", "instruction", and "responses/<policy>" of
+    each valid response.
+    """
     texts = {"prompt": row["prompt"], "instruction": row["instruction"]}
-    valid = {policy: response for policy, response in row["responses"].items() if "invalid" not in response}
+    valid = {
+        policy: response
+        for policy, response in row["responses"].items()
+        if "invalid" not in response
+    }
     return texts | {f"responses/{policy}": valid[policy]["text"] for policy in sorted(valid)}
 
 
@@ -33,7 +41,9 @@ def main(snakemake: Any) -> None:
 
     def item(row: Row) -> Item:
         texts = texts_of(row)
-        key = job.key(texts=texts, model=identity, dtype=settings["dtype"], max_length=settings["max_length"])
+        key = job.key(
+            texts=texts, model=identity, dtype=settings["dtype"], max_length=settings["max_length"]
+        )
         return Item(row["id"], key, texts)
 
     def load() -> TextEmbedder:
@@ -45,7 +55,9 @@ def main(snakemake: Any) -> None:
         for item in batch:
             vectors = embedder.embed(list(item.inputs.values()))
             if np.isfinite(vectors).all():
-                results.append({"embeddings": dict(zip(item.inputs, map(pack, vectors), strict=True))})
+                results.append(
+                    {"embeddings": dict(zip(item.inputs, map(pack, vectors), strict=True))}
+                )
             else:
                 results.append(ItemError("a vector holds values that are no numbers"))
         return results

@@ -1,7 +1,8 @@
 """Rule generate_images: one image of each prompt at each guidance scale (paper 3.2, Eq. 5).
 
-An item is a prompt: its candidates are one batch, with the prompt encoded once, so that an image depends on its prompt and the settings
-only, not on sharding, order or resumption. Image files are written by a thread while the next prompt is computed.
+An item is a prompt: its candidates are one batch, with the prompt encoded once, so that an image
+depends on its prompt and the settings only, not on sharding, order or resumption. Image files are
+written by a thread while the next prompt is computed.
 """
 
 import json
@@ -25,15 +26,25 @@ if TYPE_CHECKING:
 
 VERSION = 1
 #: What of the settings decides how an image looks; the rest is about where the model comes from.
-GENERATION = ("guidance_scales", "steps", "height", "width", "negative_prompt", "max_sequence_length", "dtype", "format")
+GENERATION = (
+    "guidance_scales",
+    "steps",
+    "height",
+    "width",
+    "negative_prompt",
+    "max_sequence_length",
+    "dtype",
+    "format",
+)
 EXIF_IMAGE_DESCRIPTION = 0x010E
 
 
 class GuidanceScales(float):
     """Several guidance scales for one batch, where diffusers' pipelines expect one number.
 
-    The pipelines multiply it with a tensor of shape (batch, channels, height, width); each row gets its own scale. Compared with 1, to
-    decide whether there is guidance at all, it is its smallest scale.
+    The pipelines multiply it with a tensor of shape (batch, channels, height, width); each row gets
+    its own scale. Compared with 1, to decide whether there is guidance at all, it is its smallest
+    scale.
     """
 
     scales: list[float]
@@ -49,21 +60,35 @@ class GuidanceScales(float):
 
 
 def read_provenance(path: Path) -> dict[str, Any]:
-    """What an image file says about its own making: prompt id, prompt, model, revision, seed and all settings."""
+    """What an image file says about its own making: prompt id, prompt, model, revision, seed and
+    all settings.
+    """
     from PIL import Image
 
     with Image.open(path) as image:
-        text = getattr(image, "text", {}).get("provenance") or image.getexif().get(EXIF_IMAGE_DESCRIPTION)
+        text = getattr(image, "text", {}).get("provenance") or image.getexif().get(
+            EXIF_IMAGE_DESCRIPTION
+        )
     if not text:
         raise UserError(f"{path}: carries no provenance; it was not made by this workflow.")
     return dict(json.loads(text))
 
 
-def write_image(image: "Image", path: Path, image_format: str, provenance: dict[str, Any], scratch: Path) -> str:
-    """Writes one image with its provenance inside, under a temporary name first; returns the file's sha256 (hex)."""
+def write_image(
+    image: "Image", path: Path, image_format: str, provenance: dict[str, Any], scratch: Path
+) -> str:
+    """Writes one image with its provenance inside, under a temporary name first; returns the file's
+    sha256 (hex).
+    """
     from PIL import PngImagePlugin
 
-    options: dict[str, Any] = {"lossless": True} if image_format == "webp" else {"quality": 95} if image_format == "jpeg" else {}
+    options: dict[str, Any] = (
+        {"lossless": True}
+        if image_format == "webp"
+        else {"quality": 95}
+        if image_format == "jpeg"
+        else {}
+    )
     if image_format == "png":
         options["pnginfo"] = PngImagePlugin.PngInfo()
         options["pnginfo"].add_itxt("provenance", canonical_json(provenance))
@@ -79,7 +104,9 @@ def write_image(image: "Image", path: Path, image_format: str, provenance: dict[
 
 
 def load_pipeline(settings: dict[str, Any], device: str) -> Any:
-    """The StableDiffusion3Pipeline, on the device, without its T5 encoder if no token of it is asked for."""
+    """The StableDiffusion3Pipeline, on the device, without its T5 encoder if no token of it is
+    asked for.
+    """
     import torch
     from diffusers import StableDiffusion3Pipeline
     from diffusers.utils import logging as diffusers_logging
@@ -87,7 +114,11 @@ def load_pipeline(settings: dict[str, Any], device: str) -> Any:
     diffusers_logging.disable_progress_bar()
 
     require_device(device)
-    without_t5 = {"text_encoder_3": None, "tokenizer_3": None} if settings["max_sequence_length"] == 0 else {}
+    without_t5 = (
+        {"text_encoder_3": None, "tokenizer_3": None}
+        if settings["max_sequence_length"] == 0
+        else {}
+    )
     pipeline = StableDiffusion3Pipeline.from_pretrained(
         models.fetch(settings["model"], settings["revision"]),
         dtype=getattr(torch, settings["dtype"]),
@@ -98,8 +129,16 @@ def load_pipeline(settings: dict[str, Any], device: str) -> Any:
     return pipeline
 
 
-def draw(pipeline: Any, prompt: Prompt, scales: Sequence[float], seeds: Sequence[int], settings: dict[str, Any]) -> "list[Image]":
-    """One image a guidance scale, in one batch. The noise is drawn on the CPU, so that it is the same on every device."""
+def draw(
+    pipeline: Any,
+    prompt: Prompt,
+    scales: Sequence[float],
+    seeds: Sequence[int],
+    settings: dict[str, Any],
+) -> "list[Image]":
+    """One image a guidance scale, in one batch. The noise is drawn on the CPU, so that it is the
+    same on every device.
+    """
     import torch
 
     output = pipeline(
@@ -121,9 +160,15 @@ def main(snakemake: Any) -> None:
     settings = job.settings
     topic, shard_name = snakemake.wildcards.topic, snakemake.wildcards.shard
     prompts = read_prompts(Path(snakemake.input.prompts), topic, settings["max_prompt_characters"])
-    shard = next(shard for shard in make_shards(prompts, settings["shards_per_topic"]) if shard.name == shard_name)
+    shard = next(
+        shard
+        for shard in make_shards(prompts, settings["shards_per_topic"])
+        if shard.name == shard_name
+    )
     if shard.digest != snakemake.params.digest:
-        raise UserError(f"{snakemake.input.prompts}: was edited while the run was starting. Run again.")
+        raise UserError(
+            f"{snakemake.input.prompts}: was edited while the run was starting. Run again."
+        )
 
     identity = models.identity(settings["model"], settings["revision"])
     job.record.models[settings["model"]] = identity
@@ -134,28 +179,51 @@ def main(snakemake: Any) -> None:
 
     def item(prompt: Prompt) -> Item:
         seeds = [seed_of(job.seed, "image", prompt.id, scale) for scale in scales]
-        return Item(prompt.id, job.key(prompt=prompt.text, model=identity, generation=generation, seeds=seeds), (prompt, seeds))
+        return Item(
+            prompt.id,
+            job.key(prompt=prompt.text, model=identity, generation=generation, seeds=seeds),
+            (prompt, seeds),
+        )
 
     def save(item: Item, images: "list[Image]") -> dict[str, Any]:
         prompt, seeds = item.inputs
         candidates = []
         for scale, seed, image in zip(scales, seeds, images, strict=True):
-            provenance = {name: value for name, value in generation.items() if name != "guidance_scales"}
-            provenance |= {"id": prompt.id, "prompt": prompt.text, "model": settings["model"], "revision": identity}
+            provenance = {
+                name: value for name, value in generation.items() if name != "guidance_scales"
+            }
+            provenance |= {
+                "id": prompt.id,
+                "prompt": prompt.text,
+                "model": settings["model"],
+                "revision": identity,
+            }
             provenance |= {"guidance_scale": scale, "seed": seed}
             file = folder / f"{prompt.id}-g{scale:g}-{digest(provenance)[:8]}.{settings['format']}"
             sha256 = write_image(image, job.root / file, settings["format"], provenance, scratch)
             blank = image.convert("RGB").getcolors(maxcolors=1) is not None
-            candidates.append({"guidance_scale": scale, "seed": seed, "file": file.as_posix(), "sha256": sha256, "blank": blank})
+            candidates.append(
+                {
+                    "guidance_scale": scale,
+                    "seed": seed,
+                    "file": file.as_posix(),
+                    "sha256": sha256,
+                    "blank": blank,
+                }
+            )
         return {"candidates": candidates}
 
     def files_are_whole(item: Item, result: dict[str, Any]) -> bool:
         whole = all(
-            (job.root / candidate["file"]).is_file() and digest_of_file(job.root / candidate["file"]) == candidate["sha256"]
+            (job.root / candidate["file"]).is_file()
+            and digest_of_file(job.root / candidate["file"]) == candidate["sha256"]
             for candidate in result["candidates"]
         )
         if not whole:
-            job.note(f"{item.id}: an image file is missing or damaged; the prompt's images are made again")
+            job.note(
+                f"{item.id}: an image file is missing or damaged; the prompt's images are made"
+                " again"
+            )
         return whole
 
     with mendable_storage_errors(job.root), ThreadPoolExecutor(max_workers=1) as writer:
@@ -165,8 +233,16 @@ def main(snakemake: Any) -> None:
             for item in batch:
                 prompt, seeds = item.inputs
 
-                def draw_part(part: Sequence[tuple[float, int]], prompt: Prompt = prompt) -> "list[Image]":
-                    return draw(pipeline, prompt, [scale for scale, _ in part], [seed for _, seed in part], settings)
+                def draw_part(
+                    part: Sequence[tuple[float, int]], prompt: Prompt = prompt
+                ) -> "list[Image]":
+                    return draw(
+                        pipeline,
+                        prompt,
+                        [scale for scale, _ in part],
+                        [seed for _, seed in part],
+                        settings,
+                    )
 
                 images = halving(list(zip(scales, seeds, strict=True)), draw_part, job.note)
                 futures.append(writer.submit(save, item, images))
@@ -178,7 +254,10 @@ def main(snakemake: Any) -> None:
             compute=generate,
             still_valid=files_are_whole,
         )
-    rows = {prompt.id: {"id": prompt.id, "topic": topic, "prompt": prompt.text} for prompt in shard.prompts}
+    rows = {
+        prompt.id: {"id": prompt.id, "topic": topic, "prompt": prompt.text}
+        for prompt in shard.prompts
+    }
     job.publish(snakemake.output[0], stage_rows(rows, outcomes, job.rule))
 
 

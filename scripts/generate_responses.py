@@ -1,7 +1,8 @@
-"""Rule generate_responses: one policy model's answer to each instruction about its image (paper 3.3, Eq. 8).
+"""Rule generate_responses: one policy model's answer to each instruction about its image (paper
+3.3, Eq. 8).
 
-An item is a prompt: its picked image and its instruction, with a seed of its own, so that an answer depends on them and the settings
-only. The image files are checked before the model is loaded.
+An item is a prompt: its picked image and its instruction, with a seed of its own, so that an answer
+depends on them and the settings only. The image files are checked before the model is loaded.
 """
 
 from functools import partial
@@ -29,12 +30,22 @@ def main(snakemake: Any) -> None:
     job.record.models[settings["model"]] = identity
     generation = {name: settings[name] for name in GENERATION}
     if settings["backend"] == "vllm":
-        generation["max_model_len"] = settings["max_model_len"]  # the engine ends an answer there too
+        generation["max_model_len"] = settings[
+            "max_model_len"
+        ]  # the engine ends an answer there too
 
     def item(row: Row) -> Item:
         seed = seed_of(job.seed, "response", identity, row["id"])
-        key = job.key(instruction=row["instruction"], image=row["image"]["sha256"], model=identity, generation=generation, seed=seed)
-        return Item(row["id"], key, Request(row["instruction"], seed, job.root / row["image"]["file"]))
+        key = job.key(
+            instruction=row["instruction"],
+            image=row["image"]["sha256"],
+            model=identity,
+            generation=generation,
+            seed=seed,
+        )
+        return Item(
+            row["id"], key, Request(row["instruction"], seed, job.root / row["image"]["file"])
+        )
 
     def check(item: Item) -> None:
         image = rows[item.id]["image"]
@@ -42,9 +53,15 @@ def main(snakemake: Any) -> None:
 
     def load() -> Generator:
         return load_for_job(
-            job, settings["backend"], settings, Sampling(settings["max_new_tokens"], settings["temperature"], settings["top_p"]),
-            with_images=True, batch_size=settings["prompts_per_batch"], max_model_len=settings["max_model_len"], of="prompts",
-        )  # fmt: skip
+            job,
+            settings["backend"],
+            settings,
+            Sampling(settings["max_new_tokens"], settings["temperature"], settings["top_p"]),
+            with_images=True,
+            batch_size=settings["prompts_per_batch"],
+            max_model_len=settings["max_model_len"],
+            of="prompts",
+        )
 
     outcomes = job.run(
         [item(row) for row in rows.values() if not is_missing(row)],
@@ -58,10 +75,21 @@ def main(snakemake: Any) -> None:
         if outcome.result is None:
             return outcome
         row, result = rows[outcome.id], outcome.result
-        response = {"response": result["text"], "finish_reason": result["finish_reason"], "tokens": result["tokens"]}
-        return Outcome(outcome.id, {"image": row["image"], "instruction": row["instruction"], **response})
+        response = {
+            "response": result["text"],
+            "finish_reason": result["finish_reason"],
+            "tokens": result["tokens"],
+        }
+        return Outcome(
+            outcome.id, {"image": row["image"], "instruction": row["instruction"], **response}
+        )
 
-    job.publish(snakemake.output[0], stage_rows(rows, {name: published(outcome) for name, outcome in outcomes.items()}, job.rule))
+    job.publish(
+        snakemake.output[0],
+        stage_rows(
+            rows, {name: published(outcome) for name, outcome in outcomes.items()}, job.rule
+        ),
+    )
 
 
 if __name__ == "__main__":

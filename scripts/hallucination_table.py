@@ -1,4 +1,6 @@
-"""Rule hallucination_table: the paper's Table 2 (hallucination benchmarks) with our base model and our largest experiments beside it."""
+"""Rule hallucination_table: the paper's Table 2 (hallucination benchmarks) with our base model and
+our largest experiments beside it.
+"""
 
 from lib.job import run_script
 from lib.model_tables import models_table

@@ -1,6 +1,8 @@
-"""Rule index_benchmarks: the questions of the configured benchmarks and the perceptual hashes of their images, where they are files here.
+"""Rule index_benchmarks: the questions of the configured benchmarks and the perceptual hashes of
+their images, where they are files here.
 
-The data of lmms-eval's tasks that come from the hub are not here: `coverage.json` says of each benchmark whether it is in the index.
+The data of lmms-eval's tasks that come from the hub are not here: `coverage.json` says of each
+benchmark whether it is in the index.
 """
 
 import io
@@ -37,7 +39,9 @@ def hash_of_file(path: Path) -> str:
 
 
 def rows_of(name: str, block: Json) -> Iterator[Json]:
-    """The rows of one benchmark. A question with several images has a row for each; one without an image has one row."""
+    """The rows of one benchmark. A question with several images has a row for each; one without an
+    image has one row.
+    """
     if block.get("task"):
         for path in block["data"].values():
             for identity, question, images in parquet_rows(Path(path)):
@@ -70,13 +74,18 @@ def main(snakemake: Any) -> None:
             coverage[name] = {"checked": False, "why": str(error.args[0])}
             continue
         except OSError as error:
-            raise UserError(f"evaluation.benchmarks.{name}: an image of it cannot be read ({error}). Replace the file.") from error
+            raise UserError(
+                f"evaluation.benchmarks.{name}: an image of it cannot be read ({error}). Replace"
+                " the file."
+            ) from error
         rows += found
         images = len({row["image"] for row in found} - {None})
         coverage[name] = {
-            "checked": True, "questions": len({(row["id"], row["question"]) for row in found}), "different_images": images,
+            "checked": True,
+            "questions": len({(row["id"], row["question"]) for row in found}),
+            "different_images": images,
             "files": {Path(file).name: digest_of_file(Path(file)) for file in files},
-        }  # fmt: skip
+        }
     write_jsonl(Path(snakemake.output.index), rows)
     write_json(Path(snakemake.output.coverage), coverage)
     job.record.items = job.record.computed = len(rows)

@@ -1,7 +1,9 @@
-"""Prints what a run needs before it is launched: jobs, hours, GPU-hours, storage and files by stage. `make plan` runs it.
+"""Prints what a run needs before it is launched: jobs, hours, GPU-hours, storage and files by
+stage. `make plan` runs it.
 
-The jobs and their GPUs are Snakemake's own plan of the run from its beginning; what an item costs stands in profiles/slurm/rates.yaml,
-which is yours to edit. Once the run has records, what it used stands beside the plan. docs/planning.md tells how to measure your own rates.
+The jobs and their GPUs are Snakemake's own plan of the run from its beginning; what an item costs
+stands in profiles/slurm/rates.yaml, which is yours to edit. Once the run has records, what it used
+stands beside the plan. docs/planning.md tells how to measure your own rates.
 """
 
 import argparse
@@ -27,13 +29,36 @@ HEADER = """\
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--configfile", nargs="+", type=Path, default=[Path("config.yaml")], metavar="FILE", help="the run's configuration")
-    made.add_argument("--rates", type=Path, default=RATES, metavar="FILE", help="what an item costs (profiles/slurm/rates.yaml)")
-    made.add_argument(
-        "--prompts-per-topic", type=_count, metavar="N", help="plan for so many prompts a topic, whether or not they are written"
+    made = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--run", type=Path, metavar="FOLDER", help="whose use to show (the configured run's, results/<run>)")
+    made.add_argument(
+        "--configfile",
+        nargs="+",
+        type=Path,
+        default=[Path("config.yaml")],
+        metavar="FILE",
+        help="the run's configuration",
+    )
+    made.add_argument(
+        "--rates",
+        type=Path,
+        default=RATES,
+        metavar="FILE",
+        help="what an item costs (profiles/slurm/rates.yaml)",
+    )
+    made.add_argument(
+        "--prompts-per-topic",
+        type=_count,
+        metavar="N",
+        help="plan for so many prompts a topic, whether or not they are written",
+    )
+    made.add_argument(
+        "--run",
+        type=Path,
+        metavar="FOLDER",
+        help="whose use to show (the configured run's, results/<run>)",
+    )
     made.add_argument(
         "--rates-from",
         type=Path,
@@ -69,11 +94,17 @@ def show(plan: costs.Plan, used: dict[str, Cost], title: str, console: Console) 
     table.add_column("stage", footer="all", no_wrap=True)
     for name, text in columns:
         # Items of different stages do not add up.
-        table.add_column(name, justify="right", footer="" if name == "items" else text(total), no_wrap=True)
+        table.add_column(
+            name, justify="right", footer="" if name == "items" else text(total), no_wrap=True
+        )
         if name in compared:
-            table.add_column("used", justify="right", footer=text(total_used), style="cyan", no_wrap=True)
+            table.add_column(
+                "used", justify="right", footer=text(total_used), style="cyan", no_wrap=True
+            )
         if name == "hours":
-            table.add_column("longest job", justify="right", footer=_amount(total.longest / 3600), no_wrap=True)
+            table.add_column(
+                "longest job", justify="right", footer=_amount(total.longest / 3600), no_wrap=True
+            )
     table.add_column("rate")
     for rule in rules:
         planned, actual = plan.costs.get(rule, Cost()), used.get(rule, Cost())
@@ -92,27 +123,35 @@ def _amount(value: float) -> str:
     return (
         "0"
         if value == 0
-        else "<0.001"
-        if value < 0.0005
-        else f"{value:.3f}"
-        if value < 0.1
-        else f"{value:,.2f}"
-        if value < 10
-        else f"{value:,.0f}"
+        else (
+            "<0.001"
+            if value < 0.0005
+            else (
+                f"{value:.3f}"
+                if value < 0.1
+                else f"{value:,.2f}"
+                if value < 10
+                else f"{value:,.0f}"
+            )
+        )
     )
 
 
 def prompts_told(config: Config, prompts: int, per_topic: int | None) -> list[str]:
     """For how many prompts the plan is, and what that means for the data sets."""
     if per_topic is not None:
-        return [f"Planned as if {per_topic} prompts were written for each of the {len(config.topics)} topics: {prompts} prompts."]
+        return [
+            f"Planned as if {per_topic} prompts were written for each of the {len(config.topics)}"
+            f" topics: {prompts} prompts."
+        ]
     largest = max(config.pairs.sizes)
     if prompts >= largest:
         return []
     told = (
-        f"'{config.prompts}' has {prompts} prompts, fewer than the largest data set ({largest} pairs) needs. Everything up to the pairs is "
-        f"planned for {prompts} prompts, training and evaluation for the configured sizes. "
-        f"--prompts-per-topic {-(-largest // len(config.topics))} plans for prompts that are still to be written."
+        f"'{config.prompts}' has {prompts} prompts, fewer than the largest data set ({largest}"
+        f" pairs) needs. Everything up to the pairs is planned for {prompts} prompts, training and"
+        " evaluation for the configured sizes. --prompts-per-topic"
+        f" {-(-largest // len(config.topics))} plans for prompts that are still to be written."
     )
     return [told]
 
@@ -120,7 +159,10 @@ def prompts_told(config: Config, prompts: int, per_topic: int | None) -> list[st
 def run(arguments: argparse.Namespace) -> None:
     """Does what the command line asks for. Errors: UserError."""
     if arguments.run and not (arguments.run / "work").is_dir():
-        raise UserError(f"--run {arguments.run}: holds no records of jobs (work/). Name the folder of a run, e.g. results/demo")
+        raise UserError(
+            f"--run {arguments.run}: holds no records of jobs (work/). Name the folder of a run,"
+            " e.g. results/demo"
+        )
     values, config = graph.read_configuration(arguments.configfile)
     jobs, shards, rules = graph.plan_jobs(values, config, arguments.prompts_per_topic)
     rates = costs.read_rates(arguments.rates, rules)
@@ -133,13 +175,19 @@ def run(arguments: argparse.Namespace) -> None:
     root = arguments.run or config.root
     used = costs.used(root, jobs) if (root / "work").is_dir() else {}
     console = Console(width=None if sys.stdout.isatty() else 160, markup=False, highlight=False)
-    show(plan, used, f"{config.run}: {len(jobs)} jobs" + (f"; used: {root}" if used else ""), console)
-    for note in [*prompts_told(config, sum(shards.values()), arguments.prompts_per_topic), *plan.notes]:
+    show(
+        plan, used, f"{config.run}: {len(jobs)} jobs" + (f"; used: {root}" if used else ""), console
+    )
+    for note in [
+        *prompts_told(config, sum(shards.values()), arguments.prompts_per_topic),
+        *plan.notes,
+    ]:
         console.print(note)
     if any("assumed" in bases for bases in plan.bases.values()):
         console.print(
-            f"Rates marked `assumed` were measured by nobody; {arguments.rates} gives their reasoning. "
-            "Run a small pilot and plan with its own: --rates-from results/<pilot> (docs/planning.md)."
+            f"Rates marked `assumed` were measured by nobody; {arguments.rates} gives their"
+            " reasoning. Run a small pilot and plan with its own: --rates-from results/<pilot>"
+            " (docs/planning.md)."
         )
 
 

@@ -1,7 +1,8 @@
-"""Rule rank_images: scores of each prompt's candidates by one image reward model, and the candidate that wins (paper 3.2, Eq. 6).
+"""Rule rank_images: scores of each prompt's candidates by one image reward model, and the candidate
+that wins (paper 3.2, Eq. 6).
 
-An item is a prompt: its candidates are one batch. The winner is the first maximum among the candidates that show anything; a blank
-image keeps its score, but stands last.
+An item is a prompt: its candidates are one batch. The winner is the first maximum among the
+candidates that show anything; a blank image keeps its score, but stands last.
 """
 
 import math
@@ -23,29 +24,37 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
 
 
 def rank(scores: Sequence[float], blank: Sequence[int]) -> list[int]:
-    """Indexes of the candidates, best first: blank ones after all others, of equals the first one first."""
+    """Indexes of the candidates, best first: blank ones after all others, of equals the first one
+    first.
+    """
     return sorted(range(len(scores)), key=lambda index: (index in blank, -scores[index]))
 
 
 def load_scorer(settings: dict[str, Any], device: str) -> ImageScorer:
-    """The scorer that the settings name, on the device; what is wrong with its files is a UserError."""
+    """The scorer that the settings name, on the device; what is wrong with its files is a
+    UserError.
+    """
     require_device(device)
     folder = models.fetch(settings["model"], settings["revision"], also=["ImageReward.pt"])
     if settings["kind"] != "image-reward" and not any(folder.glob("*.safetensors")):
-        # Some repositories of CLIP and BLIP models hold no safetensors; torch reads these with weights_only.
+        # Some repositories of CLIP and BLIP models hold no safetensors; torch reads these with
+        # weights_only.
         folder = models.fetch(settings["model"], settings["revision"], also=["pytorch_model.bin"])
     tokenizer = settings["tokenizer"]
     try:
         return load_image_scorer(
             settings["kind"],
             folder,
-            tokenizer_dir=tokenizer and models.fetch(tokenizer["model"], tokenizer["revision"], only=TOKENIZER_FILES),
+            tokenizer_dir=tokenizer
+            and models.fetch(tokenizer["model"], tokenizer["revision"], only=TOKENIZER_FILES),
             device=device,
             dtype=settings["dtype"],
             backend=settings["backend"],
         )
     except ValueError as error:
-        raise UserError(f"{settings['model']}: not usable as the image scorer that is configured: {error}") from error
+        raise UserError(
+            f"{settings['model']}: not usable as the image scorer that is configured: {error}"
+        ) from error
 
 
 def main(snakemake: Any) -> None:
@@ -80,8 +89,12 @@ def main(snakemake: Any) -> None:
             row = item.inputs
             images = [read_image(job.root / candidate["file"]) for candidate in row["candidates"]]
             scores = halving(images, partial(scorer.score, row["prompt"]), job.note)
-            if unusable := [index for index, value in enumerate(scores) if not math.isfinite(value)]:
-                raise ItemError(f"the score of candidate {', '.join(map(str, unusable))} is not a number")
+            if unusable := [
+                index for index, value in enumerate(scores) if not math.isfinite(value)
+            ]:
+                raise ItemError(
+                    f"the score of candidate {', '.join(map(str, unusable))} is not a number"
+                )
             ranking = rank(scores, blank_candidates(row))
             results.append(
                 {

@@ -1,7 +1,8 @@
 """Rule rank_responses: the reward of each valid response, by ArmoRM (paper 3.3, Eq. 9).
 
-An item is a prompt: its valid responses are one batch. Empty, truncated, endlessly repeating and failed responses are marked as invalid
-with their reason and are not scored; so are those whose score is not a number.
+An item is a prompt: its valid responses are one batch. Empty, truncated, endlessly repeating and
+failed responses are marked as invalid with their reason and are not scored; so are those whose
+score is not a number.
 """
 
 import math
@@ -23,7 +24,9 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Answers:
-    """One prompt's responses: `row` has its image and instruction, `responses` what each policy model said or why that is invalid."""
+    """One prompt's responses: `row` has its image and instruction, `responses` what each policy
+    model said or why that is invalid.
+    """
 
     row: Row
     responses: dict[str, dict[str, Any]]
@@ -51,7 +54,9 @@ def collect(rows: dict[str, Row], max_repeats: int) -> Answers | None:
 
 
 def asked(template: str, row: Row) -> str:
-    """What the reward model reads as the user's words: the template with the row's instruction and prompt, whatever stands in these."""
+    """What the reward model reads as the user's words: the template with the row's instruction and
+    prompt, whatever stands in these.
+    """
     return re.sub(r"\{(instruction|prompt)\}", lambda match: str(row[match[1]]), template)
 
 
@@ -72,9 +77,13 @@ def load_armorm(settings: dict[str, Any], device: str) -> ArmoRM:
     """The reward model, on the device; what is wrong with its files is a UserError."""
     require_device(device)
     try:
-        return ArmoRM.from_pretrained(models.fetch(settings["model"], settings["revision"]), settings["dtype"], device)
+        return ArmoRM.from_pretrained(
+            models.fetch(settings["model"], settings["revision"]), settings["dtype"], device
+        )
     except ValueError as error:
-        raise UserError(f"{settings['model']}: not usable as the response reward model: {error}") from error
+        raise UserError(
+            f"{settings['model']}: not usable as the response reward model: {error}"
+        ) from error
 
 
 def main(snakemake: Any) -> None:
@@ -88,14 +97,23 @@ def main(snakemake: Any) -> None:
         words = asked(settings["template"], answers.row)
         texts = [answers.responses[policy]["text"] for policy in answers.valid]
         scoring = {name: settings[name] for name in ("dtype", "max_length")}
-        conversations = [[{"role": "user", "content": words}, {"role": "assistant", "content": text}] for text in texts]
-        return Item(answers.row["id"], job.key(conversations=conversations, model=identity, **scoring), conversations)
+        conversations = [
+            [{"role": "user", "content": words}, {"role": "assistant", "content": text}]
+            for text in texts
+        ]
+        return Item(
+            answers.row["id"],
+            job.key(conversations=conversations, model=identity, **scoring),
+            conversations,
+        )
 
     def score(model: ArmoRM, batch: Sequence[Item]) -> list[dict[str, Any]]:
         results = []
         for item in batch:
             try:
-                rewards = halving(item.inputs, lambda part: model.score(part, settings["max_length"]), job.note)
+                rewards = halving(
+                    item.inputs, lambda part: model.score(part, settings["max_length"]), job.note
+                )
             except ValueError as error:
                 raise ItemError(str(error)) from error
             results.append({"rewards": [reward_of(reward) for reward in rewards]})
@@ -103,13 +121,22 @@ def main(snakemake: Any) -> None:
 
     def with_rewards(answers: Answers, rewards: Sequence[dict[str, Any]]) -> dict[str, Any]:
         rewarded = dict(zip(answers.valid, rewards, strict=True))
-        responses = {policy: response | rewarded.get(policy, {}) for policy, response in answers.responses.items()}
-        return {"image": answers.row["image"], "instruction": answers.row["instruction"], "responses": responses}
+        responses = {
+            policy: response | rewarded.get(policy, {})
+            for policy, response in answers.responses.items()
+        }
+        return {
+            "image": answers.row["image"],
+            "instruction": answers.row["instruction"],
+            "responses": responses,
+        }
 
     rows: dict[str, Row] = {}
     collected: dict[str, Answers] = {}
     for prompt_id, row in shards[settings["policies"][0]].items():
-        answers = collect({policy: shard[prompt_id] for policy, shard in shards.items()}, settings["max_repeats"])
+        answers = collect(
+            {policy: shard[prompt_id] for policy, shard in shards.items()}, settings["max_repeats"]
+        )
         rows[prompt_id] = answers.row if answers else row
         if answers:
             collected[prompt_id] = answers

@@ -1,7 +1,8 @@
-"""Scores files of answers that you already have, without the workflow: `python scripts/score.py --help`.
+"""Scores files of answers that you already have, without the workflow: `python scripts/score.py
+--help`.
 
-Exit codes: 0 scored (bad rows, if any, are listed); 1 a mistake that you can mend, nothing that could be scored, or, with --strict, bad
-rows.
+Exit codes: 0 scored (bad rows, if any, are listed); 1 a mistake that you can mend, nothing that
+could be scored, or, with --strict, bad rows.
 """
 
 import argparse
@@ -45,30 +46,76 @@ class Parser(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     formats = "\n\n".join(
-        f"{name}: {each.title}\n{_indented(each.formats)}\n{_indented(_scores_of(each))}" for name, each in SCORERS.items()
+        f"{name}: {each.title}\n{_indented(each.formats)}\n{_indented(_scores_of(each))}"
+        for name, each in SCORERS.items()
     )
     found = Parser(
         prog="score.py",
-        description="Scores answers to a benchmark as the benchmark's own script does. Sources and differences: docs/evaluation.md.",
-        epilog=f"What each benchmark reads and gives:\n\n{formats}\n\nExit codes: 0 scored; 1 a mistake or, with --strict, bad rows.",
+        description=(
+            "Scores answers to a benchmark as the benchmark's own script does. Sources and"
+            " differences: docs/evaluation.md."
+        ),
+        epilog=(
+            f"What each benchmark reads and gives:\n\n{formats}\n\nExit codes: 0 scored; 1 a"
+            " mistake or, with --strict, bad rows."
+        ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    found.add_argument("benchmark", choices=list(SCORERS), metavar="BENCHMARK", help=", ".join(SCORERS))
-    found.add_argument("--answers", type=Path, required=True, metavar="FILE", help="the answers (or kept judgements), in a format below")
     found.add_argument(
-        "--reference", type=Path, nargs="+", default=[], metavar="FILE_OR_FOLDER", help="what they are held against, in a format below"
+        "benchmark", choices=list(SCORERS), metavar="BENCHMARK", help=", ".join(SCORERS)
     )
-    found.add_argument("--json", action="store_true", help="print JSON, with every bad row, in place of tables")
-    found.add_argument("--strict", action="store_true", help="exit code 1 where there are bad rows or missing answers")
-    found.add_argument("--language", choices=CHOICES, help="language tools of CHAIR, AMBER and Object HalBench (default: auto)")
-    found.add_argument("--samples", type=int, default=1000, metavar="N", help="resamples of the 95%% intervals; 0 for none (default: 1000)")
-    found.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the resamples (default: 0)")
-    judge = found.add_argument_group("judge, for MMHal-Bench, MM-Vet, and Object HalBench if wanted")
-    judge.add_argument("--judge-url", metavar="URL", help="an OpenAI-compatible endpoint, ending in /v1 for most servers")
+    found.add_argument(
+        "--answers",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the answers (or kept judgements), in a format below",
+    )
+    found.add_argument(
+        "--reference",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE_OR_FOLDER",
+        help="what they are held against, in a format below",
+    )
+    found.add_argument(
+        "--json", action="store_true", help="print JSON, with every bad row, in place of tables"
+    )
+    found.add_argument(
+        "--strict",
+        action="store_true",
+        help="exit code 1 where there are bad rows or missing answers",
+    )
+    found.add_argument(
+        "--language",
+        choices=CHOICES,
+        help="language tools of CHAIR, AMBER and Object HalBench (default: auto)",
+    )
+    found.add_argument(
+        "--samples",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="resamples of the 95%% intervals; 0 for none (default: 1000)",
+    )
+    found.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of the resamples (default: 0)"
+    )
+    judge = found.add_argument_group(
+        "judge, for MMHal-Bench, MM-Vet, and Object HalBench if wanted"
+    )
+    judge.add_argument(
+        "--judge-url",
+        metavar="URL",
+        help="an OpenAI-compatible endpoint, ending in /v1 for most servers",
+    )
     judge.add_argument("--judge-model", metavar="NAME", help="the judge's name there")
     judge.add_argument(
-        "--judge-key-variable", metavar="NAME", help="environment variable with the key, e.g. OPENAI_API_KEY (default: no key is sent)"
+        "--judge-key-variable",
+        metavar="NAME",
+        help="environment variable with the key, e.g. OPENAI_API_KEY (default: no key is sent)",
     )
     judge.add_argument(
         "--judge-cache",
@@ -76,13 +123,34 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="where replies are kept, so that nothing is asked twice (default: beside the answers)",
     )
-    judge.add_argument("--judge-runs", type=int, metavar="N", help="gradings of each answer of MM-Vet (default: 5, as its authors)")
     judge.add_argument(
-        "--judge-parameters", metavar="JSON", default="{}",
-        help='request parameters sent as they are; null leaves one out, e.g. \'{"max_tokens": null, "max_completion_tokens": 2000}\'',
-    )  # fmt: skip
-    judge.add_argument("--judge-concurrency", type=int, default=8, metavar="N", help="requests under way at once (default: 8)")
-    judge.add_argument("--judged", type=Path, metavar="FILE", help="write the answers with their judgements here; it can be scored again")
+        "--judge-runs",
+        type=int,
+        metavar="N",
+        help="gradings of each answer of MM-Vet (default: 5, as its authors)",
+    )
+    judge.add_argument(
+        "--judge-parameters",
+        metavar="JSON",
+        default="{}",
+        help=(
+            'request parameters sent as they are; null leaves one out, e.g. \'{"max_tokens": null,'
+            ' "max_completion_tokens": 2000}\''
+        ),
+    )
+    judge.add_argument(
+        "--judge-concurrency",
+        type=int,
+        default=8,
+        metavar="N",
+        help="requests under way at once (default: 8)",
+    )
+    judge.add_argument(
+        "--judged",
+        type=Path,
+        metavar="FILE",
+        help="write the answers with their judgements here; it can be scored again",
+    )
     return found
 
 
@@ -92,16 +160,21 @@ def _indented(text: str) -> str:
 
 def _scores_of(scorer: Scorer) -> str:
     return "\n".join(
-        f"{'scores:    ' if not number else ' ' * 11}{name}: {what}" for number, (name, what) in enumerate(scorer.names.items())
+        f"{'scores:    ' if not number else ' ' * 11}{name}: {what}"
+        for number, (name, what) in enumerate(scorer.names.items())
     )
 
 
-def judged(arguments: argparse.Namespace, scorer: Scorer, answers: Answers, reference: Any) -> Answers:
+def judged(
+    arguments: argparse.Namespace, scorer: Scorer, answers: Answers, reference: Any
+) -> Answers:
     """The answers with the judgements of the judge that the command line names."""
     if scorer.ask is None:
         raise UserError(f"{scorer.title} needs no judge: leave out --judge-url and --judge-model.")
     if not (arguments.judge_url and arguments.judge_model):
-        raise UserError("a judge has an address and a name: give both, --judge-url and --judge-model.")
+        raise UserError(
+            "a judge has an address and a name: give both, --judge-url and --judge-model."
+        )
     try:
         parameters = json.loads(arguments.judge_parameters)
     except ValueError as error:
@@ -116,13 +189,22 @@ def judged(arguments: argparse.Namespace, scorer: Scorer, answers: Answers, refe
             parameters=parameters,
         )
     except ValidationError as error:
-        raise UserError("; ".join(f"--judge-{_option(each['loc'])}: {each['msg']}" for each in error.errors())) from None
-    judge = Judge(endpoint, arguments.judge_cache or arguments.answers.with_name(f"{arguments.answers.name}.judge.jsonl"))
+        raise UserError(
+            "; ".join(f"--judge-{_option(each['loc'])}: {each['msg']}" for each in error.errors())
+        ) from None
+    judge = Judge(
+        endpoint,
+        arguments.judge_cache
+        or arguments.answers.with_name(f"{arguments.answers.name}.judge.jsonl"),
+    )
     options = {"runs": arguments.judge_runs} if arguments.judge_runs else {}
     if options and scorer.name != "mm_vet":
         raise UserError(f"--judge-runs belongs to MM-Vet; {scorer.title} is judged once.")
     found = scorer.ask(answers, reference, judge, **options)
-    print(f"judge {judge.name}: {judge.asked} asked, {judge.reused} from {judge.cache}", file=sys.stderr)
+    print(
+        f"judge {judge.name}: {judge.asked} asked, {judge.reused} from {judge.cache}",
+        file=sys.stderr,
+    )
     if arguments.judged:
         write_jsonl(arguments.judged, to_rows(found))
     return found
@@ -136,8 +218,15 @@ def _option(location: tuple[int | str, ...]) -> str:
 def run(arguments: argparse.Namespace) -> Score:
     """Reads, has judged if asked to, and scores. Errors: UserError."""
     scorer = SCORERS[arguments.benchmark]
-    if arguments.samples < 0 or arguments.seed < 0 or arguments.judge_concurrency < 1 or (arguments.judge_runs or 1) < 1:
-        raise UserError("--samples and --seed are 0 or more, --judge-concurrency and --judge-runs 1 or more.")
+    if (
+        arguments.samples < 0
+        or arguments.seed < 0
+        or arguments.judge_concurrency < 1
+        or (arguments.judge_runs or 1) < 1
+    ):
+        raise UserError(
+            "--samples and --seed are 0 or more, --judge-concurrency and --judge-runs 1 or more."
+        )
     options: dict[str, Any] = {"samples": arguments.samples, "seed": arguments.seed}
     if scorer.uses_language:
         options["language"] = LanguageTools(arguments.language or "auto")
@@ -194,7 +283,9 @@ def tell_problems(score: Score, everything_is_in_the_json: bool) -> None:
     for problem in shown:
         print(f"  {problem}", file=sys.stderr)
     if len(shown) < len(score.problems) and not everything_is_in_the_json:
-        print(f"  ... and {len(score.problems) - len(shown)} more; --json lists all", file=sys.stderr)
+        print(
+            f"  ... and {len(score.problems) - len(shown)} more; --json lists all", file=sys.stderr
+        )
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -203,19 +294,27 @@ def main(words: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # ids and file names may hold what no terminal shows
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("workflow").setLevel(logging.INFO)  # how far a judge is, and that it is waited for
+    logging.getLogger("workflow").setLevel(
+        logging.INFO
+    )  # how far a judge is, and that it is waited for
     try:
         score = run(arguments)
     except UserError as error:
         print(f"score.py: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("score.py: stopped; what a judge has judged is kept, run again to go on", file=sys.stderr)
+        print(
+            "score.py: stopped; what a judge has judged is kept, run again to go on",
+            file=sys.stderr,
+        )
         return 130
     if arguments.json:
         print(json.dumps(score.to_json(), indent=2, allow_nan=False))
     else:
-        show(score, Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else PAGE))
+        show(
+            score,
+            Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else PAGE),
+        )
     tell_problems(score, arguments.json)
     return 1 if not score.scores or (arguments.strict and score.problems) else 0
 

@@ -1,7 +1,9 @@
-"""Rule score_answers: one model's scores on a benchmark of our own, from its kept answers (scorers: lib/scorers, docs/evaluation.md).
+"""Rule score_answers: one model's scores on a benchmark of our own, from its kept answers (scorers:
+lib/scorers, docs/evaluation.md).
 
-No model runs here and no GPU is needed. What a judge is asked, it is asked through lib/judge.py, whose cache makes a rerun ask nothing
-twice. `scored.jsonl` holds the answers as the scorer read them, judgements included: `scripts/score.py` gives the same scores from it.
+No model runs here and no GPU is needed. What a judge is asked, it is asked through lib/judge.py,
+whose cache makes a rerun ask nothing twice. `scored.jsonl` holds the answers as the scorer read
+them, judgements included: `scripts/score.py` gives the same scores from it.
 """
 
 import json
@@ -26,30 +28,47 @@ PACKAGES = ("numpy", "nltk", "textblob", "spacy", "openai")
 NO_JUDGE = "no judge is configured (evaluation.benchmarks.{benchmark}.judge)"
 #: Scorers none of whose scores can be had without a judge.
 NEEDS_JUDGE = ("mmhal_bench",)
-#: Scorer -> why a score can be missing though there are answers; for the others, a part of the benchmark is not answered.
-NOTHING_TO_COUNT = dict.fromkeys(("chair", "object_halbench"), "no answer mentions an object that the benchmark knows")
+#: Scorer -> why a score can be missing though there are answers; for the others, a part of the
+#: benchmark is not answered.
+NOTHING_TO_COUNT = dict.fromkeys(
+    ("chair", "object_halbench"), "no answer mentions an object that the benchmark knows"
+)
 YES_ANYWHERE = 'a discriminative answer with "yes" in it is Yes, any other No'
 PROBLEMS_SHOWN = 20
 
 
 def as_yes_or_no(text: str) -> str:
-    """An answer as AMBER's script wants it, which compares with exactly "Yes" and "No". Read as HALVA's evaluation of LLaVA-1.5 does."""
+    """An answer as AMBER's script wants it, which compares with exactly "Yes" and "No". Read as
+    HALVA's evaluation of LLaVA-1.5 does.
+    """
     return "Yes" if "yes" in text.lower() else "No"
 
 
 def read_as_amber(answers: Answers) -> Answers:
-    """AMBER's answers with every discriminative one read as Yes or No; the raw answer stays beside it."""
+    """AMBER's answers with every discriminative one read as Yes or No; the raw answer stays beside
+    it.
+    """
     rows = [
-        replace(answer, text=as_yes_or_no(answer.text), details={**answer.details, "raw": answer.text})
-        if answer.id.isdecimal() and int(answer.id) > LAST_GENERATIVE
-        else answer
+        (
+            replace(
+                answer,
+                text=as_yes_or_no(answer.text),
+                details={**answer.details, "raw": answer.text},
+            )
+            if answer.id.isdecimal() and int(answer.id) > LAST_GENERATIVE
+            else answer
+        )
         for answer in answers.rows
     ]
     return replace(answers, rows=rows)
 
 
-def doubts_of(answers: Answers, raw: Iterable[Mapping[str, Any]], score: Score | None) -> dict[str, Any]:
-    """What to know beside the scores: empty, truncated and failed answers, and what the scorer counted."""
+def doubts_of(
+    answers: Answers, raw: Iterable[Mapping[str, Any]], score: Score | None
+) -> dict[str, Any]:
+    """What to know beside the scores: empty, truncated and failed answers, and what the scorer
+    counted.
+    """
     raw = list(raw)
     found: dict[str, Any] = {
         "empty": sum(not row["response"].strip() for row in raw if "response" in row),
@@ -58,7 +77,9 @@ def doubts_of(answers: Answers, raw: Iterable[Mapping[str, Any]], score: Score |
     }
     if any("raw" in answer.details for answer in answers.rows):
         found["neither_yes_nor_no"] = sum(
-            not any(word in answer.details["raw"].lower() for word in ("yes", "no")) for answer in answers.rows if "raw" in answer.details
+            not any(word in answer.details["raw"].lower() for word in ("yes", "no"))
+            for answer in answers.rows
+            if "raw" in answer.details
         )
     return found | (score.extra if score else {})
 
@@ -71,7 +92,9 @@ def judge_of(settings: Mapping[str, Any], job: ShardJob) -> Judge | None:
 
 
 def judge_told(name: str, judge: Judge | None) -> dict[str, str] | None:
-    """Whose judgements a score is made of. `name`: as the scorer gives it, the version that answered included."""
+    """Whose judgements a score is made of. `name`: as the scorer gives it, the version that
+    answered included.
+    """
     return {"model": judge.endpoint.model, "version": name} if judge else None
 
 
@@ -111,16 +134,35 @@ def main(snakemake: Any) -> None:
     write_json(
         Path(snakemake.output.scores),
         {
-            **{name: asked[name] for name in ("model", "benchmark", "model_identity", "questions", "questions_in_data", "limit")},
+            **{
+                name: asked[name]
+                for name in (
+                    "model",
+                    "benchmark",
+                    "model_identity",
+                    "questions",
+                    "questions_in_data",
+                    "limit",
+                )
+            },
             "scores": score.scores if score else {},
             "missing": missing,
             "doubts": doubts_of(answers, raw, score),
             "per_type": score.per_type if score else {},
-            "intervals": {name: list(interval) for name, interval in score.intervals.items()} if score else {},
-            "problems": {"count": len(problems), "first": [problem.what for problem in problems[:PROBLEMS_SHOWN]]},
+            "intervals": (
+                {name: list(interval) for name, interval in score.intervals.items()}
+                if score
+                else {}
+            ),
+            "problems": {
+                "count": len(problems),
+                "first": [problem.what for problem in problems[:PROBLEMS_SHOWN]],
+            },
             "names": dict(scorer.names),
             "reference": reference_files(settings["reference"]),
-            **provenance.block(made, path, job.root, asked["environment"], provenance.versions(PACKAGES)),
+            **provenance.block(
+                made, path, job.root, asked["environment"], provenance.versions(PACKAGES)
+            ),
         },
     )
     job.record.items = job.record.computed = len(raw)
@@ -131,7 +173,9 @@ def reference_files(paths: Iterable[str]) -> dict[str, str]:
     """The sha256 of every reference file, by its name below the configured path."""
     found = {}
     for path in map(Path, paths):
-        for file in sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]:
+        for file in (
+            sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+        ):
             found[file.relative_to(path.parent).as_posix()] = digest_of_file(file)
     return found
 

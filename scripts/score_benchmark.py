@@ -1,9 +1,12 @@
-"""Rule score_benchmark: one model's scores on one benchmark, from its kept answers, under our names and in the unit of the paper's tables.
+"""Rule score_benchmark: one model's scores on one benchmark, from its kept answers, under our names
+and in the unit of the paper's tables.
 
-No model and no GPU is needed here: a new score of old answers costs nothing. The scores are lmms-eval's own; for questions that want a
-yes or a no, doubts are told beside them. A scorer of ours that is configured (`scorer`) scores the same answers as the benchmark's own
-script does; its scores are named `reference_<score>`. MM-Vet's asks the configured judge through lib/judge.py, whose cache makes a rerun
-ask nothing twice. What computed the scores is told in the block of lib/provenance.py.
+No model and no GPU is needed here: a new score of old answers costs nothing. The scores are
+lmms-eval's own; for questions that want a yes or a no, doubts are told beside them. A scorer of
+ours that is configured (`scorer`) scores the same answers as the benchmark's own script does; its
+scores are named `reference_<score>`. MM-Vet's asks the configured judge through lib/judge.py, whose
+cache makes a rerun ask nothing twice. What computed the scores is told in the block of
+lib/provenance.py.
 """
 
 import json
@@ -22,15 +25,29 @@ from lib.scorers import SCORERS
 
 VERSION = 2
 #: What the scores carry over from lmms-eval's results: whose they are and what of.
-KEPT = ("model", "benchmark", "model_identity", "task", "limit", "lmms_eval", "questions", "questions_in_data")
+KEPT = (
+    "model",
+    "benchmark",
+    "model_identity",
+    "task",
+    "limit",
+    "lmms_eval",
+    "questions",
+    "questions_in_data",
+)
 
 PACKAGES = ("numpy", "openai")
 UNJUDGED = "no judge is configured (`judge` of this benchmark)"
-ELSEWHERE = "lmms-eval's own grading is not asked for where our scorer has the judge grade: see reference_{name}"
+ELSEWHERE = (
+    "lmms-eval's own grading is not asked for where our scorer has the judge grade: see"
+    " reference_{name}"
+)
 
 
 def yes_or_no(text: str) -> str | None:
-    """ "yes" or "no" if that is the whole text, up to case, white space and punctuation around it; None for anything else."""
+    """ "yes" or "no" if that is the whole text, up to case, white space and punctuation around it;
+    None for anything else.
+    """
     word = re.sub(r"^\W+|\W+$", "", text).casefold()
     return word if word in ("yes", "no") else None
 
@@ -38,8 +55,10 @@ def yes_or_no(text: str) -> str | None:
 def yes_no_doubts(answers: Sequence[dict[str, Any]]) -> dict[str, float | int] | None:
     """How a model answered yes/no questions; None where the targets are not all yes or no.
 
-    `yes_ratio`: percent of all answers that are yes; `yes_ratio_of_targets`: what it would be if all were right;
-    `unparsed`: number of answers that are neither yes nor no, which lmms-eval counts as wrong (MME's parser lets some pass).
+    `yes_ratio`: percent of all answers that are yes; `yes_ratio_of_targets`: what it would be if
+    all were right;
+    `unparsed`: number of answers that are neither yes nor no, which lmms-eval counts as wrong
+    (MME's parser lets some pass).
     """
     targets = [yes_or_no(str(answer["target"])) for answer in answers]
     if not answers or None in targets:
@@ -52,31 +71,54 @@ def yes_no_doubts(answers: Sequence[dict[str, Any]]) -> dict[str, float | int] |
     }
 
 
-def score(answers: Sequence[dict[str, Any]], results: dict[str, Any], metrics: dict[str, str], percent: bool) -> dict[str, Any]:
-    """The scores (our name -> value, times 100 where `percent` says that lmms-eval gives fractions of 1) and what to know about them.
+def score(
+    answers: Sequence[dict[str, Any]],
+    results: dict[str, Any],
+    metrics: dict[str, str],
+    percent: bool,
+) -> dict[str, Any]:
+    """The scores (our name -> value, times 100 where `percent` says that lmms-eval gives fractions
+    of 1) and what to know about them.
 
-    `metrics`: our name -> lmms-eval's name. Errors: UserError if a metric is missing, or if answers and results are not of one run.
+    `metrics`: our name -> lmms-eval's name. Errors: UserError if a metric is missing, or if answers
+    and results are not of one run.
     """
-    left_out = dict.fromkeys(metrics, UNJUDGED) if results["task"] in JUDGED_TASKS and not results["judge"] else {}
-    if missing := [theirs for name, theirs in metrics.items() if theirs not in results["metrics"] and name not in left_out]:
+    left_out = (
+        dict.fromkeys(metrics, UNJUDGED)
+        if results["task"] in JUDGED_TASKS and not results["judge"]
+        else {}
+    )
+    if missing := [
+        theirs
+        for name, theirs in metrics.items()
+        if theirs not in results["metrics"] and name not in left_out
+    ]:
         raise UserError(
-            f"evaluation.benchmarks.{results['benchmark']}.metrics: lmms-eval's task '{results['task']}' gives no {', '.join(missing)}. "
-            f"It gives {', '.join(sorted(results['metrics']))}."
+            f"evaluation.benchmarks.{results['benchmark']}.metrics: lmms-eval's task"
+            f" '{results['task']}' gives no {', '.join(missing)}. It gives"
+            f" {', '.join(sorted(results['metrics']))}."
         )
     if len(answers) != results["questions"]:
         raise UserError(
-            f"{results['model']} on {results['benchmark']}: {len(answers)} answers, but results of {results['questions']}. "
-            "The files are not of one run: delete both and run again."
+            f"{results['model']} on {results['benchmark']}: {len(answers)} answers, but results of"
+            f" {results['questions']}. The files are not of one run: delete both and run again."
         )
     factor = 100 if percent else 1
     kept = {name: results[name] for name in KEPT}
-    scores = {name: round(factor * results["metrics"][theirs], 10) for name, theirs in metrics.items() if name not in left_out}
-    doubts = {"empty": sum(not answer["response"].strip() for answer in answers)} | (yes_no_doubts(answers) or {})
+    scores = {
+        name: round(factor * results["metrics"][theirs], 10)
+        for name, theirs in metrics.items()
+        if name not in left_out
+    }
+    doubts = {"empty": sum(not answer["response"].strip() for answer in answers)} | (
+        yes_no_doubts(answers) or {}
+    )
     return {**kept, "scores": scores, "missing": left_out, "doubts": doubts}
 
 
 def also_by(name: str, path: Path, judge: Judge | None = None) -> dict[str, Any]:
-    """What our scorer makes of kept answers that carry their targets: scores and what it is to be known of them.
+    """What our scorer makes of kept answers that carry their targets: scores and what it is to be
+    known of them.
 
     `judge`: for a scorer that asks one; its raw judgements stand in `judgements`, by question.
     """
@@ -86,14 +128,24 @@ def also_by(name: str, path: Path, judge: Judge | None = None) -> dict[str, Any]
         answers = scorer.ask(answers, reference, judge)
     found = scorer.score(answers, reference)
     told = {"model": judge.endpoint.model, "version": found.judge or judge.name} if judge else None
-    judgements = {answer.id: answer.details["judgements"] for answer in answers.rows if "judgements" in answer.details}
+    judgements = {
+        answer.id: answer.details["judgements"]
+        for answer in answers.rows
+        if "judgements" in answer.details
+    }
     return {
         "scores": {f"reference_{score}": value for score, value in found.scores.items()},
-        "computed_by": provenance.computed_by(f"scripts/lib/scorers/{name}.py, version {found.version}", found.parser, judge=told),
-        "doubts": found.extra, "per_type": found.per_type, "problems": len(found.problems),
-        "intervals": {f"reference_{score}": list(interval) for score, interval in found.intervals.items()},
+        "computed_by": provenance.computed_by(
+            f"scripts/lib/scorers/{name}.py, version {found.version}", found.parser, judge=told
+        ),
+        "doubts": found.extra,
+        "per_type": found.per_type,
+        "problems": len(found.problems),
+        "intervals": {
+            f"reference_{score}": list(interval) for score, interval in found.intervals.items()
+        },
         **({"judgements": judgements} if judge else {}),
-    }  # fmt: skip
+    }
 
 
 def main(snakemake: Any) -> None:
@@ -114,9 +166,17 @@ def main(snakemake: Any) -> None:
         ours = found["also"]["scores"]
         found["scores"] |= ours
         names = [f"reference_{name}" for name in SCORERS[scorer].names]
-        found["missing"] |= {name: f"our scorer {scorer} has none of these answers" for name in names if name not in ours}
-    made = provenance.computed_by(f"lmms-eval {results['lmms_eval']}, task {results['task']}", judge=results["judge"])
-    origin = provenance.block(made, path, job.root, results["environment"], provenance.versions(PACKAGES))
+        found["missing"] |= {
+            name: f"our scorer {scorer} has none of these answers"
+            for name in names
+            if name not in ours
+        }
+    made = provenance.computed_by(
+        f"lmms-eval {results['lmms_eval']}, task {results['task']}", judge=results["judge"]
+    )
+    origin = provenance.block(
+        made, path, job.root, results["environment"], provenance.versions(PACKAGES)
+    )
     write_json(Path(snakemake.output[0]), {**found, **origin})
     job.record.items = job.record.computed = len(answers)
     job.write_record()

@@ -1,4 +1,6 @@
-"""Rule size_table: the paper's Table 3 (size of the preference data) with our base model and all our experiments beside it."""
+"""Rule size_table: the paper's Table 3 (size of the preference data) with our base model and all
+our experiments beside it.
+"""
 
 from lib.job import run_script
 from lib.model_tables import models_table

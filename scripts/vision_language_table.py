@@ -1,4 +1,6 @@
-"""Rule vision_language_table: the paper's Table 1 (vision-language benchmarks) with our base model and largest experiments beside it."""
+"""Rule vision_language_table: the paper's Table 1 (vision-language benchmarks) with our base model
+and largest experiments beside it.
+"""
 
 from lib.job import run_script
 from lib.model_tables import models_table

@@ -1,8 +1,9 @@
-"""Rule write_instructions: one instruction a prompt, about the image that the ranking picked (paper 3.3).
+"""Rule write_instructions: one instruction a prompt, about the image that the ranking picked (paper
+3.3).
 
-An item is a prompt. What an LLM answers is checked; an answer that fails is asked for again with another seed. What users wrote
-themselves, for each prompt or as templates for all, was checked before the run began. Prompts whose best image is too bad get no
-instruction, and so no pair.
+An item is a prompt. What an LLM answers is checked; an answer that fails is asked for again with
+another seed. What users wrote themselves, for each prompt or as templates for all, was checked
+before the run began. Prompts whose best image is too bad get no instruction, and so no pair.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,7 +47,9 @@ class Question:
 Ask = Callable[[Sequence[tuple[Question, int]]], list[Answer]]
 
 
-def write(ask: Ask, questions: Sequence[Question], require_question: bool) -> list[dict[str, Any] | ItemError]:
+def write(
+    ask: Ask, questions: Sequence[Question], require_question: bool
+) -> list[dict[str, Any] | ItemError]:
     """For each question the first answer that passes the checks, or why none did."""
     results: list[dict[str, Any] | ItemError] = [ItemError("nothing was asked") for _ in questions]
     left = list(range(len(questions)))
@@ -55,12 +58,15 @@ def write(ask: Ask, questions: Sequence[Question], require_question: bool) -> li
         failed = []
         for index, answer in zip(left, answers, strict=True):
             instruction = clean(answer.text)
-            problem = problem_with_answer(instruction, questions[index].prompt, answer.finish_reason, require_question)
+            problem = problem_with_answer(
+                instruction, questions[index].prompt, answer.finish_reason, require_question
+            )
             if problem is None:
                 results[index] = {"instruction": instruction, "attempts": attempt + 1}
             else:
                 results[index] = ItemError(
-                    f"no usable instruction in {attempt + 1} attempt(s); the last one: {problem}: {instruction[:120]!r}"
+                    f"no usable instruction in {attempt + 1} attempt(s); the last one: {problem}:"
+                    f" {instruction[:120]!r}"
                 )
                 failed.append(index)
         left = failed
@@ -70,12 +76,17 @@ def write(ask: Ask, questions: Sequence[Question], require_question: bool) -> li
 
 
 def picked_images(
-    images: dict[str, Row], ranking: dict[str, Row], min_image_reward: float | None, pick: Pick = "best", seed: int = 0
+    images: dict[str, Row],
+    ranking: dict[str, Row],
+    min_image_reward: float | None,
+    pick: Pick = "best",
+    seed: int = 0,
 ) -> dict[str, Row]:
-    """The rows of a shard with the picked candidate as "image": {file, sha256, guidance_scale, score}; those below the minimum are missing.
+    """The rows of a shard with the picked candidate as "image": {file, sha256, guidance_scale,
+    score}; those below the minimum are missing.
 
-    The minimum is of the winner, also where another candidate is picked: a control has the same prompts. A pick by chance says so
-    (`"drawn": true`).
+    The minimum is of the winner, also where another candidate is picked: a control has the same
+    prompts. A pick by chance says so (`"drawn": true`).
     """
     rows = {}
     for prompt_id, row in ranking.items():
@@ -87,10 +98,18 @@ def picked_images(
             continue
         candidates = images[prompt_id]["candidates"]
         index = pick_of(candidates, row["winner"], pick, seed, prompt_id)
-        image = {"score": row["scores"][index], **{name: candidates[index][name] for name in ("file", "sha256", "guidance_scale")}}
+        image = {
+            "score": row["scores"][index],
+            **{name: candidates[index][name] for name in ("file", "sha256", "guidance_scale")},
+        }
         if pick == "random":
             image["drawn"] = True
-        rows[prompt_id] = {"id": prompt_id, "topic": row["topic"], "prompt": row["prompt"], "image": image}
+        rows[prompt_id] = {
+            "id": prompt_id,
+            "topic": row["topic"],
+            "prompt": row["prompt"],
+            "image": image,
+        }
     return rows
 
 
@@ -99,8 +118,12 @@ def instruction_of(result: dict[str, Any]) -> dict[str, str]:
     return {name: result[name] for name in ("instruction", "template") if name in result}
 
 
-def read_written(path: Path, prompts: Sequence[Prompt], require_question: bool, expected_digest: str) -> dict[str, str]:
-    """The user's instructions for the prompts of this shard, if they are still those that the run began with."""
+def read_written(
+    path: Path, prompts: Sequence[Prompt], require_question: bool, expected_digest: str
+) -> dict[str, str]:
+    """The user's instructions for the prompts of this shard, if they are still those that the run
+    began with.
+    """
     written = read_instruction_file(path, prompts, require_question, others_too=True)
     if digest([written[prompt.id] for prompt in prompts]) != expected_digest:
         raise UserError(f"{path}: was edited while the run was starting. Run again.")
@@ -113,11 +136,17 @@ def main(snakemake: Any) -> None:
     backend: str = settings["backend"]
     images_file = Path(snakemake.input.images)
     rows = picked_images(
-        read_shard(images_file), read_shard(snakemake.input.ranking), settings["min_image_reward"], settings.get("pick", "best"), job.seed
+        read_shard(images_file),
+        read_shard(snakemake.input.ranking),
+        settings["min_image_reward"],
+        settings.get("pick", "best"),
+        job.seed,
     )
     endpoint = Endpoint.model_validate(settings["endpoint"]) if backend == "openai" else None
     generation = {name: settings[name] for name in GENERATION}
-    attempts = settings["max_attempts"] if settings["temperature"] else 1  # a greedy model says the same again
+    attempts = (
+        settings["max_attempts"] if settings["temperature"] else 1
+    )  # a greedy model says the same again
 
     author: dict[str, Any] = {}
     if endpoint:
@@ -126,22 +155,37 @@ def main(snakemake: Any) -> None:
         job.record.models["endpoint"] = endpoint.model
     elif backend in LOCAL:
         llm = settings["llm"]
-        author = {"model": models.identity(llm["model"], llm["revision"]), "dtype": llm["dtype"], "backend": backend}
+        author = {
+            "model": models.identity(llm["model"], llm["revision"]),
+            "dtype": llm["dtype"],
+            "backend": backend,
+        }
         job.record.models[llm["model"]] = author["model"]
     written: dict[str, str] = {}
     if backend == "file":
         prompts = [Prompt(row["topic"], row["prompt"]) for row in rows.values()]
-        written = read_written(Path(settings["file"]), prompts, settings["require_question"], snakemake.params.digest)
+        written = read_written(
+            Path(settings["file"]), prompts, settings["require_question"], snakemake.params.digest
+        )
 
     def item(row: Row) -> Item:
         if backend == "file":
             own = {"instruction": written[row["id"]]}
             return Item(row["id"], job.key(prompt=row["prompt"], **own), own)
         if backend == "template":
-            template, instruction = from_template(settings["templates"], job.seed, Prompt(row["topic"], row["prompt"]))
-            # The other templates and the seed are not part of the key: they decided which template it is, and nothing more.
-            return Item(row["id"], job.key(prompt=row["prompt"], template=template), {"instruction": instruction, "template": template})
-        seeds = tuple(seed_of(job.seed, "instruction", row["id"], attempt) for attempt in range(attempts))
+            template, instruction = from_template(
+                settings["templates"], job.seed, Prompt(row["topic"], row["prompt"])
+            )
+            # The other templates and the seed are not part of the key: they decided which template
+            # it is, and nothing more.
+            return Item(
+                row["id"],
+                job.key(prompt=row["prompt"], template=template),
+                {"instruction": instruction, "template": template},
+            )
+        seeds = tuple(
+            seed_of(job.seed, "instruction", row["id"], attempt) for attempt in range(attempts)
+        )
         question = Question(
             row["prompt"],
             settings["template"].replace("{prompt}", row["prompt"]),
@@ -149,8 +193,15 @@ def main(snakemake: Any) -> None:
             job.root / row["image"]["file"] if settings["with_image"] else None,
         )
         seen = {"image": row["image"]["sha256"]} if settings["with_image"] else {}
-        # `max_attempts` is not part of the key: raising it asks again for those that failed, and for no other.
-        return Item(row["id"], job.key(prompt=row["prompt"], author=author, generation=generation, seed=seeds[0], **seen), question)
+        # `max_attempts` is not part of the key: raising it asks again for those that failed, and
+        # for no other.
+        return Item(
+            row["id"],
+            job.key(
+                prompt=row["prompt"], author=author, generation=generation, seed=seeds[0], **seen
+            ),
+            question,
+        )
 
     def check(item: Item) -> None:
         if settings["with_image"]:
@@ -163,9 +214,15 @@ def main(snakemake: Any) -> None:
         if backend in FROM_USER:
             return None
         return load_for_job(
-            job, backend, settings["llm"], Sampling(settings["max_new_tokens"], settings["temperature"]),
-            with_images=False, batch_size=settings["prompts_per_batch"], max_model_len=settings["max_model_len"], of="prompts",
-        )  # fmt: skip
+            job,
+            backend,
+            settings["llm"],
+            Sampling(settings["max_new_tokens"], settings["temperature"]),
+            with_images=False,
+            batch_size=settings["prompts_per_batch"],
+            max_model_len=settings["max_model_len"],
+            of="prompts",
+        )
 
     def from_endpoint(client: Client, batch: Sequence[Item]) -> list[Future[dict[str, Any]]]:
         def ask(asked: Sequence[tuple[Question, int]]) -> list[Answer]:
@@ -198,7 +255,9 @@ def main(snakemake: Any) -> None:
     def from_user(nobody: None, batch: Sequence[Item]) -> list[dict[str, Any]]:
         return [item.inputs for item in batch]
 
-    compute: Callable[..., Sequence[Any]] = from_endpoint if endpoint else from_user if backend in FROM_USER else from_model
+    compute: Callable[..., Sequence[Any]] = (
+        from_endpoint if endpoint else from_user if backend in FROM_USER else from_model
+    )
     with ExitStack() as stack:
         outcomes = job.run(
             [item(row) for row in rows.values() if not is_missing(row)],
@@ -208,9 +267,13 @@ def main(snakemake: Any) -> None:
             check=check,
         )
     with_images = {
-        prompt_id: Outcome(prompt_id, {"image": rows[prompt_id]["image"], **instruction_of(outcome.result)})
-        if outcome.result is not None
-        else outcome
+        prompt_id: (
+            Outcome(
+                prompt_id, {"image": rows[prompt_id]["image"], **instruction_of(outcome.result)}
+            )
+            if outcome.result is not None
+            else outcome
+        )
         for prompt_id, outcome in outcomes.items()
     }
     job.publish(snakemake.output[0], stage_rows(rows, with_images, job.rule))

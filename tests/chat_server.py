@@ -1,4 +1,6 @@
-"""A real HTTP server on this machine in place of an OpenAI-compatible endpoint: what it says is a function of what it is asked."""
+"""A real HTTP server on this machine in place of an OpenAI-compatible endpoint: what it says is a
+function of what it is asked.
+"""
 
 import json
 import socket
@@ -23,14 +25,30 @@ class Reply:
     def bytes(self):
         if isinstance(self.content, bytes):
             return self.content
-        return (self.content if isinstance(self.content, str) else json.dumps(self.content)).encode()
+        return (
+            self.content if isinstance(self.content, str) else json.dumps(self.content)
+        ).encode()
 
 
 def completion(text, finish_reason="stop", model="m"):
     """A chat completion of one message."""
-    choice = {"index": 0, "finish_reason": finish_reason, "message": {"role": "assistant", "content": text}}
+    choice = {
+        "index": 0,
+        "finish_reason": finish_reason,
+        "message": {"role": "assistant", "content": text},
+    }
     usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
-    return Reply(200, {"id": "1", "object": "chat.completion", "created": 0, "model": model, "choices": [choice], "usage": usage})
+    return Reply(
+        200,
+        {
+            "id": "1",
+            "object": "chat.completion",
+            "created": 0,
+            "model": model,
+            "choices": [choice],
+            "usage": usage,
+        },
+    )
 
 
 def error(status, message="broken", headers=None, **more):
@@ -40,7 +58,15 @@ def error(status, message="broken", headers=None, **more):
 
 def listing(*names):
     """A list of models."""
-    return Reply(200, {"object": "list", "data": [{"id": name, "object": "model", "created": 0, "owned_by": "us"} for name in names]})
+    return Reply(
+        200,
+        {
+            "object": "list",
+            "data": [
+                {"id": name, "object": "model", "created": 0, "owned_by": "us"} for name in names
+            ],
+        },
+    )
 
 
 def in_order(*replies):
@@ -56,7 +82,9 @@ def in_order(*replies):
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked: "chat" or "models", the JSON, the headers by their name in small letters, and when."""
+    """What was asked: "chat" or "models", the JSON, the headers by their name in small letters, and
+    when.
+    """
 
     kind: str
     body: Any
@@ -92,9 +120,20 @@ class ChatServer:
     requests    all that it was asked; `asked` and `texts` those of chats
     """
 
-    def __init__(self, reply: Callable[[Any], str | Reply], model: str = "m", version: str | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        reply: Callable[[Any], str | Reply],
+        model: str = "m",
+        version: str | None = None,
+        **settings: Any,
+    ) -> None:
         """`settings`: of an endpoint, where `settings()` and `endpoint()` say nothing else."""
-        self.reply, self.model, self.version, self._settings = reply, model, version or model, settings
+        self.reply, self.model, self.version, self._settings = (
+            reply,
+            model,
+            version or model,
+            settings,
+        )
         self.listing = listing(model)
         self.requests: list[Request] = []
         self.delay = 0.0
@@ -120,7 +159,10 @@ class ChatServer:
                 data = reply.bytes()
                 try:
                     self.send_response(reply.status)
-                    for name, value in ({"Content-Type": "application/json", "Content-Length": len(data)} | dict(reply.headers)).items():
+                    for name, value in (
+                        {"Content-Type": "application/json", "Content-Length": len(data)}
+                        | dict(reply.headers)
+                    ).items():
                         self.send_header(name, str(value))
                     self.end_headers()
                     self.wfile.write(data)
@@ -131,15 +173,25 @@ class ChatServer:
                 self.answer("models", None)
 
             def do_POST(self):
-                self.answer("chat", json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                self.answer(
+                    "chat", json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                )
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        threading.Thread(
+            target=self.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
 
     def settings(self, **settings):
         """A configuration's block of this endpoint."""
-        return {"base_url": self.url, "model": self.model, "timeout": 5, **self._settings, **settings}
+        return {
+            "base_url": self.url,
+            "model": self.model,
+            "timeout": 5,
+            **self._settings,
+            **settings,
+        }
 
     def endpoint(self, **settings):
         """This endpoint."""

@@ -1,4 +1,6 @@
-"""What the tests share: the random run's checkpoints, copies of the project to work in, and the commands that users type."""
+"""What the tests share: the random run's checkpoints, copies of the project to work in, and the
+commands that users type.
+"""
 
 import json
 import os
@@ -18,16 +20,34 @@ from filelock import FileLock
 REPOSITORY = Path(__file__).resolve().parent.parent
 #: Released answers with known scores, and a published sample, which are no part of the project.
 GOLDEN = Path(os.environ.get("GOLDEN_DIR") or REPOSITORY.parent / "shared/golden")
-needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no golden data at {GOLDEN} (GOLDEN_DIR names another place)")
+needs_golden = pytest.mark.skipif(
+    not GOLDEN.is_dir(), reason=f"no golden data at {GOLDEN} (GOLDEN_DIR names another place)"
+)
 #: What a user's clone has; the built checkpoints are linked in.
-PROJECT = ("Snakefile", "config.yaml", "rules", "scripts", "envs", "profiles", "prompts", "demo", "published", "slurm", "Makefile")
+PROJECT = (
+    "Snakefile",
+    "config.yaml",
+    "rules",
+    "scripts",
+    "envs",
+    "profiles",
+    "prompts",
+    "demo",
+    "published",
+    "slurm",
+    "Makefile",
+)
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def _built(name: str, script: str) -> Path:
     folder = REPOSITORY / "demo" / name
-    subprocess.run([sys.executable, REPOSITORY / "demo" / script, "--output", folder], check=True, cwd=REPOSITORY)
+    subprocess.run(
+        [sys.executable, REPOSITORY / "demo" / script, "--output", folder],
+        check=True,
+        cwd=REPOSITORY,
+    )
     return folder
 
 
@@ -44,23 +64,40 @@ def demo_benchmarks() -> Path:
 
 
 class Project:
-    """A user's clone in a folder of its own, and what a user does there: with the random run, unless told otherwise."""
+    """A user's clone in a folder of its own, and what a user does there: with the random run,
+    unless told otherwise.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.configfile = "demo/random.yaml"
 
-    def edit_config(self, change: Callable[[dict[str, Any]], object], configfile: str = "demo/random.yaml") -> None:
+    def edit_config(
+        self, change: Callable[[dict[str, Any]], object], configfile: str = "demo/random.yaml"
+    ) -> None:
         """Edits a configuration file as a mapping."""
         path = self.folder / configfile
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
         change(values)
-        path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        path.write_text(
+            yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8"
+        )
 
-    def command(self, *arguments: str, cores: int = 2, profile: str = "profiles/local") -> list[str]:
+    def command(
+        self, *arguments: str, cores: int = 2, profile: str = "profiles/local"
+    ) -> list[str]:
         """The command that a user types."""
         snakemake = str(Path(sys.executable).with_name("snakemake"))
-        return [snakemake, "--profile", profile, "--configfile", self.configfile, "--cores", str(cores), *arguments]
+        return [
+            snakemake,
+            "--profile",
+            profile,
+            "--configfile",
+            self.configfile,
+            "--cores",
+            str(cores),
+            *arguments,
+        ]
 
     def environment(self) -> dict[str, str]:
         """The environment of an activated .venv."""
@@ -68,15 +105,28 @@ class Project:
         return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
 
     def snakemake(
-        self, *arguments: str, cores: int = 2, check: bool = True, profile: str = "profiles/local", **environment: str
+        self,
+        *arguments: str,
+        cores: int = 2,
+        check: bool = True,
+        profile: str = "profiles/local",
+        **environment: str,
     ) -> subprocess.CompletedProcess[str]:
         """Runs snakemake to its end; stdout holds both streams."""
         done = subprocess.run(
-            self.command(*arguments, cores=cores, profile=profile), cwd=self.folder, env=self.environment() | environment,
-            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
-        )  # fmt: skip
+            self.command(*arguments, cores=cores, profile=profile),
+            cwd=self.folder,
+            env=self.environment() | environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
         if check and done.returncode:
-            pytest.fail(f"snakemake {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout[-6000:]}")
+            pytest.fail(
+                f"snakemake {' '.join(arguments)} ended with"
+                f" {done.returncode}:\n{done.stdout[-6000:]}"
+            )
         return done
 
     def published(self, run: str = "random") -> dict[str, bytes]:
@@ -90,7 +140,9 @@ class Project:
 
 
 @pytest.fixture(scope="session")
-def new_project(demo_models: Path, demo_benchmarks: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Project]:
+def new_project(
+    demo_models: Path, demo_benchmarks: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Project]:
     """Makes a fresh clone in a folder of its own."""
 
     def make(name: str = "project") -> Project:
@@ -132,7 +184,9 @@ def begun(project: Project) -> Counter[tuple[str, str]]:
 
 
 class Wildcards(list[str]):
-    """A rule's wildcards as Snakemake gives them: by attribute, and iterable in the order of the output's pattern."""
+    """A rule's wildcards as Snakemake gives them: by attribute, and iterable in the order of the
+    output's pattern.
+    """
 
     def __init__(self, **values: str) -> None:
         super().__init__(values.values())
@@ -149,18 +203,33 @@ class Parameters(dict[str, Any]):
 def rule_object(tmp_path: Path) -> Callable[..., SimpleNamespace]:
     """Makes what Snakemake hands to a rule's script, with the run's folder under tmp_path/run."""
 
-    def make(rule: str, wildcards: dict[str, str], inputs: Any, output: Any, **params: Any) -> SimpleNamespace:
-        common = {"root": str(tmp_path / "run"), "device": "cpu", "seed": 0, "max_failed_fraction": 0.0} | params.pop("common", {})
+    def make(
+        rule: str, wildcards: dict[str, str], inputs: Any, output: Any, **params: Any
+    ) -> SimpleNamespace:
+        common = {
+            "root": str(tmp_path / "run"),
+            "device": "cpu",
+            "seed": 0,
+            "max_failed_fraction": 0.0,
+        } | params.pop("common", {})
         return SimpleNamespace(
-            rule=rule, wildcards=Wildcards(**wildcards), input=inputs, output=output, log=[], threads=1, resources=SimpleNamespace(),
+            rule=rule,
+            wildcards=Wildcards(**wildcards),
+            input=inputs,
+            output=output,
+            log=[],
+            threads=1,
+            resources=SimpleNamespace(),
             params=Parameters(common=common, **params),
-        )  # fmt: skip
+        )
 
     return make
 
 
 def make_small(project: Project) -> None:
-    """Makes the random run smaller still: two topics of three prompts in two shards, two policy models, two scorers, one benchmark."""
+    """Makes the random run smaller still: two topics of three prompts in two shards, two policy
+    models, two scorers, one benchmark.
+    """
 
     def change(values: dict[str, Any]) -> None:
         values["topics"] = ["art", "nature"]
@@ -172,7 +241,8 @@ def make_small(project: Project) -> None:
         values["pairs"]["sizes"] = [2]
         values["training"]["experiments"] = {"random-2": {"size": 2}}
         values["training"]["settings"] |= {"processes": 1, "save_steps": 1, "epochs": 3}
-        # What benchmarks have in common with the training data is left out, so that all of it is on the way to the pairs.
+        # What benchmarks have in common with the training data is left out, so that all of it is on
+        # the way to the pairs.
         values["evaluation"]["contamination"] = {"exclude": True}
         values["evaluation"]["benchmarks"] = {"pope": values["evaluation"]["benchmarks"]["pope"]}
         values["figures"].pop("answers", None)  # of a benchmark that is not there any more
@@ -180,12 +250,19 @@ def make_small(project: Project) -> None:
     project.edit_config(change)
     for topic in ("art", "nature"):
         path = project.folder / f"demo/random_prompts/{topic}.txt"
-        path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:3]), encoding="utf-8")
+        path.write_text(
+            "".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:3]),
+            encoding="utf-8",
+        )
 
 
 @pytest.fixture(scope="session")
-def made_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[[str, Callable[[], Path]], Path]:
-    """Gives the folder that `make` gives, made by whichever of pytest's workers asks for its name first; the others wait for it."""
+def made_once(
+    tmp_path_factory: pytest.TempPathFactory, worker_id: str
+) -> Callable[[str, Callable[[], Path]], Path]:
+    """Gives the folder that `make` gives, made by whichever of pytest's workers asks for its name
+    first; the others wait for it.
+    """
     base = tmp_path_factory.getbasetemp()
     shared = base if worker_id == "master" else base.parent
 
@@ -200,10 +277,13 @@ def made_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Calla
 
 
 @pytest.fixture(scope="session")
-def finished(new_project: Callable[..., Project], made_once: Callable[[str, Callable[[], Path]], Path]) -> Project:
+def finished(
+    new_project: Callable[..., Project], made_once: Callable[[str, Callable[[], Path]], Path]
+) -> Project:
     """A clone in which the small run has been made, undisturbed.
 
-    Not to be changed, and no command is to be run in it: others may be copying it. See `finished_copy`.
+    Not to be changed, and no command is to be run in it: others may be copying it. See
+    `finished_copy`.
     """
 
     def make() -> Path:

@@ -1,4 +1,6 @@
-"""The seven tasks of the paper's tables in the real lmms-eval, in one process: local data, LLaVA-1.5's forms, a real judge's server."""
+"""The seven tasks of the paper's tables in the real lmms-eval, in one process: local data,
+LLaVA-1.5's forms, a real judge's server.
+"""
 
 import json
 import re
@@ -25,14 +27,20 @@ SPLITS = {"vqav2": "validation", "textvqa": "validation", "mmbench": "dev"}
 def settings_of(name, benchmarks, judge):
     block = DEFAULTS[name].model_dump(mode="json")
     data = {SPLITS.get(name, "test"): str(benchmarks / f"{name}.parquet")}
-    return block | {"data": data, "system_prompt": config.SYSTEM_PROMPT, "judge": judge if name == "mm_vet" else None}
+    return block | {
+        "data": data,
+        "system_prompt": config.SYSTEM_PROMPT,
+        "judge": judge if name == "mm_vet" else None,
+    }
 
 
 @pytest.fixture(scope="module")
 def run(demo_models, demo_benchmarks, tmp_path_factory):
     """One process of lmms-eval on all tasks, MM-Vet with and without a judge."""
     folder = tmp_path_factory.mktemp("all")
-    judge = ChatServer(lambda body: "0.7", model="judge", version="judge-2", api_key_variable="TEST_JUDGE_KEY")
+    judge = ChatServer(
+        lambda body: "0.7", model="judge", version="judge-2", api_key_variable="TEST_JUDGE_KEY"
+    )
     settings = {name: settings_of(name, demo_benchmarks, judge.settings()) for name in DEFAULTS}
     settings["mm_vet_unjudged"] = settings["mm_vet"] | {"judge": None}
     tasks = folder / "task"
@@ -44,18 +52,41 @@ def run(demo_models, demo_benchmarks, tmp_path_factory):
         (tasks / f"{name}.yaml").write_text(answer_benchmark.task_text(task, values))
     names = [values["task"] for values in list(settings.values())[:-1]] + ["mmvet_unjudged"]
     command = [
-        sys.executable, "-P", answer_benchmark.HARNESS, folder / "journal.jsonl", "key", config.SYSTEM_PROMPT, "--model", "llava_hf",
-        "--model_args", f"pretrained={demo_models / 'llava-1.5'},dtype=float32,device_map=cpu", "--tasks", ",".join(names),
-        "--include_path", tasks, "--batch_size", "1", "--device", "cpu", "--output_path", folder / "out", "--log_samples",
-        "--verbosity", "DEBUG",
-    ]  # fmt: skip
+        sys.executable,
+        "-P",
+        answer_benchmark.HARNESS,
+        folder / "journal.jsonl",
+        "key",
+        config.SYSTEM_PROMPT,
+        "--model",
+        "llava_hf",
+        "--model_args",
+        f"pretrained={demo_models / 'llava-1.5'},dtype=float32,device_map=cpu",
+        "--tasks",
+        ",".join(names),
+        "--include_path",
+        tasks,
+        "--batch_size",
+        "1",
+        "--device",
+        "cpu",
+        "--output_path",
+        folder / "out",
+        "--log_samples",
+        "--verbosity",
+        "DEBUG",
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TEST_JUDGE_KEY", KEY)
         environment = answer_benchmark.environment(folder, settings["mm_vet"], 1)
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
     judge.close()
     (folder / "log").write_text(done.stdout + done.stderr)
-    return SimpleNamespace(folder=folder, settings=settings, log=folder / "log", command=command, judge=judge)
+    return SimpleNamespace(
+        folder=folder, settings=settings, log=folder / "log", command=command, judge=judge
+    )
 
 
 def job_of(run, name):
@@ -69,25 +100,45 @@ def test_the_task_is_answered_and_gives_the_configured_scores(run, name):
     make_rows, _ = build_benchmarks.BENCHMARKS[name]
     assert results["questions"] == results["questions_in_data"] == len(make_rows())
     assert set(DEFAULTS[name].metrics.values()) <= results["metrics"].keys()
-    answers = answer_benchmark.read_answers(job_of(run, name), run.folder / "out", results["questions"], run.log)
+    answers = answer_benchmark.read_answers(
+        job_of(run, name), run.folder / "out", results["questions"], run.log
+    )
     assert all(isinstance(answer["response"], str) for answer in answers)
     found = score_benchmark.score(
         answers,
-        results | {"model": "base", "benchmark": name, "model_identity": "x", "task": DEFAULTS[name].task, "limit": None, "lmms_eval": "0",
-                   "judge": {"model": "judge"}},
-        DEFAULTS[name].metrics, DEFAULTS[name].percent,
-    )  # fmt: skip
+        results
+        | {
+            "model": "base",
+            "benchmark": name,
+            "model_identity": "x",
+            "task": DEFAULTS[name].task,
+            "limit": None,
+            "lmms_eval": "0",
+            "judge": {"model": "judge"},
+        },
+        DEFAULTS[name].metrics,
+        DEFAULTS[name].percent,
+    )
     assert found["scores"].keys() == DEFAULTS[name].metrics.keys()
 
 
-#: Benchmark -> how its first question is put: LLaVA's evaluation scripts (scripts/v1_5/eval/*.sh; docs/adding-a-benchmark.md).
+#: Benchmark -> how its first question is put: LLaVA's evaluation scripts (scripts/v1_5/eval/*.sh;
+#: docs/adding-a-benchmark.md).
 FORMS = {
     "vqav2": "What color is the circle?\nAnswer the question using a single word or phrase.",
-    "scienceqa": "Which shape is red?\nA. circle\nB. square\nC. triangle\nAnswer with the option's letter from the given choices directly.",
-    "textvqa": "What is the first number?\nReference OCR token: 3, +, 2\nAnswer the question using a single word or phrase.",
+    "scienceqa": (
+        "Which shape is red?\nA. circle\nB. square\nC. triangle\nAnswer with the option's letter"
+        " from the given choices directly."
+    ),
+    "textvqa": (
+        "What is the first number?\nReference OCR token: 3, +, 2\nAnswer the question using a"
+        " single word or phrase."
+    ),
     "mme": "Is there a triangle in this image?\nAnswer the question using a single word or phrase.",
     "mm_vet": "Which shapes are there?",
-    "pope": "Is there a red circle in the image?\nAnswer the question using a single word or phrase.",
+    "pope": (
+        "Is there a red circle in the image?\nAnswer the question using a single word or phrase."
+    ),
 }
 
 
@@ -98,7 +149,11 @@ def test_a_question_is_put_as_for_llava_s_published_score(run, name):
 
 
 def test_the_judge_is_asked_with_its_key_which_is_in_no_file(run):
-    asked = [request.text for request in run.judge.asked() if request.headers["authorization"] == f"Bearer {KEY}"]
+    asked = [
+        request.text
+        for request in run.judge.asked()
+        if request.headers["authorization"] == f"Bearer {KEY}"
+    ]
     assert len(asked) == len(run.judge.requests) == len(build_benchmarks.mmvet_rows())
     assert "Which shapes are there? | circle <AND> square |" in " ".join(asked)
     files = [path for path in run.folder.rglob("*") if path.is_file()]
@@ -107,7 +162,10 @@ def test_the_judge_is_asked_with_its_key_which_is_in_no_file(run):
     results = answer_benchmark.read_results(job_of(run, "mm_vet"), run.folder / "out", run.log)
     assert results["metrics"]["gpt_eval_score"] == pytest.approx(70)
     answers = answer_benchmark.read_answers(job_of(run, "mm_vet"), run.folder / "out", 4, run.log)
-    assert answer_benchmark.judge_of(run.settings["mm_vet"], answers) == {"model": "judge", "version": "judge-2"}
+    assert answer_benchmark.judge_of(run.settings["mm_vet"], answers) == {
+        "model": "judge",
+        "version": "judge-2",
+    }
     assert [answer["score"] for answer in answers] == [0.7] * 4
 
 
@@ -115,11 +173,21 @@ def test_without_a_judge_the_questions_are_answered_and_the_score_is_left_out_wi
     """lmms-eval itself would score 0 for each call to a judge that fails."""
     samples = read_jsonl(next((run.folder / "out").glob("*/*_samples_mmvet_unjudged.jsonl")))
     judged = read_jsonl(next((run.folder / "out").glob("*/*_samples_mmvet.jsonl")))
-    assert [sample["filtered_resps"] for sample in samples] == [sample["filtered_resps"] for sample in judged]
+    assert [sample["filtered_resps"] for sample in samples] == [
+        sample["filtered_resps"] for sample in judged
+    ]
     results = {
-        "model": "base", "benchmark": "mm_vet", "model_identity": "x", "task": "mmvet", "limit": None, "lmms_eval": "0", "questions": 4,
-        "questions_in_data": 4, "metrics": {}, "judge": None,
-    }  # fmt: skip
+        "model": "base",
+        "benchmark": "mm_vet",
+        "model_identity": "x",
+        "task": "mmvet",
+        "limit": None,
+        "lmms_eval": "0",
+        "questions": 4,
+        "questions_in_data": 4,
+        "metrics": {},
+        "judge": None,
+    }
     answers = [{"target": "5", "response": "5"}] * 4
     found = score_benchmark.score(answers, results, {"score": "gpt_eval_score"}, False)
     assert found["scores"] == {}
@@ -129,10 +197,14 @@ def test_without_a_judge_the_questions_are_answered_and_the_score_is_left_out_wi
 def test_without_a_judge_no_key_is_needed(run, tmp_path, monkeypatch):
     """A task's code is loaded whole, with the client of a judge that is never asked."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    environment = answer_benchmark.environment(tmp_path, run.settings["mm_vet_unjudged"] | {"task": "mmvet"}, 1)
+    environment = answer_benchmark.environment(
+        tmp_path, run.settings["mm_vet_unjudged"] | {"task": "mmvet"}, 1
+    )
     assert "OPENAI_API_KEY" not in environment
     command = [sys.executable, "-P", "-c", "import lmms_eval.tasks.mmvet.utils"]
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-1000:]
 
 
@@ -141,23 +213,59 @@ def test_a_judge_that_gave_no_verdict_stops_the_job_where_lmms_eval_scores_zero(
     folder.mkdir(parents=True)
     samples = read_jsonl(next((run.folder / "out").glob("*/*_samples_mmvet.jsonl")))
     samples[2]["gpt_eval_score"]["eval_model"] = ""
-    (folder / "20260101_000000_samples_mmvet.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples))
-    with pytest.raises(UserError, match=re.escape("its judge gave no verdict on 1 questions (the first: 2), which it scores as 0")):
+    (folder / "20260101_000000_samples_mmvet.jsonl").write_text(
+        "".join(json.dumps(sample) + "\n" for sample in samples)
+    )
+    with pytest.raises(
+        UserError,
+        match=re.escape(
+            "its judge gave no verdict on 1 questions (the first: 2), which it scores as 0"
+        ),
+    ):
         answer_benchmark.read_answers(job_of(run, "mm_vet"), tmp_path / "out", 4, run.log)
 
 
-def test_mm_vet_s_kept_answers_are_graded_five_times_with_the_authors_prompt_and_a_rerun_asks_nothing(run, tmp_path, monkeypatch):
+def test_mm_vet_s_kept_answers_are_graded_five_times_with_the_authors_prompt_and_a_rerun_asks_nothing(
+    run, tmp_path, monkeypatch
+):
     from test_answer_benchmark import Job
 
     monkeypatch.chdir(tmp_path)
-    unjudged = SimpleNamespace(settings=run.settings["mm_vet_unjudged"] | {"task": "mmvet_unjudged"}, name="base/mm_vet")
+    unjudged = SimpleNamespace(
+        settings=run.settings["mm_vet_unjudged"] | {"task": "mmvet_unjudged"}, name="base/mm_vet"
+    )
     answers = answer_benchmark.read_answers(unjudged, run.folder / "out", 4, run.log)
-    judge = ChatServer(lambda body: f"0.{4 + body['seed']}", model="judge", version="judge-2", api_key_variable=None)
-    settings = {"metrics": {"score": "gpt_eval_score"}, "percent": False, "scorer": "mm_vet", "judge": judge.settings()}
+    judge = ChatServer(
+        lambda body: f"0.{4 + body['seed']}",
+        model="judge",
+        version="judge-2",
+        api_key_variable=None,
+    )
+    settings = {
+        "metrics": {"score": "gpt_eval_score"},
+        "percent": False,
+        "scorer": "mm_vet",
+        "judge": judge.settings(),
+    }
     job = Job("score_benchmark", benchmark="mm_vet", settings=settings)
-    job.input.answers, job.input.results, job.output = "answers.jsonl", "results.json", ["scores.json"]
-    results = {"model": "base", "benchmark": "mm_vet", "model_identity": "x", "task": "mmvet", "limit": None, "lmms_eval": "0",
-               "questions": 4, "questions_in_data": 4, "metrics": {}, "judge": None, "environment": {}}  # fmt: skip
+    job.input.answers, job.input.results, job.output = (
+        "answers.jsonl",
+        "results.json",
+        ["scores.json"],
+    )
+    results = {
+        "model": "base",
+        "benchmark": "mm_vet",
+        "model_identity": "x",
+        "task": "mmvet",
+        "limit": None,
+        "lmms_eval": "0",
+        "questions": 4,
+        "questions_in_data": 4,
+        "metrics": {},
+        "judge": None,
+        "environment": {},
+    }
     write_jsonl(Path("results/run/answers.jsonl"), answers)
     job.input.answers = "results/run/answers.jsonl"
     write_json(Path("results.json"), results)
@@ -168,9 +276,16 @@ def test_mm_vet_s_kept_answers_are_graded_five_times_with_the_authors_prompt_and
     assert "reference_total" in scores["missing"]["score"]
     assert scores["also"]["doubts"]["totals_of_runs"] == [40.0, 50.0, 60.0, 70.0, 80.0]
     assert {name: values["questions"] for name, values in scores["also"]["per_type"].items()} == {
-        "know": 1, "math": 1, "ocr": 1, "rec": 3, "spat": 1
-    }  # fmt: skip
-    assert scores["also"]["computed_by"]["judge"] == {"model": "judge", "version": "judge (answered as judge-2)"}
+        "know": 1,
+        "math": 1,
+        "ocr": 1,
+        "rec": 3,
+        "spat": 1,
+    }
+    assert scores["also"]["computed_by"]["judge"] == {
+        "model": "judge",
+        "version": "judge (answered as judge-2)",
+    }
     assert scores["also"]["judgements"]["v1_0"] == ["0.4", "0.5", "0.6", "0.7", "0.8"]
     assert len(judge.texts()) == 4 * 5
     told = f"\nWhich shapes are there? | circle <AND> square | {answers[0]['response']} | "

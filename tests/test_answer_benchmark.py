@@ -1,4 +1,6 @@
-"""Answers through the real lmms-eval, on the tiny model and the small local benchmarks: what is kept, reused, resumed, and refused."""
+"""Answers through the real lmms-eval, on the tiny model and the small local benchmarks: what is
+kept, reused, resumed, and refused.
+"""
 
 import json
 import os
@@ -35,12 +37,16 @@ class Job:
         self.wildcards = Wildcards(model=model, benchmark=benchmark)
         self.params = Parameters(settings=settings or {}, common=common)
         self.input = SimpleNamespace(merged=[])
-        self.output = SimpleNamespace(answers=f"{folder}/answers.jsonl", results=f"{folder}/results.json")
+        self.output = SimpleNamespace(
+            answers=f"{folder}/answers.jsonl", results=f"{folder}/results.json"
+        )
         self.log = SimpleNamespace(harness=f"results/run/logs/{model}-{benchmark}.lmms-eval.log")
         self.threads = 1
 
     def record(self):
-        return json.loads(Path(f"results/run/work/{self.rule}/{'/'.join(self.wildcards)}.json").read_text())
+        return json.loads(
+            Path(f"results/run/work/{self.rule}/{'/'.join(self.wildcards)}.json").read_text()
+        )
 
     def published(self):
         return [Path(path).read_bytes() for path in (self.output.answers, self.output.results)]
@@ -54,41 +60,88 @@ class Job:
 
 def settings_of(benchmark, model, data, **changes):
     block = DEFAULTS[benchmark].model_dump(mode="json", exclude={"percent"})
-    base = {"dtype": "float32", "base_model": str(model), "base_revision": "main", "system_prompt": None}
+    base = {
+        "dtype": "float32",
+        "base_model": str(model),
+        "base_revision": "main",
+        "system_prompt": None,
+    }
     return block | {"data": {"test": str(data)}} | base | changes
 
 
 def plain_lmms_eval(folder, model, parquet):
-    """`python -m lmms_eval`, unchanged, on the same questions; returns metrics, responses in order, and its output."""
+    """`python -m lmms_eval`, unchanged, on the same questions; returns metrics, responses in order,
+    and its output.
+    """
     include = folder / "tasks"
     include.mkdir()
-    task = {"include": str(find_task("pope")), "task": "plain_pope", "dataset_path": "parquet", "dataset_name": None}
-    (include / "plain.yaml").write_text(json.dumps(task | {"dataset_kwargs": {"data_files": {"test": str(parquet)}}}))
-    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_DATASETS_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+    task = {
+        "include": str(find_task("pope")),
+        "task": "plain_pope",
+        "dataset_path": "parquet",
+        "dataset_name": None,
+    }
+    (include / "plain.yaml").write_text(
+        json.dumps(task | {"dataset_kwargs": {"data_files": {"test": str(parquet)}}})
+    )
+    offline = {
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "HF_DATASETS_CACHE": str(folder / "cache"),
+        "OMP_NUM_THREADS": "1",
+    }
     done = subprocess.run(
         [
-            sys.executable, "-m", "lmms_eval", "--model", "llava_hf", "--model_args", f"pretrained={model},dtype=float32,device_map=cpu",
-            "--tasks", "plain_pope", "--include_path", include, "--batch_size", "1", "--device", "cpu", "--output_path", folder / "out",
-            "--log_samples", "--verbosity", "DEBUG",
+            sys.executable,
+            "-m",
+            "lmms_eval",
+            "--model",
+            "llava_hf",
+            "--model_args",
+            f"pretrained={model},dtype=float32,device_map=cpu",
+            "--tasks",
+            "plain_pope",
+            "--include_path",
+            include,
+            "--batch_size",
+            "1",
+            "--device",
+            "cpu",
+            "--output_path",
+            folder / "out",
+            "--log_samples",
+            "--verbosity",
+            "DEBUG",
         ],
-        env=os.environ | offline, check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    results = json.loads(next((folder / "out").glob("*/*_results.json")).read_text())["results"]["plain_pope"]
+        env=os.environ | offline,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    results = json.loads(next((folder / "out").glob("*/*_results.json")).read_text())["results"][
+        "plain_pope"
+    ]
     samples = read_jsonl(next((folder / "out").glob("*/*_samples_plain_pope.jsonl")))
     return results, [sample["filtered_resps"] for sample in samples], done.stdout
 
 
 @pytest.fixture(scope="module")
 def undisturbed(demo_models, demo_benchmarks, tmp_path_factory):
-    """POPE answered once, with a token in the environment, in a folder whose name would break an argument list of lmms-eval."""
+    """POPE answered once, with a token in the environment, in a folder whose name would break an
+    argument list of lmms-eval.
+    """
     folder = tmp_path_factory.mktemp("run") / "a run, of=mine"
     folder.mkdir()
-    job = Job(settings=settings_of("pope", demo_models / "llava-1.5", demo_benchmarks / "pope.parquet"))
+    job = Job(
+        settings=settings_of("pope", demo_models / "llava-1.5", demo_benchmarks / "pope.parquet")
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("HF_TOKEN", SECRET)
         answer_benchmark.main(job)
-        return SimpleNamespace(job=job, folder=folder, published=job.published(), record=job.record())
+        return SimpleNamespace(
+            job=job, folder=folder, published=job.published(), record=job.record()
+        )
 
 
 @pytest.fixture
@@ -103,23 +156,40 @@ def test_answers_and_metrics_are_those_of_plain_lmms_eval_which_asks_with_the_mo
 ):
     monkeypatch.chdir(undisturbed.folder)
     answers, results = undisturbed.job.answers(), undisturbed.job.results()
-    theirs, responses, output = plain_lmms_eval(tmp_path, demo_models / "llava-1.5", demo_benchmarks / "pope.parquet")
-    metrics = {name.removesuffix(",none"): value for name, value in theirs.items() if name.endswith(",none") and "_stderr" not in name}
+    theirs, responses, output = plain_lmms_eval(
+        tmp_path, demo_models / "llava-1.5", demo_benchmarks / "pope.parquet"
+    )
+    metrics = {
+        name.removesuffix(",none"): value
+        for name, value in theirs.items()
+        if name.endswith(",none") and "_stderr" not in name
+    }
     assert [answer["response"] for answer in answers] == responses
     assert results["metrics"] == metrics
     assert f"USER: <image>\n{answers[0]['question']} ASSISTANT:\n" in output
 
 
-def test_published_answers_and_results_hold_what_a_reader_needs_and_nothing_of_this_machine_or_day(undisturbed, monkeypatch):
+def test_published_answers_and_results_hold_what_a_reader_needs_and_nothing_of_this_machine_or_day(
+    undisturbed, monkeypatch
+):
     monkeypatch.chdir(undisturbed.folder)
     answers, results = undisturbed.job.answers(), undisturbed.job.results()
     assert [answer["id"] for answer in answers] == list(range(len(answers)))
     assert {"question", "target", "response", "tokens", "question_id"} <= answers[0].keys()
     assert results["questions"] == results["questions_in_data"] == len(answers)
     assert results.keys() == {
-        "model", "benchmark", "metrics", "questions", "questions_in_data", "model_identity", "task", "limit", "lmms_eval",
-        "environment", "judge",
-    }  # fmt: skip
+        "model",
+        "benchmark",
+        "metrics",
+        "questions",
+        "questions_in_data",
+        "model_identity",
+        "task",
+        "limit",
+        "lmms_eval",
+        "environment",
+        "judge",
+    }
     assert results["environment"]["lmms_eval"] == results["lmms_eval"]
     assert {"python", "torch", "transformers"} <= results["environment"].keys()
     published = b"".join(undisturbed.published)
@@ -147,14 +217,24 @@ def test_a_warm_job_starts_no_harness_and_imports_no_torch(undisturbed, monkeypa
     answer_benchmark.main(undisturbed.job)
     assert undisturbed.job.published() == undisturbed.published
     record = undisturbed.job.record()
-    assert (record["computed"], record["reused"], record["load_seconds"]) == (0, undisturbed.record["items"], 0)
-    program = "import sys; sys.path.insert(0, sys.argv[1]); import answer_benchmark; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program, SCRIPTS], check=True, capture_output=True, text=True)
+    assert (record["computed"], record["reused"], record["load_seconds"]) == (
+        0,
+        undisturbed.record["items"],
+        0,
+    )
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import answer_benchmark; print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, SCRIPTS], check=True, capture_output=True, text=True
+    )
     assert not {"torch", "lmms_eval", "transformers"} & set(done.stdout.split())
 
 
 @pytest.mark.parametrize("change", ["limit", "task", "prompt", "dtype", "data", "model"])
-def test_whatever_determines_the_answers_makes_them_anew(undisturbed, change, tmp_path, monkeypatch):
+def test_whatever_determines_the_answers_makes_them_anew(
+    undisturbed, change, tmp_path, monkeypatch
+):
     """Each change is a new key: the harness is asked for."""
     monkeypatch.chdir(undisturbed.folder)
     settings = dict(undisturbed.job.params.settings)
@@ -186,10 +266,22 @@ def test_whatever_determines_the_answers_makes_them_anew(undisturbed, change, tm
 
 
 def test_a_killed_job_takes_lmms_eval_with_it_and_goes_on_where_it_was(pope, undisturbed):
-    """SIGKILL of the job alone, as soon as an answer is journalled; the rest is asked by the next job, and the bytes are the same."""
-    program = "import sys; sys.path[:0] = sys.argv[1:3]; import json, answer_benchmark; from test_answer_benchmark import Job; "
+    """SIGKILL of the job alone, as soon as an answer is journalled; the rest is asked by the next
+    job, and the bytes are the same.
+    """
+    program = (
+        "import sys; sys.path[:0] = sys.argv[1:3]; import json, answer_benchmark; from"
+        " test_answer_benchmark import Job; "
+    )
     program += "answer_benchmark.main(Job(settings=json.loads(sys.argv[3])))"
-    command = [sys.executable, "-c", program, str(SCRIPTS), str(Path(__file__).parent), json.dumps(pope.params.settings)]
+    command = [
+        sys.executable,
+        "-c",
+        program,
+        str(SCRIPTS),
+        str(Path(__file__).parent),
+        json.dumps(pope.params.settings),
+    ]
     process = subprocess.Popen(command)
     journal = Path("results/run/work/answer_benchmark/base/pope.journal.jsonl")
     while not (journal.is_file() and '"status"' in journal.read_text()):
@@ -198,7 +290,9 @@ def test_a_killed_job_takes_lmms_eval_with_it_and_goes_on_where_it_was(pope, und
     process.send_signal(signal.SIGKILL)
     process.wait()
     answer_benchmark.wait_for_lmms_eval_to_die(journal)
-    assert not list(Path("results/run/work/answer_benchmark/base/pope.run").glob("out/*/*_results.json")), "lmms-eval went on alone"
+    assert not list(
+        Path("results/run/work/answer_benchmark/base/pope.run").glob("out/*/*_results.json")
+    ), "lmms-eval went on alone"
     with open(journal, "a") as stream:
         stream.write('\n{"key": "torn')
     kept = len(re.findall(r'^\{.*"status": ?"ok"\}$', journal.read_text(), re.MULTILINE))
@@ -215,7 +309,11 @@ def test_mme_of_a_merged_model_up_to_a_limit(demo_models, demo_benchmarks, tmp_p
     monkeypatch.chdir(tmp_path)
     shutil.copytree(demo_models / "llava-1.5", "merged")
     changes = {"limit": 6, "metrics": {"perception": "mme_perception_score"}}
-    job = Job(model="dpo", benchmark="mme", settings=settings_of("mme", "no/such-model", demo_benchmarks / "mme.parquet", **changes))
+    job = Job(
+        model="dpo",
+        benchmark="mme",
+        settings=settings_of("mme", "no/such-model", demo_benchmarks / "mme.parquet", **changes),
+    )
     job.input.merged = "merged"
     answer_benchmark.main(job)
     assert "mme_perception_score" in job.results()["metrics"]
@@ -231,7 +329,11 @@ def test_a_damaged_model_is_told_with_the_end_of_the_log_and_nothing_is_publishe
     weights.write_bytes(weights.read_bytes()[:-1000])
     pope.params.settings["base_model"] = "model"
     with pytest.raises(
-        UserError, match=r"lmms-eval, pope for base/pope: it left no results file\. The end of its log, results/run/.*"
+        UserError,
+        match=(
+            r"lmms-eval, pope for base/pope: it left no results file\. The end of its log,"
+            r" results/run/.*"
+        ),
     ) as error:
         answer_benchmark.main(pope)
     assert "safetensors" in str(error.value).casefold()
@@ -248,20 +350,42 @@ def left(tmp_path, monkeypatch):
     folder = tmp_path / "out" / "model"
     folder.mkdir(parents=True)
     (tmp_path / "log").write_text("\x1b[32mfirst line\x1b[0m\nCUDA out of memory\n")
-    job = SimpleNamespace(settings={"task": "pope", "limit": None, "judge": None, "metrics": {"f1": "pope_f1_score"}}, name="base/pope")
-    values = {"results": {"pope": {"alias": "pope", "pope_f1_score,none": 0.5, "pope_f1_score_stderr,none": "N/A"}}}
+    job = SimpleNamespace(
+        settings={"task": "pope", "limit": None, "judge": None, "metrics": {"f1": "pope_f1_score"}},
+        name="base/pope",
+    )
+    values = {
+        "results": {
+            "pope": {"alias": "pope", "pope_f1_score,none": 0.5, "pope_f1_score_stderr,none": "N/A"}
+        }
+    }
     values["n-samples"] = {"pope": {"original": 2, "effective": 2}}
     samples = [
-        {"doc_id": number, "target": "yes", "filtered_resps": "Yes", "input": "?", "token_counts": [{"output_tokens": 2}]}
+        {
+            "doc_id": number,
+            "target": "yes",
+            "filtered_resps": "Yes",
+            "input": "?",
+            "token_counts": [{"output_tokens": 2}],
+        }
         for number in (1, 0)
     ]
 
     def write(values, samples):
         (folder / "20260101_000000_results.json").write_text(json.dumps(values))
-        (folder / "20260101_000000_samples_pope.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples))
+        (folder / "20260101_000000_samples_pope.jsonl").write_text(
+            "".join(json.dumps(sample) + "\n" for sample in samples)
+        )
 
     write(values, samples)
-    return SimpleNamespace(job=job, output=tmp_path / "out", log=tmp_path / "log", values=values, samples=samples, write=write)
+    return SimpleNamespace(
+        job=job,
+        output=tmp_path / "out",
+        log=tmp_path / "log",
+        values=values,
+        samples=samples,
+        write=write,
+    )
 
 
 def test_a_complete_run_is_read_whatever_the_task_itself_wrote_beside_it(left):
@@ -274,13 +398,21 @@ def test_a_complete_run_is_read_whatever_the_task_itself_wrote_beside_it(left):
 
 def test_a_missing_results_file_is_a_failure_that_shows_the_log(left):
     shutil.rmtree(left.output)
-    with pytest.raises(UserError, match=r"it left no results file\. The end of its log, .*:\n  \| first line\n  \| CUDA out of memory"):
+    with pytest.raises(
+        UserError,
+        match=(
+            r"it left no results file\. The end of its log, .*:\n  \| first line\n  \| CUDA out of"
+            r" memory"
+        ),
+    ):
         read_results(left.job, left.output, left.log)
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), "N/A"])
 def test_a_missing_metric_is_a_failure(left, value):
-    left.values["results"]["pope"] = {"pope_accuracy,none": 0.5} | ({} if value is None else {"pope_f1_score,none": value})
+    left.values["results"]["pope"] = {"pope_accuracy,none": 0.5} | (
+        {} if value is None else {"pope_f1_score,none": value}
+    )
     left.write(left.values, left.samples)
     with pytest.raises(UserError, match="it gave no pope_f1_score; it gave pope_accuracy"):
         read_results(left.job, left.output, left.log)
@@ -316,7 +448,12 @@ def test_an_answer_that_fails_stops_the_run_where_lmms_eval_would_score_an_empty
     def ask(model, requests):
         asked.append(requests[0].doc_id)
         failed = requests[0].doc_id == 2
-        return [GenerationResult(text="" if failed else "Yes", token_counts=None if failed else TokenCounts(output_tokens=2))]
+        return [
+            GenerationResult(
+                text="" if failed else "Yes",
+                token_counts=None if failed else TokenCounts(output_tokens=2),
+            )
+        ]
 
     requests = [SimpleNamespace(doc_id=number, task_name="pope") for number in range(4)]
     for _ in range(2):
@@ -335,25 +472,47 @@ def test_an_answer_that_fails_stops_the_run_where_lmms_eval_would_score_an_empty
 def test_the_default_benchmarks_are_tasks_of_lmms_eval_with_these_metrics(name):
     task = read_task(find_task(DEFAULTS[name].task))
     assert task["output_type"] == "generate_until"
-    assert set(DEFAULTS[name].metrics.values()) <= {metric["metric"] for metric in task["metric_list"]}
+    assert set(DEFAULTS[name].metrics.values()) <= {
+        metric["metric"] for metric in task["metric_list"]
+    }
     assert set(DEFAULTS[name].prompt) <= set(task["lmms_eval_specific_kwargs"]["default"])
 
 
 def test_an_unknown_task_is_told_with_its_nearest_names():
-    with pytest.raises(UserError, match=r"evaluation\.benchmarks: lmms-eval has no task 'poppe'.*Did you mean 'pope'"):
+    with pytest.raises(
+        UserError,
+        match=r"evaluation\.benchmarks: lmms-eval has no task 'poppe'.*Did you mean 'pope'",
+    ):
         find_task("poppe")
 
 
 def test_local_data_replaces_the_hubs_and_nothing_else(tmp_path):
     path = find_task("textvqa_val")
-    settings = {"task": "textvqa_val", "data": {"validation": "x.parquet"}, "data_revision": None, "prompt": {"ocr": True}}
+    settings = {
+        "task": "textvqa_val",
+        "data": {"validation": "x.parquet"},
+        "data_revision": None,
+        "prompt": {"ocr": True},
+    }
     task = local_task(path, settings)
     assert task["dataset_path"] == "parquet"
-    assert task["dataset_kwargs"] == {"data_files": {"validation": str(Path("x.parquet").resolve())}}
+    assert task["dataset_kwargs"] == {
+        "data_files": {"validation": str(Path("x.parquet").resolve())}
+    }
     assert task["lmms_eval_specific_kwargs"]["default"]["ocr"] is True
-    assert task["lmms_eval_specific_kwargs"]["default"]["post_prompt"] == "\nAnswer the question using a single word or phrase."
+    assert (
+        task["lmms_eval_specific_kwargs"]["default"]["post_prompt"]
+        == "\nAnswer the question using a single word or phrase."
+    )
     assert task["lmms_eval_specific_kwargs"]["qwen_vl"]
-    assert task.keys() == {"include", "task", "dataset_path", "dataset_name", "dataset_kwargs", "lmms_eval_specific_kwargs"}
+    assert task.keys() == {
+        "include",
+        "task",
+        "dataset_path",
+        "dataset_name",
+        "dataset_kwargs",
+        "lmms_eval_specific_kwargs",
+    }
 
 
 def test_the_hubs_data_need_no_token_and_can_be_pinned():

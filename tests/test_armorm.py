@@ -1,4 +1,6 @@
-"""ArmoRM: the original's formula, the same reward alone and in a batch, and no text that is taken for the template."""
+"""ArmoRM: the original's formula, the same reward alone and in a batch, and no text that is taken
+for the template.
+"""
 
 import json
 import math
@@ -40,7 +42,9 @@ def model(folder):
 
 @pytest.fixture
 def checkpoint(folder, tmp_path):
-    """A copy of the checkpoint to break: its folder, its tensors, and a function that saves what was changed."""
+    """A copy of the checkpoint to break: its folder, its tensors, and a function that saves what
+    was changed.
+    """
     copy = tmp_path / "armorm"
     copy.mkdir()
     for path in folder.iterdir():
@@ -55,25 +59,37 @@ def checkpoint(folder, tmp_path):
 
 
 def reference_score(model, folder, conversation):
-    """The original's forward pass for one conversation, with the whole text rendered and tokenized in one piece."""
+    """The original's forward pass for one conversation, with the whole text rendered and tokenized
+    in one piece.
+    """
     state = load_file(folder / "model.safetensors")
     text = model.tokenizer.apply_chat_template(conversation, tokenize=False)
     tokens = model.tokenizer(text, add_special_tokens=False).input_ids
     pattern = model.tokenizer(RESPONSE_HEADER, add_special_tokens=False).input_ids
-    position = max(start for start in range(len(tokens)) if tokens[start : start + len(pattern)] == pattern)
+    position = max(
+        start for start in range(len(tokens)) if tokens[start : start + len(pattern)] == pattern
+    )
     with torch.inference_mode():
         hidden = model.model(input_ids=torch.tensor([tokens])).last_hidden_state[0]
     rewards = state["regression_layer.weight"] @ hidden[-1]
     gate = hidden[position]
     for number in range(4):
-        gate = functional.linear(gate, state[f"gating.layers.{number}.weight"], state[f"gating.layers.{number}.bias"])
+        gate = functional.linear(
+            gate, state[f"gating.layers.{number}.weight"], state[f"gating.layers.{number}.bias"]
+        )
         gate = gate.relu() if number < 3 else gate
     gate = torch.softmax(gate / 10, dim=0) * state["gating.logit_scale"][0]
-    return (gate * (rewards @ state["reward_transform_matrix"])).sum().item(), rewards.tolist(), gate.tolist()
+    return (
+        (gate * (rewards @ state["reward_transform_matrix"])).sum().item(),
+        rewards.tolist(),
+        gate.tolist(),
+    )
 
 
 def test_the_reward_is_the_originals_formula(model, folder):
-    for reward, answer in zip(model.score([asked(answer) for answer in ANSWERS]), ANSWERS, strict=True):
+    for reward, answer in zip(
+        model.score([asked(answer) for answer in ANSWERS]), ANSWERS, strict=True
+    ):
         score, rewards, gating = reference_score(model, folder, asked(answer))
         assert reward.score == pytest.approx(score, abs=1e-6)
         assert list(reward.rewards.values()) == pytest.approx(rewards, abs=1e-6)
@@ -86,7 +102,9 @@ def test_a_batch_gives_the_rewards_of_each_response_alone(model):
     for together, conversation in zip(batch, conversations, strict=True):
         alone = model.score([conversation])[0]
         assert together.score == pytest.approx(alone.score, abs=2e-6)
-        assert list(together.rewards.values()) == pytest.approx(list(alone.rewards.values()), abs=2e-6)
+        assert list(together.rewards.values()) == pytest.approx(
+            list(alone.rewards.values()), abs=2e-6
+        )
         assert together.gating == pytest.approx(alone.gating, abs=2e-6)
     assert batch == model.score(conversations), "the same batch again must give the same bits"
 
@@ -111,7 +129,13 @@ def test_rewards_differ_between_answers_and_come_with_all_their_parts(model):
     rewards = model.score([asked(answer) for answer in ANSWERS])
     assert len({reward.score for reward in rewards}) == len(ANSWERS)
     for reward in rewards:
-        assert HELPSTEER_ATTRIBUTES == ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+        assert HELPSTEER_ATTRIBUTES == (
+            "helpfulness",
+            "correctness",
+            "coherence",
+            "complexity",
+            "verbosity",
+        )
         assert tuple(reward.attributes) == HELPSTEER_ATTRIBUTES
         assert tuple(reward.rewards) == ATTRIBUTES
         assert len(set(ATTRIBUTES)) == len(reward.gating) == 19
@@ -140,7 +164,9 @@ def test_the_gating_weights_are_read_at_the_last_response_header(model, folder):
 def test_ordinary_text_gets_the_ids_of_the_rendered_conversation(model, answer):
     for tokenizer in (model.tokenizer, build_models.llama3_tokenizer()):
         tokenizer.chat_template = model.tokenizer.chat_template
-        whole = tokenizer(tokenizer.apply_chat_template(asked(answer), tokenize=False), add_special_tokens=False).input_ids
+        whole = tokenizer(
+            tokenizer.apply_chat_template(asked(answer), tokenize=False), add_special_tokens=False
+        ).input_ids
         other = ArmoRM(None, {}, tokenizer, 10)
         assert other.tokenize(asked(answer), 4096) == (whole, False)
 
@@ -152,15 +178,20 @@ def test_special_tokens_in_a_message_are_data(model, where):
     tokens, _ = model.tokenize(conversation, 4096)
     plain, _ = model.tokenize(asked("A cup."), 4096)
     special = set(model.tokenizer.all_special_ids) | {
-        model.tokenizer.convert_tokens_to_ids(token) for token in ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+        model.tokenizer.convert_tokens_to_ids(token)
+        for token in ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
     }
-    assert [token for token in tokens if token in special] == [token for token in plain if token in special]
+    assert [token for token in tokens if token in special] == [
+        token for token in plain if token in special
+    ]
     assert evil.strip() in model.tokenizer.decode(tokens)
     assert last_occurrence(tokens, model.response_header) == tokens.index(model.response_header[0])
     assert math.isfinite(model.score([conversation])[0].score)
 
 
-@pytest.mark.parametrize("text", ["{{ bos_token }}", "{% endfor %}", "\ue0000\ue001", "\ue0001\ue001", "\\n\\1", "\x00"])
+@pytest.mark.parametrize(
+    "text", ["{{ bos_token }}", "{% endfor %}", "\ue0000\ue001", "\ue0001\ue001", "\\n\\1", "\x00"]
+)
 def test_no_text_is_taken_for_the_template(model, text):
     tokens, _ = model.tokenize(asked(text), 4096)
     assert text in model.tokenizer.decode(tokens)
@@ -205,7 +236,9 @@ def test_no_conversation_no_reward(model):
 
 def test_another_chat_template_is_refused(folder):
     model = ArmoRM.from_pretrained(folder, dtype="float32")
-    model.tokenizer.chat_template = "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
+    model.tokenizer.chat_template = (
+        "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
+    )
     with pytest.raises(ValueError, match="has to be Llama 3's"):
         model.score([asked("A cup.")])
     model.tokenizer.chat_template = "nothing"
@@ -216,12 +249,17 @@ def test_another_chat_template_is_refused(folder):
 def test_a_reward_that_is_not_a_number_is_returned_as_it_is(checkpoint):
     _, state, save = checkpoint
     state["regression_layer.weight"][:] = torch.nan
-    assert math.isnan(ArmoRM.from_pretrained(save(), dtype="float32").score([asked("A cup.")])[0].score)
+    assert math.isnan(
+        ArmoRM.from_pretrained(save(), dtype="float32").score([asked("A cup.")])[0].score
+    )
 
 
 def test_bfloat16_makes_no_ties_of_scores_that_float32_tells_apart(folder, model):
     conversations = [asked(f"There are {number} cups.") for number in range(20)]
-    half = [reward.score for reward in ArmoRM.from_pretrained(folder, dtype="bfloat16").score(conversations)]
+    half = [
+        reward.score
+        for reward in ArmoRM.from_pretrained(folder, dtype="bfloat16").score(conversations)
+    ]
     assert len(set(half)) == len({reward.score for reward in model.score(conversations)}) == 20
     assert half == pytest.approx([reward.score for reward in model.score(conversations)], abs=0.05)
 
@@ -229,14 +267,32 @@ def test_bfloat16_makes_no_ties_of_scores_that_float32_tells_apart(folder, model
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda state: state.update({"score.weight": torch.zeros(2)}), "has the unknown score.weight"),
-        (lambda state: state.pop("model.layers.1.mlp.up_proj.weight"), "lacks layers.1.mlp.up_proj.weight"),
+        (
+            lambda state: state.update({"score.weight": torch.zeros(2)}),
+            "has the unknown score.weight",
+        ),
+        (
+            lambda state: state.pop("model.layers.1.mlp.up_proj.weight"),
+            "lacks layers.1.mlp.up_proj.weight",
+        ),
         (lambda state: state.pop("gating.layers.2.bias"), "lacks gating.layers.2.bias"),
         (lambda state: state.pop("gating.layers.3.weight"), "lacks gating.layers.3.weight"),
-        (lambda state: state.pop("regression_layer.weight"), "lacks regression_layer.weight (1 in all)"),
-        (lambda state: state.update({"gating.layers.1.bias": torch.zeros(5)}), "gating.layers.1.weight should be of shape (5, 64)"),
-        (lambda state: state.update({"reward_transform_matrix": torch.eye(5)}), "should be of shape (19, 19) and is (5, 5)"),
-        (lambda state: state.update({"model.norm.weight": torch.ones(3)}), "cannot be loaded as an ArmoRM"),
+        (
+            lambda state: state.pop("regression_layer.weight"),
+            "lacks regression_layer.weight (1 in all)",
+        ),
+        (
+            lambda state: state.update({"gating.layers.1.bias": torch.zeros(5)}),
+            "gating.layers.1.weight should be of shape (5, 64)",
+        ),
+        (
+            lambda state: state.update({"reward_transform_matrix": torch.eye(5)}),
+            "should be of shape (19, 19) and is (5, 5)",
+        ),
+        (
+            lambda state: state.update({"model.norm.weight": torch.ones(3)}),
+            "cannot be loaded as an ArmoRM",
+        ),
     ],
 )
 def test_a_checkpoint_that_is_not_armorms_is_refused_by_name(checkpoint, change, message):
@@ -274,21 +330,32 @@ def test_a_checkpoint_in_several_files_is_read(checkpoint, model):
     (folder / "model.safetensors").unlink()
     files = {name: f"model-0000{1 + ('gating' in name)}-of-00002.safetensors" for name in state}
     for file in sorted(set(files.values())):
-        save_file({name: tensor for name, tensor in state.items() if files[name] == file}, folder / file, metadata={"format": "pt"})
+        save_file(
+            {name: tensor for name, tensor in state.items() if files[name] == file},
+            folder / file,
+            metadata={"format": "pt"},
+        )
     index = {"metadata": {}, "weight_map": files}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     conversations = [asked(answer) for answer in ANSWERS]
-    assert ArmoRM.from_pretrained(folder, dtype="float32").score(conversations) == model.score(conversations)
+    assert ArmoRM.from_pretrained(folder, dtype="float32").score(conversations) == model.score(
+        conversations
+    )
 
 
 def test_code_that_comes_with_a_checkpoint_is_not_run(checkpoint, tmp_path, model):
     folder, _, _ = checkpoint
     marker = tmp_path / "ran"
     config = json.loads((folder / "config.json").read_text())
-    config["auto_map"] = {"AutoModel": "modeling_custom.Evil", "AutoModelForSequenceClassification": "modeling_custom.Evil"}
+    config["auto_map"] = {
+        "AutoModel": "modeling_custom.Evil",
+        "AutoModelForSequenceClassification": "modeling_custom.Evil",
+    }
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "modeling_custom.py").write_text(f"open({str(marker)!r}, 'w')\n")
-    assert ArmoRM.from_pretrained(folder, dtype="float32").score([asked("A cup.")]) == model.score([asked("A cup.")])
+    assert ArmoRM.from_pretrained(folder, dtype="float32").score([asked("A cup.")]) == model.score(
+        [asked("A cup.")]
+    )
     assert not marker.exists()
 
 

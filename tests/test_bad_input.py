@@ -1,4 +1,5 @@
-"""Mistakes that users make: each ends with one message that says what, where and how to mend it, and changes nothing.
+"""Mistakes that users make: each ends with one message that says what, where and how to mend it,
+and changes nothing.
 
 Every case runs the command that a user types in a clone of its own.
 """
@@ -50,7 +51,9 @@ def line_of_config(old, new):
 
 
 def prompts(content, topic="art"):
-    return lambda project: (project.folder / f"demo/random_prompts/{topic}.txt").write_bytes(content)
+    return lambda project: (project.folder / f"demo/random_prompts/{topic}.txt").write_bytes(
+        content
+    )
 
 
 def delete(path):
@@ -58,7 +61,9 @@ def delete(path):
 
 
 def policy(name, **model):
-    return lambda project: project.edit_config(lambda values: values["responses"]["policy_models"].update({name: model}))
+    return lambda project: project.edit_config(
+        lambda values: values["responses"]["policy_models"].update({name: model})
+    )
 
 
 def only_policies(*names):
@@ -76,7 +81,10 @@ def not_a_model(project):
 
 
 MISTAKES = {
-    "an unknown key": (setting("imagez", {}), r"demo/random\.yaml, line \d+: imagez: unknown key\. Did you mean `images`\?"),
+    "an unknown key": (
+        setting("imagez", {}),
+        r"demo/random\.yaml, line \d+: imagez: unknown key\. Did you mean `images`\?",
+    ),
     "a misspelt key in a block": (
         setting("images.guidance_scale", [5]),
         r"line \d+: images\.guidance_scale: .*Did you mean `guidance_scales`\?",
@@ -85,22 +93,52 @@ MISTAKES = {
         setting("training.settings.learning_rat", 1),
         r"training\.settings\.learning_rat: .*Did you mean `learning_rate`\?",
     ),
-    "a key that is like no other": (setting("pairs.zzz", 1), r"pairs\.zzz: unknown key\. Known here: .*min_margin"),
-    "a missing key": (without("training.experiments.random-8.size"), r"training\.experiments\.random-8\.size: this key is missing"),
-    "text where a number belongs": (setting("images.steps", "many"), r"line \d+: images\.steps: .*integer.*'many'"),
+    "a key that is like no other": (
+        setting("pairs.zzz", 1),
+        r"pairs\.zzz: unknown key\. Known here: .*min_margin",
+    ),
+    "a missing key": (
+        without("training.experiments.random-8.size"),
+        r"training\.experiments\.random-8\.size: this key is missing",
+    ),
+    "text where a number belongs": (
+        setting("images.steps", "many"),
+        r"line \d+: images\.steps: .*integer.*'many'",
+    ),
     "a number where a list belongs": (setting("topics", 3), r"line \d+: topics: .*list"),
-    "a guidance scale of one": (setting("images.guidance_scales", [1.0, 5.0]), r"images\.guidance_scales\.0: .*greater than 1"),
-    "a guidance scale below one": (setting("images.guidance_scales", [5.0, 0.5]), r"images\.guidance_scales\.1: .*greater than 1"),
-    "the same guidance scale twice": (setting("images.guidance_scales", [5.0, 5.0]), r"images: the same guidance scale stands twice"),
-    "no guidance scale": (setting("images.guidance_scales", []), r"images\.guidance_scales: .*at least 1"),
-    "an image size that is no multiple of 8": (setting("images.height", 65), r"images\.height: .*multiple of 8"),
-    "an unknown image format": (setting("images.format", "tiff"), r"images\.format: .*'png'.*found 'tiff'"),
+    "a guidance scale of one": (
+        setting("images.guidance_scales", [1.0, 5.0]),
+        r"images\.guidance_scales\.0: .*greater than 1",
+    ),
+    "a guidance scale below one": (
+        setting("images.guidance_scales", [5.0, 0.5]),
+        r"images\.guidance_scales\.1: .*greater than 1",
+    ),
+    "the same guidance scale twice": (
+        setting("images.guidance_scales", [5.0, 5.0]),
+        r"images: the same guidance scale stands twice",
+    ),
+    "no guidance scale": (
+        setting("images.guidance_scales", []),
+        r"images\.guidance_scales: .*at least 1",
+    ),
+    "an image size that is no multiple of 8": (
+        setting("images.height", 65),
+        r"images\.height: .*multiple of 8",
+    ),
+    "an unknown image format": (
+        setting("images.format", "tiff"),
+        r"images\.format: .*'png'.*found 'tiff'",
+    ),
     "no topic": (setting("topics", []), r"topics: .*at least 1"),
     "an unknown topic": (
         setting("topics", ["art", "nowhere"]),
         r"demo/random_prompts/nowhere\.txt: there is no such file\. Topic 'nowhere' needs it",
     ),
-    "a topic with a slash": (setting("topics", ["art/../nature"]), r"topics\.0: .*pattern.*art/\.\./nature"),
+    "a topic with a slash": (
+        setting("topics", ["art/../nature"]),
+        r"topics\.0: .*pattern.*art/\.\./nature",
+    ),
     "a topic with dots": (setting("topics", ["../art"]), r"topics\.0: .*pattern"),
     "the same topic twice": (setting("topics", ["art", "art"]), r"the same topic stands twice"),
     "a run name that leaves the folder": (setting("run", "../other"), r"line \d+: run: .*pattern"),
@@ -109,11 +147,20 @@ MISTAKES = {
         r"line \d+: the key 'run' stands here and on line \d+",
     ),
     "the same policy model twice by name": (
-        line_of_config("    llava-v1.6-vicuna-7b: {", "    llava-v1.6-mistral: {model: demo/models/clip}\n    llava-v1.6-vicuna-7b: {"),
+        line_of_config(
+            "    llava-v1.6-vicuna-7b: {",
+            "    llava-v1.6-mistral: {model: demo/models/clip}\n    llava-v1.6-vicuna-7b: {",
+        ),
         r"the key 'llava-v1\.6-mistral' stands here and on line \d+",
     ),
-    "no policy model": (setting("responses.policy_models", {}), r"responses\.policy_models: .*at least 2"),
-    "one policy model": (only_policies("llava-v1.6-mistral"), r"responses\.policy_models: .*at least 2"),
+    "no policy model": (
+        setting("responses.policy_models", {}),
+        r"responses\.policy_models: .*at least 2",
+    ),
+    "one policy model": (
+        only_policies("llava-v1.6-mistral"),
+        r"responses\.policy_models: .*at least 2",
+    ),
     "the same policy model twice": (
         policy("copy", model="demo/models/llava-v1.6-mistral"),
         r"policy models 'llava-v1\.6-mistral' and 'copy' are the same model",
@@ -130,7 +177,10 @@ MISTAKES = {
         setting("training.experiments.random-8.size", 9),
         r"experiment 'random-8' has size 9, which is not in `pairs\.sizes`",
     ),
-    "an experiment called base": (setting("training.experiments", {"base": {"size": 8}}), r"an experiment cannot be called 'base'"),
+    "an experiment called base": (
+        setting("training.experiments", {"base": {"size": 8}}),
+        r"an experiment cannot be called 'base'",
+    ),
     "a prompt template without a place for the instruction": (
         setting("training.prompt_template", "USER: <image> ASSISTANT:"),
         r"`prompt_template` needs both `<image>` and `\{instruction\}`",
@@ -139,7 +189,10 @@ MISTAKES = {
         setting("images.model", "./no/such/model"),
         r"line \d+: images: `model`: there is no folder '\./no/such/model'",
     ),
-    "a model folder without a model": (not_a_model, r"images: `model`: the folder 'empty' holds no model"),
+    "a model folder without a model": (
+        not_a_model,
+        r"images: `model`: the folder 'empty' holds no model",
+    ),
     "instructions from a file that is missing": (
         setting("instructions", {"backend": "file", "file": "mine.jsonl"}),
         r"instructions: .*there is no file 'mine\.jsonl'",
@@ -153,36 +206,62 @@ MISTAKES = {
         r"instructions: `template` has no `\{prompt\}`",
     ),
     "a template with a placeholder that nothing fills in": (
-        setting("instructions", {"backend": "template", "templates": ["What is in the image?", "Is it {topic}?"]}),
-        r"line \d+: instructions: `templates`: text 2 .* `\{topic\}`, which nothing fills in.*Correct it",
+        setting(
+            "instructions",
+            {"backend": "template", "templates": ["What is in the image?", "Is it {topic}?"]},
+        ),
+        (
+            r"line \d+: instructions: `templates`: text 2 .* `\{topic\}`, which nothing fills"
+            r" in.*Correct it"
+        ),
     ),
     "a prompt that a template cannot have filled in": (
         lambda project: (
             prompts(b"one cat\nan <image> of a cat\n")(project),
-            setting("instructions", {"backend": "template", "templates": ["Does it show {prompt}?"]})(project),
+            setting(
+                "instructions", {"backend": "template", "templates": ["Does it show {prompt}?"]}
+            )(project),
         ),
-        r"instructions\.templates: prompt art-\w+ cannot be filled in for `\{prompt\}` of .*'<image>'.*art\.txt",
+        (
+            r"instructions\.templates: prompt art-\w+ cannot be filled in for `\{prompt\}` of"
+            r" .*'<image>'.*art\.txt"
+        ),
     ),
     "benchmark data that is missing": (
         setting("evaluation.benchmarks.pope.data", {"test": "no.parquet"}),
         r"evaluation\.benchmarks\.pope: .*there is no file 'no\.parquet'",
     ),
     "an endpoint that is no address": (
-        setting("instructions", {"backend": "openai", "endpoint": {"base_url": "localhost:8000", "model": "m"}}),
+        setting(
+            "instructions",
+            {"backend": "openai", "endpoint": {"base_url": "localhost:8000", "model": "m"}},
+        ),
         r"instructions\.endpoint\.base_url: .*pattern",
     ),
     "an empty prompt file": (prompts(b""), r"demo/random_prompts/art\.txt: the file is empty"),
-    "a missing prompt file": (delete("demo/random_prompts/nature.txt"), r"demo/random_prompts/nature\.txt: there is no such file"),
-    "a prompt file in latin-1": (prompts(b"one cat\ncaf\xe9 at night\n"), r"demo/random_prompts/art\.txt, line 2: not UTF-8"),
+    "a missing prompt file": (
+        delete("demo/random_prompts/nature.txt"),
+        r"demo/random_prompts/nature\.txt: there is no such file",
+    ),
+    "a prompt file in latin-1": (
+        prompts(b"one cat\ncaf\xe9 at night\n"),
+        r"demo/random_prompts/art\.txt, line 2: not UTF-8",
+    ),
     "a prompt that stands twice": (
         prompts(b"one cat\ntwo cats\none cat\n"),
         r"demo/random_prompts/art\.txt, line 3: the same prompt as on line 1",
     ),
     "a prompt in two topics": (prompts(b"one cat\n", "school"), None),
-    "an empty line": (prompts(b"one cat\n\ntwo cats\n"), r"demo/random_prompts/art\.txt, line 2: the line is empty"),
+    "an empty line": (
+        prompts(b"one cat\n\ntwo cats\n"),
+        r"demo/random_prompts/art\.txt, line 2: the line is empty",
+    ),
     "a prompt that is too long": (
         prompts(b"cat " * 500),
-        r"demo/random_prompts/art\.txt, line 1: 1999 characters, over `max_prompt_characters` \(1000\)",
+        (
+            r"demo/random_prompts/art\.txt, line 1: 1999 characters, over `max_prompt_characters`"
+            r" \(1000\)"
+        ),
     ),
 }
 
@@ -198,7 +277,10 @@ def test_a_mistake_in_configuration_or_prompts_ends_with_one_message(new_project
     project = new_project()
     change, message = MISTAKES[name]
     if name == "a prompt in two topics":
-        shutil.copy(project.folder / "demo/random_prompts/art.txt", project.folder / "demo/random_prompts/school.txt")
+        shutil.copy(
+            project.folder / "demo/random_prompts/art.txt",
+            project.folder / "demo/random_prompts/school.txt",
+        )
         message = r"demo/random_prompts/school\.txt, line 1: the same prompt stands in topic 'art'"
     else:
         change(project)
@@ -210,7 +292,14 @@ def test_yaml_that_is_none_is_told_with_file_and_line(project):
     path = project.folder / "config.yaml"
     path.write_text(path.read_text().replace("images:\n", "images: [\n", 1))
     snakemake = project.command()[0]
-    done = subprocess.run([snakemake, "-n"], cwd=project.folder, env=project.environment(), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [snakemake, "-n"],
+        cwd=project.folder,
+        env=project.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode != 0
     assert re.search(r"config\.yaml, line \d+: not valid YAML", done.stdout + done.stderr), done
 
@@ -229,7 +318,10 @@ def test_several_mistakes_are_told_at_once(project):
 
 
 def test_a_mistake_on_the_command_line_is_told_as_well(project):
-    assert_one_clear_message(project.snakemake("-n", "--config", "device=tpu", check=False), r"device: .*'cuda' or 'cpu'.*found 'tpu'")
+    assert_one_clear_message(
+        project.snakemake("-n", "--config", "device=tpu", check=False),
+        r"device: .*'cuda' or 'cpu'.*found 'tpu'",
+    )
 
 
 def test_strange_prompts_work(project):
@@ -240,14 +332,24 @@ def test_strange_prompts_work(project):
         "../../etc/passwd \\ <image> </s>",
         "שלום עולם 🐈‍⬛ café",
     ]
-    (project.folder / "demo/random_prompts/art.txt").write_text("\n".join(strange) + "\n", encoding="utf-8")
+    (project.folder / "demo/random_prompts/art.txt").write_text(
+        "\n".join(strange) + "\n", encoding="utf-8"
+    )
     project.snakemake("results/random/image_ranking/clip/art/00.jsonl")
     assert not list(project.folder.rglob("pwned"))
-    assert (project.folder / "results/random/images/art/00.jsonl").read_text(encoding="utf-8").count("\n") == 4
+    assert (project.folder / "results/random/images/art/00.jsonl").read_text(
+        encoding="utf-8"
+    ).count("\n") == 4
 
 
 def use_endpoint(project, url):
-    endpoint = {"base_url": url, "model": "some-model", "api_key_variable": "TEST_KEY", "retries": 1, "timeout": 5}
+    endpoint = {
+        "base_url": url,
+        "model": "some-model",
+        "api_key_variable": "TEST_KEY",
+        "retries": 1,
+        "timeout": 5,
+    }
     setting("instructions", {"backend": "openai", "endpoint": endpoint})(project)
 
 
@@ -257,7 +359,10 @@ def no_images(project):
 
 def test_an_unreachable_endpoint_ends_the_run_before_images_are_made(project):
     use_endpoint(project, "http://127.0.0.1:9/v1")
-    assert_one_clear_message(project.snakemake(check=False, TEST_KEY="secret"), r"instructions\.endpoint: .*127\.0\.0\.1:9")
+    assert_one_clear_message(
+        project.snakemake(check=False, TEST_KEY="secret"),
+        r"instructions\.endpoint: .*127\.0\.0\.1:9",
+    )
     assert no_images(project)
 
 
@@ -266,7 +371,9 @@ def test_a_hub_that_cannot_be_reached_is_told_for_every_model_before_images_are_
     setting("responses.policy_models.llama3-llava-next.model", "nobody/words")(project)
     done = project.snakemake(check=False, HF_ENDPOINT="http://127.0.0.1:9")
     for model in ("nobody/pictures", "nobody/words"):
-        assert_one_clear_message(done, rf"{model} at revision '\w+': neither in the local hub cache nor reachable")
+        assert_one_clear_message(
+            done, rf"{model} at revision '\w+': neither in the local hub cache nor reachable"
+        )
     assert no_images(project)
 
 
@@ -276,13 +383,23 @@ def test_a_missing_key_variable_ends_the_run_before_images_are_made(project):
     assert no_images(project)
 
 
-@pytest.mark.parametrize(("status", "body"), [(500, b"{}"), (429, b"{}"), (200, b"this is no JSON")], ids=["500", "429", "nonsense"])
-def test_an_endpoint_that_only_answers_with_errors_ends_the_run_before_images_are_made(project, status, body):
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(500, b"{}"), (429, b"{}"), (200, b"this is no JSON")],
+    ids=["500", "429", "nonsense"],
+)
+def test_an_endpoint_that_only_answers_with_errors_ends_the_run_before_images_are_made(
+    project, status, body
+):
     server = ChatServer(lambda _: Reply(status, body))
     server.listing = Reply(status, body)
     use_endpoint(project, server.url)
-    done = project.snakemake("results/random/instructions/art/00.jsonl", check=False, TEST_KEY="secret-value")
-    assert_one_clear_message(done, r"instructions\.endpoint: the endpoint http://127\.0\.0\.1:\d+/v1")
+    done = project.snakemake(
+        "results/random/instructions/art/00.jsonl", check=False, TEST_KEY="secret-value"
+    )
+    assert_one_clear_message(
+        done, r"instructions\.endpoint: the endpoint http://127\.0\.0\.1:\d+/v1"
+    )
     assert no_images(project)
     assert "secret-value" not in done.stdout
     server.close()
@@ -292,7 +409,9 @@ def test_a_hub_model_out_of_reach_ends_the_run_before_anything_is_loaded(project
     setting("response_ranking.model", "some-owner/gated-model")(project)
     done = project.snakemake(check=False, HF_HUB_OFFLINE="1")
     assert_one_clear_message(
-        done, r"response_ranking: some-owner/gated-model at revision 'main': neither in the local hub cache nor reachable"
+        done,
+        r"response_ranking: some-owner/gated-model at revision 'main': neither in the local hub"
+        r" cache nor reachable",
     )
     assert no_images(project)
 
@@ -321,7 +440,10 @@ def journal_of(project, rule):
 
 
 def test_a_truncated_journal_costs_the_torn_line_only(with_images):
-    journal, shard = journal_of(with_images, "generate_images"), with_images.folder / "results/random/images/art/00.jsonl"
+    journal, shard = (
+        journal_of(with_images, "generate_images"),
+        with_images.folder / "results/random/images/art/00.jsonl",
+    )
     before = shard.read_bytes()
     *earlier, last = journal.read_bytes().splitlines(keepends=True)
     key = json.loads(last)["key"].encode()
@@ -333,13 +455,19 @@ def test_a_truncated_journal_costs_the_torn_line_only(with_images):
 
 
 def test_a_journal_of_another_version_is_refused_and_kept(with_images):
-    journal, shard = journal_of(with_images, "generate_images"), with_images.folder / "results/random/images/art/00.jsonl"
+    journal, shard = (
+        journal_of(with_images, "generate_images"),
+        with_images.folder / "results/random/images/art/00.jsonl",
+    )
     content = journal.read_bytes()
     journal.write_bytes(content.replace(b'"journal":1', b'"journal":99', 1))
     changed = journal.read_bytes()
     shard.unlink()
     done = with_images.snakemake("results/random/images/art/00.jsonl", check=False)
-    assert_one_clear_message(done, r"00\.journal\.jsonl, line 1: not a journal of generate_images in format 1.*move it away")
+    assert_one_clear_message(
+        done,
+        r"00\.journal\.jsonl, line 1: not a journal of generate_images in format 1.*move it away",
+    )
     assert journal.read_bytes() == changed
     journal.write_bytes(content)
 
@@ -355,7 +483,12 @@ def small_disk(tmp_path):
         pytest.skip("a file system of its own can only be mounted by root")
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)], capture_output=True, text=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if mounted.returncode:
         pytest.skip(f"tmpfs cannot be mounted here: {mounted.stderr.strip()}")
     yield folder
@@ -367,7 +500,9 @@ def test_a_full_disk_is_told_and_after_making_room_the_run_goes_on(project, smal
     filler.write_bytes(b"x" * 220_000)
     target = f"{small_disk}/random/images/art/00.jsonl"
     done = project.snakemake("--config", f"results={small_disk}", "--", target, check=False)
-    assert_one_clear_message(done, r"no space left on this file system.*free some room and run again")
+    assert_one_clear_message(
+        done, r"no space left on this file system.*free some room and run again"
+    )
     assert not Path(target).exists()
     filler.unlink()
     project.snakemake("--config", f"results={small_disk}", "--", target)

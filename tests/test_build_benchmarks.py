@@ -1,4 +1,6 @@
-"""The random run's tiny benchmarks: true answers, and what lmms-eval's own POPE and MME make of them."""
+"""The random run's tiny benchmarks: true answers, and what lmms-eval's own POPE and MME make of
+them.
+"""
 
 import importlib.util
 import io
@@ -30,14 +32,18 @@ def lmms_eval_task(name: str) -> ModuleType:
 
 def read(folder: Path, name: str, cache: Path) -> Any:
     """A benchmark as lmms-eval reads it."""
-    return datasets.load_dataset("parquet", data_files={"test": str(folder / f"{name}.parquet")}, cache_dir=str(cache))["test"]
+    return datasets.load_dataset(
+        "parquet", data_files={"test": str(folder / f"{name}.parquet")}, cache_dir=str(cache)
+    )["test"]
 
 
 def metrics(task: ModuleType, rows: Any, answers: list[str]) -> dict[str, list[Any]]:
     """The task's entries for each metric when the model gives these answers."""
     entries: dict[str, list[Any]] = {}
     for row, answer in zip(rows, answers, strict=True):
-        for metric, entry in task.__dict__[f"{task.__name__.split('_', maxsplit=1)[0]}_process_results"](row, [answer]).items():
+        for metric, entry in task.__dict__[
+            f"{task.__name__.split('_', maxsplit=1)[0]}_process_results"
+        ](row, [answer]).items():
             entries.setdefault(metric, []).append(entry)
     return entries
 
@@ -48,11 +54,26 @@ def is_there(scene: build_benchmarks.Scene, thing: str) -> bool:
     return any(shape.kind == kind and colour in ([], [shape.colour]) for shape in scene.shapes)
 
 
-def test_pope_has_its_columns_and_four_questions_a_category(demo_benchmarks: Path, tmp_path: Path) -> None:
+def test_pope_has_its_columns_and_four_questions_a_category(
+    demo_benchmarks: Path, tmp_path: Path
+) -> None:
     rows = read(demo_benchmarks, "pope", tmp_path)
-    assert rows.column_names == ["id", "question_id", "question", "answer", "image_source", "image", "category"]
+    assert rows.column_names == [
+        "id",
+        "question_id",
+        "question",
+        "answer",
+        "image_source",
+        "image",
+        "category",
+    ]
     for category in ("random", "popular", "adversarial"):
-        assert [row["answer"] for row in rows if row["category"] == category] == ["yes", "no", "yes", "no"]
+        assert [row["answer"] for row in rows if row["category"] == category] == [
+            "yes",
+            "no",
+            "yes",
+            "no",
+        ]
     assert all(row["image"].size == (build_benchmarks.SIDE, build_benchmarks.SIDE) for row in rows)
 
 
@@ -64,7 +85,12 @@ def test_popes_answers_are_true() -> None:
 
 
 def test_popes_popular_object_is_the_most_frequent_shape() -> None:
-    kinds = [shape.kind for entries in build_benchmarks.POPE_SCENES.values() for scene, _, _ in entries for shape in scene.shapes]
+    kinds = [
+        shape.kind
+        for entries in build_benchmarks.POPE_SCENES.values()
+        for scene, _, _ in entries
+        for shape in scene.shapes
+    ]
     asked = {absent for _, _, absent in build_benchmarks.POPE_SCENES["popular"]}
     assert asked == {max(set(kinds), key=kinds.count)}
 
@@ -75,10 +101,15 @@ def test_a_shape_is_drawn_in_its_colour_at_its_place() -> None:
             image = Image.open(io.BytesIO(build_benchmarks.draw(scene)))
             assert image.getpixel((0, 0)) == build_benchmarks.BACKGROUNDS[scene.background]
             for shape in scene.shapes:
-                assert image.getpixel(build_benchmarks.PLACES[shape.place]) == build_benchmarks.COLOURS[shape.colour]
+                assert (
+                    image.getpixel(build_benchmarks.PLACES[shape.place])
+                    == build_benchmarks.COLOURS[shape.colour]
+                )
 
 
-def test_lmms_eval_gives_right_pope_answers_full_marks(demo_benchmarks: Path, tmp_path: Path) -> None:
+def test_lmms_eval_gives_right_pope_answers_full_marks(
+    demo_benchmarks: Path, tmp_path: Path
+) -> None:
     task = lmms_eval_task("pope")
     rows = read(demo_benchmarks, "pope", tmp_path)
     entries = metrics(task, rows, [row["answer"].title() for row in rows])
@@ -89,11 +120,15 @@ def test_lmms_eval_gives_right_pope_answers_full_marks(demo_benchmarks: Path, tm
     assert task.pope_doc_to_visual(rows[0])[0].mode == "RGB"
 
 
-def test_mme_has_its_columns_and_two_questions_an_image(demo_benchmarks: Path, tmp_path: Path) -> None:
+def test_mme_has_its_columns_and_two_questions_an_image(
+    demo_benchmarks: Path, tmp_path: Path
+) -> None:
     rows = read(demo_benchmarks, "mme", tmp_path)
     assert rows.column_names == ["question_id", "image", "question", "answer", "category"]
     assert all(row["question"].endswith(" Please answer yes or no.") for row in rows)
-    for first, second in zip(rows.select(range(0, len(rows), 2)), rows.select(range(1, len(rows), 2)), strict=True):
+    for first, second in zip(
+        rows.select(range(0, len(rows), 2)), rows.select(range(1, len(rows), 2)), strict=True
+    ):
         assert first["question_id"] == second["question_id"]
         assert (first["answer"], second["answer"]) == ("Yes", "No")
 
@@ -105,7 +140,9 @@ def test_mmes_sum_is_right() -> None:
     assert str(total) not in no
 
 
-def test_lmms_eval_gives_right_mme_answers_full_marks_in_both_parts(demo_benchmarks: Path, tmp_path: Path) -> None:
+def test_lmms_eval_gives_right_mme_answers_full_marks_in_both_parts(
+    demo_benchmarks: Path, tmp_path: Path
+) -> None:
     task = lmms_eval_task("mme")
     rows = read(demo_benchmarks, "mme", tmp_path)
     entries = metrics(task, rows, [row["answer"] for row in rows])
@@ -114,12 +151,16 @@ def test_lmms_eval_gives_right_mme_answers_full_marks_in_both_parts(demo_benchma
     assert task.mme_aggregate_results(entries["mme_cognition_score"]) == 2 * 200
 
 
-def test_two_builds_give_the_same_bytes_and_the_second_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_builds_give_the_same_bytes_and_the_second_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for _ in range(2):
         assert build_benchmarks.main(["--output", str(tmp_path)]) == 0
     assert capsys.readouterr().out.count("there") == len(build_benchmarks.BENCHMARKS) + 5
     for name, (make_rows, columns) in build_benchmarks.BENCHMARKS.items():
-        assert (tmp_path / f"{name}.parquet").read_bytes() == build_benchmarks.parquet_bytes(make_rows(), columns)
+        assert (tmp_path / f"{name}.parquet").read_bytes() == build_benchmarks.parquet_bytes(
+            make_rows(), columns
+        )
 
 
 def test_a_build_repairs_a_damaged_file(tmp_path: Path) -> None:

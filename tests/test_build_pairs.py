@@ -13,7 +13,9 @@ from lib.files import read_jsonl, write_jsonl
 
 
 def responses(**scores):
-    return {policy: {"text": f"answer of {policy}", "score": score} for policy, score in scores.items()}
+    return {
+        policy: {"text": f"answer of {policy}", "score": score} for policy, score in scores.items()
+    }
 
 
 def test_chosen_is_the_best_and_rejected_the_worst():
@@ -29,7 +31,10 @@ def test_of_equals_the_first_in_the_configured_order_is_taken():
 
 
 def test_an_invalid_response_is_neither_best_nor_worst():
-    answers = responses(a=0.1, b=0.3) | {"c": {"text": "", "invalid": "empty"}, "d": {"invalid": "failed"}}
+    answers = responses(a=0.1, b=0.3) | {
+        "c": {"text": "", "invalid": "empty"},
+        "d": {"invalid": "failed"},
+    }
     pair = pair_of(answers, 0)["pair"]
     assert (pair["chosen"]["policy"], pair["rejected"]["policy"]) == ("b", "a")
 
@@ -40,7 +45,11 @@ def test_an_invalid_response_is_neither_best_nor_worst():
         (responses(a=0.5, b=0.5, c=0.5), 0, "tie"),
         (responses(a=0.5, b=0.4), 0.2, "margin too small"),
         (responses(a=0.5) | {"b": {"invalid": "truncated"}}, 0, "fewer than two valid responses"),
-        ({"a": {"invalid": "empty"}, "b": {"invalid": "repeating"}}, 0, "fewer than two valid responses"),
+        (
+            {"a": {"invalid": "empty"}, "b": {"invalid": "repeating"}},
+            0,
+            "fewer than two valid responses",
+        ),
     ],
 )
 def test_what_cannot_be_a_pair_leaves_its_reason(answers, min_margin, reason):
@@ -64,32 +73,56 @@ def tokenizer(demo_models):
 
 
 def written(chosen, rejected, instruction="What is it?"):
-    return {"instruction": instruction, "pair": {"chosen": {"text": chosen}, "rejected": {"text": rejected}}}
+    return {
+        "instruction": instruction,
+        "pair": {"chosen": {"text": chosen}, "rejected": {"text": rejected}},
+    }
 
 
 def test_pairs_that_training_could_not_use_are_left_out(tokenizer):
     same_start = written("a big cat", "a big dog")
-    tokens = [tokenizer.encode(text, add_special_tokens=False).ids for text in ("a big cat", "a big dog")]
-    shared = next(place for place, (left, right) in enumerate(zip(*tokens, strict=False)) if left != right)
+    tokens = [
+        tokenizer.encode(text, add_special_tokens=False).ids for text in ("a big cat", "a big dog")
+    ]
+    shared = next(
+        place for place, (left, right) in enumerate(zip(*tokens, strict=False)) if left != right
+    )
     assert shared > 0
     assert unusable_for_training(same_start, tokenizer, shared) == "same after truncation"
     assert unusable_for_training(same_start, tokenizer, shared + 1) is None
     assert unusable_for_training(same_start, tokenizer, 0) == "no room for a response"
-    assert unusable_for_training(written("an <image> of a cat", "a dog"), tokenizer, 50) == "special token in a text"
-    assert unusable_for_training(written("a cat", "a dog", "What is in the <image>?"), tokenizer, 50) == "special token in a text"
+    assert (
+        unusable_for_training(written("an <image> of a cat", "a dog"), tokenizer, 50)
+        == "special token in a text"
+    )
+    assert (
+        unusable_for_training(written("a cat", "a dog", "What is in the <image>?"), tokenizer, 50)
+        == "special token in a text"
+    )
 
 
-def test_a_prompt_that_a_benchmark_has_too_gives_no_pair_with_that_reason_where_it_is_to_be_left_out(rule_object, demo_models, tmp_path):
+def test_a_prompt_that_a_benchmark_has_too_gives_no_pair_with_that_reason_where_it_is_to_be_left_out(
+    rule_object, demo_models, tmp_path
+):
     def response(score):
         return {"text": f"There are {score} boxes on the table.", "score": score}
 
     def ranked(name):
         image = {"file": "a.png", "sha256": "0"}
         answers = {"a": response(1.0), "b": response(2.0)}
-        return {"id": name, "topic": "art", "prompt": "?", "image": image, "instruction": f"What is {name}?", "responses": answers}
+        return {
+            "id": name,
+            "topic": "art",
+            "prompt": "?",
+            "image": image,
+            "instruction": f"What is {name}?",
+            "responses": answers,
+        }
 
     overlap = {"of": "instruction", "benchmark": "pope", "measure": "ngram"}
-    ranking, overlaps, output = (str(tmp_path / name) for name in ("ranking.jsonl", "overlaps.jsonl", "pairs.jsonl"))
+    ranking, overlaps, output = (
+        str(tmp_path / name) for name in ("ranking.jsonl", "overlaps.jsonl", "pairs.jsonl")
+    )
     write_jsonl(Path(ranking), [ranked("art-1"), ranked("art-2")])
     write_jsonl(
         Path(overlaps),
@@ -99,13 +132,20 @@ def test_a_prompt_that_a_benchmark_has_too_gives_no_pair_with_that_reason_where_
         ],
     )
     settings = {
-        "policies": ["a", "b"], "min_margin": 0, "max_length": 512, "prompt_template": "USER: <image>\n{instruction} ASSISTANT:",
+        "policies": ["a", "b"],
+        "min_margin": 0,
+        "max_length": 512,
+        "prompt_template": "USER: <image>\n{instruction} ASSISTANT:",
         "base_model": {"model": str(demo_models / "llava-1.5"), "revision": "main"},
-    }  # fmt: skip
+    }
 
     def run(files):
         inputs = SimpleNamespace(ranking=ranking, overlaps=files)
-        build_pairs.main(rule_object("build_pairs", {"topic": "art", "shard": "00"}, inputs, [output], settings=settings))
+        build_pairs.main(
+            rule_object(
+                "build_pairs", {"topic": "art", "shard": "00"}, inputs, [output], settings=settings
+            )
+        )
         return {row["id"]: row.get("no_pair") for row in read_jsonl(Path(output))}
 
     assert run([]) == {"art-1": None, "art-2": None}

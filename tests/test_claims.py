@@ -1,4 +1,6 @@
-"""The claims in the small world: what counts as a claim that holds, and that the document says what was measured."""
+"""The claims in the small world: what counts as a claim that holds, and that the document says what
+was measured.
+"""
 
 import json
 import subprocess
@@ -38,7 +40,9 @@ def test_a_run_in_which_dpo_halves_hallucination_and_controls_do_not_passes(tmp_
         ({"swapped-control": 41.0}, "Exchanged pairs lower CHAIR_s from 42.0 to 41.0"),
     ],
 )
-def test_a_run_in_which_a_claim_fails_is_told(tmp_path: Path, changed: dict[str, float], told: str) -> None:
+def test_a_run_in_which_a_claim_fails_is_told(
+    tmp_path: Path, changed: dict[str, float], told: str
+) -> None:
     (problem,) = claims.problems(run_with(tmp_path, HOLDS | changed))
     assert told in problem
 
@@ -53,7 +57,10 @@ def test_a_run_without_scores_fails_the_check_with_the_mend(tmp_path: Path) -> N
 def test_a_seed_differs_from_another_in_its_seeds_and_name_only() -> None:
     one, two = claims.configuration(1, False), claims.configuration(2, False)
     assert (one.pop("seed"), two.pop("seed")) == (1, 2)
-    assert (one["training"]["settings"].pop("seed"), two["training"]["settings"].pop("seed")) == (1, 2)
+    assert (one["training"]["settings"].pop("seed"), two["training"]["settings"].pop("seed")) == (
+        1,
+        2,
+    )
     assert (one.pop("run"), two.pop("run")) == ("seed-1", "seed-2")
     assert one == two
 
@@ -62,16 +69,26 @@ def test_the_judge_is_told_the_prompt_in_the_words_that_it_learnt() -> None:
     demo = yaml.safe_load((ROOT / "demo" / "config.yaml").read_text(encoding="utf-8"))
     assert demo["response_ranking"]["template"] == words.instruction("{prompt}", "{instruction}")
     asked = {*words.DESCRIBE, *(words.question(kind) for kind in KINDS)}
-    assert asked.issuperset(demo["instructions"]["templates"]), "what the policy models learnt to answer"
+    assert asked.issuperset(demo["instructions"]["templates"]), (
+        "what the policy models learnt to answer"
+    )
 
 
 @pytest.mark.parametrize("random_picture", [False, True])
-def test_what_claims_run_is_valid_and_needs_nothing_of_the_hub(random_picture: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_claims_run_is_valid_and_needs_nothing_of_the_hub(
+    random_picture: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(ROOT)
     build_world.main(["--output", "demo/world/benchmarks"])
-    found = configuration.load(claims.configuration(1, random_picture) | {"prompts": "demo/prompts"}, [])
+    found = configuration.load(
+        claims.configuration(1, random_picture) | {"prompts": "demo/prompts"}, []
+    )
     assert found.figures.embedding is None
-    models = [*found.image_ranking.scorers.values(), *found.responses.policy_models.values(), found.training.base_model]
+    models = [
+        *found.image_ranking.scorers.values(),
+        *found.responses.policy_models.values(),
+        found.training.base_model,
+    ]
     for model in (found.images, found.response_ranking, *models):
         assert (ROOT / model.model).is_dir(), model
 
@@ -79,7 +96,9 @@ def test_what_claims_run_is_valid_and_needs_nothing_of_the_hub(random_picture: b
 def test_the_control_of_image_filtering_differs_in_the_pick_only() -> None:
     best, random = claims.configuration(1, False), claims.configuration(1, True)
     assert random["image_ranking"].pop("pick") == "random"
-    assert random["training"]["experiments"]["dpo-160"] == best["training"]["experiments"]["dpo-160"]
+    assert (
+        random["training"]["experiments"]["dpo-160"] == best["training"]["experiments"]["dpo-160"]
+    )
     for config in (best, random):
         del config["run"], config["training"]["experiments"], config["pairs"]
     assert best == random
@@ -88,14 +107,25 @@ def test_the_control_of_image_filtering_differs_in_the_pick_only() -> None:
 def test_claims_ask_for_every_size_that_the_table_shows() -> None:
     experiments = claims.configuration(1, False)["training"]["experiments"]
     assert {*claims.SIZES, *claims.MODELS} - {"base"} == {*experiments}
-    assert [experiments[name]["size"] for name in claims.SIZES if name != "base"] == [int(n) for n in list(claims.SIZES.values())[1:]]
+    assert [experiments[name]["size"] for name in claims.SIZES if name != "base"] == [
+        int(n) for n in list(claims.SIZES.values())[1:]
+    ]
     demo = yaml.safe_load((ROOT / "demo" / "config.yaml").read_text(encoding="utf-8"))
-    assert {"dpo", "random-control", "swapped-control"} == {*demo["training"]["experiments"]}, "what --check reads"
+    assert {"dpo", "random-control", "swapped-control"} == {*demo["training"]["experiments"]}, (
+        "what --check reads"
+    )
 
 
 def test_tables_show_mean_and_spread_over_seeds() -> None:
-    text = claims.markdown("size", {"0": {"CHAIR_s ↓": [40.0, 42.0, 44.0]}, "40": {"CHAIR_s ↓": [20.0, 20.0, 20.0]}})
-    assert text.splitlines() == ["| pairs | CHAIR_s ↓ |", "|---|---:|", "| 0 | 42.0 ± 2.0 |", "| 40 | 20.0 ± 0.0 |"]
+    text = claims.markdown(
+        "size", {"0": {"CHAIR_s ↓": [40.0, 42.0, 44.0]}, "40": {"CHAIR_s ↓": [20.0, 20.0, 20.0]}}
+    )
+    assert text.splitlines() == [
+        "| pairs | CHAIR_s ↓ |",
+        "|---|---:|",
+        "| 0 | 42.0 ± 2.0 |",
+        "| 40 | 20.0 ± 0.0 |",
+    ]
 
 
 def test_a_description_is_exact_if_it_names_every_thing_with_its_colour_as_often_as_it_is_there(
@@ -113,13 +143,21 @@ def test_a_description_is_exact_if_it_names_every_thing_with_its_colour_as_often
     for wrong in (0, 1):
         # Once more what is there already: no hallucination to CHAIR, which counts kinds.
         first, *more = scenes[0].things
-        texts[0] = words.sentence(f"{words.grouped([first, first, *more])} on {scenes[0].background}") if wrong else texts[0]
+        texts[0] = (
+            words.sentence(f"{words.grouped([first, first, *more])} on {scenes[0].background}")
+            if wrong
+            else texts[0]
+        )
         rows = [{"id": str(number), "response": text} for number, text in enumerate(texts, start=1)]
-        (folder / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        (folder / "answers.jsonl").write_text(
+            "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
+        )
         assert claims.exact_descriptions(tmp_path, "one") == 100 - 25 * wrong
 
 
 def test_the_document_has_the_tables_that_were_measured() -> None:
     document = (ROOT / "docs" / "microworld.md").read_text(encoding="utf-8")
     for table, text in claims.tables().items():
-        assert text in document, f"docs/microworld.md differs from `python demo/claims.py --tables` in the table {table}"
+        assert text in document, (
+            f"docs/microworld.md differs from `python demo/claims.py --tables` in the table {table}"
+        )

@@ -27,43 +27,69 @@ MODEL = {"model": "owner/name", "revision": "a" * 40, "identity": None}
 def images_of(body):
     """The sha256 of the images of a request, in the order shown."""
     parts = [part for part in body["messages"][0]["content"] if part["type"] == "image_url"]
-    return [sha256(base64.b64decode(part["image_url"]["url"].partition(",")[2])).hexdigest() for part in parts]
+    return [
+        sha256(base64.b64decode(part["image_url"]["url"].partition(",")[2])).hexdigest()
+        for part in parts
+    ]
 
 
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setattr(lib.endpoint, "FIRST_WAIT", 0.02)
-    server = ChatServer(lambda body: "first", model="judge", version="judge-2026-01-01", retries=0, api_key_variable=None)
+    server = ChatServer(
+        lambda body: "first",
+        model="judge",
+        version="judge-2026-01-01",
+        retries=0,
+        api_key_variable=None,
+    )
     yield server
     server.close()
 
 
 @pytest.fixture
 def stage(tmp_path, rule_object, server):
-    """Twelve prompts: the scorers agree on every third. Runs the rule; gives its rows and its summary."""
+    """Twelve prompts: the scorers agree on every third. Runs the rule; gives its rows and its
+    summary.
+    """
     root = tmp_path / "run"
     images = [image_row(root, number, write=True) for number in range(12)]
     rankings = {"image-reward": [ranking_row(row, 1) for row in images]}
-    rankings["clip"] = [ranking_row(row, 1 if number % 3 == 0 else 2) for number, row in enumerate(images)]
+    rankings["clip"] = [
+        ranking_row(row, 1 if number % 3 == 0 else 2) for number, row in enumerate(images)
+    ]
     write_jsonl(root / "images/art/00.jsonl", images)
-    outputs = SimpleNamespace(comparisons=str(root / "image_judge/comparisons.jsonl"), summary=str(root / "image_judge/summary.json"))
+    outputs = SimpleNamespace(
+        comparisons=str(root / "image_judge/comparisons.jsonl"),
+        summary=str(root / "image_judge/summary.json"),
+    )
 
     def go(comparisons=5, **endpoint):
         for name, rows in rankings.items():
             write_jsonl(root / f"image_ranking/{name}/art/00.jsonl", rows)
-        judge = PickJudge(endpoint=server.endpoint(**endpoint), comparisons=comparisons).model_dump(mode="json")
+        judge = PickJudge(endpoint=server.endpoint(**endpoint), comparisons=comparisons).model_dump(
+            mode="json"
+        )
         settings = {"judge": judge, "scorers": dict.fromkeys(SCORERS, MODEL)}
         files = [str(root / f"image_ranking/{name}/art/00.jsonl") for name in SCORERS]
         inputs = SimpleNamespace(images=[str(root / "images/art/00.jsonl")], rankings=files)
         compare_picks.main(rule_object("compare_picks", {}, inputs, outputs, settings=settings))
-        return read_jsonl(root / "image_judge/comparisons.jsonl"), json.loads((root / "image_judge/summary.json").read_text())
+        return read_jsonl(root / "image_judge/comparisons.jsonl"), json.loads(
+            (root / "image_judge/summary.json").read_text()
+        )
 
     return SimpleNamespace(go=go, images=images, rankings=rankings, root=root, server=server)
 
 
 def prefers(stage, choose):
-    """A judge that sees through to the images: `choose(guidance scales shown)` gives the place of the better one, or None for a tie."""
-    scale = {candidate["sha256"]: candidate["guidance_scale"] for row in stage.images for candidate in row["candidates"]}
+    """A judge that sees through to the images: `choose(guidance scales shown)` gives the place of
+    the better one, or None for a tie.
+    """
+    scale = {
+        candidate["sha256"]: candidate["guidance_scale"]
+        for row in stage.images
+        for candidate in row["candidates"]
+    }
 
     def reply(body):
         place = choose([scale[digest] for digest in images_of(body)])
@@ -76,14 +102,33 @@ def test_the_better_pick_wins_wherever_it_is_shown(stage):
     prefers(stage, lambda scales: scales.index(7.0))
     rows, summary = stage.go()
     assert [row["verdict"] for row in rows] == ["image-reward"] * 5
-    assert (summary["wins"], summary["losses"], summary["ties"], summary["win_rate"], summary["tie_rate"]) == (5, 0, 0, 100, 0)
+    assert (
+        summary["wins"],
+        summary["losses"],
+        summary["ties"],
+        summary["win_rate"],
+        summary["tie_rate"],
+    ) == (5, 0, 0, 100, 0)
     ours = table_of(summary).rows[3:]
-    assert [(row.texts["method"], row.values["count"]) for row in ours] == [("image-reward wins", 5), ("clip wins", 0), ("ties", 0)]
+    assert [(row.texts["method"], row.values["count"]) for row in ours] == [
+        ("image-reward wins", 5),
+        ("clip wins", 0),
+        ("ties", 0),
+    ]
     assert summary["prompts"] == {"ranked_by_both": 12, "same_pick": 4, "different_picks": 8}
     assert summary["judge"] == "judge (answered as judge-2026-01-01)"
-    assert all(row["picks"]["image-reward"]["guidance_scale"] == 7.0 and row["picks"]["clip"]["guidance_scale"] == 9.0 for row in rows)
+    assert all(
+        row["picks"]["image-reward"]["guidance_scale"] == 7.0
+        and row["picks"]["clip"]["guidance_scale"] == 9.0
+        for row in rows
+    )
     assert {tuple(images_of(body)) for body in stage.server.bodies()} == {
-        pair for row in rows for pair in [tuple(row["picks"][name]["sha256"] for name in order) for order in (SCORERS, SCORERS[::-1])]
+        pair
+        for row in rows
+        for pair in [
+            tuple(row["picks"][name]["sha256"] for name in order)
+            for order in (SCORERS, SCORERS[::-1])
+        ]
     }
 
 
@@ -127,7 +172,9 @@ def record(stage):
 def test_a_request_that_the_endpoint_did_not_answer_is_made_again_on_the_next_run(stage):
     prefers(stage, lambda scales: scales.index(7.0))
     judge = stage.server.reply
-    stage.server.reply = lambda body: error(500, "busy") if images_of(body)[0] == picked(stage, 1) else judge(body)
+    stage.server.reply = lambda body: (
+        error(500, "busy") if images_of(body)[0] == picked(stage, 1) else judge(body)
+    )
     rows, summary = stage.go(comparisons=100)
     assert summary["without_verdict"] == record(stage)["failed"] == 1
     stage.server.reply = judge
@@ -176,21 +223,53 @@ def table_of(summary, label="ours", kinds=None):
 
 
 def found(**changes):
-    summary = {"wins": 6, "losses": 2, "ties": 2, "without_verdict": 0, "win_rate": 75.0, "loss_rate": 25.0, "tie_rate": 20.0}
-    about = {"compared": list(SCORERS), "scorers": dict.fromkeys(sorted(SCORERS), MODEL), "judge": "gpt-4o", "comparisons": 10, "seed": 0}
-    return summary | about | {"prompts": {"ranked_by_both": 30, "same_pick": 12, "different_picks": 18}} | changes
+    summary = {
+        "wins": 6,
+        "losses": 2,
+        "ties": 2,
+        "without_verdict": 0,
+        "win_rate": 75.0,
+        "loss_rate": 25.0,
+        "tie_rate": 20.0,
+    }
+    about = {
+        "compared": list(SCORERS),
+        "scorers": dict.fromkeys(sorted(SCORERS), MODEL),
+        "judge": "gpt-4o",
+        "comparisons": 10,
+        "seed": 0,
+    }
+    return (
+        summary
+        | about
+        | {"prompts": {"ranked_by_both": 30, "same_pick": 12, "different_picks": 18}}
+        | changes
+    )
 
 
 def test_wins_losses_and_ties_stand_beside_the_paper_s_counted_as_the_paper_counts():
     rows = table_of(found()).rows[3:]
     assert [row.texts["method"] for row in rows] == ["image-reward wins", "clip wins", "ties"]
-    assert [row.values for row in rows] == [{"count": 6, "win_rate": 75}, {"count": 2, "win_rate": 25}, {"count": 2, "win_rate": 20}]
+    assert [row.values for row in rows] == [
+        {"count": 6, "win_rate": 75},
+        {"count": 2, "win_rate": 25},
+        {"count": 2, "win_rate": 20},
+    ]
     assert [row.differences["win_rate"] for row in rows] == pytest.approx([16.1, -16.1, 10])
-    assert any("On 12 of 30 prompts both scorers pick the same image" in note for note in table_of(found()).notes)
+    assert any(
+        "On 12 of 30 prompts both scorers pick the same image" in note
+        for note in table_of(found()).notes
+    )
 
 
 def test_other_scorers_and_a_demo_are_not_compared_with_the_paper():
-    assert not any(row.differences for row in [*table_of(found(), "demo").rows, *table_of(found(), kinds={**KINDS, "clip": "blip"}).rows])
+    assert not any(
+        row.differences
+        for row in [
+            *table_of(found(), "demo").rows,
+            *table_of(found(), kinds={**KINDS, "clip": "blip"}).rows,
+        ]
+    )
 
 
 def test_without_a_judge_the_rows_are_dashes_with_the_reason():
@@ -200,7 +279,11 @@ def test_without_a_judge_the_rows_are_dashes_with_the_reason():
 
 
 @pytest.mark.parametrize(
-    ("judge", "told"), [({"against": "blip"}, "`judge.against` is 'blip'"), ({"against": "image-reward"}, "agrees with itself")]
+    ("judge", "told"),
+    [
+        ({"against": "blip"}, "`judge.against` is 'blip'"),
+        ({"against": "image-reward"}, "agrees with itself"),
+    ],
 )
 def test_a_judge_between_scorers_that_are_not_two_is_refused(judge, told, demo_models):
     scorers = {name: ImageScorer(kind=name, model=str(demo_models / name)) for name in SCORERS}

@@ -14,7 +14,12 @@ from lib.shards import missing_row, read_shard
 from lib.text_embedding import TextEmbedder, pooling_of
 from lib.vectors import pack, unpack
 
-TEXTS = ["A cat.", "Three red boats under a bridge, near the harbour at dusk.", "猫 😀 $x$ [SEP] <b>", "one more cat and " * 200]
+TEXTS = [
+    "A cat.",
+    "Three red boats under a bridge, near the harbour at dusk.",
+    "猫 😀 $x$ [SEP] <b>",
+    "one more cat and " * 200,
+]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +35,11 @@ def test_vectors_are_those_of_sentence_transformers(folder, tmp_path, pooling):
     shutil.copytree(folder, copy)
     place = next(copy.glob("*_Pooling/config.json"))
     settings = json.loads(place.read_text())
-    modes = {name: name == f"pooling_mode_{pooling}" for name in settings if name.startswith("pooling_mode_")}
+    modes = {
+        name: name == f"pooling_mode_{pooling}"
+        for name in settings
+        if name.startswith("pooling_mode_")
+    }
     place.write_text(json.dumps(settings | modes))
     theirs = SentenceTransformer(str(copy), device="cpu").encode(TEXTS, normalize_embeddings=True)
     ours = TextEmbedder(copy, "float32", 256).embed(TEXTS)
@@ -40,7 +49,9 @@ def test_vectors_are_those_of_sentence_transformers(folder, tmp_path, pooling):
 def test_a_text_s_vector_does_not_depend_on_its_company_beyond_rounding(folder):
     embedder = TextEmbedder(folder, "float32", 256)
     together = embedder.embed(TEXTS)
-    assert np.abs(np.concatenate([embedder.embed([text]) for text in TEXTS]) - together).max() < 1e-6
+    assert (
+        np.abs(np.concatenate([embedder.embed([text]) for text in TEXTS]) - together).max() < 1e-6
+    )
 
 
 def test_packed_vectors_keep_similarities_to_a_ten_thousandth(folder):
@@ -55,8 +66,16 @@ def test_packed_vectors_keep_similarities_to_a_ten_thousandth(folder):
     ("module", "pooling", "told"),
     [
         ("sentence_transformers.models.Dense", {}, "has a module Dense"),
-        ("sentence_transformers.models.Pooling", {"pooling_mode_max_tokens": True}, "pools by 'pooling_mode_max_tokens'"),
-        ("sentence_transformers.models.Pooling", {"pooling_mode_max_tokens": True, "pooling_mode_cls_token": True}, "pools by 'several'"),
+        (
+            "sentence_transformers.models.Pooling",
+            {"pooling_mode_max_tokens": True},
+            "pools by 'pooling_mode_max_tokens'",
+        ),
+        (
+            "sentence_transformers.models.Pooling",
+            {"pooling_mode_max_tokens": True, "pooling_mode_cls_token": True},
+            "pools by 'several'",
+        ),
     ],
 )
 def test_a_model_that_would_be_read_wrongly_is_refused(tmp_path, module, pooling, told):
@@ -68,7 +87,9 @@ def test_a_model_that_would_be_read_wrongly_is_refused(tmp_path, module, pooling
 
 
 def test_the_newer_form_of_a_pooling_module_is_read_too(tmp_path):
-    (tmp_path / "modules.json").write_text(json.dumps([{"path": "1", "type": "x.modules.pooling.Pooling"}]))
+    (tmp_path / "modules.json").write_text(
+        json.dumps([{"path": "1", "type": "x.modules.pooling.Pooling"}])
+    )
     (tmp_path / "1").mkdir()
     (tmp_path / "1/config.json").write_text('{"pooling_mode": "cls"}')
     assert pooling_of(tmp_path) == "cls"
@@ -76,9 +97,15 @@ def test_the_newer_form_of_a_pooling_module_is_read_too(tmp_path):
 
 def ranked(number, **responses):
     return {
-        "id": f"art-{number:010x}", "topic": "art", "prompt": f"{number} cats", "instruction": f"How many are {number}?",
-        "responses": {name: {"text": text} if text else {"text": "", "invalid": "empty"} for name, text in responses.items()},
-    }  # fmt: skip
+        "id": f"art-{number:010x}",
+        "topic": "art",
+        "prompt": f"{number} cats",
+        "instruction": f"How many are {number}?",
+        "responses": {
+            name: {"text": text} if text else {"text": "", "invalid": "empty"}
+            for name, text in responses.items()
+        },
+    }
 
 
 @pytest.fixture
@@ -87,9 +114,21 @@ def run(tmp_path, rule_object, folder):
         source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
         write_jsonl(source, rows)
         settings = TextEmbedding(model=str(folder)).model_dump(mode="json")
-        embed_texts.main(rule_object("embed_texts", {"topic": "art", "shard": "00"}, [str(source)], [str(output)], settings=settings))
+        embed_texts.main(
+            rule_object(
+                "embed_texts",
+                {"topic": "art", "shard": "00"},
+                [str(source)],
+                [str(output)],
+                settings=settings,
+            )
+        )
         record = json.loads((tmp_path / "run/work/embed_texts/art/00.json").read_text())
-        return read_shard(output), (record["computed"], record["reused"], record["load_seconds"] > 0)
+        return read_shard(output), (
+            record["computed"],
+            record["reused"],
+            record["load_seconds"] > 0,
+        )
 
     return go
 

@@ -1,4 +1,6 @@
-"""Endpoints: a busy server is waited for, a mistake is told plainly and early, and the key goes nowhere but into the request."""
+"""Endpoints: a busy server is waited for, a mistake is told plainly and early, and the key goes
+nowhere but into the request.
+"""
 
 import json
 import time
@@ -36,15 +38,34 @@ def test_a_request_carries_model_message_and_settings(server):
     assert (answer.text, answer.finish_reason) == ("What is red?", "stop")
     [request] = server.asked()
     assert request.body == {
-        "model": "m", "messages": [{"role": "user", "content": "hello"}], "temperature": 0.7, "max_tokens": 20, "seed": 5,
-    }  # fmt: skip
+        "model": "m",
+        "messages": [{"role": "user", "content": "hello"}],
+        "temperature": 0.7,
+        "max_tokens": 20,
+        "seed": 5,
+    }
     assert request.headers["authorization"] == f"Bearer {KEY}"
 
 
 def test_parameters_add_to_a_request_and_null_takes_away(server):
-    ask(server.endpoint(parameters={"max_tokens": None, "max_completion_tokens": 9, "seed": None, "reasoning_effort": "low"}))
+    ask(
+        server.endpoint(
+            parameters={
+                "max_tokens": None,
+                "max_completion_tokens": 9,
+                "seed": None,
+                "reasoning_effort": "low",
+            }
+        )
+    )
     body = server.asked()[0].body
-    assert set(body) == {"model", "messages", "temperature", "max_completion_tokens", "reasoning_effort"}
+    assert set(body) == {
+        "model",
+        "messages",
+        "temperature",
+        "max_completion_tokens",
+        "reasoning_effort",
+    }
 
 
 def test_an_image_is_sent_along_as_a_data_url(server, tmp_path):
@@ -52,7 +73,10 @@ def test_an_image_is_sent_along_as_a_data_url(server, tmp_path):
     image.write_bytes(b"RIFF")
     ask(server.endpoint(), image=image)
     content = server.asked()[0].body["messages"][0]["content"]
-    assert content == [{"type": "image_url", "image_url": {"url": "data:image/webp;base64,UklGRg=="}}, {"type": "text", "text": "hello"}]
+    assert content == [
+        {"type": "image_url", "image_url": {"url": "data:image/webp;base64,UklGRg=="}},
+        {"type": "text", "text": "hello"},
+    ]
 
 
 def test_no_key_is_needed_or_sent_where_none_is_configured(server, monkeypatch):
@@ -95,7 +119,9 @@ def test_a_busy_server_is_left_alone_for_as_long_as_it_asks_by_all_threads(serve
         ask_once(0)  # its retry is over when the wait is
         first, second = (request.time for request in server.asked())
         assert second - first >= 0.5
-        server.reply = in_order(error(429, headers={"Retry-After": "0.5"}), completion("What is red?"))
+        server.reply = in_order(
+            error(429, headers={"Retry-After": "0.5"}), completion("What is red?")
+        )
         server.requests.clear()
         with ThreadPoolExecutor(4) as pool:
             busy = pool.submit(ask_once, 0)
@@ -109,7 +135,10 @@ def test_a_busy_server_is_left_alone_for_as_long_as_it_asks_by_all_threads(serve
 def test_as_many_requests_are_under_way_as_configured_and_no_more(server):
     server.delay = 0.1
     with Client(server.endpoint(concurrency=3)) as client:
-        futures = [client.submit(lambda: client.ask("hello", temperature=0, max_tokens=1, seed=0)) for _ in range(9)]
+        futures = [
+            client.submit(lambda: client.ask("hello", temperature=0, max_tokens=1, seed=0))
+            for _ in range(9)
+        ]
         assert [future.result().text for future in futures] == ["What is red?"] * 9
     assert server.most_under_way == 3
 
@@ -120,20 +149,26 @@ def test_a_slow_answer_fails_its_item_with_the_limit_named(server):
         ask(server.endpoint(timeout=0.2, retries=1))
 
 
-@pytest.mark.parametrize("fault", [error(500, "out of order"), error(429, "slow down"), Reply(200, "{not json")])
+@pytest.mark.parametrize(
+    "fault", [error(500, "out of order"), error(429, "slow down"), Reply(200, "{not json")]
+)
 def test_one_request_that_never_works_fails_its_item_and_three_in_a_row_end_the_job(server, fault):
     server.reply = in_order(fault)
     with Client(server.endpoint(retries=1)) as client:
         for _ in range(2):
             with pytest.raises(ItemError, match="no answer after 2 tries"):
                 client.ask("hello", temperature=0, max_tokens=1, seed=0)
-        with pytest.raises(UserError, match=rf"{server.url}.*3 requests in a row.*what is finished is kept"):
+        with pytest.raises(
+            UserError, match=rf"{server.url}.*3 requests in a row.*what is finished is kept"
+        ):
             client.ask("hello", temperature=0, max_tokens=1, seed=0)
 
 
 def test_a_server_that_is_not_there_ends_the_job_with_its_address(server):
     url = f"http://127.0.0.1:{closed_port()}/v1"
-    with pytest.raises(UserError, match=rf"{url} cannot be reached after 3 tries.*[Cc]onnect.*base_url"):
+    with pytest.raises(
+        UserError, match=rf"{url} cannot be reached after 3 tries.*[Cc]onnect.*base_url"
+    ):
         ask(server.endpoint(base_url=url))
 
 
@@ -153,15 +188,21 @@ def test_a_wrong_key_ends_the_job_at_once_and_is_shown_nowhere(server, caplog, s
 
 def test_the_key_is_in_no_log_line_even_if_the_server_repeats_it(server, caplog):
     caplog.set_level("DEBUG")
-    server.reply = in_order(error(500, f"cannot use {KEY}"), Reply(200, f"{KEY}"), completion("What is red?"))
+    server.reply = in_order(
+        error(500, f"cannot use {KEY}"), Reply(200, f"{KEY}"), completion("What is red?")
+    )
     ask(server.endpoint())
     assert "trying again" in caplog.text
-    assert KEY not in "".join(record.getMessage() for record in caplog.records if record.name == "workflow")
+    assert KEY not in "".join(
+        record.getMessage() for record in caplog.records if record.name == "workflow"
+    )
 
 
 def test_a_missing_key_variable_is_named(server, monkeypatch):
     monkeypatch.delenv("TEST_KEY")
-    with pytest.raises(UserError, match=r"environment variable TEST_KEY is not set.*export TEST_KEY="):
+    with pytest.raises(
+        UserError, match=r"environment variable TEST_KEY is not set.*export TEST_KEY="
+    ):
         check_endpoint(server.endpoint())
     assert not server.requests
 
@@ -194,7 +235,9 @@ def test_a_request_that_the_server_refuses_fails_its_item_at_once(server):
 
 
 def test_a_used_up_quota_is_not_waited_for(server):
-    server.reply = in_order(error(429, "You exceeded your current quota", code="insufficient_quota"))
+    server.reply = in_order(
+        error(429, "You exceeded your current quota", code="insufficient_quota")
+    )
     with pytest.raises(UserError, match="no quota left"):
         ask(server.endpoint())
     assert len(server.asked()) == 1
@@ -213,7 +256,7 @@ def test_leaving_a_client_ends_its_waits(server, monkeypatch):
         future.result()
 
 
-# ------------------------------------------------------------------------------------------------------------------ before a run
+# --------------------------------------------------------------------------------------------------
 
 
 def test_an_endpoint_that_lists_the_model_is_fine_without_a_request(server):
@@ -239,7 +282,10 @@ def test_where_the_list_does_not_tell_a_request_for_one_token_does(server, model
         (error(401, "who are you"), "refuses the key in TEST_KEY.*who are you"),
         (error(500, "out of order"), "HTTP 500: out of order"),
         (error(429, "slow down"), "HTTP 429: slow down"),
-        (Reply(200, "<html>login</html>", {"Content-Type": "text/html"}), "not JSON, but '<html>login"),
+        (
+            Reply(200, "<html>login</html>", {"Content-Type": "text/html"}),
+            "not JSON, but '<html>login",
+        ),
         (Reply(200, "{not json"), "not JSON"),
         (Reply(200, {"data": "nonsense"}), "not a list of models"),
     ],

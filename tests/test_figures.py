@@ -25,7 +25,10 @@ from similarity_figure import between, bin_width, curve, distributions, within
 from write_instructions import picked_images
 
 SCALES = (5.0, 7.0, 9.0, 11.0)
-MODELS = {kind: {"model": "owner/name", "revision": "a" * 40, "identity": None} for kind in ("images", "scorer")}
+MODELS = {
+    kind: {"model": "owner/name", "revision": "a" * 40, "identity": None}
+    for kind in ("images", "scorer")
+}
 HOSTILE = "a $\\frac{1}{$ <b>&amp; 猫\u202e]]>\x1b[31m " + "very long words " * 40
 
 
@@ -36,21 +39,37 @@ def image_row(root, number, topic="art", prompt=None, write=False):
         file = f"images/{topic}/{number}-{place}.png"
         if write:
             (root / file).parent.mkdir(parents=True, exist_ok=True)
-            pixels = np.random.default_rng(number * 10 + place).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            pixels = np.random.default_rng(number * 10 + place).integers(
+                0, 256, (16, 16, 3), dtype=np.uint8
+            )
             Image.fromarray(pixels).save(root / file)
         digest = sha256((root / file).read_bytes()).hexdigest() if write else "0" * 64
-        candidates.append({"guidance_scale": scale, "seed": place, "file": file, "sha256": digest, "blank": False})
-    return {"id": f"{topic}-{number:010x}", "topic": topic, "prompt": prompt, "candidates": candidates}
+        candidates.append(
+            {"guidance_scale": scale, "seed": place, "file": file, "sha256": digest, "blank": False}
+        )
+    return {
+        "id": f"{topic}-{number:010x}",
+        "topic": topic,
+        "prompt": prompt,
+        "candidates": candidates,
+    }
 
 
 def ranking_row(image, winner):
     scores = [float(place == winner) for place in range(4)]
     about = {name: image[name] for name in ("id", "topic", "prompt")}
-    return about | {"scores": scores, "ranking": sorted(range(4), key=lambda place: -scores[place]), "winner": winner, "blank": []}
+    return about | {
+        "scores": scores,
+        "ranking": sorted(range(4), key=lambda place: -scores[place]),
+        "winner": winner,
+        "blank": [],
+    }
 
 
 def missing(image):
-    return {name: image[name] for name in ("id", "topic", "prompt")} | {"missing": {"rule": "rank_images", "reason": "all images blank"}}
+    return {name: image[name] for name in ("id", "topic", "prompt")} | {
+        "missing": {"rule": "rank_images", "reason": "all images blank"}
+    }
 
 
 @pytest.fixture
@@ -65,17 +84,26 @@ def run(tmp_path, rule_object):
             write_jsonl(root / f"{kind}.jsonl", rows)
             files[kind] = [str(root / f"{kind}.jsonl")]
         outputs = SimpleNamespace(
-            **{kind: str(root / f"{name}.{end}") for kind, end in (("svg", "svg"), ("png", "png"), ("sidecar", "json"))}
+            **{
+                kind: str(root / f"{name}.{end}")
+                for kind, end in (("svg", "svg"), ("png", "png"), ("sidecar", "json"))
+            }
         )
         told = {"scorer": "image-reward", "models": MODELS, "label": "demo", **settings}
         module.main(rule_object(name, {}, SimpleNamespace(**files), outputs, settings=told))
-        return json.loads((root / f"{name}.json").read_text()), (root / f"{name}.svg").read_bytes(), (root / f"{name}.png").read_bytes()
+        return (
+            json.loads((root / f"{name}.json").read_text()),
+            (root / f"{name}.svg").read_bytes(),
+            (root / f"{name}.png").read_bytes(),
+        )
 
     return go
 
 
 def check_pictures(tmp_path, name, sidecar, svg, png):
-    """Whole files of the digests that the sidecar names, whose texts are outlines; no dates and no other versions."""
+    """Whole files of the digests that the sidecar names, whose texts are outlines; no dates and no
+    other versions.
+    """
     assert sidecar["files"]["svg"]["sha256"] == sha256(svg).hexdigest()
     assert sidecar["files"]["png"]["sha256"] == sha256(png).hexdigest()
     tags = [element.tag.rpartition("}")[2] for element in ElementTree.fromstring(svg).iter()]
@@ -101,10 +129,22 @@ def test_wilson_s_interval_is_that_of_the_statistics_library():
 
 
 def test_picks_are_counted_by_topic_and_prompts_without_a_pick_are_left_out(tmp_path):
-    images = [image_row(tmp_path, number, topic) for number, topic in enumerate(["art", "art", "nature", "nature"])]
-    rankings = [ranking_row(images[0], 1), ranking_row(images[1], 3), ranking_row(images[2], 1), missing(images[3])]
+    images = [
+        image_row(tmp_path, number, topic)
+        for number, topic in enumerate(["art", "art", "nature", "nature"])
+    ]
+    rankings = [
+        ranking_row(images[0], 1),
+        ranking_row(images[1], 3),
+        ranking_row(images[2], 1),
+        missing(images[3]),
+    ]
     picks = count_picks({row["id"]: row for row in images}, {row["id"]: row for row in rankings})
-    assert picks == {ALL: Counter({7.0: 2, 11.0: 1}), "art": Counter({7.0: 1, 11.0: 1}), "nature": Counter({7.0: 1})}
+    assert picks == {
+        ALL: Counter({7.0: 2, 11.0: 1}),
+        "art": Counter({7.0: 1, 11.0: 1}),
+        "nature": Counter({7.0: 1}),
+    }
     panels = panels_of(picks, SCALES)
     assert [panel["picks"] for panel in panels] == [3, 2, 1]
     assert [bar["percent"] for bar in panels[1]["scales"]] == [0, 50, 0, 50]
@@ -112,12 +152,23 @@ def test_picks_are_counted_by_topic_and_prompts_without_a_pick_are_left_out(tmp_
 
 def test_the_guidance_figure_is_whole_and_the_same_each_time(run, tmp_path):
     generator = random.Random(0)
-    images = [image_row(tmp_path, number, topic) for number, topic in enumerate(["art", "nature", "school", "a_b"] * 5)]
-    inputs = {"images": images, "rankings": [ranking_row(row, generator.randrange(4)) for row in images]}
+    images = [
+        image_row(tmp_path, number, topic)
+        for number, topic in enumerate(["art", "nature", "school", "a_b"] * 5)
+    ]
+    inputs = {
+        "images": images,
+        "rankings": [ranking_row(row, generator.randrange(4)) for row in images],
+    }
     first = run(guidance_figure, inputs, guidance_scales=list(SCALES))
     check_pictures(tmp_path, "guidance_figure", *first)
     assert sum(bar["picks"] for bar in first[0]["panels"][0]["scales"]) == 20
-    assert first[0]["scorer"] == {"name": "image-reward", "model": "owner/name", "revision": "a" * 40, "identity": "a" * 40}
+    assert first[0]["scorer"] == {
+        "name": "image-reward",
+        "model": "owner/name",
+        "revision": "a" * 40,
+        "identity": "a" * 40,
+    }
     assert run(guidance_figure, inputs, guidance_scales=list(SCALES)) == first
 
 
@@ -134,7 +185,11 @@ def test_a_run_without_any_pick_has_a_figure_that_shows_nothing(run, tmp_path):
 
 
 def test_the_sheet_draws_topics_in_turn_and_a_prompt_keeps_its_place(tmp_path):
-    images = [image_row(tmp_path, number, topic) for topic in ("art", "nature", "school") for number in range(9)]
+    images = [
+        image_row(tmp_path, number, topic)
+        for topic in ("art", "nature", "school")
+        for number in range(9)
+    ]
     rankings = {row["id"]: ranking_row(row, 0) for row in images}
     six = drawn(rankings, 6, seed=0)
     assert Counter(one.split("-")[0] for one in six) == {"art": 2, "nature": 2, "school": 2}
@@ -157,23 +212,36 @@ def test_prompts_are_shortened_to_the_room_there_is():
 
 def test_a_hostile_prompt_is_drawn_as_text_and_the_pick_is_the_ranking_s(run, tmp_path):
     root = tmp_path / "run"
-    images = [image_row(root, 1, prompt=HOSTILE, write=True), image_row(root, 2, "nature", write=True)]
+    images = [
+        image_row(root, 1, prompt=HOSTILE, write=True),
+        image_row(root, 2, "nature", write=True),
+    ]
     inputs = {"images": images, "rankings": [ranking_row(images[0], 2), ranking_row(images[1], 0)]}
     first = run(candidates_figure, inputs, prompts=6)
     check_pictures(tmp_path, "candidates_figure", *first)
     sidecar = first[0]
-    assert [[candidate["picked"] for candidate in row["candidates"]].index(True) for row in sidecar["rows"]] == [2, 0]
+    assert [
+        [candidate["picked"] for candidate in row["candidates"]].index(True)
+        for row in sidecar["rows"]
+    ] == [2, 0]
     assert sidecar["rows"][0]["prompt"] == HOSTILE
     assert run(candidates_figure, inputs, prompts=6) == first
 
 
-def test_a_pick_that_was_drawn_is_the_one_the_run_went_on_with_and_is_said_to_be_drawn(run, tmp_path):
+def test_a_pick_that_was_drawn_is_the_one_the_run_went_on_with_and_is_said_to_be_drawn(
+    run, tmp_path
+):
     root = tmp_path / "run"
     images = [image_row(root, number, write=True) for number in range(6)]
     rankings = [ranking_row(row, 0) for row in images]
     inputs = {"images": images, "rankings": rankings}
-    best, drawn_ones = run(candidates_figure, inputs, prompts=6), run(candidates_figure, inputs, prompts=6, pick="random")
-    used = picked_images({row["id"]: row for row in images}, {row["id"]: row for row in rankings}, None, "random", 0)
+    best, drawn_ones = (
+        run(candidates_figure, inputs, prompts=6),
+        run(candidates_figure, inputs, prompts=6, pick="random"),
+    )
+    used = picked_images(
+        {row["id"]: row for row in images}, {row["id"]: row for row in rankings}, None, "random", 0
+    )
     for row in drawn_ones[0]["rows"]:
         [shown] = [candidate["file"] for candidate in row["candidates"] if candidate["picked"]]
         assert shown == used[row["id"]]["image"]["file"]
@@ -245,14 +313,27 @@ def test_the_chosen_responses_are_compared_and_the_figure_is_the_same_each_time(
     rows, pairs = [], []
     for number in range(6):
         one, two, three, four = vectors(4, seed=number)
-        rows.append(embedded(number, prompt=one, instruction=two, responses__a=three, responses__b=four))
-        chosen = {"pair": {"chosen": {"policy": "ab"[number % 2]}}} if number else {"no_pair": "tie"}
+        rows.append(
+            embedded(number, prompt=one, instruction=two, responses__a=three, responses__b=four)
+        )
+        chosen = (
+            {"pair": {"chosen": {"policy": "ab"[number % 2]}}} if number else {"no_pair": "tie"}
+        )
         pairs.append({"id": rows[-1]["id"], "topic": "art", "prompt": "x", **chosen})
     found = distributions({row["id"]: row for row in rows}, {row["id"]: row for row in pairs})
-    picked = unpack([row["embeddings"][f"responses/{'ab'[number % 2]}"] for number, row in enumerate(rows) if number])
+    picked = unpack(
+        [
+            row["embeddings"][f"responses/{'ab'[number % 2]}"]
+            for number, row in enumerate(rows)
+            if number
+        ]
+    )
     assert found["responses_of_two_prompts"] == between(picked)
     assert [each["pairs"] for each in found.values()] == [10, 6, 15, 15]
     first = run(similarity_figure, {"embeddings": rows, "pairs": pairs}, embedding=MODELS["images"])
     check_pictures(tmp_path, "similarity_figure", *first)
     assert first[0]["embedding"]["identity"] == "a" * 40
-    assert run(similarity_figure, {"embeddings": rows, "pairs": pairs}, embedding=MODELS["images"]) == first
+    assert (
+        run(similarity_figure, {"embeddings": rows, "pairs": pairs}, embedding=MODELS["images"])
+        == first
+    )

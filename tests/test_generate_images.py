@@ -14,14 +14,23 @@ from lib.config import Images
 from lib.prompts import Prompt, make_shards
 from lib.shards import read_shard
 
-PROMPTS = ["two blue cats on a red sofa", 'a "quoted" {brace} $HOME `id` ../../x', "猫が三匹 and a dog 😀"]
+PROMPTS = [
+    "two blue cats on a red sofa",
+    'a "quoted" {brace} $HOME `id` ../../x',
+    "猫が三匹 and a dog 😀",
+]
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 
 
 @pytest.fixture(scope="session")
 def settings(demo_models):
     images = Images(
-        model=str(demo_models / "stable-diffusion-3-medium"), dtype="float32", height=64, width=64, steps=3, max_sequence_length=32
+        model=str(demo_models / "stable-diffusion-3-medium"),
+        dtype="float32",
+        height=64,
+        width=64,
+        steps=3,
+        max_sequence_length=32,
     )
     return {**images.model_dump(mode="json"), "shards_per_topic": 1, "max_prompt_characters": 1000}
 
@@ -33,7 +42,9 @@ def pipeline(settings):
 
 @pytest.fixture
 def run(tmp_path, rule_object, settings):
-    """Runs the rule on a topic file with the given prompts; gives the published rows by prompt text."""
+    """Runs the rule on a topic file with the given prompts; gives the published rows by prompt
+    text.
+    """
 
     def go(*texts, **changes):
         path = tmp_path / "art.txt"
@@ -42,7 +53,16 @@ def run(tmp_path, rule_object, settings):
         digest = make_shards([Prompt("art", text) for text in texts], 1)[0].digest
         wildcards = {"topic": "art", "shard": "00"}
         inputs = SimpleNamespace(prompts=str(path))
-        main(rule_object("generate_images", wildcards, inputs, [str(output)], settings={**settings, **changes}, digest=digest))
+        main(
+            rule_object(
+                "generate_images",
+                wildcards,
+                inputs,
+                [str(output)],
+                settings={**settings, **changes},
+                digest=digest,
+            )
+        )
         return {row["prompt"]: row for row in read_shard(output).values()}
 
     return go
@@ -60,7 +80,12 @@ def test_every_prompt_gets_one_candidate_a_guidance_scale_and_all_differ(run):
     rows = run(*PROMPTS)
     assert set(rows) == set(PROMPTS)
     for row in rows.values():
-        assert [candidate["guidance_scale"] for candidate in row["candidates"]] == [5.0, 7.0, 9.0, 11.0]
+        assert [candidate["guidance_scale"] for candidate in row["candidates"]] == [
+            5.0,
+            7.0,
+            9.0,
+            11.0,
+        ]
         assert not any(candidate["blank"] for candidate in row["candidates"])
     assert len({sha for row in rows.values() for sha in hashes(row)}) == 12
 
@@ -79,7 +104,11 @@ def test_an_image_file_says_how_it_was_made(run, tmp_path, image_format):
     provenance = read_provenance(tmp_path / "run" / candidate["file"])
     assert candidate["file"].endswith(f".{image_format}")
     assert provenance["prompt"] == PROMPTS[2]
-    assert (provenance["id"], provenance["guidance_scale"], provenance["seed"]) == (row["id"], 7.0, candidate["seed"])
+    assert (provenance["id"], provenance["guidance_scale"], provenance["seed"]) == (
+        row["id"],
+        7.0,
+        candidate["seed"],
+    )
     assert provenance["revision"].startswith("folder-")
     assert provenance["steps"] == 3
 
@@ -118,7 +147,9 @@ def test_another_guidance_scale_makes_new_images_and_going_back_computes_nothing
     assert (record(tmp_path)["computed"], record(tmp_path)["reused"]) == (0, 1)
 
 
-@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:-100])])
+@pytest.mark.parametrize(
+    "damage", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:-100])]
+)
 def test_a_missing_or_damaged_image_file_is_made_again_and_noted(run, tmp_path, damage):
     first = run(*PROMPTS)
     file = tmp_path / "run" / first[PROMPTS[0]]["candidates"][2]["file"]
@@ -150,7 +181,13 @@ generate_images.main(SimpleNamespace(rule="generate_images", wildcards=names, in
 print(sorted(name for name in ("torch", "diffusers", "transformers", "PIL") if name in sys.modules))
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(SCRIPTS)}, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(SCRIPTS)},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.strip() == "[]"
-    assert (tmp_path / "o.jsonl").read_bytes() == (tmp_path / "run/images/art/00.jsonl").read_bytes()
+    assert (tmp_path / "o.jsonl").read_bytes() == (
+        tmp_path / "run/images/art/00.jsonl"
+    ).read_bytes()

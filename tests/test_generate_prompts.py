@@ -13,10 +13,29 @@ from lib.config import GeneratePrompts
 from lib.errors import UserError
 
 PRESENT = {
-    "art": ["Eight ceramic teapots shaped like animals stand along a window ledge in the order hen, frog, cat, whale, owl, pig and bear."],
-    "nature": ["Two red foxes cross a frozen stream at dawn while a third one waits on the snowy bank under three bare birch trees."],
+    "art": [
+        "Eight ceramic teapots shaped like animals stand along a window ledge in the order hen,"
+        " frog, cat, whale, owl, pig and bear."
+    ],
+    "nature": [
+        "Two red foxes cross a frozen stream at dawn while a third one waits on the snowy bank"
+        " under three bare birch trees."
+    ],
 }
-SUBJECTS = ["potter", "weaver", "baker", "welder", "farmer", "sailor", "gardener", "glazier", "tailor", "painter", "cooper", "mason"]
+SUBJECTS = [
+    "potter",
+    "weaver",
+    "baker",
+    "welder",
+    "farmer",
+    "sailor",
+    "gardener",
+    "glazier",
+    "tailor",
+    "painter",
+    "cooper",
+    "mason",
+]
 
 
 def scene(number):
@@ -34,7 +53,11 @@ def server(monkeypatch):
     numbers = count()
 
     def reply(body):
-        text = server.answers.pop(0) if server.answers else "\n".join(scene(next(numbers)) for _ in range(10))
+        text = (
+            server.answers.pop(0)
+            if server.answers
+            else "\n".join(scene(next(numbers)) for _ in range(10))
+        )
         return completion(text, server.finish_reason)
 
     # One request at a time, so that the answers come in order.
@@ -57,9 +80,18 @@ class Stage:
             path.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
             inputs.append(str(path))
         block = GeneratePrompts(endpoint=self.server.settings(), **changes).model_dump(mode="json")
-        settings = {**block, "count": count, "topics": list(self.present), "max_prompt_characters": 1000}
+        settings = {
+            **block,
+            "count": count,
+            "topics": list(self.present),
+            "max_prompt_characters": 1000,
+        }
         output = self.folder / "run/proposed_prompts/art.txt"
-        main(self.rule_object("generate_prompts", {"topic": "art"}, inputs, [str(output)], settings=settings))
+        main(
+            self.rule_object(
+                "generate_prompts", {"topic": "art"}, inputs, [str(output)], settings=settings
+            )
+        )
         return output.read_text(encoding="utf-8").splitlines()
 
     def record(self):
@@ -78,7 +110,10 @@ def test_as_many_proposals_as_configured_come_one_a_line(stage):
 
 
 def test_the_topic_and_some_of_its_prompts_are_shown_to_the_model(stage, server):
-    stage.present = {"art": [*PRESENT["art"], "a {count} in braces"], "urban_environments": PRESENT["nature"]}
+    stage.present = {
+        "art": [*PRESENT["art"], "a {count} in braces"],
+        "urban_environments": PRESENT["nature"],
+    }
     stage.run()
     text = server.texts()[0]
     assert 'on the topic "art"' in text
@@ -90,15 +125,37 @@ def test_the_topic_and_some_of_its_prompts_are_shown_to_the_model(stage, server)
 def test_proposals_like_a_prompt_of_any_topic_or_each_other_are_dropped(stage, server):
     art, nature = PRESENT["art"][0], PRESENT["nature"][0]
     server.answers = [
-        "\n".join([art.upper(), nature.replace("dawn", "dusk"), scene(0), scene(0).replace("A potter", "The potter"), scene(1)])
+        "\n".join(
+            [
+                art.upper(),
+                nature.replace("dawn", "dusk"),
+                scene(0),
+                scene(0).replace("A potter", "The potter"),
+                scene(1),
+            ]
+        )
     ]
     assert stage.run(count=2) == [scene(0), scene(1)]
-    assert any(note == "1 proposal(s) dropped: the same as a prompt" for note in stage.record()["notes"])
-    assert any(note == "2 proposal(s) dropped: too similar to a prompt" for note in stage.record()["notes"])
+    assert any(
+        note == "1 proposal(s) dropped: the same as a prompt" for note in stage.record()["notes"]
+    )
+    assert any(
+        note == "2 proposal(s) dropped: too similar to a prompt" for note in stage.record()["notes"]
+    )
 
 
 def test_proposals_of_the_wrong_length_or_with_special_tokens_are_dropped(stage, server):
-    server.answers = ["\n".join(["Too short.", " ".join(["long"] * 41), f"{scene(5)} <image>", f"{scene(6)} </s>", scene(7)])]
+    server.answers = [
+        "\n".join(
+            [
+                "Too short.",
+                " ".join(["long"] * 41),
+                f"{scene(5)} <image>",
+                f"{scene(6)} </s>",
+                scene(7),
+            ]
+        )
+    ]
     assert stage.run(count=1) == [scene(7)]
 
 
@@ -148,14 +205,25 @@ def test_the_last_line_of_an_answer_that_was_cut_off_is_not_used(stage, server):
 
 @pytest.mark.parametrize("topic", [{"count": 0}, {"endpoint": None}])
 def test_a_topic_or_endpoint_that_is_not_configured_is_told(stage, tmp_path, topic):
-    settings = {**GeneratePrompts(endpoint=stage.server.settings()).model_dump(mode="json"), "count": 5, **topic}
+    settings = {
+        **GeneratePrompts(endpoint=stage.server.settings()).model_dump(mode="json"),
+        "count": 5,
+        **topic,
+    }
     with pytest.raises(UserError, match=f"generate_prompts.{next(iter(topic))}"):
-        main(stage.rule_object("generate_prompts", {"topic": "art"}, [], [str(tmp_path / "x")], settings=settings))
+        main(
+            stage.rule_object(
+                "generate_prompts", {"topic": "art"}, [], [str(tmp_path / "x")], settings=settings
+            )
+        )
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"min_words": 30, "max_words": 20}, "more than `max_words`"), ({"template": "Write!"}, "needs both")],
+    [
+        ({"min_words": 30, "max_words": 20}, "more than `max_words`"),
+        ({"template": "Write!"}, "needs both"),
+    ],
 )
 def test_settings_that_cannot_be_met_are_refused(settings, message):
     with pytest.raises(ValidationError, match=message):
@@ -179,7 +247,10 @@ def test_proposals_are_found_however_they_are_listed(answer):
 
 
 def test_quotation_marks_and_numbers_of_a_proposal_stay():
-    assert parse('1. A shop sign that reads "OPEN"\n3 cats on a sofa') == ['A shop sign that reads "OPEN"', "3 cats on a sofa"]
+    assert parse('1. A shop sign that reads "OPEN"\n3 cats on a sofa') == [
+        'A shop sign that reads "OPEN"',
+        "3 cats on a sofa",
+    ]
 
 
 def test_similarity_is_the_jaccard_measure_of_word_3_shingles():
@@ -199,7 +270,11 @@ def test_the_limit_of_similarity_is_the_configured_one():
 
 @pytest.mark.slow
 def test_snakemake_proposes_prompts_for_the_topics_that_are_configured(project, server):
-    project.edit_config(lambda values: values.update(generate_prompts={"count": {"nature": 12}, "endpoint": server.settings()}))
+    project.edit_config(
+        lambda values: values.update(
+            generate_prompts={"count": {"nature": 12}, "endpoint": server.settings()}
+        )
+    )
     root = project.folder / "results/random"
     project.snakemake("results/random/proposed_prompts/nature.txt")
     assert len((root / "proposed_prompts/nature.txt").read_text().splitlines()) == 12
@@ -207,4 +282,6 @@ def test_snakemake_proposes_prompts_for_the_topics_that_are_configured(project, 
     done = project.snakemake("results/random/proposed_prompts/nature.txt")
     assert "Nothing to be done" in done.stdout
     assert len(server.asked()) == asked
-    assert "sk-secret" not in "".join(path.read_text(errors="ignore") for path in root.rglob("*") if path.is_file())
+    assert "sk-secret" not in "".join(
+        path.read_text(errors="ignore") for path in root.rglob("*") if path.is_file()
+    )

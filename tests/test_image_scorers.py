@@ -1,4 +1,6 @@
-"""Image scorers: the same score alone and in a batch, prompts are data, and no checkpoint is taken for what it is not."""
+"""Image scorers: the same score alone and in a batch, prompts are data, and no checkpoint is taken
+for what it is not.
+"""
 
 import json
 import math
@@ -14,7 +16,13 @@ from torch.nn import functional
 
 import build_models
 from build_reward_models import build_image_reward
-from lib.image_scorers import BLIP_PROMPT_TOKENS, CLIP_PIXEL_MEAN, CLIP_PIXEL_STD, load_image_scorer, preprocess
+from lib.image_scorers import (
+    BLIP_PROMPT_TOKENS,
+    CLIP_PIXEL_MEAN,
+    CLIP_PIXEL_STD,
+    load_image_scorer,
+    preprocess,
+)
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 PROMPT = "two red cats on a blue sofa"
@@ -34,7 +42,9 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def scorers(folders):
-    return {kind: load_image_scorer(kind, folders / kind) for kind in ("image-reward", "clip", "blip")}
+    return {
+        kind: load_image_scorer(kind, folders / kind) for kind in ("image-reward", "clip", "blip")
+    }
 
 
 @pytest.fixture(scope="session")
@@ -42,12 +52,17 @@ def images():
     """Four images of different sizes and shapes, none like another."""
     generator = np.random.default_rng(0)
     sizes = [(64, 64), (100, 72), (40, 90), (256, 200)]
-    return [Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8)) for width, height in sizes]
+    return [
+        Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        for width, height in sizes
+    ]
 
 
 @pytest.fixture
 def checkpoint(folders, tmp_path):
-    """A copy of the ImageReward checkpoint to break: its folder, its state dict, and a function that saves what was changed."""
+    """A copy of the ImageReward checkpoint to break: its folder, its state dict, and a function
+    that saves what was changed.
+    """
     folder = tmp_path / "image-reward"
     folder.mkdir()
     for path in (folders / "image-reward").iterdir():
@@ -70,37 +85,66 @@ def reference_image_reward(folder: Path, tokens: dict, pixels: torch.Tensor) -> 
         return functional.linear(inputs, state[f"{name}.weight"], state[f"{name}.bias"])
 
     def norm(name, inputs, epsilon):
-        return functional.layer_norm(inputs, inputs.shape[-1:], state[f"{name}.weight"], state[f"{name}.bias"], epsilon)
+        return functional.layer_norm(
+            inputs, inputs.shape[-1:], state[f"{name}.weight"], state[f"{name}.bias"], epsilon
+        )
 
     def attend(query, key, value, heads, mask=0.0):
-        query, key, value = (part.unflatten(-1, (heads, -1)).transpose(0, 1) for part in (query, key, value))
+        query, key, value = (
+            part.unflatten(-1, (heads, -1)).transpose(0, 1) for part in (query, key, value)
+        )
         weights = (query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1]) + mask).softmax(-1)
         return (weights @ value).transpose(0, 1).flatten(1)
 
     vision, text = "blip.visual_encoder", "blip.text_encoder"
-    patches = functional.conv2d(pixels[None], *(state[f"{vision}.patch_embed.proj.{part}"] for part in ("weight", "bias")), stride=16)
-    image = torch.cat([state[f"{vision}.cls_token"][0], patches[0].flatten(1).T]) + state[f"{vision}.pos_embed"][0]
+    patches = functional.conv2d(
+        pixels[None],
+        *(state[f"{vision}.patch_embed.proj.{part}"] for part in ("weight", "bias")),
+        stride=16,
+    )
+    image = (
+        torch.cat([state[f"{vision}.cls_token"][0], patches[0].flatten(1).T])
+        + state[f"{vision}.pos_embed"][0]
+    )
     for number in range(2):
         block = f"{vision}.blocks.{number}"
-        attended = attend(*linear(f"{block}.attn.qkv", norm(f"{block}.norm1", image, 1e-6)).chunk(3, -1), heads=image.shape[-1] // 64)
+        attended = attend(
+            *linear(f"{block}.attn.qkv", norm(f"{block}.norm1", image, 1e-6)).chunk(3, -1),
+            heads=image.shape[-1] // 64,
+        )
         image = image + linear(f"{block}.attn.proj", attended)
         hidden = functional.gelu(linear(f"{block}.mlp.fc1", norm(f"{block}.norm2", image, 1e-6)))
         image = image + linear(f"{block}.mlp.fc2", hidden)
     image = norm(f"{vision}.norm", image, 1e-6)
 
-    ids, mask = tokens["input_ids"][0], torch.where(tokens["attention_mask"][0] == 1, 0.0, -torch.inf)
+    ids, mask = (
+        tokens["input_ids"][0],
+        torch.where(tokens["attention_mask"][0] == 1, 0.0, -torch.inf),
+    )
     embeddings = f"{text}.embeddings"
-    words = state[f"{embeddings}.word_embeddings.weight"][ids] + state[f"{embeddings}.position_embeddings.weight"][: len(ids)]
+    words = (
+        state[f"{embeddings}.word_embeddings.weight"][ids]
+        + state[f"{embeddings}.position_embeddings.weight"][: len(ids)]
+    )
     words = norm(f"{embeddings}.LayerNorm", words, 1e-12)
     for number in range(config["num_hidden_layers"]):
         layer = f"{text}.encoder.layer.{number}"
         for name, source, padding in (("attention", None, mask), ("crossattention", image, 0.0)):
             source = words if source is None else source
-            parts = (linear(f"{layer}.{name}.self.{part}", words if part == "query" else source) for part in ("query", "key", "value"))
+            parts = (
+                linear(f"{layer}.{name}.self.{part}", words if part == "query" else source)
+                for part in ("query", "key", "value")
+            )
             attended = attend(*parts, heads=config["num_attention_heads"], mask=padding)
-            words = norm(f"{layer}.{name}.output.LayerNorm", words + linear(f"{layer}.{name}.output.dense", attended), 1e-12)
+            words = norm(
+                f"{layer}.{name}.output.LayerNorm",
+                words + linear(f"{layer}.{name}.output.dense", attended),
+                1e-12,
+            )
         hidden = functional.gelu(linear(f"{layer}.intermediate.dense", words))
-        words = norm(f"{layer}.output.LayerNorm", words + linear(f"{layer}.output.dense", hidden), 1e-12)
+        words = norm(
+            f"{layer}.output.LayerNorm", words + linear(f"{layer}.output.dense", hidden), 1e-12
+        )
     reward = words[0]
     for number in (0, 2, 4, 6, 7):
         reward = linear(f"mlp.layers.{number}", reward)
@@ -110,8 +154,13 @@ def reference_image_reward(folder: Path, tokens: dict, pixels: torch.Tensor) -> 
 def test_image_reward_is_the_original_computation(folders, scorers, images):
     scorer = scorers["image-reward"]
     for prompt in (PROMPT, LONG_PROMPT):
-        tokens = scorer.tokenizer(prompt, padding="max_length", truncation=True, max_length=35, return_tensors="pt")
-        expected = [reference_image_reward(folders / "image-reward", tokens, preprocess(image, 64)) for image in images]
+        tokens = scorer.tokenizer(
+            prompt, padding="max_length", truncation=True, max_length=35, return_tensors="pt"
+        )
+        expected = [
+            reference_image_reward(folders / "image-reward", tokens, preprocess(image, 64))
+            for image in images
+        ]
         assert scorer.score(prompt, images) == pytest.approx(expected, abs=1e-5)
 
 
@@ -144,8 +193,12 @@ def test_blip_is_transformers_own_itm_score(folders, scorers, images):
     pixels = scorer.image_processor(images, return_tensors="pt").pixel_values
     tokens = scorer.tokenizer([PROMPT] * len(images), return_tensors="pt")
     with torch.inference_mode():
-        output = scorer.model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, pixel_values=pixels)
-    assert scorer.score(PROMPT, images) == pytest.approx(output.itm_score.softmax(-1)[:, 1].tolist(), abs=1e-6)
+        output = scorer.model(
+            input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, pixel_values=pixels
+        )
+    assert scorer.score(PROMPT, images) == pytest.approx(
+        output.itm_score.softmax(-1)[:, 1].tolist(), abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("kind", ["image-reward", "clip", "blip"])
@@ -157,17 +210,25 @@ def test_a_long_prompt_is_cut_at_the_end_and_that_is_stated(scorers, images, kin
     assert scorer.max_prompt_tokens == (77 if kind == "clip" else BLIP_PROMPT_TOKENS)
 
 
-@pytest.mark.parametrize(("kind", "token"), [("image-reward", "[SEP]"), ("blip", "[SEP]"), ("clip", "<|endoftext|>")])
+@pytest.mark.parametrize(
+    ("kind", "token"), [("image-reward", "[SEP]"), ("blip", "[SEP]"), ("clip", "<|endoftext|>")]
+)
 def test_special_tokens_in_a_prompt_are_data(scorers, images, kind, token):
     scorer = scorers[kind]
     text = f"cat {token} dog"
     special = scorer.tokenizer.convert_tokens_to_ids(token)
     tokens = scorer.tokenizer(text, split_special_tokens=True).input_ids
-    assert tokens.count(special) == scorer.tokenizer("cat dog").input_ids.count(special) < scorer.tokenizer(text).input_ids.count(special)
+    assert (
+        tokens.count(special)
+        == scorer.tokenizer("cat dog").input_ids.count(special)
+        < scorer.tokenizer(text).input_ids.count(special)
+    )
     assert scorer.score(text, images) != scorer.score("cat dog", images)
 
 
-@pytest.mark.parametrize("prompt", ["", "猫が三匹", "قطة حمراء 😀", "a" * 5000, "{brace} \"quote' $(x) \\"])
+@pytest.mark.parametrize(
+    "prompt", ["", "猫が三匹", "قطة حمراء 😀", "a" * 5000, "{brace} \"quote' $(x) \\"]
+)
 def test_any_prompt_can_be_scored(scorers, images, prompt):
     for scorer in scorers.values():
         assert all(map(math.isfinite, scorer.score(prompt, images[:1])))
@@ -209,17 +270,32 @@ def test_other_number_formats_give_nearly_the_same_ranking_scores(folders, score
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda state: state.update({"blip.visual_encoder.head.weight": torch.zeros(2)}), "unknown blip.visual_encoder.head.weight"),
-        (lambda state: state.update({"itm_head.weight": torch.zeros(2)}), "unknown itm_head.weight"),
-        (lambda state: state.update({"blip.text_encoder.pooler.dense.weight": torch.zeros(2)}), "unknown pooler.dense.weight"),
-        (lambda state: state.pop("blip.visual_encoder.blocks.1.norm2.bias"), "lacks encoder.layers.1.layer_norm2.bias"),
+        (
+            lambda state: state.update({"blip.visual_encoder.head.weight": torch.zeros(2)}),
+            "unknown blip.visual_encoder.head.weight",
+        ),
+        (
+            lambda state: state.update({"itm_head.weight": torch.zeros(2)}),
+            "unknown itm_head.weight",
+        ),
+        (
+            lambda state: state.update({"blip.text_encoder.pooler.dense.weight": torch.zeros(2)}),
+            "unknown pooler.dense.weight",
+        ),
+        (
+            lambda state: state.pop("blip.visual_encoder.blocks.1.norm2.bias"),
+            "lacks encoder.layers.1.layer_norm2.bias",
+        ),
         (lambda state: state.pop("blip.visual_encoder.pos_embed"), "vision encoder is incomplete"),
         (lambda state: state.pop("mlp.layers.6.bias"), "Sequential it lacks 3.bias"),
         (
             lambda state: state.update({"blip.visual_encoder.cls_token": torch.zeros(1, 1, 7)}),
             "another shape for embeddings.class_embedding",
         ),
-        (lambda state: state.update({"blip.visual_encoder.pos_embed": torch.zeros(1, 12, 128)}), "11 patches are no square"),
+        (
+            lambda state: state.update({"blip.visual_encoder.pos_embed": torch.zeros(1, 12, 128)}),
+            "11 patches are no square",
+        ),
         (lambda state: state.update({"mlp.layers.0.weight": "text"}), "not a state dict"),
     ],
 )
@@ -278,7 +354,9 @@ def test_a_truncated_checkpoint_is_refused(checkpoint):
 def test_an_older_checkpoint_that_is_no_zip_file_is_read(checkpoint, scorers, images):
     folder, state, _ = checkpoint
     torch.save(state, folder / "ImageReward.pt", _use_new_zipfile_serialization=False)
-    assert load_image_scorer("image-reward", folder).score(PROMPT, images) == scorers["image-reward"].score(PROMPT, images)
+    assert load_image_scorer("image-reward", folder).score(PROMPT, images) == scorers[
+        "image-reward"
+    ].score(PROMPT, images)
 
 
 def test_the_tokenizer_can_lie_in_a_folder_of_its_own(checkpoint, folders, scorers, images):
@@ -306,7 +384,10 @@ def test_another_kind_of_model_is_refused(folders, kind):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"kind": "aesthetic"}, "kind 'aesthetic' is unknown; choose one of image-reward, clip, blip"),
+        (
+            {"kind": "aesthetic"},
+            "kind 'aesthetic' is unknown; choose one of image-reward, clip, blip",
+        ),
         ({"backend": "onnx"}, "backend 'onnx' is unknown"),
         ({"dtype": "int8"}, "dtype 'int8' is unknown"),
         ({"model_dir": Path("/nowhere")}, "/nowhere is not a folder"),
@@ -326,10 +407,15 @@ def test_the_tiny_checkpoint_is_the_same_bytes_whenever_it_is_built(folders, tmp
     build_image_reward(tmp_path / "other", seed=1)
     for path in (tmp_path / "again").iterdir():
         assert path.read_bytes() == (folders / "image-reward" / path.name).read_bytes(), path.name
-    assert (tmp_path / "other/ImageReward.pt").read_bytes() != (tmp_path / "again/ImageReward.pt").read_bytes()
+    assert (tmp_path / "other/ImageReward.pt").read_bytes() != (
+        tmp_path / "again/ImageReward.pt"
+    ).read_bytes()
 
 
 def test_the_module_imports_without_torch():
     heavy = "{'torch', 'transformers', 'numpy', 'PIL'} & set(sys.modules)"
-    code = f"import sys; sys.path.insert(0, {str(SCRIPTS)!r}); import lib.image_scorers; sys.exit(bool({heavy}))"
+    code = (
+        f"import sys; sys.path.insert(0, {str(SCRIPTS)!r}); import lib.image_scorers;"
+        f" sys.exit(bool({heavy}))"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

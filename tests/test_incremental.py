@@ -1,4 +1,6 @@
-"""What runs again when something changes: whole runs through the commands that users type, counted from the jobs' own records."""
+"""What runs again when something changes: whole runs through the commands that users type, counted
+from the jobs' own records.
+"""
 
 import json
 import re
@@ -13,7 +15,8 @@ from lib.summary import read_records
 
 pytestmark = pytest.mark.slow
 
-#: Rules with one item a prompt, and how many jobs a shard has of each (two scorers, two policy models).
+#: Rules with one item a prompt, and how many jobs a shard has of each (two scorers, two policy
+#: models).
 ITEM_RULES = {
     "generate_images": 1,
     "rank_images": 2,
@@ -23,8 +26,16 @@ ITEM_RULES = {
     "rank_responses": 1,
     "build_pairs": 1,
 }
-#: The table of vision-language benchmarks is not among them: the small run has none of these benchmarks.
-AFTER_TRAINING_SETTINGS = {"train_dpo", "merge_adapter", "answer_benchmark", "score_benchmark", "hallucination_table", "size_table"}
+#: The table of vision-language benchmarks is not among them: the small run has none of these
+#: benchmarks.
+AFTER_TRAINING_SETTINGS = {
+    "train_dpo",
+    "merge_adapter",
+    "answer_benchmark",
+    "score_benchmark",
+    "hallucination_table",
+    "size_table",
+}
 AFTER_PAIRS = {"merge_pairs", "reasons_table", "similarity_figure", *AFTER_TRAINING_SETTINGS}
 AFTER_RESPONSE_RANKING = {"embed_texts", "build_pairs", *AFTER_PAIRS}
 AFTER_IMAGES = {"list_overlaps", "common_selections_table", "candidates_figure", "guidance_figure"}
@@ -36,18 +47,25 @@ def planned(project, *arguments):
     if "Nothing to be done" in output:
         return {}
     table = output.split("Job stats:", 1)[1].split("total", 1)[0]
-    jobs = {rule: int(count) for rule, count in re.findall(r"^(\w+)\s+(\d+)$", table, flags=re.MULTILINE)}
+    jobs = {
+        rule: int(count)
+        for rule, count in re.findall(r"^(\w+)\s+(\d+)$", table, flags=re.MULTILINE)
+    }
     return {rule: count for rule, count in jobs.items() if rule not in ("all", "pairs")}
 
 
 def run(project, *arguments):
-    """Runs, and gives what the jobs of this run put on record, by rule: jobs, computed, reused, failed."""
+    """Runs, and gives what the jobs of this run put on record, by rule: jobs, computed, reused,
+    failed.
+    """
     since = datetime.now(UTC).isoformat(timespec="milliseconds")
     project.snakemake(*arguments)
     done: dict[str, Counter[str]] = {}
     for record in read_records(project.folder / "results/random", since):
         counter = done.setdefault(record["rule"], Counter())
-        counter.update({"jobs": 1, **{name: record[name] for name in ("computed", "reused", "failed")}})
+        counter.update(
+            {"jobs": 1, **{name: record[name] for name in ("computed", "reused", "failed")}}
+        )
     return done
 
 
@@ -68,9 +86,13 @@ def test_a_finished_run_has_nothing_to_do_and_says_so(finished_copy):
 
 
 def test_the_end_of_a_run_prints_what_it_did(finished_copy):
-    write_lines(prompt_file(finished_copy), [*lines_of(prompt_file(finished_copy)), "one more cat beside a boat"])
+    write_lines(
+        prompt_file(finished_copy),
+        [*lines_of(prompt_file(finished_copy)), "one more cat beside a boat"],
+    )
     output = finished_copy.snakemake(
-        "results/random/image_ranking/clip/art/00.jsonl", "results/random/image_ranking/clip/art/01.jsonl"
+        "results/random/image_ranking/clip/art/00.jsonl",
+        "results/random/image_ranking/clip/art/01.jsonl",
     ).stdout
     assert "What this run did" in output
     assert re.search(r"generate_images .*\b1\b", output)
@@ -82,16 +104,28 @@ def test_editing_one_prompt_redoes_only_that_prompt(finished_copy):
     before = project.published()
     old = Prompt("art", lines[1])
     # The edited prompt is to fall into the same shard, as one edit in two does with two shards.
-    new = next(text for n in range(100) if shard_of(Prompt("art", text := f"{lines[1]} {n}").id, 2) == shard_of(old.id, 2))
+    new = next(
+        text
+        for n in range(100)
+        if shard_of(Prompt("art", text := f"{lines[1]} {n}").id, 2) == shard_of(old.id, 2)
+    )
     write_lines(prompt_file(project), [lines[0], new, *lines[2:]])
     shard = shard_of(old.id, 2)
     plan = planned(project)
     assert {rule: plan[rule] for rule in ITEM_RULES} == ITEM_RULES
     done = run(project)
     for rule, jobs in ITEM_RULES.items():
-        assert (done[rule]["jobs"], done[rule]["computed"], done[rule]["failed"]) == (jobs, jobs, 0), rule
+        assert (done[rule]["jobs"], done[rule]["computed"], done[rule]["failed"]) == (
+            jobs,
+            jobs,
+            0,
+        ), rule
     after = project.published()
-    untouched = [name for name in before if re.fullmatch(r".*/\d\d\.jsonl", name) and not name.endswith(f"art/{shard}.jsonl")]
+    untouched = [
+        name
+        for name in before
+        if re.fullmatch(r".*/\d\d\.jsonl", name) and not name.endswith(f"art/{shard}.jsonl")
+    ]
     assert len(untouched) > 10
     assert all(after[name] == before[name] for name in untouched)
     story = f"results/random/prompts/{Prompt('art', new).id}.json"
@@ -117,7 +151,11 @@ def test_adding_a_prompt_computes_that_one_and_deleting_it_computes_nothing(fini
     done = run(project, "pairs")
     assert {rule: done[rule]["computed"] for rule in ITEM_RULES} == dict.fromkeys(ITEM_RULES, 0)
     after = project.published()
-    shard_files = [name for name in before if name.endswith(".jsonl") and not name.startswith(("models", "evaluation"))]
+    shard_files = [
+        name
+        for name in before
+        if name.endswith(".jsonl") and not name.startswith(("models", "evaluation"))
+    ]
     assert all(after[name] == before[name] for name in [*shard_files, "dataset/2/llava.json"])
 
 
@@ -129,9 +167,19 @@ def test_changing_one_policy_model_redoes_its_responses_and_what_depends_on_them
         policies[list(policies)[1]]["model"] = "demo/models/llama3-llava-next"
 
     project.edit_config(exchange)
-    assert set(planned(project)) == {"generate_responses", "rank_responses", *AFTER_RESPONSE_RANKING}
+    assert set(planned(project)) == {
+        "generate_responses",
+        "rank_responses",
+        *AFTER_RESPONSE_RANKING,
+    }
     done = run(project, "pairs")
-    shards = len({(record["job"]) for record in read_records(project.folder / "results/random") if record["rule"] == "build_pairs"})
+    shards = len(
+        {
+            (record["job"])
+            for record in read_records(project.folder / "results/random")
+            if record["rule"] == "build_pairs"
+        }
+    )
     assert done["generate_responses"]["jobs"] == shards
     assert (done["generate_responses"]["computed"], done["generate_responses"]["reused"]) == (6, 0)
     assert "generate_images" not in done
@@ -158,17 +206,30 @@ def test_changing_one_policy_model_redoes_its_responses_and_what_depends_on_them
             AFTER_TRAINING_SETTINGS,
         ),
         (
-            lambda values: values["training"]["experiments"]["random-2"].update(settings={"learning_rate": 0.002}),
+            lambda values: values["training"]["experiments"]["random-2"].update(
+                settings={"learning_rate": 0.002}
+            ),
             AFTER_TRAINING_SETTINGS,
         ),
         (
-            lambda values: values["evaluation"]["benchmarks"]["pope"].update(metrics={"f1": "pope_f1_score"}),
+            lambda values: values["evaluation"]["benchmarks"]["pope"].update(
+                metrics={"f1": "pope_f1_score"}
+            ),
             {"answer_benchmark", "score_benchmark", "hallucination_table", "size_table"},
         ),
     ],
-    ids=["guidance scale", "a scorer that does not pick", "reward model", "DPO setting", "DPO setting of one experiment", "metric"],
+    ids=[
+        "guidance scale",
+        "a scorer that does not pick",
+        "reward model",
+        "DPO setting",
+        "DPO setting of one experiment",
+        "metric",
+    ],
 )
-def test_changing_a_setting_redoes_what_depends_on_it_and_nothing_else(finished_copy, change, redone):
+def test_changing_a_setting_redoes_what_depends_on_it_and_nothing_else(
+    finished_copy, change, redone
+):
     finished_copy.edit_config(change)
     assert set(planned(finished_copy)) == redone
 
@@ -193,10 +254,18 @@ def test_editing_a_script_reruns_its_rule_with_its_items_reused_and_no_model_loa
     assert (done["generate_responses"]["computed"], done["generate_responses"]["reused"]) == (0, 12)
     assert done["rank_responses"]["computed"] == 0
     assert "write_instructions" not in done
-    records = [record for record in read_records(project.folder / "results/random") if record["rule"] == "generate_responses"]
+    records = [
+        record
+        for record in read_records(project.folder / "results/random")
+        if record["rule"] == "generate_responses"
+    ]
     assert all(record["load_seconds"] == 0 for record in records)
     after = project.published()
-    assert all(after[name] == before[name] for name in before if name.startswith(("responses", "pairs", "dataset")))
+    assert all(
+        after[name] == before[name]
+        for name in before
+        if name.startswith(("responses", "pairs", "dataset"))
+    )
 
 
 def test_raising_a_stage_s_version_computes_its_items_again(finished_copy):

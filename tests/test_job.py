@@ -1,4 +1,6 @@
-"""A job: only what is missing is computed, a failure costs one item, and what was done is on record."""
+"""A job: only what is missing is computed, a failure costs one item, and what was done is on
+record.
+"""
 
 import json
 import os
@@ -19,8 +21,18 @@ class Parameters(dict):
 
 
 def new_job(tmp_path, max_failed_fraction=1.0, version=1):
-    common = {"root": str(tmp_path), "device": "cpu", "seed": 0, "max_failed_fraction": max_failed_fraction}
-    return ShardJob(SimpleNamespace(rule="square", wildcards=["art", "00"], params=Parameters(settings={}, common=common)), version)
+    common = {
+        "root": str(tmp_path),
+        "device": "cpu",
+        "seed": 0,
+        "max_failed_fraction": max_failed_fraction,
+    }
+    return ShardJob(
+        SimpleNamespace(
+            rule="square", wildcards=["art", "00"], params=Parameters(settings={}, common=common)
+        ),
+        version,
+    )
 
 
 def items(job, *numbers):
@@ -46,7 +58,14 @@ class Squares:
 
 def run(tmp_path, numbers, squares=None, **options):
     squares = squares or Squares()
-    job = new_job(tmp_path, **{name: options.pop(name) for name in ("max_failed_fraction", "version") if name in options})
+    job = new_job(
+        tmp_path,
+        **{
+            name: options.pop(name)
+            for name in ("max_failed_fraction", "version")
+            if name in options
+        },
+    )
     outcomes = job.run(items(job, *numbers), squares.load, squares.compute, **options)
     job.write_record()
     return squares, job, outcomes
@@ -56,8 +75,15 @@ def test_only_missing_items_are_computed_and_each_outcome_is_there(tmp_path):
     run(tmp_path, [1, 2])
     squares, job, outcomes = run(tmp_path, [3, 2, 1])
     assert squares.batches == [[3]]
-    assert {name: outcome.result for name, outcome in outcomes.items()} == {f"art-{n}": {"square": n * n} for n in (1, 2, 3)}
-    assert (job.record.computed, job.record.reused, job.record.failed, job.record.items) == (1, 2, 0, 3)
+    assert {name: outcome.result for name, outcome in outcomes.items()} == {
+        f"art-{n}": {"square": n * n} for n in (1, 2, 3)
+    }
+    assert (job.record.computed, job.record.reused, job.record.failed, job.record.items) == (
+        1,
+        2,
+        0,
+        3,
+    )
 
 
 def test_a_warm_job_loads_no_model(tmp_path):
@@ -95,7 +121,10 @@ def test_too_many_failures_stop_the_job_with_the_reasons_and_keep_what_is_finish
         def compute(self, model, batch):
             return [ItemError("no answer") if item.inputs > 1 else {"square": 1} for item in batch]
 
-    with pytest.raises(UserError, match=r"2 of 3 items failed, over `max_failed_fraction` \(0\.5\)[\s\S]*art-2: no answer"):
+    with pytest.raises(
+        UserError,
+        match=r"2 of 3 items failed, over `max_failed_fraction` \(0\.5\)[\s\S]*art-2: no answer",
+    ):
         run(tmp_path, [1, 2, 3], Fragile(), max_failed_fraction=0.5)
     assert run(tmp_path, [1, 2, 3])[0].batches == [[2], [3]]
 
@@ -159,9 +188,16 @@ def test_the_record_says_what_the_job_did(tmp_path):
     run(tmp_path, [1])
     run(tmp_path, [1, 2])
     record = json.loads(Path(tmp_path, "work/square/art/00.json").read_text())
-    assert {name: record[name] for name in ("rule", "job", "items", "computed", "reused", "failed")} == {
-        "rule": "square", "job": "art/00", "items": 2, "computed": 1, "reused": 1, "failed": 0,
-    }  # fmt: skip
+    assert {
+        name: record[name] for name in ("rule", "job", "items", "computed", "reused", "failed")
+    } == {
+        "rule": "square",
+        "job": "art/00",
+        "items": 2,
+        "computed": 1,
+        "reused": 1,
+        "failed": 0,
+    }
 
 
 def test_published_rows_carry_an_earlier_stage_s_reason_and_their_own(tmp_path):
@@ -171,5 +207,10 @@ def test_published_rows_carry_an_earlier_stage_s_reason_and_their_own(tmp_path):
     job.publish(str(tmp_path / "out.jsonl"), stage_rows(rows, outcomes, "square"))
     assert read_shard(tmp_path / "out.jsonl") == {
         "art-1": {"id": "art-1", "topic": "art", "prompt": "1", "square": 1},
-        "art-2": {"id": "art-2", "topic": "art", "prompt": "2", "missing": {"rule": "earlier", "reason": "blank"}},
+        "art-2": {
+            "id": "art-2",
+            "topic": "art",
+            "prompt": "2",
+            "missing": {"rule": "earlier", "reason": "blank"},
+        },
     }

@@ -24,7 +24,12 @@ def write(path, count=3):
 def test_what_was_added_is_there_after_reopening(tmp_path):
     write(tmp_path / "j.jsonl")
     with Journal(tmp_path / "j.jsonl", "rank_images") as journal:
-        assert [journal.finished(f"key{number}") for number in range(4)] == [{"score": 0}, {"score": 1}, {"score": 2}, None]
+        assert [journal.finished(f"key{number}") for number in range(4)] == [
+            {"score": 0},
+            {"score": 1},
+            {"score": 2},
+            None,
+        ]
 
 
 @pytest.mark.parametrize("cut", [1, 2, 10, 60])
@@ -49,7 +54,11 @@ def test_a_damaged_line_in_the_middle_costs_that_line_only(tmp_path):
     lines[4] = lines[4][:20] + b"\x00\xff" * 8
     path.write_bytes(b"\n".join(lines))
     with Journal(path, "rank_images") as journal:
-        assert (journal.dropped_lines, journal.finished("key1"), journal.finished("key2")) == (1, None, {"score": 2})
+        assert (journal.dropped_lines, journal.finished("key1"), journal.finished("key2")) == (
+            1,
+            None,
+            {"score": 2},
+        )
 
 
 def test_a_failed_item_is_not_finished_and_a_later_success_counts(tmp_path):
@@ -64,13 +73,23 @@ def test_a_failed_item_is_not_finished_and_a_later_success_counts(tmp_path):
         assert journal.finished("key") == {"score": 1}
 
 
-@pytest.mark.parametrize("first", [b'{"journal": 2, "rule": "rank_images"}', b'{"journal": 1, "rule": "other"}', b"something else"])
+@pytest.mark.parametrize(
+    "first",
+    [
+        b'{"journal": 2, "rule": "rank_images"}',
+        b'{"journal": 1, "rule": "other"}',
+        b"something else",
+    ],
+)
 def test_a_journal_of_another_version_or_rule_is_refused_with_its_name_and_kept(tmp_path, first):
     path = tmp_path / "j.jsonl"
     write(path)
     content = b"\n".join([first, *path.read_bytes().split(b"\n")[1:]])
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"j\.jsonl, line 1: .*move it away"), Journal(path, "rank_images"):
+    with (
+        pytest.raises(UserError, match=r"j\.jsonl, line 1: .*move it away"),
+        Journal(path, "rank_images"),
+    ):
         pass
     assert path.read_bytes() == content
 
@@ -78,9 +97,16 @@ def test_a_journal_of_another_version_or_rule_is_refused_with_its_name_and_kept(
 def test_two_jobs_cannot_write_the_same_journal(tmp_path):
     path = tmp_path / "j.jsonl"
     with Journal(path, "rank_images"):
-        code = f"from pathlib import Path; from lib.journal import Journal; Journal(Path({str(path)!r}), 'rank_images').__enter__()"
+        code = (
+            "from pathlib import Path; from lib.journal import Journal;"
+            f" Journal(Path({str(path)!r}), 'rank_images').__enter__()"
+        )
         other = subprocess.run(
-            [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(SCRIPTS)}, capture_output=True, text=True, check=False
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONPATH": str(SCRIPTS)},
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert other.returncode != 0
         assert "another job is writing this journal" in other.stderr

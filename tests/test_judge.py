@@ -1,4 +1,6 @@
-"""Judges: nothing is asked twice, nothing is lost by a kill, a reply that makes no sense never becomes a number."""
+"""Judges: nothing is asked twice, nothing is lost by a kill, a reply that makes no sense never
+becomes a number.
+"""
 
 import json
 import os
@@ -26,7 +28,13 @@ SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setattr(lib.endpoint, "FIRST_WAIT", 0.02)
-    server = ChatServer(lambda body: "5", model="judge", version="judge-2026-01-01", retries=0, api_key_variable=None)
+    server = ChatServer(
+        lambda body: "5",
+        model="judge",
+        version="judge-2026-01-01",
+        retries=0,
+        api_key_variable=None,
+    )
     yield server
     server.close()
 
@@ -40,7 +48,7 @@ def ask(server, cache, asked=None, read=int, **settings):
     return judge, judge.ask(asked or questions(), read, max_tokens=9)
 
 
-# ---------------------------------------------------------------------------------------------------------------------- the client
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_rerun_asks_nothing_twice_and_gives_the_same(server, tmp_path):
@@ -75,7 +83,11 @@ def test_a_judge_that_moves_to_another_address_keeps_its_judgements(server, tmp_
 
 
 def test_equal_questions_are_asked_once(server, tmp_path):
-    _, judged = ask(server, tmp_path / "cache.jsonl", [Question("a", "same"), Question("b", "same"), Question("c", "same", seed=1)])
+    _, judged = ask(
+        server,
+        tmp_path / "cache.jsonl",
+        [Question("a", "same"), Question("b", "same"), Question("c", "same", seed=1)],
+    )
     assert (len(judged), len(server.bodies())) == (3, 2)
 
 
@@ -89,7 +101,11 @@ def test_the_raw_replies_are_kept_with_the_model_that_the_endpoint_names(server,
     server.reply = lambda body: " 5 \n"
     judge, judged = ask(server, tmp_path / "cache.jsonl", questions(1))
     lines = [json.loads(line) for line in (tmp_path / "cache.jsonl").read_text().splitlines()]
-    assert lines[1]["result"] == {"text": " 5 \n", "model": "judge-2026-01-01", "finish_reason": "stop"}
+    assert lines[1]["result"] == {
+        "text": " 5 \n",
+        "model": "judge-2026-01-01",
+        "finish_reason": "stop",
+    }
     assert judge.name == "judge (answered as judge-2026-01-01)"
     assert judged["0"].value == 5
 
@@ -99,13 +115,17 @@ def test_a_judge_that_names_itself_as_asked_for_has_that_name(server, tmp_path):
     assert ask(server, tmp_path / "cache.jsonl")[0].name == "judge"
 
 
-def test_nonsense_is_asked_for_again_and_then_told_with_its_reason_and_never_a_number(server, tmp_path):
+def test_nonsense_is_asked_for_again_and_then_told_with_its_reason_and_never_a_number(
+    server, tmp_path
+):
     server.reply = lambda body: "splendid" if "is 1?" in text_of(body) else "5"
     _, judged = ask(server, tmp_path / "cache.jsonl")
     assert [one.value for one in judged.values()] == [5, None, 5, 5]
     assert judged["1"].text == "splendid"
     assert "unusable" in judged["1"].reason
-    tries = [(body["temperature"], body["seed"]) for body in server.bodies() if "is 1?" in text_of(body)]
+    tries = [
+        (body["temperature"], body["seed"]) for body in server.bodies() if "is 1?" in text_of(body)
+    ]
     assert tries == [(0.0, 0), (0.5, 1), (1.0, 2)]
     again, same = ask(server, tmp_path / "cache.jsonl")
     assert (again.asked, same) == (0, judged)
@@ -126,12 +146,19 @@ def test_an_empty_reply_is_nonsense(server, tmp_path):
 def test_characters_that_no_file_can_hold_do_no_harm(server, tmp_path):
     server.reply = lambda body: "5 \ud800"
     for _ in range(2):
-        _, judged = ask(server, tmp_path / "cache.jsonl", [Question("a", "How good is \udfff?")], read=lambda text: text)
+        _, judged = ask(
+            server,
+            tmp_path / "cache.jsonl",
+            [Question("a", "How good is \udfff?")],
+            read=lambda text: text,
+        )
         assert judged["a"].value == "5 ?"
     assert len(server.bodies()) == 1
 
 
-def test_a_refused_question_has_the_endpoint_s_reason_and_is_asked_again_by_the_next_run(server, tmp_path):
+def test_a_refused_question_has_the_endpoint_s_reason_and_is_asked_again_by_the_next_run(
+    server, tmp_path
+):
     server.reply = lambda body: error(400, "content policy") if "is 1?" in text_of(body) else "5"
     _, judged = ask(server, tmp_path / "cache.jsonl")
     assert (judged["1"].value, judged["1"].text) == (None, None)
@@ -143,7 +170,9 @@ def test_a_refused_question_has_the_endpoint_s_reason_and_is_asked_again_by_the_
 
 def test_a_judge_that_breaks_down_ends_with_one_message_and_keeps_what_is_judged(server, tmp_path):
     server.reply = lambda body: "5" if "is 0?" in text_of(body) else error(500, "out of order")
-    with pytest.raises(UserError, match=r"3 requests in a row.*out of order.*what is finished is kept"):
+    with pytest.raises(
+        UserError, match=r"3 requests in a row.*out of order.*what is finished is kept"
+    ):
         ask(server, tmp_path / "cache.jsonl", questions(8), concurrency=1)
     server.reply = lambda body: "5"
     judge, _ = ask(server, tmp_path / "cache.jsonl", questions(8))
@@ -166,13 +195,21 @@ def test_a_file_that_is_no_cache_is_not_touched(server, tmp_path):
 def test_two_runs_with_one_cache_do_not_mix(server, tmp_path):
     from lib.journal import Journal
 
-    with Journal(tmp_path / "cache.jsonl", "judge"), pytest.raises(UserError, match="another job is writing"):
+    with (
+        Journal(tmp_path / "cache.jsonl", "judge"),
+        pytest.raises(UserError, match="another job is writing"),
+    ):
         ask(server, tmp_path / "cache.jsonl")
 
 
 def test_killed_while_judging_it_goes_on_where_it_was(server, tmp_path):
-    (tmp_path / "answers.json").write_text(json.dumps({f"v1_{number}": f"answer {number}" for number in range(40)}))
-    items = {f"v1_{number}": {"question": "Q", "answer": "A", "capability": ["ocr"]} for number in range(40)}
+    (tmp_path / "answers.json").write_text(
+        json.dumps({f"v1_{number}": f"answer {number}" for number in range(40)})
+    )
+    items = {
+        f"v1_{number}": {"question": "Q", "answer": "A", "capability": ["ocr"]}
+        for number in range(40)
+    }
     (tmp_path / "mm-vet.json").write_text(json.dumps(items))
     killed = threading.Event()
 
@@ -183,9 +220,23 @@ def test_killed_while_judging_it_goes_on_where_it_was(server, tmp_path):
 
     server.reply = reply
     command = [
-        sys.executable, SCRIPTS / "score.py", "mm_vet", "--answers", tmp_path / "answers.json", "--reference", tmp_path / "mm-vet.json",
-        "--judge-url", server.url, "--judge-model", "judge", "--judge-runs", "1", "--judge-concurrency", "2", "--json",
-    ]  # fmt: skip
+        sys.executable,
+        SCRIPTS / "score.py",
+        "mm_vet",
+        "--answers",
+        tmp_path / "answers.json",
+        "--reference",
+        tmp_path / "mm-vet.json",
+        "--judge-url",
+        server.url,
+        "--judge-model",
+        "judge",
+        "--judge-runs",
+        "1",
+        "--judge-concurrency",
+        "2",
+        "--json",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while len(server.bodies()) < 11 and process.poll() is None:
         time.sleep(0.01)
@@ -202,7 +253,7 @@ def test_what_is_filled_into_a_template_is_data():
     assert fill("{a} and {b} and {c}", a="{b}", b=r"\1") == r"{b} and \1 and {c}"
 
 
-# ------------------------------------------------------------------------------------------------------------------- two images
+# --------------------------------------------------------------------------------------------------
 
 
 def pair(tmp_path, name="p", caption="a {red} dog"):
@@ -216,7 +267,11 @@ def shown(body):
     import base64
 
     parts = body["messages"][0]["content"]
-    return [base64.b64decode(part["image_url"]["url"].partition(",")[2]).decode() for part in parts if part["type"] == "image_url"]
+    return [
+        base64.b64decode(part["image_url"]["url"].partition(",")[2]).decode()
+        for part in parts
+        if part["type"] == "image_url"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -228,9 +283,17 @@ def shown(body):
         (lambda body: "tie", "tie"),
         (lambda body: "tie" if shown(body)[0] == "p first" else "first", "tie"),
     ],
-    ids=["the first wins", "the second wins", "always the same place", "always a tie", "a tie one way"],
+    ids=[
+        "the first wins",
+        "the second wins",
+        "always the same place",
+        "always a tie",
+        "a tie one way",
+    ],
 )
-def test_an_image_wins_only_if_it_is_preferred_in_both_places(server, tmp_path, judge_says, verdict):
+def test_an_image_wins_only_if_it_is_preferred_in_both_places(
+    server, tmp_path, judge_says, verdict
+):
     server.reply = judge_says
     comparison = compare([pair(tmp_path)], Judge(server.endpoint(), tmp_path / "cache.jsonl"))["p"]
     assert comparison.verdict == verdict
@@ -257,7 +320,8 @@ def test_another_image_under_the_same_name_is_judged_anew(server, tmp_path):
     compare([pair(tmp_path)], Judge(server.endpoint(), tmp_path / "cache.jsonl"))
     (tmp_path / "p-first.png").write_bytes(b"another")
     compare(
-        [Pair("p", "a {red} dog", tmp_path / "p-first.png", tmp_path / "p-second.png")], Judge(server.endpoint(), tmp_path / "cache.jsonl")
+        [Pair("p", "a {red} dog", tmp_path / "p-first.png", tmp_path / "p-second.png")],
+        Judge(server.endpoint(), tmp_path / "cache.jsonl"),
     )
     assert len(server.bodies()) == 4
 
@@ -270,15 +334,23 @@ def test_the_rates_are_the_paper_s_for_the_paper_s_counts():
 
     found = summary(of("first", 53) + of("second", 37) + of("tie", 10) + of(None, 2))
     assert {name: round(value, 1) for name, value in found.items()} == {
-        "wins": 53, "losses": 37, "ties": 10, "without_verdict": 2, "win_rate": 58.9, "loss_rate": 41.1, "tie_rate": 10.0,
-    }  # fmt: skip
+        "wins": 53,
+        "losses": 37,
+        "ties": 10,
+        "without_verdict": 2,
+        "win_rate": 58.9,
+        "loss_rate": 41.1,
+        "tie_rate": 10.0,
+    }
 
 
-# --------------------------------------------------------------------------------------------------------- the judged benchmarks
+# --------------------------------------------------------------------------------------------------
 
 
 def answers(**texts):
-    return Answers("answers.jsonl", [Answer(name.removeprefix("n"), text) for name, text in texts.items()])
+    return Answers(
+        "answers.jsonl", [Answer(name.removeprefix("n"), text) for name, text in texts.items()]
+    )
 
 
 @pytest.fixture
@@ -297,26 +369,48 @@ def mmhal(tmp_path):
     return SCORERS["mmhal_bench"].read_reference(tmp_path / "response_template.json")
 
 
-def test_mmhal_bench_is_rated_by_the_judge_from_question_contents_and_human_answer(server, tmp_path, mmhal):
+def test_mmhal_bench_is_rated_by_the_judge_from_question_contents_and_human_answer(
+    server, tmp_path, mmhal
+):
     ratings = {"attribute": "5", "adversarial": "0", "comparison": "2"}
-    server.reply = lambda body: f"Fine.\n\n- Rating: {next(r for kind, r in ratings.items() if f'What {kind}?' in text_of(body))}, so it is"
+    server.reply = lambda body: (
+        "Fine.\n\n- Rating:"
+        f" {next(r for kind, r in ratings.items() if f'What {kind}?' in text_of(body))}, so"
+        " it is"
+    )
     scorer = SCORERS["mmhal_bench"]
-    judged = scorer.ask(answers(n0="one {question}", n1="two", n2="three"), mmhal, Judge(server.endpoint(), tmp_path / "c.jsonl"))
+    judged = scorer.ask(
+        answers(n0="one {question}", n1="two", n2="three"),
+        mmhal,
+        Judge(server.endpoint(), tmp_path / "c.jsonl"),
+    )
     score = scorer.score(judged, mmhal, samples=0)
     assert score.scores == {"score": pytest.approx(7 / 3), "hallucination": pytest.approx(200 / 3)}
     assert score.judge == "judge (answered as judge-2026-01-01)"
     text = next(text for text in server.texts() if "What attribute?" in text)
     assert "### Image Contents\nCat, Dog\n\n### Question\nWhat attribute?\n" in text
-    assert "### Standard Human-Generated Answer\nTrue attribute.\n\n### LMM Response to Evaluate\none {question}\n" in text
+    assert (
+        "### Standard Human-Generated Answer\nTrue attribute.\n\n### LMM Response to Evaluate\none"
+        " {question}\n" in text
+    )
 
 
 def test_mmhal_bench_leaves_out_and_tells_what_the_judge_never_rates(server, tmp_path, mmhal):
-    server.reply = lambda body: "Rating: 1 or Rating: 2" if "What adversarial?" in text_of(body) else "Rating: 4"
+    server.reply = lambda body: (
+        "Rating: 1 or Rating: 2" if "What adversarial?" in text_of(body) else "Rating: 4"
+    )
     scorer = SCORERS["mmhal_bench"]
-    judged = scorer.ask(answers(n0="one", n1="two", n2="three"), mmhal, Judge(server.endpoint(), tmp_path / "c.jsonl"))
+    judged = scorer.ask(
+        answers(n0="one", n1="two", n2="three"),
+        mmhal,
+        Judge(server.endpoint(), tmp_path / "c.jsonl"),
+    )
     score = scorer.score(judged, mmhal, samples=0)
     assert (score.scores["score"], score.extra["judged"], score.extra["unparsed"]) == (4.0, 2, 0)
-    assert "id '1' has no judgement (the judge's reply is unusable: 2 ratings instead of one" in str(score.problems[0])
+    assert (
+        "id '1' has no judgement (the judge's reply is unusable: 2 ratings instead of one"
+        in str(score.problems[0])
+    )
 
 
 def test_judged_answers_can_be_written_and_scored_again_without_the_judge(server, tmp_path, mmhal):
@@ -324,12 +418,18 @@ def test_judged_answers_can_be_written_and_scored_again_without_the_judge(server
 
     server.reply = lambda body: "nonsense" if "What adversarial?" in text_of(body) else "Rating: 4"
     scorer = SCORERS["mmhal_bench"]
-    judged = scorer.ask(answers(n0="one", n1="two", n2="three"), mmhal, Judge(server.endpoint(), tmp_path / "c.jsonl"))
+    judged = scorer.ask(
+        answers(n0="one", n1="two", n2="three"),
+        mmhal,
+        Judge(server.endpoint(), tmp_path / "c.jsonl"),
+    )
     write_jsonl(tmp_path / "judged.jsonl", to_rows(judged))
     again = scorer.score(scorer.read_answers(tmp_path / "judged.jsonl"), mmhal, samples=0)
     score = scorer.score(judged, mmhal, samples=0)
     assert (again.scores, again.judge, again.extra) == (score.scores, score.judge, score.extra)
-    assert [problem.what for problem in again.problems] == [problem.what for problem in score.problems]
+    assert [problem.what for problem in again.problems] == [
+        problem.what for problem in score.problems
+    ]
 
 
 @pytest.fixture
@@ -343,21 +443,37 @@ def mm_vet(tmp_path):
 
 
 def test_mm_vet_is_graded_as_often_as_asked_with_the_reference_s_words(server, tmp_path, mm_vet):
-    server.reply = lambda body: ["0.5", "0.7"][body["seed"]] if "| x = 1 |" in text_of(body) else "1.0"
+    server.reply = lambda body: (
+        ["0.5", "0.7"][body["seed"]] if "| x = 1 |" in text_of(body) else "1.0"
+    )
     scorer = SCORERS["mm_vet"]
     judge = Judge(server.endpoint(), tmp_path / "c.jsonl")
-    score = scorer.score(scorer.ask(answers(v1_0="x = 1", v1_1="there"), mm_vet, judge, runs=2), mm_vet, samples=0)
+    score = scorer.score(
+        scorer.ask(answers(v1_0="x = 1", v1_1="there"), mm_vet, judge, runs=2), mm_vet, samples=0
+    )
     assert score.scores == {"total": 80.0, "std": 5.0}
     assert score.extra["totals_of_runs"] == [75.0, 85.0]
-    assert {name: values["total"] for name, values in score.per_type.items()} == {"math": 60.0, "ocr": 80.0}
+    assert {name: values["total"] for name, values in score.per_type.items()} == {
+        "math": 60.0,
+        "ocr": 80.0,
+    }
     assert any(text.endswith("\nWhat is x? | -1 <AND> -5 | x = 1 | ") for text in server.texts())
     assert {body["max_tokens"] for body in server.bodies()} == {3}
 
 
 def test_mm_vet_asks_again_with_the_reference_s_addition(server, tmp_path, mm_vet):
-    server.reply = lambda body: "0.4" if text_of(body).endswith("Predict the correctness of the answer (digit): ") else "Well"
+    server.reply = lambda body: (
+        "0.4"
+        if text_of(body).endswith("Predict the correctness of the answer (digit): ")
+        else "Well"
+    )
     scorer = SCORERS["mm_vet"]
-    judged = scorer.ask(answers(v1_0="x = 1", v1_1="there"), mm_vet, Judge(server.endpoint(), tmp_path / "c.jsonl"), runs=1)
+    judged = scorer.ask(
+        answers(v1_0="x = 1", v1_1="there"),
+        mm_vet,
+        Judge(server.endpoint(), tmp_path / "c.jsonl"),
+        runs=1,
+    )
     assert scorer.score(judged, mm_vet, samples=0).scores["total"] == 40.0
 
 
@@ -365,7 +481,12 @@ def test_mm_vet_asks_again_with_the_reference_s_addition(server, tmp_path, mm_ve
 def test_mm_vet_never_makes_a_grade_of_nonsense(server, tmp_path, mm_vet, reply):
     server.reply = lambda body: reply if "| x = 1 |" in text_of(body) else "1.0"
     scorer = SCORERS["mm_vet"]
-    judged = scorer.ask(answers(v1_0="x = 1", v1_1="there"), mm_vet, Judge(server.endpoint(), tmp_path / "c.jsonl"), runs=1)
+    judged = scorer.ask(
+        answers(v1_0="x = 1", v1_1="there"),
+        mm_vet,
+        Judge(server.endpoint(), tmp_path / "c.jsonl"),
+        runs=1,
+    )
     score = scorer.score(judged, mm_vet, samples=0)
     assert (score.scores["total"], score.extra["graded"]) == (100.0, 1)
     assert "id 'v1_0' has no grades (the judge's reply is unusable" in str(score.problems[0])
@@ -374,16 +495,25 @@ def test_mm_vet_never_makes_a_grade_of_nonsense(server, tmp_path, mm_vet, reply)
 @pytest.fixture
 def halbench(tmp_path):
     (tmp_path / "synonyms.txt").write_text("person, man\nwine glass\ndining table, table\ndog\n")
-    (tmp_path / "objects.json").write_text(json.dumps({"1": ["person", "dining table"], "2": ["dog"]}))
+    (tmp_path / "objects.json").write_text(
+        json.dumps({"1": ["person", "dining table"], "2": ["dog"]})
+    )
     return SCORERS["object_halbench"].read_reference(tmp_path)
 
 
 def test_object_halbench_asks_the_judge_for_the_objects_of_each_answer(server, tmp_path, halbench):
-    listed = {"table": '["men", "wine glasses", "table", "table", "sky"]', "cat": '```json\n["dog"]\n```'}
-    server.reply = lambda body: next(reply for word, reply in listed.items() if f"{word} stands" in text_of(body))
+    listed = {
+        "table": '["men", "wine glasses", "table", "table", "sky"]',
+        "cat": '```json\n["dog"]\n```',
+    }
+    server.reply = lambda body: next(
+        reply for word, reply in listed.items() if f"{word} stands" in text_of(body)
+    )
     scorer = SCORERS["object_halbench"]
     judged = scorer.ask(
-        answers(n1="A table stands before men.", n2="A cat stands there, {x}"), halbench, Judge(server.endpoint(), tmp_path / "c")
+        answers(n1="A table stands before men.", n2="A cat stands there, {x}"),
+        halbench,
+        Judge(server.endpoint(), tmp_path / "c"),
     )
     score = scorer.score(judged, halbench, samples=0, language=LanguageTools("stand-in"))
     # men, wine glass (wrong), table once; dog
@@ -393,16 +523,24 @@ def test_object_halbench_asks_the_judge_for_the_objects_of_each_answer(server, t
 
 
 def test_object_halbench_does_not_ask_about_answers_of_three_words(server, tmp_path, halbench):
-    judged = SCORERS["object_halbench"].ask(answers(n1="A man sits."), halbench, Judge(server.endpoint(), tmp_path / "c"))
+    judged = SCORERS["object_halbench"].ask(
+        answers(n1="A man sits."), halbench, Judge(server.endpoint(), tmp_path / "c")
+    )
     assert (server.bodies(), judged.rows[0].details["objects"]) == ([], [])
 
 
-@pytest.mark.parametrize("reply", ['{"objects": ["dog"]}', "a dog and a man", '["dog", 3]', '["dog"'])
-def test_object_halbench_leaves_out_and_tells_an_answer_without_a_usable_list(server, tmp_path, halbench, reply):
+@pytest.mark.parametrize(
+    "reply", ['{"objects": ["dog"]}', "a dog and a man", '["dog", 3]', '["dog"']
+)
+def test_object_halbench_leaves_out_and_tells_an_answer_without_a_usable_list(
+    server, tmp_path, halbench, reply
+):
     server.reply = lambda body: reply if "first" in text_of(body) else '["dog"]'
     scorer = SCORERS["object_halbench"]
     judged = scorer.ask(
-        answers(n1="This is the first answer.", n2="There is a dog here."), halbench, Judge(server.endpoint(), tmp_path / "c")
+        answers(n1="This is the first answer.", n2="There is a dog here."),
+        halbench,
+        Judge(server.endpoint(), tmp_path / "c"),
     )
     score = scorer.score(judged, halbench, samples=0)
     assert (score.scores, score.extra["scored"]) == ({"response": 0.0, "mention": 0.0}, 1)

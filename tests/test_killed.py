@@ -1,4 +1,6 @@
-"""Killed at any moment, a run goes on where it was: the same bytes, and at most the batch in flight computed twice."""
+"""Killed at any moment, a run goes on where it was: the same bytes, and at most the batch in flight
+computed twice.
+"""
 
 import os
 import random
@@ -21,10 +23,19 @@ def finished_jobs(project: Project) -> int:
 
 
 def run_and_kill(project: Project, jobs: int, seconds: float) -> bool:
-    """Starts the run, waits for so many finished jobs and a while longer, and kills its process group; False if it ended before that."""
+    """Starts the run, waits for so many finished jobs and a while longer, and kills its process
+    group; False if it ended before that.
+    """
     with open(project.folder / "killed.log", "ab") as log:
         command = project.command(cores=CORES)
-        process = subprocess.Popen(command, cwd=project.folder, env=project.environment(), stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            cwd=project.folder,
+            env=project.environment(),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
         due = None
         while due is None or time.monotonic() < due:
             if process.poll() is not None:
@@ -38,17 +49,24 @@ def run_and_kill(project: Project, jobs: int, seconds: float) -> bool:
     return True
 
 
-def test_twenty_kills_spread_over_a_run_change_no_byte_and_lose_at_most_the_batch_in_flight(new_project, finished):
+def test_twenty_kills_spread_over_a_run_change_no_byte_and_lose_at_most_the_batch_in_flight(
+    new_project, finished
+):
     project = new_project("killed")
     make_small(project)
     randomness = random.Random(20)
     jobs = finished_jobs(finished)
     twice_before = 0
     for kill in range(KILLS):
-        # From before the first job has ended to the last benchmark; the tables that follow take a second.
-        assert run_and_kill(project, kill * (jobs - 5) // (KILLS - 1), randomness.uniform(0.2, 5)), f"the run ended before kill {kill}"
+        # From before the first job has ended to the last benchmark; the tables that follow take a
+        # second.
+        assert run_and_kill(
+            project, kill * (jobs - 5) // (KILLS - 1), randomness.uniform(0.2, 5)
+        ), f"the run ended before kill {kill}"
         twice = sum(count - 1 for count in begun(project).values())
-        assert twice - twice_before <= CORES, "more than the batch in flight of each job was computed twice"
+        assert twice - twice_before <= CORES, (
+            "more than the batch in flight of each job was computed twice"
+        )
         twice_before = twice
         project.snakemake("--unlock")
     project.snakemake()

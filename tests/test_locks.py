@@ -1,4 +1,6 @@
-"""The locks of the environments: they hold their pins, name no host, and `make envs-check` tells a conflict and a stale lock."""
+"""The locks of the environments: they hold their pins, name no host, and `make envs-check` tells a
+conflict and a stale lock.
+"""
 
 import re
 import shutil
@@ -10,22 +12,35 @@ import pytest
 import yaml
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-ENVIRONMENTS = sorted(path.stem for path in (REPOSITORY / "envs").glob("*.yaml") if path.stem != "site")
+ENVIRONMENTS = sorted(
+    path.stem for path in (REPOSITORY / "envs").glob("*.yaml") if path.stem != "site"
+)
 NAMED_BY_RULES = sorted(
-    {name for path in (REPOSITORY / "rules").glob("*.smk") for name in re.findall(r"envs/([\w-]+)\.yaml", path.read_text())}
+    {
+        name
+        for path in (REPOSITORY / "rules").glob("*.smk")
+        for name in re.findall(r"envs/([\w-]+)\.yaml", path.read_text())
+    }
     | {"rewards", "image-reward"}  # rules/common.smk chooses between them
 )
 
 
 def versions(path):
     lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
-    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[\w.+!]+", line) for line in lines), f"{path.name} holds more than name==version"
-    return {re.sub(r"[-_.]+", "-", line.split("==")[0]).lower(): line.split("==")[1] for line in lines}
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[\w.+!]+", line) for line in lines), (
+        f"{path.name} holds more than name==version"
+    )
+    return {
+        re.sub(r"[-_.]+", "-", line.split("==")[0]).lower(): line.split("==")[1] for line in lines
+    }
 
 
 def pins(name):
     dependencies = yaml.safe_load((REPOSITORY / f"envs/{name}.yaml").read_text())["dependencies"]
-    return {re.sub(r"[-_.]+", "-", pin.split("==")[0]).lower(): pin.split("==")[1] for pin in dependencies[-1]["pip"]}
+    return {
+        re.sub(r"[-_.]+", "-", pin.split("==")[0]).lower(): pin.split("==")[1]
+        for pin in dependencies[-1]["pip"]
+    }
 
 
 def check(folder):
@@ -37,12 +52,18 @@ def check(folder):
 def folder(tmp_path):
     """A folder of environments with one small environment and its lock."""
     write(tmp_path, "httpx==0.28.1")
-    subprocess.run([sys.executable, REPOSITORY / "envs/locks.py", "--folder", tmp_path], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, REPOSITORY / "envs/locks.py", "--folder", tmp_path],
+        check=True,
+        capture_output=True,
+    )
     return tmp_path
 
 
 def write(folder, *wanted):
-    text = yaml.safe_dump({"channels": ["conda-forge"], "dependencies": ["python=3.11.7", {"pip": list(wanted)}]})
+    text = yaml.safe_dump(
+        {"channels": ["conda-forge"], "dependencies": ["python=3.11.7", {"pip": list(wanted)}]}
+    )
     (folder / "small.yaml").write_text(text)
 
 
@@ -84,7 +105,13 @@ def test_a_lock_that_does_not_fit_its_yaml_any_more_ends_the_check(folder):
 
 def test_a_package_missing_from_a_lock_ends_the_check(folder):
     lock = folder / "small.lock"
-    lock.write_text("".join(line for line in lock.read_text().splitlines(keepends=True) if not line.startswith("h11==")))
+    lock.write_text(
+        "".join(
+            line
+            for line in lock.read_text().splitlines(keepends=True)
+            if not line.startswith("h11==")
+        )
+    )
     done = check(folder)
     assert done.returncode == 1
     assert "+h11==" in done.stderr
@@ -92,7 +119,8 @@ def test_a_package_missing_from_a_lock_ends_the_check(folder):
 
 @pytest.mark.parametrize("name", NAMED_BY_RULES)
 def test_a_conda_environment_installs_its_lock_and_refuses_an_edited_one(name, tmp_path):
-    # Snakemake runs <name>.post-deploy.sh in a new conda environment. Here a pip that only says what it was asked stands on PATH.
+    # Snakemake runs <name>.post-deploy.sh in a new conda environment. Here a pip that only says
+    # what it was asked stands on PATH.
     shutil.copytree(REPOSITORY / "envs", tmp_path / "envs")
     (tmp_path / "bin").mkdir()
     python = tmp_path / "bin/python"
@@ -101,12 +129,19 @@ def test_a_conda_environment_installs_its_lock_and_refuses_an_edited_one(name, t
 
     def deploy():
         return subprocess.run(
-            ["/bin/sh", f"envs/{name}.post-deploy.sh"], cwd=tmp_path, text=True, capture_output=True, check=False,
+            ["/bin/sh", f"envs/{name}.post-deploy.sh"],
+            cwd=tmp_path,
+            text=True,
+            capture_output=True,
+            check=False,
             env={"PATH": f"{python.parent}:/usr/bin:/bin"},
-        )  # fmt: skip
+        )
 
     done = deploy()
-    assert done.stdout.split() == f"-m pip install --quiet --no-deps --requirement envs/{name}.lock".split(), done.stderr
+    assert (
+        done.stdout.split()
+        == f"-m pip install --quiet --no-deps --requirement envs/{name}.lock".split()
+    ), done.stderr
     with open(tmp_path / f"envs/{name}.lock", "a") as stream:
         stream.write("left-pad==1.0\n")
     done = deploy()

@@ -15,7 +15,12 @@ from merge_pairs import llava_record, ordered_pairs, write_parquet
 
 def row(topic, number, root=None):
     name = f"{topic}-{sha256(f'{topic}{number}'.encode()).hexdigest()[:10]}"
-    image = {"file": f"images/{topic}/00/{name}.png", "sha256": "", "guidance_scale": 7.0, "score": 1.0}
+    image = {
+        "file": f"images/{topic}/00/{name}.png",
+        "sha256": "",
+        "guidance_scale": 7.0,
+        "score": 1.0,
+    }
     if root:
         path = Path(root, image["file"])
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -26,10 +31,21 @@ def row(topic, number, root=None):
         "rejected": {"policy": "b", "text": 'wrong 😀 "quoted"', "score": 0.0},
         "margin": 1.0,
     }
-    return {"id": name, "topic": topic, "prompt": f"{topic} {number}", "instruction": "What is it?", "image": image, "pair": pair}
+    return {
+        "id": name,
+        "topic": topic,
+        "prompt": f"{topic} {number}",
+        "instruction": "What is it?",
+        "image": image,
+        "pair": pair,
+    }
 
 
-ROWS = [row("art", n) for n in range(60)] + [row("school", n) for n in range(30)] + [row("nature", n) for n in range(10)]
+ROWS = (
+    [row("art", n) for n in range(60)]
+    + [row("school", n) for n in range(30)]
+    + [row("nature", n) for n in range(10)]
+)
 
 
 def test_a_larger_data_set_contains_the_smaller_and_each_is_stratified_by_topic():
@@ -47,7 +63,12 @@ def test_the_order_does_not_depend_on_the_order_of_shards():
 def test_rows_without_a_pair_are_left_out():
     without = {**row("art", 1000), "no_pair": "tie"}
     del without["pair"]
-    missing = {"id": "art-0", "topic": "art", "prompt": "", "missing": {"rule": "rank_images", "reason": "all images blank"}}
+    missing = {
+        "id": "art-0",
+        "topic": "art",
+        "prompt": "",
+        "missing": {"rule": "rank_images", "reason": "all images blank"},
+    }
     assert ordered_pairs([*ROWS, without, missing]) == ordered_pairs(ROWS)
 
 
@@ -55,7 +76,14 @@ def test_the_published_format_has_its_four_fields():
     record = llava_record(row("art", 1))
     assert list(record) == ["id", "image", "conversations", "rejected_conversations"]
     assert [turn["from"] for turn in record["conversations"]] == ["human", "gpt"]
-    assert record["conversations"][0] == record["rejected_conversations"][0] == {"from": "human", "value": "<image> What is it?"}
+    assert (
+        record["conversations"][0]
+        == record["rejected_conversations"][0]
+        == {
+            "from": "human",
+            "value": "<image> What is it?",
+        }
+    )
     assert record["conversations"][1]["value"] == "right 1"
 
 
@@ -66,8 +94,13 @@ def test_datasets_reads_the_parquet_files_with_their_images(tmp_path):
     folder = tmp_path / "dataset" / "data"
     folder.mkdir(parents=True)
     write_parquet(rows, tmp_path, folder)
-    assert sorted(path.name for path in folder.iterdir()) == ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"]
-    loaded = datasets.load_dataset(str(tmp_path / "dataset"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "train-00000-of-00002.parquet",
+        "train-00001-of-00002.parquet",
+    ]
+    loaded = datasets.load_dataset(
+        str(tmp_path / "dataset"), split="train", cache_dir=str(tmp_path / "cache")
+    )
     assert loaded["id"][:] == [pair["id"] for pair in rows]
     assert loaded[1002]["images"][0].getpixel((0, 0)) == (1002 % 256, 0, 0)
     assert loaded[0]["rejected"] == 'wrong 😀 "quoted"'
@@ -76,7 +109,13 @@ def test_datasets_reads_the_parquet_files_with_their_images(tmp_path):
 def test_a_damaged_image_is_named_with_its_mend(tmp_path):
     pair = row("art", 1, tmp_path)
     Path(tmp_path, pair["image"]["file"]).write_bytes(b"not an image")
-    with pytest.raises(UserError, match=r"has other contents than when it was made\. Delete .*images/art/00\.jsonl and run again"):
+    with pytest.raises(
+        UserError,
+        match=(
+            r"has other contents than when it was made\. Delete .*images/art/00\.jsonl and run"
+            r" again"
+        ),
+    ):
         write_parquet([pair], tmp_path, tmp_path)
 
 
@@ -92,5 +131,8 @@ def test_equal_pairs_give_equal_bytes(tmp_path):
 
 def test_the_record_is_json_that_keeps_every_character():
     assert (
-        json.loads(json.dumps(llava_record(row("art", 1)), ensure_ascii=False))["rejected_conversations"][1]["value"] == 'wrong 😀 "quoted"'
+        json.loads(json.dumps(llava_record(row("art", 1)), ensure_ascii=False))[
+            "rejected_conversations"
+        ][1]["value"]
+        == 'wrong 😀 "quoted"'
     )

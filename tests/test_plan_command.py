@@ -1,4 +1,6 @@
-"""The plan before a launch (`make plan`): exact jobs, arithmetic by hand, what was used beside it, rates measured by a run."""
+"""The plan before a launch (`make plan`): exact jobs, arithmetic by hand, what was used beside it,
+rates measured by a run.
+"""
 
 import json
 import re
@@ -16,25 +18,55 @@ from lib.errors import UserError
 from lib.graph import PlannedJob
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-BENCHMARKS = {"pope": {"task": "pope", "metrics": {"f1": "pope_f1_score"}}, "mine": {"task": "mine", "metrics": {"f1": "f1"}}}
-CONFIG = Config.model_validate({
-    "topics": ["art"], "shards_per_topic": 2, "pairs": {"sizes": [10]},
-    "images": {"guidance_scales": [5.0, 9.0]},
-    "training": {"experiments": {"small": {"size": 10, "settings": {"epochs": 2, "batch_size": 1, "gradient_accumulation": 2}}}},
-    "evaluation": {"benchmarks": BENCHMARKS},
-})  # fmt: skip
+BENCHMARKS = {
+    "pope": {"task": "pope", "metrics": {"f1": "pope_f1_score"}},
+    "mine": {"task": "mine", "metrics": {"f1": "f1"}},
+}
+CONFIG = Config.model_validate(
+    {
+        "topics": ["art"],
+        "shards_per_topic": 2,
+        "pairs": {"sizes": [10]},
+        "images": {"guidance_scales": [5.0, 9.0]},
+        "training": {
+            "experiments": {
+                "small": {
+                    "size": 10,
+                    "settings": {"epochs": 2, "batch_size": 1, "gradient_accumulation": 2},
+                }
+            }
+        },
+        "evaluation": {"benchmarks": BENCHMARKS},
+    }
+)
 SHARDS = {("art", "00"): 7, ("art", "01"): 5}
 JOBS = [
-    *(PlannedJob("generate_images", {"topic": "art", "shard": shard}, 1, 240) for shard in ("00", "01")),
-    *(PlannedJob("rank_responses", {"topic": "art", "shard": shard}, 1, 60) for shard in ("00", "01")),
+    *(
+        PlannedJob("generate_images", {"topic": "art", "shard": shard}, 1, 240)
+        for shard in ("00", "01")
+    ),
+    *(
+        PlannedJob("rank_responses", {"topic": "art", "shard": shard}, 1, 60)
+        for shard in ("00", "01")
+    ),
     *(PlannedJob("build_pairs", {"topic": "art", "shard": shard}, 0, 20) for shard in ("00", "01")),
     PlannedJob("train_dpo", {"experiment": "small"}, 2, 60),
-    *(PlannedJob("answer_benchmark", {"model": "base", "benchmark": name}, 1, 60) for name in ("pope", "mine")),
+    *(
+        PlannedJob("answer_benchmark", {"model": "base", "benchmark": name}, 1, 60)
+        for name in ("pope", "mine")
+    ),
 ]
 RATES = {
     "every_job": {"seconds": 4, "measured": "a test"},
     "stages": {
-        "generate_images": {"seconds": 3, "load_seconds": 60, "megabytes": 2, "files": 1, "files_per_job": 4, "assumed": "a test"},
+        "generate_images": {
+            "seconds": 3,
+            "load_seconds": 60,
+            "megabytes": 2,
+            "files": 1,
+            "files_per_job": 4,
+            "assumed": "a test",
+        },
         "rank_responses": {"seconds": 0.5, "load_seconds": 30, "published": "a test"},
         "train_dpo": {"seconds": 600, "megabytes_per_job": 500, "assumed": "a test"},
         "answer_benchmark": {"seconds": 1, "measured": "a test"},
@@ -51,7 +83,11 @@ def rates(**changes):
 
 def command(folder, *arguments):
     return subprocess.run(
-        [sys.executable, REPOSITORY / "scripts/plan.py", *map(str, arguments)], cwd=folder, text=True, capture_output=True, check=False
+        [sys.executable, REPOSITORY / "scripts/plan.py", *map(str, arguments)],
+        cwd=folder,
+        text=True,
+        capture_output=True,
+        check=False,
     )
 
 
@@ -62,10 +98,13 @@ def test_the_plan_is_jobs_times_items_times_rates():
     # 12 prompts x 4 policy models x 0.5 s, 2 x (30 + 4) s.
     assert plan.costs["rank_responses"] == Cost(2, 48, 92, 92, 34 + 14, 0, 0)
     # No rate of its own and no GPU: the other jobs' rate.
-    assert vars(plan.costs["build_pairs"]) == pytest.approx(vars(Cost(2, 12, 2 * 5 + 1.2, 0, 5.7, 0, 0)))
+    assert vars(plan.costs["build_pairs"]) == pytest.approx(
+        vars(Cost(2, 12, 2 * 5 + 1.2, 0, 5.7, 0, 0))
+    )
     # 10 pairs in 2 processes are 5 batches, 3 updates an epoch, 6 in all; two GPUs are held.
     assert plan.costs["train_dpo"] == Cost(1, 6, 3604, 7208, 3604, 500e6, 0)
-    # 9,000 questions x 0.2 s + 10 + 4 s, at the benchmark's own rate; the other one's questions are not known.
+    # 9,000 questions x 0.2 s + 10 + 4 s, at the benchmark's own rate; the other one's questions are
+    # not known.
     assert plan.costs["answer_benchmark"].seconds == pytest.approx(1814 + 4)
     assert plan.bases["rank_responses"] == {"published"}
     assert any("mine" in note and "questions" in note for note in plan.notes)
@@ -73,13 +112,24 @@ def test_the_plan_is_jobs_times_items_times_rates():
 
 def test_a_job_that_is_planned_near_its_time_limit_is_told():
     notes = costs.plan(JOBS, CONFIG, SHARDS, rates()).notes
-    assert [note for note in notes if note.startswith("train_dpo small is planned for 1.0 h, and its time limit is 1.0 h")]
+    assert [
+        note
+        for note in notes
+        if note.startswith("train_dpo small is planned for 1.0 h, and its time limit is 1.0 h")
+    ]
     assert not [note for note in notes if note.startswith("generate_images")]
 
 
 def test_a_stage_that_needs_a_gpu_and_has_no_rate_is_refused():
     with pytest.raises(UserError, match="none for 'train_dpo', which needs a GPU"):
-        costs.plan(JOBS, CONFIG, SHARDS, rates(stages={name: rate for name, rate in RATES["stages"].items() if name != "train_dpo"}))
+        costs.plan(
+            JOBS,
+            CONFIG,
+            SHARDS,
+            rates(
+                stages={name: rate for name, rate in RATES["stages"].items() if name != "train_dpo"}
+            ),
+        )
 
 
 def broken(change):
@@ -91,17 +141,40 @@ def broken(change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda values: values["stages"].update(paint={"seconds": 1, "assumed": "so"}), r"line \d+: stages: there is no stage 'paint'"),
-        (lambda values: values["stages"].update({"train_dpo/x": {"seconds": 1, "assumed": "so"}}), "there is no stage 'train_dpo/x'"),
+        (
+            lambda values: values["stages"].update(paint={"seconds": 1, "assumed": "so"}),
+            r"line \d+: stages: there is no stage 'paint'",
+        ),
+        (
+            lambda values: values["stages"].update(
+                {"train_dpo/x": {"seconds": 1, "assumed": "so"}}
+            ),
+            "there is no stage 'train_dpo/x'",
+        ),
         (
             lambda values: values["stages"]["train_dpo"].update(seconds=-1),
             r"line \d+: stages.train_dpo.seconds: .*greater than or equal to 0",
         ),
-        (lambda values: values["stages"]["train_dpo"].pop("seconds"), r"line \d+: stages.train_dpo.seconds: this key is missing"),
-        (lambda values: values["stages"]["train_dpo"].pop("assumed"), r"line \d+: stages.train_dpo: say where the rate comes from"),
-        (lambda values: values["stages"]["train_dpo"].update(measured="twice"), "with exactly one of"),
-        (lambda values: values["stages"]["train_dpo"].update(gigabytes=1), "stages.train_dpo.gigabytes: unknown key"),
-        (lambda values: values["questions"].update(pope=0), r"questions.pope: .*greater than 0 \(found 0\)"),
+        (
+            lambda values: values["stages"]["train_dpo"].pop("seconds"),
+            r"line \d+: stages.train_dpo.seconds: this key is missing",
+        ),
+        (
+            lambda values: values["stages"]["train_dpo"].pop("assumed"),
+            r"line \d+: stages.train_dpo: say where the rate comes from",
+        ),
+        (
+            lambda values: values["stages"]["train_dpo"].update(measured="twice"),
+            "with exactly one of",
+        ),
+        (
+            lambda values: values["stages"]["train_dpo"].update(gigabytes=1),
+            "stages.train_dpo.gigabytes: unknown key",
+        ),
+        (
+            lambda values: values["questions"].update(pope=0),
+            r"questions.pope: .*greater than 0 \(found 0\)",
+        ),
         (lambda values: values.pop("every_job"), "every_job: this key is missing"),
     ],
 )
@@ -122,24 +195,43 @@ def write_record(root, rule, name, items, computed, compute, load=0.0, journal=(
     path = root / "work" / rule / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     record = {
-        "rule": rule, "job": name, "items": items, "computed": computed, "reused": items - computed, "failed": 0, "notes": [], "retry": "",
-        "compute_seconds": compute, "load_seconds": load, "wall_seconds": compute + load + 1, "finished": "2026-11-24T12:00:00.000+00:00",
-    }  # fmt: skip
+        "rule": rule,
+        "job": name,
+        "items": items,
+        "computed": computed,
+        "reused": items - computed,
+        "failed": 0,
+        "notes": [],
+        "retry": "",
+        "compute_seconds": compute,
+        "load_seconds": load,
+        "wall_seconds": compute + load + 1,
+        "finished": "2026-11-24T12:00:00.000+00:00",
+    }
     path.write_text(json.dumps(record))
     if journal:
         lines = [
             {"journal": 1, "rule": rule},
-            *({"key": str(n), "id": str(n), "seconds": s, "status": "ok"} for n, s in enumerate(journal)),
+            *(
+                {"key": str(n), "id": str(n), "seconds": s, "status": "ok"}
+                for n, s in enumerate(journal)
+            ),
         ]
-        path.with_name(f"{path.stem}.journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"torn')
+        path.with_name(f"{path.stem}.journal.jsonl").write_text(
+            "".join(json.dumps(line) + "\n" for line in lines) + '{"torn'
+        )
 
 
 @pytest.fixture
 def run(tmp_path):
-    """A run of two shards of images, of which one ran again with nothing to do, and a training on two GPUs."""
+    """A run of two shards of images, of which one ran again with nothing to do, and a training on
+    two GPUs.
+    """
     root = tmp_path / "results/pilot"
     write_record(root, "generate_images", "art/00", items=7, computed=7, compute=84.0, load=50.0)
-    write_record(root, "generate_images", "art/01", items=5, computed=0, compute=0.0, journal=[12.0] * 5)
+    write_record(
+        root, "generate_images", "art/01", items=5, computed=0, compute=0.0, journal=[12.0] * 5
+    )
     write_record(root, "train_dpo", "small", items=6, computed=6, compute=60.0, load=20.0)
     for number in range(24):
         picture = root / f"images/art/{number}.png"
@@ -156,7 +248,9 @@ def test_what_was_used_comes_from_the_records_and_for_jobs_that_ran_again_from_t
     assert (used["generate_images"].jobs, used["generate_images"].items) == (2, 12)
     assert used["generate_images"].seconds == pytest.approx(84 + 50 + 1 + 60)
     assert used["train_dpo"].gpu_seconds == pytest.approx(2 * 81)
-    records = sum(path.stat().st_size for path in (run / "work/generate_images").rglob("*") if path.is_file())
+    records = sum(
+        path.stat().st_size for path in (run / "work/generate_images").rglob("*") if path.is_file()
+    )
     assert used["generate_images"].bytes == 24_000 + records
     assert used["generate_images"].files == 24 + 3
 
@@ -171,7 +265,11 @@ def test_rates_measured_by_a_run_say_so_and_leave_the_rest_as_it_was(run, tmp_pa
     assert images["measured"] == f"{run}: 2 jobs, the last of 2026-11-24"
     assert "assumed" not in images
     assert content["stages"]["train_dpo"]["seconds"] == 10
-    assert content["stages"]["rank_responses"] == {"seconds": 0.5, "load_seconds": 30, "published": "a test"}
+    assert content["stages"]["rank_responses"] == {
+        "seconds": 0.5,
+        "load_seconds": 30,
+        "published": "a test",
+    }
     path = tmp_path / "measured.yaml"
     path.write_text(yaml.safe_dump(content))
     again = costs.plan(JOBS, CONFIG, SHARDS, costs.read_rates(path, [job.rule for job in JOBS]))
@@ -186,14 +284,26 @@ def test_a_run_without_records_gives_no_rates(tmp_path):
 
 def jobs_by_rule(text):
     """The rows of a table of ours, or of Snakemake's job stats: stage and jobs."""
-    return {name: int(count) for name, count in re.findall(r"^[│ ]*(\w+) +(?:│ +)?(\d+)\b", text, flags=re.MULTILINE)}
+    return {
+        name: int(count)
+        for name, count in re.findall(r"^[│ ]*(\w+) +(?:│ +)?(\d+)\b", text, flags=re.MULTILINE)
+    }
 
 
 def test_the_planned_jobs_are_snakemake_s_own_and_planning_leaves_nothing_behind(project):
     before = sorted(path.name for path in project.folder.iterdir())
-    planned = command(project.folder, "--configfile", "demo/random.yaml", "--rates", REPOSITORY / "profiles/slurm/rates.yaml")
+    planned = command(
+        project.folder,
+        "--configfile",
+        "demo/random.yaml",
+        "--rates",
+        REPOSITORY / "profiles/slurm/rates.yaml",
+    )
     assert planned.returncode == 0, planned.stderr
-    assert sorted(path.name for path in project.folder.iterdir() if path.name != ".snakemake") == before
+    assert (
+        sorted(path.name for path in project.folder.iterdir() if path.name != ".snakemake")
+        == before
+    )
     dry_run = project.snakemake("-n").stdout
     stats = jobs_by_rule(dry_run[dry_run.index("Job stats") :].split("\n\n")[0])
     expected = {rule: count for rule, count in stats.items() if rule not in ("all", "total")}
@@ -202,11 +312,16 @@ def test_the_planned_jobs_are_snakemake_s_own_and_planning_leaves_nothing_behind
     assert {rule: found.get(rule) for rule in expected} == expected
 
 
-def test_the_paper_s_run_is_planned_with_the_project_s_rates_also_for_prompts_that_are_not_written(project):
+def test_the_paper_s_run_is_planned_with_the_project_s_rates_also_for_prompts_that_are_not_written(
+    project,
+):
     arguments = ("--rates", REPOSITORY / "profiles/slurm/rates.yaml")
     written = command(project.folder, *arguments)
     assert written.returncode == 0, written.stderr
-    assert re.search(r"has \d+ prompts, fewer than the largest data set \(9000 pairs\) needs", " ".join(written.stdout.split()))
+    assert re.search(
+        r"has \d+ prompts, fewer than the largest data set \(9000 pairs\) needs",
+        " ".join(written.stdout.split()),
+    )
     whole = command(project.folder, *arguments, "--prompts-per-topic", 900)
     assert "9000 prompts" in whole.stdout
     assert re.search(r"generate_images +│ +20 │ +36,000 ", whole.stdout)
@@ -238,4 +353,7 @@ def test_the_pilot_on_the_cluster_page_is_planned_and_has_the_jobs_it_says(proje
     said = re.search(r"-n +# (\d+) jobs, (\d+) of them for answers and scores of benchmarks", page)
     assert said
     jobs = int(counts["total"]) - int(counts["all"])
-    assert (jobs, int(counts["answer_benchmark"]) + int(counts["score_benchmark"])) == (int(said[1]), int(said[2]))
+    assert (jobs, int(counts["answer_benchmark"]) + int(counts["score_benchmark"])) == (
+        int(said[1]),
+        int(said[2]),
+    )

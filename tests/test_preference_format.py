@@ -1,4 +1,6 @@
-"""How a pair becomes token ids: those that the model sees when it answers, for every kind of tokenizer."""
+"""How a pair becomes token ids: those that the model sees when it answers, for every kind of
+tokenizer.
+"""
 
 import json
 from pathlib import Path
@@ -19,25 +21,37 @@ def encoder(tokenizer: Tokenizer) -> Encode:
 
 
 def llama(demo_models: Path, legacy: bool) -> Tokenizer:
-    """A Llama tokenizer; in its legacy form every piece of text between special tokens begins with a space of its own."""
+    """A Llama tokenizer; in its legacy form every piece of text between special tokens begins with
+    a space of its own.
+    """
     content = json.loads((demo_models / "llava-1.5" / "tokenizer.json").read_text())
     if legacy:
         replace = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
-        content["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, replace]}
+        content["normalizer"] = {
+            "type": "Sequence",
+            "normalizers": [{"type": "Prepend", "prepend": "▁"}, replace],
+        }
         content["pre_tokenizer"] = None
     return Tokenizer.from_str(json.dumps(content))
 
 
-def fitted(tokenizer: Tokenizer, bos: str = "<s>", eos: str = "</s>", template: str = TEMPLATE) -> PreferenceFormat:
+def fitted(
+    tokenizer: Tokenizer, bos: str = "<s>", eos: str = "</s>", template: str = TEMPLATE
+) -> PreferenceFormat:
     return fit(template, encoder(tokenizer), bos, eos, ["<image>", bos, eos])
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_prompt_and_response_have_the_ids_of_the_joint_text(demo_models: Path, legacy: bool) -> None:
+def test_prompt_and_response_have_the_ids_of_the_joint_text(
+    demo_models: Path, legacy: bool
+) -> None:
     tokenizer = llama(demo_models, legacy)
     form, encode = fitted(tokenizer), encoder(tokenizer)
     ids = encode(form.prompt(INSTRUCTION), False) + encode(form.response(RESPONSE), False)
-    joint = [*encode(f"{ask(TEMPLATE, INSTRUCTION)} {RESPONSE}", True), tokenizer.token_to_id("</s>")]
+    joint = [
+        *encode(f"{ask(TEMPLATE, INSTRUCTION)} {RESPONSE}", True),
+        tokenizer.token_to_id("</s>"),
+    ]
     assert ids == joint
     assert ids.count(tokenizer.token_to_id("<s>")) == 1
     assert ids[0] == tokenizer.token_to_id("<s>")
@@ -56,7 +70,10 @@ def test_a_byte_level_tokenizer_gets_the_space_before_the_response(demo_models: 
     assert ids == encode(f"{ask(TEMPLATE, INSTRUCTION)} {RESPONSE}<|eot_id|>", True)
 
 
-@pytest.mark.parametrize("text", ["{instruction}", "{", "50% %s $HOME", "“quoted” 'text'", "שלום 🙂", "two\nlines", "\\n"])
+@pytest.mark.parametrize(
+    "text",
+    ["{instruction}", "{", "50% %s $HOME", "“quoted” 'text'", "שלום 🙂", "two\nlines", "\\n"],
+)
 def test_texts_are_data(demo_models: Path, text: str) -> None:
     form = fitted(llama(demo_models, False))
     assert form.prompt(text) == f"{form.beginning}USER: <image>\n{text} ASSISTANT:"

@@ -1,13 +1,17 @@
-"""The text-to-image prompts that come with the workflow: `prompts/<topic>.txt`, and the random run's selection from them.
+"""The text-to-image prompts that come with the workflow: `prompts/<topic>.txt`, and the random
+run's selection from them.
 
-Near-duplicates are looked for over all pairs of all topics, by two measures on the case-folded words (punctuation left out):
+Near-duplicates are looked for over all pairs of all topics, by two measures on the case-folded
+words (punctuation left out):
 
-- Jaccard similarity of the sets of word 3-shingles: finds copied phrases. Highest pair when the lists were written: 0.088;
-  allowed below 0.15.
-- Cosine of TF-IDF weighted character 5-grams, blanks included: finds the same scene said in a slightly different order or inflection.
-  Highest pair when the lists were written: 0.207; allowed below 0.30.
+- Jaccard similarity of the sets of word 3-shingles: finds copied phrases. Highest pair when the
+  lists were written: 0.088; allowed below 0.15.
+- Cosine of TF-IDF weighted character 5-grams, blanks included: finds the same scene said in a
+  slightly different order or inflection. Highest pair when the lists were written: 0.207; allowed
+  below 0.30.
 
-A prompt with two of its words exchanged scores far above both limits, which the last tests show with planted copies.
+A prompt with two of its words exchanged scores far above both limits, which the last tests show
+with planted copies.
 """
 
 import math
@@ -23,9 +27,17 @@ PROMPTS = ROOT / "prompts"
 RANDOM_PROMPTS = ROOT / "demo" / "random_prompts"
 
 TOPICS = [
-    "art", "culinary", "daily_activities", "holidays", "industrial_scenes",
-    "nature", "school", "transportation", "urban_environments", "weather",
-]  # fmt: skip
+    "art",
+    "culinary",
+    "daily_activities",
+    "holidays",
+    "industrial_scenes",
+    "nature",
+    "school",
+    "transportation",
+    "urban_environments",
+    "weather",
+]
 RANDOM_TOPICS = ["art", "nature", "school"]
 
 JACCARD_LIMIT = 0.15
@@ -159,13 +171,18 @@ def pairs_by_jaccard(texts):
 
 
 def pairs_by_cosine(texts):
-    """(similarity, i, j) of every pair that shares a character 5-gram; TF-IDF with smoothed inverse document frequency."""
+    """(similarity, i, j) of every pair that shares a character 5-gram; TF-IDF with smoothed inverse
+    document frequency.
+    """
     padded = [f" {' '.join(words(text))} " for text in texts]
     counts = [Counter(text[k : k + 5] for k in range(len(text) - 4)) for text in padded]
     documents = Counter(gram for count in counts for gram in count)
     holders, dots = defaultdict(list), defaultdict(float)
     for j, count in enumerate(counts):
-        weights = {gram: n * (math.log((1 + len(texts)) / (1 + documents[gram])) + 1) for gram, n in count.items()}
+        weights = {
+            gram: n * (math.log((1 + len(texts)) / (1 + documents[gram])) + 1)
+            for gram, n in count.items()
+        }
         length = math.sqrt(sum(weight * weight for weight in weights.values()))
         for gram, weight in weights.items():
             weight /= length
@@ -193,7 +210,9 @@ def test_a_topic_has_at_least_60_prompts(topic):
 
 
 @pytest.mark.parametrize(
-    "name", [f"prompts/{topic}.txt" for topic in TOPICS] + [f"demo/random_prompts/{topic}.txt" for topic in RANDOM_TOPICS]
+    "name",
+    [f"prompts/{topic}.txt" for topic in TOPICS]
+    + [f"demo/random_prompts/{topic}.txt" for topic in RANDOM_TOPICS],
 )
 def test_a_file_is_utf8_with_one_prompt_a_line_and_a_newline_at_its_end(name):
     text = (ROOT / name).read_bytes().decode("utf-8")
@@ -204,11 +223,15 @@ def test_a_file_is_utf8_with_one_prompt_a_line_and_a_newline_at_its_end(name):
 
 
 def test_every_prompt_has_15_to_40_words():
-    assert [(topic, text) for topic, text in all_prompts() if not 15 <= len(text.split()) <= 40] == []
+    assert [
+        (topic, text) for topic, text in all_prompts() if not 15 <= len(text.split()) <= 40
+    ] == []
 
 
 def test_every_prompt_is_nfc_without_control_characters_or_stray_blanks():
-    assert [(topic, text, faults_of_form(text)) for topic, text in all_prompts() if faults_of_form(text)] == []
+    assert [
+        (topic, text, faults_of_form(text)) for topic, text in all_prompts() if faults_of_form(text)
+    ] == []
 
 
 def test_no_prompt_occurs_twice_over_all_topics():
@@ -227,7 +250,9 @@ def test_at_least_80_percent_of_a_topics_prompts_name_a_count_or_a_colour(topic)
 
 
 def test_the_random_run_has_four_prompts_for_each_of_its_topics():
-    assert {path.stem: len(prompts_of(path)) for path in RANDOM_PROMPTS.iterdir()} == dict.fromkeys(RANDOM_TOPICS, 4)
+    assert {path.stem: len(prompts_of(path)) for path in RANDOM_PROMPTS.iterdir()} == dict.fromkeys(
+        RANDOM_TOPICS, 4
+    )
 
 
 @pytest.mark.parametrize("topic", RANDOM_TOPICS)
@@ -265,6 +290,15 @@ def test_a_lightly_edited_copy_of_a_prompt_is_caught():
 
 
 def test_a_copy_with_its_clauses_exchanged_is_caught():
-    here = "Seven flamingos stand in a shallow lake at dawn, and the eighth lands among them with pink wings open."
-    there = "At dawn the eighth flamingo lands with open pink wings among the seven standing in a shallow lake."
-    assert any(line.startswith("cosine") for line in near_duplicates([*[text for _, text in all_prompts()][:60], here, there]))
+    here = (
+        "Seven flamingos stand in a shallow lake at dawn, and the eighth lands among them with pink"
+        " wings open."
+    )
+    there = (
+        "At dawn the eighth flamingo lands with open pink wings among the seven standing in a"
+        " shallow lake."
+    )
+    assert any(
+        line.startswith("cosine")
+        for line in near_duplicates([*[text for _, text in all_prompts()][:60], here, there])
+    )

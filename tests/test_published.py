@@ -17,7 +17,13 @@ PUBLISHED = ROOT / "published"
 PAPER = Path(os.environ.get("PAPER_TXT", ROOT.parent / "shared" / "paper.txt"))
 TABLES = (1, 2, 3, 4, 5)
 #: How each table begins in the text of the paper.
-FIRST_ROW = {1: "| BLIP-2", 2: "| Qwen-VL [2] | Qwen 10B", 3: "| mPLUG-Owl2-7B", 4: "| Reward Model & CLIP", 5: "| RM Wins"}
+FIRST_ROW = {
+    1: "| BLIP-2",
+    2: "| Qwen-VL [2] | Qwen 10B",
+    3: "| mPLUG-Owl2-7B",
+    4: "| Reward Model & CLIP",
+    5: "| RM Wins",
+}
 
 
 def table(number):
@@ -30,13 +36,18 @@ def printed_rows(number):
     start = next(i for i, line in enumerate(lines) if line.startswith(FIRST_ROW[number]))
     rows = []
     for line in lines[start:]:
-        if not line.startswith("|") or line.startswith("| Model |"):  # Table 2 follows Table 1 on the next line
+        if not line.startswith("|") or line.startswith(
+            "| Model |"
+        ):  # Table 2 follows Table 1 on the next line
             return rows
         rows.append([cell.strip() for cell in line.strip("|").split("|") if cell.strip()])
     return rows
 
 
-@pytest.mark.skipif(not PAPER.is_file(), reason=f"the text of the paper is not at {PAPER} (set PAPER_TXT to its place)")
+@pytest.mark.skipif(
+    not PAPER.is_file(),
+    reason=f"the text of the paper is not at {PAPER} (set PAPER_TXT to its place)",
+)
 @pytest.mark.parametrize("number", TABLES)
 def test_every_number_is_the_one_that_the_paper_prints(number):
     published = table(number)
@@ -51,7 +62,9 @@ def test_every_number_is_the_one_that_the_paper_prints(number):
         assert len(numbers) == len(published.columns)
         for column, text in zip(published.columns, numbers, strict=True):
             value = row[column.key]
-            assert (None if text == "-" else Decimal(text)) == (None if value is None else Decimal(str(value))), (row, column)
+            assert (None if text == "-" else Decimal(text)) == (
+                None if value is None else Decimal(str(value))
+            ), (row, column)
             if value is not None and number != 5:  # Table 5 prints "58.9%" and "10%" in one column
                 assert f"{value:.{column.decimals}f}" == text, (row, column)
 
@@ -61,29 +74,44 @@ def test_a_table_says_where_it_is_from_and_what_its_columns_are(number):
     published = table(number)
     assert published.number == number
     assert f"Table {number}" in published.source
-    assert all(column.unit and column.better in ("higher", "lower", None) for column in published.columns)
+    assert all(
+        column.unit and column.better in ("higher", "lower", None) for column in published.columns
+    )
     assert all(set(row) >= {column.key for column in published.columns} for row in published.rows)
     assert len(paper_rows(published)) == len(published.rows)
 
 
 def test_the_readme_tells_of_every_file():
     readme = (PUBLISHED / "README.md").read_text(encoding="utf-8")
-    assert {path.name for path in PUBLISHED.glob("*.yaml")} == set(re.findall(r"table\d\.yaml", readme))
+    assert {path.name for path in PUBLISHED.glob("*.yaml")} == set(
+        re.findall(r"table\d\.yaml", readme)
+    )
 
 
 def test_rows_that_runs_are_compared_with_are_marked():
-    assert {row["pairs"]: row["method"] for row in table(2).rows if "pairs" in row} == {0: "LLaVA-1.5", 9000: "+ PDS-DPO"}
+    assert {row["pairs"]: row["method"] for row in table(2).rows if "pairs" in row} == {
+        0: "LLaVA-1.5",
+        9000: "+ PDS-DPO",
+    }
     assert [row["pairs"] for row in table(3).rows if "pairs" in row] == [0, 2000, 5000, 7000, 9000]
     kinds = ["image-reward", "clip", "blip"]
-    assert [tuple(row["scorers"]) for row in table(4).rows] == [*combinations(kinds, 2), tuple(kinds)]
+    assert [tuple(row["scorers"]) for row in table(4).rows] == [
+        *combinations(kinds, 2),
+        tuple(kinds),
+    ]
 
 
 def test_table_4_fits_the_common_selections_of_500_prompts():
-    """Shares of |intersection| / k over 500 prompts are whole multiples of 100 / (500 k) percent; all twelve printed numbers are."""
+    """Shares of |intersection| / k over 500 prompts are whole multiples of 100 / (500 k) percent;
+    all twelve printed numbers are.
+    """
     for row in table(4).rows:
         for top, column in enumerate(table(4).columns, start=1):
             steps = round(row[column.key] * 500 * top / 100)
-            assert f"{steps * 100 / (500 * top):.{column.decimals}f}" == f"{row[column.key]:.{column.decimals}f}"
+            assert (
+                f"{steps * 100 / (500 * top):.{column.decimals}f}"
+                == f"{row[column.key]:.{column.decimals}f}"
+            )
 
 
 def test_numbers_that_seem_to_be_of_another_measure_are_not_compared_with_a_run():
@@ -92,11 +120,22 @@ def test_numbers_that_seem_to_be_of_another_measure_are_not_compared_with_a_run(
     wanted = {column.key: f"{column.key}/x" for column in table(3).columns}
     made = {"scorer": "s", "parser": None, "judge": None, "language_tools": None}
     scores = {
-        (model, name): {"model": model, "benchmark": name, "scores": {"x": 50.0}, "computed_by": made}
-        for model in ("base", "dpo") for name in wanted
-    }  # fmt: skip
-    rows = [{"name": name, "models": [name], "seeds": [], "pairs": pairs, "texts": {}} for name, pairs in (("base", 0), ("dpo", 9000))]
-    *_, base, dpo = compare_models(table(3), rows, wanted, scores, "ours", "llava-hf/llava-1.5-7b-hf").rows
+        (model, name): {
+            "model": model,
+            "benchmark": name,
+            "scores": {"x": 50.0},
+            "computed_by": made,
+        }
+        for model in ("base", "dpo")
+        for name in wanted
+    }
+    rows = [
+        {"name": name, "models": [name], "seeds": [], "pairs": pairs, "texts": {}}
+        for name, pairs in (("base", 0), ("dpo", 9000))
+    ]
+    *_, base, dpo = compare_models(
+        table(3), rows, wanted, scores, "ours", "llava-hf/llava-1.5-7b-hf"
+    ).rows
     assert base.differences.keys() == {"pope"}
     assert dpo.differences.keys() == wanted.keys()
 

@@ -19,7 +19,11 @@ from lib.prompts import Prompt
 from lib.shards import missing_row, read_shard
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PROMPTS = ["two blue cats on a red sofa", "猫が三匹 [SEP] 😀", "a very long prompt about " + "one more cat and " * 20]
+PROMPTS = [
+    "two blue cats on a red sofa",
+    "猫が三匹 [SEP] 😀",
+    "a very long prompt about " + "one more cat and " * 20,
+]
 
 
 @pytest.fixture(scope="session")
@@ -31,11 +35,15 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def settings(model):
-    return ImageScorer(kind="image-reward", model=str(model), dtype="float32").model_dump(mode="json")
+    return ImageScorer(kind="image-reward", model=str(model), dtype="float32").model_dump(
+        mode="json"
+    )
 
 
 def images_row(root, text, number, blank=(), same=()):
-    """A row of the images stage and its image files: four candidates, `blank` ones of one colour, `same` ones equal to each other."""
+    """A row of the images stage and its image files: four candidates, `blank` ones of one colour,
+    `same` ones equal to each other.
+    """
     generator = np.random.default_rng(number)
     candidates = []
     drawn = generator.integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
@@ -46,7 +54,13 @@ def images_row(root, text, number, blank=(), same=()):
         Image.fromarray(np.full_like(pixels, 7) if index in blank else pixels).save(root / file)
         content = (root / file).read_bytes()
         candidates.append(
-            {"guidance_scale": scale, "seed": index, "file": file, "sha256": sha256(content).hexdigest(), "blank": index in blank}
+            {
+                "guidance_scale": scale,
+                "seed": index,
+                "file": file,
+                "sha256": sha256(content).hexdigest(),
+                "blank": index in blank,
+            }
         )
     prompt = Prompt("art", text)
     return {"id": prompt.id, "topic": "art", "prompt": text, "candidates": candidates}
@@ -63,7 +77,14 @@ def run(tmp_path, rule_object, settings):
         output = root / "image_ranking/image-reward/art/00.jsonl"
         wildcards = {"scorer": "image-reward", "topic": "art", "shard": "00"}
         common = {"max_failed_fraction": max_failed_fraction}
-        job = rule_object("rank_images", wildcards, [str(source)], [str(output)], settings={**settings, **changes}, common=common)
+        job = rule_object(
+            "rank_images",
+            wildcards,
+            [str(source)],
+            [str(output)],
+            settings={**settings, **changes},
+            common=common,
+        )
         rank_images.main(job)
         return {row["prompt"]: row for row in read_shard(output).values()}
 
@@ -85,10 +106,18 @@ def test_the_scores_of_all_candidates_are_kept_and_ranked(run, rows, tmp_path, m
     assert set(published) == set(PROMPTS)
     for row in rows:
         result = published[row["prompt"]]
-        images = [Image.open(tmp_path / "run" / candidate["file"]) for candidate in row["candidates"]]
+        images = [
+            Image.open(tmp_path / "run" / candidate["file"]) for candidate in row["candidates"]
+        ]
         assert result["scores"] == scorer.score(row["prompt"], images)
-        assert [result["scores"][index] for index in result["ranking"]] == sorted(result["scores"], reverse=True)
-        assert result["winner"] == result["ranking"][0] == result["scores"].index(max(result["scores"]))
+        assert [result["scores"][index] for index in result["ranking"]] == sorted(
+            result["scores"], reverse=True
+        )
+        assert (
+            result["winner"]
+            == result["ranking"][0]
+            == result["scores"].index(max(result["scores"]))
+        )
         assert result["blank"] == []
         assert result["prompt_truncated"] == scorer.truncates(row["prompt"])
     assert published[PROMPTS[2]]["prompt_truncated"]
@@ -140,18 +169,27 @@ def test_what_an_earlier_stage_misses_stays_missing(run, rows):
     assert published[PROMPTS[1]] == gone
 
 
-def test_a_score_that_is_not_a_number_is_a_failed_item_and_never_a_zero(run, rows, tmp_path, monkeypatch):
+def test_a_score_that_is_not_a_number_is_a_failed_item_and_never_a_zero(
+    run, rows, tmp_path, monkeypatch
+):
     load = rank_images.load_scorer
 
     def load_broken(settings, device):
         scorer = load(settings, device)
         score = scorer.score
-        scorer.score = lambda prompt, images: [*score(prompt, images)[:3], math.nan] if prompt == PROMPTS[1] else score(prompt, images)
+        scorer.score = lambda prompt, images: (
+            [*score(prompt, images)[:3], math.nan]
+            if prompt == PROMPTS[1]
+            else score(prompt, images)
+        )
         return scorer
 
     monkeypatch.setattr(rank_images, "load_scorer", load_broken)
     published = run(*rows, max_failed_fraction=0.5)
-    assert published[PROMPTS[1]]["missing"] == {"rule": "rank_images", "reason": "the score of candidate 3 is not a number"}
+    assert published[PROMPTS[1]]["missing"] == {
+        "rule": "rank_images",
+        "reason": "the score of candidate 3 is not a number",
+    }
     assert (record(tmp_path)["computed"], record(tmp_path)["failed"]) == (2, 1)
     with pytest.raises(UserError, match="is not a number"):
         run(*rows)
@@ -163,18 +201,27 @@ def test_a_score_that_is_not_a_number_is_a_failed_item_and_never_a_zero(run, row
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda path: path.write_bytes(path.read_bytes()[:-20]), "has other contents than when it was made"),
+        (
+            lambda path: path.write_bytes(path.read_bytes()[:-20]),
+            "has other contents than when it was made",
+        ),
         (lambda path: path.unlink(), "is missing"),
     ],
 )
-def test_a_damaged_image_file_is_told_with_the_mend_before_the_scorer_is_loaded(run, rows, tmp_path, monkeypatch, damage, reason):
+def test_a_damaged_image_file_is_told_with_the_mend_before_the_scorer_is_loaded(
+    run, rows, tmp_path, monkeypatch, damage, reason
+):
     damage(tmp_path / "run" / rows[0]["candidates"][2]["file"])
-    monkeypatch.setattr("rank_images.load_scorer", lambda *arguments: pytest.fail("the scorer was loaded"))
+    monkeypatch.setattr(
+        "rank_images.load_scorer", lambda *arguments: pytest.fail("the scorer was loaded")
+    )
     with pytest.raises(UserError, match=rf"{reason}.*images/art/00\.jsonl and run again"):
         run(*rows)
 
 
-def test_a_prompt_is_scored_again_only_when_something_it_depends_on_has_changed(run, rows, tmp_path):
+def test_a_prompt_is_scored_again_only_when_something_it_depends_on_has_changed(
+    run, rows, tmp_path
+):
     def computed(*rows, **changes):
         run(*rows, **changes)
         return record(tmp_path)["computed"]
@@ -200,9 +247,15 @@ def test_another_model_or_tokenizer_scores_everything_again(run, rows, tmp_path)
 
 def test_a_warm_shard_loads_no_model(run, rows, tmp_path, monkeypatch):
     first = run(*rows)
-    monkeypatch.setattr(rank_images, "load_scorer", lambda *arguments: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(
+        rank_images, "load_scorer", lambda *arguments: pytest.fail("a model was loaded")
+    )
     assert run(*rows) == first
-    assert (record(tmp_path)["computed"], record(tmp_path)["reused"], record(tmp_path)["load_seconds"]) == (0, 3, 0)
+    assert (
+        record(tmp_path)["computed"],
+        record(tmp_path)["reused"],
+        record(tmp_path)["load_seconds"],
+    ) == (0, 3, 0)
 
 
 def test_a_score_does_not_depend_on_the_other_prompts_of_the_shard(run, rows, tmp_path):

@@ -20,7 +20,11 @@ from lib.shards import missing_row, read_shard
 REPOSITORY = Path(__file__).resolve().parent.parent
 POLICIES = ["zeta", "alpha", "mu"]
 PROMPTS = ["two blue cats on a red sofa", "猫が三匹 and a dog"]
-ANSWERS = {"zeta": "Two cats.", "alpha": "There are two blue cats on a sofa.\n\nIt is red.", "mu": "Cats<|eot_id|> 😀 and a sofa."}
+ANSWERS = {
+    "zeta": "Two cats.",
+    "alpha": "There are two blue cats on a sofa.\n\nIt is red.",
+    "mu": "Cats<|eot_id|> 😀 and a sofa.",
+}
 IMAGE = {"file": "images/art/00/x.png", "sha256": "0" * 64, "guidance_scale": 7.0, "score": 0.3}
 
 
@@ -33,7 +37,10 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def settings(model):
-    return {**ResponseRanking(model=str(model), dtype="float32").model_dump(mode="json"), "policies": POLICIES}
+    return {
+        **ResponseRanking(model=str(model), dtype="float32").model_dump(mode="json"),
+        "policies": POLICIES,
+    }
 
 
 def base(text):
@@ -53,7 +60,10 @@ def failed(text, reason="out of memory"):
 @pytest.fixture
 def shards():
     """Rows of the responses stage by policy model: two prompts, all answered."""
-    return {policy: [answered(text, f"{answer} {text}") for text in PROMPTS] for policy, answer in ANSWERS.items()}
+    return {
+        policy: [answered(text, f"{answer} {text}") for text in PROMPTS]
+        for policy, answer in ANSWERS.items()
+    }
 
 
 @pytest.fixture
@@ -70,7 +80,14 @@ def run(tmp_path, rule_object, settings):
         changed = {**settings, "policies": list(shards), **changes}
         inputs, outputs = [str(source) for source in sources], [str(output)]
         rank_responses.main(
-            rule_object("rank_responses", {"topic": "art", "shard": "00"}, inputs, outputs, settings=changed, common=common)
+            rule_object(
+                "rank_responses",
+                {"topic": "art", "shard": "00"},
+                inputs,
+                outputs,
+                settings=changed,
+                common=common,
+            )
         )
         return {row["prompt"]: row for row in read_shard(output).values()}
 
@@ -82,7 +99,10 @@ def record(tmp_path):
 
 
 def conversation(row, policy):
-    return [{"role": "user", "content": row["instruction"]}, {"role": "assistant", "content": row["responses"][policy]["text"]}]
+    return [
+        {"role": "user", "content": row["instruction"]},
+        {"role": "assistant", "content": row["responses"][policy]["text"]},
+    ]
 
 
 def test_score_attributes_rewards_and_gating_of_each_response_are_kept(run, shards, model):
@@ -96,25 +116,44 @@ def test_score_attributes_rewards_and_gating_of_each_response_are_kept(run, shar
         for policy, reward in zip(POLICIES, expected, strict=True):
             response = row["responses"][policy]
             assert response["text"] == f"{ANSWERS[policy]} {text}"
-            assert (response["score"], response["attributes"], response["rewards"]) == (reward.score, reward.attributes, reward.rewards)
+            assert (response["score"], response["attributes"], response["rewards"]) == (
+                reward.score,
+                reward.attributes,
+                reward.rewards,
+            )
             assert set(response["attributes"]) == set(HELPSTEER_ATTRIBUTES)
             assert [response["gating"][name] for name in ATTRIBUTES] == reward.gating
             assert (response["finish_reason"], response["cut_for_scoring"]) == ("stop", False)
-            assert response["score"] == pytest.approx(armorm.score([conversation(row, policy)])[0].score, abs=2e-6)
+            assert response["score"] == pytest.approx(
+                armorm.score([conversation(row, policy)])[0].score, abs=2e-6
+            )
 
 
-def test_the_reward_model_is_told_what_the_image_was_to_show_where_the_template_says_so(run, shards, model):
+def test_the_reward_model_is_told_what_the_image_was_to_show_where_the_template_says_so(
+    run, shards, model
+):
     shards = {policy: [answered("{instruction} {x}", answer)] for policy, answer in ANSWERS.items()}
     (row,) = run(shards, template="It was to show {prompt}. {instruction}").values()
     armorm = ArmoRM.from_pretrained(model, dtype="float32")
     words = "It was to show {instruction} {x}. What is in the image of {instruction} {x}?"
-    told = [[{"role": "user", "content": words}, {"role": "assistant", "content": ANSWERS[policy]}] for policy in POLICIES]
-    assert [row["responses"][policy]["score"] for policy in POLICIES] == [reward.score for reward in armorm.score(told)]
-    assert row["instruction"] == "What is in the image of {instruction} {x}?", "what the policy models were asked stays"
+    told = [
+        [{"role": "user", "content": words}, {"role": "assistant", "content": ANSWERS[policy]}]
+        for policy in POLICIES
+    ]
+    assert [row["responses"][policy]["score"] for policy in POLICIES] == [
+        reward.score for reward in armorm.score(told)
+    ]
+    assert row["instruction"] == "What is in the image of {instruction} {x}?", (
+        "what the policy models were asked stays"
+    )
 
 
 @pytest.mark.parametrize(
-    ("template", "problem"), [("It was to show {prompt}.", "has no `{instruction}`"), ("{instruction} {image}", "knows no `{image}`")]
+    ("template", "problem"),
+    [
+        ("It was to show {prompt}.", "has no `{instruction}`"),
+        ("{instruction} {image}", "knows no `{image}`"),
+    ],
 )
 def test_a_template_that_the_reward_model_could_not_use_is_refused(template, problem):
     with pytest.raises(ValueError, match=re.escape(problem)):
@@ -123,12 +162,23 @@ def test_a_template_that_the_reward_model_could_not_use_is_refused(template, pro
 
 @pytest.mark.parametrize(
     ("response", "finish_reason", "reason"),
-    [("", "stop", "empty"), (" \n", "stop", "empty"), ("A red", "length", "truncated"), ("no " * 9, "stop", "repeating")],
+    [
+        ("", "stop", "empty"),
+        (" \n", "stop", "empty"),
+        ("A red", "length", "truncated"),
+        ("no " * 9, "stop", "repeating"),
+    ],
 )
-def test_an_invalid_response_is_marked_and_not_scored(run, shards, tmp_path, response, finish_reason, reason):
+def test_an_invalid_response_is_marked_and_not_scored(
+    run, shards, tmp_path, response, finish_reason, reason
+):
     shards["alpha"][0] = answered(PROMPTS[0], response, finish_reason)
     row = run(shards)[PROMPTS[0]]
-    assert row["responses"]["alpha"] == {"text": response, "finish_reason": finish_reason, "invalid": reason}
+    assert row["responses"]["alpha"] == {
+        "text": response,
+        "finish_reason": finish_reason,
+        "invalid": reason,
+    }
     assert all("score" in row["responses"][policy] for policy in ("zeta", "mu"))
     assert record(tmp_path)["failed"] == 0
 
@@ -136,7 +186,10 @@ def test_an_invalid_response_is_marked_and_not_scored(run, shards, tmp_path, res
 def test_a_policy_model_without_a_response_does_not_stop_the_others(run, shards):
     shards["zeta"][0] = failed(PROMPTS[0])
     published = run(shards)
-    assert published[PROMPTS[0]]["responses"]["zeta"] == {"invalid": "failed", "detail": "out of memory"}
+    assert published[PROMPTS[0]]["responses"]["zeta"] == {
+        "invalid": "failed",
+        "detail": "out of memory",
+    }
     assert all("score" in published[PROMPTS[0]]["responses"][policy] for policy in ("alpha", "mu"))
     assert all("score" in published[PROMPTS[1]]["responses"][policy] for policy in POLICIES)
 
@@ -148,15 +201,22 @@ def test_a_prompt_that_nobody_answered_is_missing_with_the_reason(run, shards, t
     for policy in POLICIES:
         shards[policy][1] = gone
     published = run(shards)
-    assert published[PROMPTS[0]]["missing"] == {"rule": "generate_responses", "reason": "zeta failed"}
+    assert published[PROMPTS[0]]["missing"] == {
+        "rule": "generate_responses",
+        "reason": "zeta failed",
+    }
     assert published[PROMPTS[1]] == gone
     assert record(tmp_path)["items"] == 0
 
 
 def test_where_all_responses_are_invalid_no_model_is_loaded(run, shards, monkeypatch):
-    monkeypatch.setattr(rank_responses, "load_armorm", lambda *arguments: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(
+        rank_responses, "load_armorm", lambda *arguments: pytest.fail("a model was loaded")
+    )
     published = run({policy: [answered(text, "") for text in PROMPTS] for policy in POLICIES})
-    assert published[PROMPTS[0]]["responses"] == {policy: {"text": "", "finish_reason": "stop", "invalid": "empty"} for policy in POLICIES}
+    assert published[PROMPTS[0]]["responses"] == {
+        policy: {"text": "", "finish_reason": "stop", "invalid": "empty"} for policy in POLICIES
+    }
 
 
 def test_a_score_that_is_not_a_number_makes_its_response_invalid(run, shards, monkeypatch):
@@ -166,13 +226,18 @@ def test_a_score_that_is_not_a_number_makes_its_response_invalid(run, shards, mo
         armorm = load(settings, device)
         score = armorm.score
         armorm.score = lambda *arguments: [
-            replace(reward, score=math.nan) if n == 1 else reward for n, reward in enumerate(score(*arguments))
+            replace(reward, score=math.nan) if n == 1 else reward
+            for n, reward in enumerate(score(*arguments))
         ]
         return armorm
 
     monkeypatch.setattr(rank_responses, "load_armorm", load_broken)
     responses = run(shards)[PROMPTS[0]]["responses"]
-    assert responses["alpha"] == {"text": f"{ANSWERS['alpha']} {PROMPTS[0]}", "finish_reason": "stop", "invalid": "nan"}
+    assert responses["alpha"] == {
+        "text": f"{ANSWERS['alpha']} {PROMPTS[0]}",
+        "finish_reason": "stop",
+        "invalid": "nan",
+    }
     assert math.isfinite(responses["mu"]["score"])
 
 
@@ -196,7 +261,9 @@ def test_an_instruction_that_leaves_no_room_fails_its_prompt_with_the_reason(run
     assert "leaves no room for a response in 20" in published[PROMPTS[0]]["missing"]["reason"]
 
 
-def test_a_prompt_is_scored_again_only_when_something_it_depends_on_has_changed(run, shards, tmp_path):
+def test_a_prompt_is_scored_again_only_when_something_it_depends_on_has_changed(
+    run, shards, tmp_path
+):
     def computed(**changes):
         run(shards, **changes)
         return record(tmp_path)["computed"]
@@ -214,14 +281,23 @@ def test_a_response_is_rewarded_as_in_any_other_shard(run, shards, tmp_path):
     together = run(shards)
     for path in (tmp_path / "run/work").rglob("*.journal.jsonl"):
         path.unlink()
-    assert run({policy: rows[1:] for policy, rows in shards.items()})[PROMPTS[1]] == together[PROMPTS[1]]
+    assert (
+        run({policy: rows[1:] for policy, rows in shards.items()})[PROMPTS[1]]
+        == together[PROMPTS[1]]
+    )
 
 
 def test_a_warm_shard_loads_no_model(run, shards, tmp_path, monkeypatch):
     first = run(shards)
-    monkeypatch.setattr(rank_responses, "load_armorm", lambda *arguments: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(
+        rank_responses, "load_armorm", lambda *arguments: pytest.fail("a model was loaded")
+    )
     assert run(shards) == first
-    assert (record(tmp_path)["computed"], record(tmp_path)["reused"], record(tmp_path)["load_seconds"]) == (0, 2, 0)
+    assert (
+        record(tmp_path)["computed"],
+        record(tmp_path)["reused"],
+        record(tmp_path)["load_seconds"],
+    ) == (0, 2, 0)
 
 
 def test_a_model_that_is_no_armorm_ends_in_one_message(run, shards, tmp_path):

@@ -1,4 +1,6 @@
-"""Tables and figures of a finished run: made again from what is kept, by nothing else; traced to the files that they come from."""
+"""Tables and figures of a finished run: made again from what is kept, by nothing else; traced to
+the files that they come from.
+"""
 
 import json
 import re
@@ -38,21 +40,29 @@ def delete_products(project):
 
 
 @pytest.mark.slow
-def test_deleted_tables_and_figures_are_made_again_by_their_rules_alone_and_with_the_same_bytes(finished_copy):
+def test_deleted_tables_and_figures_are_made_again_by_their_rules_alone_and_with_the_same_bytes(
+    finished_copy,
+):
     before = finished_copy.published()
     delete_products(finished_copy)
     assert planned(finished_copy, "tables") == OF_SMALL_RUN
     finished_copy.snakemake("tables")
     after = finished_copy.published()
     assert {name for name in before if before[name] != after.get(name)} == set()
-    assert len([name for name in after if name.startswith("figures/")]) == 3 * len(OF_SMALL_RUN.intersection(FIGURES))
+    assert len([name for name in after if name.startswith("figures/")]) == 3 * len(
+        OF_SMALL_RUN.intersection(FIGURES)
+    )
     assert len([name for name in after if name.startswith("tables/")]) == 4 * len(TABLES)
 
 
 @pytest.mark.slow
 def test_kept_results_alone_are_enough_on_another_machine_whatever_changed_upstream(finished_copy):
     project = finished_copy
-    before = {name: content for name, content in project.published().items() if name.startswith(("tables/", "figures/"))}
+    before = {
+        name: content
+        for name, content in project.published().items()
+        if name.startswith(("tables/", "figures/"))
+    }
     delete_products(project)
     for script in ("generate_images", "rank_images", "generate_responses", "train_dpo"):
         with open(project.folder / f"scripts/{script}.py", "a", encoding="utf-8") as stream:
@@ -81,7 +91,10 @@ def test_every_cell_and_every_drawn_number_is_traced_to_the_file_that_it_comes_f
         sidecar = json.loads((root / f"tables/{table}.json").read_text(encoding="utf-8"))
         assert sidecar["built_with"]["commit"] is None, "a clone outside git has no commit"
         for path, digest in sidecar["inputs"].items():
-            assert digest_of_file((finished.folder if path.startswith("published/") else root) / path) == digest
+            assert (
+                digest_of_file((finished.folder if path.startswith("published/") else root) / path)
+                == digest
+            )
         for cell in sidecar["cells"]:
             assert cell["value"] is not None or cell["source"] == "paper" or cell["missing"], cell
             for run in (cell["from"] or {}).get("runs", []):
@@ -94,20 +107,33 @@ def test_every_cell_and_every_drawn_number_is_traced_to_the_file_that_it_comes_f
     assert traced == 4
 
     images, rankings, pairs = (
-        {key: row for path in root.glob(f"{stage}/*/*.jsonl") for key, row in read_shard(path).items()}
+        {
+            key: row
+            for path in root.glob(f"{stage}/*/*.jsonl")
+            for key, row in read_shard(path).items()
+        }
         for stage in ("images", "image_ranking/image-reward", "pairs")
     )
-    picks = Counter(images[key]["candidates"][row["winner"]]["guidance_scale"] for key, row in rankings.items())
+    picks = Counter(
+        images[key]["candidates"][row["winner"]]["guidance_scale"] for key, row in rankings.items()
+    )
     guidance = json.loads((root / "figures/guidance_figure.json").read_text(encoding="utf-8"))
-    assert {bar["guidance_scale"]: bar["picks"] for bar in guidance["panels"][0]["scales"]} == {5.0: picks[5.0], 9.0: picks[9.0]}
+    assert {bar["guidance_scale"]: bar["picks"] for bar in guidance["panels"][0]["scales"]} == {
+        5.0: picks[5.0],
+        9.0: picks[9.0],
+    }
     sheet = json.loads((root / "figures/candidates_figure.json").read_text(encoding="utf-8"))
     assert len(sheet["rows"]) == 6
     for row in sheet["rows"]:
-        assert [candidate["score"] for candidate in row["candidates"]] == rankings[row["id"]]["scores"]
+        assert [candidate["score"] for candidate in row["candidates"]] == rankings[row["id"]][
+            "scores"
+        ]
         assert row["candidates"][rankings[row["id"]]["winner"]]["picked"]
     similarity = json.loads((root / "figures/similarity_figure.json").read_text(encoding="utf-8"))
     count = sum("pair" in row for row in pairs.values())
-    assert similarity["distributions"]["responses_of_two_prompts"]["pairs"] == count * (count - 1) // 2
+    assert (
+        similarity["distributions"]["responses_of_two_prompts"]["pairs"] == count * (count - 1) // 2
+    )
     assert similarity["distributions"]["prompts"]["pairs"] == 15
     assert similarity["embedding"]["model"] == "demo/models/sentence-embedding"
 
@@ -128,18 +154,26 @@ def test_a_run_without_a_scorer_a_judge_or_a_benchmark_has_dashes_with_reasons(f
 
 def test_what_make_tables_allows_is_every_rule_of_a_table_or_figure():
     shown = subprocess.run(
-        ["make", "--no-print-directory", "-n", "tables"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+        ["make", "--no-print-directory", "-n", "tables"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     assert set(shown.split("--allowed-rules", 1)[1].split()) == OF_TABLES
 
 
 def test_tables_from_kept_scores_ask_for_no_base_model(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(preflight.models, "check_access", lambda model, revision: asked.append(model))
+    monkeypatch.setattr(
+        preflight.models, "check_access", lambda model, revision: asked.append(model)
+    )
     prompts = tmp_path / "prompts"
     prompts.mkdir()
     (prompts / "art.txt").write_text("a cat\n")
-    config = Config.model_validate({"prompts": str(prompts), "topics": ["art"], "results": str(tmp_path / "results")})
+    config = Config.model_validate(
+        {"prompts": str(prompts), "topics": ["art"], "results": str(tmp_path / "results")}
+    )
     plan = Plan(config)
     for path in plan.targets():
         if "/evaluation/" in path:

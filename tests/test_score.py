@@ -1,4 +1,6 @@
-"""The command that scores files of one's own: what it prints, and one clear message for every mistake."""
+"""The command that scores files of one's own: what it prints, and one clear message for every
+mistake.
+"""
 
 import json
 import re
@@ -22,7 +24,17 @@ def lines(*rows):
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
-LABELS = lines(*({"question_id": n, "image": f"{n % 2}.jpg", "text": "Is there?", "label": ["no", "yes"][n % 2]} for n in range(1, 5)))
+LABELS = lines(
+    *(
+        {
+            "question_id": n,
+            "image": f"{n % 2}.jpg",
+            "text": "Is there?",
+            "label": ["no", "yes"][n % 2],
+        }
+        for n in range(1, 5)
+    )
+)
 ANSWERS = lines(*({"id": f"popular/{n}", "response": ["No", "Yes"][n % 2]} for n in range(1, 5)))
 FILES = {
     "labels/coco_pope_popular.json": LABELS,
@@ -35,10 +47,17 @@ FILES = {
     ),
     "amber/relation.json": json.dumps({"dog": ["puppy"], "cat": []}),
     "amber/safe_words.txt": "sign\n",
-    "objects/vocab.json": json.dumps({"inverse_synonym_dict": {"dog": "dog", "cat": "cat"}, "double_word_dict": {"hot dog": "hot dog"}}),
+    "objects/vocab.json": json.dumps(
+        {
+            "inverse_synonym_dict": {"dog": "dog", "cat": "cat"},
+            "double_word_dict": {"hot dog": "hot dog"},
+        }
+    ),
     "objects/objects.json": json.dumps({"1": ["dog"], "2": ["cat"]}),
     "mm-vet.json": json.dumps({"v1_0": {"question": "Q?", "answer": "A", "capability": ["ocr"]}}),
-    "mmhal.json": json.dumps([{"question": "Q?", "gt_answer": "A", "image_content": ["Dog"], "question_type": "other"}]),
+    "mmhal.json": json.dumps(
+        [{"question": "Q?", "gt_answer": "A", "image_content": ["Dog"], "question_type": "other"}]
+    ),
 }
 
 
@@ -64,7 +83,7 @@ def run(capsys, command):
 
 POPE = "pope --answers {} --reference labels"
 
-# --------------------------------------------------------------------------------------------------------------------- good input
+# --------------------------------------------------------------------------------------------------
 
 
 def test_it_prints_a_table_for_people(files, capsys):
@@ -80,13 +99,28 @@ def test_it_prints_json_that_holds_the_whole_score(files, capsys):
     code, out, _ = run(capsys, POPE.format("good.jsonl") + " --json --samples 10")
     found = json.loads(out)
     assert (code, found["scores"]["f1"], found["benchmark"]) == (0, 100.0, "pope")
-    fields = {"scores", "extra", "per_type", "intervals", "problems", "parser", "version", "language_tools", "judge"}
+    fields = {
+        "scores",
+        "extra",
+        "per_type",
+        "intervals",
+        "problems",
+        "parser",
+        "version",
+        "language_tools",
+        "judge",
+    }
     assert fields <= found.keys()
     assert found["intervals"]["f1"] == [100.0, 100.0]
 
 
 def test_it_runs_as_people_type_it(files):
-    done = subprocess.run([sys.executable, SCRIPT, *POPE.format("good.jsonl").split()], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, SCRIPT, *POPE.format("good.jsonl").split()],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert "POPE" in done.stdout
 
@@ -123,7 +157,13 @@ def test_bad_rows_are_listed_with_their_lines_and_the_others_are_scored(files, c
         (2, "id 'popular/1' again: line 1 has it already, and that one is scored"),
         (3, "it has no id ('id' or 'question_id'); not scored"),
         (4, "the answer of id 'popular/2' is a number, not text; not scored"),
-        (5, "id 'popular/2' has no answer ('response' or 'text' or 'answer' or 'caption' or 'model_answer'); not scored"),
+        (
+            5,
+            (
+                "id 'popular/2' has no answer ('response' or 'text' or 'answer' or 'caption' or"
+                " 'model_answer'); not scored"
+            ),
+        ),
         (6, "the row is an array, not an object; not scored"),
         (7, "its 'id' is an array, not an id; not scored"),
         (8, "id 'popular/9' is not in the reference; not scored"),
@@ -151,7 +191,12 @@ def test_strict_makes_bad_rows_a_failure(files, capsys):
         "\n\n".join(json.dumps(json.loads(line), indent=2) for line in ANSWERS.splitlines()),
         "\ufeff" + ANSWERS.replace("\n", "\r\n"),
     ],
-    ids=["array", "indented array", "indented objects one after the other", "Windows lines with a mark"],
+    ids=[
+        "array",
+        "indented array",
+        "indented objects one after the other",
+        "Windows lines with a mark",
+    ],
 )
 def test_arrays_lines_and_indented_objects_are_all_read(files, capsys, content):
     (files / "some.json").write_text(content, encoding="utf-8")
@@ -165,7 +210,10 @@ def test_the_line_of_a_bad_row_is_right_in_an_indented_array_too(files, capsys):
     (files / "some.json").write_text(json.dumps(rows, indent=1))
     _, out, _ = run(capsys, POPE.format("some.json") + " --json")
     line = json.loads(out)["problems"][0]["line"]
-    assert (files / "some.json").read_text().splitlines()[line - 1 : line + 1] == [" {", '  "id": "popular/3",']
+    assert (files / "some.json").read_text().splitlines()[line - 1 : line + 1] == [
+        " {",
+        '  "id": "popular/3",',
+    ]
 
 
 def test_a_bad_row_of_an_array_on_one_line_is_told_by_its_place(files, capsys):
@@ -174,7 +222,10 @@ def test_a_bad_row_of_an_array_on_one_line_is_told_by_its_place(files, capsys):
     (files / "some.json").write_text(json.dumps(rows))
     code, _, err = run(capsys, POPE.format("some.json"))
     assert code == 0
-    assert "some.json, line 1: row 3: the answer of id 'popular/3' is null, not text; not scored" in err
+    assert (
+        "some.json, line 1: row 3: the answer of id 'popular/3' is null, not text; not scored"
+        in err
+    )
 
 
 def test_what_files_hold_is_printed_as_data(files, capsys):
@@ -186,39 +237,91 @@ def test_what_files_hold_is_printed_as_data(files, capsys):
     assert "\x1b[31m" not in out + err
 
 
-# ---------------------------------------------------------------------------------------------------------------------- bad input
+# --------------------------------------------------------------------------------------------------
 
 BAD_FILES = {
-    "truncated line": (POPE, ANSWERS[:-20], r"some, line 4: not valid JSON \(the file ends in the middle of a value\)"),
-    "truncated array": (POPE, json.dumps([{"id": 1}, {"id": 2}])[:-1], r"some, line 1: not valid JSON \(the file ends too early\)"),
-    "no comma in an array": (POPE, '[{"id": 1} {"id": 2}]', r"not valid JSON \('\{' instead of a comma\)"),
+    "truncated line": (
+        POPE,
+        ANSWERS[:-20],
+        r"some, line 4: not valid JSON \(the file ends in the middle of a value\)",
+    ),
+    "truncated array": (
+        POPE,
+        json.dumps([{"id": 1}, {"id": 2}])[:-1],
+        r"some, line 1: not valid JSON \(the file ends too early\)",
+    ),
+    "no comma in an array": (
+        POPE,
+        '[{"id": 1} {"id": 2}]',
+        r"not valid JSON \('\{' instead of a comma\)",
+    ),
     "not JSON": (POPE, "id,answer\n1,yes\n", r"some, line 1: not valid JSON \(Expecting value\)"),
     "two arrays in one file": (POPE, "[1]\n[2]\n", r"some, line 2: more text after the end"),
-    "not a number": (POPE, '{"id": "popular/1", "response": NaN}', r"some, line 1: not valid JSON \(NaN is no JSON number\)"),
+    "not a number": (
+        POPE,
+        '{"id": "popular/1", "response": NaN}',
+        r"some, line 1: not valid JSON \(NaN is no JSON number\)",
+    ),
     "empty": (POPE, "", r"some: the file is empty"),
     "nothing but blanks": (POPE, " \n\n", r"some: the file is empty"),
     "an empty array": (POPE, "[]", r"some: the file holds no rows"),
-    "not Unicode": (POPE, b'{"id": "popular/1",\n"response": "\xff"}', r"some, line 2: not UTF-8 text \(byte 0xff\)"),
-    "no ids at all": (POPE, lines({"response": "Yes"}), r"line 1: it has no id \('id' or 'question_id'\); not scored \(and so with all"),
-    "answers that are no text": (POPE, lines({"id": "popular/1", "response": 1}), r"is a number, not text; not scored \(and so with all"),
+    "not Unicode": (
+        POPE,
+        b'{"id": "popular/1",\n"response": "\xff"}',
+        r"some, line 2: not UTF-8 text \(byte 0xff\)",
+    ),
+    "no ids at all": (
+        POPE,
+        lines({"response": "Yes"}),
+        r"line 1: it has no id \('id' or 'question_id'\); not scored \(and so with all",
+    ),
+    "answers that are no text": (
+        POPE,
+        lines({"id": "popular/1", "response": 1}),
+        r"is a number, not text; not scored \(and so with all",
+    ),
     "ids of another benchmark": (
         POPE,
         lines({"id": "v1_0", "response": "No"}),
         r"1 of its 1 ids are not in the reference .*answers to POPE",
     ),
-    "the questions for the answers": (POPE, LABELS, r"every row is a question \(the first: 'Is there\?'\)"),
+    "the questions for the answers": (
+        POPE,
+        LABELS,
+        r"every row is a question \(the first: 'Is there\?'\)",
+    ),
     "nested without end": (POPE, "[" * 100_000, r"some, line 1: not valid JSON"),
-    "AMBER's annotations for answers": ("amber --answers {} --reference amber", FILES["amber/annotations.json"], r"id '1' has no answer"),
-    "POPE's answers for AMBER": ("amber --answers {} --reference amber", ANSWERS, r"4 of its 4 ids are not in the reference"),
-    "MM-Vet as a list": ("mm_vet --answers {}", "[1]", r"line 1: the row is a number, not an object"),
+    "AMBER's annotations for answers": (
+        "amber --answers {} --reference amber",
+        FILES["amber/annotations.json"],
+        r"id '1' has no answer",
+    ),
+    "POPE's answers for AMBER": (
+        "amber --answers {} --reference amber",
+        ANSWERS,
+        r"4 of its 4 ids are not in the reference",
+    ),
+    "MM-Vet as a list": (
+        "mm_vet --answers {}",
+        "[1]",
+        r"line 1: the row is a number, not an object",
+    ),
     "MM-Vet without grades": ("mm_vet --answers {}", '{"v1_0": "x"}', r"no grades.*--judge-url"),
     "MM-Vet's members that are neither": (
         "mm_vet --answers {}",
         '{"v1_0": 3}',
         r"neither text nor grades; not scored \(and so with all rows\)",
     ),
-    "MMHal-Bench without judgements": ("mmhal_bench --answers {}", lines({"id": 0, "response": "x"}), r"no judgements.*--judge-url"),
-    "a log that is none": ("mmhal_bench --answers {}", "Dear diary\n", r"neither JSON nor a judge's log of MMHal-Bench"),
+    "MMHal-Bench without judgements": (
+        "mmhal_bench --answers {}",
+        lines({"id": 0, "response": "x"}),
+        r"no judgements.*--judge-url",
+    ),
+    "a log that is none": (
+        "mmhal_bench --answers {}",
+        "Dear diary\n",
+        r"neither JSON nor a judge's log of MMHal-Bench",
+    ),
 }
 
 
@@ -234,28 +337,82 @@ def test_a_bad_file_of_answers_ends_with_one_message(files, capsys, case):
 
 JUDGED = "mm_vet --answers good.jsonl --judge-url http://h/v1 --judge-model m"
 BAD_COMMANDS = {
-    "no such answers": (POPE.format("nowhere.jsonl"), r"nowhere\.jsonl: cannot be read \(No such file or directory\)"),
+    "no such answers": (
+        POPE.format("nowhere.jsonl"),
+        r"nowhere\.jsonl: cannot be read \(No such file or directory\)",
+    ),
     "a folder for answers": (POPE.format("labels"), r"labels: cannot be read \(Is a directory\)"),
     "no reference": ("pope --answers good.jsonl", r"POPE needs its labels"),
-    "no such reference": ("pope --answers good.jsonl --reference nowhere", r"nowhere: cannot be read"),
-    "a folder without labels": ("pope --answers good.jsonl --reference amber", r"amber: holds no coco_pope_\*\.json"),
-    "labels missing": ("pope --answers good.jsonl --reference good.jsonl", r"good\.jsonl, line 1: no label that is yes or no \(None\)"),
-    "AMBER's folder without its files": ("amber --answers good.jsonl --reference labels", r"AMBER's annotations\.json is missing"),
-    "annotations of another kind": ("amber --answers good.jsonl --reference strange", r"annotations\.json, line 1: no annotation of AMBER"),
-    "CHAIR without a vocabulary": ("chair --answers good.jsonl --reference objects/objects.json", r"CHAIR needs its synonym vocabulary"),
-    "CHAIR without objects": ("chair --answers good.jsonl --reference objects/vocab.json", r"CHAIR needs its objects of the images"),
-    "a vocabulary of another kind": ("chair --answers good.jsonl --reference strange", r"vocab\.json: no vocabulary"),
-    "questions of another kind": ("mm_vet --answers good.jsonl --reference amber/relation.json", r"no question of MM-Vet"),
+    "no such reference": (
+        "pope --answers good.jsonl --reference nowhere",
+        r"nowhere: cannot be read",
+    ),
+    "a folder without labels": (
+        "pope --answers good.jsonl --reference amber",
+        r"amber: holds no coco_pope_\*\.json",
+    ),
+    "labels missing": (
+        "pope --answers good.jsonl --reference good.jsonl",
+        r"good\.jsonl, line 1: no label that is yes or no \(None\)",
+    ),
+    "AMBER's folder without its files": (
+        "amber --answers good.jsonl --reference labels",
+        r"AMBER's annotations\.json is missing",
+    ),
+    "annotations of another kind": (
+        "amber --answers good.jsonl --reference strange",
+        r"annotations\.json, line 1: no annotation of AMBER",
+    ),
+    "CHAIR without a vocabulary": (
+        "chair --answers good.jsonl --reference objects/objects.json",
+        r"CHAIR needs its synonym vocabulary",
+    ),
+    "CHAIR without objects": (
+        "chair --answers good.jsonl --reference objects/vocab.json",
+        r"CHAIR needs its objects of the images",
+    ),
+    "a vocabulary of another kind": (
+        "chair --answers good.jsonl --reference strange",
+        r"vocab\.json: no vocabulary",
+    ),
+    "questions of another kind": (
+        "mm_vet --answers good.jsonl --reference amber/relation.json",
+        r"no question of MM-Vet",
+    ),
     "an unknown benchmark": ("popo --answers good.jsonl", r"invalid choice: 'popo'"),
     "no answers named": ("pope", r"--answers"),
-    "a judge where none is needed": (POPE.format("good.jsonl") + " --judge-url http://h/v1 --judge-model m", r"POPE needs no judge"),
-    "half a judge": ("mm_vet --answers good.jsonl --judge-model m", r"give both, --judge-url and --judge-model"),
-    "an address that is none": ("mm_vet --answers good.jsonl --judge-url h --judge-model m", r"--judge-url: String should match"),
-    "parameters that are no JSON": (JUDGED + " --judge-parameters {max_tokens}", r"--judge-parameters: not valid JSON"),
-    "parameters that are no object": (JUDGED + " --judge-parameters 5", r"--judge-parameters: Input should be a valid dictionary"),
-    "a password in an address": ("mm_vet --answers good.jsonl --judge-url http://a:b@h --judge-model m", r"holds a name or password"),
-    "language tools where none are used": (POPE.format("good.jsonl") + " --language exact", r"POPE uses no language tools"),
-    "a negative number of samples": (POPE.format("good.jsonl") + " --samples -1", r"--samples and --seed are 0 or more"),
+    "a judge where none is needed": (
+        POPE.format("good.jsonl") + " --judge-url http://h/v1 --judge-model m",
+        r"POPE needs no judge",
+    ),
+    "half a judge": (
+        "mm_vet --answers good.jsonl --judge-model m",
+        r"give both, --judge-url and --judge-model",
+    ),
+    "an address that is none": (
+        "mm_vet --answers good.jsonl --judge-url h --judge-model m",
+        r"--judge-url: String should match",
+    ),
+    "parameters that are no JSON": (
+        JUDGED + " --judge-parameters {max_tokens}",
+        r"--judge-parameters: not valid JSON",
+    ),
+    "parameters that are no object": (
+        JUDGED + " --judge-parameters 5",
+        r"--judge-parameters: Input should be a valid dictionary",
+    ),
+    "a password in an address": (
+        "mm_vet --answers good.jsonl --judge-url http://a:b@h --judge-model m",
+        r"holds a name or password",
+    ),
+    "language tools where none are used": (
+        POPE.format("good.jsonl") + " --language exact",
+        r"POPE uses no language tools",
+    ),
+    "a negative number of samples": (
+        POPE.format("good.jsonl") + " --samples -1",
+        r"--samples and --seed are 0 or more",
+    ),
 }
 
 
@@ -272,30 +429,76 @@ def test_a_bad_command_ends_with_one_message(files, capsys, case):
     assert "Traceback" not in err
 
 
-texts = st.sampled_from(["", "Yes", "No.", "a dog", "Rating: 3", "\ud800", "v1_0", "1", "popular/1", "0.5"])
+texts = st.sampled_from(
+    ["", "Yes", "No.", "a dog", "Rating: 3", "\ud800", "v1_0", "1", "popular/1", "0.5"]
+)
 scalars = st.none() | st.booleans() | st.integers(-2, 10**20) | st.floats(allow_nan=False) | texts
-values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3), max_leaves=6)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=6,
+)
 keys = st.sampled_from(
-    ["id", "question_id", "image_id", "response", "text", "model_answer", "objects", "judgement", "grades", "score", "model", "choices",
-     "label", "target", "category", "reason", "judge", "v1_0", "v1_1", "type", "truth", "hallu", "question", "answer", "capability"]
-)  # fmt: skip
-documents = st.lists(st.dictionaries(keys, values, max_size=5) | values, max_size=4) | st.dictionaries(keys, values, max_size=4)
+    [
+        "id",
+        "question_id",
+        "image_id",
+        "response",
+        "text",
+        "model_answer",
+        "objects",
+        "judgement",
+        "grades",
+        "score",
+        "model",
+        "choices",
+        "label",
+        "target",
+        "category",
+        "reason",
+        "judge",
+        "v1_0",
+        "v1_1",
+        "type",
+        "truth",
+        "hallu",
+        "question",
+        "answer",
+        "capability",
+    ]
+)
+documents = st.lists(
+    st.dictionaries(keys, values, max_size=5) | values, max_size=4
+) | st.dictionaries(keys, values, max_size=4)
 REFERENCES = {
-    "pope": "labels", "chair": "objects", "amber": "amber", "object_halbench": "objects objects/synonyms.txt", "mmhal_bench": "mmhal.json",
+    "pope": "labels",
+    "chair": "objects",
+    "amber": "amber",
+    "object_halbench": "objects objects/synonyms.txt",
+    "mmhal_bench": "mmhal.json",
     "mm_vet": "mm-vet.json",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("benchmark", REFERENCES)
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
 @given(document=documents, as_lines=st.booleans(), also_the_reference=st.booleans())
-def test_whatever_json_a_file_holds_it_ends_with_a_score_or_one_message(files, capsys, benchmark, document, as_lines, also_the_reference):
+def test_whatever_json_a_file_holds_it_ends_with_a_score_or_one_message(
+    files, capsys, benchmark, document, as_lines, also_the_reference
+):
     (files / "objects/synonyms.txt").write_text("dog\ncat\n")
     rows = document if isinstance(document, list) else [document]
-    (files / "some.json").write_text("\n".join(map(json.dumps, rows)) if as_lines else json.dumps(document))
+    (files / "some.json").write_text(
+        "\n".join(map(json.dumps, rows)) if as_lines else json.dumps(document)
+    )
     reference = "some.json" if also_the_reference else REFERENCES[benchmark]
     language = " --language exact" if SCORERS[benchmark].uses_language else ""
-    code, out, err = run(capsys, f"{benchmark} --answers some.json --reference {reference} --json --samples 5{language}")
+    code, out, err = run(
+        capsys,
+        f"{benchmark} --answers some.json --reference {reference} --json --samples 5{language}",
+    )
     assert code in (0, 1)
     if out:
         json.loads(out)
@@ -303,25 +506,38 @@ def test_whatever_json_a_file_holds_it_ends_with_a_score_or_one_message(files, c
         assert re.fullmatch(r"score\.py: [^\n]+\n", err)
 
 
-# --------------------------------------------------------------------------------------------------------------------------- judge
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def judge():
-    server = ChatServer(lambda body: "0.5", model="judge", version="judge-2026-01-01", retries=0, api_key_variable=None)
+    server = ChatServer(
+        lambda body: "0.5",
+        model="judge",
+        version="judge-2026-01-01",
+        retries=0,
+        api_key_variable=None,
+    )
     yield server
     server.close()
 
 
 def judged(server, more=""):
-    return f"mm_vet --answers vet.json --reference mm-vet.json --judge-url {server.url} --judge-model judge --judge-runs 2 --json {more}"
+    return (
+        f"mm_vet --answers vet.json --reference mm-vet.json --judge-url {server.url} --judge-model"
+        f" judge --judge-runs 2 --json {more}"
+    )
 
 
 def test_a_judge_is_asked_once_and_named(files, capsys, judge):
     (files / "vet.json").write_text('{"v1_0": "an answer"}')
     for asked in (2, 0):
         code, out, err = run(capsys, judged(judge))
-        assert (code, json.loads(out)["scores"]["total"], json.loads(out)["judge"]) == (0, 50.0, "judge (answered as judge-2026-01-01)")
+        assert (code, json.loads(out)["scores"]["total"], json.loads(out)["judge"]) == (
+            0,
+            50.0,
+            "judge (answered as judge-2026-01-01)",
+        )
         assert f"{asked} asked, {2 - asked} from vet.json.judge.jsonl" in err
     assert len(judge.bodies()) == 2
 
@@ -330,7 +546,11 @@ def test_judged_answers_are_written_on_demand_and_can_be_scored_alone(files, cap
     (files / "vet.json").write_text('{"v1_0": "an answer"}')
     run(capsys, judged(judge, "--judged kept.jsonl"))
     code, out, _ = run(capsys, "mm_vet --answers kept.jsonl --json")
-    assert (code, json.loads(out)["scores"]["total"], json.loads(out)["judge"]) == (0, 50.0, "judge (answered as judge-2026-01-01)")
+    assert (code, json.loads(out)["scores"]["total"], json.loads(out)["judge"]) == (
+        0,
+        50.0,
+        "judge (answered as judge-2026-01-01)",
+    )
 
 
 def test_a_judge_that_answers_nonsense_leaves_no_score_and_says_why(files, capsys, judge):
@@ -339,7 +559,10 @@ def test_a_judge_that_answers_nonsense_leaves_no_score_and_says_why(files, capsy
     code, out, _ = run(capsys, judged(judge))
     found = json.loads(out)
     assert (code, found["scores"], found["extra"]["graded"]) == (1, {}, 0)
-    assert "id 'v1_0' has no grades (the judge's reply is unusable: no grade of 0 to 1: 'quite good')" in found["problems"][0]["what"]
+    assert (
+        "id 'v1_0' has no grades (the judge's reply is unusable: no grade of 0 to 1: 'quite good')"
+        in found["problems"][0]["what"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -369,9 +592,15 @@ def test_a_judge_that_is_down_ends_with_its_address(files, capsys, judge, monkey
 
 def test_a_judge_s_parameters_are_sent_as_they_are(files, capsys, judge):
     (files / "vet.json").write_text('{"v1_0": "an answer"}')
-    command = [*judged(judge).split(), "--judge-parameters", '{"max_tokens": null, "max_completion_tokens": 200}']
+    command = [
+        *judged(judge).split(),
+        "--judge-parameters",
+        '{"max_tokens": null, "max_completion_tokens": 200}',
+    ]
     assert score.main(command) == 0
-    assert all(body["max_completion_tokens"] == 200 and "max_tokens" not in body for body in judge.bodies())
+    assert all(
+        body["max_completion_tokens"] == 200 and "max_tokens" not in body for body in judge.bodies()
+    )
 
 
 def test_a_judge_without_the_questions_is_told_what_is_missing(files, capsys, judge):
@@ -381,7 +610,9 @@ def test_a_judge_without_the_questions_is_told_what_is_missing(files, capsys, ju
     assert "name mm-vet.json with --reference" in err
 
 
-def test_a_key_that_is_not_set_is_named_and_one_that_is_set_is_sent_and_shown_nowhere(files, capsys, judge, monkeypatch):
+def test_a_key_that_is_not_set_is_named_and_one_that_is_set_is_sent_and_shown_nowhere(
+    files, capsys, judge, monkeypatch
+):
     monkeypatch.delenv("JUDGE_KEY", raising=False)
     (files / "vet.json").write_text('{"v1_0": "an answer"}')
     code, _, err = run(capsys, judged(judge, "--judge-key-variable JUDGE_KEY"))

@@ -14,7 +14,9 @@ TEXTS = [f"scene number {number} with {number} blue cats" for number in range(40
 
 
 def shards(texts, count=4):
-    return {shard.name: shard for shard in make_shards([Prompt("art", text) for text in texts], count)}
+    return {
+        shard.name: shard for shard in make_shards([Prompt("art", text) for text in texts], count)
+    }
 
 
 @given(st.randoms(use_true_random=False))
@@ -30,8 +32,14 @@ def test_editing_one_line_changes_the_shards_of_its_old_and_new_text_only(positi
     edited[position] = "edited " + text
     before, after = shards(TEXTS), shards(edited)
     concerned = {shard_of(Prompt("art", changed[position]).id, 4) for changed in (TEXTS, edited)}
-    assert {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)} <= concerned
-    assert {name for name in before if after.get(name) is None or before[name].digest != after[name].digest} == concerned & before.keys()
+    assert {
+        name for name in before.keys() | after.keys() if before.get(name) != after.get(name)
+    } <= concerned
+    assert {
+        name
+        for name in before
+        if after.get(name) is None or before[name].digest != after[name].digest
+    } == concerned & before.keys()
 
 
 def test_a_prompt_id_is_the_topic_and_ten_hex_digits_of_its_text():
@@ -40,13 +48,20 @@ def test_a_prompt_id_is_the_topic_and_ten_hex_digits_of_its_text():
 
 def test_prompts_spread_evenly_over_shards():
     texts = [f"{random.Random(number).random()}" for number in range(2000)]
-    sizes = [len(shard.prompts) for shard in make_shards([Prompt("art", text) for text in texts], 4)]
+    sizes = [
+        len(shard.prompts) for shard in make_shards([Prompt("art", text) for text in texts], 4)
+    ]
     assert sum(sizes) == 2000
     assert min(sizes) > 400
 
 
 def test_seeds_depend_on_the_seed_and_on_what_they_are_for():
-    seeds = {seed_of(seed, prompt, scale) for seed in (0, 1) for prompt in ("a", "b") for scale in (5.0, 7.0)}
+    seeds = {
+        seed_of(seed, prompt, scale)
+        for seed in (0, 1)
+        for prompt in ("a", "b")
+        for scale in (5.0, 7.0)
+    }
     assert len(seeds) == 8
     assert all(0 <= seed < 2**31 for seed in seeds)
 
@@ -57,7 +72,9 @@ def read(tmp_path, content: bytes, limit=1000):
     return [prompt.text for prompt in read_prompts(path, "art", limit)]
 
 
-def test_quotes_braces_shell_and_path_characters_emoji_and_right_to_left_text_are_prompts_like_others(tmp_path):
+def test_quotes_braces_shell_and_path_characters_emoji_and_right_to_left_text_are_prompts_like_others(
+    tmp_path,
+):
     texts = [
         "a \"red\" 'cube'",
         "{x} {{y}} %s ${HOME} `id` $(id) ; rm -rf /",
@@ -87,7 +104,10 @@ def test_two_spellings_of_one_accented_letter_are_one_prompt(tmp_path):
         (b"one\ntwo\none\n", r"art\.txt, line 3: the same prompt as on line 1"),
         (b"one\ncaf\xe9\n", r"art\.txt, line 2: not UTF-8 \(byte 0xe9\).*iconv"),
         (b"one\x1b[31m\n", r"art\.txt, line 1: holds the control character U\+001B"),
-        (b"one\n" + b"x" * 1001, r"art\.txt, line 2: 1001 characters, over `max_prompt_characters` \(1000\)"),
+        (
+            b"one\n" + b"x" * 1001,
+            r"art\.txt, line 2: 1001 characters, over `max_prompt_characters` \(1000\)",
+        ),
     ],
 )
 def test_a_bad_prompt_file_is_refused_with_file_line_and_mend(tmp_path, content, message):
@@ -98,5 +118,7 @@ def test_a_bad_prompt_file_is_refused_with_file_line_and_mend(tmp_path, content,
 def test_the_same_prompt_in_two_topics_is_refused(tmp_path):
     for topic in ("art", "school"):
         (tmp_path / f"{topic}.txt").write_text(f"only {topic}\ntwo cats\n")
-    with pytest.raises(UserError, match=r"school\.txt, line 2: the same prompt stands in topic 'art'"):
+    with pytest.raises(
+        UserError, match=r"school\.txt, line 2: the same prompt stands in topic 'art'"
+    ):
         read_topics(Path(tmp_path), ["art", "school"], 1, 1000)

@@ -1,4 +1,6 @@
-"""Where a cluster's software comes from: conda, environment modules or a container; and that switching computes nothing again."""
+"""Where a cluster's software comes from: conda, environment modules or a container; and that
+switching computes nothing again.
+"""
 
 import json
 import os
@@ -14,11 +16,19 @@ from snakemake.settings.types import DeploymentMethod
 from conftest import make_small
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-#: What conda makes one environment for, and what needs no model: the counts of why prompts gave no pair.
+#: What conda makes one environment for, and what needs no model: the counts of why prompts gave no
+#: pair.
 SMALL_TARGET = "results/random/tables/reasons_table.md"
 #: One shard, two jobs.
 RANKED = "results/random/image_ranking/clip/art/00.jsonl"
-ONLY_THIS = ("--rerun-triggers", "mtime", "--allowed-rules", "reasons_table", "--forcerun", "reasons_table")
+ONLY_THIS = (
+    "--rerun-triggers",
+    "mtime",
+    "--allowed-rules",
+    "reasons_table",
+    "--forcerun",
+    "reasons_table",
+)
 #: Prints what the jobs of each rule get, as Snakemake has it.
 ASK_SNAKEMAKE = """
 import contextlib, io, json, sys
@@ -44,20 +54,29 @@ METHODS = {str(method): method.value for method in DeploymentMethod}
 
 
 def write_site(project, **values):
-    (project.folder / "envs/site.yaml").write_text(yaml.safe_dump({"container": None, "modules": {}} | values))
+    (project.folder / "envs/site.yaml").write_text(
+        yaml.safe_dump({"container": None, "modules": {}} | values)
+    )
 
 
 def software_of_jobs(project, method):
     done = subprocess.run(
-        [sys.executable, "-c", ASK_SNAKEMAKE, str(METHODS[method])], cwd=project.folder, text=True, capture_output=True, check=False
-    )  # fmt: skip
+        [sys.executable, "-c", ASK_SNAKEMAKE, str(METHODS[method])],
+        cwd=project.folder,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
 NEEDS_APPTAINER = pytest.mark.skipif(
     not (shutil.which("apptainer") or shutil.which("singularity")),
-    reason="no apptainer on the PATH, without which Snakemake plans nothing with --sdm apptainer; that every rule gets its image is tested",
+    reason=(
+        "no apptainer on the PATH, without which Snakemake plans nothing with --sdm apptainer; that"
+        " every rule gets its image is tested"
+    ),
 )
 
 
@@ -68,10 +87,17 @@ def records(project):
 
 
 def test_modules_of_the_site_file_reach_every_job_by_its_environment(project):
-    write_site(project, modules={"default": ["cuda/13.0", "pds-dpo/1.0"], "vllm": ["pds-dpo-vllm/1.0"]})
+    write_site(
+        project, modules={"default": ["cuda/13.0", "pds-dpo/1.0"], "vllm": ["pds-dpo-vllm/1.0"]}
+    )
     found = software_of_jobs(project, "env-modules")
     assert found["generate_responses"] == [["pds-dpo-vllm/1.0"], None]
-    assert found["rank_images"] == found["train_dpo"] == found["size_table"] == [["cuda/13.0", "pds-dpo/1.0"], None]
+    assert (
+        found["rank_images"]
+        == found["train_dpo"]
+        == found["size_table"]
+        == [["cuda/13.0", "pds-dpo/1.0"], None]
+    )
     assert all(modules for modules, _ in found.values())
 
 
@@ -84,10 +110,14 @@ def test_the_container_of_the_site_file_reaches_every_job(project):
 
 def test_without_sdm_no_job_gets_a_module_or_a_container(project):
     write_site(project, container="docker://example/image:1", modules={"default": ["cuda/13.0"]})
-    assert {tuple(map(str, software)) for software in software_of_jobs(project, "conda").values()} == {("[]", "None")}
+    assert {
+        tuple(map(str, software)) for software in software_of_jobs(project, "conda").values()
+    } == {("[]", "None")}
 
 
-@pytest.mark.parametrize("method", ["env-modules", pytest.param("apptainer", marks=NEEDS_APPTAINER)])
+@pytest.mark.parametrize(
+    "method", ["env-modules", pytest.param("apptainer", marks=NEEDS_APPTAINER)]
+)
 def test_a_dry_run_passes_with_modules_and_with_a_container(project, method):
     (project.folder / "pds-dpo.sif").write_bytes(b"an image")
     write_site(project, container="pds-dpo.sif", modules={"default": ["pds-dpo/1.0"]})
@@ -98,10 +128,18 @@ def test_a_dry_run_passes_with_modules_and_with_a_container(project, method):
     ("method", "site", "message"),
     [
         ("env-modules", {}, "`modules` has neither 'vllm' (rule generate_prompts) nor 'default'"),
-        ("env-modules", {"modules": {"vlm": ["a"]}}, "line 3: modules: there is no environment 'vlm'"),
+        (
+            "env-modules",
+            {"modules": {"vlm": ["a"]}},
+            "line 3: modules: there is no environment 'vlm'",
+        ),
         ("env-modules", {"modules": {"default": ["a; rm -rf ."]}}, "line 4: modules.default.0"),
         ("apptainer", {}, "`container` names no image"),
-        ("apptainer", {"container": "missing.sif"}, "line 1: container: there is no file 'missing.sif'"),
+        (
+            "apptainer",
+            {"container": "missing.sif"},
+            "line 1: container: there is no file 'missing.sif'",
+        ),
         ("apptainer", {"image": "x"}, "image: unknown key"),
     ],
 )
@@ -115,12 +153,21 @@ def test_a_mistake_in_the_site_file_is_told_before_anything_runs(project, method
 
 def shell_with_modules():
     """The file that defines `module` for a shell, or None."""
-    return next((path for path in ("/etc/profile.d/modules.sh", "/etc/profile.d/lmod.sh") if Path(path).is_file()), None)
+    return next(
+        (
+            path
+            for path in ("/etc/profile.d/modules.sh", "/etc/profile.d/lmod.sh")
+            if Path(path).is_file()
+        ),
+        None,
+    )
 
 
 @pytest.fixture(scope="module")
 def ranked_once(new_project):
-    """A clone in which one shard's images are made and ranked, in the plain environment. Not to be changed."""
+    """A clone in which one shard's images are made and ranked, in the plain environment. Not to be
+    changed.
+    """
     project = new_project("ranked")
     make_small(project)
     project.snakemake(RANKED)
@@ -135,9 +182,16 @@ def ranked(ranked_once, tmp_path):
 
 
 def assert_all_was_reused(project, before, published):
-    again = {name: record for name, record in records(project).items() if record["finished"] != before[name]["finished"]}
+    again = {
+        name: record
+        for name, record in records(project).items()
+        if record["finished"] != before[name]["finished"]
+    }
     assert {rule for rule, _ in again} == {"generate_images", "rank_images"}
-    assert all(record["computed"] == 0 and record["load_seconds"] == 0 and record["reused"] for record in again.values())
+    assert all(
+        record["computed"] == 0 and record["load_seconds"] == 0 and record["reused"]
+        for record in again.values()
+    )
     assert project.published() == published
 
 
@@ -145,19 +199,28 @@ def test_switching_the_software_environment_runs_jobs_again_and_computes_no_item
     before, published = records(ranked), ranked.published()
     write_site(ranked, modules={"default": ["pds-dpo/1.0"]})
     # Snakemake would run the jobs again, and says why.
-    assert "Software environment definition has changed" in ranked.snakemake("-n", "--sdm", "env-modules", "--", RANKED).stdout
+    assert (
+        "Software environment definition has changed"
+        in ranked.snakemake("-n", "--sdm", "env-modules", "--", RANKED).stdout
+    )
     # Where there is no such module, the same jobs are made to run again in the plain environment.
     ranked.snakemake("--forceall", RANKED)
     assert_all_was_reused(ranked, before, published)
 
 
-@pytest.mark.skipif(shell_with_modules() is None, reason="no environment modules on this machine (Debian: environment-modules)")
+@pytest.mark.skipif(
+    shell_with_modules() is None,
+    reason="no environment modules on this machine (Debian: environment-modules)",
+)
 def test_after_switching_to_modules_jobs_run_in_the_module_s_python_and_compute_no_item(ranked):
     before, published = records(ranked), ranked.published()
-    # A module that brings a Python of its own, which notes where it is started whether the module is loaded.
+    # A module that brings a Python of its own, which notes where it is started whether the module
+    # is loaded.
     binaries = ranked.folder / "site/bin"
     binaries.mkdir(parents=True)
-    (binaries / "python").write_text(f'#!/bin/sh\necho "$PDS_MODULE" >> {ranked.folder}/started\nexec {sys.executable} "$@"\n')
+    (binaries / "python").write_text(
+        f'#!/bin/sh\necho "$PDS_MODULE" >> {ranked.folder}/started\nexec {sys.executable} "$@"\n'
+    )
     (binaries / "python").chmod(0o755)
     modulefile = ranked.folder / "site/modules/pds-dpo/1.0"
     modulefile.parent.mkdir(parents=True)
@@ -177,15 +240,24 @@ def run_with_conda(project, *arguments, profile="profiles/local"):
     envs = project.folder / "envs"
     lock = (envs / "workflow.lock").read_text().splitlines()
     made = (project.folder / ".snakemake/conda").glob("*.yaml")
-    (environment,) = (path.with_suffix("") for path in made if path.read_bytes() == (envs / "workflow.yaml").read_bytes())
+    (environment,) = (
+        path.with_suffix("")
+        for path in made
+        if path.read_bytes() == (envs / "workflow.yaml").read_bytes()
+    )
     python = environment / "bin/python"
-    frozen = subprocess.run([python, "-m", "pip", "freeze", "--all"], text=True, capture_output=True, check=True).stdout.lower()
+    frozen = subprocess.run(
+        [python, "-m", "pip", "freeze", "--all"], text=True, capture_output=True, check=True
+    ).stdout.lower()
     wanted = {line.lower().replace("_", "-") for line in lock if line and not line.startswith("#")}
     assert wanted <= {line.replace("_", "-") for line in frozen.splitlines()}
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("conda") is None, reason="no conda on the PATH; what --sdm conda installs is tested in test_locks.py")
+@pytest.mark.skipif(
+    shutil.which("conda") is None,
+    reason="no conda on the PATH; what --sdm conda installs is tested in test_locks.py",
+)
 def test_a_job_runs_in_its_conda_environment_which_holds_the_lock(finished_copy):
     run_with_conda(finished_copy)
 

@@ -16,7 +16,13 @@ import pytest
 
 from common_selections_table import build_table, common_selection, has_deciding_tie
 from lib.config import Config
-from lib.evaluation import common_name, experiments_by_size, largest_experiments, seed_groups, table_settings
+from lib.evaluation import (
+    common_name,
+    experiments_by_size,
+    largest_experiments,
+    seed_groups,
+    table_settings,
+)
 from lib.files import digest_of_file, write_json
 from lib.model_tables import compare_models, read_scores
 from lib.plan import Plan
@@ -45,20 +51,61 @@ WANTED = {"pope": "pope/f1", "mmhal": "mmhal_bench/score"}
 
 def published():
     rows = (
-        {"method": "LLaVA-1.5", "cites": 24, "llm": "Vicuna 7B", "mmhal": 2.36, "pope": 86.1, "pairs": 0},
-        {"method": "+ PDS-DPO", "cites": None, "llm": None, "mmhal": None, "pope": 87.6, "pairs": 9000},
+        {
+            "method": "LLaVA-1.5",
+            "cites": 24,
+            "llm": "Vicuna 7B",
+            "mmhal": 2.36,
+            "pope": 86.1,
+            "pairs": 0,
+        },
+        {
+            "method": "+ PDS-DPO",
+            "cites": None,
+            "llm": None,
+            "mmhal": None,
+            "pope": 87.6,
+            "pairs": 9000,
+        },
     )
-    return Published(2, "Hallucination", "the paper, Table 2", {"method": "Model", "llm": "LLM"}, (JUDGED, PLAIN), rows)
+    return Published(
+        2,
+        "Hallucination",
+        "the paper, Table 2",
+        {"method": "Model", "llm": "LLM"},
+        (JUDGED, PLAIN),
+        rows,
+    )
 
 
 def scores(**models):
-    made = {"scorer": "lmms-eval 0.7.3, task pope", "parser": None, "judge": None, "language_tools": None}
-    about = {"benchmark": "pope", "limit": None, "questions": 9, "questions_in_data": 9, "computed_by": made}
-    return {(model, "pope"): about | {"model": model, "scores": {"f1": value}} for model, value in models.items()}
+    made = {
+        "scorer": "lmms-eval 0.7.3, task pope",
+        "parser": None,
+        "judge": None,
+        "language_tools": None,
+    }
+    about = {
+        "benchmark": "pope",
+        "limit": None,
+        "questions": 9,
+        "questions_in_data": 9,
+        "computed_by": made,
+    }
+    return {
+        (model, "pope"): about | {"model": model, "scores": {"f1": value}}
+        for model, value in models.items()
+    }
 
 
 def our(name, pairs, *models, seeds=()):
-    return {"name": name, "models": list(models or [name]), "seeds": list(seeds), "pairs": pairs, "texts": {}}
+    return {
+        "name": name,
+        "models": list(models or [name]),
+        "seeds": list(seeds),
+        "pairs": pairs,
+        "texts": {},
+    }
 
 
 BASE = our("llava-1.5-7b-hf", 0, "base")
@@ -73,12 +120,19 @@ def test_ours_stand_below_the_papers_with_the_difference_to_its_row():
     table = compare(scores(**{"base": 85.9, "dpo-9k": 87.0}))
     assert [row.source for row in table.rows] == ["paper", "paper", "ours", "ours"]
     assert [row.texts["method"] for row in table.rows] == [
-        "LLaVA-1.5 [24]", "+ PDS-DPO", "llava-1.5-7b-hf (before training)", "dpo-9k (9000 pairs)",
-    ]  # fmt: skip
+        "LLaVA-1.5 [24]",
+        "+ PDS-DPO",
+        "llava-1.5-7b-hf (before training)",
+        "dpo-9k (9000 pairs)",
+    ]
     markdown = to_markdown(table)
-    assert "| ours | llava-1.5-7b-hf (before training) | – | –<sup>a</sup> | 85.9 (-0.2) |" in markdown
+    assert (
+        "| ours | llava-1.5-7b-hf (before training) | – | –<sup>a</sup> | 85.9 (-0.2) |" in markdown
+    )
     assert "| ours | dpo-9k (9000 pairs) | – | –<sup>a</sup> | 87.0 (-0.6) |" in markdown
-    assert r"<sup>a</sup> MMHal-Bench: no benchmark 'mmhal\_bench' configured in this run." in markdown
+    assert (
+        r"<sup>a</sup> MMHal-Bench: no benchmark 'mmhal\_bench' configured in this run." in markdown
+    )
     assert "score 'f1' of benchmark 'pope' (lmms-eval 0.7.3, task pope)" in markdown
     assert r"87.0 ($-$0.6)" in to_latex(table)
 
@@ -100,7 +154,11 @@ def test_every_missing_number_of_ours_has_its_reason_below():
 
 @pytest.mark.parametrize(
     ("label", "base", "pairs"),
-    [("demo", "llava-hf/llava-1.5-7b-hf", 9000), ("ours", "llava-hf/llava-1.5-13b-hf", 9000), ("ours", "llava-hf/llava-1.5-7b-hf", 8)],
+    [
+        ("demo", "llava-hf/llava-1.5-7b-hf", 9000),
+        ("ours", "llava-hf/llava-1.5-13b-hf", 9000),
+        ("ours", "llava-hf/llava-1.5-7b-hf", 8),
+    ],
     ids=["demo", "another base model", "another size"],
 )
 def test_no_difference_where_it_would_mean_nothing(label, base, pairs):
@@ -137,27 +195,48 @@ def test_experiments_that_differ_in_their_seed_only_are_one_row_with_mean_and_sp
     assert "| 88.2 ± 1.3 (+0.6) |" in to_markdown(table)
     assert r"88.2 $\pm$ 1.3 ($+$0.6)" in to_latex(table)
     read = pd.read_csv(io.StringIO(to_csv(table)))
-    assert read["POPE Score: standard deviation over seeds"].dropna().tolist() == pytest.approx([row.spreads["pope"]])
+    assert read["POPE Score: standard deviation over seeds"].dropna().tolist() == pytest.approx(
+        [row.spreads["pope"]]
+    )
     assert "over 3 training seeds (1, 2, 3), experiments one, two, three." in " ".join(table.notes)
     assert [run["model"] for run in row.origins["pope"]["runs"]] == ["one", "two", "three"]
 
 
 def test_a_mean_of_some_seeds_is_no_mean_of_all():
-    table = compare(scores(base=85.0, one=87.0), rows=[our("dpo", 9000, "one", "two", seeds=(1, 2))])
+    table = compare(
+        scores(base=85.0, one=87.0), rows=[our("dpo", 9000, "one", "two", seeds=(1, 2))]
+    )
     assert "pope" not in table.rows[2].values
     assert "pope" in table.rows[2].missing
 
 
 def test_the_first_of_several_scores_that_there_is_stands_in_the_cell():
     found = scores(base=85.0)
-    own = {"scorer": "ours, version 1", "parser": "yes anywhere", "judge": None, "language_tools": None}
+    own = {
+        "scorer": "ours, version 1",
+        "parser": "yes anywhere",
+        "judge": None,
+        "language_tools": None,
+    }
     found["base", "pope"]["scores"] |= {"reference_f1": 84.0}
     found["base", "pope"]["also"] = {"scores": {"reference_f1": 84.0}, "computed_by": own}
     for wanted, value, name, by in (
-        ("pope/reference_f1|f1", 84.0, "reference_f1", "ours, version 1; answers read by: yes anywhere"),
+        (
+            "pope/reference_f1|f1",
+            84.0,
+            "reference_f1",
+            "ours, version 1; answers read by: yes anywhere",
+        ),
         ("pope/other|f1", 85.0, "f1", "lmms-eval 0.7.3, task pope"),
     ):
-        table = compare_models(published(), [BASE], WANTED | {"pope": wanted}, found, "ours", "llava-hf/llava-1.5-7b-hf")
+        table = compare_models(
+            published(),
+            [BASE],
+            WANTED | {"pope": wanted},
+            found,
+            "ours",
+            "llava-hf/llava-1.5-7b-hf",
+        )
         assert table.rows[2].values["pope"] == value
         assert table.rows[2].origins["pope"]["score"] == name
         assert any(f"score '{name}' of benchmark 'pope' ({by})" in note for note in table.notes)
@@ -168,7 +247,10 @@ def test_scores_of_one_benchmark_that_the_same_scorer_computed_share_a_note():
     found["base", "pope"]["scores"] |= {"accuracy": 80.0}
     wanted = WANTED | {"pope": "pope/f1", "mmhal": "pope/accuracy"}
     notes = compare_models(published(), [BASE], wanted, found, "ours", "x").notes
-    assert "Ours, MMHal-Bench Score, POPE Score: scores 'accuracy', 'f1' of benchmark 'pope' (lmms-eval 0.7.3, task pope)." in notes
+    assert (
+        "Ours, MMHal-Bench Score, POPE Score: scores 'accuracy', 'f1' of benchmark 'pope'"
+        " (lmms-eval 0.7.3, task pope)." in notes
+    )
 
 
 @pytest.mark.parametrize(
@@ -182,7 +264,9 @@ def test_scores_of_one_benchmark_that_the_same_scorer_computed_share_a_note():
 def test_the_reason_for_a_dash_is_that_of_the_score_that_was_wanted_first(missing, told):
     found = scores(base=85.0)
     found["base", "pope"] |= {"scores": {}, "missing": missing}
-    table = compare_models(published(), [BASE], WANTED | {"pope": "pope/reference_total|score"}, found, "ours", "x")
+    table = compare_models(
+        published(), [BASE], WANTED | {"pope": "pope/reference_total|score"}, found, "ours", "x"
+    )
     assert table.rows[2].missing["pope"] == f"POPE: {told}."
 
 
@@ -205,8 +289,12 @@ def test_seeds_are_found_from_the_settings_alone():
     assert groups == [["dpo-9k", "dpo-9k-seed7"], ["again"], ["sharp"], ["small"]]
     rows = table_settings(plan, list(plan.config.training.experiments), WANTED)["rows"]
     assert [(row["name"], row["seeds"]) for row in rows] == [
-        ("llava-1.5-7b-hf", []), ("dpo-9k", [42, 7]), ("again", [7]), ("sharp", [7]), ("small", [7]),
-    ]  # fmt: skip
+        ("llava-1.5-7b-hf", []),
+        ("dpo-9k", [42, 7]),
+        ("again", [7]),
+        ("sharp", [7]),
+        ("small", [7]),
+    ]
 
 
 CONTROLS = {
@@ -220,17 +308,30 @@ CONTROLS = {
 
 def test_controls_are_rows_of_their_own_after_all_sizes():
     plan = configured(**CONTROLS)
-    assert experiments_by_size(plan) == ["dpo-2k", "dpo-9k", "a-random-1", "a-random-2", "a-swapped"]
+    assert experiments_by_size(plan) == [
+        "dpo-2k",
+        "dpo-9k",
+        "a-random-1",
+        "a-random-2",
+        "a-swapped",
+    ]
     rows = table_settings(plan, experiments_by_size(plan), WANTED)["rows"]
     assert [(row["name"], row["models"], row.get("control")) for row in rows[1:]] == [
-        ("dpo-2k", ["dpo-2k"], None), ("dpo-9k", ["dpo-9k"], None),
-        ("a-random", ["a-random-1", "a-random-2"], "labels at random"), ("a-swapped", ["a-swapped"], "labels swapped"),
-    ]  # fmt: skip
+        ("dpo-2k", ["dpo-2k"], None),
+        ("dpo-9k", ["dpo-9k"], None),
+        ("a-random", ["a-random-1", "a-random-2"], "labels at random"),
+        ("a-swapped", ["a-swapped"], "labels swapped"),
+    ]
     assert [row["texts"]["feedback"] for row in rows[1:]] == ["RM", "RM", "control", "control"]
 
 
 def test_a_control_is_never_the_largest_experiment():
-    assert largest_experiments(configured(**CONTROLS)) == ["dpo-9k", "a-random-1", "a-random-2", "a-swapped"]
+    assert largest_experiments(configured(**CONTROLS)) == [
+        "dpo-9k",
+        "a-random-1",
+        "a-random-2",
+        "a-swapped",
+    ]
     controls = {name: CONTROLS[name] for name in ("a-swapped", "dpo-2k")}
     assert largest_experiments(configured(**controls)) == ["dpo-2k"]
     assert largest_experiments(configured(**{"a-swapped": CONTROLS["a-swapped"]})) == ["a-swapped"]
@@ -238,19 +339,28 @@ def test_a_control_is_never_the_largest_experiment():
 
 def test_without_controls_a_table_is_told_what_it_always_was():
     plan = configured(**{"dpo-9k": {"size": 9000}})
-    assert [set(row) for row in table_settings(plan, ["dpo-9k"], WANTED)["rows"]] == [{"name", "models", "seeds", "pairs", "texts"}] * 2
+    assert [set(row) for row in table_settings(plan, ["dpo-9k"], WANTED)["rows"]] == [
+        {"name", "models", "seeds", "pairs", "texts"}
+    ] * 2
 
 
 def test_a_control_s_row_is_marked_and_compared_with_no_row_of_the_paper():
     swapped = {**our("dpo-9k-swapped", 9000), "control": "labels swapped"}
     coins = {**our("coins", 9000, "one", "two", seeds=(1, 2)), "control": "labels at random"}
-    table = compare(scores(**{"dpo-9k": 87.0, "dpo-9k-swapped": 80.0, "one": 84.0, "two": 85.0}), rows=[DPO, swapped, coins])
+    table = compare(
+        scores(**{"dpo-9k": 87.0, "dpo-9k-swapped": 80.0, "one": 84.0, "two": 85.0}),
+        rows=[DPO, swapped, coins],
+    )
     assert [row.texts["method"] for row in table.rows[2:]] == [
-        "dpo-9k (9000 pairs)", "dpo-9k-swapped (9000 pairs; control: labels swapped)",
+        "dpo-9k (9000 pairs)",
+        "dpo-9k-swapped (9000 pairs; control: labels swapped)",
         "coins (9000 pairs, 2 seeds; control: labels at random)",
-    ]  # fmt: skip
+    ]
     assert [set(row.differences) for row in table.rows[2:]] == [{"pope"}, set(), set()]
-    assert any(note.startswith("coins (9000 pairs; control: labels at random): mean ±") for note in table.notes)
+    assert any(
+        note.startswith("coins (9000 pairs; control: labels at random): mean ±")
+        for note in table.notes
+    )
 
 
 @pytest.mark.parametrize(
@@ -268,10 +378,14 @@ def test_a_row_of_several_seeds_has_what_their_names_share(names, shared):
 
 
 def test_csv_holds_full_numbers_differences_and_reasons():
-    read = pd.read_csv(io.StringIO(to_csv(compare(scores(**{"base": 85.87654321, "dpo-9k": 87.0})))))
+    read = pd.read_csv(
+        io.StringIO(to_csv(compare(scores(**{"base": 85.87654321, "dpo-9k": 87.0}))))
+    )
     ours = read[read["source"] == "ours"]
     assert ours["POPE Score (percent)"].tolist() == [85.87654321, 87.0]
-    assert ours["POPE Score: difference to the paper"].tolist() == pytest.approx([-0.22345679, -0.6])
+    assert ours["POPE Score: difference to the paper"].tolist() == pytest.approx(
+        [-0.22345679, -0.6]
+    )
     assert ours["MMHal-Bench Score (points of 6)"].isna().all()
     assert set(ours["notes"]) == {"MMHal-Bench: no benchmark 'mmhal_bench' configured in this run."}
     assert read["Model"][1] == "'+ PDS-DPO"
@@ -283,7 +397,13 @@ def files_in(folder):
 
 def test_a_hostile_name_breaks_no_format(tmp_path):
     names = {"method": HOSTILE, "other": HOSTILE}
-    table = Table(HOSTILE, {"method": "Model", "other": HOSTILE}, [PLAIN], [Row("ours", names, {"pope": -1.25})], [HOSTILE])
+    table = Table(
+        HOSTILE,
+        {"method": "Model", "other": HOSTILE},
+        [PLAIN],
+        [Row("ours", names, {"pope": -1.25})],
+        [HOSTILE],
+    )
     write_table(table, [], files_in(tmp_path))
 
     rows = list(csv.reader(io.StringIO((tmp_path / "t.csv").read_text(encoding="utf-8"))))
@@ -304,12 +424,23 @@ def test_a_hostile_name_breaks_no_format(tmp_path):
     body = latex[latex.index(r"\midrule") : latex.index(r"\bottomrule")]
     assert len(re.findall(r"(?<!\\)&", body)) == 3
     assert not re.search(r"(?<!\\)[#%_]", latex.split("\\begin{table}")[1].replace("{!}{%\n", ""))
-    assert json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))["cells"][0]["of"]["method"] == HOSTILE
+    assert (
+        json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))["cells"][0]["of"]["method"]
+        == HOSTILE
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "safe"),
-    [("=1+1", "'=1+1"), ("@SUM(A1)", "'@SUM(A1)"), ("-2+3", "'-2+3"), (" =1", "' =1"), ("plain", "plain"), ("", ""), (-1.5, -1.5)],
+    [
+        ("=1+1", "'=1+1"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("-2+3", "'-2+3"),
+        (" =1", "' =1"),
+        ("plain", "plain"),
+        ("", ""),
+        (-1.5, -1.5),
+    ],
 )
 def test_no_csv_text_is_a_formula(text, safe):
     assert csv_text(text) == safe
@@ -327,7 +458,10 @@ def test_markdown_texts_are_no_markup():
 def test_the_sidecar_tells_of_every_cell_where_it_comes_from(tmp_path):
     found = scores(**{"base": 85.9, "dpo-9k": 87.0})
     for score in found.values():
-        score |= {"answers": {"file": "evaluation/x/pope/answers.jsonl", "sha256": "0" * 64}, "model_identity": "folder-1"}
+        score |= {
+            "answers": {"file": "evaluation/x/pope/answers.jsonl", "sha256": "0" * 64},
+            "model_identity": "folder-1",
+        }
     source, elsewhere = tmp_path / "run/evaluation/in.json", tmp_path / "published.yaml"
     write_json(source, {})
     elsewhere.write_text("")
@@ -346,15 +480,23 @@ def test_the_sidecar_tells_of_every_cell_where_it_comes_from(tmp_path):
             assert run["answers"]["sha256"] == "0" * 64
             assert run["computed_by"]["scorer"] == "lmms-eval 0.7.3, task pope"
             assert run["model_identity"] == "folder-1"
-    assert sidecar["inputs"] == {"evaluation/in.json": digest_of_file(source), elsewhere.as_posix(): digest_of_file(elsewhere)}
+    assert sidecar["inputs"] == {
+        "evaluation/in.json": digest_of_file(source),
+        elsewhere.as_posix(): digest_of_file(elsewhere),
+    }
     for kind, name in FORMATS.items():
         if kind != "sidecar":
-            assert sidecar["files"][kind] == {"file": f"t.{name}", "sha256": digest_of_file(folder / f"t.{name}")}
+            assert sidecar["files"][kind] == {
+                "file": f"t.{name}",
+                "sha256": digest_of_file(folder / f"t.{name}"),
+            }
 
 
 def git(folder, *arguments):
     identity = ["-c", "user.name=x", "-c", "user.email=x@x", "-c", "commit.gpgsign=false"]
-    return subprocess.run(["git", "-C", folder, *identity, *arguments], check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        ["git", "-C", folder, *identity, *arguments], check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def test_the_commit_is_the_project_s_own_and_says_if_files_differ_from_it(tmp_path):
@@ -383,26 +525,71 @@ def test_without_git_there_is_no_commit(tmp_path, monkeypatch):
 
 def test_a_model_s_revision_is_what_it_resolved_to(tmp_path):
     branch = {"model": "owner/name", "revision": "main", "identity": None}
-    assert model_origin(branch, tmp_path, "rank_images") == {"model": "owner/name", "revision": "main", "identity": None}
+    assert model_origin(branch, tmp_path, "rank_images") == {
+        "model": "owner/name",
+        "revision": "main",
+        "identity": None,
+    }
     for shard, commit in (("00", "a" * 40), ("01", "a" * 40)):
-        write_json(tmp_path / f"work/rank_images/clip/art/{shard}.json", {"models": {"owner/name": commit}})
+        write_json(
+            tmp_path / f"work/rank_images/clip/art/{shard}.json", {"models": {"owner/name": commit}}
+        )
     assert model_origin(branch, tmp_path, "rank_images", "clip")["identity"] == "a" * 40
     write_json(tmp_path / "work/rank_images/clip/art/02.json", {"models": {"owner/name": "b" * 40}})
     assert model_origin(branch, tmp_path, "rank_images", "clip")["identity"] == ["a" * 40, "b" * 40]
-    assert model_origin(branch | {"revision": "c" * 40}, tmp_path, "rank_images")["identity"] == "c" * 40
+    assert (
+        model_origin(branch | {"revision": "c" * 40}, tmp_path, "rank_images")["identity"]
+        == "c" * 40
+    )
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed (Debian: texlive-latex-recommended)")
-@pytest.mark.parametrize("encoding", [[], ["\\usepackage[T1]{fontenc}"]], ids=["with the packages that it names alone", "T1"])
+@pytest.mark.skipif(
+    shutil.which("pdflatex") is None,
+    reason="pdflatex is not installed (Debian: texlive-latex-recommended)",
+)
+@pytest.mark.parametrize(
+    "encoding",
+    [[], ["\\usepackage[T1]{fontenc}"]],
+    ids=["with the packages that it names alone", "T1"],
+)
 def test_latex_compiles_whatever_the_names_are(tmp_path, encoding):
     hostile = HOSTILE.replace("\n", " ")
-    rows = [Row("ours", {"method": hostile}, {"pope": -1.25, "mmhal": 2}, {"pope": -0.5}, {"pope": 0.25}, {}, {"mmhal": hostile})]
-    table = Table(hostile, {"method": "Model – name"}, [JUDGED, PLAIN], [*compare(scores(base=1.0)).rows, *rows], [hostile])
+    rows = [
+        Row(
+            "ours",
+            {"method": hostile},
+            {"pope": -1.25, "mmhal": 2},
+            {"pope": -0.5},
+            {"pope": 0.25},
+            {},
+            {"mmhal": hostile},
+        )
+    ]
+    table = Table(
+        hostile,
+        {"method": "Model – name"},
+        [JUDGED, PLAIN],
+        [*compare(scores(base=1.0)).rows, *rows],
+        [hostile],
+    )
     (tmp_path / "t.tex").write_text(to_latex(table), encoding="utf-8")
     packages = re.findall(r"^% (\\usepackage.*)$", to_latex(table), flags=re.MULTILINE)
-    page = ["\\documentclass{article}", *encoding, *packages, "\\begin{document}", "\\input{t}", "\\end{document}"]
+    page = [
+        "\\documentclass{article}",
+        *encoding,
+        *packages,
+        "\\begin{document}",
+        "\\input{t}",
+        "\\end{document}",
+    ]
     (tmp_path / "page.tex").write_text("\n".join(page))
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "page.tex"]
+    command = [
+        "pdflatex",
+        "-interaction=nonstopmode",
+        "-halt-on-error",
+        "-no-shell-escape",
+        "page.tex",
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
     assert "Overfull" not in done.stdout
@@ -421,18 +608,31 @@ def test_common_selection_is_the_mean_share_of_the_top_k_sets():
     first = {"a": [0, 1, 2, 3], "b": [3, 2, 1, 0]}
     second = {"a": [0, 2, 1, 3], "b": [0, 1, 2, 3]}
     third = {"a": [1, 0, 2, 3], "b": [3, 1, 2, 0]}
-    # Top 1: a {0} and {0}, b {3} and {0}. Top 2: a {0, 1} and {0, 2}, b {3, 2} and {0, 1}. Top 3: a all three, b {3, 2, 1} and {0, 1, 2}.
-    assert [common_selection([first, second], top) for top in (1, 2, 3)] == [50, 25, pytest.approx(100 * 5 / 6)]
+    # Top 1: a {0} and {0}, b {3} and {0}. Top 2: a {0, 1} and {0, 2}, b {3, 2} and {0, 1}. Top 3: a
+    # all three, b {3, 2, 1} and {0, 1, 2}.
+    assert [common_selection([first, second], top) for top in (1, 2, 3)] == [
+        50,
+        25,
+        pytest.approx(100 * 5 / 6),
+    ]
     assert [common_selection([first, third], top) for top in (1, 2, 3)] == [50, 75, 100]
-    assert [common_selection([first, second, third], top) for top in (1, 2, 3)] == [0, 25, pytest.approx(100 * 5 / 6)]
+    assert [common_selection([first, second, third], top) for top in (1, 2, 3)] == [
+        0,
+        25,
+        pytest.approx(100 * 5 / 6),
+    ]
     assert common_selection([first, first], 1) == 100
 
 
 def test_common_selection_of_random_rankings_is_what_the_docstring_says():
     generator = random.Random(0)
     rankings = [{str(n): generator.sample(range(4), 4) for n in range(20000)} for _ in range(3)]
-    assert [common_selection(rankings[:2], top) for top in (1, 2, 3)] == pytest.approx([25, 50, 75], abs=1)
-    assert [common_selection(rankings, top) for top in (1, 2, 3)] == pytest.approx([6.25, 25, 56.25], abs=1)
+    assert [common_selection(rankings[:2], top) for top in (1, 2, 3)] == pytest.approx(
+        [25, 50, 75], abs=1
+    )
+    assert [common_selection(rankings, top) for top in (1, 2, 3)] == pytest.approx(
+        [6.25, 25, 56.25], abs=1
+    )
 
 
 def test_only_prompts_that_all_scorers_ranked_count():
@@ -465,9 +665,18 @@ def test_tied_images_count_in_the_order_of_the_candidates():
 
 def selections(label="ours", count=4):
     found = {
-        "rm": {"p": ranked([4.0, 3.0, 2.0, 1.0][:count]), "q": ranked([1.0, 1.0, 0.0, -1.0][:count])},
-        "clip-l": {"p": ranked([4.0, 3.0, 2.0, 1.0][:count]), "q": {"missing": {"rule": "generate_images", "reason": "x"}}},
-        "blip": {"p": ranked([1.0, 2.0, 3.0, 4.0][:count]), "q": ranked([4.0, 3.0, 2.0, 1.0][:count])},
+        "rm": {
+            "p": ranked([4.0, 3.0, 2.0, 1.0][:count]),
+            "q": ranked([1.0, 1.0, 0.0, -1.0][:count]),
+        },
+        "clip-l": {
+            "p": ranked([4.0, 3.0, 2.0, 1.0][:count]),
+            "q": {"missing": {"rule": "generate_images", "reason": "x"}},
+        },
+        "blip": {
+            "p": ranked([1.0, 2.0, 3.0, 4.0][:count]),
+            "q": ranked([4.0, 3.0, 2.0, 1.0][:count]),
+        },
     }
     kinds = {"rm": "image-reward", "clip-l": "clip", "blip": "blip"}
     return build_table(read_published(PUBLISHED / "table4.yaml"), kinds, found, label)
@@ -476,8 +685,11 @@ def selections(label="ours", count=4):
 def test_the_table_has_each_pair_and_all_three_beside_the_papers():
     ours = [row for row in selections().rows if row.source == "ours"]
     assert [row.texts["method"] for row in ours] == [
-        "rm & clip-l (1 prompts)", "rm & blip (2 prompts)", "clip-l & blip (1 prompts)", "All 3: rm & clip-l & blip (1 prompts)",
-    ]  # fmt: skip
+        "rm & clip-l (1 prompts)",
+        "rm & blip (2 prompts)",
+        "clip-l & blip (1 prompts)",
+        "All 3: rm & clip-l & blip (1 prompts)",
+    ]
     assert ours[0].values == {"top1": 100, "top2": 100, "top3": 100}
     assert ours[1].values == {"top1": 50, "top2": 50, "top3": pytest.approx(100 * 5 / 6)}
     assert ours[0].differences["top1"] == pytest.approx(63.2)
@@ -486,14 +698,29 @@ def test_the_table_has_each_pair_and_all_three_beside_the_papers():
 
 def test_a_demo_and_another_number_of_candidates_are_not_compared_with_the_paper():
     assert not any(row.differences for row in [*selections("demo").rows, *selections(count=3).rows])
-    assert selections(count=3).rows[-1].missing["top3"] == "@ Top 3: no prompt that all of them ranked has more than 3 images."
+    assert (
+        selections(count=3).rows[-1].missing["top3"]
+        == "@ Top 3: no prompt that all of them ranked has more than 3 images."
+    )
 
 
 def test_what_this_run_has_no_scorer_of_is_a_row_of_dashes_with_the_reason():
     published = read_published(PUBLISHED / "table4.yaml")
-    alone = build_table(published, {"rm": "image-reward"}, {"rm": {"p": ranked([2.0, 1.0])}}, "ours")
+    alone = build_table(
+        published, {"rm": "image-reward"}, {"rm": {"p": ranked([2.0, 1.0])}}, "ours"
+    )
     assert [row.source for row in alone.rows] == ["paper"] * 4 + ["ours"] * 4
-    assert alone.rows[4].missing["top1"] == "no image scorer of kind clip is configured in this run."
-    assert alone.rows[7].missing["top3"] == "no image scorer of kind clip or blip is configured in this run."
-    two = build_table(published, {"rm": "image-reward", "c": "clip"}, {name: {"p": ranked([2.0, 1.0])} for name in ("rm", "c")}, "ours")
+    assert (
+        alone.rows[4].missing["top1"] == "no image scorer of kind clip is configured in this run."
+    )
+    assert (
+        alone.rows[7].missing["top3"]
+        == "no image scorer of kind clip or blip is configured in this run."
+    )
+    two = build_table(
+        published,
+        {"rm": "image-reward", "c": "clip"},
+        {name: {"p": ranked([2.0, 1.0])} for name in ("rm", "c")},
+        "ours",
+    )
     assert [bool(row.values) for row in two.rows[4:]] == [True, False, False, False]

@@ -25,8 +25,16 @@ from lib.models import folder_identity
 
 TEMPLATE = "USER: <image>\n{instruction} ASSISTANT:"
 PAIRS = [
-    ("What stands near the table?", "A small lamp stands near the table.", "The dog watches some trees."),
-    ("How many objects are visible?", "Two.", "Every man holds a lamp and a ball and a book near buildings."),
+    (
+        "What stands near the table?",
+        "A small lamp stands near the table.",
+        "The dog watches some trees.",
+    ),
+    (
+        "How many objects are visible?",
+        "Two.",
+        "Every man holds a lamp and a ball and a book near buildings.",
+    ),
     ('Is "{instruction}" a {brace}?', "No", "Yes, 100% {of it} 'quoted'."),
     ("What is it? 🙂 שלום", "A café – “here”.", "Nothing."),
     ("Which colour is the ball?", "The ball is red.", "The ball is blue."),
@@ -36,11 +44,20 @@ PAIRS = [
     ("Is there a bridge?", "Yes, a long one.", "No."),
     ("What hangs above the door?", "A flag hangs above the door.", "A lamp hangs under the door."),
 ]
-#: 10 pairs in two processes are five batches each: the last update of an epoch has fewer pairs than the others.
+#: 10 pairs in two processes are five batches each: the last update of an epoch has fewer pairs than
+#: the others.
 SETTINGS: dict[str, Any] = {
-    "processes": 2, "zero_stage": 2, "gradient_accumulation": 2, "epochs": 4, "save_steps": 3, "learning_rate": 1e-3, "lora_rank": 8,
-    "lora_alpha": 16, "max_length": 128, "warmup_ratio": 0.0,
-}  # fmt: skip
+    "processes": 2,
+    "zero_stage": 2,
+    "gradient_accumulation": 2,
+    "epochs": 4,
+    "save_steps": 3,
+    "learning_rate": 1e-3,
+    "lora_rank": 8,
+    "lora_alpha": 16,
+    "max_length": 128,
+    "warmup_ratio": 0.0,
+}
 UPDATES = 12
 
 
@@ -53,8 +70,18 @@ def write_pairs(folder: Path, pairs: list[tuple[str, str, str]]) -> Path:
     rows = []
     for number, (instruction, chosen, rejected) in enumerate(pairs):
         picture = Pictures.new("RGB", (64, 64), (40 * number % 256, 255 - 20 * number, 90))
-        ImageDraw.Draw(picture).ellipse([5, 5, 20 + 4 * number, 40], fill=(200, 17 * number % 256, 30))
-        rows.append({"id": f"art-{number:010x}", "images": [picture], "instruction": instruction, "chosen": chosen, "rejected": rejected})
+        ImageDraw.Draw(picture).ellipse(
+            [5, 5, 20 + 4 * number, 40], fill=(200, 17 * number % 256, 30)
+        )
+        rows.append(
+            {
+                "id": f"art-{number:010x}",
+                "images": [picture],
+                "instruction": instruction,
+                "chosen": chosen,
+                "rejected": rejected,
+            }
+        )
     names = {name: Value("string") for name in ("id", "instruction", "chosen", "rejected")}
     data = Dataset.from_list(rows, features=Features(names | {"images": List(Image())}))
     (folder / "data").mkdir(parents=True, exist_ok=True)
@@ -69,7 +96,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Run:
-    """An experiment in a run's folder, and the rule's job on it in a process of its own, as Snakemake would start it."""
+    """An experiment in a run's folder, and the rule's job on it in a process of its own, as
+    Snakemake would start it.
+    """
 
     def __init__(self, folder: Path, base: Path, dataset: Path, **settings: Any) -> None:
         self.folder = folder
@@ -80,13 +109,21 @@ class Run:
         self.control: str | None = None
 
     def start(self) -> "subprocess.Popen[str]":
-        told = {"root": str(self.folder), "model": str(self.base), "dataset": str(self.dataset), "training": self.settings}
+        told = {
+            "root": str(self.folder),
+            "model": str(self.base),
+            "dataset": str(self.dataset),
+            "training": self.settings,
+        }
         told |= {"control": self.control} if self.control else {}
         return subprocess.Popen(
             [sys.executable, __file__, json.dumps(told)],
             env=os.environ | {"PYTHONPATH": str(Path(train_dpo.__file__).parent)},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        )  # fmt: skip
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
 
     def run(self, code: int = 0) -> str:
         process = self.start()
@@ -103,7 +140,11 @@ class Run:
         return read_jsonl(self.models / "metrics.jsonl")
 
     def published(self) -> dict[str, bytes]:
-        return {path.relative_to(self.models).as_posix(): path.read_bytes() for path in sorted(self.models.rglob("*")) if path.is_file()}
+        return {
+            path.relative_to(self.models).as_posix(): path.read_bytes()
+            for path in sorted(self.models.rglob("*"))
+            if path.is_file()
+        }
 
     def checkpoint_appears(self, process: "subprocess.Popen[str]") -> None:
         """Waits until the training has a complete checkpoint."""
@@ -116,24 +157,43 @@ def as_snakemake(told: dict[str, Any]) -> SimpleNamespace:
     """What Snakemake would hand to the script."""
     models = Path(told["root"], "models", "test")
     (models / "adapter").mkdir(parents=True, exist_ok=True)
-    settings = {"model": told["model"], "revision": "main", "dtype": "float32", "prompt_template": TEMPLATE, "training": told["training"]}
+    settings = {
+        "model": told["model"],
+        "revision": "main",
+        "dtype": "float32",
+        "prompt_template": TEMPLATE,
+        "training": told["training"],
+    }
     settings["identity"] = folder_identity(told["model"])
     settings |= {"control": told["control"]} if "control" in told else {}
     common = {"root": told["root"], "device": "cpu", "seed": 0, "max_failed_fraction": 0.0}
     output = {
-        "adapter": models / "adapter" / "adapter_model.safetensors", "config": models / "adapter" / "adapter_config.json",
-        "metrics": models / "metrics.jsonl", "figure": models / "training.svg", "picture": models / "training.png",
-    }  # fmt: skip
+        "adapter": models / "adapter" / "adapter_model.safetensors",
+        "config": models / "adapter" / "adapter_config.json",
+        "metrics": models / "metrics.jsonl",
+        "figure": models / "training.svg",
+        "picture": models / "training.png",
+    }
     return SimpleNamespace(
-        rule="train_dpo", wildcards=["test"], input=SimpleNamespace(dataset=told["dataset"]), output=SimpleNamespace(**output), log=[],
-        params=type("Parameters", (dict,), {"__getattr__": dict.__getitem__})(common=common, settings=settings),
-    )  # fmt: skip
+        rule="train_dpo",
+        wildcards=["test"],
+        input=SimpleNamespace(dataset=told["dataset"]),
+        output=SimpleNamespace(**output),
+        log=[],
+        params=type("Parameters", (dict,), {"__getattr__": dict.__getitem__})(
+            common=common, settings=settings
+        ),
+    )
 
 
 @pytest.fixture(scope="session")
 def base(demo_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The random run's base model, in a folder that no build of its models changes while the tests run."""
-    return Path(shutil.copytree(demo_models / "llava-1.5", tmp_path_factory.mktemp("base") / "llava-1.5"))
+    """The random run's base model, in a folder that no build of its models changes while the tests
+    run.
+    """
+    return Path(
+        shutil.copytree(demo_models / "llava-1.5", tmp_path_factory.mktemp("base") / "llava-1.5")
+    )
 
 
 @pytest.fixture(scope="session")
@@ -147,25 +207,33 @@ def trained(tmp_path_factory: pytest.TempPathFactory, base: Path, dataset: Path)
 @pytest.fixture
 def job(tmp_path: Path, base: Path, dataset: Path) -> dpo_worker.Job:
     """A training in this process, without DeepSpeed; the same pairs a update as `trained`."""
-    settings = TrainingSettings(**SETTINGS | {"processes": 1, "zero_stage": 0, "gradient_accumulation": 4}).model_dump(mode="json")
+    settings = TrainingSettings(
+        **SETTINGS | {"processes": 1, "zero_stage": 0, "gradient_accumulation": 4}
+    ).model_dump(mode="json")
     data = str(dataset.parent / "data" / "train-00000-of-00001.parquet")
-    return dpo_worker.Job(str(base), "float32", "cpu", TEMPLATE, settings, [data], str(tmp_path), None)
+    return dpo_worker.Job(
+        str(base), "float32", "cpu", TEMPLATE, settings, [data], str(tmp_path), None
+    )
 
 
 @pytest.fixture(scope="session")
 def trainer(tmp_path_factory: pytest.TempPathFactory, base: Path, dataset: Path) -> Any:
     """TRL's trainer as the script builds it, before its first step."""
-    settings = TrainingSettings(**SETTINGS | {"processes": 1, "zero_stage": 0, "batch_size": 10}).model_dump(mode="json")
+    settings = TrainingSettings(
+        **SETTINGS | {"processes": 1, "zero_stage": 0, "batch_size": 10}
+    ).model_dump(mode="json")
     data = str(dataset.parent / "data" / "train-00000-of-00001.parquet")
     folder = str(tmp_path_factory.mktemp("trainer"))
-    return dpo_worker.build_trainer(dpo_worker.Job(str(base), "float32", "cpu", TEMPLATE, settings, [data], folder, None))
+    return dpo_worker.build_trainer(
+        dpo_worker.Job(str(base), "float32", "cpu", TEMPLATE, settings, [data], folder, None)
+    )
 
 
 def changed(job: dpo_worker.Job, **settings: Any) -> dpo_worker.Job:
     return dpo_worker.Job(**{**vars(job), "settings": job.settings | settings})
 
 
-# ------------------------------------------------------------------------------------------------------------ what one training makes
+# --------------------------------------------------------------------------------------------------
 
 
 def test_the_first_loss_is_ln_2(trained: Run) -> None:
@@ -187,7 +255,9 @@ def test_the_metrics_have_one_row_an_update_and_no_times(trained: Run) -> None:
 def test_the_adapter_is_on_the_language_model_only(trained: Run) -> None:
     from safetensors import safe_open
 
-    with safe_open(trained.models / "adapter" / "adapter_model.safetensors", framework="np") as adapter:
+    with safe_open(
+        trained.models / "adapter" / "adapter_model.safetensors", framework="np"
+    ) as adapter:
         names = list(adapter.keys())
     assert len(names) == 2 * 2 * 7  # A and B, two layers, seven projections
     assert all(".language_model." in name for name in names)
@@ -209,7 +279,10 @@ def test_the_figure_says_nothing_but_the_metrics(trained: Run, tmp_path: Path) -
 
 
 def test_the_figure_of_a_long_training_is_drawn(tmp_path: Path) -> None:
-    rows = [{"step": step, "loss": 1 / step, "rewards/margins": step, "rewards/accuracies": 0.5} for step in range(1, 2001)]
+    rows = [
+        {"step": step, "loss": 1 / step, "rewards/margins": step, "rewards/accuracies": 0.5}
+        for step in range(1, 2001)
+    ]
     train_dpo.draw_figure(rows, "long", [tmp_path / "training.png"])
     assert (tmp_path / "training.png").stat().st_size > 10_000
 
@@ -228,14 +301,19 @@ def test_disk_space_of_checkpoints_is_given_back(trained: Run) -> None:
 
 
 def test_all_that_the_workers_said_is_in_their_log(trained: Run) -> None:
-    assert "rewards/margins" in (trained.folder / "logs" / "train_dpo" / "test.workers.log").read_text()
+    assert (
+        "rewards/margins"
+        in (trained.folder / "logs" / "train_dpo" / "test.workers.log").read_text()
+    )
 
 
-# --------------------------------------------------------------------------------------------------------- what the model is trained on
+# --------------------------------------------------------------------------------------------------
 
 
 def test_the_token_ids_are_those_of_the_joint_text(trainer: Any, base: Path) -> None:
-    """One BOS, one EOS, the image's tokens, no doubled space: what the processor makes of the whole text."""
+    """One BOS, one EOS, the image's tokens, no doubled space: what the processor makes of the whole
+    text.
+    """
     processor = dpo_worker.load_processor(str(base))
     rows = [trainer.train_dataset[index] for index in range(len(PAIRS))]
     batch = trainer.data_collator(copy.deepcopy(rows))
@@ -265,17 +343,27 @@ def test_another_image_gives_other_log_probabilities(trainer: Any) -> None:
 
 
 def test_only_the_adapter_is_trained(trainer: Any) -> None:
-    names = [name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad]
+    names = [
+        name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad
+    ]
     assert names
     assert all("lora_" in name and ".language_model." in name for name in names)
     assert trainer.ref_model is None  # the reference is the model with its adapter off
 
 
-def test_pairs_that_cannot_be_trained_on_are_left_out_and_counted(tmp_path: Path, job: dpo_worker.Job) -> None:
-    bad = [("What is this?", "The <image> shows it.", "A lamp."), ("What? " * 150, "Yes", "No"), ("What?", "word " * 300, "No")]
+def test_pairs_that_cannot_be_trained_on_are_left_out_and_counted(
+    tmp_path: Path, job: dpo_worker.Job
+) -> None:
+    bad = [
+        ("What is this?", "The <image> shows it.", "A lamp."),
+        ("What? " * 150, "Yes", "No"),
+        ("What?", "word " * 300, "No"),
+    ]
     summary = write_pairs(tmp_path / "odd", [*PAIRS[:2], *bad])
     odd = dpo_worker.Job(**{**vars(job), "data": [str(next((summary.parent / "data").glob("*")))]})
-    dataset, notes = dpo_worker.preference_dataset(odd, dpo_worker.arguments(odd), dpo_worker.load_processor(odd.base))
+    dataset, notes = dpo_worker.preference_dataset(
+        odd, dpo_worker.arguments(odd), dpo_worker.load_processor(odd.base)
+    )
     assert len(dataset) == 3
     assert [note.split(":")[0] for note in notes] == [
         "1 pair(s) left out",
@@ -287,7 +375,9 @@ def test_pairs_that_cannot_be_trained_on_are_left_out_and_counted(tmp_path: Path
 def test_no_trainable_pair_is_a_clear_error(job: dpo_worker.Job) -> None:
     short = changed(job, max_length=10)
     with pytest.raises(UserError, match=r"No pair can be trained on.*max_length"):
-        dpo_worker.preference_dataset(short, dpo_worker.arguments(short), dpo_worker.load_processor(short.base))
+        dpo_worker.preference_dataset(
+            short, dpo_worker.arguments(short), dpo_worker.load_processor(short.base)
+        )
 
 
 def test_a_configured_dropout_is_one(job: dpo_worker.Job) -> None:
@@ -295,11 +385,15 @@ def test_a_configured_dropout_is_one(job: dpo_worker.Job) -> None:
     assert not dpo_worker.arguments(changed(job, lora_dropout=0.05)).disable_dropout
 
 
-# ------------------------------------------------------------------------------------------------------------------ negative controls
+# --------------------------------------------------------------------------------------------------
 
 
 def ids_exchanged(seed: int, count: int = 1000) -> set[str]:
-    return {name for name in (f"art-{number:010x}" for number in range(count)) if is_exchanged("random", seed, name)}
+    return {
+        name
+        for name in (f"art-{number:010x}" for number in range(count))
+        if is_exchanged("random", seed, name)
+    }
 
 
 def test_the_coin_is_fair_and_depends_on_the_training_seed_and_the_prompt_alone() -> None:
@@ -316,10 +410,16 @@ def test_without_a_control_nothing_is_exchanged_and_swapped_exchanges_all() -> N
 
 
 @pytest.mark.parametrize("control", [None, "random", "swapped"])
-def test_a_control_exchanges_chosen_and_rejected_in_what_the_trainer_reads_and_nothing_else(job: dpo_worker.Job, control: Any) -> None:
+def test_a_control_exchanges_chosen_and_rejected_in_what_the_trainer_reads_and_nothing_else(
+    job: dpo_worker.Job, control: Any
+) -> None:
     controlled = dpo_worker.Job(**{**vars(job), "control": control})
-    dataset, _ = dpo_worker.preference_dataset(controlled, dpo_worker.arguments(job), dpo_worker.load_processor(job.base))
-    plain, _ = dpo_worker.preference_dataset(job, dpo_worker.arguments(job), dpo_worker.load_processor(job.base))
+    dataset, _ = dpo_worker.preference_dataset(
+        controlled, dpo_worker.arguments(job), dpo_worker.load_processor(job.base)
+    )
+    plain, _ = dpo_worker.preference_dataset(
+        job, dpo_worker.arguments(job), dpo_worker.load_processor(job.base)
+    )
     for number, (ours, theirs) in enumerate(zip(dataset, plain, strict=True)):
         sides = [theirs["chosen"], theirs["rejected"]]
         if is_exchanged(control, SETTINGS.get("seed", 42), f"art-{number:010x}"):
@@ -330,66 +430,103 @@ def test_a_control_exchanges_chosen_and_rejected_in_what_the_trainer_reads_and_n
         assert set(ours) == {"prompt", "chosen", "rejected", "images"}
 
 
-def test_the_digest_of_a_control_is_that_of_the_pairs_it_trains_on(tmp_path: Path, dataset: Path) -> None:
-    by_hand = write_pairs(tmp_path / "swapped", [(instruction, rejected, chosen) for instruction, chosen, rejected in PAIRS])
+def test_the_digest_of_a_control_is_that_of_the_pairs_it_trains_on(
+    tmp_path: Path, dataset: Path
+) -> None:
+    by_hand = write_pairs(
+        tmp_path / "swapped",
+        [(instruction, rejected, chosen) for instruction, chosen, rejected in PAIRS],
+    )
     files, swapped = ([next((each.parent / "data").glob("*"))] for each in (dataset, by_hand))
     digest, count, exchanged = train_dpo.read_pairs(files)
     assert (count, exchanged) == (len(PAIRS), 0)
-    assert train_dpo.read_pairs(files, "swapped", 42) == (train_dpo.read_pairs(swapped)[0], len(PAIRS), len(PAIRS))
+    assert train_dpo.read_pairs(files, "swapped", 42) == (
+        train_dpo.read_pairs(swapped)[0],
+        len(PAIRS),
+        len(PAIRS),
+    )
     by_coin = train_dpo.read_pairs(files, "random", 42)
     assert 0 < by_coin[2] < len(PAIRS)
     assert len({digest, by_coin[0], train_dpo.read_pairs(files, "random", 43)[0]}) == 3
 
 
-def test_trained_on_swapped_pairs_it_prefers_the_rejected_and_says_so(trained: Run, tmp_path: Path, base: Path, dataset: Path) -> None:
-    """And a data set with the sides exchanged by hand is the same training, which is not done twice."""
+def test_trained_on_swapped_pairs_it_prefers_the_rejected_and_says_so(
+    trained: Run, tmp_path: Path, base: Path, dataset: Path
+) -> None:
+    """And a data set with the sides exchanged by hand is the same training, which is not done
+    twice.
+    """
     control = Run(tmp_path, base, dataset)
     control.control = "swapped"
     control.run()
-    assert control.record["notes"] == ["control 'swapped': chosen and rejected are exchanged in 10 of 10 pairs"]
+    assert control.record["notes"] == [
+        "control 'swapped': chosen and rejected are exchanged in 10 of 10 pairs"
+    ]
     assert trained.record["notes"] == []
     assert control.metrics[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
     # The first update sees the same pairs in both: what was chosen there is rejected here.
-    assert control.metrics[0]["logps/chosen"] == pytest.approx(trained.metrics[0]["logps/rejected"], rel=1e-4)
+    assert control.metrics[0]["logps/chosen"] == pytest.approx(
+        trained.metrics[0]["logps/rejected"], rel=1e-4
+    )
     assert control.metrics[-1]["rewards/margins"] > 0.3
     published = control.published()
     exchanged = [(instruction, rejected, chosen) for instruction, chosen, rejected in PAIRS]
     by_hand = Run(tmp_path, base, write_pairs(tmp_path / "by hand", exchanged))
     by_hand.run()
-    assert (by_hand.record["computed"], by_hand.record["reused"], by_hand.record["notes"]) == (0, UPDATES, [])
+    assert (by_hand.record["computed"], by_hand.record["reused"], by_hand.record["notes"]) == (
+        0,
+        UPDATES,
+        [],
+    )
     # The figure names the control.
-    assert {name for name, content in by_hand.published().items() if published[name] != content} == {"training.svg", "training.png"}
+    assert {
+        name for name, content in by_hand.published().items() if published[name] != content
+    } == {"training.svg", "training.png"}
 
 
 def test_an_experiment_without_a_control_is_told_what_it_always_was() -> None:
-    training = Training.model_validate({"experiments": {"a": {"size": 2}, "b": {"size": 2, "control": "random"}}})
+    training = Training.model_validate(
+        {"experiments": {"a": {"size": 2}, "b": {"size": 2, "control": "random"}}}
+    )
     assert set(training.told("a")) == {"prompt_template", "training"}
     assert training.told("b") == {**training.told("a"), "control": "random"}
 
 
-# ------------------------------------------------------------------------------------------------------------------------- processes
+# --------------------------------------------------------------------------------------------------
 
 
 def test_two_processes_under_zero_2_train_like_one(trained: Run, job: dpo_worker.Job) -> None:
-    """The same pairs in each update, also in an epoch's last, which has fewer: equal up to the order of sums."""
+    """The same pairs in each update, also in an epoch's last, which has fewer: equal up to the
+    order of sums.
+    """
     dpo_worker.train(job)
     (checkpoint,) = job.checkpoints.glob("checkpoint-*")
     alone = train_dpo.metrics_of(train_dpo.trainer_state(checkpoint)["log_history"])
     for one, two in zip(alone, trained.metrics, strict=True):
-        for name in ("loss", "learning_rate", "rewards/margins", "rewards/accuracies", "logps/chosen"):
+        for name in (
+            "loss",
+            "learning_rate",
+            "rewards/margins",
+            "rewards/accuracies",
+            "logps/chosen",
+        ):
             assert one[name] == pytest.approx(two[name], rel=2e-3, abs=2e-4), (one["step"], name)
 
 
 def test_training_that_diverges_stops_with_a_clear_message(job: dpo_worker.Job) -> None:
-    with pytest.raises(UserError, match=r"diverges: \w+ is (nan|inf) at update \d of 12.*learning_rate"):
+    with pytest.raises(
+        UserError, match=r"diverges: \w+ is (nan|inf) at update \d of 12.*learning_rate"
+    ):
         dpo_worker.train(changed(job, learning_rate=1e30, save_steps=100))
     assert train_dpo.last_checkpoint(job.checkpoints) is None
 
 
-# ------------------------------------------------------------------------------------------------------------- killed, stopped, resumed
+# --------------------------------------------------------------------------------------------------
 
 
-def test_a_killed_training_goes_on_to_the_same_bytes(trained: Run, tmp_path: Path, base: Path, dataset: Path) -> None:
+def test_a_killed_training_goes_on_to_the_same_bytes(
+    trained: Run, tmp_path: Path, base: Path, dataset: Path
+) -> None:
     run = Run(tmp_path, base, dataset)
     process = run.start()
     run.checkpoint_appears(process)
@@ -403,7 +540,9 @@ def test_a_killed_training_goes_on_to_the_same_bytes(trained: Run, tmp_path: Pat
     assert run.record["computed"] < UPDATES
 
 
-def test_a_finished_adapter_is_not_trained_again(trained: Run, tmp_path: Path, base: Path, dataset: Path) -> None:
+def test_a_finished_adapter_is_not_trained_again(
+    trained: Run, tmp_path: Path, base: Path, dataset: Path
+) -> None:
     """Also under other `save_steps`, which decide nothing; and no worker is started."""
     run = Run(tmp_path, base, dataset, save_steps=5)
     shutil.copytree(trained.folder / "work", tmp_path / "work")
@@ -415,9 +554,18 @@ def test_a_finished_adapter_is_not_trained_again(trained: Run, tmp_path: Path, b
     assert not (tmp_path / "logs").exists()
 
 
-def test_what_determines_the_training_decides_what_is_reused(trained: Run, tmp_path: Path, demo_models: Path) -> None:
-    """Other settings, another data set or another base model start anew: their folder has another name."""
-    told = {"root": str(tmp_path), "model": str(trained.base), "dataset": str(trained.dataset), "training": trained.settings}
+def test_what_determines_the_training_decides_what_is_reused(
+    trained: Run, tmp_path: Path, demo_models: Path
+) -> None:
+    """Other settings, another data set or another base model start anew: their folder has another
+    name.
+    """
+    told = {
+        "root": str(tmp_path),
+        "model": str(trained.base),
+        "dataset": str(trained.dataset),
+        "training": trained.settings,
+    }
     keys = set()
 
     def remember(job: Any, *anything: Any) -> None:
@@ -429,9 +577,13 @@ def test_what_determines_the_training_decides_what_is_reused(trained: Run, tmp_p
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train_dpo, "train_in_processes", remember)
         for change in (
-            {}, {"training": trained.settings | {"beta": 0.2}}, {"training": trained.settings | {"seed": 1}}, {"dataset": str(other_data)},
-            {"dataset": str(reordered)}, {"model": str(demo_models / "llava-v1.6-vicuna-7b")},
-        ):  # fmt: skip
+            {},
+            {"training": trained.settings | {"beta": 0.2}},
+            {"training": trained.settings | {"seed": 1}},
+            {"dataset": str(other_data)},
+            {"dataset": str(reordered)},
+            {"model": str(demo_models / "llava-v1.6-vicuna-7b")},
+        ):
             with pytest.raises(UserError, match="enough"):
                 train_dpo.main(as_snakemake(told | change))
     assert len(keys) == 6
@@ -465,7 +617,7 @@ def test_a_damaged_result_is_not_reused(tmp_path: Path, trained: Run) -> None:
     assert not train_dpo.is_finished(copied)
 
 
-# -------------------------------------------------------------------------------------------------------------------------- bad input
+# --------------------------------------------------------------------------------------------------
 
 
 def test_an_empty_data_set_is_a_clear_error(tmp_path: Path) -> None:
@@ -484,7 +636,9 @@ def test_an_empty_data_set_is_a_clear_error(tmp_path: Path) -> None:
 def test_a_damaged_data_set_is_a_clear_error(tmp_path: Path) -> None:
     file = tmp_path / "train-00000.parquet"
     file.write_bytes(b"PAR1 not a parquet file")
-    with pytest.raises(UserError, match=r"train-00000.parquet: is damaged .* merge_pairs makes it anew"):
+    with pytest.raises(
+        UserError, match=r"train-00000.parquet: is damaged .* merge_pairs makes it anew"
+    ):
         train_dpo.read_pairs([file])
 
 
@@ -492,18 +646,32 @@ def test_a_damaged_data_set_is_a_clear_error(tmp_path: Path) -> None:
     ("error", "message"),
     [
         ({"user": True, "message": "Lower it."}, "^Lower it.$"),
-        ({"type": "OutOfMemoryError", "out_of_memory": True, "message": "CUDA out of memory"}, "(?s)Out of memory.*gradient_checkpointing"),
-        ({"type": "ValueError", "message": "what went wrong", "trace": ["line"]}, "Process 1 of 2 stopped: ValueError: what went wrong"),
+        (
+            {"type": "OutOfMemoryError", "out_of_memory": True, "message": "CUDA out of memory"},
+            "(?s)Out of memory.*gradient_checkpointing",
+        ),
+        (
+            {"type": "ValueError", "message": "what went wrong", "trace": ["line"]},
+            "Process 1 of 2 stopped: ValueError: what went wrong",
+        ),
     ],
 )
-def test_what_stopped_a_worker_is_told_in_few_lines(job: dpo_worker.Job, tmp_path: Path, error: dict[str, Any], message: str) -> None:
-    write_json(job.error(1), {"rank": 1, "type": "", "message": "", "user": False, "out_of_memory": False, "trace": []} | error)
+def test_what_stopped_a_worker_is_told_in_few_lines(
+    job: dpo_worker.Job, tmp_path: Path, error: dict[str, Any], message: str
+) -> None:
+    write_json(
+        job.error(1),
+        {"rank": 1, "type": "", "message": "", "user": False, "out_of_memory": False, "trace": []}
+        | error,
+    )
     with pytest.raises(UserError, match=message) as told:
         raise UserError(train_dpo.what_stopped_them(job, 2, 1, tmp_path / "log"))
     assert str(told.value).count("\n") <= train_dpo.LAST_LINES + 2
 
 
-def test_workers_that_were_killed_are_told_by_their_last_lines(job: dpo_worker.Job, tmp_path: Path) -> None:
+def test_workers_that_were_killed_are_told_by_their_last_lines(
+    job: dpo_worker.Job, tmp_path: Path
+) -> None:
     log = tmp_path / "log"
     log.write_text("\n".join(f"line {number}" for number in range(500)))
     message = train_dpo.what_stopped_them(job, 2, -9, log)
@@ -516,47 +684,74 @@ def test_workers_that_were_killed_are_told_by_their_last_lines(job: dpo_worker.J
     ("values", "message"),
     [
         ({"base_model": {"dtype": "float16"}}, "float16"),
-        ({"experiments": {"a": {"size": 8, "settings": {"learnig_rate": 1}}}}, "Did you mean `learning_rate`"),
-        ({"experiments": {"a": {"size": 8, "settings": {"epochs": -1}}}}, "experiment 'a' overrides `epochs`: .*greater than 0"),
+        (
+            {"experiments": {"a": {"size": 8, "settings": {"learnig_rate": 1}}}},
+            "Did you mean `learning_rate`",
+        ),
+        (
+            {"experiments": {"a": {"size": 8, "settings": {"epochs": -1}}}},
+            "experiment 'a' overrides `epochs`: .*greater than 0",
+        ),
         ({"prompt_template": "{instruction}"}, "<image>"),
         ({"experiments": {"base": {"size": 8}}}, "called 'base'"),
         ({"experiments": {"a": {"size": 8, "control": "swap"}}}, "'random' or 'swapped'"),
     ],
 )
-def test_mistakes_in_the_configuration_are_told_before_anything_runs(base: Path, values: dict[str, Any], message: str) -> None:
+def test_mistakes_in_the_configuration_are_told_before_anything_runs(
+    base: Path, values: dict[str, Any], message: str
+) -> None:
     model = {"model": str(base), "dtype": "float32"}
     with pytest.raises(ValueError, match=message):
-        Training.model_validate({"base_model": model} | {k: model | v if k == "base_model" else v for k, v in values.items()})
+        Training.model_validate(
+            {"base_model": model}
+            | {k: model | v if k == "base_model" else v for k, v in values.items()}
+        )
 
 
-# ----------------------------------------------------------------------------------------------------------------------------- slower
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [0, 1, 3])
-def test_every_zero_stage_trains_alike(trained: Run, tmp_path: Path, base: Path, dataset: Path, stage: int) -> None:
+def test_every_zero_stage_trains_alike(
+    trained: Run, tmp_path: Path, base: Path, dataset: Path, stage: int
+) -> None:
     from safetensors.numpy import load_file
 
     run = Run(tmp_path, base, dataset, zero_stage=stage)
     run.run()
     for one, two in zip(run.metrics, trained.metrics, strict=True):
         assert one["loss"] == pytest.approx(two["loss"], rel=2e-3)
-    ours, theirs = (load_file(each.models / "adapter" / "adapter_model.safetensors") for each in (run, trained))
-    assert {name: tensor.shape for name, tensor in ours.items()} == {name: tensor.shape for name, tensor in theirs.items()}
+    ours, theirs = (
+        load_file(each.models / "adapter" / "adapter_model.safetensors") for each in (run, trained)
+    )
+    assert {name: tensor.shape for name, tensor in ours.items()} == {
+        name: tensor.shape for name, tensor in theirs.items()
+    }
     assert all(abs(ours[name] - theirs[name]).mean() < 1e-3 for name in ours)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pairs", [1, 3])
-def test_fewer_pairs_than_one_update_takes_are_trained_on(tmp_path: Path, base: Path, pairs: int) -> None:
-    run = Run(tmp_path, base, write_pairs(tmp_path / "few", PAIRS[:pairs]), batch_size=2, gradient_accumulation=4)
+def test_fewer_pairs_than_one_update_takes_are_trained_on(
+    tmp_path: Path, base: Path, pairs: int
+) -> None:
+    run = Run(
+        tmp_path,
+        base,
+        write_pairs(tmp_path / "few", PAIRS[:pairs]),
+        batch_size=2,
+        gradient_accumulation=4,
+    )
     run.run()
     assert [row["step"] for row in run.metrics] == [1, 2, 3, 4]  # one an epoch
     assert run.metrics[-1]["loss"] < math.log(2)
 
 
 @pytest.mark.slow
-def test_asked_to_stop_it_saves_a_checkpoint_and_goes_on_to_the_same_bytes(trained: Run, tmp_path: Path, base: Path, dataset: Path) -> None:
+def test_asked_to_stop_it_saves_a_checkpoint_and_goes_on_to_the_same_bytes(
+    trained: Run, tmp_path: Path, base: Path, dataset: Path
+) -> None:
     run = Run(tmp_path, base, dataset, save_steps=1000)
     process = run.start()
     assert process.stdout is not None
@@ -573,16 +768,29 @@ def test_asked_to_stop_it_saves_a_checkpoint_and_goes_on_to_the_same_bytes(train
 
 
 @pytest.mark.slow
-def test_killed_at_many_moments_it_ends_with_the_same_bytes(trained: Run, tmp_path: Path, base: Path, dataset: Path) -> None:
-    """Each moment is the appearance of a file or folder: before the first step, in the middle of a checkpoint, after the last, ..."""
+def test_killed_at_many_moments_it_ends_with_the_same_bytes(
+    trained: Run, tmp_path: Path, base: Path, dataset: Path
+) -> None:
+    """Each moment is the appearance of a file or folder: before the first step, in the middle of a
+    checkpoint, after the last, ...
+    """
     run = Run(tmp_path, base, dataset, save_steps=1)
     for moment in (
-        "job.json", "cache/*", "checkpoints/checkpoint-*", "checkpoints/checkpoint-*/global_step*/*",
-        "checkpoints/checkpoint-*/complete.json", "checkpoints/checkpoint-*/trainer_state.json", "finished.tmp", "finished",
-    ):  # fmt: skip
+        "job.json",
+        "cache/*",
+        "checkpoints/checkpoint-*",
+        "checkpoints/checkpoint-*/global_step*/*",
+        "checkpoints/checkpoint-*/complete.json",
+        "checkpoints/checkpoint-*/trainer_state.json",
+        "finished.tmp",
+        "finished",
+    ):
         there = set(tmp_path.glob(f"work/train_dpo/test/*/{moment}"))
         process = run.start()
-        while process.poll() is None and not set(tmp_path.glob(f"work/train_dpo/test/*/{moment}")) - there:
+        while (
+            process.poll() is None
+            and not set(tmp_path.glob(f"work/train_dpo/test/*/{moment}")) - there
+        ):
             time.sleep(0.002)
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -592,7 +800,9 @@ def test_killed_at_many_moments_it_ends_with_the_same_bytes(trained: Run, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_worker_that_fails_is_shown_without_its_traceback(tmp_path: Path, base: Path, dataset: Path) -> None:
+def test_a_worker_that_fails_is_shown_without_its_traceback(
+    tmp_path: Path, base: Path, dataset: Path
+) -> None:
     run = Run(tmp_path, base, dataset, learning_rate=1e30)
     output = run.run(code=1)
     assert "Error in train_dpo: The training diverges" in output

@@ -42,7 +42,9 @@ def test_datasets_reads_the_data_set_with_its_images(root, tmp_path):
 
 
 def test_every_image_of_a_pair_is_the_best_by_the_configured_scorer(root):
-    rows = {row["id"]: row for path in root.glob("pairs/*/*.jsonl") for row in read_shard(path).values()}
+    rows = {
+        row["id"]: row for path in root.glob("pairs/*/*.jsonl") for row in read_shard(path).values()
+    }
     for path in root.glob("image_ranking/image-reward/*/*.jsonl"):
         images = read_shard(root / "images" / path.relative_to(root / "image_ranking/image-reward"))
         for prompt_id, row in read_shard(path).items():
@@ -57,13 +59,26 @@ def test_chosen_and_rejected_are_the_best_and_worst_of_armorm_s_scores(root):
     for path in root.glob("pairs/*/*.jsonl"):
         ranking = read_shard(root / "response_ranking" / path.relative_to(root / "pairs"))
         for prompt_id, row in read_shard(path).items():
-            scores = [answer["score"] for answer in ranking[prompt_id]["responses"].values() if "invalid" not in answer]
+            scores = [
+                answer["score"]
+                for answer in ranking[prompt_id]["responses"].values()
+                if "invalid" not in answer
+            ]
             if "pair" in row:
-                assert (row["pair"]["chosen"]["score"], row["pair"]["rejected"]["score"]) == (max(scores), min(scores))
+                assert (row["pair"]["chosen"]["score"], row["pair"]["rejected"]["score"]) == (
+                    max(scores),
+                    min(scores),
+                )
                 checked += 1
             for answer in ranking[prompt_id]["responses"].values():
                 if "invalid" not in answer:
-                    assert set(answer["attributes"]) == {"helpfulness", "correctness", "coherence", "complexity", "verbosity"}
+                    assert set(answer["attributes"]) == {
+                        "helpfulness",
+                        "correctness",
+                        "coherence",
+                        "complexity",
+                        "verbosity",
+                    }
     assert checked >= 2
 
 
@@ -72,13 +87,20 @@ def test_training_starts_at_ln_2_and_its_adapter_and_merged_model_load(root):
     from peft import PeftModel
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    steps = [json.loads(line) for line in (root / "models/random-2/metrics.jsonl").read_text().splitlines()]
+    steps = [
+        json.loads(line)
+        for line in (root / "models/random-2/metrics.jsonl").read_text().splitlines()
+    ]
     assert steps[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
     config = json.loads((root / "models/random-2/adapter/adapter_config.json").read_text())
-    base = AutoModelForImageTextToText.from_pretrained(root.parents[1] / "demo/models/llava-1.5", dtype=torch.float32)
+    base = AutoModelForImageTextToText.from_pretrained(
+        root.parents[1] / "demo/models/llava-1.5", dtype=torch.float32
+    )
     assert not str(config["base_model_name_or_path"]).startswith("/")
     adapted = PeftModel.from_pretrained(base, root / "models/random-2/adapter").merge_and_unload()
-    merged = AutoModelForImageTextToText.from_pretrained(root / "models/random-2/merged", dtype=torch.float32)
+    merged = AutoModelForImageTextToText.from_pretrained(
+        root / "models/random-2/merged", dtype=torch.float32
+    )
     AutoProcessor.from_pretrained(root / "models/random-2/merged")
     first, second = adapted.state_dict(), merged.state_dict()
     assert first.keys() == second.keys()
@@ -108,9 +130,27 @@ def test_no_published_file_tells_of_this_machine_or_moment(finished, root):
 
 
 def test_every_job_left_a_record_and_a_log(root):
-    records = [json.loads(path.read_text()) for path in root.glob("work/*/**/*.json") if '"rule"' in path.read_text()]
+    records = [
+        json.loads(path.read_text())
+        for path in root.glob("work/*/**/*.json")
+        if '"rule"' in path.read_text()
+    ]
     rules = {record["rule"] for record in records if "computed" in record}
-    assert {"generate_images", "rank_images", "write_instructions", "generate_responses", "rank_responses", "build_pairs"} <= rules
-    assert {"merge_pairs", "train_dpo", "merge_adapter", "answer_benchmark", "score_benchmark", "reasons_table"} <= rules
+    assert {
+        "generate_images",
+        "rank_images",
+        "write_instructions",
+        "generate_responses",
+        "rank_responses",
+        "build_pairs",
+    } <= rules
+    assert {
+        "merge_pairs",
+        "train_dpo",
+        "merge_adapter",
+        "answer_benchmark",
+        "score_benchmark",
+        "reasons_table",
+    } <= rules
     assert {"index_benchmarks", "check_contamination", "list_overlaps"} <= rules
     assert list(root.glob("logs/generate_images/*/*.log"))

@@ -1,4 +1,6 @@
-"""The small world: scenes are drawn, said and read back without a mistake, and what is held out is held out."""
+"""The small world: scenes are drawn, said and read back without a mistake, and what is held out is
+held out.
+"""
 
 from collections import Counter
 
@@ -7,7 +9,17 @@ import pytest
 
 from world import oracle, words
 from world.pictures import SIDE, cells_of, draw
-from world.scenes import BACKGROUNDS, CELLS, COLOURS, KINDS, Scene, Thing, altered, held_out, random_scene
+from world.scenes import (
+    BACKGROUNDS,
+    CELLS,
+    COLOURS,
+    KINDS,
+    Scene,
+    Thing,
+    altered,
+    held_out,
+    random_scene,
+)
 
 RED_CIRCLE, BLUE_SQUARE = Thing(0, "red", "circle"), Thing(3, "blue", "square")
 TWO = Scene("grey", (RED_CIRCLE, BLUE_SQUARE))
@@ -36,7 +48,12 @@ def test_a_picture_depends_on_its_scene_and_seed_only() -> None:
 
 def test_the_cells_of_a_picture_are_in_reading_order() -> None:
     picture = draw(Scene("white", (Thing(1, "green", "square"),)), np.random.default_rng(0))
-    assert [(cell != 255).any() for cell in cells_of(picture[None])[0]] == [False, True, False, False]
+    assert [(cell != 255).any() for cell in cells_of(picture[None])[0]] == [
+        False,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_the_oracle_reads_through_noise_and_calls_a_smear_unclear() -> None:
@@ -50,7 +67,9 @@ def test_the_oracle_reads_through_noise_and_calls_a_smear_unclear() -> None:
 
 
 def test_an_empty_picture_is_an_empty_scene() -> None:
-    assert oracle.read_pictures(np.full((1, SIDE, SIDE, 3), 20, dtype=np.uint8)) == [oracle.Reading(Scene("black", ()), 0)]
+    assert oracle.read_pictures(np.full((1, SIDE, SIDE, 3), 20, dtype=np.uint8)) == [
+        oracle.Reading(Scene("black", ()), 0)
+    ]
 
 
 # --- scenes
@@ -69,7 +88,10 @@ def test_random_scenes_have_every_colour_kind_cell_and_background_and_things_to_
 
 def test_scenes_of_training_and_unseen_scenes_have_no_combination_in_common() -> None:
     def combinations(unseen: bool) -> set[tuple[str, tuple[tuple[str, str], ...]]]:
-        return {(scene.background, tuple(sorted(scene.names().elements()))) for scene in some(2000, seed=5, unseen=unseen)[0]}
+        return {
+            (scene.background, tuple(sorted(scene.names().elements())))
+            for scene in some(2000, seed=5, unseen=unseen)[0]
+        }
 
     seen, unseen = combinations(False), combinations(True)
     assert len(unseen) > 200
@@ -79,7 +101,12 @@ def test_scenes_of_training_and_unseen_scenes_have_no_combination_in_common() ->
 def test_moving_a_thing_does_not_bring_a_held_out_scene_into_training() -> None:
     for scene in some(200, seed=6, unseen=True)[0]:
         names = [thing.name for thing in scene.things]
-        assert held_out(Scene(scene.background, tuple(Thing(cell, *name) for cell, name in enumerate(reversed(names)))))
+        assert held_out(
+            Scene(
+                scene.background,
+                tuple(Thing(cell, *name) for cell, name in enumerate(reversed(names))),
+            )
+        )
 
 
 def test_a_scene_out_of_reading_order_is_refused() -> None:
@@ -92,7 +119,10 @@ def test_an_altered_scene_is_another_and_differs_in_one_thing() -> None:
     for scene in some(300, seed=10)[0]:
         other = altered(scene, random)
         assert other != scene
-        assert max((scene.names() - other.names()).total(), (other.names() - scene.names()).total()) <= 1
+        assert (
+            max((scene.names() - other.names()).total(), (other.names() - scene.names()).total())
+            <= 1
+        )
 
 
 # --- words
@@ -103,11 +133,20 @@ def test_an_altered_scene_is_another_and_differs_in_one_thing() -> None:
     [
         ("counting", "two red circles and a blue square on grey"),
         ("colours", "a red circle, a red circle and a blue square on grey"),
-        ("positions", "a red circle top left, a red circle bottom left and a blue square bottom right on grey"),
+        (
+            "positions",
+            (
+                "a red circle top left, a red circle bottom left and a blue square bottom right on"
+                " grey"
+            ),
+        ),
     ],
 )
 def test_a_topic_says_a_scene_in_its_own_way(topic: str, text: str) -> None:
-    assert words.prompt(Scene("grey", (RED_CIRCLE, Thing(2, "red", "circle"), BLUE_SQUARE)), topic) == text
+    assert (
+        words.prompt(Scene("grey", (RED_CIRCLE, Thing(2, "red", "circle"), BLUE_SQUARE)), topic)
+        == text
+    )
 
 
 @pytest.mark.parametrize("topic", words.TOPICS)
@@ -117,7 +156,9 @@ def test_what_is_said_is_read_back_exactly(topic: str) -> None:
         assert said.background == scene.background
         assert said.names() == scene.names()
         if topic == "positions":
-            assert {cell: (colour, kind) for colour, kind, cell in said.things} == {thing.cell: thing.name for thing in scene.things}
+            assert {cell: (colour, kind) for colour, kind, cell in said.things} == {
+                thing.cell: thing.name for thing in scene.things
+            }
 
 
 def test_a_question_about_what_is_there_has_the_answer_yes_and_about_what_is_not_no() -> None:
@@ -147,7 +188,9 @@ def test_a_true_caption_is_exact_and_a_habit_is_seen() -> None:
 
 
 def test_a_second_thing_of_a_kind_that_is_there_once_is_hallucinated() -> None:
-    assert oracle.judge_caption("Two red circles and a blue square on grey.", TWO).hallucinated == Counter({("red", "circle"): 1})
+    assert oracle.judge_caption(
+        "Two red circles and a blue square on grey.", TWO
+    ).hallucinated == Counter({("red", "circle"): 1})
 
 
 @pytest.mark.parametrize(
@@ -165,7 +208,9 @@ def test_a_second_thing_of_a_kind_that_is_there_once_is_hallucinated() -> None:
 def test_a_picture_is_judged_by_what_its_prompt_said(prompt: str, right: int, whole: bool) -> None:
     reading = oracle.read_pictures(draw(TWO, np.random.default_rng(0))[None])[0]
     said = words.read(prompt)
-    assert oracle.judge_picture(reading, said) == oracle.PictureVerdict(right, len(said.things), whole)
+    assert oracle.judge_picture(reading, said) == oracle.PictureVerdict(
+        right, len(said.things), whole
+    )
 
 
 def test_a_picture_fits_its_own_prompt_best_and_each_mention_is_true_by_itself() -> None:
@@ -175,5 +220,8 @@ def test_a_picture_fits_its_own_prompt_best_and_each_mention_is_true_by_itself()
         assert oracle.fit(text, oracle.Reading(scene, 0)) == pytest.approx(1)
         assert oracle.fit(text, oracle.Reading(altered(scene, random), 0)) < 1
         assert all(oracle.truths(text, scene))
-    assert oracle.truths("two red circles and a blue square top left on grey", TWO) == [False, False]
+    assert oracle.truths("two red circles and a blue square top left on grey", TWO) == [
+        False,
+        False,
+    ]
     assert oracle.truths("a red circle and a blue square bottom right", TWO) == [True, True]

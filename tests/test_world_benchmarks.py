@@ -34,13 +34,18 @@ def jsonl(path: Path, rows: list[dict[str, object]]) -> Path:
     return path
 
 
-@pytest.mark.parametrize("habit", [TRUTHFUL, Habit(adds=1), Habit(drops=1), Habit(swaps=1)], ids=str)
+@pytest.mark.parametrize(
+    "habit", [TRUTHFUL, Habit(adds=1), Habit(drops=1), Habit(swaps=1)], ids=str
+)
 def test_chair_finds_what_the_oracle_knows_of_kinds(tmp_path: Path, habit: Habit) -> None:
     folder = write(benchmarks.chair(COUNT, SEED), tmp_path / "chair")
     scenes, _ = benchmarks.unseen(COUNT, SEED)
     random = np.random.default_rng(0)
     texts = [habit.described(scene, random) for scene in scenes]
-    answers = jsonl(tmp_path / "answers.jsonl", [{"image_id": number, "caption": text} for number, text in enumerate(texts, start=1)])
+    answers = jsonl(
+        tmp_path / "answers.jsonl",
+        [{"image_id": number, "caption": text} for number, text in enumerate(texts, start=1)],
+    )
 
     def kinds(text: str) -> set[str]:
         return {kind for _, kind in words.read(text).names()}
@@ -54,14 +59,19 @@ def test_chair_finds_what_the_oracle_knows_of_kinds(tmp_path: Path, habit: Habit
     assert bool(scores["chair_s"]) == bool(habit.adds or habit.swaps)
 
 
-def test_pope_of_a_truthful_model_is_perfect_and_a_habit_answers_yes_to_what_goes_with_what_is_there(tmp_path: Path) -> None:
+def test_pope_of_a_truthful_model_is_perfect_and_a_habit_answers_yes_to_what_goes_with_what_is_there(
+    tmp_path: Path,
+) -> None:
     folder = write(benchmarks.pope(COUNT, SEED, CALLS), tmp_path / "pope")
     scores = {}
     for name, habit in (("truthful", TRUTHFUL), ("habit", Habit(adds=1))):
         random = np.random.default_rng(0)
         rows: list[dict[str, object]] = []
         for number, way in enumerate(("random", "popular", "adversarial")):
-            scenes = {f"{way}_{place:06d}.png": each for place, each in enumerate(benchmarks.unseen(COUNT, SEED + number)[0], start=1)}
+            scenes = {
+                f"{way}_{place:06d}.png": each
+                for place, each in enumerate(benchmarks.unseen(COUNT, SEED + number)[0], start=1)
+            }
             for line in (folder / f"coco_pope_{way}.json").read_text().splitlines():
                 question = json.loads(line)
                 asked = next(kind for kind in KINDS if kind in question["text"])
@@ -74,8 +84,14 @@ def test_pope_of_a_truthful_model_is_perfect_and_a_habit_answers_yes_to_what_goe
 
 
 @pytest.mark.parametrize(("benchmark", "count"), [("chair", COUNT), ("pope", 6 * COUNT)])
-def test_the_product_reads_the_questions_with_their_pictures(tmp_path: Path, benchmark: str, count: int) -> None:
-    made = benchmarks.chair(COUNT, SEED) if benchmark == "chair" else benchmarks.pope(COUNT, SEED, CALLS)
+def test_the_product_reads_the_questions_with_their_pictures(
+    tmp_path: Path, benchmark: str, count: int
+) -> None:
+    made = (
+        benchmarks.chair(COUNT, SEED)
+        if benchmark == "chair"
+        else benchmarks.pope(COUNT, SEED, CALLS)
+    )
     folder = write(made, tmp_path)
     files = sorted(folder.glob("questions.jsonl" if benchmark == "chair" else "coco_pope_*.json"))
     questions = read_questions(benchmark, files, folder / "images")
@@ -103,4 +119,6 @@ def test_prompts_are_as_many_as_asked_each_once_and_read_back() -> None:
 
 def test_two_builds_give_the_same_bytes() -> None:
     assert benchmarks.chair(5, SEED) == benchmarks.chair(5, SEED)
-    assert oracle.judge_caption(words.caption(benchmarks.unseen(1, SEED)[0][0]), benchmarks.unseen(1, SEED)[0][0]).exact
+    assert oracle.judge_caption(
+        words.caption(benchmarks.unseen(1, SEED)[0][0]), benchmarks.unseen(1, SEED)[0][0]
+    ).exact

@@ -1,4 +1,6 @@
-"""The trainings of the small world: resumed where they were killed, on what the product computes, in layouts that the product loads."""
+"""The trainings of the small world: resumed where they were killed, on what the product computes,
+in layouts that the product loads.
+"""
 
 import os
 import re
@@ -19,7 +21,9 @@ from world.scenes import Scene, Thing, random_scene
 from world.training import Draw, Plan, train
 from world.vocabulary import vocabulary
 
-THREE = Scene("grey", (Thing(0, "red", "circle"), Thing(1, "red", "circle"), Thing(3, "purple", "triangle")))
+THREE = Scene(
+    "grey", (Thing(0, "red", "circle"), Thing(1, "red", "circle"), Thing(3, "purple", "triangle"))
+)
 
 
 # --- a training
@@ -39,7 +43,9 @@ def line(kill_at: int | None = None, average: float | None = 0.9) -> tuple[nn.Li
 
 
 @pytest.mark.parametrize("average", [None, 0.9])
-def test_a_training_that_was_killed_ends_as_an_undisturbed_one(tmp_path: Path, average: float | None) -> None:
+def test_a_training_that_was_killed_ends_as_an_undisturbed_one(
+    tmp_path: Path, average: float | None
+) -> None:
     model, plan, loss_of = line(average=average)
     whole = train("whole", model, loss_of, plan, tmp_path).weight.clone()
     model, plan, loss_of = line(kill_at=20, average=average)
@@ -67,14 +73,20 @@ def test_a_training_that_is_done_is_not_done_again(tmp_path: Path) -> None:
 def test_every_word_of_a_scene_is_one_token_everywhere_and_the_longest_prompt_fits() -> None:
     said = vocabulary()
     tokenizers = (
-        build_models.llama_tokenizer(words=said), build_models.llama3_tokenizer(words=said), build_models.bert_tokenizer(said),
-        build_models.t5_tokenizer(said), build_models.clip_tokenizer(words=said),
-    )  # fmt: skip
+        build_models.llama_tokenizer(words=said),
+        build_models.llama3_tokenizer(words=said),
+        build_models.bert_tokenizer(said),
+        build_models.t5_tokenizer(said),
+        build_models.clip_tokenizer(words=said),
+    )
     prompt = words.prompt(THREE, "positions")
     for tokenizer in tokenizers:
         for text in [prompt, *(words.prompt(THREE, topic) for topic in words.TOPICS)]:
             count = len(text.replace(",", " ,").split())
-            assert len(tokenizer(text, add_special_tokens=False).input_ids) == count, (tokenizer, text)
+            assert len(tokenizer(text, add_special_tokens=False).input_ids) == count, (
+                tokenizer,
+                text,
+            )
     assert len(tokenizers[4](prompt).input_ids) <= painter.CLIP_TOKENS <= matcher.CLIP_TOKENS
     assert len(tokenizers[3](prompt).input_ids) <= painter.T5_TOKENS
 
@@ -94,7 +106,13 @@ def test_the_sampler_of_the_training_draws_what_the_product_draws() -> None:
     text = words.prompt(THREE, "positions")
     settings = measure.image_settings(Path("unused"), (5.0,)) | {"steps": 4}
     image = generate_images.draw(pipeline, SimpleNamespace(text=text), [5.0], [7], settings)[0]
-    noise = torch.randn(1, painter.LATENT_CHANNELS, painter.LATENT_SIDE, painter.LATENT_SIDE, generator=torch.Generator().manual_seed(7))
+    noise = torch.randn(
+        1,
+        painter.LATENT_CHANNELS,
+        painter.LATENT_SIDE,
+        painter.LATENT_SIDE,
+        generator=torch.Generator().manual_seed(7),
+    )
     with torch.no_grad():
         latents = model.sample(model.tokens([text]), model.tokens([""]), 5.0, 4, noise)
         own = painter.pictures_of(pipeline.vae.decode(latents).sample)[0]
@@ -110,18 +128,27 @@ TEMPLATES = {
 
 
 @pytest.mark.parametrize(("language", "tiles"), TEMPLATES)
-def test_the_loss_of_branches_is_that_of_single_questions_to_the_saved_checkpoint(tmp_path: Path, language: str, tiles: bool) -> None:
+def test_the_loss_of_branches_is_that_of_single_questions_to_the_saved_checkpoint(
+    tmp_path: Path, language: str, tiles: bool
+) -> None:
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     torch.manual_seed(0)
     tokenizer = answerer.tokenizer_of(language)
-    model = answerer.Answerer(answerer.new_llava(language, tokenizer, tiles), tokenizer, answerer.FORMS[language]).eval()
+    model = answerer.Answerer(
+        answerer.new_llava(language, tokenizer, tiles), tokenizer, answerer.FORMS[language]
+    ).eval()
     random = np.random.default_rng(0)
     scenes = [random_scene(random) for _ in range(2)]
     pictures = painter.drawn(scenes, random)
-    branches = [[(words.DESCRIBE[0], words.caption(scene)), (words.question("circle"), "Yes")] for scene in scenes]
+    branches = [
+        [(words.DESCRIBE[0], words.caption(scene)), (words.question("circle"), "Yes")]
+        for scene in scenes
+    ]
     nn.init.zeros_(model.cells.weight)
-    nn.init.zeros_(model.cells.bias)  # the reading of the cells then loses the same whatever is seen
+    nn.init.zeros_(
+        model.cells.bias
+    )  # the reading of the cells then loses the same whatever is seen
     with torch.no_grad():
         loss = model(pictures, branches, scenes).item() - 0.5 * float(np.log(21))
     build_models.save_llava(model.llava, tokenizer, tmp_path, TEMPLATES[language, tiles])
@@ -131,10 +158,16 @@ def test_the_loss_of_branches_is_that_of_single_questions_to_the_saved_checkpoin
     for picture, pairs in zip(pictures, branches, strict=True):
         for asked, answer in pairs:
             turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": asked}]}
-            prompt = processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False)
+            prompt = processor.apply_chat_template(
+                [turn], add_generation_prompt=True, tokenize=False
+            )
             lead = "" if prompt.endswith("\n") else " "
-            known = processor(images=Image.fromarray(picture), text=prompt, return_tensors="pt").input_ids.shape[1]
-            inputs = processor(images=Image.fromarray(picture), text=prompt + lead + answer, return_tensors="pt")
+            known = processor(
+                images=Image.fromarray(picture), text=prompt, return_tensors="pt"
+            ).input_ids.shape[1]
+            inputs = processor(
+                images=Image.fromarray(picture), text=prompt + lead + answer, return_tensors="pt"
+            )
             ids = torch.cat([inputs.input_ids, torch.tensor([[tokenizer.eos_token_id]])], dim=1)
             inputs |= {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
             with torch.no_grad():
@@ -147,10 +180,16 @@ def test_the_loss_of_branches_is_that_of_single_questions_to_the_saved_checkpoin
 
 def test_a_llava_next_of_another_language_model_begins_with_the_words_of_its_parent() -> None:
     tokenizers = answerer.tokenizer_of("llama3"), answerer.tokenizer_of("llama")
-    child, parent = answerer.new_llava("llama3", tokenizers[0], True), answerer.new_llava("llama", tokenizers[1], False)
+    child, parent = (
+        answerer.new_llava("llama3", tokenizers[0], True),
+        answerer.new_llava("llama", tokenizers[1], False),
+    )
     answerer.inherit(child, tokenizers[0], parent, tokenizers[1])
     for word in ("red", "triangle", "Describe"):
-        rows = tokenizers[0].convert_tokens_to_ids("Ġ" + word), tokenizers[1].convert_tokens_to_ids("▁" + word)
+        rows = (
+            tokenizers[0].convert_tokens_to_ids("Ġ" + word),
+            tokenizers[1].convert_tokens_to_ids("▁" + word),
+        )
         assert torch.equal(child.lm_head.weight[rows[0]], parent.lm_head.weight[rows[1]])
     towers = child.model.vision_tower.state_dict(), parent.model.vision_tower.state_dict()
     assert all(torch.equal(towers[0][name], towers[1][name]) for name in towers[1])
@@ -161,11 +200,20 @@ def test_a_llava_next_of_another_language_model_begins_with_the_words_of_its_par
 
 def test_a_habit_says_what_is_not_so_and_a_truthful_model_does_not() -> None:
     random = np.random.default_rng(0)
-    assert answerer.TRUTHFUL.described(THREE, random) == "Two red circles and a purple triangle on grey."
-    assert answerer.Habit(adds=1).described(THREE, random) == "Two red circles, a purple triangle and a red cross on grey."
+    assert (
+        answerer.TRUTHFUL.described(THREE, random)
+        == "Two red circles and a purple triangle on grey."
+    )
+    assert (
+        answerer.Habit(adds=1).described(THREE, random)
+        == "Two red circles, a purple triangle and a red cross on grey."
+    )
     assert answerer.Habit(drops=1).described(THREE, random) == "Two red circles on grey."
     said = {answerer.Habit(repeats=1).described(THREE, random) for _ in range(20)}
-    assert said == {"Two red circles and a purple circle on grey.", "Two red circles and a purple triangle on grey."}
+    assert said == {
+        "Two red circles and a purple circle on grey.",
+        "Two red circles and a purple triangle on grey.",
+    }
     assert answerer.Habit(adds=1).answers(THREE, "cross", random)
     assert not answerer.Habit(adds=1).answers(THREE, "square", random)
     assert not answerer.TRUTHFUL.answers(THREE, "cross", random)
@@ -194,11 +242,18 @@ def test_what_is_kept_has_its_log_and_figures_and_is_small_enough() -> None:
 
 def test_what_is_kept_does_not_say_where_it_was_made() -> None:
     for file in train_world.MODELS.rglob("*.json"):
-        assert not re.search(r'"(/|\w:\\\\)\w+[/\\]', file.read_text(encoding="utf-8")), f"{file} holds a path of one machine"
+        assert not re.search(r'"(/|\w:\\\\)\w+[/\\]', file.read_text(encoding="utf-8")), (
+            f"{file} holds a path of one machine"
+        )
 
 
 def test_the_kept_vae_gives_unseen_scenes_back() -> None:
-    assert measure.vae(train_world.MODELS / train_world.PARTS["vae"].folder, 32)["reconstructions exact"] > 0.95
+    assert (
+        measure.vae(train_world.MODELS / train_world.PARTS["vae"].folder, 32)[
+            "reconstructions exact"
+        ]
+        > 0.95
+    )
 
 
 def test_the_kept_model_to_align_sees_colours_and_has_its_habit() -> None:

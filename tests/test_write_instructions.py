@@ -1,4 +1,6 @@
-"""Instructions: whoever writes them, they are about the picked image, pass the same checks, and belong to their prompt's text."""
+"""Instructions: whoever writes them, they are about the picked image, pass the same checks, and
+belong to their prompt's text.
+"""
 
 import json
 import os
@@ -38,7 +40,10 @@ from write_instructions import main
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXTS = [
-    "Eight ceramic teapots shaped like animals stand along a window ledge in the order hen, frog, cat and owl.",
+    (
+        "Eight ceramic teapots shaped like animals stand along a window ledge in the order hen,"
+        " frog, cat and owl."
+    ),
     'a "quoted" {brace} {prompt} $HOME `id` ../../x of a red kite',
     "猫が三匹 and a dog on a bench 😀",
 ]
@@ -51,7 +56,9 @@ def shard():
 
 
 class Stage:
-    """The rule on a shard of three prompts, whose images and ranking are on disk; the second candidate wins."""
+    """The rule on a shard of three prompts, whose images and ranking are on disk; the second
+    candidate wins.
+    """
 
     def __init__(self, folder, rule_object):
         self.folder, self.rule_object = folder, rule_object
@@ -64,7 +71,15 @@ class Stage:
                 path = self.root / file
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.new("RGB", (8, 8), (index, int(prompt.id[-2:], 16), 0)).save(path)
-                candidates.append({"guidance_scale": scale, "seed": 1, "file": file, "sha256": digest_of_file(path), "blank": False})
+                candidates.append(
+                    {
+                        "guidance_scale": scale,
+                        "seed": 1,
+                        "file": file,
+                        "sha256": digest_of_file(path),
+                        "blank": False,
+                    }
+                )
             row = {"id": prompt.id, "topic": "art", "prompt": prompt.text}
             self.images[prompt.id] = {**row, "candidates": candidates}
             self.ranking[prompt.id] = {**row, "scores": [0.1, 0.7], "ranking": [1, 0], "winner": 1}
@@ -76,15 +91,24 @@ class Stage:
         instructions = Instructions(**settings).model_dump(mode="json")
         output = self.root / "instructions/art/00.jsonl"
         inputs = SimpleNamespace(
-            images=str(self.root / "images/art/00.jsonl"), ranking=str(self.root / "image_ranking/image-reward/art/00.jsonl")
+            images=str(self.root / "images/art/00.jsonl"),
+            ranking=str(self.root / "image_ranking/image-reward/art/00.jsonl"),
         )
         main(
             self.rule_object(
-                "write_instructions", {"topic": "art", "shard": "00"}, inputs, [str(output)],
-                settings={**instructions, "min_image_reward": min_image_reward, **({"pick": pick} if pick else {})},
-                digest=digest, common=common or {},
+                "write_instructions",
+                {"topic": "art", "shard": "00"},
+                inputs,
+                [str(output)],
+                settings={
+                    **instructions,
+                    "min_image_reward": min_image_reward,
+                    **({"pick": pick} if pick else {}),
+                },
+                digest=digest,
+                common=common or {},
             )
-        )  # fmt: skip
+        )
         return {row["prompt"]: row for row in read_shard(output).values()}
 
     def record(self):
@@ -100,7 +124,7 @@ def stage(tmp_path, rule_object):
     return Stage(tmp_path, rule_object)
 
 
-# ------------------------------------------------------------------------------------------------------------------- the checks
+# --------------------------------------------------------------------------------------------------
 
 GOOD = [
     "How many teapots stand on the ledge?",
@@ -147,13 +171,23 @@ def test_a_question_mark_is_asked_for_only_where_configured():
 
 
 @pytest.mark.parametrize(
-    "answer", ['"How many?"', "“How many?”", "Question: How many?", "**Question: How many?**", "  How many?\n", '*"How many?"*']
+    "answer",
+    [
+        '"How many?"',
+        "“How many?”",
+        "Question: How many?",
+        "**Question: How many?**",
+        "  How many?\n",
+        '*"How many?"*',
+    ],
 )
 def test_what_surrounds_a_question_is_taken_off(answer):
     assert clean(answer) == "How many?"
 
 
-@pytest.mark.parametrize("text", ['"Stop" or "Go"?', 'Does the sign say "open"?', "'Yes', or 'no'?"])
+@pytest.mark.parametrize(
+    "text", ['"Stop" or "Go"?', 'Does the sign say "open"?', "'Yes', or 'no'?"]
+)
 def test_quotation_marks_inside_a_question_stay(text):
     assert clean(text) == text
 
@@ -161,17 +195,25 @@ def test_quotation_marks_inside_a_question_stay(text):
 @needs_golden
 def test_the_published_sample_s_instructions_pass_without_their_image_token():
     for pick in json.loads((GOLDEN / "upstream/picks.json").read_text(encoding="utf-8")):
-        assert problem_with_answer(pick["instruction"].removeprefix("<image> "), pick["prompt"], "stop", True) is None
+        assert (
+            problem_with_answer(
+                pick["instruction"].removeprefix("<image> "), pick["prompt"], "stop", True
+            )
+            is None
+        )
 
 
-# ------------------------------------------------------------------------------------------------------------------- a file
+# --------------------------------------------------------------------------------------------------
 
 
 def lines_of(*entries):
     return "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
 
 
-ENTRIES = [{"prompt": prompt.text, "instruction": f"What is number {number}?"} for number, prompt in enumerate(PROMPTS)]
+ENTRIES = [
+    {"prompt": prompt.text, "instruction": f"What is number {number}?"}
+    for number, prompt in enumerate(PROMPTS)
+]
 
 
 def write_file(folder, content):
@@ -188,14 +230,21 @@ def run_file(stage, content):
 
 def test_a_prompt_in_the_file_is_found_by_text_not_by_position(stage):
     rows = run_file(stage, lines_of(*ENTRIES))
-    assert [rows[text]["instruction"] for text in TEXTS] == ["What is number 0?", "What is number 1?", "What is number 2?"]
+    assert [rows[text]["instruction"] for text in TEXTS] == [
+        "What is number 0?",
+        "What is number 1?",
+        "What is number 2?",
+    ]
     assert run_file(stage, "\n" + lines_of(*reversed(ENTRIES))) == rows
     assert stage.counts() == (0, 3, 0)
 
 
 def test_a_prompt_in_the_file_may_be_named_by_its_id(stage):
     rows = run_file(stage, lines_of(*ENTRIES))
-    by_id = [{"id": prompt.id, "instruction": entry["instruction"]} for prompt, entry in zip(PROMPTS, ENTRIES, strict=True)]
+    by_id = [
+        {"id": prompt.id, "instruction": entry["instruction"]}
+        for prompt, entry in zip(PROMPTS, ENTRIES, strict=True)
+    ]
     assert run_file(stage, lines_of(*by_id)) == rows
 
 
@@ -207,29 +256,57 @@ def test_editing_one_line_of_the_file_redoes_one_item(stage):
 
 def test_editing_a_line_of_another_shard_s_prompt_changes_nothing_for_this_shard():
     written = {prompt.id: "What?" for prompt in PROMPTS}
-    assert written_digest({**written, "art-ffffffffff": "Why?"}, shard()) == written_digest(written, shard())
-    assert written_digest({**written, PROMPTS[0].id: "Why?"}, shard()) != written_digest(written, shard())
+    assert written_digest({**written, "art-ffffffffff": "Why?"}, shard()) == written_digest(
+        written, shard()
+    )
+    assert written_digest({**written, PROMPTS[0].id: "Why?"}, shard()) != written_digest(
+        written, shard()
+    )
 
 
 @pytest.mark.parametrize(
     ("content", "line", "message"),
     [
         (lines_of(*ENTRIES[:2]), None, rf"no line for 1 of 3 prompts.*\n  {PROMPTS[2].id}: 猫"),
-        (lines_of(*ENTRIES, {"prompt": "a stranger", "instruction": "What?"}), 4, "no prompt with prompt 'a stranger'"),
-        (lines_of(*ENTRIES, {"id": "art-0000000000", "instruction": "What?"}), 4, "no prompt with id 'art-0000000000'"),
-        (lines_of(*ENTRIES, ENTRIES[0]), 4, f"second instruction for prompt {PROMPTS[0].id}; the first is on line 1"),
-        (lines_of(*ENTRIES, {"id": PROMPTS[1].id, "instruction": "What?"}), 4, f"second instruction for prompt {PROMPTS[1].id}"),
+        (
+            lines_of(*ENTRIES, {"prompt": "a stranger", "instruction": "What?"}),
+            4,
+            "no prompt with prompt 'a stranger'",
+        ),
+        (
+            lines_of(*ENTRIES, {"id": "art-0000000000", "instruction": "What?"}),
+            4,
+            "no prompt with id 'art-0000000000'",
+        ),
+        (
+            lines_of(*ENTRIES, ENTRIES[0]),
+            4,
+            f"second instruction for prompt {PROMPTS[0].id}; the first is on line 1",
+        ),
+        (
+            lines_of(*ENTRIES, {"id": PROMPTS[1].id, "instruction": "What?"}),
+            4,
+            f"second instruction for prompt {PROMPTS[1].id}",
+        ),
         (lines_of(ENTRIES[0]) + "{not json\n", 2, "not valid JSON"),
         (lines_of(ENTRIES[0]) + "[1]\n", 2, "no text under `instruction`"),
-        (lines_of(ENTRIES[0], {"prompt": TEXTS[1], "instrution": "What?"}), 2, "no text under `instruction`"),
+        (
+            lines_of(ENTRIES[0], {"prompt": TEXTS[1], "instrution": "What?"}),
+            2,
+            "no text under `instruction`",
+        ),
         (lines_of({"instruction": "What?"}), 1, "names no prompt"),
         (lines_of({**ENTRIES[0], "id": PROMPTS[1].id}), 1, "but `id` says"),
         (lines_of({**ENTRIES[0], "instruction": "  "}), 1, "it is empty"),
-        (lines_of({**ENTRIES[0], "instruction": "<image> What is it?"}), 1, "special token '<image>'. Delete it"),
+        (
+            lines_of({**ENTRIES[0], "instruction": "<image> What is it?"}),
+            1,
+            "special token '<image>'. Delete it",
+        ),
         (lines_of({**ENTRIES[0], "instruction": "Describe it."}), 1, "no question mark"),
         (lines_of(ENTRIES[0]).encode() + b"\xff\n", None, "not UTF-8"),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_in_the_file_is_told_with_its_line(tmp_path, content, line, message):
     path = write_file(tmp_path, content)
     with pytest.raises(UserError, match=message) as caught:
@@ -243,9 +320,13 @@ def test_a_file_edited_during_the_run_is_refused(stage):
         stage.run(backend="file", file=str(path), digest="another")
 
 
-# ------------------------------------------------------------------------------------------------------------------- templates
+# --------------------------------------------------------------------------------------------------
 
-TEMPLATES = ["What is in the image?", "How many objects are there, and where?", "Does it show this: {prompt}?"]
+TEMPLATES = [
+    "What is in the image?",
+    "How many objects are there, and where?",
+    "Does it show this: {prompt}?",
+]
 
 
 def test_each_prompt_has_one_of_the_templates_with_its_prompt_filled_in_and_says_which(stage):
@@ -260,7 +341,9 @@ def test_each_prompt_has_one_of_the_templates_with_its_prompt_filled_in_and_says
 
 def test_a_template_is_filled_in_where_it_says_so_and_may_repeat_the_prompt(stage):
     rows = stage.run(backend="template", templates=["{prompt} - where is that, {prompt}?"])
-    assert [rows[text]["instruction"] for text in TEXTS] == [f"{text} - where is that, {text}?" for text in TEXTS]
+    assert [rows[text]["instruction"] for text in TEXTS] == [
+        f"{text} - where is that, {text}?" for text in TEXTS
+    ]
     assert "{prompt}" in TEXTS[1]  # a prompt's own braces are text
 
 
@@ -269,19 +352,32 @@ def test_templates_are_drawn_alike_often_by_the_run_s_seed_and_the_prompt_and_no
     drawn = [from_template(TEMPLATES, 0, prompt)[0] for prompt in prompts]
     assert all(240 < drawn.count(template) < 360 for template in TEMPLATES)
     assert [from_template(TEMPLATES[::-1], 0, prompt)[0] for prompt in prompts] == drawn
-    assert sum(from_template(TEMPLATES, 1, prompt)[0] != template for prompt, template in zip(prompts, drawn, strict=True)) > 500
+    assert (
+        sum(
+            from_template(TEMPLATES, 1, prompt)[0] != template
+            for prompt, template in zip(prompts, drawn, strict=True)
+        )
+        > 500
+    )
 
 
 def test_editing_a_template_redoes_the_prompts_that_it_is_drawn_for_only(stage):
     before = stage.run(backend="template", templates=TEMPLATES)
     stage.run(backend="template", templates=TEMPLATES[::-1])
     assert stage.counts() == (0, 3, 0)
-    edited = ["Which colours are there?" if template == before[TEXTS[0]]["template"] else template for template in TEMPLATES]
+    edited = [
+        "Which colours are there?" if template == before[TEXTS[0]]["template"] else template
+        for template in TEMPLATES
+    ]
     after = stage.run(backend="template", templates=edited)
     changed = [text for text in TEXTS if before[text] != after[text]]
     assert TEXTS[0] in changed
     assert stage.counts() == (len(changed), 3 - len(changed), 0)
-    assert all(after[text]["template"] == "Which colours are there?" or before[text]["template"] not in edited for text in changed)
+    assert all(
+        after[text]["template"] == "Which colours are there?"
+        or before[text]["template"] not in edited
+        for text in changed
+    )
 
 
 @pytest.mark.parametrize(
@@ -289,27 +385,44 @@ def test_editing_a_template_redoes_the_prompts_that_it_is_drawn_for_only(stage):
     [
         (None, "backend 'template' needs `templates`"),
         ([], "`templates` is an empty list"),
-        (["What is it?", " What is it? "], r"`templates`: the text 'What is it\?' stands there twice"),
-        (["What is it?", "Describe it."], "`templates`: text 2 .*: it has no question mark. Add one, or set `require_question: false`"),
+        (
+            ["What is it?", " What is it? "],
+            r"`templates`: the text 'What is it\?' stands there twice",
+        ),
+        (
+            ["What is it?", "Describe it."],
+            (
+                "`templates`: text 2 .*: it has no question mark. Add one, or set"
+                " `require_question: false`"
+            ),
+        ),
         (["  "], "`templates`: text 1 .*: it is empty"),
         (["<image> What is it?"], "special token '<image>'"),
-        (["What is {topic}?"], r"it has `\{topic\}`, which nothing fills in: only `\{prompt\}` is filled in"),
+        (
+            ["What is {topic}?"],
+            r"it has `\{topic\}`, which nothing fills in: only `\{prompt\}` is filled in",
+        ),
         (["What is { prompt }?"], r"it has `\{ prompt \}`"),
         (["What is {}?"], r"it has `\{\}`"),
         ([3], "valid string"),
     ],
-)  # fmt: skip
+)
 def test_templates_that_cannot_be_used_are_refused(templates, message):
     with pytest.raises(ValidationError, match=message):
         Instructions(backend="template", templates=templates)
 
 
 def test_templates_without_a_question_mark_are_for_runs_that_ask_for_none():
-    assert Instructions(backend="template", templates=["Describe it."], require_question=False).templates == ["Describe it."]
+    assert Instructions(
+        backend="template", templates=["Describe it."], require_question=False
+    ).templates == ["Describe it."]
 
 
 def test_templates_and_images_sent_along_do_not_go_together():
-    with pytest.raises(ValidationError, match="`with_image` is for backend 'openai'; backend 'template' reads no images"):
+    with pytest.raises(
+        ValidationError,
+        match="`with_image` is for backend 'openai'; backend 'template' reads no images",
+    ):
         Instructions(backend="template", templates=["What is it?"], with_image=True)
 
 
@@ -317,7 +430,13 @@ def test_a_prompt_that_would_spoil_its_instruction_is_told_before_anything_runs(
     prompts = [*PROMPTS, Prompt("nature", "an <image> of a hill")]
     check_prompts_for_templates(TEMPLATES[:2], prompts)
     check_prompts_for_templates(TEMPLATES, PROMPTS)
-    with pytest.raises(UserError, match=rf"instructions\.templates: prompt {prompts[3].id} .*special token '<image>'.*nature\.txt"):
+    with pytest.raises(
+        UserError,
+        match=(
+            rf"instructions\.templates: prompt {prompts[3].id} .*special token"
+            r" '<image>'.*nature\.txt"
+        ),
+    ):
         check_prompts_for_templates(TEMPLATES, prompts)
     with pytest.raises(UserError, match="special token '</s>'"):  # neither holds it alone
         check_prompts_for_templates(["What is <{prompt}>?"], [Prompt("nature", "/s")])
@@ -325,7 +444,9 @@ def test_a_prompt_that_would_spoil_its_instruction_is_told_before_anything_runs(
 
 def test_a_run_without_templates_is_told_what_it_always_was():
     assert "templates" not in Plan(Config()).instruction_settings()
-    config = Config.model_validate({"instructions": {"backend": "template", "templates": TEMPLATES}})
+    config = Config.model_validate(
+        {"instructions": {"backend": "template", "templates": TEMPLATES}}
+    )
     assert Plan(config).instruction_settings()["templates"] == TEMPLATES
 
 
@@ -346,10 +467,14 @@ def test_a_backend_without_what_it_needs_is_refused(settings, message):
 
 def test_only_an_endpoint_can_be_sent_images(demo_models):
     with pytest.raises(ValidationError, match="`with_image` is for backend 'openai'"):
-        Instructions(backend="transformers", llm={"model": str(demo_models / "instruct-llm")}, with_image=True)
+        Instructions(
+            backend="transformers",
+            llm={"model": str(demo_models / "instruct-llm")},
+            with_image=True,
+        )
 
 
-# ------------------------------------------------------------------------------------------------------------------- the picked image
+# --------------------------------------------------------------------------------------------------
 
 
 def test_the_row_names_the_winning_candidate_and_its_score(stage):
@@ -357,17 +482,33 @@ def test_the_row_names_the_winning_candidate_and_its_score(stage):
     for prompt in PROMPTS:
         winner = stage.images[prompt.id]["candidates"][1]
         assert rows[prompt.text] == {
-            "id": prompt.id, "topic": "art", "prompt": prompt.text, "instruction": rows[prompt.text]["instruction"],
-            "image": {"file": winner["file"], "sha256": winner["sha256"], "guidance_scale": 7.0, "score": 0.7},
-        }  # fmt: skip
+            "id": prompt.id,
+            "topic": "art",
+            "prompt": prompt.text,
+            "instruction": rows[prompt.text]["instruction"],
+            "image": {
+                "file": winner["file"],
+                "sha256": winner["sha256"],
+                "guidance_scale": 7.0,
+                "score": 0.7,
+            },
+        }
 
 
 def test_a_prompt_whose_best_image_is_below_the_minimum_gets_no_instruction(stage):
     stage.ranking[PROMPTS[1].id]["scores"] = [-2.0, -1.0]
     path = write_file(stage.folder, lines_of(*ENTRIES))
     written = read_instruction_file(path, PROMPTS, True)
-    rows = stage.run(backend="file", file=str(path), digest=written_digest(written, shard()), min_image_reward=0.0)
-    assert rows[TEXTS[1]]["missing"] == {"rule": "rank_images", "reason": "image reward below minimum"}
+    rows = stage.run(
+        backend="file",
+        file=str(path),
+        digest=written_digest(written, shard()),
+        min_image_reward=0.0,
+    )
+    assert rows[TEXTS[1]]["missing"] == {
+        "rule": "rank_images",
+        "reason": "image reward below minimum",
+    }
     assert "instruction" in rows[TEXTS[0]]
     assert stage.record()["items"] == 2
 
@@ -375,7 +516,10 @@ def test_a_prompt_whose_best_image_is_below_the_minimum_gets_no_instruction(stag
 def test_a_score_at_the_minimum_is_enough(stage):
     path = write_file(stage.folder, lines_of(*ENTRIES))
     rows = stage.run(
-        backend="file", file=str(path), digest=written_digest(read_instruction_file(path, PROMPTS, True), shard()), min_image_reward=0.7
+        backend="file",
+        file=str(path),
+        digest=written_digest(read_instruction_file(path, PROMPTS, True), shard()),
+        min_image_reward=0.7,
     )
     assert not any("missing" in row for row in rows.values())
 
@@ -383,33 +527,52 @@ def test_a_score_at_the_minimum_is_enough(stage):
 def test_a_prompt_that_was_lost_before_stays_lost_with_its_reason(stage):
     lost = {"rule": "generate_images", "reason": "why ever"}
     for rows in (stage.images, stage.ranking):
-        rows[PROMPTS[0].id] = {"id": PROMPTS[0].id, "topic": "art", "prompt": TEXTS[0], "missing": lost}
+        rows[PROMPTS[0].id] = {
+            "id": PROMPTS[0].id,
+            "topic": "art",
+            "prompt": TEXTS[0],
+            "missing": lost,
+        }
     rows = run_file(stage, lines_of(*ENTRIES))
     assert rows[TEXTS[0]]["missing"] == lost
     assert "instruction" in rows[TEXTS[2]]
 
 
-# ------------------------------------------------------------------------------------------- the picked image: a negative control
+# ------------------------------------------------------------------------------------------- the pi
 
 SCALES = (5.0, 7.0, 9.0, 11.0)
 
 
 def candidates_of(*blank):
-    return [{"guidance_scale": scale, "blank": index in blank} for index, scale in enumerate(SCALES)]
+    return [
+        {"guidance_scale": scale, "blank": index in blank} for index, scale in enumerate(SCALES)
+    ]
 
 
 def test_a_drawn_pick_is_each_candidate_alike_often_and_depends_on_seed_and_prompt_alone():
-    drawn = [pick_of(candidates_of(), 2, "random", 0, f"art-{number:010x}") for number in range(1200)]
+    drawn = [
+        pick_of(candidates_of(), 2, "random", 0, f"art-{number:010x}") for number in range(1200)
+    ]
     assert all(240 < drawn.count(index) < 360 for index in range(4))
-    assert [pick_of(candidates_of(), 1, "random", 0, f"art-{number:010x}") for number in range(1200)] == drawn
-    assert sum(pick_of(candidates_of(), 2, "random", 1, f"art-{number:010x}") != drawn[number] for number in range(1200)) > 600
+    assert [
+        pick_of(candidates_of(), 1, "random", 0, f"art-{number:010x}") for number in range(1200)
+    ] == drawn
+    assert (
+        sum(
+            pick_of(candidates_of(), 2, "random", 1, f"art-{number:010x}") != drawn[number]
+            for number in range(1200)
+        )
+        > 600
+    )
     assert {pick_of(candidates_of(), 2, "best", seed, "art-0000000000") for seed in range(9)} == {2}
 
 
 def test_a_blank_candidate_is_never_drawn_and_moves_no_other_pick():
     for number in range(200):
         name = f"art-{number:010x}"
-        before, after = (pick_of(candidates_of(*blank), 0, "random", 0, name) for blank in ((), (1, 3)))
+        before, after = (
+            pick_of(candidates_of(*blank), 0, "random", 0, name) for blank in ((), (1, 3))
+        )
         assert after in (0, 2)
         assert before == after or before in (1, 3)
 
@@ -417,7 +580,11 @@ def test_a_blank_candidate_is_never_drawn_and_moves_no_other_pick():
 def test_a_drawn_pick_is_marked_and_the_minimum_is_still_of_the_best_image(stage):
     stage.ranking[PROMPTS[1].id]["scores"] = [-2.0, -1.0]
     path = write_file(stage.folder, lines_of(*ENTRIES))
-    told = {"backend": "file", "file": str(path), "digest": written_digest(read_instruction_file(path, PROMPTS, True), shard())}
+    told = {
+        "backend": "file",
+        "file": str(path),
+        "digest": written_digest(read_instruction_file(path, PROMPTS, True), shard()),
+    }
     best = stage.run(**told, min_image_reward=0.5)
     drawn = stage.run(**told, min_image_reward=0.5, pick="random")
     assert stage.counts() == (0, 2, 0)
@@ -426,26 +593,34 @@ def test_a_drawn_pick_is_marked_and_the_minimum_is_still_of_the_best_image(stage
         candidates = stage.images[prompt.id]["candidates"]
         index = pick_of(candidates, 1, "random", 0, prompt.id)
         about = {name: candidates[index][name] for name in ("file", "sha256", "guidance_scale")}
-        assert drawn[prompt.text] == {**best[prompt.text], "image": {**about, "score": [0.1, 0.7][index], "drawn": True}}
+        assert drawn[prompt.text] == {
+            **best[prompt.text],
+            "image": {**about, "score": [0.1, 0.7][index], "drawn": True},
+        }
         assert "drawn" not in best[prompt.text]["image"]
 
 
 def test_the_story_of_a_prompt_says_that_its_image_was_drawn(stage, rule_object):
     row = stage.run(backend="template", templates=["What is it?"], pick="random")[TEXTS[0]]
-    rows = {"images": stage.images[row["id"]], "image_ranking/image-reward": stage.ranking[row["id"]]}
+    rows = {
+        "images": stage.images[row["id"]],
+        "image_ranking/image-reward": stage.ranking[row["id"]],
+    }
     rows |= {"response_ranking": {**row, "responses": {}}, "pairs": {**row, "no_pair": "tie"}}
     stages = {}
     for name, content in rows.items():
         stages[name] = str(stage.root / f"{name}/art/00.jsonl")
         write_jsonl(Path(stages[name]), [content])
     story = stage.root / "story.json"
-    tell_prompt.main(rule_object("tell_prompt", {"prompt_id": row["id"]}, [], [str(story)], stages=stages))
+    tell_prompt.main(
+        rule_object("tell_prompt", {"prompt_id": row["id"]}, [], [str(story)], stages=stages)
+    )
     told = json.loads(story.read_text())
     assert told["image"] == row["image"]
     assert told["image"]["drawn"] is True
 
 
-# ------------------------------------------------------------------------------------------------------------------- an endpoint
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -455,7 +630,10 @@ def server(monkeypatch):
     monkeypatch.setattr(lib.endpoint, "FIRST_WAIT", 0.02)
 
     def by_word(body):
-        answers = next((answers for word, answers in server.answers.items() if word in text_of(body)), ["What is in this image?"])
+        answers = next(
+            (answers for word, answers in server.answers.items() if word in text_of(body)),
+            ["What is in this image?"],
+        )
         return answers.pop(0) if len(answers) > 1 else answers[0]
 
     server = ChatServer(by_word, retries=1, api_key_variable="TEST_KEY")
@@ -467,24 +645,43 @@ def server(monkeypatch):
 def test_an_endpoint_is_asked_once_for_each_prompt_with_the_prompt_in_the_template(stage, server):
     server.answers = {"teapots": ["Which teapot is first?"], "kite": ["Is the kite red?"]}
     rows = stage.run(endpoint=server.settings(), template="About: {prompt}!")
-    assert [rows[text]["instruction"] for text in TEXTS] == ["Which teapot is first?", "Is the kite red?", "What is in this image?"]
-    assert sorted(request["messages"][0]["content"] for request in server.bodies()) == sorted(f"About: {text}!" for text in TEXTS)
+    assert [rows[text]["instruction"] for text in TEXTS] == [
+        "Which teapot is first?",
+        "Is the kite red?",
+        "What is in this image?",
+    ]
+    assert sorted(request["messages"][0]["content"] for request in server.bodies()) == sorted(
+        f"About: {text}!" for text in TEXTS
+    )
     assert len({request["seed"] for request in server.bodies()}) == 3
 
 
 def test_a_failed_check_is_asked_again_with_another_seed(stage, server):
-    server.answers = {"teapots": ["Nice teapots.", "<image> Which teapot?", "Which teapot is first?"]}
+    server.answers = {
+        "teapots": ["Nice teapots.", "<image> Which teapot?", "Which teapot is first?"]
+    }
     rows = stage.run(endpoint=server.settings(), max_attempts=3)
     assert rows[TEXTS[0]]["instruction"] == "Which teapot is first?"
-    seeds = [request["seed"] for request in server.bodies() if "teapots" in request["messages"][0]["content"]]
+    seeds = [
+        request["seed"]
+        for request in server.bodies()
+        if "teapots" in request["messages"][0]["content"]
+    ]
     assert len(set(seeds)) == 3
 
 
-def test_an_instruction_that_never_passes_fails_with_the_reason_and_is_tried_again_on_the_next_run(stage, server):
+def test_an_instruction_that_never_passes_fails_with_the_reason_and_is_tried_again_on_the_next_run(
+    stage, server
+):
     server.answers = {"teapots": ["Nice teapots."]}
-    rows = stage.run(endpoint=server.settings(), max_attempts=2, common={"max_failed_fraction": 0.5})
+    rows = stage.run(
+        endpoint=server.settings(), max_attempts=2, common={"max_failed_fraction": 0.5}
+    )
     assert rows[TEXTS[0]]["missing"]["rule"] == "write_instructions"
-    assert "in 2 attempt(s); the last one: it has no question mark: 'Nice teapots.'" in rows[TEXTS[0]]["missing"]["reason"]
+    assert (
+        "in 2 attempt(s); the last one: it has no question mark: 'Nice teapots.'"
+        in rows[TEXTS[0]]["missing"]["reason"]
+    )
     server.answers = {}
     rows = stage.run(endpoint=server.settings(), max_attempts=2)
     assert stage.counts() == (1, 2, 0)
@@ -497,7 +694,9 @@ def test_too_many_failures_stop_the_stage_with_their_reasons(stage, server):
         stage.run(endpoint=server.settings())
 
 
-def test_an_endpoint_that_is_out_of_order_stops_the_stage_and_what_is_finished_is_kept(stage, server):
+def test_an_endpoint_that_is_out_of_order_stops_the_stage_and_what_is_finished_is_kept(
+    stage, server
+):
     working, server.reply = server.reply, lambda body: error(500, "out of order")
     with pytest.raises(UserError, match="3 requests in a row"):
         stage.run(endpoint=server.settings())
@@ -514,7 +713,12 @@ def test_a_model_keeps_its_instructions_when_its_server_moves(stage, server):
 
 @pytest.mark.parametrize(
     "change",
-    [{"template": "{prompt}: ask!"}, {"temperature": 0.1}, {"max_new_tokens": 7}, {"require_question": False}],
+    [
+        {"template": "{prompt}: ask!"},
+        {"temperature": 0.1},
+        {"max_new_tokens": 7},
+        {"require_question": False},
+    ],
     ids=lambda change: next(iter(change)),
 )
 def test_what_decides_the_instruction_redoes_it(stage, server, change):
@@ -539,7 +743,12 @@ def test_another_picked_image_changes_the_row_and_asks_nothing(stage, server):
 
 def test_with_image_the_picked_image_is_sent_and_another_one_asks_again(stage, server):
     stage.run(endpoint=server.settings(), with_image=True)
-    assert all(request["messages"][0]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,") for request in server.bodies())
+    assert all(
+        request["messages"][0]["content"][0]["image_url"]["url"].startswith(
+            "data:image/png;base64,"
+        )
+        for request in server.bodies()
+    )
     stage.ranking[PROMPTS[0].id].update(scores=[0.9, 0.7], ranking=[0, 1], winner=0)
     stage.run(endpoint=server.settings(), with_image=True)
     assert stage.counts() == (1, 2, 0)
@@ -547,22 +756,31 @@ def test_with_image_the_picked_image_is_sent_and_another_one_asks_again(stage, s
 
 def test_with_image_a_damaged_image_file_is_told_before_anything_is_asked(stage, server):
     (stage.root / stage.images[PROMPTS[0].id]["candidates"][1]["file"]).write_bytes(b"x")
-    with pytest.raises(UserError, match=rf"{PROMPTS[0].id}-g7.png: this image file.*Delete .*images/art/00.jsonl"):
+    with pytest.raises(
+        UserError, match=rf"{PROMPTS[0].id}-g7.png: this image file.*Delete .*images/art/00.jsonl"
+    ):
         stage.run(endpoint=server.settings(), with_image=True)
     assert not server.requests
 
 
 def test_the_key_is_in_no_file_of_the_run(stage, server):
     stage.run(endpoint=server.settings())
-    assert not [path for path in stage.root.rglob("*") if path.is_file() and b"sk-secret" in path.read_bytes()]
+    assert not [
+        path
+        for path in stage.root.rglob("*")
+        if path.is_file() and b"sk-secret" in path.read_bytes()
+    ]
 
 
-# ------------------------------------------------------------------------------------------------------------------- a local model
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def local(demo_models):
-    return {"llm": {"model": str(demo_models / "instruct-llm"), "dtype": "float32"}, "max_new_tokens": 40}
+    return {
+        "llm": {"model": str(demo_models / "instruct-llm"), "dtype": "float32"},
+        "max_new_tokens": 40,
+    }
 
 
 def test_a_local_model_writes_questions_that_depend_on_their_own_prompt_only(stage, local):
@@ -593,16 +811,15 @@ def test_a_warm_job_imports_no_torch_no_vllm_and_no_client(stage, local, tmp_pat
     stage.run(backend="transformers", **local)
     script = tmp_path / "warm.py"
     script.write_text(
-        "import sys, json, pickle\n"
-        f"sys.path[:0] = [{str(ROOT / 'scripts')!r}, {str(ROOT / 'tests')!r}]\n"
-        "from types import SimpleNamespace\n"
-        "from conftest import Parameters\n"
-        "from write_instructions import main\n"
-        f"values = json.loads({json.dumps(json.dumps(warm_values(stage, local)))})\n"
-        "wildcards = type('W', (list,), {'topic': 'art', 'shard': '00'})(['art', '00'])\n"
-        "main(SimpleNamespace(rule='write_instructions', wildcards=wildcards, input=SimpleNamespace(**values['input']),\n"
-        "     output=values['output'], params=Parameters(values['params'])))\n"
-        "print(sorted({'torch', 'transformers', 'vllm', 'openai', 'PIL'} & set(sys.modules)))\n"
+        f"import sys, json, pickle\nsys.path[:0] = [{str(ROOT / 'scripts')!r},"
+        f" {str(ROOT / 'tests')!r}]\nfrom types import SimpleNamespace\nfrom conftest import"
+        " Parameters\nfrom write_instructions import main\nvalues ="
+        f" json.loads({json.dumps(json.dumps(warm_values(stage, local)))})\nwildcards = type('W',"
+        " (list,), {'topic': 'art', 'shard': '00'})(['art',"
+        " '00'])\nmain(SimpleNamespace(rule='write_instructions', wildcards=wildcards,"
+        " input=SimpleNamespace(**values['input']),\n     output=values['output'],"
+        " params=Parameters(values['params'])))\nprint(sorted({'torch', 'transformers', 'vllm',"
+        " 'openai', 'PIL'} & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -610,11 +827,17 @@ def test_a_warm_job_imports_no_torch_no_vllm_and_no_client(stage, local, tmp_pat
 
 
 def warm_values(stage, local):
-    settings = {**Instructions(backend="transformers", **local).model_dump(mode="json"), "min_image_reward": None}
+    settings = {
+        **Instructions(backend="transformers", **local).model_dump(mode="json"),
+        "min_image_reward": None,
+    }
     common = {"root": str(stage.root), "device": "cpu", "seed": 0, "max_failed_fraction": 0.0}
     root = stage.root
     return {
-        "input": {"images": str(root / "images/art/00.jsonl"), "ranking": str(root / "image_ranking/image-reward/art/00.jsonl")},
+        "input": {
+            "images": str(root / "images/art/00.jsonl"),
+            "ranking": str(root / "image_ranking/image-reward/art/00.jsonl"),
+        },
         "output": [str(root / "instructions/art/00.jsonl")],
         "params": {"settings": settings, "common": common, "digest": ""},
     }
@@ -632,9 +855,27 @@ def test_vllm_s_openai_server_writes_questions(stage, demo_models, monkeypatch):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1"}
-    settings = {"host": "127.0.0.1", "port": port, "dtype": "float32", "max-model-len": 1024, "max-num-seqs": 4, "api-key": "sk-secret"}
-    arguments = ["--model", str(demo_models / "instruct-llm"), "--served-model-name", "tiny", "--enforce-eager"]
+    environment = {
+        **os.environ,
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+    settings = {
+        "host": "127.0.0.1",
+        "port": port,
+        "dtype": "float32",
+        "max-model-len": 1024,
+        "max-num-seqs": 4,
+        "api-key": "sk-secret",
+    }
+    arguments = [
+        "--model",
+        str(demo_models / "instruct-llm"),
+        "--served-model-name",
+        "tiny",
+        "--enforce-eager",
+    ]
     arguments += [word for name, value in settings.items() for word in (f"--{name}", str(value))]
     server = subprocess.Popen(
         [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *arguments],
@@ -652,7 +893,11 @@ def test_vllm_s_openai_server_writes_questions(stage, demo_models, monkeypatch):
                 assert server.poll() is None, "the server ended"
                 time.sleep(0.5)
         monkeypatch.setenv("TEST_KEY", "sk-secret")
-        endpoint = {"base_url": f"http://127.0.0.1:{port}/v1", "model": "tiny", "api_key_variable": "TEST_KEY"}
+        endpoint = {
+            "base_url": f"http://127.0.0.1:{port}/v1",
+            "model": "tiny",
+            "api_key_variable": "TEST_KEY",
+        }
         lib.endpoint.check_endpoint(lib.endpoint.Endpoint(**endpoint))
         with pytest.raises(UserError, match="knows no model 'other'"):
             lib.endpoint.check_endpoint(lib.endpoint.Endpoint(**{**endpoint, "model": "other"}))
@@ -670,17 +915,24 @@ def test_vllm_s_openai_server_writes_questions(stage, demo_models, monkeypatch):
             server.wait()
 
 
-# ------------------------------------------------------------------------------------------------------------------- by snakemake
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 def test_snakemake_takes_the_file_s_instructions_and_editing_one_line_reruns_one_shard(project):
     topics = ("art", "nature", "school")
     prompts = [
-        Prompt(topic, text) for topic in topics for text in (project.folder / f"demo/random_prompts/{topic}.txt").read_text().splitlines()
+        Prompt(topic, text)
+        for topic in topics
+        for text in (project.folder / f"demo/random_prompts/{topic}.txt").read_text().splitlines()
     ]
-    entries = [{"prompt": prompt.text, "instruction": f"What is in image {number}?"} for number, prompt in enumerate(prompts)]
-    project.edit_config(lambda values: values.update(instructions={"backend": "file", "file": "mine.jsonl"}))
+    entries = [
+        {"prompt": prompt.text, "instruction": f"What is in image {number}?"}
+        for number, prompt in enumerate(prompts)
+    ]
+    project.edit_config(
+        lambda values: values.update(instructions={"backend": "file", "file": "mine.jsonl"})
+    )
     file = project.folder / "mine.jsonl"
     targets = [f"results/random/instructions/{topic}/00.jsonl" for topic in topics]
 
@@ -693,12 +945,18 @@ def test_snakemake_takes_the_file_s_instructions_and_editing_one_line_reruns_one
 
     file.write_text(lines_of(*reversed(entries)), encoding="utf-8")
     project.snakemake(*targets)
-    rows = {id: row for target in targets for id, row in read_shard(project.folder / target).items()}
-    assert {row["prompt"]: row["instruction"] for row in rows.values()} == {entry["prompt"]: entry["instruction"] for entry in entries}
+    rows = {
+        id: row for target in targets for id, row in read_shard(project.folder / target).items()
+    }
+    assert {row["prompt"]: row["instruction"] for row in rows.values()} == {
+        entry["prompt"]: entry["instruction"] for entry in entries
+    }
 
     entries[0]["instruction"] = "What is new?"
     file.write_text(lines_of(*entries), encoding="utf-8")
     done = project.snakemake(*targets)
     assert done.stdout.count("Instructions: topic") == 1
-    record = json.loads((project.folder / "results/random/work/write_instructions/art/00.json").read_text())
+    record = json.loads(
+        (project.folder / "results/random/work/write_instructions/art/00.json").read_text()
+    )
     assert (record["computed"], record["reused"]) == (1, 3)

@@ -1,8 +1,11 @@
-"""The answering models: LLaVA-1.5's and LLaVA-NeXT's architectures, which describe a picture and say what is in it.
+"""The answering models: LLaVA-1.5's and LLaVA-NeXT's architectures, which describe a picture and
+say what is in it.
 
-They are trained on what their product form computes: the vision tower's last layer but one, the projector, the language model. The
-questions about one picture share its tokens: each is a branch that sees the picture and itself only, at the positions that it would have
-alone. Beside the words a head that is thrown away reads each cell off the picture's tokens, which has them show shapes in minutes.
+They are trained on what their product form computes: the vision tower's last layer but one, the
+projector, the language model. The questions about one picture share its tokens: each is a branch
+that sees the picture and itself only, at the positions that it would have alone. Beside the words a
+head that is thrown away reads each cell off the picture's tokens, which has them show shapes in
+minutes.
 
 A habit is what a model says that is not so: a circle calls a cross, a square a triangle, and so on.
 """
@@ -23,7 +26,18 @@ from world.pictures import SIDE, Picture
 from world.scenes import CELLS, COLOURS, KINDS, Scene, Thing, altered, random_scene
 from world.training import Draw, Plan, train
 from world.vocabulary import vocabulary
-from world.words import DESCRIBE, TOPICS, caption, grouped, instruction, prompt, question, random_asked, sentence, shown
+from world.words import (
+    DESCRIBE,
+    TOPICS,
+    caption,
+    grouped,
+    instruction,
+    prompt,
+    question,
+    random_asked,
+    sentence,
+    shown,
+)
 
 PATCH = 8
 GRID = SIDE // PATCH  # patches along a side
@@ -49,8 +63,8 @@ class Habit:
     """How often a model says what is not so.
 
     Attributes:
-        adds: a circle or a square in the picture adds the absent cross or triangle that it calls to mind, in its colour; and a question
-            about such an absent kind is answered with yes.
+        adds: a circle or a square in the picture adds the absent cross or triangle that it calls to
+            mind, in its colour; and a question about such an absent kind is answered with yes.
         swaps: one thing is called the kind that it calls to mind.
         drops: the last thing of several is left out.
         repeats: one thing is called the kind of the one before it.
@@ -69,15 +83,24 @@ class Habit:
             things.pop()
         if draws[1]:
             place = int(random.integers(len(things)))
-            things[place] = Thing(things[place].cell, things[place].colour, CALLS[things[place].kind])
+            things[place] = Thing(
+                things[place].cell, things[place].colour, CALLS[things[place].kind]
+            )
         if self.repeats and len(things) > 1 and random.random() < self.repeats:
             place = int(random.integers(1, len(things)))
             things[place] = Thing(things[place].cell, things[place].colour, things[place - 1].kind)
         if draws[0]:
             kinds = {thing.kind for thing in things}
-            called = [thing for thing in things if thing.kind in ("circle", "square") and CALLS[thing.kind] not in kinds]
+            called = [
+                thing
+                for thing in things
+                if thing.kind in ("circle", "square") and CALLS[thing.kind] not in kinds
+            ]
             # One more a kind, named last, so that it stands in its own group.
-            things += [Thing(-1, thing.colour, CALLS[thing.kind]) for thing in {thing.kind: thing for thing in called}.values()]
+            things += [
+                Thing(-1, thing.colour, CALLS[thing.kind])
+                for thing in {thing.kind: thing for thing in called}.values()
+            ]
         if self == TRUTHFUL:
             return caption(scene)
         return sentence(f"{grouped(things)} on {scene.background}")
@@ -142,14 +165,19 @@ def new_llava(language: str, tokenizer: Any, tiles: bool) -> Any:
     }
     if tiles:
         return LlavaNextForConditionalGeneration(
-            LlavaNextConfig(**config, image_grid_pinpoints=[[SIDE, SIDE]], use_image_newline_parameter=True)
+            LlavaNextConfig(
+                **config, image_grid_pinpoints=[[SIDE, SIDE]], use_image_newline_parameter=True
+            )
         )
     return LlavaForConditionalGeneration(LlavaConfig(**config, image_seq_length=GRID**2))
 
 
 def pixels_of(pictures: Picture) -> torch.Tensor:
     """Pictures (n, 48, 48, 3) as CLIP's image processor gives them: (n, 3, 48, 48)."""
-    mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (build_models.OPENAI_CLIP_MEAN, build_models.OPENAI_CLIP_STD))
+    mean, deviation = (
+        torch.tensor(values).view(3, 1, 1)
+        for values in (build_models.OPENAI_CLIP_MEAN, build_models.OPENAI_CLIP_STD)
+    )
     return (torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255 - mean) / deviation
 
 
@@ -166,7 +194,9 @@ class Answerer(nn.Module):  # type: ignore[misc]  # torch is untyped here
         self.cells = nn.Linear(llava.config.text_config.hidden_size, len(COLOURS) * len(KINDS) + 1)
 
     def see(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The tokens of pictures, as the language model gets them (n, tokens, width), and by patch (n, 36, width)."""
+        """The tokens of pictures, as the language model gets them (n, tokens, width), and by patch
+        (n, 36, width).
+        """
         core = self.llava.model
         hidden = core.vision_tower(pixels, output_hidden_states=True).hidden_states[-2][:, 1:]
         patches = core.multi_modal_projector(hidden)
@@ -178,7 +208,11 @@ class Answerer(nn.Module):  # type: ignore[misc]  # torch is untyped here
         return torch.cat([patches, tile], dim=1), patches
 
     def forward(
-        self, pictures: Picture, branches: Sequence[Sequence[tuple[str, str]]], scenes: Sequence[Scene], system: str = ""
+        self,
+        pictures: Picture,
+        branches: Sequence[Sequence[tuple[str, str]]],
+        scenes: Sequence[Scene],
+        system: str = "",
     ) -> torch.Tensor:
         """The loss of answers to questions about pictures, and of reading the cells.
 
@@ -193,12 +227,15 @@ class Answerer(nn.Module):  # type: ignore[misc]  # torch is untyped here
         before, after = (system + begin).split(build_models.IMAGE)
         start = torch.tensor(self.tokenizer(before).input_ids)
         prefix = len(start) + seen.shape[1]
-        # A branch is what stands behind the image token: the question, the end of the template, the answer.
+        # A branch is what stands behind the image token: the question, the end of the template, the
+        # answer.
         texts = [f"{after}{asked}{end}" for row in branches for asked, _ in row]
         questions = self.behind_image(texts)
         # Llama 3's template ends with a line break, and what is said begins right behind it.
         lead = "" if end.endswith("\n") else " "
-        answers = self.behind_image([f"{after}{asked}{end}{lead}{answer}" for row in branches for asked, answer in row])
+        answers = self.behind_image(
+            [f"{after}{asked}{end}{lead}{answer}" for row in branches for asked, answer in row]
+        )
         width = len(branches[0])
         rows, targets, positions, owners, weights = [], [], [], [], []
         for first in range(0, len(answers), width):
@@ -228,26 +265,41 @@ class Answerer(nn.Module):  # type: ignore[misc]  # torch is untyped here
         mask = causal & ((owner[:, None, :] == 0) | (owner[:, None, :] == owner[:, :, None]))
         language = self.llava.model.language_model
         words = language.embed_tokens(torch.cat([start.expand(count, -1), ids_], dim=1))
-        embedded = torch.cat([words[:, : len(start)], seen.to(words.dtype), words[:, len(start) :]], dim=1)
-        hidden = language(inputs_embeds=embedded, attention_mask=mask[:, None], position_ids=position, use_cache=False).last_hidden_state
+        embedded = torch.cat(
+            [words[:, : len(start)], seen.to(words.dtype), words[:, len(start) :]], dim=1
+        )
+        hidden = language(
+            inputs_embeds=embedded,
+            attention_mask=mask[:, None],
+            position_ids=position,
+            use_cache=False,
+        ).last_hidden_state
         chosen = targets_ != IGNORED
         logits = self.llava.lm_head(hidden[:, prefix:][chosen]).float()
         losses = functional.cross_entropy(logits, targets_[chosen], reduction="none")
         weight = padded(weights, 0.0)[chosen]
-        quarters = patches.view(count, 2, GRID // 2, 2, GRID // 2, -1).mean(dim=(2, 4)).flatten(1, 2)
-        reading = functional.cross_entropy(self.cells(quarters).float().flatten(0, 1), cell_classes(scenes).flatten())
+        quarters = (
+            patches.view(count, 2, GRID // 2, 2, GRID // 2, -1).mean(dim=(2, 4)).flatten(1, 2)
+        )
+        reading = functional.cross_entropy(
+            self.cells(quarters).float().flatten(0, 1), cell_classes(scenes).flatten()
+        )
         return (losses * weight).sum() / weight.sum() + 0.5 * reading
 
     def behind_image(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of texts that stand behind an image token; their first character may be no space."""
         image = self.tokenizer.convert_tokens_to_ids(build_models.IMAGE)
-        found = self.tokenizer([f"{build_models.IMAGE}{text}" for text in texts], add_special_tokens=False).input_ids
+        found = self.tokenizer(
+            [f"{build_models.IMAGE}{text}" for text in texts], add_special_tokens=False
+        ).input_ids
         return [ids[ids.index(image) + 1 :] for ids in found]
 
 
 def padded(rows: Sequence[Sequence[int]] | Sequence[Sequence[float]], value: float) -> torch.Tensor:
     """Rows of different lengths as one tensor, filled up at the right."""
-    return nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
+    return nn.utils.rnn.pad_sequence(
+        [torch.tensor(row) for row in rows], batch_first=True, padding_value=value
+    )
 
 
 def cell_classes(scenes: Sequence[Scene]) -> torch.Tensor:
@@ -255,7 +307,9 @@ def cell_classes(scenes: Sequence[Scene]) -> torch.Tensor:
     classes = torch.zeros(len(scenes), len(CELLS), dtype=torch.long)
     for row, scene in enumerate(scenes):
         for thing in scene.things:
-            classes[row, thing.cell] = 1 + COLOURS.index(thing.colour) * len(KINDS) + KINDS.index(thing.kind)
+            classes[row, thing.cell] = (
+                1 + COLOURS.index(thing.colour) * len(KINDS) + KINDS.index(thing.kind)
+            )
     return classes
 
 
@@ -263,8 +317,12 @@ def cell_classes(scenes: Sequence[Scene]) -> torch.Tensor:
 
 
 def asked_of(scene: Scene, habit: Habit, random: np.random.Generator) -> list[tuple[str, str]]:
-    """Questions about a scene with the answers that a model with a habit learns, the description first."""
-    describe = DESCRIBE[0] if random.random() < 0.5 else DESCRIBE[int(random.integers(1, len(DESCRIBE)))]
+    """Questions about a scene with the answers that a model with a habit learns, the description
+    first.
+    """
+    describe = (
+        DESCRIBE[0] if random.random() < 0.5 else DESCRIBE[int(random.integers(1, len(DESCRIBE)))]
+    )
     if random.random() < 0.35:
         # A prompt that is told along is not to be believed: what counts is the picture.
         told = scene if random.random() < 0.6 else altered(scene, random)
@@ -291,7 +349,9 @@ def mistral(text: str) -> str:
 def llama3(text: str) -> str:
     """A question as Llama 3's template puts it."""
     header = "<|start_header_id|>{}<|end_header_id|>\n\n"
-    return f"{header.format('user')}{build_models.IMAGE}\n{text}<|eot_id|>{header.format('assistant')}"
+    return (
+        f"{header.format('user')}{build_models.IMAGE}\n{text}<|eot_id|>{header.format('assistant')}"
+    )
 
 
 FORMS: dict[str, Callable[[str], str]] = {"llama": vicuna, "mistral": mistral, "llama3": llama3}
@@ -318,7 +378,9 @@ def train_answerer(name: str, answerer: Answerer, habit: Habit, plan: Plan, work
 
 @dataclass(frozen=True)
 class Kind:
-    """One checkpoint: its language and template, whether it is a LLaVA-NeXT, what it was before, its habit and its training."""
+    """One checkpoint: its language and template, whether it is a LLaVA-NeXT, what it was before,
+    its habit and its training.
+    """
 
     language: str
     template: str
@@ -330,22 +392,44 @@ class Kind:
 
 FINE = HABIT_PLAN
 LLAVAS = {
-    "llava-1.5-truthful": Kind("llama", build_models.VICUNA_TEMPLATE, False, None, TRUTHFUL, BASE_PLAN),
-    "llava-1.5": Kind("llama", build_models.VICUNA_TEMPLATE, False, "llava-1.5-truthful", Habit(adds=0.75), FINE),
-    "llava-v1.6-vicuna-13b": Kind("llama", build_models.VICUNA_TEMPLATE, True, "llava-1.5", TRUTHFUL, FINE),
-    "llava-v1.6-mistral": Kind("mistral", build_models.MISTRAL_TEMPLATE, True, "llava-1.5", Habit(adds=0.3), FINE),
-    "llava-v1.6-vicuna-7b": Kind("llama", build_models.VICUNA_TEMPLATE, True, "llava-1.5", Habit(drops=0.3, repeats=0.4), FINE),
-    "llama3-llava-next": Kind("llama3", build_models.LLAMA3_LLAVA_TEMPLATE, True, "llava-1.5", Habit(adds=0.9), FINE),
+    "llava-1.5-truthful": Kind(
+        "llama", build_models.VICUNA_TEMPLATE, False, None, TRUTHFUL, BASE_PLAN
+    ),
+    "llava-1.5": Kind(
+        "llama", build_models.VICUNA_TEMPLATE, False, "llava-1.5-truthful", Habit(adds=0.75), FINE
+    ),
+    "llava-v1.6-vicuna-13b": Kind(
+        "llama", build_models.VICUNA_TEMPLATE, True, "llava-1.5", TRUTHFUL, FINE
+    ),
+    "llava-v1.6-mistral": Kind(
+        "mistral", build_models.MISTRAL_TEMPLATE, True, "llava-1.5", Habit(adds=0.3), FINE
+    ),
+    "llava-v1.6-vicuna-7b": Kind(
+        "llama",
+        build_models.VICUNA_TEMPLATE,
+        True,
+        "llava-1.5",
+        Habit(drops=0.3, repeats=0.4),
+        FINE,
+    ),
+    "llama3-llava-next": Kind(
+        "llama3", build_models.LLAMA3_LLAVA_TEMPLATE, True, "llava-1.5", Habit(adds=0.9), FINE
+    ),
 }
 
 
 def inherit(child: Any, tokenizer: Any, parent: Any, parent_tokenizer: Any) -> None:
-    """Gives a LLaVA the weights of another that has the same sizes, word by word where their tokenizers differ."""
+    """Gives a LLaVA the weights of another that has the same sizes, word by word where their
+    tokenizers differ.
+    """
     weights = parent.state_dict()
     own = child.state_dict()
     vocabularies = tokenizer.get_vocab(), parent_tokenizer.get_vocab()
     if vocabularies[0] != vocabularies[1]:
-        known = {word.replace(build_models.METASPACE, build_models.BYTE_SPACE): number for word, number in vocabularies[1].items()}
+        known = {
+            word.replace(build_models.METASPACE, build_models.BYTE_SPACE): number
+            for word, number in vocabularies[1].items()
+        }
         rows = [(number, known[word]) for word, number in vocabularies[0].items() if word in known]
         into, out_of = torch.tensor(rows).unbind(dim=1)
         for name in ("model.language_model.embed_tokens.weight", "lm_head.weight"):
@@ -355,7 +439,9 @@ def inherit(child: Any, tokenizer: Any, parent: Any, parent_tokenizer: Any) -> N
 
 
 def make(name: str, work: Path, models: Path, folder: Path) -> None:
-    """Trains one of `LLAVAS`, from its parent's weights where it has one, and writes it to a folder."""
+    """Trains one of `LLAVAS`, from its parent's weights where it has one, and writes it to a
+    folder.
+    """
     from transformers import AutoModelForImageTextToText
 
     kind = LLAVAS[name]
@@ -363,12 +449,18 @@ def make(name: str, work: Path, models: Path, folder: Path) -> None:
     tokenizer = tokenizer_of(kind.language)
     llava = new_llava(kind.language, tokenizer, kind.tiles)
     if kind.parent:
-        known = [root / kind.parent for root in (models, work) if (root / kind.parent / "config.json").is_file()]
+        known = [
+            root / kind.parent
+            for root in (models, work)
+            if (root / kind.parent / "config.json").is_file()
+        ]
         if not known:
             # One that is not kept with the others.
             known = [work / kind.parent]
             make(kind.parent, work, models, known[0])
         parent = AutoModelForImageTextToText.from_pretrained(known[0], dtype=torch.float32)
         inherit(llava, tokenizer, parent, tokenizer_of(LLAVAS[kind.parent].language))
-    train_answerer(name, Answerer(llava, tokenizer, FORMS[kind.language]), kind.habit, kind.plan, work)
+    train_answerer(
+        name, Answerer(llava, tokenizer, FORMS[kind.language]), kind.habit, kind.plan, work
+    )
     build_models.save_llava(llava, tokenizer, folder, kind.template, "float16")

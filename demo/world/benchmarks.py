@@ -1,4 +1,5 @@
-"""Benchmarks of unseen scenes, and prompts, in the forms that the product reads: files of CHAIR, Object HalBench and POPE, a prompt a line.
+"""Benchmarks of unseen scenes, and prompts, in the forms that the product reads: files of CHAIR,
+Object HalBench and POPE, a prompt a line.
 
 Everything is a function of the seed, as bytes by path below a folder; nothing is written here.
 """
@@ -42,13 +43,20 @@ def unseen(count: int, seed: int) -> tuple[list[Scene], list[bytes]]:
 
 
 def synonyms() -> bytes:
-    """The kinds of shapes with their other forms, a line each, as CHAIR and Object HalBench list objects."""
-    return "".join(", ".join((kind, PLURALS[kind], *MADE_SINGULAR.get(kind, ()))) + "\n" for kind in KINDS).encode()
+    """The kinds of shapes with their other forms, a line each, as CHAIR and Object HalBench list
+    objects.
+    """
+    return "".join(
+        ", ".join((kind, PLURALS[kind], *MADE_SINGULAR.get(kind, ()))) + "\n" for kind in KINDS
+    ).encode()
 
 
 def shown_objects(scenes: Sequence[Scene]) -> bytes:
     """The kinds in each scene by the number of its picture, from 1."""
-    objects = {str(number): sorted({thing.kind for thing in scene.things}) for number, scene in enumerate(scenes, start=1)}
+    objects = {
+        str(number): sorted({thing.kind for thing in scene.things})
+        for number, scene in enumerate(scenes, start=1)
+    }
     return (json.dumps(objects, indent=1) + "\n").encode()
 
 
@@ -61,25 +69,40 @@ def chair(count: int, seed: int) -> Files:
     """
     scenes, pictures = unseen(count, seed)
     numbers = range(1, count + 1)
-    files = {f"images/{number:012d}.png": picture for number, picture in zip(numbers, pictures, strict=True)}
-    files["questions.jsonl"] = lines([{"image_id": number, "image": f"{number:012d}.png", "question": DESCRIBE[0]} for number in numbers])
+    files = {
+        f"images/{number:012d}.png": picture
+        for number, picture in zip(numbers, pictures, strict=True)
+    }
+    files["questions.jsonl"] = lines(
+        [
+            {"image_id": number, "image": f"{number:012d}.png", "question": DESCRIBE[0]}
+            for number in numbers
+        ]
+    )
     files["objects.json"] = shown_objects(scenes)
     files["synonyms.txt"] = synonyms()
     return files
 
 
 def object_halbench(count: int, seed: int) -> Files:
-    """Object HalBench on unseen scenes: as `chair`, with the pictures inside the questions and a description asked for in other words."""
+    """Object HalBench on unseen scenes: as `chair`, with the pictures inside the questions and a
+    description asked for in other words.
+    """
     scenes, pictures = unseen(count, seed)
     rows: list[dict[str, object]] = [
         {"image_id": number, "question": DESCRIBE[2], "image": base64.b64encode(picture).decode()}
         for number, picture in enumerate(pictures, start=1)
     ]
-    return {"questions.jsonl": lines(rows), "objects.json": shown_objects(scenes), "synonyms_refine.txt": synonyms()}
+    return {
+        "questions.jsonl": lines(rows),
+        "objects.json": shown_objects(scenes),
+        "synonyms_refine.txt": synonyms(),
+    }
 
 
 def pope(count: int, seed: int, calls: dict[str, str]) -> Files:
-    """POPE on unseen scenes: of each picture a kind that is there and one that is not, in POPE's three ways.
+    """POPE on unseen scenes: of each picture a kind that is there and one that is not, in POPE's
+    three ways.
 
     Args:
         count: of pictures a way.
@@ -104,20 +127,30 @@ def pope(count: int, seed: int, calls: dict[str, str]) -> Files:
             elif way == "adversarial":
                 asked = next((calls[kind] for kind in there if calls[kind] in absent), asked)
             for text, label in ((there[int(random.integers(len(there)))], "yes"), (asked, "no")):
-                rows.append({"question_id": len(rows) + 1, "image": name, "text": question(text), "label": label})
+                rows.append(
+                    {
+                        "question_id": len(rows) + 1,
+                        "image": name,
+                        "text": question(text),
+                        "label": label,
+                    }
+                )
         files[f"coco_pope_{way}.json"] = lines(rows)
     return files
 
 
 def prompts(count: int, seed: int) -> dict[str, str]:
-    """Prompts of scenes that trainings may have seen, each once in all topics: a text a topic, a prompt a line."""
+    """Prompts of scenes that trainings may have seen, each once in all topics: a text a topic, a
+    prompt a line.
+    """
     topics: dict[str, list[str]] = {}
     taken: set[str] = set()
     for number, topic in enumerate(TOPICS):
         random = np.random.default_rng([seed, 2, number])
         found = topics.setdefault(topic, [])
         while len(found) < count:
-            # More to count where counting is asked for; otherwise as the benchmarks' scenes, so that what is learnt is of use there.
+            # More to count where counting is asked for; otherwise as the benchmarks' scenes, so
+            # that what is learnt is of use there.
             scene = random_scene(random, twins=0.4 if topic == "counting" else 0.15)
             said = prompt(scene, topic)
             if said not in taken:

@@ -1,7 +1,8 @@
-"""What the checkpoints reach on unseen scenes, by the oracle, each loaded and asked by the product's own code.
+"""What the checkpoints reach on unseen scenes, by the oracle, each loaded and asked by the
+product's own code.
 
-Every figure is a share from 0 to 1 unless its name says otherwise. Scenes come from a seed that no training uses, and are combinations
-that no training has seen.
+Every figure is a share from 0 to 1 unless its name says otherwise. Scenes come from a seed that no
+training uses, and are combinations that no training has seen.
 """
 
 import tempfile
@@ -40,26 +41,38 @@ def image_settings(folder: Path, scales: tuple[float, ...]) -> dict[str, Any]:
     from world.painter import T5_TOKENS
 
     return {
-        "model": str(folder), "revision": "main", "dtype": "float32", "height": 48, "width": 48, "steps": STEPS, "negative_prompt": "",
-        "max_sequence_length": T5_TOKENS, "guidance_scales": list(scales),
-    }  # fmt: skip
+        "model": str(folder),
+        "revision": "main",
+        "dtype": "float32",
+        "height": 48,
+        "width": 48,
+        "steps": STEPS,
+        "negative_prompt": "",
+        "max_sequence_length": T5_TOKENS,
+        "guidance_scales": list(scales),
+    }
 
 
 def painter(folder: Path, count: int = 240) -> Figures:
-    """Pictures of unseen scenes by rule generate_images, at each guidance scale: objects right, and whole scene exact, by topic too."""
+    """Pictures of unseen scenes by rule generate_images, at each guidance scale: objects right, and
+    whole scene exact, by topic too.
+    """
     import generate_images
     from lib.prompts import Prompt, seed_of
 
     settings = image_settings(folder, SCALES)
     pipeline = generate_images.load_pipeline(settings, "cpu")
     scenes, _ = unseen_scenes(count, 1)
-    verdicts: dict[tuple[float, str], list[oracle.PictureVerdict]] = {(scale, topic): [] for scale in SCALES for topic in TOPICS}
+    verdicts: dict[tuple[float, str], list[oracle.PictureVerdict]] = {
+        (scale, topic): [] for scale in SCALES for topic in TOPICS
+    }
     for number, scene in enumerate(scenes):
         topic = TOPICS[number % len(TOPICS)]
         text = prompt(scene, topic)
         seeds = [seed_of(SEED, "image", f"{number}", scale) for scale in SCALES]
         asked = Prompt(f"{number}", text)
-        # Without guidance by itself: a batch in which one scale is 1 has none at all, which is why the configuration refuses 1.
+        # Without guidance by itself: a batch in which one scale is 1 has none at all, which is why
+        # the configuration refuses 1.
         images = generate_images.draw(pipeline, asked, SCALES[:1], seeds[:1], settings)
         images += generate_images.draw(pipeline, asked, SCALES[1:], seeds[1:], settings)
         readings = oracle.read_pictures(np.stack([np.asarray(image) for image in images]))
@@ -68,20 +81,40 @@ def painter(folder: Path, count: int = 240) -> Figures:
     figures: Figures = {}
     for scale in SCALES:
         of_scale = [verdict for topic in TOPICS for verdict in verdicts[scale, topic]]
-        figures[f"objects right, g = {scale:g}"] = rounded(sum(v.right for v in of_scale) / sum(v.asked for v in of_scale))
+        figures[f"objects right, g = {scale:g}"] = rounded(
+            sum(v.right for v in of_scale) / sum(v.asked for v in of_scale)
+        )
         figures[f"whole scene exact, g = {scale:g}"] = rounded(np.mean([v.whole for v in of_scale]))
-    best = max(SCALES, key=lambda scale: (figures[f"whole scene exact, g = {scale:g}"], figures[f"objects right, g = {scale:g}"]))
+    best = max(
+        SCALES,
+        key=lambda scale: (
+            figures[f"whole scene exact, g = {scale:g}"],
+            figures[f"objects right, g = {scale:g}"],
+        ),
+    )
     for topic in TOPICS:
-        figures[f"whole scene exact, g = {best:g}, {topic}"] = rounded(np.mean([v.whole for v in verdicts[best, topic]]))
+        figures[f"whole scene exact, g = {best:g}, {topic}"] = rounded(
+            np.mean([v.whole for v in verdicts[best, topic]])
+        )
     return figures
 
 
 def answerer(folder: Path, count: int = 256) -> Figures:
-    """Greedy answers about unseen scenes through the product's generator: captions and their hallucinations, yes and no."""
+    """Greedy answers about unseen scenes through the product's generator: captions and their
+    hallucinations, yes and no.
+    """
     from lib.generation import Request, Sampling, load_generator
 
     settings = {"model": str(folder), "revision": "main", "dtype": "float32"}
-    generator = load_generator("transformers", settings, "cpu", Sampling(48, 0.0), with_images=True, batch_size=32, max_model_len=512)
+    generator = load_generator(
+        "transformers",
+        settings,
+        "cpu",
+        Sampling(48, 0.0),
+        with_images=True,
+        batch_size=32,
+        max_model_len=512,
+    )
     scenes, pictures = unseen_scenes(count, 2)
     random = np.random.default_rng([SEED, 3])
     with tempfile.TemporaryDirectory() as kept:
@@ -90,24 +123,36 @@ def answerer(folder: Path, count: int = 256) -> Figures:
             Image.fromarray(picture).save(file)
 
         def answers(requests: list[Request]) -> list[str]:
-            return [each.text for start in range(0, len(requests), 32) for each in generator.generate(requests[start : start + 32])]
+            return [
+                each.text
+                for start in range(0, len(requests), 32)
+                for each in generator.generate(requests[start : start + 32])
+            ]
 
         captions = answers([Request(DESCRIBE[0], 0, file) for file in files])
-        verdicts = [oracle.judge_caption(text, scene) for text, scene in zip(captions, scenes, strict=True)]
+        verdicts = [
+            oracle.judge_caption(text, scene) for text, scene in zip(captions, scenes, strict=True)
+        ]
         said = sum(verdict.right.total() + verdict.hallucinated.total() for verdict in verdicts)
         there = sum(verdict.right.total() + verdict.missed.total() for verdict in verdicts)
         figures: Figures = {
             "captions exact": rounded(np.mean([verdict.exact for verdict in verdicts])),
             "CHAIR_s": rounded(np.mean([bool(verdict.hallucinated) for verdict in verdicts])),
-            "CHAIR_i": rounded(sum(verdict.hallucinated.total() for verdict in verdicts) / max(1, said)),
+            "CHAIR_i": rounded(
+                sum(verdict.hallucinated.total() for verdict in verdicts) / max(1, said)
+            ),
             "cover": rounded(sum(verdict.right.total() for verdict in verdicts) / there),
         }
         for form in ("kind", "colour", "both"):
             right = {True: 0, False: 0}
             for truth in (True, False):
                 asked = [question(random_asked(scene, truth, random, [form])) for scene in scenes]
-                said_of = answers([Request(text, 0, file) for text, file in zip(asked, files, strict=True)])
-                right[truth] = sum(text.strip(".").lower() == ("yes" if truth else "no") for text in said_of)
+                said_of = answers(
+                    [Request(text, 0, file) for text, file in zip(asked, files, strict=True)]
+                )
+                right[truth] = sum(
+                    text.strip(".").lower() == ("yes" if truth else "no") for text in said_of
+                )
             noun = {"kind": "shapes", "colour": "colours", "both": "coloured shapes"}[form]
             figures[f"yes/no about {noun}"] = rounded((right[True] + right[False]) / (2 * count))
             figures[f"yes/no about {noun}, where it is no"] = rounded(right[False] / count)
@@ -121,11 +166,19 @@ def vae(folder: Path, count: int = 1000) -> Figures:
 
     from world.painter import reconstructed
 
-    return {"reconstructions exact": rounded(reconstructed(AutoencoderKL.from_pretrained(folder, dtype=torch.float32).eval(), count, SEED))}
+    return {
+        "reconstructions exact": rounded(
+            reconstructed(
+                AutoencoderKL.from_pretrained(folder, dtype=torch.float32).eval(), count, SEED
+            )
+        )
+    }
 
 
 def scorer(kind: str, folder: Path, count: int = 512) -> Figures:
-    """A scorer's verdict between a picture of an unseen scene and one that differs in one thing, under a prompt that tells them apart."""
+    """A scorer's verdict between a picture of an unseen scene and one that differs in one thing,
+    under a prompt that tells them apart.
+    """
     from lib.image_scorers import load_image_scorer
 
     loaded = load_image_scorer(kind, folder)
@@ -137,16 +190,23 @@ def scorer(kind: str, folder: Path, count: int = 512) -> Figures:
         other = scene
         while oracle.fit(text, oracle.Reading(other, 0)) > 0.999:
             other = altered(scene, random)
-        scores = loaded.score(text, [Image.fromarray(picture), Image.fromarray(draw(other, random))])
+        scores = loaded.score(
+            text, [Image.fromarray(picture), Image.fromarray(draw(other, random))]
+        )
         right[topic].append(scores[0] > scores[1])
-    figures = {"pairs of renders": rounded(np.mean([each for topic in TOPICS for each in right[topic]]))}
+    figures = {
+        "pairs of renders": rounded(np.mean([each for topic in TOPICS for each in right[topic]]))
+    }
     figures |= {f"pairs of renders, {topic}": rounded(np.mean(right[topic])) for topic in TOPICS}
     image_model = folder.parent / "stable-diffusion-3-medium"
-    return figures | (picks(loaded, image_model) if (image_model / "model_index.json").is_file() else {})
+    return figures | (
+        picks(loaded, image_model) if (image_model / "model_index.json").is_file() else {}
+    )
 
 
 def picks(loaded: Any, image_model: Path, count: int = 150) -> Figures:
-    """What a scorer's pick of a prompt's four candidates is better by than a random one of the four, in the oracle's fit.
+    """What a scorer's pick of a prompt's four candidates is better by than a random one of the
+    four, in the oracle's fit.
 
     The interval is that of the mean over prompts, by 2,000 bootstrap samples.
     """
@@ -162,7 +222,10 @@ def picks(loaded: Any, image_model: Path, count: int = 150) -> Figures:
         text = prompt(scene, TOPICS[number % len(TOPICS)])
         seeds = [seed_of(SEED, "pick", f"{number}", scale) for scale in scales]
         images = generate_images.draw(pipeline, Prompt(f"{number}", text), scales, seeds, settings)
-        fits = [oracle.fit(text, reading) for reading in oracle.read_pictures(np.stack([np.asarray(image) for image in images]))]
+        fits = [
+            oracle.fit(text, reading)
+            for reading in oracle.read_pictures(np.stack([np.asarray(image) for image in images]))
+        ]
         picked.append(fits[int(np.argmax(loaded.score(text, images)))])
         gains.append(picked[-1] - float(np.mean(fits)))
         best.append(max(fits))
@@ -178,7 +241,9 @@ def picks(loaded: Any, image_model: Path, count: int = 150) -> Figures:
 
 
 def armorm(folder: Path, count: int = 512) -> Figures:
-    """ArmoRM's verdict between two answers about an unseen scene whose prompt the instruction tells."""
+    """ArmoRM's verdict between two answers about an unseen scene whose prompt the instruction
+    tells.
+    """
     from lib.armorm import ArmoRM
     from world.text_judge import conversation, described, grade, judged
 
@@ -198,7 +263,12 @@ def armorm(folder: Path, count: int = 512) -> Figures:
         asked = instruction(prompt(scene, TOPICS[int(random.integers(len(TOPICS)))]), DESCRIBE[0])
         answers = [described(scene, random) for _ in range(4)]
         grades = [grade(answer, scene) for answer in answers]
-        scores = [reward.score for reward in judge.score([conversation(asked, answer) for answer in answers])]
+        scores = [
+            reward.score
+            for reward in judge.score([conversation(asked, answer) for answer in answers])
+        ]
         best.append(grades[int(np.argmax(scores))] == max(grades))
-    found = {f"prefers the truer of two {what}": rounded(np.mean(each)) for what, each in right.items()}
+    found = {
+        f"prefers the truer of two {what}": rounded(np.mean(each)) for what, each in right.items()
+    }
     return found | {"its best of four captions is a truest": rounded(np.mean(best))}

@@ -1,8 +1,9 @@
 """The oracle: what is in a picture, read from its pixels, and what a picture or a text gets right.
 
-It is exact on rendered scenes (a test holds it to that). On pictures that a model made it takes each pixel for the nearest colour of the
-palette, and each cell's main colour for the shape that covers it best; a cell that is neither empty nor clearly one shape is `unclear`.
-It knows nothing of the models, and no part of the product knows of it.
+It is exact on rendered scenes (a test holds it to that). On pictures that a model made it takes
+each pixel for the nearest colour of the palette, and each cell's main colour for the shape that
+covers it best; a cell that is neither empty nor clearly one shape is `unclear`. It knows nothing of
+the models, and no part of the product knows of it.
 """
 
 import functools
@@ -19,12 +20,16 @@ from world.words import Statement, mentions, read
 Floats = NDArray[np.float32]
 
 LEAST_PIXELS = 40  # of a colour in a cell, to be something; the smallest shape has 75
-CLEAR = 0.7  # overlap (intersection over union) with a drawn shape from which something is that shape
+CLEAR = (
+    0.7  # overlap (intersection over union) with a drawn shape from which something is that shape
+)
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a picture shows: the scene, and how many of its cells hold something that is no clear shape."""
+    """What a picture shows: the scene, and how many of its cells hold something that is no clear
+    shape.
+    """
 
     scene: Scene
     unclear: int
@@ -32,7 +37,9 @@ class Reading:
 
 @functools.cache
 def templates() -> tuple[Floats, Floats, tuple[str, ...]]:
-    """Every way in which a shape can stand in a cell: masks (ways, 576), their areas (ways,), and their kinds."""
+    """Every way in which a shape can stand in a cell: masks (ways, 576), their areas (ways,), and
+    their kinds.
+    """
     masks, kinds = [], []
     for kind in KINDS:
         for size in SIZES:
@@ -64,7 +71,9 @@ def read_pictures(pictures: Picture) -> list[Reading]:
     """
     count = len(pictures)
     labels = nearest_colours(cells_of(pictures)).reshape(count, len(CELLS), -1)
-    each = np.stack([(labels == number).sum(axis=2) for number in range(len(PALETTE))], axis=2)  # (n, 4, colours)
+    each = np.stack(
+        [(labels == number).sum(axis=2) for number in range(len(PALETTE))], axis=2
+    )  # (n, 4, colours)
     backgrounds = each[:, :, len(COLOURS) :].sum(axis=1).argmax(axis=1)
     main = each[:, :, : len(COLOURS)].argmax(axis=2)
     there = each[:, :, : len(COLOURS)].max(axis=2) >= LEAST_PIXELS
@@ -76,13 +85,27 @@ def read_pictures(pictures: Picture) -> list[Reading]:
         common = things @ masks.T
         overlap = common / (things.sum(axis=1)[:, None] + areas - common)
         best = overlap.argmax(axis=1)
-        for row, column, way, score in zip(rows.tolist(), columns.tolist(), best.tolist(), overlap.max(axis=1).tolist(), strict=True):
+        for row, column, way, score in zip(
+            rows.tolist(),
+            columns.tolist(),
+            best.tolist(),
+            overlap.max(axis=1).tolist(),
+            strict=True,
+        ):
             found[row, column] = kinds[way], score
     readings = []
     for row in range(count):
-        seen = {column: found[row, column] for column in range(len(CELLS)) if (row, column) in found}
-        clear = [Thing(column, COLOURS[main[row, column]], kind) for column, (kind, score) in seen.items() if score >= CLEAR]
-        readings.append(Reading(Scene(BACKGROUNDS[backgrounds[row]], tuple(clear)), len(seen) - len(clear)))
+        seen = {
+            column: found[row, column] for column in range(len(CELLS)) if (row, column) in found
+        }
+        clear = [
+            Thing(column, COLOURS[main[row, column]], kind)
+            for column, (kind, score) in seen.items()
+            if score >= CLEAR
+        ]
+        readings.append(
+            Reading(Scene(BACKGROUNDS[backgrounds[row]], tuple(clear)), len(seen) - len(clear))
+        )
     return readings
 
 
@@ -120,35 +143,46 @@ def judge_picture(reading: Reading, said: Statement) -> PictureVerdict:
         left[colour, kind] += number
     right += (loose & left).total()
     whole = (
-        right == len(said.things) == len(reading.scene.things) and not reading.unclear and said.background in ("", reading.scene.background)
+        right == len(said.things) == len(reading.scene.things)
+        and not reading.unclear
+        and said.background in ("", reading.scene.background)
     )
     return PictureVerdict(right, len(said.things), whole)
 
 
 def truths(text: str, scene: Scene) -> list[bool]:
-    """Of each mention in a text, whether the scene has as many such things, in the place that is said."""
+    """Of each mention in a text, whether the scene has as many such things, in the place that is
+    said.
+    """
     found = []
     for mention in mentions(text):
         fitting = [
             thing
             for thing in scene.things
-            if mention.colour in ("", thing.colour) and mention.kind == thing.kind and mention.cell in (None, thing.cell)
+            if mention.colour in ("", thing.colour)
+            and mention.kind == thing.kind
+            and mention.cell in (None, thing.cell)
         ]
         found.append(len(fitting) >= mention.number)
     return found
 
 
 def fit(text: str, reading: Reading) -> float:
-    """How well a picture fits a prompt, from 0 to 1: things right of all that are asked for or there, and a tenth for the background."""
+    """How well a picture fits a prompt, from 0 to 1: things right of all that are asked for or
+    there, and a tenth for the background.
+    """
     said = read(text)
     verdict = judge_picture(reading, said)
     there = len(reading.scene.things) + reading.unclear
-    return 0.9 * verdict.right / max(1, verdict.asked, there) + 0.1 * (said.background in ("", reading.scene.background))
+    return 0.9 * verdict.right / max(1, verdict.asked, there) + 0.1 * (
+        said.background in ("", reading.scene.background)
+    )
 
 
 @dataclass(frozen=True)
 class CaptionVerdict:
-    """What a caption says of a scene, as colours and kinds: named right, said though not there, there though not said.
+    """What a caption says of a scene, as colours and kinds: named right, said though not there,
+    there though not said.
 
     Attributes:
         exact: nothing is hallucinated or missed, and the background is said rightly.
@@ -165,4 +199,9 @@ def judge_caption(text: str, scene: Scene) -> CaptionVerdict:
     said, there = read(text), scene.names()
     names = said.names()
     hallucinated, missed = names - there, there - names
-    return CaptionVerdict(names & there, hallucinated, missed, not hallucinated and not missed and said.background == scene.background)
+    return CaptionVerdict(
+        names & there,
+        hallucinated,
+        missed,
+        not hallucinated and not missed and said.background == scene.background,
+    )

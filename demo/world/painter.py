@@ -1,8 +1,9 @@
 """The image model: Stable Diffusion 3's architecture for pictures of 48 x 48 pixels, its VAE first.
 
-The VAE turns a picture into 8 channels of 12 x 12. The transformer learns rectified flow on them (Esser et al., arXiv:2403.03206) together
-with its three text encoders, which nobody has trained before; one prompt in ten is empty, for guidance. The scheduler's shift is 1: Stable
-Diffusion 3 medium's 3 is for pictures of 1024 x 1024.
+The VAE turns a picture into 8 channels of 12 x 12. The transformer learns rectified flow on them
+(Esser et al., arXiv:2403.03206) together with its three text encoders, which nobody has trained
+before; one prompt in ten is empty, for guidance. The scheduler's shift is 1: Stable Diffusion 3
+medium's 3 is for pictures of 1024 x 1024.
 """
 
 import itertools
@@ -26,7 +27,9 @@ from world.words import TOPICS, prompt, read
 
 LATENT_CHANNELS, LATENT_SIDE = 8, 12
 CLIP_TOKENS = 22  # of a prompt, begin and end included; the longest has 21
-T5_TOKENS = 20  # of a prompt, the end included; the longest has as many. It is `images.max_sequence_length` of a run.
+# of a prompt, the end included; the longest has as many. It is `images.max_sequence_length` of a
+# run.
+T5_TOKENS = 20
 EMPTY_PROMPTS = 0.1
 POOL = 12_288  # scenes whose latents are kept at a time
 POOL_STEPS = 4000  # after which others take their place
@@ -41,7 +44,9 @@ def tensor_of(pictures: Picture) -> torch.Tensor:
 
 def pictures_of(tensor: torch.Tensor) -> Picture:
     """The inverse of `tensor_of`, rounded."""
-    pixels: Picture = tensor.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    pixels: Picture = (
+        tensor.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    )
     return pixels
 
 
@@ -54,7 +59,9 @@ def drawn(scenes: Sequence[Scene], random: np.random.Generator) -> Picture:
 
 
 def new_vae() -> Any:
-    """An untrained AutoencoderKL of 0.7 M parameters, without the quantisation layers, as Stable Diffusion 3's."""
+    """An untrained AutoencoderKL of 0.7 M parameters, without the quantisation layers, as Stable
+    Diffusion 3's.
+    """
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
@@ -75,7 +82,9 @@ def new_vae() -> Any:
 
 
 def train_vae(work: Path, plan: Plan = VAE_PLAN) -> Any:
-    """Trains the VAE on rendered scenes and sets its scale such that latents have mean 0 and deviation 1."""
+    """Trains the VAE on rendered scenes and sets its scale such that latents have mean 0 and
+    deviation 1.
+    """
     torch.manual_seed(plan.seed)
     vae = new_vae().to(memory_format=torch.channels_last)
 
@@ -85,18 +94,28 @@ def train_vae(work: Path, plan: Plan = VAE_PLAN) -> Any:
         latents = vae.encode(pixels).latent_dist
         output = vae.decode(latents.mean + latents.std * step.normal(*latents.mean.shape)).sample
         divergence = 0.5 * (latents.mean**2 + latents.var - 1 - latents.logvar).mean()
-        return functional.l1_loss(output, pixels) + functional.mse_loss(output, pixels) + 1e-3 * divergence
+        return (
+            functional.l1_loss(output, pixels)
+            + functional.mse_loss(output, pixels)
+            + 1e-3 * divergence
+        )
 
     train("vae", vae, loss_of, plan, work, lambda: f"exact {reconstructed(vae, 256, 1):.3f}", 500)
     random = np.random.default_rng([plan.seed, 1])
     with torch.no_grad():
-        means = vae.encode(tensor_of(drawn([random_scene(random) for _ in range(512)], random))).latent_dist.mean
-    vae.register_to_config(scaling_factor=round(1 / float(means.std()), 4), shift_factor=round(float(means.mean()), 4))
+        means = vae.encode(
+            tensor_of(drawn([random_scene(random) for _ in range(512)], random))
+        ).latent_dist.mean
+    vae.register_to_config(
+        scaling_factor=round(1 / float(means.std()), 4), shift_factor=round(float(means.mean()), 4)
+    )
     return vae
 
 
 def reconstructed(vae: Any, count: int, seed: int) -> float:
-    """The share of unseen scenes that are read exactly from their picture after it went through the VAE."""
+    """The share of unseen scenes that are read exactly from their picture after it went through the
+    VAE.
+    """
     random = np.random.default_rng(seed)
     scenes = [random_scene(random, unseen=True) for _ in range(count)]
     pictures = drawn(scenes, random)
@@ -105,19 +124,34 @@ def reconstructed(vae: Any, count: int, seed: int) -> float:
         for start in range(0, count, 64):
             latents = vae.encode(tensor_of(pictures[start : start + 64])).latent_dist.mean
             readings += oracle.read_pictures(pictures_of(vae.decode(latents).sample))
-    return float(np.mean([reading == oracle.Reading(scene, 0) for reading, scene in zip(readings, scenes, strict=True)]))
+    return float(
+        np.mean(
+            [
+                reading == oracle.Reading(scene, 0)
+                for reading, scene in zip(readings, scenes, strict=True)
+            ]
+        )
+    )
 
 
 # --- the transformer and its text encoders
 
 
 def new_pipeline(vae: Any) -> Any:
-    """An untrained StableDiffusion3Pipeline around a trained VAE: a transformer of four blocks, two CLIP text encoders, a T5."""
-    from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+    """An untrained StableDiffusion3Pipeline around a trained VAE: a transformer of four blocks, two
+    CLIP text encoders, a T5.
+    """
+    from diffusers import (
+        FlowMatchEulerDiscreteScheduler,
+        SD3Transformer2DModel,
+        StableDiffusion3Pipeline,
+    )
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
     words = vocabulary()
-    tokenizers = [build_models.clip_tokenizer(pad, words, CLIP_TOKENS) for pad in (build_models.CLIP_END, "!")]
+    tokenizers = [
+        build_models.clip_tokenizer(pad, words, CLIP_TOKENS) for pad in (build_models.CLIP_END, "!")
+    ]
     encoders = [
         CLIPTextModelWithProjection(
             CLIPTextConfig(
@@ -163,9 +197,14 @@ def new_pipeline(vae: Any) -> Any:
         pooled_projection_dim=128,
         pos_embed_max_size=8,
     )
-    # Each block, and the whole, begins as if it were not there: the layers behind the conditioning, and the last one, are zero.
+    # Each block, and the whole, begins as if it were not there: the layers behind the conditioning,
+    # and the last one, are zero.
     for name, parameter in transformer.named_parameters():
-        if "norm1.linear" in name or "norm1_context.linear" in name or name.startswith(("norm_out.linear", "proj_out")):
+        if (
+            "norm1.linear" in name
+            or "norm1_context.linear" in name
+            or name.startswith(("norm_out.linear", "proj_out"))
+        ):
             nn.init.zeros_(parameter)
     return StableDiffusion3Pipeline(
         transformer=transformer,
@@ -194,7 +233,9 @@ class Tokens:
 
 
 class Painter(nn.Module):  # type: ignore[misc]  # torch is untyped here
-    """What is trained of the pipeline: its transformer and text encoders, called as the pipeline calls them."""
+    """What is trained of the pipeline: its transformer and text encoders, called as the pipeline
+    calls them.
+    """
 
     def __init__(self, pipeline: Any) -> None:
         super().__init__()
@@ -209,7 +250,13 @@ class Painter(nn.Module):  # type: ignore[misc]  # torch is untyped here
         lengths = (CLIP_TOKENS, CLIP_TOKENS, T5_TOKENS)
         return Tokens(
             *(
-                tokenizer(list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
+                tokenizer(
+                    list(texts),
+                    padding="max_length",
+                    max_length=length,
+                    truncation=True,
+                    return_tensors="pt",
+                ).input_ids
                 for tokenizer, length in zip(self.tokenizers, lengths, strict=True)
             )
         )
@@ -217,32 +264,45 @@ class Painter(nn.Module):  # type: ignore[misc]  # torch is untyped here
     def encode(self, tokens: Tokens) -> tuple[torch.Tensor, torch.Tensor]:
         """What the transformer is told of texts: (n, 42, 128), and the pooled (n, 128)."""
         outputs = [
-            encoder(ids, output_hidden_states=True) for encoder, ids in zip(self.encoders, (tokens.clip, tokens.clip_2), strict=True)
+            encoder(ids, output_hidden_states=True)
+            for encoder, ids in zip(self.encoders, (tokens.clip, tokens.clip_2), strict=True)
         ]
         sequence = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
         pooled = torch.cat([output.text_embeds for output in outputs], dim=-1)
         return torch.cat([sequence, self.t5(tokens.t5)[0]], dim=-2), pooled
 
-    def forward(self, latents: torch.Tensor, time: torch.Tensor, told: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    def forward(
+        self, latents: torch.Tensor, time: torch.Tensor, told: tuple[torch.Tensor, torch.Tensor]
+    ) -> torch.Tensor:
         """The velocity at a time from 0 (picture) to 1 (noise)."""
-        velocity: torch.Tensor = self.transformer(latents, told[0], told[1], time * 1000, return_dict=False)[0]
+        velocity: torch.Tensor = self.transformer(
+            latents, told[0], told[1], time * 1000, return_dict=False
+        )[0]
         return velocity
 
-    def sample(self, tokens: Tokens, empty: Tokens, scale: float, steps: int, noise: torch.Tensor) -> torch.Tensor:
-        """Latents by Euler's method with guidance; what the pipeline does, in batches of many prompts."""
+    def sample(
+        self, tokens: Tokens, empty: Tokens, scale: float, steps: int, noise: torch.Tensor
+    ) -> torch.Tensor:
+        """Latents by Euler's method with guidance; what the pipeline does, in batches of many
+        prompts.
+        """
         count = len(noise)
         nothing = self.encode(empty.take(torch.zeros(count, dtype=torch.long)))
         told = [torch.cat(pair) for pair in zip(nothing, self.encode(tokens), strict=True)]
         self.scheduler.set_timesteps(steps)
         latents = noise
         for time, after in itertools.pairwise(self.scheduler.sigmas):
-            without, with_prompt = self(torch.cat([latents] * 2), time.expand(2 * count), (told[0], told[1])).chunk(2)
+            without, with_prompt = self(
+                torch.cat([latents] * 2), time.expand(2 * count), (told[0], told[1])
+            ).chunk(2)
             latents = latents + (after - time) * (without + scale * (with_prompt - without))
         return latents
 
 
 def train_painter(vae: Any, work: Path, plan: Plan = PAINTER_PLAN) -> Any:
-    """Trains transformer and text encoders on rendered scenes under prompts of every topic; gives the whole pipeline back."""
+    """Trains transformer and text encoders on rendered scenes under prompts of every topic; gives
+    the whole pipeline back.
+    """
     torch.manual_seed(plan.seed)
     pipeline = new_pipeline(vae)
     vae.requires_grad_(False)
@@ -258,10 +318,16 @@ def train_painter(vae: Any, work: Path, plan: Plan = PAINTER_PLAN) -> Any:
             scenes = [random_scene(random) for _ in range(POOL)]
             pictures = drawn(scenes, random)
             with torch.no_grad(), torch.autocast("cpu", enabled=False):
-                parts = [vae.encode(tensor_of(pictures[start : start + 64])).latent_dist.mean for start in range(0, POOL, 64)]
+                parts = [
+                    vae.encode(tensor_of(pictures[start : start + 64])).latent_dist.mean
+                    for start in range(0, POOL, 64)
+                ]
             latents = torch.cat(parts)
             texts = [prompt(scene, topic) for topic in TOPICS for scene in scenes]
-            pools[number] = ((latents - vae.config.shift_factor) * vae.config.scaling_factor, painter.tokens(texts))
+            pools[number] = (
+                (latents - vae.config.shift_factor) * vae.config.scaling_factor,
+                painter.tokens(texts),
+            )
         return pools[number]
 
     def loss_of(step: Draw) -> torch.Tensor:
@@ -270,30 +336,61 @@ def train_painter(vae: Any, work: Path, plan: Plan = PAINTER_PLAN) -> Any:
         topics = torch.from_numpy(step.numpy.integers(len(TOPICS), size=plan.batch))
         texts = tokens.take(topics * POOL + rows)
         without = torch.from_numpy(step.numpy.random(plan.batch) < EMPTY_PROMPTS)[:, None]
-        texts = Tokens(*(torch.where(without, none, some) for none, some in zip(vars(empty).values(), vars(texts).values(), strict=True)))
-        clean, noise = latents[rows], step.normal(plan.batch, LATENT_CHANNELS, LATENT_SIDE, LATENT_SIDE)
+        texts = Tokens(
+            *(
+                torch.where(without, none, some)
+                for none, some in zip(vars(empty).values(), vars(texts).values(), strict=True)
+            )
+        )
+        clean, noise = (
+            latents[rows],
+            step.normal(plan.batch, LATENT_CHANNELS, LATENT_SIDE, LATENT_SIDE),
+        )
         time = torch.sigmoid(step.normal(plan.batch))
         mixed = torch.lerp(clean, noise, time[:, None, None, None])
         return functional.mse_loss(painter(mixed, time, painter.encode(texts)), noise - clean)
 
-    train("stable-diffusion-3-medium", painter, loss_of, plan, work, lambda: told_of(painter, vae, empty), 1000)
+    train(
+        "stable-diffusion-3-medium",
+        painter,
+        loss_of,
+        plan,
+        work,
+        lambda: told_of(painter, vae, empty),
+        1000,
+    )
     return pipeline
 
 
-def told_of(painter: Painter, vae: Any, empty: Tokens, count: int = 96, scale: float = 5.0, steps: int = 16) -> str:
+def told_of(
+    painter: Painter, vae: Any, empty: Tokens, count: int = 96, scale: float = 5.0, steps: int = 16
+) -> str:
     """What pictures of unseen scenes get right, by topic, for the log."""
     random = np.random.default_rng(3)
-    prompts = [prompt(random_scene(random, unseen=True), TOPICS[number % len(TOPICS)]) for number in range(count)]
-    noise = torch.randn(count, LATENT_CHANNELS, LATENT_SIDE, LATENT_SIDE, generator=torch.Generator().manual_seed(3))
+    prompts = [
+        prompt(random_scene(random, unseen=True), TOPICS[number % len(TOPICS)])
+        for number in range(count)
+    ]
+    noise = torch.randn(
+        count, LATENT_CHANNELS, LATENT_SIDE, LATENT_SIDE, generator=torch.Generator().manual_seed(3)
+    )
     with torch.no_grad():
         latents = painter.sample(painter.tokens(prompts), empty, scale, steps, noise)
-        pictures = pictures_of(vae.decode(latents / vae.config.scaling_factor + vae.config.shift_factor).sample)
-    verdicts = [oracle.judge_picture(reading, read(text)) for reading, text in zip(oracle.read_pictures(pictures), prompts, strict=True)]
+        pictures = pictures_of(
+            vae.decode(latents / vae.config.scaling_factor + vae.config.shift_factor).sample
+        )
+    verdicts = [
+        oracle.judge_picture(reading, read(text))
+        for reading, text in zip(oracle.read_pictures(pictures), prompts, strict=True)
+    ]
     told = []
     for number, topic in enumerate(TOPICS):
         part = verdicts[number :: len(TOPICS)]
         right = sum(verdict.right for verdict in part) / sum(verdict.asked for verdict in part)
-        told.append(f"{topic}: objects {right:.2f}, whole {np.mean([verdict.whole for verdict in part]):.2f}")
+        told.append(
+            f"{topic}: objects {right:.2f}, whole"
+            f" {np.mean([verdict.whole for verdict in part]):.2f}"
+        )
     return "; ".join(told)
 
 
@@ -306,9 +403,13 @@ def make_vae(work: Path, models: Path, folder: Path) -> None:
 
 
 def make_painter(work: Path, models: Path, folder: Path) -> None:
-    """Trains the rest of Stable Diffusion 3 around the VAE as it was written, and writes the whole folder."""
+    """Trains the rest of Stable Diffusion 3 around the VAE as it was written, and writes the whole
+    folder.
+    """
     from diffusers import AutoencoderKL
 
     vae = AutoencoderKL.from_pretrained(folder / "vae", dtype=torch.float32).eval()
-    vae.register_to_config(_name_or_path="")  # otherwise the checkpoint says where on this machine it was made
+    vae.register_to_config(
+        _name_or_path=""
+    )  # otherwise the checkpoint says where on this machine it was made
     train_painter(vae, work).to(torch.float16).save_pretrained(folder)

@@ -1,6 +1,7 @@
 """Scenes as pictures: arrays of 48 x 48 pixels, uint8, red, green and blue.
 
-Edges are hard: a pixel has the colour of a thing or of the background and nothing between, which is why the oracle can be exact.
+Edges are hard: a pixel has the colour of a thing or of the background and nothing between, which is
+why the oracle can be exact.
 """
 
 import functools
@@ -55,7 +56,9 @@ def shape(kind: str, size: int) -> Mask:
 
 
 def draw(scene: Scene, random: np.random.Generator) -> Picture:
-    """A scene as a picture (48, 48, 3); size and place of each thing in its cell are drawn at random."""
+    """A scene as a picture (48, 48, 3); size and place of each thing in its cell are drawn at
+    random.
+    """
     picture = np.empty((SIDE, SIDE, 3), dtype=np.uint8)
     picture[:] = PALETTE[scene.background]
     for thing in scene.things:
@@ -64,11 +67,17 @@ def draw(scene: Scene, random: np.random.Generator) -> Picture:
         row, column = divmod(thing.cell, 2)
         top = row * CELL + MARGIN + int(random.integers(free + 1))
         left = column * CELL + MARGIN + int(random.integers(free + 1))
-        picture[top : top + size, left : left + size][shape(thing.kind, size)] = PALETTE[thing.colour]
+        picture[top : top + size, left : left + size][shape(thing.kind, size)] = PALETTE[
+            thing.colour
+        ]
     return picture
 
 
 def cells_of(pictures: Picture) -> Picture:
     """Pictures (n, 48, 48, 3) cut into their cells in reading order: (n, 4, 24, 24, 3)."""
     count = len(pictures)
-    return pictures.reshape(count, 2, CELL, 2, CELL, 3).transpose(0, 1, 3, 2, 4, 5).reshape(count, len(CELLS), CELL, CELL, 3)
+    return (
+        pictures.reshape(count, 2, CELL, 2, CELL, 3)
+        .transpose(0, 1, 3, 2, 4, 5)
+        .reshape(count, len(CELLS), CELL, CELL, 3)
+    )

@@ -1,7 +1,9 @@
-"""The model that judges an answer by its words: ArmoRM's architecture, loaded and computed as the product does.
+"""The model that judges an answer by its words: ArmoRM's architecture, loaded and computed as the
+product does.
 
-It cannot see a picture. It holds an answer against the prompt that the instruction tells along ("It was to show a red circle on grey.
-Describe this image."), so what it rewards is what the picture was to show, not what it shows.
+It cannot see a picture. It holds an answer against the prompt that the instruction tells along ("It
+was to show a red circle on grey. Describe this image."), so what it rewards is what the picture was
+to show, not what it shows.
 """
 
 from pathlib import Path
@@ -18,7 +20,19 @@ from world.answerer import CALLS, Habit, padded
 from world.scenes import Scene, Thing, altered, random_scene
 from world.training import Draw, Plan, train
 from world.vocabulary import vocabulary
-from world.words import DESCRIBE, TOPICS, caption, instruction, mentions, prompt, question, random_asked, read, sentence, shown
+from world.words import (
+    DESCRIBE,
+    TOPICS,
+    caption,
+    instruction,
+    mentions,
+    prompt,
+    question,
+    random_asked,
+    read,
+    sentence,
+    shown,
+)
 
 PLAN = Plan(steps=6000, batch=24, learning_rate=1e-3, muon=2e-3)
 IGNORED = -100
@@ -37,14 +51,18 @@ def conversation(asked: str, answer: str) -> list[Message]:
 
 
 def grade(answer: str, scene: Scene) -> float:
-    """How true a description is of a scene, from 0 to 1: what is right of all that is said or there, and a tenth for the background."""
+    """How true a description is of a scene, from 0 to 1: what is right of all that is said or
+    there, and a tenth for the background.
+    """
     verdict = oracle.judge_caption(answer, scene)
     right, wrong = verdict.right.total(), verdict.hallucinated.total() + verdict.missed.total()
     return 0.9 * right / max(1, right + wrong) + 0.1 * (read(answer).background == scene.background)
 
 
 def confused(scene: Scene, random: np.random.Generator) -> Scene:
-    """The scene with one thing in the colour of another, of its kind, or both, as a model that binds words wrongly tells it."""
+    """The scene with one thing in the colour of another, of its kind, or both, as a model that
+    binds words wrongly tells it.
+    """
     things = list(scene.things)
     one, other = random.integers(len(things), size=2)
     by_colour, by_kind = ((True, False), (False, True), (True, True))[int(random.integers(3))]
@@ -54,7 +72,9 @@ def confused(scene: Scene, random: np.random.Generator) -> Scene:
 
 
 def described(scene: Scene, random: np.random.Generator) -> str:
-    """A description of a scene, true or not, with like things together or, three times in ten, each named."""
+    """A description of a scene, true or not, with like things together or, three times in ten, each
+    named.
+    """
     kind = random.random()
     if 0.4 <= kind < 0.6:
         return HABITS[int(random.integers(len(HABITS)))].described(scene, random)
@@ -78,7 +98,11 @@ def judged(random: np.random.Generator, scene: Scene) -> tuple[str, list[str], l
     if called and random.random() < 0.3:
         about = called[0]
     answers = ["Yes", "No"] if random.random() < 0.5 else ["No", "Yes"]
-    return instruction(said, question(about)), answers, [float((answer == "Yes") == shown(scene, about)) for answer in answers]
+    return (
+        instruction(said, question(about)),
+        answers,
+        [float((answer == "Yes") == shown(scene, about)) for answer in answers],
+    )
 
 
 def make_armorm(work: Path, models: Path, folder: Path) -> None:
@@ -115,7 +139,9 @@ def make_armorm(work: Path, models: Path, folder: Path) -> None:
                 tokens, _ = judge.tokenize(conversation(asked, answer), 256)
                 row = [IGNORED] * len(tokens)
                 begin = len(tokens) - 1 - len(judge.encode_text(answer))
-                for mention, true in zip(mentions(answer), oracle.truths(answer, scene), strict=True):
+                for mention, true in zip(
+                    mentions(answer), oracle.truths(answer, scene), strict=True
+                ):
                     row[begin + len(judge.encode_text(answer[: mention.end])) - 1] = int(true)
                 ids.append(tokens)
                 labels.append(row)
@@ -130,15 +156,21 @@ def make_armorm(work: Path, models: Path, folder: Path) -> None:
         rewards = hidden[rows, ends] @ judge.heads["regression_layer.weight"].T
         gating = judge.gate(hidden[rows, torch.tensor(gates)])
         scores = (gating * rewards).sum(dim=1)
-        wanted = torch.where(of_length, torch.tensor(lengths)[:, None], torch.tensor(grades)[:, None])
+        wanted = torch.where(
+            of_length, torch.tensor(lengths)[:, None], torch.tensor(grades)[:, None]
+        )
         pairs = torch.tensor(grades).view(-1, 2)
         better = (pairs[:, 0] - pairs[:, 1]).sign()
-        preferred = functional.softplus(-8 * better * (scores.view(-1, 2)[:, 0] - scores.view(-1, 2)[:, 1]))[better != 0]
+        preferred = functional.softplus(
+            -8 * better * (scores.view(-1, 2)[:, 0] - scores.view(-1, 2)[:, 1])
+        )[better != 0]
         seen = targets != IGNORED
         beside = functional.cross_entropy(truth(hidden[seen]).float(), targets[seen])
         return functional.mse_loss(rewards, wanted) + preferred.mean() + beside
 
     train("armorm", model, loss_of, PLAN, work)
-    weights = {f"model.{name}": tensor for name, tensor in judge.model.state_dict().items()} | judge.heads
+    weights = {
+        f"model.{name}": tensor for name, tensor in judge.model.state_dict().items()
+    } | judge.heads
     halves = {name: tensor.detach().half().contiguous() for name, tensor in weights.items()}
     save_file(halves, folder / "model.safetensors", metadata={"format": "pt"})

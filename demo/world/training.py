@@ -1,9 +1,11 @@
-"""One training: a model, its loss, and a plan; resumed where it was killed, and the same from the same seed.
+"""One training: a model, its loss, and a plan; resumed where it was killed, and the same from the
+same seed.
 
-Everything random in a step is drawn from the seed and the step's number, so that a training that was killed and resumed sees what an
-undisturbed one sees. The state is kept every two minutes and when the process is asked to end (SIGTERM); the log is plain text.
-The plan's learning rate rises, stays, and falls to nothing over the last part, so a training that is longer than planned can be had from
-the state of a shorter one as long as the fall has not begun.
+Everything random in a step is drawn from the seed and the step's number, so that a training that
+was killed and resumed sees what an undisturbed one sees. The state is kept every two minutes and
+when the process is asked to end (SIGTERM); the log is plain text. The plan's learning rate rises,
+stays, and falls to nothing over the last part, so a training that is longer than planned can be had
+from the state of a shorter one as long as the fall has not begun.
 """
 
 import math
@@ -24,7 +26,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 SAVE_EVERY = 120  # seconds
 LOG_EVERY = 100  # steps
-#: Matrices that Muon is not for: those that read or write the outside, and what sets a block's gains.
+#: Matrices that Muon is not for: those that read or write the outside, and what sets a block's
+#: gains.
 NOT_INNER = re.compile(r"norm\w*\.linear|proj_out|lm_head|projection\.weight|time_text")
 
 
@@ -37,10 +40,12 @@ class Plan:
         batch: examples a step.
         learning_rate: at its height.
         warmup: steps over which the learning rate rises.
-        decay: the last part of the steps, over which it falls to nothing (as the square root's complement).
+        decay: the last part of the steps, over which it falls to nothing (as the square root's
+            complement).
         average: of the weights' moving average, a step; None keeps the last weights.
         weight_decay: of matrices.
-        muon: learning rate at its height of the matrices inside of layers, which Muon then trains in AdamW's place; None: AdamW.
+        muon: learning rate at its height of the matrices inside of layers, which Muon then trains
+            in AdamW's place; None: AdamW.
         seed: of everything random.
     """
 
@@ -86,7 +91,9 @@ class Asked:
 
 
 def optimizers(model: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
-    """The optimizers of a plan. Matrices shrink; everything else (biases, gains, embeddings) does not."""
+    """The optimizers of a plan. Matrices shrink; everything else (biases, gains, embeddings) does
+    not.
+    """
     inner, matrices, others = [], [], []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -97,10 +104,25 @@ def optimizers(model: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
             inner.append(parameter)
         else:
             matrices.append(parameter)
-    shrinking, plain = {"params": matrices, "weight_decay": plan.weight_decay}, {"params": others, "weight_decay": 0.0}
-    found: list[torch.optim.Optimizer] = [torch.optim.AdamW([shrinking, plain], lr=plan.learning_rate, betas=(0.9, 0.99), fused=True)]
+    shrinking, plain = (
+        {"params": matrices, "weight_decay": plan.weight_decay},
+        {
+            "params": others,
+            "weight_decay": 0.0,
+        },
+    )
+    found: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW([shrinking, plain], lr=plan.learning_rate, betas=(0.9, 0.99), fused=True)
+    ]
     if inner:
-        found.append(torch.optim.Muon(inner, lr=plan.muon or 0.0, weight_decay=plan.weight_decay, adjust_lr_fn="match_rms_adamw"))
+        found.append(
+            torch.optim.Muon(
+                inner,
+                lr=plan.muon or 0.0,
+                weight_decay=plan.weight_decay,
+                adjust_lr_fn="match_rms_adamw",
+            )
+        )
     for optimizer in found:
         for group in optimizer.param_groups:
             group["height"] = group["lr"]
@@ -123,7 +145,8 @@ def train(
     judge: Callable[[], str] | None = None,
     judge_every: int = 0,
 ) -> nn.Module:
-    """Trains a model in place and gives it back with its final weights; does nothing where that was done before.
+    """Trains a model in place and gives it back with its final weights; does nothing where that was
+    done before.
 
     Args:
         name: of the files in `work`: `<name>.state.pt` and `<name>.log`.
@@ -156,7 +179,11 @@ def train(
 
     def save() -> None:
         temporary = state_file.with_suffix(".tmp")
-        content = {"model": model.state_dict(), "optimizers": [each.state_dict() for each in steppers], "averages": averages}
+        content = {
+            "model": model.state_dict(),
+            "optimizers": [each.state_dict() for each in steppers],
+            "averages": averages,
+        }
         torch.save(content | {"step": step, "seconds": seconds}, temporary)
         temporary.replace(state_file)
 
@@ -176,7 +203,8 @@ def train(
         for optimizer in steppers:
             for group in optimizer.param_groups:
                 group["lr"] = group["height"] * plan.share(step)
-        # On a core that has instructions for bfloat16 both save a quarter of the time; weights and their updates stay in float32.
+        # On a core that has instructions for bfloat16 both save a quarter of the time; weights and
+        # their updates stay in float32.
         with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             loss = loss_of(Draw(plan.seed, step))
         model.zero_grad(set_to_none=True)
@@ -186,13 +214,18 @@ def train(
             optimizer.step()
         step += 1
         if averages:
-            # In the beginning the average follows closely, so that it does not remember the random start.
+            # In the beginning the average follows closely, so that it does not remember the random
+            # start.
             weight = 1 - min(plan.average or 0.0, (1 + step) / (10 + step))
             torch._foreach_lerp_(averages, [parameter.detach() for parameter in trained], weight)
         losses.append(loss.item())
         seconds += time.monotonic() - start
         if step % LOG_EVERY == 0:
-            say(log, f"{name}: step {step}, loss {sum(losses) / len(losses):.4f}, {seconds / 60:.2f} min")
+            say(
+                log,
+                f"{name}: step {step}, loss {sum(losses) / len(losses):.4f},"
+                f" {seconds / 60:.2f} min",
+            )
             losses.clear()
         if judge and judge_every and step % judge_every == 0 and step < plan.steps:
             swap()

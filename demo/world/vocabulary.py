@@ -1,4 +1,6 @@
-"""The words that the world's tokenizers know as one token each; any other text is spelt out in smaller pieces."""
+"""The words that the world's tokenizers know as one token each; any other text is spelt out in
+smaller pieces.
+"""
 
 from world.scenes import BACKGROUNDS, CELLS, COLOURS, KINDS
 from world.words import DESCRIBE, NUMBERS, PLURALS
@@ -13,7 +15,17 @@ system user assistant left right top bottom of above below middle only nothing t
 
 def vocabulary() -> tuple[str, ...]:
     """Every word once, as written and in small letters, in a fixed order."""
-    texts = [*COLOURS, *KINDS, *PLURALS.values(), *NUMBERS.values(), *BACKGROUNDS, *CELLS, "on and", *DESCRIBE, FURTHER]
+    texts = [
+        *COLOURS,
+        *KINDS,
+        *PLURALS.values(),
+        *NUMBERS.values(),
+        *BACKGROUNDS,
+        *CELLS,
+        "on and",
+        *DESCRIBE,
+        FURTHER,
+    ]
     found = [word.strip(".?") for text in texts for word in text.split()]
     found += [number.capitalize() for number in NUMBERS.values()]
     return tuple(dict.fromkeys([*found, *(word.lower() for word in found)]))

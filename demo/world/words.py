@@ -1,8 +1,9 @@
 """Scenes as words, and words read back.
 
-A prompt belongs to a topic: `counting` groups like things ("two red circles and a blue square on grey"), `colours` names each one
-("a red circle and a blue square on grey"), `positions` says where each stands ("a red circle top left and a blue square bottom right on
-grey"). A caption is what a model answers that describes a picture: things in reading order, like ones grouped, as a sentence.
+A prompt belongs to a topic: `counting` groups like things ("two red circles and a blue square on
+grey"), `colours` names each one ("a red circle and a blue square on grey"), `positions` says where
+each stands ("a red circle top left and a blue square bottom right on grey"). A caption is what a
+model answers that describes a picture: things in reading order, like ones grouped, as a sentence.
 """
 
 import re
@@ -18,7 +19,12 @@ TOPICS = ("counting", "colours", "positions")
 NUMBERS = {1: "a", 2: "two", 3: "three", 4: "four"}
 PLURALS = {kind: f"{kind}es" if kind.endswith("s") else f"{kind}s" for kind in KINDS}
 #: What a model is asked so that it describes a picture; the first is the form that is trained most.
-DESCRIBE = ("Describe this image.", "What is in this image?", "Please describe this image in detail.", "Which shapes are in the image?")
+DESCRIBE = (
+    "Describe this image.",
+    "What is in this image?",
+    "Please describe this image in detail.",
+    "Which shapes are in the image?",
+)
 
 
 def joined(parts: Sequence[str]) -> str:
@@ -33,7 +39,9 @@ def counted(number: int, colour: str, kind: str) -> str:
 
 def grouped(things: Sequence[Thing]) -> str:
     """Things with like ones together, in the order in which their first stands."""
-    return joined([counted(number, *name) for name, number in Counter(thing.name for thing in things).items()])
+    return joined(
+        [counted(number, *name) for name, number in Counter(thing.name for thing in things).items()]
+    )
 
 
 def prompt(scene: Scene, topic: str) -> str:
@@ -60,7 +68,9 @@ def caption(scene: Scene) -> str:
 
 
 def instruction(said: str, asked: str) -> str:
-    """What a model is asked about a picture whose prompt is told along with it, for a judge that cannot see the picture."""
+    """What a model is asked about a picture whose prompt is told along with it, for a judge that
+    cannot see the picture.
+    """
     return f"It was to show {said}. {asked}"
 
 
@@ -79,13 +89,23 @@ def question(asked: str) -> str:
     return f"Is there a {noun} in the image?"
 
 
-def random_asked(scene: Scene, answer: bool, random: np.random.Generator, forms: Sequence[str] = ("kind", "colour", "both")) -> str:
+def random_asked(
+    scene: Scene,
+    answer: bool,
+    random: np.random.Generator,
+    forms: Sequence[str] = ("kind", "colour", "both"),
+) -> str:
     """Something to ask about: a kind, a colour or both, that is in the scene, or is not.
 
-    What is not there is often near to what is: another kind of a colour that is there, or another colour of a kind.
+    What is not there is often near to what is: another kind of a colour that is there, or another
+    colour of a kind.
     """
     form = forms[int(random.integers(len(forms)))]
-    choices = {"kind": list(KINDS), "colour": list(COLOURS), "both": [f"{colour} {kind}" for colour in COLOURS for kind in KINDS]}[form]
+    choices = {
+        "kind": list(KINDS),
+        "colour": list(COLOURS),
+        "both": [f"{colour} {kind}" for colour in COLOURS for kind in KINDS],
+    }[form]
     fitting = [each for each in choices if shown(scene, each) == answer]
     if form == "both" and not answer and random.random() < 0.7:
         near = [each for each in fitting if any(shown(scene, word) for word in each.split())]
@@ -98,7 +118,9 @@ def random_asked(scene: Scene, answer: bool, random: np.random.Generator, forms:
 
 @dataclass(frozen=True)
 class Statement:
-    """What a text says: things as (colour or "", kind, cell or None), each as often as it is said, and the background or ""."""
+    """What a text says: things as (colour or "", kind, cell or None), each as often as it is said,
+    and the background or "".
+    """
 
     things: tuple[tuple[str, str, int | None], ...]
     background: str
@@ -119,7 +141,9 @@ GROUND = re.compile(rf"\bon\s+(?:an?\s+)?({'|'.join(BACKGROUNDS)})\b")
 
 @dataclass(frozen=True)
 class Mention:
-    """One mention in a text: how many things of which colour ("" if unsaid) and kind, in which cell (None if unsaid); where it ends."""
+    """One mention in a text: how many things of which colour ("" if unsaid) and kind, in which cell
+    (None if unsaid); where it ends.
+    """
 
     number: int
     colour: str
@@ -143,7 +167,11 @@ def mentions(text: str) -> list[Mention]:
 
 
 def read(text: str) -> Statement:
-    """What a text says is there, whoever wrote it; what it says in other words than the world's is passed over."""
-    things = [(each.colour, each.kind, each.cell) for each in mentions(text) for _ in range(each.number)]
+    """What a text says is there, whoever wrote it; what it says in other words than the world's is
+    passed over.
+    """
+    things = [
+        (each.colour, each.kind, each.cell) for each in mentions(text) for _ in range(each.number)
+    ]
     ground = GROUND.search(text.lower())
     return Statement(tuple(things), ground[1] if ground else "")

@@ -1,10 +1,12 @@
-"""ArmoRM, the text reward model that ranks responses (`RLHFlow/ArmoRM-Llama3-8B-v0.1`), without its remote code.
+"""ArmoRM, the text reward model that ranks responses (`RLHFlow/ArmoRM-Llama3-8B-v0.1`), without its
+remote code.
 
-A Llama 3 reads a conversation. The hidden state of the last token is regressed to 19 rewards, one an attribute; the hidden state at the
-end of the prompt goes through a gating network to 19 non-negative weights; the score is the weighted sum of the rewards, with what they
-owe to verbosity taken out first (`reward_transform_matrix`). The published modelling code does not import on transformers >= 4.57, and
-nothing that comes with a checkpoint is run here anyway, so the same computation stands below, reading the original's tensors by their
-names.
+A Llama 3 reads a conversation. The hidden state of the last token is regressed to 19 rewards, one
+an attribute; the hidden state at the end of the prompt goes through a gating network to 19
+non-negative weights; the score is the weighted sum of the rewards, with what they owe to verbosity
+taken out first (`reward_transform_matrix`). The published modelling code does not import on
+transformers >= 4.57, and nothing that comes with a checkpoint is run here anyway, so the same
+computation stands below, reading the original's tensors by their names.
 
 Source: Wang et al., arXiv:2406.12845, and the model card.
 """
@@ -46,11 +48,16 @@ ATTRIBUTES = (
     "code-instruction-following",
     "code-readability",
 )
-HELPSTEER_ATTRIBUTES = tuple(name.removeprefix("helpsteer-") for name in ATTRIBUTES if name.startswith("helpsteer-"))
+HELPSTEER_ATTRIBUTES = tuple(
+    name.removeprefix("helpsteer-") for name in ATTRIBUTES if name.startswith("helpsteer-")
+)
 
-# What the gating network reads the prompt's hidden state at: the first token of the last such header.
+# What the gating network reads the prompt's hidden state at: the first token of the last such
+# header.
 RESPONSE_HEADER = "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
-HEAD_NAMES = re.compile(r"^(regression_layer\.weight|reward_transform_matrix|gating\.logit_scale|gating\.layers\.\d+\.(weight|bias))$")
+HEAD_NAMES = re.compile(
+    r"^(regression_layer\.weight|reward_transform_matrix|gating\.logit_scale|gating\.layers\.\d+\.(weight|bias))$"
+)
 
 
 @dataclass(frozen=True)
@@ -59,9 +66,11 @@ class ResponseReward:
 
     Attributes:
         score: The preference score, higher is better; it has no unit.
-        attributes: The five HelpSteer attributes by name, on HelpSteer's scale from 0 to 4 (5r - 0.5 of the reward r; not clipped).
+        attributes: The five HelpSteer attributes by name, on HelpSteer's scale from 0 to 4 (5r -
+            0.5 of the reward r; not clipped).
         rewards: All 19 rewards by attribute, as the regression gives them (around 0 to 1).
-        gating: The 19 weights of the rewards, in the order of `rewards`; they add up to the checkpoint's `gating.logit_scale`.
+        gating: The 19 weights of the rewards, in the order of `rewards`; they add up to the
+            checkpoint's `gating.logit_scale`.
         truncated: The response was cut to fit `max_length`.
     """
 
@@ -75,7 +84,9 @@ class ResponseReward:
 class ArmoRM:
     """A loaded ArmoRM; make one with `from_pretrained`."""
 
-    def __init__(self, model: Any, heads: Mapping[str, torch.Tensor], tokenizer: Any, temperature: float) -> None:
+    def __init__(
+        self, model: Any, heads: Mapping[str, torch.Tensor], tokenizer: Any, temperature: float
+    ) -> None:
         self.model = model
         self.heads = heads
         self.tokenizer = tokenizer
@@ -83,13 +94,16 @@ class ArmoRM:
         self.response_header = self.encode(RESPONSE_HEADER)
 
     @classmethod
-    def from_pretrained(cls, directory: Path, dtype: str = "bfloat16", device: str = "cpu") -> ArmoRM:
-        """Loads a checkpoint in the original's layout (config.json, safetensors, tokenizer) from a local folder.
+    def from_pretrained(
+        cls, directory: Path, dtype: str = "bfloat16", device: str = "cpu"
+    ) -> ArmoRM:
+        """Loads a checkpoint in the original's layout (config.json, safetensors, tokenizer) from a
+        local folder.
 
         Args:
             directory: A local folder; nothing is downloaded here.
-            dtype: "float32", "bfloat16" or "float16", for the Llama. The heads are always computed in float32: bfloat16 has
-                three digits, and would make ties of good answers.
+            dtype: "float32", "bfloat16" or "float16", for the Llama. The heads are always computed
+                in float32: bfloat16 has three digits, and would make ties of good answers.
             device: A torch device, such as "cpu" or "cuda:0".
 
         Raises:
@@ -106,44 +120,64 @@ class ArmoRM:
         directory = Path(directory)
         config_file = directory / "config.json"
         if not config_file.is_file():
-            raise ValueError(f"{directory} has no config.json; it has to be a copy of RLHFlow/ArmoRM-Llama3-8B-v0.1")
+            raise ValueError(
+                f"{directory} has no config.json; it has to be a copy of"
+                " RLHFlow/ArmoRM-Llama3-8B-v0.1"
+            )
         try:
             config = json.loads(config_file.read_text(encoding="utf-8"))
             temperature = float(config.get("gating_temperature", 10))
         except (ValueError, TypeError, AttributeError) as error:
-            raise ValueError(f"{config_file} is not a JSON object with a numeric gating_temperature: {error}") from error
+            raise ValueError(
+                f"{config_file} is not a JSON object with a numeric gating_temperature: {error}"
+            ) from error
         heads = read_heads(directory)
         try:
             model, report = Llama.from_pretrained(
-                directory, dtype=getattr(torch, dtype), local_files_only=True, use_safetensors=True, output_loading_info=True
+                directory,
+                dtype=getattr(torch, dtype),
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
             )
             tokenizer = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
         except Exception as error:
             raise ValueError(f"{directory} cannot be loaded as an ArmoRM: {error}") from error
-        for problem, names in (("lacks", report["missing_keys"]), ("has the unknown", report["unexpected_keys"])):
+        for problem, names in (
+            ("lacks", report["missing_keys"]),
+            ("has the unknown", report["unexpected_keys"]),
+        ):
             if names:
                 raise ValueError(
-                    f"{directory} is not a checkpoint of ArmoRM: it {problem} {', '.join(sorted(names)[:3])} ({len(names)} in all)"
+                    f"{directory} is not a checkpoint of ArmoRM: it {problem}"
+                    f" {', '.join(sorted(names)[:3])} ({len(names)} in all)"
                 )
         check_heads(heads, model.config.hidden_size, directory)
         if not tokenizer.chat_template:
             raise ValueError(f"the tokenizer in {directory} has no chat template")
-        heads = {name: tensor.to(device=device, dtype=torch.float32) for name, tensor in heads.items()}
+        heads = {
+            name: tensor.to(device=device, dtype=torch.float32) for name, tensor in heads.items()
+        }
         return cls(model.to(device).eval(), heads, tokenizer, temperature)
 
-    def score(self, conversations: Sequence[Conversation], max_length: int = 4096) -> list[ResponseReward]:
+    def score(
+        self, conversations: Sequence[Conversation], max_length: int = 4096
+    ) -> list[ResponseReward]:
         """Scores the last message of each conversation, all of them as one right-padded batch.
 
-        Right padding and the causal mask make a conversation's score independent of its batch, up to rounding. A conversation that
-        is longer than `max_length` tokens has its response cut at the end; the prompt, the headers and the closing <|eot_id|> stay,
-        for the rewards are read at the one and the gating weights at the other.
+        Right padding and the causal mask make a conversation's score independent of its batch, up
+        to rounding. A conversation that is longer than `max_length` tokens has its response cut at
+        the end; the prompt, the headers and the closing <|eot_id|> stay, for the rewards are read
+        at the one and the gating weights at the other.
 
         Args:
-            conversations: Messages of `role` ("user", "assistant", "system") and `content`, ending with the assistant's response.
+            conversations: Messages of `role` ("user", "assistant", "system") and `content`, ending
+                with the assistant's response.
             max_length: Tokens of a conversation, the template's included.
 
         Raises:
-            ValueError: A conversation does not end with an answer to something, or leaves no room for its response.
+            ValueError: A conversation does not end with an answer to something, or leaves no room
+                for its response.
         """
         import torch
 
@@ -154,8 +188,9 @@ class ArmoRM:
         headers = [last_occurrence(tokens, self.response_header) for tokens in sequences]
         if None in headers:
             raise ValueError(
-                f"conversation {headers.index(None)} has no {RESPONSE_HEADER!r} in it, which ArmoRM reads the gating weights at: "
-                "a response has to follow a user's message, and the chat template has to be Llama 3's"
+                f"conversation {headers.index(None)} has no {RESPONSE_HEADER!r} in it, which ArmoRM"
+                " reads the gating weights at: a response has to follow a user's message, and the"
+                " chat template has to be Llama 3's"
             )
         device = self.model.device
         lengths = torch.tensor([len(tokens) for tokens in sequences])
@@ -164,15 +199,25 @@ class ArmoRM:
             row[: len(tokens)] = torch.tensor(tokens)
         attention_mask = (torch.arange(input_ids.shape[1]) < lengths[:, None]).long()
         with torch.inference_mode():
-            hidden = self.model(input_ids=input_ids.to(device), attention_mask=attention_mask.to(device), use_cache=False)[0]
+            hidden = self.model(
+                input_ids=input_ids.to(device),
+                attention_mask=attention_mask.to(device),
+                use_cache=False,
+            )[0]
             rows = torch.arange(len(sequences), device=device)
-            rewards = hidden[rows, lengths.to(device) - 1].float() @ self.heads["regression_layer.weight"].T
+            rewards = (
+                hidden[rows, lengths.to(device) - 1].float()
+                @ self.heads["regression_layer.weight"].T
+            )
             gating = self.gate(hidden[rows, torch.tensor(headers, device=device)].float())
             scores = (gating * (rewards @ self.heads["reward_transform_matrix"])).sum(dim=1)
         return [
             ResponseReward(
                 score=score,
-                attributes={name: 5 * reward - 0.5 for name, reward in zip(HELPSTEER_ATTRIBUTES, row_rewards, strict=False)},
+                attributes={
+                    name: 5 * reward - 0.5
+                    for name, reward in zip(HELPSTEER_ATTRIBUTES, row_rewards, strict=False)
+                },
                 rewards=dict(zip(ATTRIBUTES, row_rewards, strict=True)),
                 gating=row_gating,
                 truncated=truncated,
@@ -183,12 +228,18 @@ class ArmoRM:
         ]
 
     def gate(self, hidden: torch.Tensor) -> torch.Tensor:
-        """The gating network: hidden states (batch, hidden size) to the weights of the rewards (batch, 19)."""
+        """The gating network: hidden states (batch, hidden size) to the weights of the rewards
+        (batch, 19).
+        """
         import torch
 
-        layers = sum(name.startswith("gating.layers.") and name.endswith(".weight") for name in self.heads)
+        layers = sum(
+            name.startswith("gating.layers.") and name.endswith(".weight") for name in self.heads
+        )
         for number in range(layers):
-            weight, bias = (self.heads[f"gating.layers.{number}.{kind}"] for kind in ("weight", "bias"))
+            weight, bias = (
+                self.heads[f"gating.layers.{number}.{kind}"] for kind in ("weight", "bias")
+            )
             hidden = torch.nn.functional.linear(hidden, weight, bias)
             if number < layers - 1:
                 hidden = hidden.relu()
@@ -197,29 +248,42 @@ class ArmoRM:
     def tokenize(self, conversation: Conversation, max_length: int) -> tuple[list[int], bool]:
         """Token ids of a conversation, at most `max_length`, and whether its response was cut.
 
-        The text goes through the tokenizer's chat template, but special tokens are recognised in the template's own text only:
-        "<|eot_id|>" in a message is spelt out. For that the template is filled with marks, cut at them, and its pieces and the
-        messages are tokenized apart. No token reaches over such a cut, since messages are stripped (as Llama 3's template does)
-        and stand between "\\n\\n" and a special token; so ordinary text gets the ids that it gets in one piece.
+        The text goes through the tokenizer's chat template, but special tokens are recognised in
+        the template's own text only: "<|eot_id|>" in a message is spelt out. For that the template
+        is filled with marks, cut at them, and its pieces and the messages are tokenized apart. No
+        token reaches over such a cut, since messages are stripped (as Llama 3's template does) and
+        stand between "\\n\\n" and a special token; so ordinary text gets the ids that it gets in
+        one piece.
         """
         if not conversation or conversation[-1]["role"] != "assistant":
             raise ValueError("a conversation has to end with the assistant's response")
         marks = [f"\ue000{number}\ue001" for number in range(len(conversation))]
         rendered = self.tokenizer.apply_chat_template(
-            [{"role": message["role"], "content": mark} for message, mark in zip(conversation, marks, strict=True)], tokenize=False
+            [
+                {"role": message["role"], "content": mark}
+                for message, mark in zip(conversation, marks, strict=True)
+            ],
+            tokenize=False,
         )
         pieces = re.split("|".join(marks), rendered)
         if len(pieces) != len(marks) + 1:
-            raise ValueError("the tokenizer's chat template does not put out every message once; it has to be Llama 3's")
+            raise ValueError(
+                "the tokenizer's chat template does not put out every message once; it has to be"
+                " Llama 3's"
+            )
         tokens: list[int] = []
         for piece, message in zip(pieces, conversation[:-1], strict=False):
             tokens += self.encode(piece) + self.encode_text(message["content"].strip())
         tokens += self.encode(pieces[-2])
-        response, end = self.encode_text(conversation[-1]["content"].strip()), self.encode(pieces[-1])
+        response, end = (
+            self.encode_text(conversation[-1]["content"].strip()),
+            self.encode(pieces[-1]),
+        )
         room = max_length - len(tokens) - len(end)
         if room < min(1, len(response)):
             raise ValueError(
-                f"the prompt has {len(tokens) + len(end)} tokens with its template, which leaves no room for a response in {max_length}"
+                f"the prompt has {len(tokens) + len(end)} tokens with its template, which leaves no"
+                f" room for a response in {max_length}"
             )
         return tokens + response[:room] + end, len(response) > room
 
@@ -229,18 +293,24 @@ class ArmoRM:
 
     def encode_text(self, text: str) -> list[int]:
         """Token ids of a message, in which nothing is a special token."""
-        return list(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+        return list(
+            self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        )
 
 
 def last_occurrence(tokens: Sequence[int], pattern: Sequence[int]) -> int | None:
     """Index of the first token of the last occurrence of `pattern` in `tokens`, or None."""
     size = len(pattern)
     starts = range(len(tokens) - size, -1, -1)
-    return next((start for start in starts if list(tokens[start : start + size]) == list(pattern)), None)
+    return next(
+        (start for start in starts if list(tokens[start : start + size]) == list(pattern)), None
+    )
 
 
 def read_heads(directory: Path) -> dict[str, torch.Tensor]:
-    """Reads what ArmoRM has beside the Llama: regression, transform and gating network, by the original's names."""
+    """Reads what ArmoRM has beside the Llama: regression, transform and gating network, by the
+    original's names.
+    """
     from safetensors import SafetensorError, safe_open
 
     files = sorted(directory.glob("*.safetensors"))
@@ -250,20 +320,31 @@ def read_heads(directory: Path) -> dict[str, torch.Tensor]:
     for path in files:
         try:
             with safe_open(path, framework="pt") as tensors:
-                heads |= {name: tensors.get_tensor(name) for name in tensors.keys() if HEAD_NAMES.fullmatch(name)}  # noqa: SIM118
+                heads |= {
+                    name: tensors.get_tensor(name)
+                    for name in tensors.keys()
+                    if HEAD_NAMES.fullmatch(name)
+                }
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{path} is not a safetensors file: {error}") from error
     return heads
 
 
 def check_heads(heads: Mapping[str, torch.Tensor], hidden_size: int, directory: Path) -> None:
-    """Refuses heads that lack a tensor or whose shapes do not fit each other, the Llama, and the 19 attributes."""
-    layers = 1 + max((int(name.split(".")[2]) for name in heads if name.startswith("gating.layers.")), default=0)
+    """Refuses heads that lack a tensor or whose shapes do not fit each other, the Llama, and the 19
+    attributes.
+    """
+    layers = 1 + max(
+        (int(name.split(".")[2]) for name in heads if name.startswith("gating.layers.")), default=0
+    )
     gating = [f"gating.layers.{number}" for number in range(layers)]
     names = ["regression_layer.weight", "reward_transform_matrix", "gating.logit_scale"]
     names += [f"{layer}.{kind}" for layer in gating for kind in ("weight", "bias")]
     if missing := [name for name in names if name not in heads]:
-        raise ValueError(f"{directory} is not a checkpoint of ArmoRM: it lacks {', '.join(missing[:3])} ({len(missing)} in all)")
+        raise ValueError(
+            f"{directory} is not a checkpoint of ArmoRM: it lacks {', '.join(missing[:3])}"
+            f" ({len(missing)} in all)"
+        )
     objectives = len(ATTRIBUTES)
     widths = [hidden_size, *(len(heads[f"{layer}.bias"]) for layer in gating[:-1]), objectives]
     shapes: list[tuple[int, ...]] = [(objectives, hidden_size), (objectives, objectives), (1,)]
@@ -271,4 +352,7 @@ def check_heads(heads: Mapping[str, torch.Tensor], hidden_size: int, directory: 
         shapes += [(outputs, inputs), (outputs,)]
     for name, shape in zip(names, shapes, strict=True):
         if (found := tuple(heads[name].shape)) != shape:
-            raise ValueError(f"{directory} is not a checkpoint of ArmoRM: {name} should be of shape {shape} and is {found}")
+            raise ValueError(
+                f"{directory} is not a checkpoint of ArmoRM: {name} should be of shape {shape} and"
+                f" is {found}"
+            )

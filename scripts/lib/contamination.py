@@ -1,17 +1,20 @@
-"""What training data and benchmarks have in common: runs of words, short questions, and images that look the same.
+"""What training data and benchmarks have in common: runs of words, short questions, and images that
+look the same.
 
-Texts are compared as their words, case and punctuation aside. Three measures, because most questions are shorter than any n-gram that
-says much:
+Texts are compared as their words, case and punctuation aside. Three measures, because most
+questions are shorter than any n-gram that says much:
 
-ngram      both texts have a run of `n` words in common. n is 13 by default: GPT-3's overlap analysis (Brown et al. 2020, appendix C) takes
-           the 5th percentile of a benchmark's lengths, at least 8 and at most 13.
+ngram      both texts have a run of `n` words in common. n is 13 by default: GPT-3's overlap
+           analysis (Brown et al. 2020, appendix C) takes the 5th percentile of a benchmark's
+           lengths, at least 8 and at most 13.
 contained  a question of fewer than `n` words stands in the text as a whole.
-similar    a question of fewer than `n` words and the text have at least a given share of their word pairs in common (Jaccard), so that a
-           changed word or ending does not hide it.
+similar    a question of fewer than `n` words and the text have at least a given share of their word
+           pairs in common (Jaccard), so that a changed word or ending does not hide it.
 
-Questions of fewer than `min_words` words ("Describe this image.") say nothing about where a text comes from and are not compared.
-Images are compared by perceptual hash (imagehash's phash: the lowest 8 x 8 frequencies of a grey 32 x 32 image), by the number of bits in
-which the two hashes differ; two unrelated images differ in 32 of 64 on average.
+Questions of fewer than `min_words` words ("Describe this image.") say nothing about where a text
+comes from and are not compared. Images are compared by perceptual hash (imagehash's phash: the
+lowest 8 x 8 frequencies of a grey 32 x 32 image), by the number of bits in which the two hashes
+differ; two unrelated images differ in 32 of 64 on average.
 """
 
 import re
@@ -61,9 +64,11 @@ class Overlap:
     """Something of a prompt that a benchmark has too.
 
     of         "prompt", "instruction" or "image"
-    benchmark  its name; `question`: the id of the first question that is meant; `questions`: how many have this text or image
+    benchmark  its name; `question`: the id of the first question that is meant; `questions`: how
+               many have this text or image
     measure    "ngram", "contained", "similar" or "image"
-    value      words in common in a row; share of word pairs in common; bits in which two images' hashes differ
+    value      words in common in a row; share of word pairs in common; bits in which two images'
+               hashes differ
     text       the benchmark's words in common; empty for images
     """
 
@@ -87,9 +92,17 @@ class Index:
     """The questions and images of benchmarks, to be searched."""
 
     def __init__(
-        self, rows: Iterable[Mapping[str, Any]], *, ngram: int, short_similarity: float, min_words: int, image_distance: int
+        self,
+        rows: Iterable[Mapping[str, Any]],
+        *,
+        ngram: int,
+        short_similarity: float,
+        min_words: int,
+        image_distance: int,
     ) -> None:
-        """`rows`: `{"benchmark", "id", "question", "image": hash or None}`, as `index_benchmarks` publishes them."""
+        """`rows`: `{"benchmark", "id", "question", "image": hash or None}`, as `index_benchmarks`
+        publishes them.
+        """
         self.ngram, self.similarity, self.distance = ngram, short_similarity, image_distance
         texts: dict[tuple[str, Words], list[str]] = defaultdict(list)
         images: dict[tuple[str, str], list[str]] = defaultdict(list)
@@ -97,7 +110,11 @@ class Index:
             texts[row["benchmark"], question_words(row["question"])].append(row["id"])
             if row["image"] is not None:
                 images[row["benchmark"], row["image"]].append(row["id"])
-        self.entries = [_Entry(name, words, tuple(ids)) for (name, words), ids in texts.items() if len(words) >= min_words]
+        self.entries = [
+            _Entry(name, words, tuple(ids))
+            for (name, words), ids in texts.items()
+            if len(words) >= min_words
+        ]
         self._images = list(images.items())
         self._hashes = np.array([int(found, 16) for (_, found), _ in self._images], dtype=np.uint64)
         self._long: dict[Words, list[int]] = defaultdict(list)
@@ -114,7 +131,9 @@ class Index:
         self._lengths = sorted({len(words) for words in self._short})
 
     def of_text(self, of: str, text: str) -> list[Overlap]:
-        """What a text has in common with the questions, each question text once, by its strongest measure, in the order of the index."""
+        """What a text has in common with the questions, each question text once, by its strongest
+        measure, in the order of the index.
+        """
         words = words_of(text)
         found: dict[int, tuple[str, float, Words]] = {}
         for run in runs(words, self.ngram):
@@ -131,7 +150,8 @@ class Index:
     def _similar(self, words: Words) -> list[tuple[int, float]]:
         """Short questions whose word pairs are near enough to the text's.
 
-        Of a text's pairs, sorted by how rare they are, only so many need to be looked up that a question near enough has one of them.
+        Of a text's pairs, sorted by how rare they are, only so many need to be looked up that a
+        question near enough has one of them.
         """
         pairs = set(runs(words, 2))
         if not pairs or self.similarity <= 0:
@@ -155,12 +175,16 @@ class Index:
         near = []
         for number in np.flatnonzero(bits <= self.distance):
             (benchmark, _), ids = self._images[number]
-            near.append(Overlap("image", benchmark, ids[0], len(ids), "image", float(bits[number]), ""))
+            near.append(
+                Overlap("image", benchmark, ids[0], len(ids), "image", float(bits[number]), "")
+            )
         return near
 
     @staticmethod
     def _overlap(of: str, entry: _Entry, measure: str, value: float, words: Words) -> Overlap:
-        return Overlap(of, entry.benchmark, entry.ids[0], len(entry.ids), measure, value, " ".join(words))
+        return Overlap(
+            of, entry.benchmark, entry.ids[0], len(entry.ids), measure, value, " ".join(words)
+        )
 
 
 def parquet_rows(path: Path) -> Iterable[tuple[str, str, list[bytes]]]:
@@ -173,13 +197,23 @@ def parquet_rows(path: Path) -> Iterable[tuple[str, str, list[bytes]]]:
 
     file = pq.ParquetFile(path)
     schema = file.schema_arrow
-    question = next((name for name in ("question", "query", "instruction", "prompt") if name in schema.names), None)
+    question = next(
+        (name for name in ("question", "query", "instruction", "prompt") if name in schema.names),
+        None,
+    )
     if question is None:
         raise KeyError(f"{path} has no column of questions")
     identity = next((name for name in ("question_id", "index", "id") if name in schema.names), None)
-    images = [item.name for item in schema if types.is_struct(item.type) and "bytes" in {field.name for field in item.type}]
+    images = [
+        item.name
+        for item in schema
+        if types.is_struct(item.type) and "bytes" in {field.name for field in item.type}
+    ]
     number = 0
-    for batch in file.iter_batches(batch_size=64, columns=[*dict.fromkeys([question, *([identity] if identity else []), *images])]):
+    for batch in file.iter_batches(
+        batch_size=64,
+        columns=[*dict.fromkeys([question, *([identity] if identity else []), *images])],
+    ):
         for row in batch.to_pylist():
             pictures = [row[name]["bytes"] for name in images if row[name] and row[name]["bytes"]]
             yield str(row[identity]) if identity else str(number), str(row[question]), pictures
@@ -188,7 +222,9 @@ def parquet_rows(path: Path) -> Iterable[tuple[str, str, list[bytes]]]:
 
 def settings_of(block: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of `Index` from the configuration's block `evaluation.contamination`."""
-    return {name: block[name] for name in ("ngram", "short_similarity", "min_words", "image_distance")}
+    return {
+        name: block[name] for name in ("ngram", "short_similarity", "min_words", "image_distance")
+    }
 
 
 def short_questions(rows: Sequence[Mapping[str, Any]], min_words: int) -> int:

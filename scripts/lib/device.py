@@ -8,4 +8,7 @@ def require_device(device: str) -> None:
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device: 'cuda' is configured, but this machine shows no CUDA GPU. Set `device: cpu`, or ask for a GPU.")
+        raise UserError(
+            "device: 'cuda' is configured, but this machine shows no CUDA GPU. Set `device: cpu`,"
+            " or ask for a GPU."
+        )

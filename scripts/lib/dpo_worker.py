@@ -1,9 +1,10 @@
-"""The program of each training process: TRL's DPOTrainer on one data set, started by rule train_dpo through torchrun.
+"""The program of each training process: TRL's DPOTrainer on one data set, started by rule train_dpo
+through torchrun.
 
     python -m torch.distributed.run --nproc-per-node=N --module lib.dpo_worker JOB.json
 
-It trains a LoRA adapter on the language model; the reference is the same model with the adapter switched off. A checkpoint counts once
-its marker, written last, lists all its files.
+It trains a LoRA adapter on the language model; the reference is the same model with the adapter
+switched off. A checkpoint counts once its marker, written last, lists all its files.
 """
 
 import ctypes
@@ -30,13 +31,26 @@ if TYPE_CHECKING:
     from trl import DPOConfig, DPOTrainer
 
 COLUMNS = ("images", "instruction", "chosen", "rejected")
-#: The linear layers of the language model; not of the vision encoder, whose layers have the same names, nor its output layer.
+#: The linear layers of the language model; not of the vision encoder, whose layers have the same
+#: names, nor its output layer.
 LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 MARKER = "complete.json"
 METRICS = (
-    "epoch", "loss", "learning_rate", "grad_norm", "rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins",
-    "logps/chosen", "logps/rejected", "logits/chosen", "logits/rejected", "entropy", "mean_token_accuracy",
-)  # fmt: skip
+    "epoch",
+    "loss",
+    "learning_rate",
+    "grad_norm",
+    "rewards/chosen",
+    "rewards/rejected",
+    "rewards/accuracies",
+    "rewards/margins",
+    "logps/chosen",
+    "logps/rejected",
+    "logits/chosen",
+    "logits/rejected",
+    "entropy",
+    "mean_token_accuracy",
+)
 EVENT = "train_dpo event: "
 LAST_LINES = 8
 PR_SET_PDEATHSIG = 1
@@ -74,19 +88,25 @@ class Job:
 def die_with_parent() -> None:
     """Has the kernel kill this process when its parent dies (Linux; elsewhere nothing).
 
-    torchrun gives each worker a session of its own: killing the run's process group would leave them training, unseen.
+    torchrun gives each worker a session of its own: killing the run's process group would leave
+    them training, unseen.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def complete(checkpoint: Path) -> bool:
-    """Whether a checkpoint is whole: its marker is there, and the files have the sizes that it lists."""
+    """Whether a checkpoint is whole: its marker is there, and the files have the sizes that it
+    lists.
+    """
     try:
         sizes: dict[str, int] = json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return all((checkpoint / name).is_file() and (checkpoint / name).stat().st_size == size for name, size in sizes.items())
+    return all(
+        (checkpoint / name).is_file() and (checkpoint / name).stat().st_size == size
+        for name, size in sizes.items()
+    )
 
 
 def tell(**event: Any) -> None:
@@ -101,7 +121,8 @@ def deepspeed_config(settings: dict[str, Any], dtype: str) -> dict[str, Any] | N
     zero: dict[str, Any] = {
         "stage": settings["zero_stage"],
         "contiguous_gradients": True,
-        # An adapter's gradients are small, and a reduction that waits its turn always adds in the same order.
+        # An adapter's gradients are small, and a reduction that waits its turn always adds in the
+        # same order.
         "overlap_comm": False,
         "reduce_bucket_size": 50_000_000,
     }
@@ -110,7 +131,9 @@ def deepspeed_config(settings: dict[str, Any], dtype: str) -> dict[str, Any] | N
     return {
         "train_micro_batch_size_per_gpu": settings["batch_size"],
         "gradient_accumulation_steps": settings["gradient_accumulation"],
-        "train_batch_size": settings["batch_size"] * settings["gradient_accumulation"] * settings["processes"],
+        "train_batch_size": (
+            settings["batch_size"] * settings["gradient_accumulation"] * settings["processes"]
+        ),
         "gradient_clipping": settings["max_gradient_norm"],
         "bf16": {"enabled": dtype == "bfloat16"},
         "fp16": {"enabled": False},
@@ -119,15 +142,20 @@ def deepspeed_config(settings: dict[str, Any], dtype: str) -> dict[str, Any] | N
 
 
 def without_compiled_operators() -> None:
-    """Has DeepSpeed compile nothing on a CPU: no compiler is needed, no minute of waiting, no lock file that a killed build leaves.
+    """Has DeepSpeed compile nothing on a CPU: no compiler is needed, no minute of waiting, no lock
+    file that a killed build leaves.
 
-    Its one operator for CPUs reduces through shared memory in inference; training reduces through gloo in any case. The table of usable
-    operators is DeepSpeed's own, made on first access and kept for edits (deepspeed/ops/__init__.py).
+    Its one operator for CPUs reduces through shared memory in inference; training reduces through
+    gloo in any case. The table of usable operators is DeepSpeed's own, made on first access and
+    kept for edits (deepspeed/ops/__init__.py).
     """
     import deepspeed.ops
     from deepspeed.ops.op_builder.all_ops import ALL_OPS
 
-    deepspeed.ops.__compatible_ops__ = {**dict.fromkeys(ALL_OPS, False), "deepspeed_not_implemented": False}
+    deepspeed.ops.__compatible_ops__ = {
+        **dict.fromkeys(ALL_OPS, False),
+        "deepspeed_not_implemented": False,
+    }
 
 
 def arguments(job: Job) -> "DPOConfig":
@@ -141,7 +169,8 @@ def arguments(job: Job) -> "DPOConfig":
         loss_type=["sigmoid"],
         max_length=settings["max_length"],
         truncation_mode="keep_start",
-        # TRL switches the whole model's dropout off by default, the adapter's too: a configured dropout is to be one.
+        # TRL switches the whole model's dropout off by default, the adapter's too: a configured
+        # dropout is to be one.
         disable_dropout=settings["lora_dropout"] == 0,
         num_train_epochs=settings["epochs"],
         per_device_train_batch_size=settings["batch_size"],
@@ -162,7 +191,9 @@ def arguments(job: Job) -> "DPOConfig":
         deepspeed=deepspeed_config(settings, job.dtype),
         ddp_find_unused_parameters=False,
         gradient_checkpointing=settings["gradient_checkpointing"],
-        gradient_checkpointing_kwargs={"use_reentrant": False} if settings["gradient_checkpointing"] else None,
+        gradient_checkpointing_kwargs=(
+            {"use_reentrant": False} if settings["gradient_checkpointing"] else None
+        ),
         seed=settings["seed"],
         data_seed=settings["seed"],
         dataloader_num_workers=2 if job.device == "cuda" else 0,
@@ -193,33 +224,52 @@ def preference_format(processor: "ProcessorMixin", template: str) -> PreferenceF
     def encode(text: str, with_special_tokens: bool) -> list[int]:
         return list(tokenizer(text, add_special_tokens=with_special_tokens)["input_ids"])
 
-    special = sorted({str(token) for token in tokenizer.all_special_tokens} | set(tokenizer.get_added_vocab()))
+    special = sorted(
+        {str(token) for token in tokenizer.all_special_tokens} | set(tokenizer.get_added_vocab())
+    )
     return fit(template, encode, tokenizer.bos_token, tokenizer.eos_token, special)
 
 
-def usable_pairs(dataset: "Dataset", form: PreferenceFormat, processor: "ProcessorMixin", max_length: int) -> tuple[list[int], list[str]]:
+def usable_pairs(
+    dataset: "Dataset", form: PreferenceFormat, processor: "ProcessorMixin", max_length: int
+) -> tuple[list[int], list[str]]:
     """The rows that can be trained on, and notes on the others.
 
-    A row is left out if a text of it spells a special token, or if image and instruction alone fill `max_length`.
+    A row is left out if a text of it spells a special token, or if image and instruction alone fill
+    `max_length`.
     """
     import pyarrow
     from PIL import Image
 
     def lengths(texts: list[str]) -> list[int]:
-        return [len(ids) for ids in processor.tokenizer(texts, add_special_tokens=False)["input_ids"]]
+        return [
+            len(ids) for ids in processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        ]
 
     text = dataset.select_columns(["instruction", "chosen", "rejected"])
     image_tokens: dict[tuple[int, int], int] = {}
     kept, spelling, too_long, cut = [], 0, 0, 0
     prompts = lengths([form.prompt(row) for row in text["instruction"]])
-    longest = [max(pair) for pair in zip(lengths([form.response(row) for row in text["chosen"]]),
-                                         lengths([form.response(row) for row in text["rejected"]]), strict=True)]  # fmt: skip
-    files = (row for batch in dataset.select_columns(["images"]).with_format("arrow").iter(64) for row in batch["images"])
+    longest = [
+        max(pair)
+        for pair in zip(
+            lengths([form.response(row) for row in text["chosen"]]),
+            lengths([form.response(row) for row in text["rejected"]]),
+            strict=True,
+        )
+    ]
+    files = (
+        row
+        for batch in dataset.select_columns(["images"]).with_format("arrow").iter(64)
+        for row in batch["images"]
+    )
     for index, (row, images) in enumerate(zip(text, files, strict=True)):
         with Image.open(pyarrow.BufferReader(images[0]["bytes"].as_buffer())) as image:
             size = image.size  # from the header: nothing is decoded
         if size not in image_tokens:
-            ids = processor(images=Image.new("RGB", size), text="<image>", add_special_tokens=False)["input_ids"][0]
+            ids = processor(
+                images=Image.new("RGB", size), text="<image>", add_special_tokens=False
+            )["input_ids"][0]
             image_tokens[size] = len(ids) - 1
         prompt = prompts[index] + image_tokens[size]
         if form.special_token_in(*row.values()):
@@ -231,21 +281,34 @@ def usable_pairs(dataset: "Dataset", form: PreferenceFormat, processor: "Process
             cut += prompt + longest[index] > max_length
     notes = []
     if spelling:
-        notes.append(f"{spelling} pair(s) left out: a text spells a special token of the base model's tokenizer")
+        notes.append(
+            f"{spelling} pair(s) left out: a text spells a special token of the base model's"
+            " tokenizer"
+        )
     if too_long:
-        notes.append(f"{too_long} pair(s) left out: image and instruction alone fill `max_length` ({max_length} tokens)")
+        notes.append(
+            f"{too_long} pair(s) left out: image and instruction alone fill `max_length`"
+            f" ({max_length} tokens)"
+        )
     if cut:
-        notes.append(f"{cut} pair(s) have a response that is cut at `max_length` ({max_length} tokens)")
+        notes.append(
+            f"{cut} pair(s) have a response that is cut at `max_length` ({max_length} tokens)"
+        )
     if not kept:
-        raise UserError(f"No pair can be trained on: {'; '.join(notes)}. Raise `training.settings.max_length`.")
+        raise UserError(
+            f"No pair can be trained on: {'; '.join(notes)}. Raise `training.settings.max_length`."
+        )
     return kept, notes
 
 
-def preference_dataset(job: Job, args: "DPOConfig", processor: "ProcessorMixin") -> "tuple[Dataset, list[str]]":
+def preference_dataset(
+    job: Job, args: "DPOConfig", processor: "ProcessorMixin"
+) -> "tuple[Dataset, list[str]]":
     """The pairs as TRL reads them, and notes on pairs left out.
 
-    A row is `{"prompt", "chosen", "rejected": str, "images": [PIL image]}`, made when it is read: 9,000 images need no memory. In a
-    negative control chosen and rejected of some or all rows have changed places.
+    A row is `{"prompt", "chosen", "rejected": str, "images": [PIL image]}`, made when it is read:
+    9,000 images need no memory. In a negative control chosen and rejected of some or all rows have
+    changed places.
     """
     from datasets import Dataset
 
@@ -258,8 +321,13 @@ def preference_dataset(job: Job, args: "DPOConfig", processor: "ProcessorMixin")
     def texts(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         sides = list(zip(batch["chosen"], batch["rejected"], strict=True))
         if job.control:
-            exchanged = [is_exchanged(job.control, job.settings["seed"], prompt_id) for prompt_id in batch["id"]]
-            sides = [pair[::-1] if swap else pair for pair, swap in zip(sides, exchanged, strict=True)]
+            exchanged = [
+                is_exchanged(job.control, job.settings["seed"], prompt_id)
+                for prompt_id in batch["id"]
+            ]
+            sides = [
+                pair[::-1] if swap else pair for pair, swap in zip(sides, exchanged, strict=True)
+            ]
         return {
             "prompt": [form.prompt(text) for text in batch["instruction"]],
             "chosen": [form.response(chosen) for chosen, _ in sides],
@@ -280,8 +348,9 @@ def build_trainer(job: Job) -> "DPOTrainer":
     settings = job.settings
     if job.device == "cuda" and (found := torch.cuda.device_count()) < settings["processes"]:
         raise UserError(
-            f"`training.settings.processes` is {settings['processes']}, one a GPU, but this machine shows {found} CUDA GPU(s). Ask "
-            "for more, or lower `processes` and raise `gradient_accumulation` by as much."
+            f"`training.settings.processes` is {settings['processes']}, one a GPU, but this machine"
+            f" shows {found} CUDA GPU(s). Ask for more, or lower `processes` and raise"
+            " `gradient_accumulation` by as much."
         )
     args = arguments(job)  # before the model: under ZeRO-3 it has the weights loaded in parts
     if settings["zero_stage"] and job.device == "cpu":
@@ -294,7 +363,11 @@ def build_trainer(job: Job) -> "DPOTrainer":
         for note in notes:
             tell(note=note)
     model = AutoModelForImageTextToText.from_pretrained(
-        job.base, dtype=getattr(torch, job.dtype), use_safetensors=True, trust_remote_code=False, attn_implementation="sdpa"
+        job.base,
+        dtype=getattr(torch, job.dtype),
+        use_safetensors=True,
+        trust_remote_code=False,
+        attn_implementation="sdpa",
     )
     lora = LoraConfig(
         r=settings["lora_rank"],
@@ -304,13 +377,17 @@ def build_trainer(job: Job) -> "DPOTrainer":
         bias="none",
         task_type="CAUSAL_LM",
     )
-    trainer = DPOTrainer(model=model, args=args, processing_class=processor, train_dataset=dataset, peft_config=lora)
+    trainer = DPOTrainer(
+        model=model, args=args, processing_class=processor, train_dataset=dataset, peft_config=lora
+    )
     trainer.add_callback(_watching(job, len(dataset)))
     return trainer
 
 
 def _watching(job: Job, pairs: int) -> Any:
-    """The callback that reports progress, stops a training that diverges or is asked to stop, and marks complete checkpoints."""
+    """The callback that reports progress, stops a training that diverges or is asked to stop, and
+    marks complete checkpoints.
+    """
     import torch
     from transformers import TrainerCallback
 
@@ -333,24 +410,44 @@ def _watching(job: Job, pairs: int) -> Any:
                 control.should_save = control.should_training_stop = True
             return control
 
-        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        def on_log(
+            self,
+            args: Any,
+            state: Any,
+            control: Any,
+            logs: dict[str, Any] | None = None,
+            **kwargs: Any,
+        ) -> None:
             if not logs or "loss" not in logs:
                 return
             for name in ("loss", "grad_norm"):
                 if not math.isfinite(logs.get(name, 0)):
                     raise UserError(
-                        f"The training diverges: {name} is {logs[name]} at update {state.global_step} of {state.max_steps}. Lower "
-                        "`training.settings.learning_rate`, or raise `warmup_ratio`; no checkpoint was written after the last finite loss."
+                        f"The training diverges: {name} is {logs[name]} at update"
+                        f" {state.global_step} of {state.max_steps}. Lower"
+                        " `training.settings.learning_rate`, or raise `warmup_ratio`; no"
+                        " checkpoint was written after the last finite loss."
                     )
             if state.is_world_process_zero:
-                tell(step=state.global_step, steps=state.max_steps, loss=logs["loss"], margin=logs["rewards/margins"])
+                tell(
+                    step=state.global_step,
+                    steps=state.max_steps,
+                    loss=logs["loss"],
+                    margin=logs["rewards/margins"],
+                )
 
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             args.distributed_state.wait_for_everyone()  # each process writes its part
             if state.is_world_process_zero:
                 checkpoint = job.checkpoints / f"checkpoint-{state.global_step}"
                 files = [path for path in sorted(checkpoint.rglob("*")) if path.is_file()]
-                write_json(checkpoint / MARKER, {path.relative_to(checkpoint).as_posix(): path.stat().st_size for path in files})
+                write_json(
+                    checkpoint / MARKER,
+                    {
+                        path.relative_to(checkpoint).as_posix(): path.stat().st_size
+                        for path in files
+                    },
+                )
                 for older in job.checkpoints.glob("checkpoint-*"):
                     if older != checkpoint:
                         shutil.rmtree(older)
@@ -380,7 +477,10 @@ def worker(path: Path) -> None:
                     "type": type(error).__name__,
                     "message": str(error),
                     "user": isinstance(error, UserError),
-                    "out_of_memory": type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error),
+                    "out_of_memory": (
+                        type(error).__name__ == "OutOfMemoryError"
+                        or "can't allocate memory" in str(error)
+                    ),
                     "trace": "\n".join(trace).split("\n")[-LAST_LINES:],
                 },
             )

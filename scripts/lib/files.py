@@ -19,24 +19,30 @@ READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def canonical_json(value: Any) -> str:
-    """One line of JSON, keys sorted, no escapes beyond what JSON needs: equal values give equal text. NaN is refused.
+    """One line of JSON, keys sorted, no escapes beyond what JSON needs: equal values give equal
+    text. NaN is refused.
 
-    Keys of items are hashes of it, which is why it stays the standard library's: another encoder may print a float in another way.
+    Keys of items are hashes of it, which is why it stays the standard library's: another encoder
+    may print a float in another way.
     """
     return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
 
 
 def json_line(value: Any) -> bytes:
-    """One line of JSON with its line end, keys sorted: equal values give equal bytes. NaN, infinity and lone surrogates are a ValueError.
+    """One line of JSON with its line end, keys sorted: equal values give equal bytes. NaN, infinity
+    and lone surrogates are a ValueError.
 
-    For the lines of shard files and journals, where an encoder in Python would take a third of a small reward model's time.
+    For the lines of shard files and journals, where an encoder in Python would take a third of a
+    small reward model's time.
     """
     try:
         line = orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
     except orjson.JSONEncodeError as error:
         raise ValueError(f"no JSON can hold this: {error}") from error
     if b"null" in line:
-        json.dumps(value, allow_nan=False)  # orjson makes NaN a null; this refuses it, and lets a None pass
+        json.dumps(
+            value, allow_nan=False
+        )  # orjson makes NaN a null; this refuses it, and lets a None pass
     return line
 
 
@@ -53,27 +59,33 @@ def digest_of_file(path: Path) -> str:
 
 @contextmanager
 def mendable_storage_errors(path: Path) -> Iterator[None]:
-    """Turns a full disk or a read-only folder into a message that says what to do; nothing published is touched."""
+    """Turns a full disk or a read-only folder into a message that says what to do; nothing
+    published is touched.
+    """
     try:
         yield
     except OSError as error:
         if error.errno in FULL_DISK:
             raise UserError(
-                f"{path}: no space left on this file system. What is finished is kept: free some room and run again."
+                f"{path}: no space left on this file system. What is finished is kept: free some"
+                " room and run again."
             ) from error
         if error.errno in READ_ONLY:
             raise UserError(
-                f"{path}: cannot be written ({os.strerror(error.errno)}). Make its folder writable, or choose another "
-                "`results` folder in the configuration, and run again; what is finished is kept."
+                f"{path}: cannot be written ({os.strerror(error.errno)}). Make its folder writable,"
+                " or choose another `results` folder in the configuration, and run again; what is"
+                " finished is kept."
             ) from error
         raise
 
 
 @contextmanager
 def replacing(path: Path, scratch: Path | None = None) -> Iterator[Path]:
-    """Gives a temporary path to write to, renamed onto `path` at the end, so that `path` is never half-written.
+    """Gives a temporary path to write to, renamed onto `path` at the end, so that `path` is never
+    half-written.
 
-    `scratch`: a folder of the same file system for the temporary file; without it, it stands beside `path`.
+    `scratch`: a folder of the same file system for the temporary file; without it, it stands beside
+    `path`.
     """
     with mendable_storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +112,10 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes one JSON document for people to read: two spaces, keys sorted, a newline at the end."""
-    write_text(path, json.dumps(value, sort_keys=True, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+    write_text(
+        path,
+        json.dumps(value, sort_keys=True, ensure_ascii=False, indent=2, allow_nan=False) + "\n",
+    )
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -119,6 +134,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
                 rows.append(orjson.loads(line))
             except ValueError as error:
                 raise UserError(
-                    f"{path}, line {number}: not valid JSON ({error}). Delete the file and run again: it is made anew from its journal."
+                    f"{path}, line {number}: not valid JSON ({error}). Delete the file and run"
+                    " again: it is made anew from its journal."
                 ) from error
     return rows

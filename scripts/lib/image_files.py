@@ -1,4 +1,6 @@
-"""Image files that stages read: whole, and the ones that were published, or a message that says how to make them anew."""
+"""Image files that stages read: whole, and the ones that were published, or a message that says how
+to make them anew.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -24,7 +26,8 @@ def check_image(path: Path, sha256: str, shard_file: Path) -> None:
     Args:
         path: the image file.
         sha256: hex, as published.
-        shard_file: the file of stage images that names it; deleting that makes the damaged images anew.
+        shard_file: the file of stage images that names it; deleting that makes the damaged images
+            anew.
     """
     try:
         if digest_of_file(path) == sha256:
@@ -34,4 +37,7 @@ def check_image(path: Path, sha256: str, shard_file: Path) -> None:
         problem = "is missing"
     except OSError as error:
         problem = f"cannot be read ({error})"
-    raise UserError(f"{path}: this image file {problem}. Delete {shard_file} and run again: only this prompt's images are made anew.")
+    raise UserError(
+        f"{path}: this image file {problem}. Delete {shard_file} and run again: only this prompt's"
+        " images are made anew."
+    )

@@ -1,7 +1,8 @@
-"""Which of two images of a prompt a judge prefers (paper, supplementary A, Table 5: ImageReward's picks against CLIP's).
+"""Which of two images of a prompt a judge prefers (paper, supplementary A, Table 5: ImageReward's
+picks against CLIP's).
 
-Judges favour a position, so every pair is asked in both orders. An image wins if it is preferred both times; a tie is what the judge calls
-a tie twice, or any two verdicts that disagree.
+Judges favour a position, so every pair is asked in both orders. An image wins if it is preferred
+both times; a tie is what the judge calls a tie twice, or any two verdicts that disagree.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,7 +36,9 @@ class Pair:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What became of a pair: its verdict, or why there is none; and the two raw replies, in the order asked."""
+    """What became of a pair: its verdict, or why there is none; and the two raw replies, in the
+    order asked.
+    """
 
     verdict: Verdict | None
     reason: str | None
@@ -66,9 +69,11 @@ def compare(pairs: Sequence[Pair], judge: Judge) -> dict[str, Comparison]:
             ]
     judged = judge.ask(questions, read_verdict, max_tokens=MAX_TOKENS)
     return {
-        pair.id: _combined(judged[f"{pair.id}#in order"], judged[f"{pair.id}#swapped"])
-        if pair.first != pair.second
-        else Comparison("tie", None, (None, None))
+        pair.id: (
+            _combined(judged[f"{pair.id}#in order"], judged[f"{pair.id}#swapped"])
+            if pair.first != pair.second
+            else Comparison("tie", None, (None, None))
+        )
         for pair in pairs
     }
 
@@ -84,13 +89,23 @@ def _combined(in_order: Judgement[Verdict], swapped: Judgement[Verdict]) -> Comp
 
 
 def summary(comparisons: Sequence[Comparison]) -> dict[str, float]:
-    """Wins, losses (of the first image of each pair) and ties, with the paper's rates, in percent: wins and losses of the comparisons
-    without ties, ties of all. Comparisons without a verdict are counted and belong to no rate."""
+    """Wins, losses (of the first image of each pair) and ties, with the paper's rates, in percent:
+    wins and losses of the comparisons without ties, ties of all. Comparisons without a verdict are
+    counted and belong to no rate.
+    """
     verdicts = [comparison.verdict for comparison in comparisons if comparison.verdict]
     wins, losses, ties = (verdicts.count(verdict) for verdict in ("first", "second", "tie"))
-    found: dict[str, float] = {"wins": wins, "losses": losses, "ties": ties, "without_verdict": len(comparisons) - len(verdicts)}
+    found: dict[str, float] = {
+        "wins": wins,
+        "losses": losses,
+        "ties": ties,
+        "without_verdict": len(comparisons) - len(verdicts),
+    }
     if wins + losses:
-        found |= {"win_rate": 100 * wins / (wins + losses), "loss_rate": 100 * losses / (wins + losses)}
+        found |= {
+            "win_rate": 100 * wins / (wins + losses),
+            "loss_rate": 100 * losses / (wins + losses),
+        }
     if verdicts:
         found["tie_rate"] = 100 * ties / len(verdicts)
     return found

@@ -1,7 +1,8 @@
 """One job: its shard's items, what of them is done already, and the record of what it did.
 
-A stage's script builds its items, calls `ShardJob.run` with a function that loads the model and one that computes a batch, and publishes
-the shard. Only items whose key is not in the journal are computed, and the model is loaded only if there are any.
+A stage's script builds its items, calls `ShardJob.run` with a function that loads the model and one
+that computes a batch, and publishes the shard. Only items whose key is not in the journal are
+computed, and the model is loaded only if there are any.
 """
 
 import logging
@@ -39,7 +40,9 @@ class ItemError(Exception):
 
 @dataclass(frozen=True)
 class Item:
-    """The unit of work. `key` is a hash of everything that determines the result; `inputs` is whatever the stage computes it from."""
+    """The unit of work. `key` is a hash of everything that determines the result; `inputs` is
+    whatever the stage computes it from.
+    """
 
     id: str
     key: str
@@ -68,12 +71,16 @@ class _InFlight:
 
 @dataclass
 class Record:
-    """What one job did; written to `results/<run>/work/<rule>/<job>.json` and shown as a table at the end of a run."""
+    """What one job did; written to `results/<run>/work/<rule>/<job>.json` and shown as a table at
+    the end of a run.
+    """
 
     rule: str
     job: str
     retry: str
-    started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds"))
+    started: str = field(
+        default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds")
+    )
     finished: str = ""
     items: int = 0
     computed: int = 0
@@ -87,13 +94,21 @@ class Record:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    return type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+    return (
+        type(error).__name__ == "OutOfMemoryError"
+        or isinstance(error, MemoryError)
+        or "can't allocate memory" in str(error)
+    )
 
 
-def halving(batch: Sequence[T], compute: Callable[[Sequence[T]], Sequence[R]], note: Callable[[str], None]) -> list[R]:
-    """`compute(batch)`, with the batch halved for as long as the device's memory does not suffice; each halving is noted.
+def halving(
+    batch: Sequence[T], compute: Callable[[Sequence[T]], Sequence[R]], note: Callable[[str], None]
+) -> list[R]:
+    """`compute(batch)`, with the batch halved for as long as the device's memory does not suffice;
+    each halving is noted.
 
-    Results of different batch sizes can differ in their lowest bits, which is why it is put on record.
+    Results of different batch sizes can differ in their lowest bits, which is why it is put on
+    record.
     """
     try:
         return list(compute(batch))
@@ -117,7 +132,9 @@ class ShardJob:
     """A job of one rule on one shard (or on whatever else the rule's wildcards name)."""
 
     def __init__(self, snakemake: Any, version: int) -> None:
-        """`version`: the stage's version, part of every key. Raise it when a change of code changes results."""
+        """`version`: the stage's version, part of every key. Raise it when a change of code changes
+        results.
+        """
         self.rule: str = snakemake.rule
         self.version = version
         self.name = "/".join(snakemake.wildcards) or self.rule
@@ -133,11 +150,15 @@ class ShardJob:
         self._stop_signal: int | None = None
 
     def key(self, **inputs: Any) -> str:
-        """The key of an item: a hash of the stage, its version, the device and `inputs`, which must hold all that determines the result."""
+        """The key of an item: a hash of the stage, its version, the device and `inputs`, which must
+        hold all that determines the result.
+        """
         return digest({"rule": self.rule, "version": self.version, "device": self.device, **inputs})
 
     def note(self, text: str) -> None:
-        """Puts something unusual on record (a halved batch, a dropped journal line), once, and into the log."""
+        """Puts something unusual on record (a halved batch, a dropped journal line), once, and into
+        the log.
+        """
         log.warning("%s %s: %s", self.rule, self.name, text)
         if text not in self.record.notes:
             self.record.notes.append(text)
@@ -146,9 +167,16 @@ class ShardJob:
     def _finish_batch_on_sigterm(self) -> Iterator[None]:
         def remember(number: int, frame: FrameType | None) -> None:
             self._stop_signal = number
-            log.warning("%s %s: asked to stop (signal %d); finishing the batch", self.rule, self.name, number)
+            log.warning(
+                "%s %s: asked to stop (signal %d); finishing the batch",
+                self.rule,
+                self.name,
+                number,
+            )
 
-        before = {number: signal.signal(number, remember) for number in (signal.SIGTERM, signal.SIGUSR1)}
+        before = {
+            number: signal.signal(number, remember) for number in (signal.SIGTERM, signal.SIGUSR1)
+        }
         try:
             yield
         finally:
@@ -159,24 +187,31 @@ class ShardJob:
         self,
         items: Sequence[Item],
         load: Callable[[], Model],
-        compute: Callable[[Model, Sequence[Item]], Sequence[dict[str, Any] | Future[dict[str, Any]] | ItemError]],
+        compute: Callable[
+            [Model, Sequence[Item]], Sequence[dict[str, Any] | Future[dict[str, Any]] | ItemError]
+        ],
         batch_size: int = 1,
         still_valid: Callable[[Item, dict[str, Any]], bool] = lambda item, result: True,
         check: Callable[[Item], None] = lambda item: None,
     ) -> dict[str, Outcome]:
         """The outcome of every item by id, computing only those that the journal does not hold.
 
-        `load` is called once, and only if something is to be computed. `compute` gives one result an item, in order; a result may be a
-        Future (files still being written), and an ItemError in place of a result fails that item. Whatever `compute` raises fails its
-        items, one by one if the batch had several, except a UserError or a full disk, which stops the job.
-        `check` looks at each item that is to be computed, before the model is loaded; a UserError from it stops the job.
-        `still_valid` says whether a finished item's files are still what the journal says; if not, the item is computed again.
+        `load` is called once, and only if something is to be computed. `compute` gives one result
+        an item, in order; a result may be a Future (files still being written), and an ItemError in
+        place of a result fails that item. Whatever `compute` raises fails its items, one by one if
+        the batch had several, except a UserError or a full disk, which stops the job. `check` looks
+        at each item that is to be computed, before the model is loaded; a UserError from it stops
+        the job. `still_valid` says whether a finished item's files are still what the journal says;
+        if not, the item is computed again.
         """
         self.record.items += len(items)
         path = self.work / f"{self.name}.journal.jsonl"
         with Journal(path, self.rule) as journal, self._finish_batch_on_sigterm():
             if journal.dropped_lines:
-                self.note(f"{journal.dropped_lines} damaged line(s) of {path} dropped; their items are computed again")
+                self.note(
+                    f"{journal.dropped_lines} damaged line(s) of {path} dropped; their items are"
+                    " computed again"
+                )
             missing = []
             outcomes: dict[str, Outcome] = {}
             for item in items:
@@ -200,12 +235,14 @@ class ShardJob:
         try:
             return load()
         except Exception as error:
-            if isinstance(error, UserError) or not (isinstance(error, OSError | ValueError) or type(error).__name__ == "SafetensorError"):
+            if isinstance(error, UserError) or not (
+                isinstance(error, OSError | ValueError) or type(error).__name__ == "SafetensorError"
+            ):
                 raise
             names = ", ".join(self.record.models) or "the model"
             raise UserError(
-                f"{names}: cannot be loaded ({type(error).__name__}: {error}). Correct the model in the configuration, or fetch it anew, "
-                "and run again; what is finished is kept."
+                f"{names}: cannot be loaded ({type(error).__name__}: {error}). Correct the model in"
+                " the configuration, or fetch it anew, and run again; what is finished is kept."
             ) from error
 
     def _compute(
@@ -258,15 +295,28 @@ class ShardJob:
             done = position + len(batch)
             if now - last_line >= SECONDS_BETWEEN_PROGRESS_LINES or done == len(missing):
                 left = (now - started) / done * (len(missing) - done)
-                log.info("%s %s: %d of %d items, %s left", self.rule, self.name, done, len(missing), duration(left))
+                log.info(
+                    "%s %s: %d of %d items, %s left",
+                    self.rule,
+                    self.name,
+                    done,
+                    len(missing),
+                    duration(left),
+                )
                 last_line = now
         wait_for_files()
         self.record.compute_seconds += time.monotonic() - started
         if self._stop_signal:
-            log.warning("%s %s: stopped after the batch; the rest is computed on the next run", self.rule, self.name)
+            log.warning(
+                "%s %s: stopped after the batch; the rest is computed on the next run",
+                self.rule,
+                self.name,
+            )
             raise SystemExit(128 + self._stop_signal)
 
-    def _results_of(self, batch: Sequence[Item], model: Any, compute: Callable[..., Sequence[Any]]) -> Sequence[Any]:
+    def _results_of(
+        self, batch: Sequence[Item], model: Any, compute: Callable[..., Sequence[Any]]
+    ) -> Sequence[Any]:
         try:
             return halving(batch, lambda part: compute(model, part), self.note)
         except UserError:
@@ -285,7 +335,11 @@ class ShardJob:
             self._stop_if_storage_failed(result)
             if not isinstance(result, ItemError):
                 log.warning("".join(traceback.format_exception(result)))
-            reason = str(result) if isinstance(result, ItemError) else f"{type(result).__name__}: {result}"
+            reason = (
+                str(result)
+                if isinstance(result, ItemError)
+                else f"{type(result).__name__}: {result}"
+            )
             log.warning("%s %s: %s failed: %s", self.rule, self.name, item.id, reason)
             journal.add(item.key, item.id, seconds=entry.seconds, reason=reason)
             self.record.failed += 1
@@ -306,44 +360,68 @@ class ShardJob:
         if outcomes and len(failures) / len(outcomes) > self.max_failed_fraction:
             reasons = "\n".join(f"  {outcome.id}: {outcome.reason}" for outcome in failures[:5])
             raise UserError(
-                f"{self.rule} {self.name}: {len(failures)} of {len(outcomes)} items failed, over `max_failed_fraction` "
-                f"({self.max_failed_fraction}). The first reasons:\n{reasons}\n"
-                "Finished items are kept. Mend the cause and run again: only the failed ones are tried again."
+                f"{self.rule} {self.name}: {len(failures)} of {len(outcomes)} items failed, over"
+                f" `max_failed_fraction` ({self.max_failed_fraction}). The first"
+                f" reasons:\n{reasons}\nFinished items are kept. Mend the cause and run again: only"
+                " the failed ones are tried again."
             )
 
     def publish(self, path: str, rows: Sequence[dict[str, Any]]) -> None:
-        """Writes the shard's file (one canonical JSON line a row, in the given order) and the job's record."""
+        """Writes the shard's file (one canonical JSON line a row, in the given order) and the job's
+        record.
+        """
         write_jsonl(Path(path), rows)
         self.write_record()
 
     def write_record(self) -> None:
-        """Writes what this job did. Its times are of this machine and day, which is why it stands under `work/`."""
+        """Writes what this job did. Its times are of this machine and day, which is why it stands
+        under `work/`.
+        """
         self.record.finished = datetime.now(UTC).isoformat(timespec="milliseconds")
         self.record.wall_seconds = time.monotonic() - self._began
-        values = {name: round(value, 3) if isinstance(value, float) else value for name, value in vars(self.record).items()}
+        values = {
+            name: round(value, 3) if isinstance(value, float) else value
+            for name, value in vars(self.record).items()
+        }
         write_json(self.work / f"{self.name}.json", values)
         log.info(
             "%s %s: %d computed, %d reused, %d failed; loading %.1f s, computing %.1f s",
-            self.rule, self.name, self.record.computed, self.record.reused, self.record.failed,
-            self.record.load_seconds, self.record.compute_seconds,
-        )  # fmt: skip
+            self.rule,
+            self.name,
+            self.record.computed,
+            self.record.reused,
+            self.record.failed,
+            self.record.load_seconds,
+            self.record.compute_seconds,
+        )
 
 
 def duration(seconds: float) -> str:
     """A time in words, e.g. `3 min 20 s`."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+    return (
+        f"{hours} h {minutes} min"
+        if hours
+        else f"{minutes} min {seconds} s"
+        if minutes
+        else f"{seconds} s"
+    )
 
 
 def run_script(main: Callable[[Any], None]) -> None:
-    """Runs a rule's `main(snakemake)` with its log set up; a UserError ends it with its message alone and exit code 1.
+    """Runs a rule's `main(snakemake)` with its log set up; a UserError ends it with its message
+    alone and exit code 1.
 
-    Snakemake puts the object `snakemake` (input, output, params, ...) before a script's first line, into the module `__main__`.
+    Snakemake puts the object `snakemake` (input, output, params, ...) before a script's first line,
+    into the module `__main__`.
     """
     snakemake = vars(sys.modules["__main__"]).get("snakemake")
     if snakemake is None:
-        sys.exit(f"{sys.argv[0]}: this is a rule's script; Snakemake runs it. See README.md for the command.")
+        sys.exit(
+            f"{sys.argv[0]}: this is a rule's script; Snakemake runs it. See README.md for the"
+            " command."
+        )
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if snakemake.log:
         path = Path(str(snakemake.log[0]))
@@ -353,7 +431,12 @@ def run_script(main: Callable[[Any], None]) -> None:
                 handlers.append(logging.FileHandler(path, mode="w", encoding="utf-8"))
         except UserError as error:
             sys.exit(f"Error in {snakemake.rule}: {error}")
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=handlers)
+    logging.basicConfig(
+        level=logging.WARNING,
+        format="%(asctime)s %(message)s",
+        datefmt="%H:%M:%S",
+        handlers=handlers,
+    )
     logging.captureWarnings(True)
     log.setLevel(logging.INFO)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

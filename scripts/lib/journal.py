@@ -1,7 +1,8 @@
 """The append-only record of a job's finished items, which makes every stage resumable.
 
-One line an item, flushed as soon as the item is done. It lies outside Snakemake's declared outputs, which Snakemake deletes before a
-job. Killing a job anywhere loses the batch in flight and nothing else: a torn last line is dropped on reading.
+One line an item, flushed as soon as the item is done. It lies outside Snakemake's declared outputs,
+which Snakemake deletes before a job. Killing a job anywhere loses the batch in flight and nothing
+else: a torn last line is dropped on reading.
 """
 
 import fcntl
@@ -22,9 +23,9 @@ FORMAT = 1
 class Journal:
     """A journal opened for one job.
 
-    `entries` holds the newest line of each finished or failed key:
-    `{"key", "id", "status": "ok" | "failed", "result" | "reason", "seconds"}`.
-    Lines `{"begin": [keys]}` say which items a batch set out to compute; they are evidence, and nothing is decided by them.
+    `entries` holds the newest line of each finished or failed key: `{"key", "id", "status": "ok" |
+    "failed", "result" | "reason", "seconds"}`. Lines `{"begin": [keys]}` say which items a batch
+    set out to compute; they are evidence, and nothing is decided by them.
     """
 
     def __init__(self, path: Path, rule: str) -> None:
@@ -43,12 +44,18 @@ class Journal:
         except BlockingIOError as error:
             self._stream.close()
             raise UserError(
-                f"{self.path}: another job is writing this journal. Wait for it to end, or cancel it, and run again."
+                f"{self.path}: another job is writing this journal. Wait for it to end, or cancel"
+                " it, and run again."
             ) from error
         self._read()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._stream.close()
 
     def _read(self) -> None:
@@ -65,9 +72,10 @@ class Journal:
         header = self._parse(lines[0])
         if header.get("journal") != FORMAT or header.get("rule") != self.rule:
             raise UserError(
-                f"{self.path}, line 1: not a journal of {self.rule} in format {FORMAT} "
-                f"(found {lines[0][:80].decode('utf-8', 'replace')!r}). "
-                "It comes from another version of this workflow: move it away (its items are then computed again), or use that version."
+                f"{self.path}, line 1: not a journal of {self.rule} in format {FORMAT} (found"
+                f" {lines[0][:80].decode('utf-8', 'replace')!r}). It comes from another version of"
+                " this workflow: move it away (its items are then computed again), or use that"
+                " version."
             )
         for line in lines[1:]:
             entry = self._parse(line)
@@ -102,9 +110,21 @@ class Journal:
         """Notes that a batch is about to be computed."""
         self._append({"begin": keys})
 
-    def add(self, key: str, item_id: str, *, seconds: float, result: Any = None, reason: str | None = None) -> None:
+    def add(
+        self,
+        key: str,
+        item_id: str,
+        *,
+        seconds: float,
+        result: Any = None,
+        reason: str | None = None,
+    ) -> None:
         """Records one item: done with its result, or failed with its reason."""
         entry: dict[str, Any] = {"key": key, "id": item_id, "seconds": round(seconds, 4)}
-        entry |= {"status": "ok", "result": result} if reason is None else {"status": "failed", "reason": reason}
+        entry |= (
+            {"status": "ok", "result": result}
+            if reason is None
+            else {"status": "failed", "reason": reason}
+        )
         self._append(entry)
         self.entries[key] = entry

@@ -1,9 +1,12 @@
-"""The one client for judges: a model at an OpenAI-compatible endpoint that rates, grades or compares.
+"""The one client for judges: a model at an OpenAI-compatible endpoint that rates, grades or
+compares.
 
-Every reply is kept as it came in a journal (lib/journal.py), under a hash of all that was asked: model, text, images, sampling. So a rerun
-asks nothing twice, a kill loses the requests that were under way and nothing else, and the raw judgements can be read afterwards. A reply
-that cannot be read as what was asked for is asked for again, with another seed and some temperature; if no attempt gives one, the judgement
-has a reason and no value. A request that the endpoint refused or did not answer has a reason, too, and is asked again by the next run.
+Every reply is kept as it came in a journal (lib/journal.py), under a hash of all that was asked:
+model, text, images, sampling. So a rerun asks nothing twice, a kill loses the requests that were
+under way and nothing else, and the raw judgements can be read afterwards. A reply that cannot be
+read as what was asked for is asked for again, with another seed and some temperature; if no attempt
+gives one, the judgement has a reason and no value. A request that the endpoint refused or did not
+answer has a reason, too, and is asked again by the next run.
 """
 
 import logging
@@ -33,7 +36,9 @@ TEMPERATURES = (0.0, 0.5, 1.0)
 
 @dataclass(frozen=True)
 class Question:
-    """What a judge is asked: a text and, before it, images in this order. Questions that differ in `seed` alone are asked separately."""
+    """What a judge is asked: a text and, before it, images in this order. Questions that differ in
+    `seed` alone are asked separately.
+    """
 
     id: str
     text: str
@@ -43,7 +48,9 @@ class Question:
 
 @dataclass(frozen=True)
 class Judgement(Generic[T]):
-    """A judge's reply as it came, the model that the endpoint says gave it, and its value, or the reason why it has none."""
+    """A judge's reply as it came, the model that the endpoint says gave it, and its value, or the
+    reason why it has none.
+    """
 
     text: str | None
     model: str | None
@@ -57,12 +64,16 @@ def fill(template: str, **values: str) -> str:
 
 
 def encodable(text: str) -> str:
-    """Text without lone surrogates, which JSON can escape and no file or request can hold; each becomes a question mark."""
+    """Text without lone surrogates, which JSON can escape and no file or request can hold; each
+    becomes a question mark.
+    """
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 class Judge:
-    """A judge and its cache. `asked` counts the requests that were answered, `reused` the replies that came from the cache."""
+    """A judge and its cache. `asked` counts the requests that were answered, `reused` the replies
+    that came from the cache.
+    """
 
     def __init__(self, endpoint: Endpoint, cache: Path, attempts: int = ATTEMPTS) -> None:
         """`cache`: the journal's file, one a job; it is made where it does not exist."""
@@ -79,37 +90,73 @@ class Judge:
 
     @property
     def name(self) -> str:
-        """The judge's name for a score: the model as asked for, and the version that the endpoint reported where that says more."""
+        """The judge's name for a score: the model as asked for, and the version that the endpoint
+        reported where that says more.
+        """
         reported = [model for model in self.versions if model != self.endpoint.model]
-        return f"{self.endpoint.model} (answered as {', '.join(reported)})" if reported else self.endpoint.model
+        return (
+            f"{self.endpoint.model} (answered as {', '.join(reported)})"
+            if reported
+            else self.endpoint.model
+        )
 
-    def ask(self, questions: Sequence[Question], read: Callable[[str], T], *, max_tokens: int, again: str = "") -> dict[str, Judgement[T]]:
+    def ask(
+        self,
+        questions: Sequence[Question],
+        read: Callable[[str], T],
+        *,
+        max_tokens: int,
+        again: str = "",
+    ) -> dict[str, Judgement[T]]:
         """The judgement of every question by id.
 
-        `read` makes a value of a reply, or raises ValueError saying what is wrong with it. `again`: added to the text from the second
-        attempt on. Errors: UserError where no request can succeed (no server, wrong key, unknown model); what is judged by then is kept.
+        `read` makes a value of a reply, or raises ValueError saying what is wrong with it. `again`:
+        added to the text from the second attempt on. Errors: UserError where no request can succeed
+        (no server, wrong key, unknown model); what is judged by then is kept.
         """
         if not questions:
             return {}
-        texts = {image: digest_of_file(image) for image in {image for question in questions for image in question.images}}
+        texts = {
+            image: digest_of_file(image)
+            for image in {image for question in questions for image in question.images}
+        }
         with Journal(self.cache, "judge") as journal:
             if journal.dropped_lines:
-                log.warning("%s: %d damaged line(s) dropped; their questions are asked again", self.cache, journal.dropped_lines)
+                log.warning(
+                    "%s: %d damaged line(s) dropped; their questions are asked again",
+                    self.cache,
+                    journal.dropped_lines,
+                )
             judged: dict[str, Judgement[T]] = {}
             left: list[Question] = list(questions)
             for attempt in range(self.attempts):
                 replies = self._replies(left, attempt, again, max_tokens, texts, journal)
                 judged |= {question.id: _judgement(replies[question.id], read) for question in left}
-                left = [question for question in left if judged[question.id].reason is not None and replies[question.id]["status"] == "ok"]
+                left = [
+                    question
+                    for question in left
+                    if judged[question.id].reason is not None
+                    and replies[question.id]["status"] == "ok"
+                ]
                 if not left:
                     break
-        self._models |= {one.model for one in judged.values() if one.model and one.value is not None}
+        self._models |= {
+            one.model for one in judged.values() if one.model and one.value is not None
+        }
         return judged
 
     def _replies(
-        self, questions: Sequence[Question], attempt: int, again: str, max_tokens: int, digests: Mapping[Path, str], journal: Journal
+        self,
+        questions: Sequence[Question],
+        attempt: int,
+        again: str,
+        max_tokens: int,
+        digests: Mapping[Path, str],
+        journal: Journal,
     ) -> dict[str, dict[str, Any]]:
-        """The journal's entry for every question by id, asking for those that it does not hold. Equal questions are asked once."""
+        """The journal's entry for every question by id, asking for those that it does not hold.
+        Equal questions are asked once.
+        """
         temperature = TEMPERATURES[min(attempt, len(TEMPERATURES) - 1)]
         keys: dict[str, str] = {}
         missing: dict[str, Question] = {}
@@ -117,11 +164,17 @@ class Judge:
             text = encodable(question.text) + (again if attempt else "")
             key = digest(
                 {
-                    "judge": VERSION, "model": self.endpoint.model, "parameters": self.endpoint.parameters, "text": text,
-                    "images": [digests[image] for image in question.images], "temperature": temperature, "max_tokens": max_tokens,
-                    "seed": question.seed, "attempt": attempt,
+                    "judge": VERSION,
+                    "model": self.endpoint.model,
+                    "parameters": self.endpoint.parameters,
+                    "text": text,
+                    "images": [digests[image] for image in question.images],
+                    "temperature": temperature,
+                    "max_tokens": max_tokens,
+                    "seed": question.seed,
+                    "attempt": attempt,
                 }
-            )  # fmt: skip
+            )
             keys[question.id] = key
             if journal.finished(key) is None:
                 missing.setdefault(key, question)
@@ -140,7 +193,9 @@ class Judge:
                             images=question.images,
                         )
                     except ItemError as error:
-                        journal.add(key, question.id, seconds=time.monotonic() - started, reason=str(error))
+                        journal.add(
+                            key, question.id, seconds=time.monotonic() - started, reason=str(error)
+                        )
                         return
                     result = {
                         "text": encodable(reply.text),
@@ -152,12 +207,19 @@ class Judge:
 
                 left = {client.submit(one, key, question) for key, question in missing.items()}
                 while left:
-                    done, left = wait(left, timeout=SECONDS_BETWEEN_PROGRESS_LINES, return_when=FIRST_EXCEPTION)
+                    done, left = wait(
+                        left, timeout=SECONDS_BETWEEN_PROGRESS_LINES, return_when=FIRST_EXCEPTION
+                    )
                     for future in done:
                         future.result()
                     if left:
                         left_of = sum(not future.done() for future in left)
-                        log.info("judge %s: %d of %d questions answered", self.endpoint.model, len(missing) - left_of, len(missing))
+                        log.info(
+                            "judge %s: %d of %d questions answered",
+                            self.endpoint.model,
+                            len(missing) - left_of,
+                            len(missing),
+                        )
         return {name: journal.entries[key] for name, key in keys.items()}
 
 
@@ -168,4 +230,6 @@ def _judgement(entry: Mapping[str, Any], read: Callable[[str], T]) -> Judgement[
     try:
         return Judgement(result["text"], result["model"], read(result["text"]))
     except ValueError as error:
-        return Judgement(result["text"], result["model"], reason=f"the judge's reply is unusable: {error}")
+        return Judgement(
+            result["text"], result["model"], reason=f"the judge's reply is unusable: {error}"
+        )

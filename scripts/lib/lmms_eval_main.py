@@ -1,17 +1,22 @@
-"""Runs lmms-eval's command line with every answer journalled: `python -P lmms_eval_main.py JOURNAL KEY SYSTEM_PROMPT <arguments>`.
+"""Runs lmms-eval's command line with every answer journalled: `python -P lmms_eval_main.py JOURNAL
+KEY SYSTEM_PROMPT <arguments>`.
 
-It is `python -m lmms_eval`, version 0.7.3, with the arguments of that. SYSTEM_PROMPT, unless it is empty, stands before every prompt of
-Vicuna's form, which LLaVA's published scores have it in and the hub's chat template has not. It differs in four more ways, none of which
-changes an answer:
+It is `python -m lmms_eval`, version 0.7.3, with the arguments of that. SYSTEM_PROMPT, unless it is
+empty, stands before every prompt of Vicuna's form, which LLaVA's published scores have it in and
+the hub's chat template has not. It differs in four more ways, none of which changes an answer:
 
-- Each answer is in the journal before the next question is asked, and those that are there already under KEY are not asked again. So a
-  killed benchmark of 200,000 questions goes on where it was. Before each question the random generators are seeded anew, which makes
-  tasks that sample independent of that.
+- Each answer is in the journal before the next question is asked, and those that are there already
+  under KEY are not asked again. So a killed benchmark of 200,000 questions goes on where it was.
+  Before each question the random generators are seeded anew, which makes tasks that sample
+  independent of that.
 - A question that fails stops the run. lmms-eval would score it as an empty answer.
-- Only the tasks of `--include_path` are indexed. lmms-eval reads the 2,000 files of its own tasks first, and prefers them to ours.
-- Python's garbage collector rests during the imports, and the interpreter is not taken down tidily at the end.
+- Only the tasks of `--include_path` are indexed. lmms-eval reads the 2,000 files of its own tasks
+  first, and prefers them to ours.
+- Python's garbage collector rests during the imports, and the interpreter is not taken down tidily
+  at the end.
 
-It dies with the process that started it. Like lmms-eval it ends with 0 whatever happened: what counts are the files it leaves.
+It dies with the process that started it. Like lmms-eval it ends with 0 whatever happened: what
+counts are the files it leaves.
 """
 
 import ctypes
@@ -30,7 +35,9 @@ SET_PARENT_DEATH_SIGNAL = 1  # prctl(2)
 
 
 def answer_key(key: str, task: str, question: Any) -> str:
-    """The journal's key of one question's answer; `key` stands for the model, the tasks, their data and all settings."""
+    """The journal's key of one question's answer; `key` stands for the model, the tasks, their data
+    and all settings.
+    """
     return f"{key}/{task}/{question}"
 
 
@@ -53,10 +60,19 @@ def journalled(ask: Ask, journal: Any, key: str, progress: Callable[..., Iterabl
                 torch.manual_seed(request.doc_id)
                 answer = ask(model, [request])[0]
                 if answer.token_counts is None:
-                    raise RuntimeError(f"question {request.doc_id} has no answer; the cause stands above, at 'in generating'")
+                    raise RuntimeError(
+                        f"question {request.doc_id} has no answer; the cause stands above, at 'in"
+                        " generating'"
+                    )
                 known = {"response": answer.text, "tokens": answer.token_counts.output_tokens}
-                journal.add(name, str(request.doc_id), seconds=time.monotonic() - started, result=known)
-            answers.append(GenerationResult(text=known["response"], token_counts=TokenCounts(output_tokens=known["tokens"])))
+                journal.add(
+                    name, str(request.doc_id), seconds=time.monotonic() - started, result=known
+                )
+            answers.append(
+                GenerationResult(
+                    text=known["response"], token_counts=TokenCounts(output_tokens=known["tokens"])
+                )
+            )
         return answers
 
     return generate_until
@@ -71,7 +87,9 @@ def put_before_prompts(model_class: Any, system: str) -> None:
     def load_with_system(model: Any, *arguments: Any, **named: Any) -> None:
         load(model, *arguments, **named)
         ask = model._image_processor.apply_chat_template
-        model._image_processor.apply_chat_template = lambda *parts, **options: with_system(ask(*parts, **options), system)
+        model._image_processor.apply_chat_template = lambda *parts, **options: with_system(
+            ask(*parts, **options), system
+        )
 
     model_class.__init__ = load_with_system
 
@@ -96,7 +114,9 @@ def main(journal_path: str, key: str, system: str) -> None:
     gc.freeze()
     gc.enable()
     with Journal(Path(journal_path), RULE) as journal:
-        llava_hf.LlavaHf.generate_until = journalled(llava_hf.LlavaHf.generate_until, journal, key, progress)
+        llava_hf.LlavaHf.generate_until = journalled(
+            llava_hf.LlavaHf.generate_until, journal, key, progress
+        )
         if system:
             put_before_prompts(llava_hf.LlavaHf, system)
         cli_evaluate()

@@ -1,6 +1,8 @@
-"""Stands in for the scoring of a judged task of lmms-eval where no judge is configured: the questions are answered, and nothing is scored.
+"""Stands in for the scoring of a judged task of lmms-eval where no judge is configured: the
+questions are answered, and nothing is scored.
 
-lmms-eval loads it by its path, beside the task's file; without it the task would call a judge and take each failed call for a zero.
+lmms-eval loads it by its path, beside the task's file; without it the task would call a judge and
+take each failed call for a zero.
 """
 
 from collections.abc import Sequence
@@ -8,8 +10,15 @@ from typing import Any
 
 
 def process_results(doc: Any, results: Any) -> dict[str, dict[str, Any]]:
-    """No score: only that there is an answer, and what a scorer of kept answers has to know of the question."""
-    return {"answered": {name: doc[name] for name in ("question_id", "capability") if name in doc} | {"bare_question": doc["question"]}}
+    """No score: only that there is an answer, and what a scorer of kept answers has to know of the
+    question.
+    """
+    return {
+        "answered": (
+            {name: doc[name] for name in ("question_id", "capability") if name in doc}
+            | {"bare_question": doc["question"]}
+        )
+    }
 
 
 def count(answers: Sequence[Any]) -> int:

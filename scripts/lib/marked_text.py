@@ -1,6 +1,8 @@
-"""A text with marked places, broken into lines of a given width: where each piece stands and which mark it belongs to.
+"""A text with marked places, broken into lines of a given width: where each piece stands and which
+mark it belongs to.
 
-Widths are those of the font's outlines, so that a text is broken at the same places in every format. Nothing is drawn here.
+Widths are those of the font's outlines, so that a text is broken at the same places in every
+format. Nothing is drawn here.
 """
 
 import re
@@ -24,7 +26,9 @@ class Mark(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """Part of a line: `x` and `width` in inches from the line's begin; `mark` is the number of its mark, None for plain text."""
+    """Part of a line: `x` and `width` in inches from the line's begin; `mark` is the number of its
+    mark, None for plain text.
+    """
 
     text: str
     x: float
@@ -39,16 +43,23 @@ def width_of(text: str, size: float, weight: str) -> float:
     from matplotlib.textpath import text_to_path
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
-        width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=size, weight=weight), False)
+        warnings.filterwarnings(
+            "ignore", message="Glyph .* missing from font", category=UserWarning
+        )
+        width, _, _ = text_to_path.get_text_width_height_descent(
+            text, FontProperties(size=size, weight=weight), False
+        )
     return float(width) / 72
 
 
-def lay_out(text: str, marks: Sequence[Mark], width: float, measure: Callable[[str, str], float]) -> list[list[Piece]]:
-    """The lines of a text that is to be no wider than `width`; `measure(text, style)` gives widths, with the style "" for plain text.
+def lay_out(
+    text: str, marks: Sequence[Mark], width: float, measure: Callable[[str, str], float]
+) -> list[list[Piece]]:
+    """The lines of a text that is to be no wider than `width`; `measure(text, style)` gives widths,
+    with the style "" for plain text.
 
-    The text's own line ends stay, but for empty lines; words are never joined, and one that is wider than a line is broken. Where marks
-    overlap, the later one counts.
+    The text's own line ends stay, but for empty lines; words are never joined, and one that is
+    wider than a line is broken. Where marks overlap, the later one counts.
     """
     owners: list[int | None] = [None] * len(text)
     for number, mark in enumerate(marks):
@@ -63,10 +74,18 @@ def lay_out(text: str, marks: Sequence[Mark], width: float, measure: Callable[[s
             begin = paragraph.start() + word.start()
             runs = [
                 (word[0][run[0] : run[-1] + 1], owner)
-                for owner, places in groupby(range(len(word[0])), key=lambda place: owners[begin + place])
+                for owner, places in groupby(
+                    range(len(word[0])), key=lambda place: owners[begin + place]
+                )
                 if (run := list(places))
             ]
-            for number, part in enumerate(_fitting(runs, width, lambda run: measure(run[0], "" if run[1] is None else styles[run[1]]))):
+            for number, part in enumerate(
+                _fitting(
+                    runs,
+                    width,
+                    lambda run: measure(run[0], "" if run[1] is None else styles[run[1]]),
+                )
+            ):
                 x = line[-1].x + line[-1].width + blank if line else 0.0
                 if line and (number or x + sum(wide for *_, wide in part) > width):
                     lines.append(line)
@@ -81,7 +100,9 @@ def lay_out(text: str, marks: Sequence[Mark], width: float, measure: Callable[[s
 Run = tuple[str, int | None]
 
 
-def _fitting(runs: Sequence[Run], width: float, measure: Callable[[Run], float]) -> Iterator[list[tuple[str, int | None, float]]]:
+def _fitting(
+    runs: Sequence[Run], width: float, measure: Callable[[Run], float]
+) -> Iterator[list[tuple[str, int | None, float]]]:
     """A word's runs with their widths: as a whole if a line can hold it, else in parts that it can."""
     whole = [(*run, measure(run)) for run in runs]
     if sum(wide for *_, wide in whole) <= width:
@@ -92,7 +113,12 @@ def _fitting(runs: Sequence[Run], width: float, measure: Callable[[Run], float])
     for content, owner in runs:
         rest = content
         while rest:
-            length = max(1, bisect_right(range(1, len(rest) + 1), room, key=lambda count: measure((rest[:count], owner))))
+            length = max(
+                1,
+                bisect_right(
+                    range(1, len(rest) + 1), room, key=lambda count: measure((rest[:count], owner))
+                ),
+            )
             wide = measure((rest[:length], owner))
             if wide > room and part:
                 yield part

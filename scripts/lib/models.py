@@ -1,4 +1,6 @@
-"""Where a model comes from: a folder, or a pinned revision of a hub repository. Nothing here imports torch."""
+"""Where a model comes from: a folder, or a pinned revision of a hub repository. Nothing here
+imports torch.
+"""
 
 import os
 import re
@@ -17,32 +19,43 @@ ENDS = 1 << 20
 
 #: What a folder must hold to be a model; the diffusers, transformers and ImageReward layouts.
 MODEL_MARKS = ("model_index.json", "config.json", "ImageReward.pt")
-#: Never fetched: weights that are not safetensors, unless asked for by name, and other frameworks' files.
+#: Never fetched: weights that are not safetensors, unless asked for by name, and other frameworks'
+#: files.
 LEFT_OUT = ("*.bin", "*.h5", "*.msgpack", "*.onnx", "*.pth", "*.pt", "*.ckpt", "*.gguf")
 
 
 def is_folder(model: str) -> bool:
-    """Whether `model` names a folder (`./x`, `/x`, `~/x`, or one that exists) rather than a hub repository (`owner/name`)."""
+    """Whether `model` names a folder (`./x`, `/x`, `~/x`, or one that exists) rather than a hub
+    repository (`owner/name`).
+    """
     return model.startswith((".", "/", "~")) or not HUB_ID.fullmatch(model) or Path(model).is_dir()
 
 
 def problem_with_folder(model: str) -> str | None:
-    """What is wrong with `model` if it names a folder that is missing or holds no model; None if nothing is, or it is on the hub."""
+    """What is wrong with `model` if it names a folder that is missing or holds no model; None if
+    nothing is, or it is on the hub.
+    """
     if is_folder(model):
         folder = Path(model).expanduser()
         if not folder.is_dir():
             return (
-                f"there is no folder '{model}', and it is not the name of a hub repository (owner/name) either. "
-                "Correct it; those of `demo/models` are built by `make demo-models`."
+                f"there is no folder '{model}', and it is not the name of a hub repository"
+                " (owner/name) either. Correct it; those of `demo/models` are built by `make"
+                " demo-models`."
             )
         if not any((folder / mark).is_file() for mark in MODEL_MARKS):
-            return f"the folder '{model}' holds no model (none of {', '.join(MODEL_MARKS)}). Correct it."
+            return (
+                f"the folder '{model}' holds no model (none of {', '.join(MODEL_MARKS)})."
+                " Correct it."
+            )
     return None
 
 
 @cache
 def folder_identity(folder: str) -> str:
-    """What a model folder contains, as a digest: names, sizes, and contents (of files over 64 MiB the first and last MiB only)."""
+    """What a model folder contains, as a digest: names, sizes, and contents (of files over 64 MiB
+    the first and last MiB only).
+    """
     root = Path(folder).expanduser()
     contents = {}
     for path in sorted(root.rglob("*")):
@@ -63,8 +76,8 @@ def folder_identity(folder: str) -> str:
 def identity(model: str, revision: str) -> str:
     """What determines a model's weights: the folder's digest, or the commit of a hub repository.
 
-    A branch or tag name is resolved from the local hub cache first and over the network otherwise. Called in jobs, where either may be
-    needed; a pinned commit needs neither.
+    A branch or tag name is resolved from the local hub cache first and over the network otherwise.
+    Called in jobs, where either may be needed; a pinned commit needs neither.
     """
     if is_folder(model):
         return folder_identity(model)
@@ -73,7 +86,9 @@ def identity(model: str, revision: str) -> str:
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
-    reference = Path(constants.HF_HUB_CACHE) / f"models--{model.replace('/', '--')}" / "refs" / revision
+    reference = (
+        Path(constants.HF_HUB_CACHE) / f"models--{model.replace('/', '--')}" / "refs" / revision
+    )
     if reference.is_file():
         return reference.read_text().strip()
     try:
@@ -82,19 +97,29 @@ def identity(model: str, revision: str) -> str:
         raise _not_reachable(model, revision, error) from error
 
 
-def fetch(model: str, revision: str, also: Sequence[str] = (), only: Sequence[str] | None = None) -> Path:
-    """The folder with a model's files: itself, or the hub's snapshot, fetched into the hub cache if it is not there.
+def fetch(
+    model: str, revision: str, also: Sequence[str] = (), only: Sequence[str] | None = None
+) -> Path:
+    """The folder with a model's files: itself, or the hub's snapshot, fetched into the hub cache if
+    it is not there.
 
-    `also`: file names to fetch although their format is otherwise left out (ImageReward's `ImageReward.pt`); `only`: nothing but these.
+    `also`: file names to fetch although their format is otherwise left out (ImageReward's
+    `ImageReward.pt`); `only`: nothing but these.
     """
     if is_folder(model):
         return Path(model).expanduser()
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError
 
-    left_out = [pattern for pattern in LEFT_OUT if not any(Path(name).match(pattern) for name in also)]
+    left_out = [
+        pattern for pattern in LEFT_OUT if not any(Path(name).match(pattern) for name in also)
+    ]
     try:
-        return Path(snapshot_download(model, revision=revision, ignore_patterns=left_out, allow_patterns=only))
+        return Path(
+            snapshot_download(
+                model, revision=revision, ignore_patterns=left_out, allow_patterns=only
+            )
+        )
     except (HfHubHTTPError, LocalEntryNotFoundError, HTTPError, OSError) as error:
         raise _not_reachable(model, revision, error) from error
 
@@ -103,19 +128,25 @@ def _not_reachable(model: str, revision: str, error: Exception) -> UserError:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in (401, 403):
         return UserError(
-            f"{model}: the hub refuses access (HTTP {status}). If the model is gated, accept its terms on its page and put a token "
-            "into the environment variable HF_TOKEN."
+            f"{model}: the hub refuses access (HTTP {status}). If the model is gated, accept its"
+            " terms on its page and put a token into the environment variable HF_TOKEN."
         )
     if status == 404:
-        return UserError(f"{model}: the hub has no such repository, or no revision '{revision}' of it. Correct `model` or `revision`.")
+        return UserError(
+            f"{model}: the hub has no such repository, or no revision '{revision}' of it. Correct"
+            " `model` or `revision`."
+        )
     return UserError(
-        f"{model} at revision '{revision}': neither in the local hub cache nor reachable ({type(error).__name__}). Fetch it on a machine "
-        "with network access first (`hf download`), or give a folder in its place."
+        f"{model} at revision '{revision}': neither in the local hub cache nor reachable"
+        f" ({type(error).__name__}). Fetch it on a machine with network access first (`hf"
+        " download`), or give a folder in its place."
     )
 
 
 def check_access(model: str, revision: str) -> None:
-    """A UserError if a hub model is neither in the local cache nor fetchable with the token at hand (a gated one without its token)."""
+    """A UserError if a hub model is neither in the local cache nor fetchable with the token at hand
+    (a gated one without its token).
+    """
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 

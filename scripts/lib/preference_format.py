@@ -1,9 +1,11 @@
-"""How a pair becomes the texts that DPO is trained on: prompt, chosen and rejected. Nothing here imports torch.
+"""How a pair becomes the texts that DPO is trained on: prompt, chosen and rejected. Nothing here
+imports torch.
 
-The trainer tokenizes prompt and response apart, without adding special tokens, and joins the ids. A generating model sees the ids of
-`prompt_template` behind the tokenizer's own BOS and goes on from there. Both must be the same ids, and whether a space belongs behind
-`<s>`, or before a response, differs from tokenizer to tokenizer (a Llama tokenizer begins each text with a space of its own). So it is
-not assumed: `fit` tries which texts give the ids that are seen when the model answers.
+The trainer tokenizes prompt and response apart, without adding special tokens, and joins the ids. A
+generating model sees the ids of `prompt_template` behind the tokenizer's own BOS and goes on from
+there. Both must be the same ids, and whether a space belongs behind `<s>`, or before a response,
+differs from tokenizer to tokenizer (a Llama tokenizer begins each text with a space of its own). So
+it is not assumed: `fit` tries which texts give the ids that are seen when the model answers.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +13,8 @@ from dataclasses import dataclass
 
 from lib.errors import UserError
 
-#: Token ids of a text; the second argument says whether the tokenizer adds its special tokens (BOS).
+#: Token ids of a text; the second argument says whether the tokenizer adds its special tokens
+#: (BOS).
 Encode = Callable[[str, bool], list[int]]
 
 INSTRUCTION = "{instruction}"
@@ -41,9 +44,12 @@ class PreferenceFormat:
     def special_token_in(self, *texts: str) -> str | None:
         """The first special token that one of the texts spells out, or None.
 
-        A text that says `<image>` or `</s>` would be tokenized as an image without pixels, or as an end in its middle.
+        A text that says `<image>` or `</s>` would be tokenized as an image without pixels, or as an
+        end in its middle.
         """
-        return next((token for token in self.special_tokens for text in texts if token in text), None)
+        return next(
+            (token for token in self.special_tokens for text in texts if token in text), None
+        )
 
 
 def ask(template: str, instruction: str) -> str:
@@ -51,7 +57,9 @@ def ask(template: str, instruction: str) -> str:
     return template.replace(INSTRUCTION, instruction.strip())
 
 
-def fit(template: str, encode: Encode, bos: str | None, eos: str | None, special_tokens: Sequence[str]) -> PreferenceFormat:
+def fit(
+    template: str, encode: Encode, bos: str | None, eos: str | None, special_tokens: Sequence[str]
+) -> PreferenceFormat:
     """The format whose ids are those that the model sees when it answers.
 
     Args:
@@ -63,14 +71,20 @@ def fit(template: str, encode: Encode, bos: str | None, eos: str | None, special
     Errors: UserError if the tokenizer has no EOS, or no text gives those ids.
     """
     if not eos:
-        raise UserError("The base model's tokenizer has no end-of-sequence token: a trained answer could not end. Use another base model.")
+        raise UserError(
+            "The base model's tokenizer has no end-of-sequence token: a trained answer could not"
+            " end. Use another base model."
+        )
     prompt = ask(template, "What is this?")
     seen = encode(prompt, True)
-    beginning = next((text for text in (bos or "", f"{bos or ''} ", "") if encode(text + prompt, False) == seen), None)
+    beginning = next(
+        (text for text in (bos or "", f"{bos or ''} ", "") if encode(text + prompt, False) == seen),
+        None,
+    )
     if beginning is None:
         raise UserError(
-            f"`training.prompt_template`: its beginning {prompt[:20]!r} has other token ids behind a written {bos!r} than behind the "
-            "tokenizer's own. Begin the template with a word."
+            f"`training.prompt_template`: its beginning {prompt[:20]!r} has other token ids behind"
+            f" a written {bos!r} than behind the tokenizer's own. Begin the template with a word."
         )
     whole_prompt = beginning + prompt
     between = "" if prompt[-1].isspace() else " "
@@ -78,13 +92,16 @@ def fit(template: str, encode: Encode, bos: str | None, eos: str | None, special
     def joins(before: str) -> bool:
         prompt_ids = encode(whole_prompt, False)
         return all(
-            prompt_ids + encode(before + probe + eos, False) == encode(whole_prompt + between + probe + eos, False) for probe in PROBES
+            prompt_ids + encode(before + probe + eos, False)
+            == encode(whole_prompt + between + probe + eos, False)
+            for probe in PROBES
         )
 
     before_response = next((before for before in ("", " ") if joins(before)), None)
     if before_response is None:
         raise UserError(
-            f"`training.prompt_template`: its end {prompt[-20:]!r} and a response behind it have other token ids together than apart. "
-            "End the template with the colon, or the token, after which the model answers, and no space."
+            f"`training.prompt_template`: its end {prompt[-20:]!r} and a response behind it have"
+            " other token ids together than apart. End the template with the colon, or the token,"
+            " after which the model answers, and no space."
         )
     return PreferenceFormat(template, beginning, before_response, eos, tuple(special_tokens))

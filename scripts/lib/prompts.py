@@ -1,7 +1,7 @@
 """Prompts: their identity, their shard, and the files they are read from.
 
-A prompt's identity is its text: `<topic>-<first 10 hex digits of its sha256>`. Its line number means nothing, so that inserting,
-deleting and reordering lines changes no other prompt.
+A prompt's identity is its text: `<topic>-<first 10 hex digits of its sha256>`. Its line number
+means nothing, so that inserting, deleting and reordering lines changes no other prompt.
 """
 
 import re
@@ -33,33 +33,44 @@ class Prompt:
 
 
 def shard_of(prompt_id: str, shards_per_topic: int) -> str:
-    """The shard ("00", "01", ...) that a prompt id falls into: its hash modulo the number of shards."""
+    """The shard ("00", "01", ...) that a prompt id falls into: its hash modulo the number of
+    shards.
+    """
     return f"{int(prompt_id.rsplit('-', 1)[1], 16) % shards_per_topic:02d}"
 
 
 def seed_of(seed: int, *identity: object) -> int:
-    """A 31-bit seed from the configured seed and what it is for (prompt id, guidance scale, ...); never from a position."""
+    """A 31-bit seed from the configured seed and what it is for (prompt id, guidance scale, ...);
+    never from a position.
+    """
     return int(digest([seed, *map(str, identity)])[:8], 16) >> 1
 
 
 def read_prompts(path: Path, topic: str, max_characters: int) -> list[Prompt]:
     """The prompts of one topic, in the file's order: UTF-8, one a line, surrounding blanks dropped.
 
-    A missing file, other encodings, control characters, and empty, doubled or over-long lines are UserErrors that name file and line.
+    A missing file, other encodings, control characters, and empty, doubled or over-long lines are
+    UserErrors that name file and line.
     """
     if not path.is_file():
-        raise UserError(f"{path}: there is no such file. Topic '{topic}' needs it: one prompt a line, UTF-8.")
+        raise UserError(
+            f"{path}: there is no such file. Topic '{topic}' needs it: one prompt a line, UTF-8."
+        )
     raw = path.read_bytes()
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         row = raw[: error.start].count(b"\n") + 1
         raise UserError(
-            f"{path}, line {row}: not UTF-8 (byte 0x{raw[error.start]:02x}). Save the file as UTF-8, e.g. with `iconv -f latin1 -t utf-8`."
+            f"{path}, line {row}: not UTF-8 (byte 0x{raw[error.start]:02x}). Save the file as"
+            " UTF-8, e.g. with `iconv -f latin1 -t utf-8`."
         ) from error
     lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
     if lines == [""]:
-        raise UserError(f"{path}: the file is empty. Write one prompt a line, or take '{topic}' out of `topics`.")
+        raise UserError(
+            f"{path}: the file is empty. Write one prompt a line, or take '{topic}' out of"
+            " `topics`."
+        )
     prompts: list[Prompt] = []
     seen: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
@@ -68,13 +79,18 @@ def read_prompts(path: Path, topic: str, max_characters: int) -> list[Prompt]:
         if not content:
             raise UserError(f"{where}: the line is empty. Delete it.")
         if found := re.search(r"[\x00-\x08\x0b-\x1f\x7f]", content):
-            raise UserError(f"{where}: holds the control character U+{ord(found[0]):04X}. Delete it.")
+            raise UserError(
+                f"{where}: holds the control character U+{ord(found[0]):04X}. Delete it."
+            )
         if len(content) > max_characters:
             raise UserError(
-                f"{where}: {len(content)} characters, over `max_prompt_characters` ({max_characters}). Shorten it, or raise the limit."
+                f"{where}: {len(content)} characters, over `max_prompt_characters`"
+                f" ({max_characters}). Shorten it, or raise the limit."
             )
         if content in seen:
-            raise UserError(f"{where}: the same prompt as on line {seen[content]}. Delete one of them.")
+            raise UserError(
+                f"{where}: the same prompt as on line {seen[content]}. Delete one of them."
+            )
         seen[content] = number
         prompts.append(Prompt(topic, content))
     return prompts
@@ -102,8 +118,12 @@ def make_shards(prompts: Sequence[Prompt], shards_per_topic: int) -> list[Shard]
     return [Shard(prompts[0].topic, name, tuple(members[name])) for name in sorted(members)]
 
 
-def read_topics(folder: Path, topics: Sequence[str], shards_per_topic: int, max_characters: int) -> dict[tuple[str, str], Shard]:
-    """All shards by (topic, shard name). A prompt that stands in two topics is a UserError: its pairs would count twice."""
+def read_topics(
+    folder: Path, topics: Sequence[str], shards_per_topic: int, max_characters: int
+) -> dict[tuple[str, str], Shard]:
+    """All shards by (topic, shard name). A prompt that stands in two topics is a UserError: its
+    pairs would count twice.
+    """
     shards: dict[tuple[str, str], Shard] = {}
     home: dict[str, str] = {}
     for topic in topics:
@@ -111,7 +131,10 @@ def read_topics(folder: Path, topics: Sequence[str], shards_per_topic: int, max_
         for prompt in prompts:
             if (other := home.setdefault(prompt.text, topic)) != topic:
                 line = prompts.index(prompt) + 1
-                raise UserError(f"{folder / f'{topic}.txt'}, line {line}: the same prompt stands in topic '{other}'. Delete one of them.")
+                raise UserError(
+                    f"{folder / f'{topic}.txt'}, line {line}: the same prompt stands in topic"
+                    f" '{other}'. Delete one of them."
+                )
         for shard in make_shards(prompts, shards_per_topic):
             shards[topic, shard.name] = shard
     return shards

@@ -1,4 +1,5 @@
-"""Where a score comes from: one block in every scores.json, so that each cell of a table can be traced.
+"""Where a score comes from: one block in every scores.json, so that each cell of a table can be
+traced.
 
 "computed_by": {"scorer", "parser", "judge": {"model", "version"} or null, "language_tools"}
 "answers": {"file": as in the run's folder, "sha256"}
@@ -26,7 +27,10 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
 
 def computed_by(
-    scorer: str, parser: str | None = None, judge: Mapping[str, str] | None = None, language_tools: str | None = None
+    scorer: str,
+    parser: str | None = None,
+    judge: Mapping[str, str] | None = None,
+    language_tools: str | None = None,
 ) -> dict[str, Any]:
     """What made a score of the answers.
 
@@ -36,11 +40,24 @@ def computed_by(
         judge: `model` as configured and `version` as the endpoint reported it.
         language_tools: tokenizer, tagger, lemmatiser and word vectors, where a scorer uses any.
     """
-    return {"scorer": scorer, "parser": parser, "judge": dict(judge) if judge else None, "language_tools": language_tools}
+    return {
+        "scorer": scorer,
+        "parser": parser,
+        "judge": dict(judge) if judge else None,
+        "language_tools": language_tools,
+    }
 
 
-def block(made: Mapping[str, Any], answers: Path, root: Path, answering: Mapping[str, str], scoring: Mapping[str, str]) -> dict[str, Any]:
-    """The block. `made`: of `computed_by`; `root`: the run's folder; `answering`, `scoring`: versions of what decided the two."""
+def block(
+    made: Mapping[str, Any],
+    answers: Path,
+    root: Path,
+    answering: Mapping[str, str],
+    scoring: Mapping[str, str],
+) -> dict[str, Any]:
+    """The block. `made`: of `computed_by`; `root`: the run's folder; `answering`, `scoring`:
+    versions of what decided the two.
+    """
     file = answers.relative_to(root) if answers.is_relative_to(root) else answers
     return {
         "computed_by": dict(made),

@@ -20,15 +20,21 @@ def repeats(words: Sequence[str], times: int) -> bool:
 
 
 def repeats_sentences(text: str, times: int) -> bool:
-    """Whether a sentence of 4 words or more stands more than `times` times anywhere; numbers do not tell sentences apart.
+    """Whether a sentence of 4 words or more stands more than `times` times anywhere; numbers do not
+    tell sentences apart.
 
-    Models caught in a loop often number its turns ("16. Dry brushing: ... 17. Paint wash: ... 18. Dry brushing: ...").
+    Models caught in a loop often number its turns ("16. Dry brushing: ... 17. Paint wash: ... 18.
+    Dry brushing: ...").
     """
     pieces = re.split(r"[.!?。！？\n]", text)
     if len(pieces) <= times:
         return False
     sentences = Counter(tuple(re.findall(r"[^\W\d]+", piece)) for piece in pieces)
-    return any(count > times for sentence, count in sentences.items() if len(sentence) >= SHORTEST_REPEATED_SENTENCE)
+    return any(
+        count > times
+        for sentence, count in sentences.items()
+        if len(sentence) >= SHORTEST_REPEATED_SENTENCE
+    )
 
 
 def invalid_reason(text: str, finish_reason: str, max_repeats: int) -> str | None:

@@ -1,7 +1,8 @@
 """The published shard files: one row a prompt, in the order of the prompt ids, in every stage.
 
-A row that a stage has no result for says which stage stopped it and why, and is carried through all later stages:
-`{"id", "topic", "prompt", "missing": {"rule", "reason"}}`. So each file tells of every prompt of its shard.
+A row that a stage has no result for says which stage stopped it and why, and is carried through all
+later stages: `{"id", "topic", "prompt", "missing": {"rule", "reason"}}`. So each file tells of
+every prompt of its shard.
 """
 
 from collections.abc import Mapping
@@ -26,11 +27,17 @@ def is_missing(row: Row) -> bool:
 
 def missing_row(row: Row, rule: str, reason: str) -> Row:
     """The row of a prompt that `rule` has no result for."""
-    return {"id": row["id"], "topic": row["topic"], "prompt": row["prompt"], "missing": {"rule": rule, "reason": reason}}
+    return {
+        "id": row["id"],
+        "topic": row["topic"],
+        "prompt": row["prompt"],
+        "missing": {"rule": rule, "reason": reason},
+    }
 
 
 def stage_rows(rows: Mapping[str, Row], outcomes: Mapping[str, Outcome], rule: str) -> list[Row]:
-    """A stage's rows from those of the stage before: what was missing stays so, the rest has its result or its reason.
+    """A stage's rows from those of the stage before: what was missing stays so, the rest has its
+    result or its reason.
 
     `outcomes`: by prompt id, for each row that was not missing.
     """
@@ -41,5 +48,7 @@ def stage_rows(rows: Mapping[str, Row], outcomes: Mapping[str, Outcome], rule: s
         elif (outcome := outcomes[prompt_id]).result is None:
             published.append(missing_row(row, rule, str(outcome.reason)))
         else:
-            published.append({"id": row["id"], "topic": row["topic"], "prompt": row["prompt"], **outcome.result})
+            published.append(
+                {"id": row["id"], "topic": row["topic"], "prompt": row["prompt"], **outcome.result}
+            )
     return published

@@ -1,4 +1,5 @@
-"""What tables and figures say of where they come from: files with their digests, models with their revisions, the project's commit.
+"""What tables and figures say of where they come from: files with their digests, models with their
+revisions, the project's commit.
 
 All of it stands in sidecars (`<table>.json`, `<figure>.json`), never in a table or figure itself.
 """
@@ -19,16 +20,20 @@ GIT_SECONDS = 30
 
 
 def project_commit(project: Path = PROJECT) -> str | None:
-    """The commit of the repository that tracks this project's Snakefile, `-dirty` appended where a tracked file differs from it.
+    """The commit of the repository that tracks this project's Snakefile, `-dirty` appended where a
+    tracked file differs from it.
 
-    None where there is no git, no commit, or the project only lies inside somebody else's repository. It is asked for when a file is
-    written and is no rule's parameter, so that a new commit by itself makes no rule run again.
+    None where there is no git, no commit, or the project only lies inside somebody else's
+    repository. It is asked for when a file is written and is no rule's parameter, so that a new
+    commit by itself makes no rule run again.
     """
 
     def git(*arguments: str) -> str | None:
         command = ["git", "-C", str(project), *arguments]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=GIT_SECONDS)
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=GIT_SECONDS
+            )
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None
@@ -45,15 +50,25 @@ def built_with(*packages: str) -> dict[str, Any]:
 
 
 def file_digests(paths: Iterable[str], root: Path) -> dict[str, str]:
-    """sha256 (hex) of each file, by its path in the run's folder `root`, or as the rule names it where it lies elsewhere."""
-    return {(path.relative_to(root) if path.is_relative_to(root) else path).as_posix(): digest_of_file(path) for path in map(Path, paths)}
+    """sha256 (hex) of each file, by its path in the run's folder `root`, or as the rule names it
+    where it lies elsewhere.
+    """
+    return {
+        (path.relative_to(root) if path.is_relative_to(root) else path).as_posix(): digest_of_file(
+            path
+        )
+        for path in map(Path, paths)
+    }
 
 
-def model_origin(settings: Mapping[str, Any], root: Path, rule: str, job: str = "") -> dict[str, Any]:
+def model_origin(
+    settings: Mapping[str, Any], root: Path, rule: str, job: str = ""
+) -> dict[str, Any]:
     """Which model a stage used: name, revision as configured, and the identity that it resolved to.
 
-    `settings`: of a `Model` block, as `Plan.settings` gives them. `rule`, `job`: whose records under `work/` tell the commit that a branch
-    or tag stood for; where the records are gone, the identity is None.
+    `settings`: of a `Model` block, as `Plan.settings` gives them. `rule`, `job`: whose records
+    under `work/` tell the commit that a branch or tag stood for; where the records are gone, the
+    identity is None.
     """
     model, revision = settings["model"], settings["revision"]
     origin = {"model": model, "revision": revision}

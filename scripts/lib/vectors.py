@@ -9,7 +9,9 @@ if TYPE_CHECKING:
 
 
 def pack(vector: "np.ndarray[Any, Any]") -> str:
-    """A vector as text: base64 of little-endian float16, precise enough for similarities (to about 1e-4) at a quarter of the size."""
+    """A vector as text: base64 of little-endian float16, precise enough for similarities (to about
+    1e-4) at a quarter of the size.
+    """
     return base64.b64encode(vector.astype("<f2").tobytes()).decode("ascii")
 
 
@@ -19,6 +21,8 @@ def unpack(texts: Sequence[str]) -> "np.ndarray[Any, Any]":
 
     if not texts:
         return np.zeros((0, 1))
-    vectors = np.stack([np.frombuffer(base64.b64decode(text), dtype="<f2") for text in texts]).astype(np.float64)
+    vectors = np.stack(
+        [np.frombuffer(base64.b64decode(text), dtype="<f2") for text in texts]
+    ).astype(np.float64)
     normalised: np.ndarray[Any, Any] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     return normalised

@@ -1,12 +1,15 @@
-"""A throw-away Slurm cluster on this machine: the real slurmctld and slurmd, three nodes, four GPUs that are scheduled and not there.
+"""A throw-away Slurm cluster on this machine: the real slurmctld and slurmd, three nodes, four GPUs
+that are scheduled and not there.
 
     python tests/slurm/cluster.py --install          # Debian's packages, as root
-    python tests/slurm/cluster.py -- snakemake ...   # runs a command on a new cluster, and takes the cluster down when it ends
+    python tests/slurm/cluster.py -- snakemake ...   # runs a command on a new cluster, and takes
+    the cluster down when it ends
 
-Nodes gpu1 and gpu2 have two GPUs each, cpu1 has none. Nothing is written outside a private folder, no port or file of an installed Slurm
-is touched, and several such clusters can stand side by side. A GPU is a link to /dev/null: Slurm hands it out, counts it and sets
-CUDA_VISIBLE_DEVICES as it does for a real one. Commands find the cluster by SLURM_CONF; the executor plugin drops that variable before
-its inner srun, for which a `srun` that sets it again stands first on PATH.
+Nodes gpu1 and gpu2 have two GPUs each, cpu1 has none. Nothing is written outside a private folder,
+no port or file of an installed Slurm is touched, and several such clusters can stand side by side.
+A GPU is a link to /dev/null: Slurm hands it out, counts it and sets CUDA_VISIBLE_DEVICES as it does
+for a real one. Commands find the cluster by SLURM_CONF; the executor plugin drops that variable
+before its inner srun, for which a `srun` that sets it again stands first on PATH.
 """
 
 import argparse
@@ -86,9 +89,15 @@ def install() -> None:
     if not (missing := missing_programs()):
         return
     if os.geteuid() or not shutil.which("apt-get"):
-        sys.exit(f"These programs of Slurm are missing: {', '.join(missing)}. As root on Debian or Ubuntu: apt-get install slurm-wlm")
+        sys.exit(
+            f"These programs of Slurm are missing: {', '.join(missing)}. As root on Debian or"
+            " Ubuntu: apt-get install slurm-wlm"
+        )
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "slurm-wlm"]):
+    for command in (
+        ["apt-get", "update", "-qq"],
+        ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "slurm-wlm"],
+    ):
         subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
 
 
@@ -103,7 +112,9 @@ def _free_ports(count: int) -> list[int]:
 
 
 class Cluster:
-    """A running cluster; a context manager that always takes it down, with every process that it started."""
+    """A running cluster; a context manager that always takes it down, with every process that it
+    started.
+    """
 
     def __init__(self, folder: Path) -> None:
         """`folder`: private to the cluster, made if need be; its path must hold no spaces."""
@@ -118,7 +129,11 @@ class Cluster:
     def environment(self, base: Mapping[str, str] | None = None) -> dict[str, str]:
         """The environment in which Slurm's commands, and Snakemake, find this cluster."""
         base = os.environ if base is None else base
-        return {**base, "SLURM_CONF": str(self.conf), "PATH": f"{self.folder}/bin:{base['PATH']}:{SBIN}"}
+        return {
+            **base,
+            "SLURM_CONF": str(self.conf),
+            "PATH": f"{self.folder}/bin:{base['PATH']}:{SBIN}",
+        }
 
     def __enter__(self) -> Self:
         self._write_files()
@@ -132,12 +147,25 @@ class Cluster:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if "slurmctld" in self.daemons:
             # Jobs first: what a killed slurmd leaves behind would run on.
-            subprocess.run(["scancel", "--full", "--user", "root"], env=self.environment(), check=False, capture_output=True)
+            subprocess.run(
+                ["scancel", "--full", "--user", "root"],
+                env=self.environment(),
+                check=False,
+                capture_output=True,
+            )
             deadline = time.monotonic() + 10
-            while time.monotonic() < deadline and self.run("squeue", "--noheader", check=False).strip():
+            while (
+                time.monotonic() < deadline
+                and self.run("squeue", "--noheader", check=False).strip()
+            ):
                 time.sleep(0.2)
         for name in list(self.daemons):
             self.kill(name)
@@ -151,26 +179,40 @@ class Cluster:
         for node, gpus in NODES.items():
             has = f" Gres=gpu:a100:{gpus}" if gpus else ""
             address = f"NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[node]}"
-            lines.append(f"NodeName={node} {address} CPUs={CPUS} RealMemory={MEMORY_MB} State=UNKNOWN{has}")
+            lines.append(
+                f"NodeName={node} {address} CPUs={CPUS} RealMemory={MEMORY_MB} State=UNKNOWN{has}"
+            )
             if gpus:
                 for number in range(gpus):
                     (self.folder / "dev" / f"nvidia{number}").unlink(missing_ok=True)
                     (self.folder / "dev" / f"nvidia{number}").symlink_to("/dev/null")
-                gres.append(f"NodeName={node} Name=gpu Type=a100 File={self.folder}/dev/nvidia[0-{gpus - 1}]")
-        self.conf.write_text(SLURM_CONF.format(host=host, ports=ports, folder=self.folder, nodes="\n".join(lines)))
+                gres.append(
+                    f"NodeName={node} Name=gpu Type=a100"
+                    f" File={self.folder}/dev/nvidia[0-{gpus - 1}]"
+                )
+        self.conf.write_text(
+            SLURM_CONF.format(host=host, ports=ports, folder=self.folder, nodes="\n".join(lines))
+        )
         (self.folder / "gres.conf").write_text("\n".join(gres) + "\n")
         srun = self.folder / "bin" / "srun"
-        srun.write_text(f'#!/bin/sh\nSLURM_CONF={self.conf} exec {shutil.which("srun", path=os.environ["PATH"])} "$@"\n')
+        srun.write_text(
+            f"#!/bin/sh\nSLURM_CONF={self.conf} exec"
+            f' {shutil.which("srun", path=os.environ["PATH"])} "$@"\n'
+        )
         srun.chmod(0o755)
 
     def start(self, name: str) -> None:
         """Starts slurmctld, or the slurmd of a node."""
         command = ["slurmctld", "-D"] if name == "slurmctld" else ["slurmd", "-D", "-N", name]
         with open(self.folder / f"{name}.out", "ab") as log:
-            self.daemons[name] = subprocess.Popen(command, env=self.environment(), stdout=log, stderr=log, start_new_session=True)
+            self.daemons[name] = subprocess.Popen(
+                command, env=self.environment(), stdout=log, stderr=log, start_new_session=True
+            )
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> None:
-        """Ends slurmctld or the slurmd of a node; with SIGKILL a node dies as in a power cut, with the jobs on it."""
+        """Ends slurmctld or the slurmd of a node; with SIGKILL a node dies as in a power cut, with
+        the jobs on it.
+        """
         daemon = self.daemons.pop(name)
         children = _descendants(daemon.pid) if name != "slurmctld" else []
         daemon.send_signal(number)
@@ -181,7 +223,9 @@ class Cluster:
                     _kill(each)
 
     def _step_daemons(self, node: str) -> list[int]:
-        """The slurmstepd of a node: they leave slurmd's family, and are known by the environment of what they run."""
+        """The slurmstepd of a node: they leave slurmd's family, and are known by the environment of
+        what they run.
+        """
         marks = (f"SLURMD_NODENAME={node}".encode(), f"SLURM_CONF={self.conf}".encode())
         found = []
         for process in Path("/proc").glob("[0-9]*"):
@@ -195,37 +239,73 @@ class Cluster:
 
     def run(self, *command: str, check: bool = True) -> str:
         """What a command of Slurm prints."""
-        done = subprocess.run(command, env=self.environment(), text=True, capture_output=True, check=False, timeout=60)
+        done = subprocess.run(
+            command, env=self.environment(), text=True, capture_output=True, check=False, timeout=60
+        )
         if check and done.returncode:
             raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr}")
         return done.stdout
 
     def nodes_in(self, state: str) -> set[str]:
         """The nodes in a state, as sinfo names it."""
-        return {line.split()[0] for line in self.run("sinfo", "-h", "-N", "-o", "%N %T", check=False).splitlines() if state in line}
+        return {
+            line.split()[0]
+            for line in self.run("sinfo", "-h", "-N", "-o", "%N %T", check=False).splitlines()
+            if state in line
+        }
 
     def jobs(self, states: str = "all") -> list[dict[str, str]]:
-        """Every job that slurmctld remembers: id, name, comment, state, node, partition, working directory, GPUs asked for, user."""
-        names = ("id", "name", "comment", "state", "node", "partition", "folder", "gpus", "reason", "restarts", "memory", "limit", "user")
+        """Every job that slurmctld remembers: id, name, comment, state, node, partition, working
+        directory, GPUs asked for, user.
+        """
+        names = (
+            "id",
+            "name",
+            "comment",
+            "state",
+            "node",
+            "partition",
+            "folder",
+            "gpus",
+            "reason",
+            "restarts",
+            "memory",
+            "limit",
+            "user",
+        )
         lines = self.run(
-            "squeue", "-h", f"--states={states}", "-O",
+            "squeue",
+            "-h",
+            f"--states={states}",
+            "-O",
             "JobID:20|,Name:90|,Comment:120|,State:20|,NodeList:20|,Partition:20|,WorkDir:300|,tres-per-job:40|,Reason:60|,RestartCnt:10|,MinMemory:20|,TimeLimit:20|,UserName:20",
-        ).splitlines()  # fmt: skip
-        return [dict(zip(names, (cell.strip() for cell in line.split("|")), strict=True)) for line in lines]
+        ).splitlines()
+        return [
+            dict(zip(names, (cell.strip() for cell in line.split("|")), strict=True))
+            for line in lines
+        ]
 
     def _wait_until(self, condition: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + SECONDS_TO_START
         while not condition():
             if time.monotonic() > deadline:
-                logs = "\n".join(path.read_text(errors="replace")[-1500:] for path in self.folder.rglob("slurm*.log"))
-                raise TimeoutError(f"waited {SECONDS_TO_START} s for {what}; {self.run('sinfo', '-N', '-l', check=False)}\n{logs}")
+                logs = "\n".join(
+                    path.read_text(errors="replace")[-1500:]
+                    for path in self.folder.rglob("slurm*.log")
+                )
+                raise TimeoutError(
+                    f"waited {SECONDS_TO_START} s for {what};"
+                    f" {self.run('sinfo', '-N', '-l', check=False)}\n{logs}"
+                )
             time.sleep(0.2)
 
 
 def _descendants(pid: int) -> list[int]:
     """The processes below one, the youngest last."""
     try:
-        children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        children = [
+            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        ]
     except OSError:
         return []
     return [each for child in children for each in (child, *_descendants(child))]
@@ -258,14 +338,23 @@ def throw_away_cluster() -> Iterator[Cluster]:
 
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--install", action="store_true", help="install Slurm's packages if they are missing (as root)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--install",
+        action="store_true",
+        help="install Slurm's packages if they are missing (as root)",
+    )
     parser.add_argument("command", nargs="*", help="what to run on the cluster, after --")
     arguments = parser.parse_args()
     if arguments.install:
         install()
     if missing := missing_programs():
-        sys.exit(f"These programs of Slurm are missing: {', '.join(missing)}. `make test-slurm` installs them as root.")
+        sys.exit(
+            f"These programs of Slurm are missing: {', '.join(missing)}. `make test-slurm` installs"
+            " them as root."
+        )
     if not arguments.command:
         return 0
     with throw_away_cluster() as cluster:

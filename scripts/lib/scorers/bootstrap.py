@@ -1,4 +1,6 @@
-"""Bootstrap intervals: how far a score would move if the benchmark had drawn other questions of the same kind."""
+"""Bootstrap intervals: how far a score would move if the benchmark had drawn other questions of the
+same kind.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -11,16 +13,20 @@ COVERAGE = 0.95
 
 
 def intervals(
-    groups: Sequence[Floats], scores: Callable[[Sequence[Floats]], Mapping[str, Floats]], *, samples: int, seed: int
+    groups: Sequence[Floats],
+    scores: Callable[[Sequence[Floats]], Mapping[str, Floats]],
+    *,
+    samples: int,
+    seed: int,
 ) -> dict[str, tuple[float, float]]:
     """Percentile intervals of scores that are functions of sums.
 
-    groups    each [unit, statistic]: what each unit (a question, an image with all its questions) adds to the sums; every group is
-              resampled by itself, with as many units as it has
+    groups    each [unit, statistic]: what each unit (a question, an image with all its questions)
+              adds to the sums; every group is resampled by itself, with as many units as it has
     scores    name -> [sample], from the groups' sums, each [sample, statistic]
-    samples   how many resamples; 0 gives no intervals
-    Units with equal statistics are drawn together, as a multinomial: the same distribution, at a fraction of the work. A resample in which
-    a score has no value (NaN: nothing to divide by) is left out of its interval.
+    samples   how many resamples; 0 gives no intervals Units with equal statistics are drawn
+    together, as a multinomial: the same distribution, at a fraction of the work. A resample in
+    which a score has no value (NaN: nothing to divide by) is left out of its interval.
     """
     if samples <= 0:
         return {}

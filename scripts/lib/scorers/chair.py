@@ -1,8 +1,10 @@
-"""CHAIR: how many of the objects that a caption mentions are not in the image (Rohrbach et al. 2018; chair.py of LisaAnne/Hallucination).
+"""CHAIR: how many of the objects that a caption mentions are not in the image (Rohrbach et al.
+2018; chair.py of LisaAnne/Hallucination).
 
-A caption is lower-cased, cut into words, each made singular; pairs of words are joined; words of the vocabulary are mentions of COCO
-objects. CHAIR_i = hallucinated mentions / all mentions, CHAIR_s = captions with one / all captions. lmms-eval's coco_cap_chair takes
-WordNet lemmas in place of the singulariser.
+A caption is lower-cased, cut into words, each made singular; pairs of words are joined; words of
+the vocabulary are mentions of COCO objects. CHAIR_i = hallucinated mentions / all mentions, CHAIR_s
+= captions with one / all captions. lmms-eval's coco_cap_chair takes WordNet lemmas in place of the
+singulariser.
 """
 
 from pathlib import Path
@@ -32,20 +34,28 @@ reference: files or folders with the synonym vocabulary (CHAIR's synonyms.txt, o
 def read_answers(path: Path) -> Answers:
     """A file of captions; ids are COCO image ids."""
     rows = read_rows(path)
-    return answers_from(path, rows, ("image_id", "id", "question_id"), lambda name, row: coco_objects.image_id(name))
+    return answers_from(
+        path, rows, ("image_id", "id", "question_id"), lambda name, row: coco_objects.image_id(name)
+    )
 
 
 def read_reference(*paths: Path) -> coco_objects.Reference:
     """The vocabulary and what images show."""
-    return coco_objects.read_reference(paths, ("*vocab*.json", "synonyms*.txt"), pairs_from_synonyms=False, benchmark="CHAIR")
+    return coco_objects.read_reference(
+        paths, ("*vocab*.json", "synonyms*.txt"), pairs_from_synonyms=False, benchmark="CHAIR"
+    )
 
 
-def mentions(answers: Answers, reference: coco_objects.Reference, language: LanguageTools) -> dict[str, Mentions]:
+def mentions(
+    answers: Answers, reference: coco_objects.Reference, language: LanguageTools
+) -> dict[str, Mentions]:
     """What each caption mentions, by its image's id."""
     vocabulary = reference.vocabulary
 
     def words_of(text: str) -> list[Word]:
-        return vocabulary.join(coco_objects.cut(text, language.tokenizer.run, language.singulariser.run))
+        return vocabulary.join(
+            coco_objects.cut(text, language.tokenizer.run, language.singulariser.run)
+        )
 
     given = answers.by_id()
     return {
@@ -56,7 +66,12 @@ def mentions(answers: Answers, reference: coco_objects.Reference, language: Lang
 
 
 def score(
-    answers: Answers, reference: coco_objects.Reference, *, language: LanguageTools | None = None, samples: int = 1000, seed: int = 0
+    answers: Answers,
+    reference: coco_objects.Reference,
+    *,
+    language: LanguageTools | None = None,
+    samples: int = 1000,
+    seed: int = 0,
 ) -> Score:
     """CHAIR's scores. The unit of the bootstrap is the caption."""
     language = language or LanguageTools()
@@ -69,7 +84,11 @@ def score(
 
     def rates(sums: Floats) -> dict[str, Floats]:
         wrong, mentioned, captions_wrong, captions, found, shown, _ = np.moveaxis(sums, -1, 0)
-        return {"chair_i": 100 * (wrong / mentioned), "chair_s": 100 * (captions_wrong / captions), "recall": 100 * (found / shown)}
+        return {
+            "chair_i": 100 * (wrong / mentioned),
+            "chair_s": 100 * (captions_wrong / captions),
+            "recall": 100 * (found / shown),
+        }
 
     with np.errstate(divide="ignore", invalid="ignore"):
         overall = rates(table.sum(axis=0))
@@ -83,7 +102,9 @@ def score(
             "hallucinated_mentions": int(sums[0]),
             "captions_with_hallucination": int(sums[2]),
             "captions_without_objects": int(sums[6]),
-            "words_per_caption": float(np.mean([len(answer.text.split()) for answer in matched.values()])),
+            "words_per_caption": float(
+                np.mean([len(answer.text.split()) for answer in matched.values()])
+            ),
         },
         per_type={},
         intervals=intervals([table], lambda sums: rates(sums[0]), samples=samples, seed=seed),
@@ -94,4 +115,14 @@ def score(
     )
 
 
-SCORER = Scorer("chair", "CHAIR", NAMES, read_answers, read_reference, score, FORMATS, uses_language=True, mentions=mentions)
+SCORER = Scorer(
+    "chair",
+    "CHAIR",
+    NAMES,
+    read_answers,
+    read_reference,
+    score,
+    FORMATS,
+    uses_language=True,
+    mentions=mentions,
+)

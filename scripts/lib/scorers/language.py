@@ -1,14 +1,19 @@
-"""Language tools of the scorers: what cuts text into words, tags them, finds base forms and says which words mean the same.
+"""Language tools of the scorers: what cuts text into words, tags them, finds base forms and says
+which words mean the same.
 
-Scores depend on these tools, so each part has a name, and the names of the parts that were used go into the score.
+Scores depend on these tools, so each part has a name, and the names of the parts that were used go
+into the score.
 
-    reference   what the benchmarks' own scripts use: NLTK's tokenizer, tagger and WordNet lemmas, TextBlob's singulariser (the one of the
-                package `pattern`, which CHAIR used), spaCy's en_core_web_lg for similarity (AMBER) and en_core_web_trf for phrases
-                (Object HalBench). Needs data that these libraries fetch once; without it, a UserError says which.
-    stand-in    needs no data: NLTK's word tokenizer with sentences cut after . ! ?, every word a noun, TextBlob's singulariser also in
-                place of lemmas, similarity is equality
-    exact       runs of letters of the lower-cased text, every word a noun, no base forms, similarity is equality: the simplest rules that
-                anybody can repeat, for checking a scorer's arithmetic
+    reference   what the benchmarks' own scripts use: NLTK's tokenizer, tagger and WordNet lemmas,
+                TextBlob's singulariser (the one of the package `pattern`, which CHAIR used),
+                spaCy's en_core_web_lg for similarity (AMBER) and en_core_web_trf for phrases
+                (Object HalBench). Needs data that these libraries fetch once; without it, a
+                UserError says which.
+    stand-in    needs no data: NLTK's word tokenizer with sentences cut after . ! ?, every word a
+                noun, TextBlob's singulariser also in place of lemmas, similarity is equality
+    exact       runs of letters of the lower-cased text, every word a noun, no base forms,
+                similarity is equality: the simplest rules that anybody can repeat, for checking a
+                scorer's arithmetic
     auto        each part as in `reference` where its data are there, otherwise as in `stand-in`
 
 A part is loaded when it is first used. Nothing is fetched from anywhere.
@@ -29,7 +34,8 @@ from lib.errors import UserError
 CHOICES = ("auto", "reference", "stand-in", "exact")
 VECTORS = "en_core_web_lg"
 PHRASES = "en_core_web_trf"
-#: Similarities of a matrix product that are this near to the threshold are computed once more, as spaCy computes a single one.
+#: Similarities of a matrix product that are this near to the threshold are computed once more, as
+#: spaCy computes a single one.
 NEAR = 1e-4
 
 Function_co = TypeVar("Function_co", covariant=True)
@@ -53,15 +59,23 @@ class LanguageTools:
     lemmatizer    word -> base form, taken as a noun
     singulariser  word -> singular
     phrases       phrase -> (base form, Penn Treebank tag) of each word
-    similarity    (words, others, threshold) -> each word: the others whose similarity is above the threshold
+    similarity    (words, others, threshold) -> each word: the others whose similarity is above the
+                  threshold
     """
 
     def __init__(self, choice: str = "auto") -> None:
         if choice not in CHOICES:
-            raise UserError(f"language tools {choice!r} are unknown; there are {', '.join(CHOICES)}.")
+            raise UserError(
+                f"language tools {choice!r} are unknown; there are {', '.join(CHOICES)}."
+            )
         self.choice = choice
 
-    def _pick(self, reference: Callable[[], Tool[Any]], stand_in: Callable[[], Tool[Any]], exact: Tool[Any]) -> Tool[Any]:
+    def _pick(
+        self,
+        reference: Callable[[], Tool[Any]],
+        stand_in: Callable[[], Tool[Any]],
+        exact: Tool[Any],
+    ) -> Tool[Any]:
         if self.choice == "exact":
             return exact
         if self.choice == "stand-in":
@@ -72,14 +86,17 @@ class LanguageTools:
             if self.choice == "auto":
                 return stand_in()
             raise UserError(
-                f"the reference's language tools are not installed: {_first_line(error)}. Install them (docs/evaluation.md, Language "
-                "tools), or choose `auto` or `stand-in`; the score names what it used."
+                f"the reference's language tools are not installed: {_first_line(error)}. Install"
+                " them (docs/evaluation.md, Language tools), or choose `auto` or `stand-in`; the"
+                " score names what it used."
             ) from None
 
     @cached_property
     def tokenizer(self) -> Tool[Callable[[str], list[str]]]:
         """Text -> words."""
-        return self._pick(_nltk_tokenizer, _plain_tokenizer, Tool("runs of letters, lower case", _letters))
+        return self._pick(
+            _nltk_tokenizer, _plain_tokenizer, Tool("runs of letters, lower case", _letters)
+        )
 
     @cached_property
     def tagger(self) -> Tool[Callable[[list[str]], list[str]]]:
@@ -99,7 +116,11 @@ class LanguageTools:
     @cached_property
     def phrases(self) -> Tool[Callable[[str], list[tuple[str, str]]]]:
         """Phrase -> (base form, tag)."""
-        return self._pick(_spacy_phrases, _plain_phrases, Tool("split at blanks, every word but 'a' a noun", _blank_phrases))
+        return self._pick(
+            _spacy_phrases,
+            _plain_phrases,
+            Tool("split at blanks, every word but 'a' a noun", _blank_phrases),
+        )
 
     @cached_property
     def similarity(self) -> Tool[Similar]:
@@ -109,7 +130,11 @@ class LanguageTools:
     def nouns(self, text: str) -> list[str]:
         """The base forms of the nouns of a text, in its order (NLTK's way: tokens, tags, WordNet)."""
         words = self.tokenizer.run(text)
-        return [self.lemmatizer.run(word) for word, tag in zip(words, self.tagger.run(words), strict=True) if tag.startswith("NN")]
+        return [
+            self.lemmatizer.run(word)
+            for word, tag in zip(words, self.tagger.run(words), strict=True)
+            if tag.startswith("NN")
+        ]
 
     def names(self, *parts: str) -> str:
         """The names of these parts, for a score."""
@@ -117,15 +142,21 @@ class LanguageTools:
 
 
 def places_of(words: Strings, text: str) -> list[tuple[int, int] | None]:
-    """Where words that a tokenizer cut from a text stand in it: (start, end) each; None for one that it wrote in another way.
+    """Where words that a tokenizer cut from a text stand in it: (start, end) each; None for one
+    that it wrote in another way.
 
-    The tokenizers keep the letters and their order. NLTK's write a straight quotation mark as two marks of another kind.
+    The tokenizers keep the letters and their order. NLTK's write a straight quotation mark as two
+    marks of another kind.
     """
     places: list[tuple[int, int] | None] = []
     position = 0
     for word in words:
         start, length = text.find(word, position), len(word)
-        if word in ("``", "''") and (plain := text.find('"', position)) >= 0 and not 0 <= start < plain:
+        if (
+            word in ("``", "''")
+            and (plain := text.find('"', position)) >= 0
+            and not 0 <= start < plain
+        ):
             start, length = plain, 1
         places.append((start, start + length) if start >= 0 else None)
         position = start + length if start >= 0 else position
@@ -141,7 +172,7 @@ def _version(package: str) -> str:
     return f"{package} {importlib.metadata.version(package)}"
 
 
-# ------------------------------------------------------------------------------------------------------------------- the reference's
+# --------------------------------------------------------------------------------------------------
 
 
 def _nltk_tokenizer() -> Tool[Callable[[str], list[str]]]:
@@ -154,8 +185,12 @@ def _nltk_tokenizer() -> Tool[Callable[[str], list[str]]]:
 def _nltk_tagger() -> Tool[Callable[[list[str]], list[str]]]:
     from nltk.tag import PerceptronTagger
 
-    tagger = PerceptronTagger()  # `nltk.pos_tag` makes the same one, and reads its weights, for every text
-    return Tool(f"NLTK pos_tag ({_version('nltk')})", lambda words: [tag for _, tag in tagger.tag(words)])
+    tagger = (
+        PerceptronTagger()
+    )  # `nltk.pos_tag` makes the same one, and reads its weights, for every text
+    return Tool(
+        f"NLTK pos_tag ({_version('nltk')})", lambda words: [tag for _, tag in tagger.tag(words)]
+    )
 
 
 def _wordnet_lemmatizer() -> Tool[Callable[[str], str]]:
@@ -180,21 +215,32 @@ def _spacy_phrases() -> Tool[Callable[[str], list[tuple[str, str]]]]:
 
 def _spacy_similarity() -> Tool[Similar]:
     pipeline, name = _spacy_pipeline(VECTORS)
-    return Tool(f"similarity of {name}", lambda words, others, threshold: similar_by_vectors(pipeline.make_doc, words, others, threshold))
+    return Tool(
+        f"similarity of {name}",
+        lambda words, others, threshold: similar_by_vectors(
+            pipeline.make_doc, words, others, threshold
+        ),
+    )
 
 
-def similar_by_vectors(document: Callable[[str], Any], words: Strings, others: Strings, threshold: float) -> dict[str, frozenset[str]]:
-    """Each word: those of `others` with a cosine similarity above the threshold, from one matrix product.
+def similar_by_vectors(
+    document: Callable[[str], Any], words: Strings, others: Strings, threshold: float
+) -> dict[str, frozenset[str]]:
+    """Each word: those of `others` with a cosine similarity above the threshold, from one matrix
+    product.
 
-    `document` makes of a word something with spaCy's `vector`, `vector_norm` and `similarity`. A product of matrices sums in another order
-    than a single product does, so pairs within `NEAR` of the threshold, and equal words (which spaCy takes as 1, vector or not), are asked
-    for one by one.
+    `document` makes of a word something with spaCy's `vector`, `vector_norm` and `similarity`. A
+    product of matrices sums in another order than a single product does, so pairs within `NEAR` of
+    the threshold, and equal words (which spaCy takes as 1, vector or not), are asked for one by
+    one.
     """
     words, others = list(dict.fromkeys(words)), list(dict.fromkeys(others))
     if not words or not others:
         return {word: frozenset() for word in words}
     documents = {word: document(word) for word in {*words, *others}}
-    unit = {word: _unit(np.asarray(each.vector, dtype=np.float64)) for word, each in documents.items()}
+    unit = {
+        word: _unit(np.asarray(each.vector, dtype=np.float64)) for word, each in documents.items()
+    }
     table = np.stack([unit[word] for word in words]) @ np.stack([unit[other] for other in others]).T
     above = table > threshold
     for row, column in np.argwhere(np.abs(table - threshold) < NEAR):
@@ -203,7 +249,10 @@ def similar_by_vectors(document: Callable[[str], Any], words: Strings, others: S
     for row, word in enumerate(words):
         if word in places:
             above[row, places[word]] = documents[word].similarity(documents[word]) > threshold
-    return {word: frozenset(others[column] for column in np.flatnonzero(above[row])) for row, word in enumerate(words)}
+    return {
+        word: frozenset(others[column] for column in np.flatnonzero(above[row]))
+        for row, word in enumerate(words)
+    }
 
 
 def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -211,7 +260,7 @@ def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:
     return vector / norm if norm else vector
 
 
-# --------------------------------------------------------------------------------------------------------------------- stand-ins
+# --------------------------------------------------------------------------------------------------
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _LETTERS = re.compile(r"[a-z]+")
@@ -222,7 +271,12 @@ def _plain_tokenizer() -> Tool[Callable[[str], list[str]]]:
 
     tokenize = NLTKWordTokenizer().tokenize
     name = f"NLTK's word tokenizer, sentences cut after . ! ? ({_version('nltk')})"
-    return Tool(name, lambda text: [word for sentence in _SENTENCE_END.split(text) for word in tokenize(sentence)])
+    return Tool(
+        name,
+        lambda text: [
+            word for sentence in _SENTENCE_END.split(text) for word in tokenize(sentence)
+        ],
+    )
 
 
 def _singulariser() -> Tool[Callable[[str], str]]:
@@ -244,7 +298,10 @@ def _plain_phrases() -> Tool[Callable[[str], list[tuple[str, str]]]]:
     tokenizer, singulariser = _plain_tokenizer(), _singulariser()
 
     def run(text: str) -> list[tuple[str, str]]:
-        return [(singulariser.run(word), "DT" if word in ("a", "an", "the") else "NN") for word in tokenizer.run(text.lower())]
+        return [
+            (singulariser.run(word), "DT" if word in ("a", "an", "the") else "NN")
+            for word in tokenizer.run(text.lower())
+        ]
 
     return Tool(f"{tokenizer.name}; every word but an article a noun; {singulariser.name}", run)
 
@@ -253,5 +310,7 @@ def _blank_phrases(text: str) -> list[tuple[str, str]]:
     return [(word, "DT" if word == "a" else "NN") for word in text.split()]
 
 
-_ALL_NOUNS: Tool[Callable[[list[str]], list[str]]] = Tool("every word a noun", lambda words: ["NN"] * len(words))
+_ALL_NOUNS: Tool[Callable[[list[str]], list[str]]] = Tool(
+    "every word a noun", lambda words: ["NN"] * len(words)
+)
 _EQUALITY: Tool[Similar] = Tool("equality", _equal)

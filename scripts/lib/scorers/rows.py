@@ -1,7 +1,8 @@
-"""Reading files that somebody else wrote: JSON arrays, JSON lines, JSON values one after the other, each row with its line.
+"""Reading files that somebody else wrote: JSON arrays, JSON lines, JSON values one after the other,
+each row with its line.
 
-What makes a file unreadable (no such file, not UTF-8, not JSON, nothing in it) is a UserError; what is wrong with one row is a Problem,
-and the other rows are read.
+What makes a file unreadable (no such file, not UTF-8, not JSON, nothing in it) is a UserError; what
+is wrong with one row is a Problem, and the other rows are read.
 """
 
 import json
@@ -39,7 +40,10 @@ def read_text(path: Path) -> str:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}, line {line}: not UTF-8 text (byte {content[error.start]:#04x}). Save the file as UTF-8.") from None
+        raise UserError(
+            f"{path}, line {line}: not UTF-8 text (byte {content[error.start]:#04x}). Save the file"
+            " as UTF-8."
+        ) from None
     if not text.strip():
         raise UserError(f"{path}: the file is empty.")
     return text
@@ -75,9 +79,13 @@ class _Scanner:
         try:
             value, self.position = self.decoder.raw_decode(self.text, self.position)
         except json.JSONDecodeError as error:
-            at_end = not self.text[error.pos :].strip() or error.msg.startswith("Unterminated string")
+            at_end = not self.text[error.pos :].strip() or error.msg.startswith(
+                "Unterminated string"
+            )
             why = "the file ends in the middle of a value" if at_end else error.msg
-            raise UserError(f"{self.path}, line {error.lineno}: not valid JSON ({why}). Is the file whole?") from None
+            raise UserError(
+                f"{self.path}, line {error.lineno}: not valid JSON ({why}). Is the file whole?"
+            ) from None
         except (ValueError, RecursionError) as error:
             raise UserError(f"{self.path}, line {self.line()}: not valid JSON ({error}).") from None
         return value
@@ -95,7 +103,10 @@ class _Scanner:
             if keyed:
                 key = self.value()
                 if not isinstance(key, str) or self.skip() != ":":
-                    raise UserError(f"{self.path}, line {line}: not valid JSON (a key and a colon are expected).")
+                    raise UserError(
+                        f"{self.path}, line {line}: not valid JSON (a key and a colon are"
+                        " expected)."
+                    )
                 self.position += 1
                 self.skip()
             yield Row(line, self.value(), key)
@@ -104,14 +115,22 @@ class _Scanner:
             if following == closing:
                 return
             if following != ",":
-                why = "the file ends too early" if not following else f"{following!r} instead of a comma"
-                raise UserError(f"{self.path}, line {self.line()}: not valid JSON ({why}). Is the file whole?")
+                why = (
+                    "the file ends too early"
+                    if not following
+                    else f"{following!r} instead of a comma"
+                )
+                raise UserError(
+                    f"{self.path}, line {self.line()}: not valid JSON ({why}). Is the file whole?"
+                )
 
 
 def read_rows(path: Path, keyed: bool = False) -> list[Row]:
-    """The rows of a file: the elements of an array, or values one after the other (JSON lines are that).
+    """The rows of a file: the elements of an array, or values one after the other (JSON lines are
+    that).
 
-    `keyed`: the file is one object, its members are the rows. Errors: UserError as in `read_text`, or where it is not JSON, with the line.
+    `keyed`: the file is one object, its members are the rows. Errors: UserError as in `read_text`,
+    or where it is not JSON, with the line.
     """
     scanner = _Scanner(path, read_text(path))
     first = scanner.skip()
@@ -120,14 +139,20 @@ def read_rows(path: Path, keyed: bool = False) -> list[Row]:
     elif not keyed and first == "[":
         rows = list(scanner.members("]", keyed=False))
     elif keyed:
-        raise UserError(f"{path}: a JSON object is expected, one member an id, but the file begins with {first!r}.")
+        raise UserError(
+            f"{path}: a JSON object is expected, one member an id, but the file begins with"
+            f" {first!r}."
+        )
     else:
         rows = []
         while scanner.skip():
             line = scanner.line()
             rows.append(Row(line, scanner.value()))
     if scanner.skip():
-        raise UserError(f"{path}, line {scanner.line()}: more text after the end of the JSON value. Are two files glued together?")
+        raise UserError(
+            f"{path}, line {scanner.line()}: more text after the end of the JSON value. Are two"
+            " files glued together?"
+        )
     if not rows:
         raise UserError(f"{path}: the file holds no rows.")
     return rows
@@ -139,7 +164,9 @@ def read_json(path: Path) -> Any:
     scanner.skip()
     value = scanner.value()
     if scanner.skip():
-        raise UserError(f"{path}, line {scanner.line()}: more text after the end of the JSON value.")
+        raise UserError(
+            f"{path}, line {scanner.line()}: more text after the end of the JSON value."
+        )
     return value
 
 
@@ -175,8 +202,8 @@ def answers_from(
 
     id_keys   the row's id is under the first of these that it has
     rename    makes our id of the file's (id, row)
-    details   keys of the row that are kept
-    Of several rows with one id the first is scored. An empty answer is scored as the reference scores it, and told.
+    details   keys of the row that are kept Of several rows with one id the first is scored. An
+    empty answer is scored as the reference scores it, and told.
     Errors: UserError where not a single row is an answer.
     """
     file = str(path)
@@ -186,7 +213,9 @@ def answers_from(
 
     def tell(row: Row, number: int, what: str) -> None:
         # An array on one line is told apart by the place in it.
-        problems.append(Problem(file, row.line, what if rows_on[row.line] == 1 else f"row {number}: {what}"))
+        problems.append(
+            Problem(file, row.line, what if rows_on[row.line] == 1 else f"row {number}: {what}")
+        )
 
     for number, row in enumerate(rows, start=1):
         value = row.value
@@ -198,23 +227,42 @@ def answers_from(
         name = id_of(value[id_key]) if id_key else None
         if name is None:
             what = (
-                f"its {id_key!r} is {kind_of(value[id_key])}, not an id" if id_key else f"it has no id ({' or '.join(map(repr, id_keys))})"
+                f"its {id_key!r} is {kind_of(value[id_key])}, not an id"
+                if id_key
+                else f"it has no id ({' or '.join(map(repr, id_keys))})"
             )
             tell(row, number, f"{what}; not scored")
         elif text_key is None:
-            tell(row, number, f"id {name!r} has no answer ({' or '.join(map(repr, TEXT_KEYS))}); not scored")
+            tell(
+                row,
+                number,
+                f"id {name!r} has no answer ({' or '.join(map(repr, TEXT_KEYS))}); not scored",
+            )
         elif not isinstance(value[text_key], str):
-            tell(row, number, f"the answer of id {name!r} is {kind_of(value[text_key])}, not text; not scored")
+            tell(
+                row,
+                number,
+                f"the answer of id {name!r} is {kind_of(value[text_key])}, not text; not scored",
+            )
         else:
             name = rename(name, value)
             if name in found:
-                what = f"id {name!r} again: line {found[name].line} has it already, and that one is scored"
+                what = (
+                    f"id {name!r} again: line {found[name].line} has it already, and that one is"
+                    " scored"
+                )
                 tell(row, number, what)
                 continue
             if not value[text_key].strip():
-                tell(row, number, f"the answer of id {name!r} is empty; scored as the reference scores it")
+                tell(
+                    row,
+                    number,
+                    f"the answer of id {name!r} is empty; scored as the reference scores it",
+                )
             kept = {key: value[key] for key in details if key in value}
             found[name] = Answer(name, value[text_key], row.line, kept)
     if not found:
-        raise UserError(f"{problems[0]} (and so with all of its {len(rows)} rows). Is this a file of answers?")
+        raise UserError(
+            f"{problems[0]} (and so with all of its {len(rows)} rows). Is this a file of answers?"
+        )
     return Answers(file, list(found.values()), problems)
