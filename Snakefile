@@ -13,11 +13,15 @@ from snakemake.utils import min_version
 min_version("9.27")
 sys.path.insert(0, f"{workflow.basedir}/scripts")
 
-from lib import cluster, evaluation, preflight, software, summary
-from lib import config as configuration
+from lib.head.slurm import cluster
+from lib.head import evaluation
+from lib.head import preflight
+from lib.head import software
+from lib.head import summary
+from lib.config import run as configuration
 from lib.errors import UserError
-from lib.plan import Plan
-from lib.prompts import PROMPT_ID, TOPIC
+from lib.head.plan import Plan
+from lib.data.prompts import PROMPT_ID, TOPIC
 
 # Without --configfile it is the paper's run. A file given there stands for itself; what it leaves out has the paper's value.
 if not workflow.configfiles:

@@ -105,7 +105,7 @@ def draw_images() -> list[Image]:
 
 def score(folder: Path, backend: str) -> dict[str, Any]:
     """Scores of each prompt's images with one backend, and the seconds for loading and for scoring."""
-    from lib.image_scorers import load_image_scorer
+    from lib.models.image_scorers.scorers import load_image_scorer
 
     images = draw_images()
     started = time.perf_counter()

@@ -35,8 +35,8 @@ from typing import Any
 
 import numpy as np
 
-from lib.scorers import SCORERS, Answers, Score, amber
-from lib.scorers.language import LanguageTools, similar_by_vectors
+from lib.benchmarks import SCORERS, Answers, Score, amber
+from lib.benchmarks.language import LanguageTools, similar_by_vectors
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REPEATS = 3

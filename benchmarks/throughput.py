@@ -41,11 +41,11 @@ import rank_images
 import rank_responses
 from build_models import bert_tokenizer, llama3_tokenizer
 from build_reward_models import build_armorm, build_image_reward
-from lib import models
-from lib.config import Images, ImageScorer, Model, ResponseRanking, Responses
-from lib.generation import Request, Sampling, load_generator
-from lib.prompts import Prompt, make_shards, seed_of
-from lib.shards import read_shard
+from lib import weights
+from lib.config.run import Images, ImageScorer, Model, ResponseRanking, Responses
+from lib.data.prompts import Prompt, make_shards, seed_of
+from lib.data.shards import read_shard
+from lib.models.response_generators.generation import Request, Sampling, load_generator
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 os.chdir(REPOSITORY)
@@ -277,7 +277,7 @@ class Stages:
 
     def responses_bare(self) -> float:
         """The policy model alone, one response at a time; the published code's way as well."""
-        identity = models.identity(self.responding["model"], "main")
+        identity = weights.identity(self.responding["model"], "main")
         requests = [
             Request(
                 row["instruction"],

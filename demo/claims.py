@@ -206,7 +206,7 @@ def judged_by_oracle(root: Path) -> dict[str, list[tuple[float, bool, float]]]:
 
 def pixels(path: Path) -> Picture:
     """A picture's file as an array (height, width, 3)."""
-    from lib.image_files import read_image
+    from lib.data.image_files import read_image
 
     return np.asarray(read_image(path))
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from lib.config import Block, Config
+from lib.config.run import Block, Config
 
 DOCS = Path(__file__).resolve().parent
 

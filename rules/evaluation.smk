@@ -1,4 +1,4 @@
-from lib import evaluation
+from lib.head import evaluation
 
 
 rule answer_benchmark:

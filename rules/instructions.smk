@@ -1,4 +1,4 @@
-from lib.instruction_checks import (
+from lib.models.instruction_authors.checks import (
     check_prompts_for_templates,
     read_instruction_file,
     written_digest,

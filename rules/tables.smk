@@ -1,4 +1,4 @@
-from lib import evaluation
+from lib.head import evaluation
 
 
 # Everything here and in figures.smk is made from kept scores and rankings: no GPU, no model but the small one of embed_texts (on the CPU).

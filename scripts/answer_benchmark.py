@@ -5,7 +5,7 @@ lmms-eval runs in a process of its own, with the model's own chat template (for 
 time. It ends with exit code 0 also when it failed, so what it leaves behind is
 checked: results, metrics, every answer.
 
-An item is a question. Answers are journalled one by one (lib/lmms_eval_main.py), and the finished
+An item is a question. Answers are journalled one by one (lib/benchmarks/lmms_eval/main.py), and the finished
 benchmark is kept in `work/` under the digest of all that determines it, so that a job with nothing
 to do starts no harness and loads no model.
 """
@@ -28,8 +28,9 @@ from typing import Any
 
 import yaml
 
-from lib import models, provenance
-from lib.config import JUDGED_TASKS, Endpoint
+from lib import weights
+from lib.benchmarks.lmms_eval.main import answer_key
+from lib.config.run import JUDGED_TASKS, Endpoint
 from lib.endpoint import read_key
 from lib.errors import UserError
 from lib.files import (
@@ -40,16 +41,16 @@ from lib.files import (
     write_jsonl,
     write_text,
 )
-from lib.job import ShardJob, run_script
-from lib.journal import Journal
-from lib.lmms_eval_main import answer_key
+from lib.jobs.job import ShardJob, run_script
+from lib.jobs.journal import Journal
+from lib.report import provenance
 
 VERSION = 2
-HARNESS = Path(__file__).resolve().parent / "lib" / "lmms_eval_main.py"
+HARNESS = Path(__file__).resolve().parent / "lib" / "benchmarks" / "lmms_eval" / "main.py"
 #: What of the settings decides the answers and their metrics.
 DECISIVE = ("task", "data_revision", "prompt", "limit", "dtype", "system_prompt")
 #: Replaces the scoring of a judged task where there is no judge.
-UNJUDGED = Path(__file__).resolve().parent / "lib" / "lmms_eval_unjudged.py"
+UNJUDGED = Path(__file__).resolve().parent / "lib" / "benchmarks" / "lmms_eval" / "unjudged.py"
 #: The packages that decide an answer and its metric; their versions are published with the results.
 PACKAGES = ("lmms_eval", "torch", "transformers", "tokenizers", "pillow", "datasets")
 LOG_LINES_SHOWN = 15
@@ -433,7 +434,7 @@ def main(snakemake: Any) -> None:
     source, revision = (
         (merged, "main") if merged else (settings["base_model"], settings["base_revision"])
     )
-    identity = models.identity(source, revision)
+    identity = weights.identity(source, revision)
     job.record.models[source if not merged else snakemake.wildcards.model] = identity
     version = importlib.metadata.version("lmms-eval")
     key = job.key(
@@ -457,7 +458,7 @@ def main(snakemake: Any) -> None:
         else:
             answer(
                 job,
-                models.fetch(source, revision),
+                weights.fetch(source, revision),
                 key,
                 finished,
                 Path(str(snakemake.log.harness)),

@@ -1,5 +1,5 @@
 """Rule answer_questions: one model answers every question of a benchmark that publishes files
-(forms: lib/questions.py), greedily or by beam search.
+(forms: lib/benchmarks/questions.py), greedily or by beam search.
 
 An item is a question: its text as it is put, its image, the model, the settings of generation and
 the versions of the libraries that generate. Raw answers are published with how they came about;
@@ -11,12 +11,19 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from lib import models, provenance
+from lib import weights
+from lib.benchmarks.questions import FORMS, Question, prompt_of, read_questions
 from lib.errors import UserError
 from lib.files import digest_of_file, replacing, write_json
-from lib.generation import Generator, Request, Sampling, generate_for_job, load_for_job
-from lib.job import Item, Outcome, ShardJob, run_script
-from lib.questions import FORMS, Question, prompt_of, read_questions
+from lib.jobs.job import Item, Outcome, ShardJob, run_script
+from lib.models.response_generators.generation import (
+    Generator,
+    Request,
+    Sampling,
+    generate_for_job,
+    load_for_job,
+)
+from lib.report import provenance
 
 VERSION = 1
 #: Backend -> the packages that decide an answer.
@@ -65,7 +72,7 @@ def main(snakemake: Any) -> None:
     source, revision = (
         (merged, "main") if merged else (settings["base_model"], settings["base_revision"])
     )
-    identity = models.identity(source, revision)
+    identity = weights.identity(source, revision)
     job.record.models[source if not merged else snakemake.wildcards.model] = identity
     generation = {
         "backend": settings["backend"],

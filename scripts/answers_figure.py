@@ -14,8 +14,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lib.benchmarks import SCORERS, Mentions, Scorer
+from lib.benchmarks.coco_objects import image_id
+from lib.benchmarks.language import LanguageTools
+from lib.benchmarks.questions import Question, read_questions
+from lib.data.prompts import seed_of
 from lib.errors import UserError
-from lib.figures import (
+from lib.files import read_jsonl
+from lib.jobs.job import ShardJob, run_script
+from lib.report.figures import (
     FAINT,
     GREEN,
     INK,
@@ -27,14 +34,7 @@ from lib.figures import (
     thumbnail,
     write_figure,
 )
-from lib.files import read_jsonl
-from lib.job import ShardJob, run_script
-from lib.marked_text import Mark, Piece, lay_out, width_of
-from lib.prompts import seed_of
-from lib.questions import Question, read_questions
-from lib.scorers import SCORERS, Mentions, Scorer
-from lib.scorers.coco_objects import image_id
-from lib.scorers.language import LanguageTools
+from lib.report.marked_text import Mark, Piece, lay_out, width_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

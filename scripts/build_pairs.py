@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lib import models
-from lib.job import Item, ShardJob, run_script
-from lib.shards import Row, is_missing, read_shard, stage_rows
+from lib import weights
+from lib.data.shards import Row, is_missing, read_shard, stage_rows
+from lib.jobs.job import Item, ShardJob, run_script
 
 VERSION = 1
 IN_A_BENCHMARK = "in a benchmark"
@@ -92,7 +92,7 @@ def main(snakemake: Any) -> None:
     }
     excluded = {name for name, row in found.items() if row.get("overlaps")}
     base = settings["base_model"]
-    base_identity = models.identity(base["model"], base["revision"])
+    base_identity = weights.identity(base["model"], base["revision"])
     job.record.models[base["model"]] = base_identity
 
     def item(row: Row) -> Item:
@@ -123,7 +123,7 @@ def main(snakemake: Any) -> None:
     def load_tokenizer() -> tuple[Any, int]:
         from tokenizers import Tokenizer
 
-        folder = models.fetch(
+        folder = weights.fetch(
             base["model"], base["revision"], only=["tokenizer.json", "config.json"]
         )
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -10,8 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib.controls import Pick, pick_of
-from lib.figures import (
+from lib.data.controls import Pick, pick_of
+from lib.data.image_files import check_image
+from lib.data.prompts import seed_of
+from lib.data.shards import Row, is_missing, read_shard
+from lib.jobs.job import ShardJob, run_script
+from lib.report.figures import (
     FAINT,
     GREEN,
     INK,
@@ -23,12 +27,8 @@ from lib.figures import (
     thumbnail,
     write_figure,
 )
-from lib.image_files import check_image
-from lib.job import ShardJob, run_script
-from lib.prompts import seed_of
-from lib.shards import Row, is_missing, read_shard
-from lib.sidecar import model_origin
-from lib.tables import one_line
+from lib.report.sidecar import model_origin
+from lib.report.tables import one_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

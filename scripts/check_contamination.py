@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from lib.contamination import Index, perceptual_hash, settings_of
+from lib.data.image_files import check_image, read_image
+from lib.data.shards import Row, is_missing, read_shard, stage_rows
 from lib.files import digest_of_file, read_jsonl
-from lib.image_files import check_image, read_image
-from lib.job import Item, ShardJob, run_script
-from lib.shards import Row, is_missing, read_shard, stage_rows
+from lib.jobs.job import Item, ShardJob, run_script
 
 VERSION = 1
 

@@ -18,11 +18,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from lib.job import ShardJob, run_script
-from lib.published import Published, notes_of, our_source, paper_rows, read_published
-from lib.shards import is_missing, read_shard
-from lib.sidecar import model_origin
-from lib.tables import Row, Table, write_table
+from lib.data.shards import is_missing, read_shard
+from lib.jobs.job import ShardJob, run_script
+from lib.report.published import Published, notes_of, our_source, paper_rows, read_published
+from lib.report.sidecar import model_origin
+from lib.report.tables import Row, Table, write_table
 
 VERSION = 1
 TOPS = (1, 2, 3)

@@ -12,15 +12,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lib.config import Endpoint
+from lib.config.run import Endpoint
+from lib.data.image_files import check_image
+from lib.data.prompts import seed_of
+from lib.data.shards import Row, is_missing, read_shard
 from lib.files import write_json, write_jsonl
-from lib.image_files import check_image
 from lib.image_preference import PROMPT, Comparison, Pair, compare, summary
-from lib.job import ShardJob, run_script
+from lib.jobs.job import ShardJob, run_script
 from lib.judge import Judge
-from lib.prompts import seed_of
-from lib.shards import Row, is_missing, read_shard
-from lib.sidecar import model_origin
+from lib.report.sidecar import model_origin
 
 VERSION = 1
 

@@ -8,9 +8,9 @@ run is.
 from collections.abc import Sequence
 from typing import Any
 
-from lib import models
-from lib.job import Item, ItemError, ShardJob, run_script
-from lib.shards import Row, is_missing, read_shard, stage_rows
+from lib import weights
+from lib.data.shards import Row, is_missing, read_shard, stage_rows
+from lib.jobs.job import Item, ItemError, ShardJob, run_script
 from lib.text_embedding import FILES, TextEmbedder
 from lib.vectors import pack
 
@@ -35,7 +35,7 @@ def main(snakemake: Any) -> None:
 
     job = ShardJob(snakemake, VERSION)
     settings = job.settings
-    identity = models.identity(settings["model"], settings["revision"])
+    identity = weights.identity(settings["model"], settings["revision"])
     job.record.models[settings["model"]] = identity
     rows = read_shard(snakemake.input[0])
 
@@ -47,7 +47,7 @@ def main(snakemake: Any) -> None:
         return Item(row["id"], key, texts)
 
     def load() -> TextEmbedder:
-        folder = models.fetch(settings["model"], settings["revision"], only=FILES)
+        folder = weights.fetch(settings["model"], settings["revision"], only=FILES)
         return TextEmbedder(folder, settings["dtype"], settings["max_length"])
 
     def embed(embedder: TextEmbedder, batch: Sequence[Item]) -> list[dict[str, Any] | ItemError]:

@@ -13,13 +13,13 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib import models
-from lib.device import require_device
+from lib import weights
+from lib.data.prompts import Prompt, make_shards, read_prompts, seed_of
+from lib.data.shards import stage_rows
 from lib.errors import UserError
 from lib.files import canonical_json, digest, digest_of_file, mendable_storage_errors, replacing
-from lib.job import Item, ShardJob, halving, run_script
-from lib.prompts import Prompt, make_shards, read_prompts, seed_of
-from lib.shards import stage_rows
+from lib.jobs.device import require_device
+from lib.jobs.job import Item, ShardJob, halving, run_script
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -120,7 +120,7 @@ def load_pipeline(settings: dict[str, Any], device: str) -> Any:
         else {}
     )
     pipeline = StableDiffusion3Pipeline.from_pretrained(
-        models.fetch(settings["model"], settings["revision"]),
+        weights.fetch(settings["model"], settings["revision"]),
         dtype=getattr(torch, settings["dtype"]),
         use_safetensors=True,
         **without_t5,
@@ -170,7 +170,7 @@ def main(snakemake: Any) -> None:
             f"{snakemake.input.prompts}: was edited while the run was starting. Run again."
         )
 
-    identity = models.identity(settings["model"], settings["revision"])
+    identity = weights.identity(settings["model"], settings["revision"])
     job.record.models[settings["model"]] = identity
     generation = {name: settings[name] for name in GENERATION}
     scales: list[float] = settings["guidance_scales"]

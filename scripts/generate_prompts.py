@@ -16,13 +16,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from lib.config import Endpoint
+from lib.config.run import Endpoint
+from lib.data.prompts import read_prompts, seed_of
 from lib.endpoint import Client
 from lib.errors import UserError
 from lib.files import digest, write_text
-from lib.instruction_checks import SPECIAL_TOKEN, unwrapped
-from lib.job import Item, ShardJob, run_script
-from lib.prompts import read_prompts, seed_of
+from lib.jobs.job import Item, ShardJob, run_script
+from lib.models.instruction_authors.checks import SPECIAL_TOKEN, unwrapped
 
 VERSION = 1
 PROPOSALS_A_REQUEST = 10

@@ -9,12 +9,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lib import models
-from lib.generation import Generator, Request, Sampling, generate_for_job, load_for_job
-from lib.image_files import check_image
-from lib.job import Item, Outcome, ShardJob, run_script
-from lib.prompts import seed_of
-from lib.shards import Row, is_missing, read_shard, stage_rows
+from lib import weights
+from lib.data.image_files import check_image
+from lib.data.prompts import seed_of
+from lib.data.shards import Row, is_missing, read_shard, stage_rows
+from lib.jobs.job import Item, Outcome, ShardJob, run_script
+from lib.models.response_generators.generation import (
+    Generator,
+    Request,
+    Sampling,
+    generate_for_job,
+    load_for_job,
+)
 
 VERSION = 1
 #: What of the settings decides how a response is drawn.
@@ -26,7 +32,7 @@ def main(snakemake: Any) -> None:
     settings = job.settings
     rows = read_shard(snakemake.input.instructions)
     images_file = Path(snakemake.input.images)
-    identity = models.identity(settings["model"], settings["revision"])
+    identity = weights.identity(settings["model"], settings["revision"])
     job.record.models[settings["model"]] = identity
     generation = {name: settings[name] for name in GENERATION}
     if settings["backend"] == "vllm":

@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lib.figures import BLUE, INK, ORANGE, QUIET, demo_mark, new_figure, pretty, write_figure
-from lib.job import ShardJob, run_script
-from lib.shards import Row, is_missing, read_shard
-from lib.sidecar import model_origin
+from lib.data.shards import Row, is_missing, read_shard
+from lib.jobs.job import ShardJob, run_script
+from lib.report.figures import BLUE, INK, ORANGE, QUIET, demo_mark, new_figure, pretty, write_figure
+from lib.report.sidecar import model_origin
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lib.job import ShardJob, run_script
-from lib.published import Published, notes_of, our_source, paper_rows, read_published
-from lib.tables import Row, Table, write_table
+from lib.jobs.job import ShardJob, run_script
+from lib.report.published import Published, notes_of, our_source, paper_rows, read_published
+from lib.report.tables import Row, Table, write_table
 
 VERSION = 1
 OFF = "no judge is configured in this run (`image_ranking.judge`)."

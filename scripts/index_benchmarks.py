@@ -11,12 +11,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from lib.benchmarks.questions import read_questions
 from lib.contamination import parquet_rows, perceptual_hash
+from lib.data.image_files import read_image
 from lib.errors import UserError
 from lib.files import digest_of_file, write_json, write_jsonl
-from lib.image_files import read_image
-from lib.job import ShardJob, run_script
-from lib.questions import read_questions
+from lib.jobs.job import ShardJob, run_script
 
 VERSION = 1
 ON_THE_HUB = "its data are on the hub, not here: give local copies (`data`) to have them checked"

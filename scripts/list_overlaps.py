@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from lib.contamination import short_questions
+from lib.data.shards import is_missing, read_shard
 from lib.files import read_jsonl, write_jsonl, write_text
-from lib.job import ShardJob, run_script
-from lib.shards import is_missing, read_shard
-from lib.tables import csv_text, markdown_text
+from lib.jobs.job import ShardJob, run_script
+from lib.report.tables import csv_text, markdown_text
 
 VERSION = 1
 SHOWN = 50

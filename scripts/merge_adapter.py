@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib import models
+from lib import weights
 from lib.errors import UserError
 from lib.files import digest_of_file, mendable_storage_errors
-from lib.job import ShardJob, run_script
+from lib.jobs.job import ShardJob, run_script
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -143,11 +143,11 @@ def files_beside_weights(base: Path) -> Sequence[Path]:
 def main(snakemake: Any) -> None:
     job = ShardJob(snakemake, VERSION)
     settings = job.settings
-    job.record.models[settings["model"]] = models.identity(settings["model"], settings["revision"])
+    job.record.models[settings["model"]] = weights.identity(settings["model"], settings["revision"])
     adapter = Path(snakemake.input.adapter)
     job.record.models["adapter"] = digest_of_file(adapter)
     started = time.monotonic()
-    base = models.fetch(settings["model"], settings["revision"])
+    base = weights.fetch(settings["model"], settings["revision"])
     output = Path(snakemake.output[0])
     with mendable_storage_errors(output):
         output.mkdir(parents=True, exist_ok=True)

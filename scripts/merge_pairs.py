@@ -13,11 +13,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lib.data.image_files import check_image
+from lib.data.shards import Row, read_shard
 from lib.errors import UserError
 from lib.files import digest, mendable_storage_errors, replacing, write_json, write_text
-from lib.image_files import check_image
-from lib.job import ShardJob, run_script
-from lib.shards import Row, read_shard
+from lib.jobs.job import ShardJob, run_script
 
 VERSION = 1
 ROWS_PER_FILE = 1000

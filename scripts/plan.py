@@ -15,10 +15,10 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from lib import costs, graph
-from lib.config import Config
-from lib.costs import Cost
+from lib.config.run import Config
 from lib.errors import UserError
+from lib.planning import costs, graph
+from lib.planning.costs import Cost
 
 RATES = Path("profiles/slurm/rates.yaml")
 HEADER = """\

@@ -11,13 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lib import models
-from lib.device import require_device
+from lib import weights
+from lib.data.image_files import check_image, read_image
+from lib.data.shards import Row, is_missing, missing_row, read_shard, stage_rows
 from lib.errors import UserError
-from lib.image_files import check_image, read_image
-from lib.image_scorers import ImageScorer, load_image_scorer
-from lib.job import Item, ItemError, ShardJob, halving, run_script
-from lib.shards import Row, is_missing, missing_row, read_shard, stage_rows
+from lib.jobs.device import require_device
+from lib.jobs.job import Item, ItemError, ShardJob, halving, run_script
+from lib.models.image_scorers.scorers import ImageScorer, load_image_scorer
 
 VERSION = 1
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
@@ -35,18 +35,18 @@ def load_scorer(settings: dict[str, Any], device: str) -> ImageScorer:
     UserError.
     """
     require_device(device)
-    folder = models.fetch(settings["model"], settings["revision"], also=["ImageReward.pt"])
+    folder = weights.fetch(settings["model"], settings["revision"], also=["ImageReward.pt"])
     if settings["kind"] != "image-reward" and not any(folder.glob("*.safetensors")):
         # Some repositories of CLIP and BLIP models hold no safetensors; torch reads these with
         # weights_only.
-        folder = models.fetch(settings["model"], settings["revision"], also=["pytorch_model.bin"])
+        folder = weights.fetch(settings["model"], settings["revision"], also=["pytorch_model.bin"])
     tokenizer = settings["tokenizer"]
     try:
         return load_image_scorer(
             settings["kind"],
             folder,
             tokenizer_dir=tokenizer
-            and models.fetch(tokenizer["model"], tokenizer["revision"], only=TOKENIZER_FILES),
+            and weights.fetch(tokenizer["model"], tokenizer["revision"], only=TOKENIZER_FILES),
             device=device,
             dtype=settings["dtype"],
             backend=settings["backend"],
@@ -61,10 +61,10 @@ def main(snakemake: Any) -> None:
     job = ShardJob(snakemake, VERSION)
     settings = job.settings
     shard: str = snakemake.input[0]
-    identities = {"model": models.identity(settings["model"], settings["revision"])}
+    identities = {"model": weights.identity(settings["model"], settings["revision"])}
     job.record.models[settings["model"]] = identities["model"]
     if tokenizer := settings["tokenizer"]:
-        identities["tokenizer"] = models.identity(tokenizer["model"], tokenizer["revision"])
+        identities["tokenizer"] = weights.identity(tokenizer["model"], tokenizer["revision"])
         job.record.models[tokenizer["model"]] = identities["tokenizer"]
 
     def blank_candidates(row: Row) -> list[int]:

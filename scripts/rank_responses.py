@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lib import models
-from lib.armorm import ATTRIBUTES, ArmoRM, ResponseReward
-from lib.device import require_device
+from lib import weights
+from lib.data.shards import Row, is_missing, read_shard, stage_rows
 from lib.errors import UserError
-from lib.job import Item, ItemError, Outcome, ShardJob, halving, run_script
+from lib.jobs.device import require_device
+from lib.jobs.job import Item, ItemError, Outcome, ShardJob, halving, run_script
+from lib.models.response_rewards.armorm import ATTRIBUTES, ArmoRM, ResponseReward
 from lib.response_checks import invalid_reason
-from lib.shards import Row, is_missing, read_shard, stage_rows
 
 VERSION = 1
 
@@ -78,7 +78,7 @@ def load_armorm(settings: dict[str, Any], device: str) -> ArmoRM:
     require_device(device)
     try:
         return ArmoRM.from_pretrained(
-            models.fetch(settings["model"], settings["revision"]), settings["dtype"], device
+            weights.fetch(settings["model"], settings["revision"]), settings["dtype"], device
         )
     except ValueError as error:
         raise UserError(
@@ -89,7 +89,7 @@ def load_armorm(settings: dict[str, Any], device: str) -> ArmoRM:
 def main(snakemake: Any) -> None:
     job = ShardJob(snakemake, VERSION)
     settings = job.settings
-    identity = models.identity(settings["model"], settings["revision"])
+    identity = weights.identity(settings["model"], settings["revision"])
     job.record.models[settings["model"]] = identity
     shards = dict(zip(settings["policies"], map(read_shard, snakemake.input), strict=True))
 

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from lib.job import ShardJob, run_script
-from lib.published import our_source
-from lib.shards import Row as ShardRow
-from lib.shards import is_missing, read_shard
-from lib.tables import Column, Row, Table, write_table
+from lib.data.shards import Row as ShardRow
+from lib.data.shards import is_missing, read_shard
+from lib.jobs.job import ShardJob, run_script
+from lib.report.published import our_source
+from lib.report.tables import Column, Row, Table, write_table
 
 VERSION = 1
 #: Reasons that a stage gives on purpose; everything else that is missing is a failed item.

@@ -18,13 +18,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lib.config import Endpoint
+from lib.benchmarks import SCORERS, Answers, Score, Scorer
+from lib.benchmarks.base import to_rows
+from lib.benchmarks.language import CHOICES, LanguageTools
+from lib.config.run import Endpoint
 from lib.errors import UserError
 from lib.files import write_jsonl
 from lib.judge import Judge
-from lib.scorers import SCORERS, Answers, Score, Scorer
-from lib.scorers.base import to_rows
-from lib.scorers.language import CHOICES, LanguageTools
 
 #: So many bad rows are printed for people; --json gives all.
 PROBLEMS_SHOWN = 20

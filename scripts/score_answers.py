@@ -1,5 +1,5 @@
 """Rule score_answers: one model's scores on a benchmark of our own, from its kept answers (scorers:
-lib/scorers, docs/evaluation.md).
+lib/benchmarks, docs/evaluation.md).
 
 No model runs here and no GPU is needed. What a judge is asked, it is asked through lib/judge.py,
 whose cache makes a rerun ask nothing twice. `scored.jsonl` holds the answers as the scorer read
@@ -12,15 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lib import provenance
-from lib.config import Endpoint
+from lib.benchmarks import SCORERS, Answers
+from lib.benchmarks.base import Score, to_rows
+from lib.benchmarks.language import LanguageTools
+from lib.benchmarks.questions import LAST_GENERATIVE
+from lib.config.run import Endpoint
 from lib.files import digest_of_file, read_jsonl, write_json, write_jsonl
-from lib.job import ShardJob, run_script
+from lib.jobs.job import ShardJob, run_script
 from lib.judge import Judge
-from lib.questions import LAST_GENERATIVE
-from lib.scorers import SCORERS, Answers
-from lib.scorers.base import Score, to_rows
-from lib.scorers.language import LanguageTools
+from lib.report import provenance
 
 VERSION = 1
 #: Packages that decide a score.
@@ -124,7 +124,7 @@ def main(snakemake: Any) -> None:
         why = NOTHING_TO_COUNT.get(scorer.name, "these answers have no such part")
         missing = {name: why for name in scorer.names if name not in score.scores}
     made = provenance.computed_by(
-        f"scripts/lib/scorers/{scorer.name}.py, version {score.version if score else '-'}",
+        f"scripts/lib/benchmarks/{scorer.name}.py, version {score.version if score else '-'}",
         parser="; ".join(filter(None, (score.parser if score else None, reading))) or None,
         judge=judge_told(score.judge or judge.name, judge) if score and judge else None,
         language_tools=score.language_tools if score else None,

@@ -6,7 +6,7 @@ lmms-eval's own; for questions that want a yes or a no, doubts are told beside t
 ours that is configured (`scorer`) scores the same answers as the benchmark's own script does; its
 scores are named `reference_<score>`. MM-Vet's asks the configured judge through lib/judge.py, whose
 cache makes a rerun ask nothing twice. What computed the scores is told in the block of
-lib/provenance.py.
+lib/report/provenance.py.
 """
 
 import json
@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lib import provenance
-from lib.config import JUDGED_TASKS, Endpoint
+from lib.benchmarks import SCORERS
+from lib.config.run import JUDGED_TASKS, Endpoint
 from lib.errors import UserError
 from lib.files import read_jsonl, write_json
-from lib.job import ShardJob, run_script
+from lib.jobs.job import ShardJob, run_script
 from lib.judge import Judge
-from lib.scorers import SCORERS
+from lib.report import provenance
 
 VERSION = 2
 #: What the scores carry over from lmms-eval's results: whose they are and what of.
@@ -136,7 +136,7 @@ def also_by(name: str, path: Path, judge: Judge | None = None) -> dict[str, Any]
     return {
         "scores": {f"reference_{score}": value for score, value in found.scores.items()},
         "computed_by": provenance.computed_by(
-            f"scripts/lib/scorers/{name}.py, version {found.version}", found.parser, judge=told
+            f"scripts/lib/benchmarks/{name}.py, version {found.version}", found.parser, judge=told
         ),
         "doubts": found.extra,
         "per_type": found.per_type,

@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from lib.figures import BLUE, GREEN, INK, ORANGE, QUIET, demo_mark, new_figure, write_figure
-from lib.job import ShardJob, run_script
-from lib.shards import Row, is_missing, read_shard
-from lib.sidecar import model_origin
+from lib.data.shards import Row, is_missing, read_shard
+from lib.jobs.job import ShardJob, run_script
+from lib.report.figures import BLUE, GREEN, INK, ORANGE, QUIET, demo_mark, new_figure, write_figure
+from lib.report.sidecar import model_origin
 from lib.vectors import unpack
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ scores, pair or the reason there is none.
 from pathlib import Path
 from typing import Any
 
+from lib.data.shards import read_shard
 from lib.errors import UserError
 from lib.files import write_json
-from lib.job import run_script
-from lib.shards import read_shard
+from lib.jobs.job import run_script
 
 
 def main(snakemake: Any) -> None:

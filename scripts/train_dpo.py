@@ -3,7 +3,7 @@
 
 TRL's DPOTrainer trains a LoRA adapter on the language model; the reference is the same model with
 the adapter switched off. Under Snakemake this script digests all that determines the training,
-looks what of it is done, and starts lib/dpo_worker.py through torchrun, one process a GPU. A
+looks what of it is done, and starts lib/training/worker.py through torchrun, one process a GPU. A
 checkpoint counts once its marker, written last, lists all its files; a killed training goes on from
 the last one and ends with the same bytes. A finished adapter stays under work/ by its digest, so
 that no training is done twice.
@@ -26,18 +26,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from lib import models
-from lib.controls import TRAINING_CONTROLS, Control, is_exchanged
-from lib.dpo_worker import (
-    COLUMNS,
-    EVENT,
-    LAST_LINES,
-    MARKER,
-    METRICS,
-    Job,
-    complete,
-    die_with_parent,
-)
+from lib import weights
+from lib.data.controls import TRAINING_CONTROLS, Control, is_exchanged
 from lib.errors import UserError
 from lib.files import (
     canonical_json,
@@ -47,7 +37,17 @@ from lib.files import (
     write_json,
     write_jsonl,
 )
-from lib.job import SECONDS_BETWEEN_PROGRESS_LINES, ShardJob, duration, log, run_script
+from lib.jobs.job import SECONDS_BETWEEN_PROGRESS_LINES, ShardJob, duration, log, run_script
+from lib.training.worker import (
+    COLUMNS,
+    EVENT,
+    LAST_LINES,
+    MARKER,
+    METRICS,
+    Job,
+    complete,
+    die_with_parent,
+)
 
 VERSION = 1
 #: Where the worker's module is found.
@@ -144,7 +144,7 @@ def finish(checkpoint: Path, finished: Path, base: str, revision: str) -> None:
         config["base_model_name_or_path"] = (
             Path(base).name if Path(base).expanduser().is_absolute() else base
         )
-        config["revision"] = None if models.is_folder(base) else revision
+        config["revision"] = None if weights.is_folder(base) else revision
         write_json(scratch / ADAPTER_FILES[1], config)
         write_jsonl(scratch / "metrics.jsonl", metrics_of(trainer_state(checkpoint)["log_history"]))
         write_json(
@@ -205,7 +205,7 @@ def environment(job: Job) -> dict[str, str]:
     }
     if job.device == "cpu":
         values |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
-    if models.is_folder(job.base):
+    if weights.is_folder(job.base):
         values["HF_HUB_OFFLINE"] = "1"
     return values
 
@@ -289,7 +289,7 @@ def launch(job: Job, progress: Progress, output: Path) -> None:
         "--standalone",
         f"--nproc-per-node={processes}",
         "--module",
-        "lib.dpo_worker",
+        "lib.training.worker",
         str(folder / "job.json"),
     ]
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -437,7 +437,7 @@ def main(snakemake: Any) -> None:
             f"control '{control}': chosen and rejected are exchanged in {exchanged} of {count}"
             " pairs"
         )
-    identity = models.identity(settings["model"], settings["revision"])
+    identity = weights.identity(settings["model"], settings["revision"])
     job.record.models[settings["model"]] = identity
     determining = {name: value for name, value in training.items() if name not in WITHOUT_EFFECT}
     key = job.key(
@@ -460,7 +460,7 @@ def main(snakemake: Any) -> None:
         if not finished.exists():
             if state["global_step"] != state["max_steps"]:
                 told = Job(
-                    str(models.fetch(settings["model"], settings["revision"])),
+                    str(weights.fetch(settings["model"], settings["revision"])),
                     settings["dtype"],
                     job.device,
                     settings["prompt_template"],

@@ -2,8 +2,8 @@
 and largest experiments beside it.
 """
 
-from lib.job import run_script
-from lib.model_tables import models_table
+from lib.jobs.job import run_script
+from lib.report.model_tables import models_table
 
 if __name__ == "__main__":
     run_script(models_table)

@@ -13,18 +13,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lib import models
-from lib.config import Endpoint
-from lib.controls import Pick, pick_of
+from lib import weights
+from lib.config.run import Endpoint
+from lib.data.controls import Pick, pick_of
+from lib.data.image_files import check_image
+from lib.data.prompts import Prompt, seed_of
+from lib.data.shards import Row, is_missing, missing_row, read_shard, stage_rows
 from lib.endpoint import Answer, Client
 from lib.errors import UserError
 from lib.files import digest
-from lib.generation import Request, Sampling, load_for_job
-from lib.image_files import check_image
-from lib.instruction_checks import clean, from_template, problem_with_answer, read_instruction_file
-from lib.job import Item, ItemError, Outcome, ShardJob, run_script
-from lib.prompts import Prompt, seed_of
-from lib.shards import Row, is_missing, missing_row, read_shard, stage_rows
+from lib.jobs.job import Item, ItemError, Outcome, ShardJob, run_script
+from lib.models.instruction_authors.checks import (
+    clean,
+    from_template,
+    problem_with_answer,
+    read_instruction_file,
+)
+from lib.models.response_generators.generation import Request, Sampling, load_for_job
 
 VERSION = 1
 #: What of the settings decides how an instruction is drawn and judged, whoever draws it.
@@ -156,7 +161,7 @@ def main(snakemake: Any) -> None:
     elif backend in LOCAL:
         llm = settings["llm"]
         author = {
-            "model": models.identity(llm["model"], llm["revision"]),
+            "model": weights.identity(llm["model"], llm["revision"]),
             "dtype": llm["dtype"],
             "backend": backend,
         }

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from lib.config import Endpoint
+from lib.config.run import Endpoint
 
 
 @dataclass(frozen=True)

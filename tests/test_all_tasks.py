@@ -15,7 +15,7 @@ import answer_benchmark
 import build_benchmarks
 import score_benchmark
 from chat_server import ChatServer
-from lib import config
+from lib.config import run as config
 from lib.errors import UserError
 from lib.files import read_jsonl, write_json, write_jsonl
 
@@ -303,5 +303,5 @@ def test_pope_s_answers_are_scored_as_pope_s_own_script_does_beside_lmms_eval(ru
     also = score_benchmark.also_by("pope", path)
     assert also["scores"]["reference_f1"] == also["scores"]["reference_accuracy"] == 100
     assert also["scores"]["reference_yes_ratio"] == 50
-    assert also["computed_by"]["scorer"] == "scripts/lib/scorers/pope.py, version 1"
+    assert also["computed_by"]["scorer"] == "scripts/lib/benchmarks/pope.py, version 1"
     assert also["computed_by"]["parser"].startswith("text before the first full stop")

@@ -18,7 +18,7 @@ import pytest
 import answer_benchmark
 from answer_benchmark import find_task, local_task, read_answers, read_results, read_task
 from conftest import Parameters, Wildcards
-from lib import config
+from lib.config import run as config
 from lib.errors import UserError
 from lib.files import read_jsonl
 
@@ -440,8 +440,8 @@ def test_the_raw_response_is_kept_where_a_filter_changed_it(left):
 def test_an_answer_that_fails_stops_the_run_where_lmms_eval_would_score_an_empty_one(tmp_path):
     from lmms_eval.api.instance import GenerationResult, TokenCounts
 
-    from lib.journal import Journal
-    from lib.lmms_eval_main import journalled
+    from lib.benchmarks.lmms_eval.main import journalled
+    from lib.jobs.journal import Journal
 
     asked = []
 

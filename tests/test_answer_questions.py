@@ -16,11 +16,12 @@ import answer_questions
 import score_answers
 from chat_server import ChatServer, text_of
 from conftest import Parameters, Wildcards
-from lib import config, evaluation, preflight
+from lib.benchmarks.questions import FORMS, SINGLE_WORD, Question, prompt_of, read_questions
+from lib.config import run as config
 from lib.errors import UserError
 from lib.files import digest_of_file, read_jsonl, write_jsonl
-from lib.plan import Plan
-from lib.questions import FORMS, SINGLE_WORD, Question, prompt_of, read_questions
+from lib.head import evaluation, preflight
+from lib.head.plan import Plan
 
 NAMES = ("amber", "chair", "mmhal_bench", "object_halbench", "pope")
 
@@ -162,7 +163,7 @@ def test_a_score_says_what_computed_it_of_which_answers(answered, name):
         "file": f"evaluation/base/{name}/answers.jsonl",
         "sha256": digest_of_file(answered.root / name / "answers.jsonl"),
     }
-    assert score["computed_by"]["scorer"].startswith(f"scripts/lib/scorers/{name}.py, version ")
+    assert score["computed_by"]["scorer"].startswith(f"scripts/lib/benchmarks/{name}.py, version ")
     assert score["computed_by"].keys() == {"scorer", "parser", "judge", "language_tools"}
     assert score["computed_by"]["judge"] is None
     assert {
@@ -189,8 +190,8 @@ def test_without_a_judge_a_judged_score_is_left_out_with_its_reason(answered):
 
 
 def test_score_py_gives_the_same_scores_from_what_the_scorer_read(answered, demo_benchmarks):
-    from lib.scorers import SCORERS
-    from lib.scorers.language import LanguageTools
+    from lib.benchmarks import SCORERS
+    from lib.benchmarks.language import LanguageTools
 
     for name in ("amber", "pope", "chair", "object_halbench"):
         scorer = SCORERS[name]
@@ -331,7 +332,7 @@ def test_a_limit_asks_the_first_questions_only(demo_models, demo_benchmarks, tmp
 def test_several_beams_are_the_library_s_own_search_and_are_told(
     demo_models, demo_benchmarks, tmp_path, monkeypatch
 ):
-    from lib.generation import Sampling, chat_prompt, load_generator
+    from lib.models.response_generators.generation import Sampling, chat_prompt, load_generator
 
     monkeypatch.chdir(tmp_path)
     settings = settings_of(

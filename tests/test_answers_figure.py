@@ -16,13 +16,13 @@ from PIL import Image
 import answers_figure
 import score_answers
 from answers_figure import COLUMN, HALLUCINATED, LINES, block_of, drawn, marks_of, measure, note_of
-from lib import evaluation
-from lib.config import MENTIONS_SCORERS, Config
+from lib.benchmarks import SCORERS, Mention, Mentions
+from lib.config.run import MENTIONS_SCORERS, Config
 from lib.errors import UserError
 from lib.files import write_json, write_jsonl
-from lib.marked_text import Mark, lay_out
-from lib.plan import Plan
-from lib.scorers import SCORERS, Mention, Mentions
+from lib.head import evaluation
+from lib.head.plan import Plan
+from lib.report.marked_text import Mark, lay_out
 from test_figures import HOSTILE, check_pictures
 
 SYNONYMS = "person, man, woman\nhot dog\ndog, puppy\ntable\n"

@@ -12,7 +12,13 @@ from torch.nn import functional
 
 import build_models
 from build_reward_models import build_armorm
-from lib.armorm import ATTRIBUTES, HELPSTEER_ATTRIBUTES, RESPONSE_HEADER, ArmoRM, last_occurrence
+from lib.models.response_rewards.armorm import (
+    ATTRIBUTES,
+    HELPSTEER_ATTRIBUTES,
+    RESPONSE_HEADER,
+    ArmoRM,
+    last_occurrence,
+)
 
 QUESTION = "What is on the table, and where is the cat?"
 ANSWERS = [

@@ -12,7 +12,7 @@ import yaml
 
 import build_world
 import claims
-from lib import config as configuration
+from lib.config import run as configuration
 from world import benchmarks, words
 from world.scenes import KINDS
 

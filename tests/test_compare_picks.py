@@ -12,10 +12,10 @@ import lib.endpoint
 from chat_server import ChatServer, error
 from compare_picks import draw
 from image_judge_table import OFF, build_table
-from lib.config import ImageRanking, ImageScorer, PickJudge
+from lib.config.run import ImageRanking, ImageScorer, PickJudge
 from lib.errors import UserError
 from lib.files import read_jsonl, write_jsonl
-from lib.published import read_published
+from lib.report.published import read_published
 from test_figures import image_row, missing, ranking_row
 from test_tables import PUBLISHED
 

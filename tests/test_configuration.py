@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lib import config as configuration
-from lib.config import Config, load, read_yaml
+from lib.config import run as configuration
+from lib.config.run import Config, load, read_yaml
 from lib.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -81,8 +81,8 @@ def test_the_paper_s_numbers_are_the_paper_s():
 
 
 def test_hub_models_are_pinned_to_commits():
-    from lib.models import COMMIT
-    from lib.preflight import hub_models
+    from lib.head.preflight import hub_models
+    from lib.weights import COMMIT
 
     models = hub_models(Config())
     assert len(models) == 12

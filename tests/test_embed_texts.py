@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import embed_texts
-from lib.config import TextEmbedding
+from lib.config.run import TextEmbedding
+from lib.data.shards import missing_row, read_shard
 from lib.errors import UserError
 from lib.files import write_jsonl
-from lib.shards import missing_row, read_shard
 from lib.text_embedding import TextEmbedder, pooling_of
 from lib.vectors import pack, unpack
 

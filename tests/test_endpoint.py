@@ -11,10 +11,10 @@ from pydantic import ValidationError
 
 import lib.endpoint
 from chat_server import ChatServer, Reply, closed_port, completion, error, in_order, listing
-from lib.config import Endpoint
+from lib.config.run import Endpoint
 from lib.endpoint import Client, RefusedRequestError, check_endpoint
 from lib.errors import UserError
-from lib.job import ItemError
+from lib.jobs.job import ItemError
 
 KEY = "sk-a-very-secret-key"
 

@@ -16,10 +16,10 @@ import guidance_figure
 import similarity_figure
 from candidates_figure import drawn, shortened
 from guidance_figure import ALL, count_picks, panels_of, wilson
-from lib.config import Config
+from lib.config.run import Config
 from lib.errors import UserError
 from lib.files import write_jsonl
-from lib.plan import Plan
+from lib.head.plan import Plan
 from lib.vectors import pack, unpack
 from similarity_figure import between, bin_width, curve, distributions, within
 from write_instructions import picked_images

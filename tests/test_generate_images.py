@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 from generate_images import GuidanceScales, draw, load_pipeline, main, read_provenance
-from lib.config import Images
-from lib.prompts import Prompt, make_shards
-from lib.shards import read_shard
+from lib.config.run import Images
+from lib.data.prompts import Prompt, make_shards
+from lib.data.shards import read_shard
 
 PROMPTS = [
     "two blue cats on a red sofa",

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 import lib.endpoint
 from chat_server import ChatServer, completion
 from generate_prompts import Selection, jaccard, main, parse, shingles
-from lib.config import GeneratePrompts
+from lib.config.run import GeneratePrompts
 from lib.errors import UserError
 
 PRESENT = {

@@ -13,10 +13,12 @@ import pytest
 from PIL import Image
 
 from generate_responses import main
-from lib.config import Responses
+from lib.config.run import Responses
+from lib.data.prompts import Prompt
+from lib.data.shards import read_shard
 from lib.errors import UserError
 from lib.files import digest_of_file, write_jsonl
-from lib.generation import (
+from lib.models.response_generators.generation import (
     Request,
     Sampling,
     TransformersGenerator,
@@ -26,8 +28,6 @@ from lib.generation import (
     load_processor,
     neutralised,
 )
-from lib.prompts import Prompt
-from lib.shards import read_shard
 
 ROOT = Path(__file__).resolve().parent.parent
 POLICIES = [
@@ -218,7 +218,7 @@ def test_samples_are_drawn_with_the_model_s_own_probabilities():
     """
     import torch
 
-    from lib.generation import _seeded_draw
+    from lib.models.response_generators.generation import _seeded_draw
 
     logits = torch.tensor([2.0, 1.0, 0.0, -1.0])
     draws = _seeded_draw(Sampling(1, 0.8), list(range(4000)))(None, logits.expand(4000, 4)).argmax(
@@ -425,7 +425,7 @@ COMPARE = """
 import gc, json, sys
 from pathlib import Path
 sys.path.insert(0, {scripts!r})
-from lib.generation import Request, Sampling, chat_prompt, load_generator, read_image
+from lib.models.response_generators.generation import Request, Sampling, chat_prompt, load_generator, read_image
 models, images = {models!r}, [Path(image) for image in {images!r}]
 requests = [Request({question!r} + " Number " + str(number), number, image) for number, image in enumerate(images)]
 answers = {{}}

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 import build_models
 from build_reward_models import build_image_reward
-from lib.image_scorers import (
+from lib.models.image_scorers.scorers import (
     BLIP_PROMPT_TOKENS,
     CLIP_PIXEL_MEAN,
     CLIP_PIXEL_STD,
@@ -415,7 +415,7 @@ def test_the_tiny_checkpoint_is_the_same_bytes_whenever_it_is_built(folders, tmp
 def test_the_module_imports_without_torch():
     heavy = "{'torch', 'transformers', 'numpy', 'PIL'} & set(sys.modules)"
     code = (
-        f"import sys; sys.path.insert(0, {str(SCRIPTS)!r}); import lib.image_scorers;"
+        f"import sys; sys.path.insert(0, {str(SCRIPTS)!r}); import lib.models.image_scorers.scorers;"
         f" sys.exit(bool({heavy}))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

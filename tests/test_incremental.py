@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 import pytest
 
 from conftest import make_small
-from lib.prompts import Prompt, shard_of
-from lib.summary import read_records
+from lib.data.prompts import Prompt, shard_of
+from lib.head.summary import read_records
 
 pytestmark = pytest.mark.slow
 

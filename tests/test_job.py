@@ -11,9 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from lib.data.shards import read_shard, stage_rows
 from lib.errors import UserError
-from lib.job import Item, ItemError, ShardJob, halving
-from lib.shards import read_shard, stage_rows
+from lib.jobs.job import Item, ItemError, ShardJob, halving
 
 
 class Parameters(dict):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lib.errors import UserError
-from lib.journal import Journal
+from lib.jobs.journal import Journal
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 
@@ -98,7 +98,7 @@ def test_two_jobs_cannot_write_the_same_journal(tmp_path):
     path = tmp_path / "j.jsonl"
     with Journal(path, "rank_images"):
         code = (
-            "from pathlib import Path; from lib.journal import Journal;"
+            "from pathlib import Path; from lib.jobs.journal import Journal;"
             f" Journal(Path({str(path)!r}), 'rank_images').__enter__()"
         )
         other = subprocess.run(

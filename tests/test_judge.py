@@ -15,12 +15,12 @@ import pytest
 
 import lib.endpoint
 from chat_server import ChatServer, closed_port, error, text_of
+from lib.benchmarks import SCORERS, Answer, Answers
+from lib.benchmarks.base import to_rows
+from lib.benchmarks.language import LanguageTools
 from lib.errors import UserError
 from lib.image_preference import Pair, compare, summary
 from lib.judge import Judge, Question, fill
-from lib.scorers import SCORERS, Answer, Answers
-from lib.scorers.base import to_rows
-from lib.scorers.language import LanguageTools
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 
@@ -193,7 +193,7 @@ def test_a_file_that_is_no_cache_is_not_touched(server, tmp_path):
 
 
 def test_two_runs_with_one_cache_do_not_mix(server, tmp_path):
-    from lib.journal import Journal
+    from lib.jobs.journal import Journal
 
     with (
         Journal(tmp_path / "cache.jsonl", "judge"),

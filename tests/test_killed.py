@@ -11,7 +11,7 @@ import time
 import pytest
 
 from conftest import Project, begun, make_small
-from lib.summary import read_records
+from lib.head.summary import read_records
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 KILLS = 20

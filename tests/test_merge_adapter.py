@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 import merge_adapter
-from lib.dpo_worker import LORA_TARGETS
 from lib.errors import UserError
 from lib.files import digest_of_file
+from lib.training.worker import LORA_TARGETS
 
 PROMPT = "USER: <image>\nWhat stands near the table? ASSISTANT:"
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lib import costs
-from lib.config import Config
-from lib.costs import Cost
+from lib.config.run import Config
 from lib.errors import UserError
-from lib.graph import PlannedJob
+from lib.planning import costs
+from lib.planning.costs import Cost
+from lib.planning.graph import PlannedJob
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BENCHMARKS = {

@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from lib.errors import UserError
-from lib.preference_format import Encode, PreferenceFormat, ask, fit
+from lib.training.preference_format import Encode, PreferenceFormat, ask, fit
 
 TEMPLATE = "USER: <image>\n{instruction} ASSISTANT:"
 INSTRUCTION = "How many objects are visible near the lamp in this image?"

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from lib.errors import UserError
-from lib.published import paper_rows, read_published
+from lib.report.published import paper_rows, read_published
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT / "published"
@@ -115,7 +115,7 @@ def test_table_4_fits_the_common_selections_of_500_prompts():
 
 
 def test_numbers_that_seem_to_be_of_another_measure_are_not_compared_with_a_run():
-    from lib.model_tables import compare_models
+    from lib.report.model_tables import compare_models
 
     wanted = {column.key: f"{column.key}/x" for column in table(3).columns}
     made = {"scorer": "s", "parser": None, "judge": None, "language_tools": None}

@@ -11,12 +11,12 @@ from PIL import Image
 
 import rank_images
 from build_reward_models import build_image_reward
-from lib.config import ImageScorer
+from lib.config.run import ImageScorer
+from lib.data.prompts import Prompt
+from lib.data.shards import missing_row, read_shard
 from lib.errors import UserError
 from lib.files import write_jsonl
-from lib.image_scorers import load_image_scorer
-from lib.prompts import Prompt
-from lib.shards import missing_row, read_shard
+from lib.models.image_scorers.scorers import load_image_scorer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PROMPTS = [

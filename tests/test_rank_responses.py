@@ -10,12 +10,12 @@ import pytest
 
 import rank_responses
 from build_reward_models import build_armorm
-from lib.armorm import ATTRIBUTES, HELPSTEER_ATTRIBUTES, ArmoRM
-from lib.config import ResponseRanking
+from lib.config.run import ResponseRanking
+from lib.data.prompts import Prompt
+from lib.data.shards import missing_row, read_shard
 from lib.errors import UserError
 from lib.files import write_jsonl
-from lib.prompts import Prompt
-from lib.shards import missing_row, read_shard
+from lib.models.response_rewards.armorm import ATTRIBUTES, HELPSTEER_ATTRIBUTES, ArmoRM
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 POLICIES = ["zeta", "alpha", "mu"]

@@ -11,11 +11,11 @@ from collections import Counter
 import pytest
 
 from conftest import REPOSITORY
-from lib import preflight
-from lib.config import Config
+from lib.config.run import Config
+from lib.data.shards import read_shard
 from lib.files import digest_of_file
-from lib.plan import FIGURES, TABLES, Plan
-from lib.shards import read_shard
+from lib.head import preflight
+from lib.head.plan import FIGURES, TABLES, Plan
 
 OF_TABLES = {*TABLES, *FIGURES, "tables"}
 #: The small run has no benchmark that a sheet of answers could show.

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import lib.endpoint
 import score
 from chat_server import ChatServer, closed_port, error
-from lib.scorers import SCORERS
+from lib.benchmarks import SCORERS
 
 SCRIPT = Path(score.__file__)
 

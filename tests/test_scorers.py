@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 import score
 from conftest import GOLDEN, needs_golden
-from lib import evaluation
+from lib.benchmarks import SCORERS, Answer, Answers, amber, mmhal_bench, pope
+from lib.benchmarks.bootstrap import intervals
+from lib.benchmarks.language import LanguageTools, similar_by_vectors
 from lib.errors import UserError
-from lib.scorers import SCORERS, Answer, Answers, amber, mmhal_bench, pope
-from lib.scorers.bootstrap import intervals
-from lib.scorers.language import LanguageTools, similar_by_vectors
+from lib.head import evaluation
 
 
 def scored(benchmark, answers, *reference, **options):
@@ -827,7 +827,7 @@ def test_nltk_s_own_tokenizer_and_tagger_are_used_where_their_data_are(tmp_path)
     }
     write(tmp_path, files)
     code = (
-        "from lib.scorers.language import LanguageTools\n"
+        "from lib.benchmarks.language import LanguageTools\n"
         "for choice in ('reference', 'auto', 'stand-in'):\n"
         "    tools = LanguageTools(choice)\n"
         "    words = tools.tokenizer.run('Dr. Dogs bark.')\n"

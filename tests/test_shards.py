@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lib.data.prompts import Prompt, make_shards, read_prompts, read_topics, seed_of, shard_of
 from lib.errors import UserError
-from lib.prompts import Prompt, make_shards, read_prompts, read_topics, seed_of, shard_of
 
 TEXTS = [f"scene number {number} with {number} blue cats" for number in range(40)]
 

@@ -1,6 +1,6 @@
 """The table that ends every run."""
 
-from lib.summary import notes_of
+from lib.head.summary import notes_of
 
 
 def record(rule: str, job: str, *notes: str) -> dict[str, object]:

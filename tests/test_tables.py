@@ -15,20 +15,20 @@ import pandas as pd
 import pytest
 
 from common_selections_table import build_table, common_selection, has_deciding_tie
-from lib.config import Config
-from lib.evaluation import (
+from lib.config.run import Config
+from lib.files import digest_of_file, write_json
+from lib.head.evaluation import (
     common_name,
     experiments_by_size,
     largest_experiments,
     seed_groups,
     table_settings,
 )
-from lib.files import digest_of_file, write_json
-from lib.model_tables import compare_models, read_scores
-from lib.plan import Plan
-from lib.published import Published, read_published
-from lib.sidecar import model_origin, project_commit
-from lib.tables import (
+from lib.head.plan import Plan
+from lib.report.model_tables import compare_models, read_scores
+from lib.report.published import Published, read_published
+from lib.report.sidecar import model_origin, project_commit
+from lib.report.tables import (
     Column,
     Row,
     Table,

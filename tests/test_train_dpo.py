@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 import train_dpo
-from lib import dpo_worker
-from lib.config import Training, TrainingSettings
-from lib.controls import is_exchanged
+from lib.config.run import Training, TrainingSettings
+from lib.data.controls import is_exchanged
 from lib.errors import UserError
 from lib.files import read_jsonl, write_json
-from lib.models import folder_identity
+from lib.training import worker as dpo_worker
+from lib.weights import folder_identity
 
 TEMPLATE = "USER: <image>\n{instruction} ASSISTANT:"
 PAIRS = [
@@ -812,7 +812,7 @@ def test_a_worker_that_fails_is_shown_without_its_traceback(
 
 
 def _started_as_a_rule() -> None:
-    from lib.job import run_script
+    from lib.jobs.job import run_script
 
     vars(sys.modules["__main__"])["snakemake"] = as_snakemake(json.loads(sys.argv[1]))
     run_script(train_dpo.main)

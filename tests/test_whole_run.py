@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from generate_images import read_provenance
-from lib.config import load, read_yaml
-from lib.plan import TABLES
-from lib.shards import read_shard
+from lib.config.run import load, read_yaml
+from lib.data.shards import read_shard
+from lib.head.plan import TABLES
 
 pytestmark = pytest.mark.slow
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lib.questions import prompt_of, read_questions
-from lib.scorers import SCORERS
+from lib.benchmarks import SCORERS
+from lib.benchmarks.questions import prompt_of, read_questions
 from world import benchmarks, oracle, words
 from world.answerer import CALLS, TRUTHFUL, Habit
 from world.scenes import KINDS

@@ -20,11 +20,14 @@ import lib.endpoint
 import tell_prompt
 from chat_server import ChatServer, error, text_of
 from conftest import GOLDEN, needs_golden
-from lib.config import Config, Instructions
-from lib.controls import pick_of
+from lib.config.run import Config, Instructions
+from lib.data.controls import pick_of
+from lib.data.prompts import Prompt, make_shards
+from lib.data.shards import read_shard
 from lib.errors import UserError
 from lib.files import digest_of_file, write_jsonl
-from lib.instruction_checks import (
+from lib.head.plan import Plan
+from lib.models.instruction_authors.checks import (
     check_prompts_for_templates,
     clean,
     from_template,
@@ -33,9 +36,6 @@ from lib.instruction_checks import (
     read_instruction_file,
     written_digest,
 )
-from lib.plan import Plan
-from lib.prompts import Prompt, make_shards
-from lib.shards import read_shard
 from write_instructions import main
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -58,7 +58,7 @@ def painter(folder: Path, count: int = 240) -> Figures:
     whole scene exact, by topic too.
     """
     import generate_images
-    from lib.prompts import Prompt, seed_of
+    from lib.data.prompts import Prompt, seed_of
 
     settings = image_settings(folder, SCALES)
     pipeline = generate_images.load_pipeline(settings, "cpu")
@@ -103,7 +103,7 @@ def answerer(folder: Path, count: int = 256) -> Figures:
     """Greedy answers about unseen scenes through the product's generator: captions and their
     hallucinations, yes and no.
     """
-    from lib.generation import Request, Sampling, load_generator
+    from lib.models.response_generators.generation import Request, Sampling, load_generator
 
     settings = {"model": str(folder), "revision": "main", "dtype": "float32"}
     generator = load_generator(
@@ -179,7 +179,7 @@ def scorer(kind: str, folder: Path, count: int = 512) -> Figures:
     """A scorer's verdict between a picture of an unseen scene and one that differs in one thing,
     under a prompt that tells them apart.
     """
-    from lib.image_scorers import load_image_scorer
+    from lib.models.image_scorers.scorers import load_image_scorer
 
     loaded = load_image_scorer(kind, folder)
     scenes, pictures = unseen_scenes(count, 4)
@@ -211,7 +211,7 @@ def picks(loaded: Any, image_model: Path, count: int = 150) -> Figures:
     The interval is that of the mean over prompts, by 2,000 bootstrap samples.
     """
     import generate_images
-    from lib.prompts import Prompt, seed_of
+    from lib.data.prompts import Prompt, seed_of
 
     scales = (5.0, 7.0, 9.0, 11.0)
     settings = image_settings(image_model, scales)
@@ -244,7 +244,7 @@ def armorm(folder: Path, count: int = 512) -> Figures:
     """ArmoRM's verdict between two answers about an unseen scene whose prompt the instruction
     tells.
     """
-    from lib.armorm import ArmoRM
+    from lib.models.response_rewards.armorm import ArmoRM
     from world.text_judge import conversation, described, grade, judged
 
     judge = ArmoRM.from_pretrained(folder, "float32")

@@ -109,7 +109,7 @@ def make_armorm(work: Path, models: Path, folder: Path) -> None:
     """Trains ArmoRM, as the product loads it, and writes it in the original's layout."""
     from safetensors.torch import save_file
 
-    from lib.armorm import ATTRIBUTES, ArmoRM, last_occurrence
+    from lib.models.response_rewards.armorm import ATTRIBUTES, ArmoRM, last_occurrence
 
     torch.manual_seed(PLAN.seed)
     tokenizer = build_models.llama3_tokenizer(words=vocabulary())

@@ -22,9 +22,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from lib.config import Endpoint
+from lib.config.run import Endpoint
 from lib.errors import UserError
-from lib.job import ItemError
+from lib.jobs.job import ItemError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

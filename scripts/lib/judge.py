@@ -1,7 +1,7 @@
 """The one client for judges: a model at an OpenAI-compatible endpoint that rates, grades or
 compares.
 
-Every reply is kept as it came in a journal (lib/journal.py), under a hash of all that was asked:
+Every reply is kept as it came in a journal (lib/jobs/journal.py), under a hash of all that was asked:
 model, text, images, sampling. So a rerun asks nothing twice, a kill loses the requests that were
 under way and nothing else, and the raw judgements can be read afterwards. A reply that cannot be
 read as what was asked for is asked for again, with another seed and some temperature; if no attempt
@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from lib.config import Endpoint
+from lib.config.run import Endpoint
 from lib.endpoint import Client
 from lib.files import digest, digest_of_file
-from lib.job import SECONDS_BETWEEN_PROGRESS_LINES, ItemError
-from lib.journal import Journal
+from lib.jobs.job import SECONDS_BETWEEN_PROGRESS_LINES, ItemError
+from lib.jobs.journal import Journal
 
 log = logging.getLogger("workflow")
 

@@ -1,0 +1,210 @@
+"""POPE: is an object in the image, yes or no? (Li et al. 2023; the arithmetic of LLaVA's
+llava/eval/eval_pope.py.)
+
+The parser keeps the text before the first full stop, takes commas out and splits at blanks; "No",
+"no" or "not" among the words is a no, all else a yes. The positive class is yes. The headline is
+the mean of the three splits' F1, which is what papers print as POPE. lmms-eval's task `pope`
+compares the whole lower-cased answer, so that "No." is neither, and its yes ratio is that of the
+labels.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lib.benchmarks.base import Answers, Score, Scorer, finite, match
+from lib.benchmarks.bootstrap import Floats, intervals
+from lib.benchmarks.rows import Row, answers_from, id_of, read_rows
+from lib.errors import UserError
+
+VERSION = 1
+PARSER = (
+    "text before the first full stop, commas removed, split at blanks; No, no or not is a no, all"
+    " else a yes"
+)
+NAMES = {
+    "f1": "F1 of yes, mean of the splits, percent (headline)",
+    "accuracy": "accuracy, mean of the splits, percent",
+    "precision": "precision of yes, mean of the splits, percent",
+    "recall": "recall of yes, mean of the splits, percent",
+    "yes_ratio": "answers that are yes, mean of the splits, percent",
+}
+SPLITS = ("adversarial", "popular", "random")
+#: LLaVA numbers the questions of all splits in one file: split -> what is added to the label's
+#: number.
+_OFFSETS = {0: "adversarial", 10_000_000: "random", 20_000_000: "popular"}
+FORMATS = """\
+answers:   JSON lines {"id": "<split>/<question_id>", "response": "..."}; LLaVA's answers file {"question_id", "text"}, whose numbers tell
+           the split (20000001 is popular/1); or lmms-eval's kept answers {"id", "category", "response", "target"}
+reference: a folder with coco_pope_adversarial.json, coco_pope_popular.json, coco_pope_random.json ({"question_id", "image", "text",
+           "label"} lines), or one such file; or any JSON lines {"id", "label" or "target", "category"}, the answers file itself if it
+           keeps its targets"""
+
+
+@dataclass(frozen=True)
+class Label:
+    """What is right: `image` names the image, as far as the reference tells."""
+
+    split: str
+    yes: bool
+    image: str
+
+
+Labels = Mapping[str, Label]
+
+
+def read_answers(path: Path) -> Answers:
+    """A file of answers. Errors: UserError also where they are the questions."""
+    answers = answers_from(path, read_rows(path), ("id", "question_id"), _our_id)
+    if all("?" in answer.text for answer in answers.rows):
+        raise UserError(
+            f"{path}: every row is a question (the first: {answers.rows[0].text[:60]!r}). Name the"
+            " file with a model's answers."
+        )
+    return answers
+
+
+def _our_id(name: str, row: Mapping[str, Any]) -> str:
+    category = row.get("category")
+    if isinstance(category, str) and "/" not in name:
+        return f"{category}/{name}"
+    if not row.keys() & {"id", "image_id"} and name.isdecimal():
+        offset = int(name) // 10_000_000 * 10_000_000
+        if offset in _OFFSETS:
+            return f"{_OFFSETS[offset]}/{int(name) - offset}"
+    return name
+
+
+def read_reference(*paths: Path) -> Labels:
+    """The labels by id. Errors: UserError where there are none, or a row has no label."""
+    labels: dict[str, Label] = {}
+    for path in paths:
+        files = (
+            sorted(Path(path).rglob("coco_pope_*.json")) if Path(path).is_dir() else [Path(path)]
+        )
+        if not files:
+            raise UserError(
+                f"{path}: holds no coco_pope_*.json. Name the folder with POPE's labels, or a file"
+                " of labels."
+            )
+        for file in files:
+            for row in read_rows(file):
+                name, label = _label(file, row)
+                if name in labels:
+                    raise UserError(
+                        f"{file}, line {row.line}: label of {name!r} again. Each question has one"
+                        " label."
+                    )
+                labels[name] = label
+    if not labels:
+        raise UserError("POPE needs its labels: name their folder or file with --reference.")
+    return labels
+
+
+def _label(file: Path, row: Row) -> tuple[str, Label]:
+    value = row.value if isinstance(row.value, dict) else {}
+    name = id_of(value.get("id", value.get("question_id")))
+    label = value.get("label", value.get("target"))
+    word = label.strip().lower() if isinstance(label, str) else None
+    if name is None or word not in ("yes", "no"):
+        what = "no id" if name is None else f"no label that is yes or no ({label!r})"
+        raise UserError(
+            f"{file}, line {row.line}: {what}. POPE's labels are lines with `question_id`, `image`,"
+            " `text` and `label`."
+        )
+    category = value.get("category") or (
+        match_[1] if (match_ := re.fullmatch(r"coco_pope_(\w+)\.json", file.name)) else None
+    )
+    if category is None:
+        category = name.split("/")[0] if "/" in name else "all"
+    return (name if "/" in name or category == "all" else f"{category}/{name}"), Label(
+        category, word == "yes", str(value.get("image", name))
+    )
+
+
+def said_yes(text: str) -> bool:
+    """The published parser."""
+    words = text.split(".")[0].replace(",", "").split(" ")
+    return not ("No" in words or "not" in words or "no" in words)
+
+
+def is_plain(text: str) -> bool:
+    """Whether an answer is yes or no and nothing else, so that no parser can read it otherwise."""
+    return re.sub(r"^\W+|\W+$", "", text).lower() in ("yes", "no")
+
+
+#: Columns of the counts.
+TP, FP, TN, FN = range(4)
+
+
+def _rates(counts: Floats) -> dict[str, Floats]:
+    """Rates of 1 from counts [..., (TP, FP, TN, FN)], as the reference computes them; NaN where
+    there is nothing to divide by.
+    """
+    tp, fp, tn, fn = (counts[..., column] for column in (TP, FP, TN, FN))
+    precision, recall = tp / (tp + fp), tp / (tp + fn)
+    total = tp + fp + tn + fn
+    f1 = 2 * precision * recall / (precision + recall)
+    return {
+        "f1": f1,
+        "accuracy": (tp + tn) / total,
+        "precision": precision,
+        "recall": recall,
+        "yes_ratio": (tp + fp) / total,
+    }
+
+
+def score(answers: Answers, reference: Labels, *, samples: int = 1000, seed: int = 0) -> Score:
+    """POPE's scores. The unit of the bootstrap is the image, with all its questions in all splits."""
+    matched, problems, counts = match(answers, list(reference), "POPE")
+    splits = sorted({reference[name].split for name in matched})
+    images = {
+        image: index
+        for index, image in enumerate(dict.fromkeys(reference[name].image for name in matched))
+    }
+    table = np.zeros((len(images), len(splits), 4))
+    for name, answer in matched.items():
+        label, yes = reference[name], said_yes(answer.text)
+        column = (TP if label.yes else FP) if yes else (FN if label.yes else TN)
+        table[images[label.image], splits.index(label.split), column] += 1
+
+    def means(sums: Floats) -> dict[str, Floats]:
+        by_split = _rates(sums.reshape(*sums.shape[:-1], len(splits), 4))
+        return {name: 100 * values.mean(axis=-1) for name, values in by_split.items()}
+
+    flat = table.reshape(len(images), -1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        overall = means(flat.sum(axis=0))
+        by_split = _rates(table.sum(axis=0))
+    per_type = {
+        split: (
+            finite({name: 100 * values[index] for name, values in by_split.items()})
+            | {
+                name: int(table[:, index, column].sum())
+                for name, column in (("tp", TP), ("fp", FP), ("tn", TN), ("fn", FN))
+            }
+        )
+        for index, split in enumerate(splits)
+    }
+    labels = [reference[name].yes for name in matched]
+    return Score(
+        benchmark="pope",
+        scores=finite(overall),
+        extra={
+            **counts,
+            "unparsed": sum(not is_plain(answer.text) for answer in matched.values()),
+            "yes_ratio_of_labels": 100 * sum(labels) / len(labels),
+        },
+        per_type=per_type,
+        intervals=intervals([flat], lambda sums: means(sums[0]), samples=samples, seed=seed),
+        problems=problems,
+        parser=PARSER,
+        version=VERSION,
+    )
+
+
+SCORER = Scorer("pope", "POPE", NAMES, read_answers, read_reference, score, FORMATS)

@@ -1,0 +1,268 @@
+"""Reading files that somebody else wrote: JSON arrays, JSON lines, JSON values one after the other,
+each row with its line.
+
+What makes a file unreadable (no such file, not UTF-8, not JSON, nothing in it) is a UserError; what
+is wrong with one row is a Problem, and the other rows are read.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lib.benchmarks.base import Answer, Answers, Problem
+from lib.errors import UserError
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+#: Where published files keep a model's answer.
+TEXT_KEYS = ("response", "text", "answer", "caption", "model_answer")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One value of a file and the line where it begins; `key` where the file is an object of rows."""
+
+    line: int
+    value: Any
+    key: str | None = None
+
+
+def read_text(path: Path) -> str:
+    """A file's text. Errors: UserError if there is no such file, it is not UTF-8, or it is empty."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Correct the name.") from None
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path}, line {line}: not UTF-8 text (byte {content[error.start]:#04x}). Save the file"
+            " as UTF-8."
+        ) from None
+    if not text.strip():
+        raise UserError(f"{path}: the file is empty.")
+    return text
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
+
+
+class _Scanner:
+    """Walks over JSON text, counting lines."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self.path, self.text = path, text
+        self.decoder = json.JSONDecoder(parse_constant=_no_constant)
+        self.position = self._counted = 0
+        self._line = 1
+
+    def line(self) -> int:
+        """The line of the position."""
+        self._line += self.text.count("\n", self._counted, self.position)
+        self._counted = self.position
+        return self._line
+
+    def skip(self) -> str:
+        """Skips white space; the character that follows, "" at the end."""
+        match = _SPACE.match(self.text, self.position)
+        self.position = match.end() if match else self.position
+        return self.text[self.position : self.position + 1]
+
+    def value(self) -> Any:
+        """The value at the position."""
+        try:
+            value, self.position = self.decoder.raw_decode(self.text, self.position)
+        except json.JSONDecodeError as error:
+            at_end = not self.text[error.pos :].strip() or error.msg.startswith(
+                "Unterminated string"
+            )
+            why = "the file ends in the middle of a value" if at_end else error.msg
+            raise UserError(
+                f"{self.path}, line {error.lineno}: not valid JSON ({why}). Is the file whole?"
+            ) from None
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{self.path}, line {self.line()}: not valid JSON ({error}).") from None
+        return value
+
+    def members(self, closing: str, keyed: bool) -> Iterator[Row]:
+        """The members of the array or object that the position is at."""
+        self.position += 1
+        if self.skip() == closing:
+            self.position += 1
+            return
+        while True:
+            self.skip()
+            line = self.line()
+            key = None
+            if keyed:
+                key = self.value()
+                if not isinstance(key, str) or self.skip() != ":":
+                    raise UserError(
+                        f"{self.path}, line {line}: not valid JSON (a key and a colon are"
+                        " expected)."
+                    )
+                self.position += 1
+                self.skip()
+            yield Row(line, self.value(), key)
+            following = self.skip()
+            self.position += 1
+            if following == closing:
+                return
+            if following != ",":
+                why = (
+                    "the file ends too early"
+                    if not following
+                    else f"{following!r} instead of a comma"
+                )
+                raise UserError(
+                    f"{self.path}, line {self.line()}: not valid JSON ({why}). Is the file whole?"
+                )
+
+
+def read_rows(path: Path, keyed: bool = False) -> list[Row]:
+    """The rows of a file: the elements of an array, or values one after the other (JSON lines are
+    that).
+
+    `keyed`: the file is one object, its members are the rows. Errors: UserError as in `read_text`,
+    or where it is not JSON, with the line.
+    """
+    scanner = _Scanner(path, read_text(path))
+    first = scanner.skip()
+    if keyed and first == "{":
+        rows = list(scanner.members("}", keyed=True))
+    elif not keyed and first == "[":
+        rows = list(scanner.members("]", keyed=False))
+    elif keyed:
+        raise UserError(
+            f"{path}: a JSON object is expected, one member an id, but the file begins with"
+            f" {first!r}."
+        )
+    else:
+        rows = []
+        while scanner.skip():
+            line = scanner.line()
+            rows.append(Row(line, scanner.value()))
+    if scanner.skip():
+        raise UserError(
+            f"{path}, line {scanner.line()}: more text after the end of the JSON value. Are two"
+            " files glued together?"
+        )
+    if not rows:
+        raise UserError(f"{path}: the file holds no rows.")
+    return rows
+
+
+def read_json(path: Path) -> Any:
+    """The one JSON value of a file. Errors as in `read_rows`."""
+    scanner = _Scanner(path, read_text(path))
+    scanner.skip()
+    value = scanner.value()
+    if scanner.skip():
+        raise UserError(
+            f"{path}, line {scanner.line()}: more text after the end of the JSON value."
+        )
+    return value
+
+
+def kind_of(value: Any) -> str:
+    """What a JSON value is, in words."""
+    names = {
+        type(None): "null",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        str: "text",
+        list: "an array",
+        dict: "an object",
+    }
+    return names[type(value)]
+
+
+def id_of(value: Any) -> str | None:
+    """An id as text: ids are texts or whole numbers; None for anything else."""
+    if isinstance(value, str) and value.strip():
+        return value.strip()
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def answers_from(
+    path: Path,
+    rows: Sequence[Row],
+    id_keys: Sequence[str],
+    rename: Callable[[str, Mapping[str, Any]], str] = lambda name, row: name,
+    details: Sequence[str] = (),
+) -> Answers:
+    """The answers of rows that are objects, with their bad rows told.
+
+    id_keys   the row's id is under the first of these that it has
+    rename    makes our id of the file's (id, row)
+    details   keys of the row that are kept Of several rows with one id the first is scored. An
+    empty answer is scored as the reference scores it, and told.
+    Errors: UserError where not a single row is an answer.
+    """
+    file = str(path)
+    found: dict[str, Answer] = {}
+    problems: list[Problem] = []
+    rows_on = Counter(row.line for row in rows)
+
+    def tell(row: Row, number: int, what: str) -> None:
+        # An array on one line is told apart by the place in it.
+        problems.append(
+            Problem(file, row.line, what if rows_on[row.line] == 1 else f"row {number}: {what}")
+        )
+
+    for number, row in enumerate(rows, start=1):
+        value = row.value
+        if not isinstance(value, dict):
+            tell(row, number, f"the row is {kind_of(value)}, not an object; not scored")
+            continue
+        id_key = next((key for key in id_keys if key in value), None)
+        text_key = next((key for key in TEXT_KEYS if key in value), None)
+        name = id_of(value[id_key]) if id_key else None
+        if name is None:
+            what = (
+                f"its {id_key!r} is {kind_of(value[id_key])}, not an id"
+                if id_key
+                else f"it has no id ({' or '.join(map(repr, id_keys))})"
+            )
+            tell(row, number, f"{what}; not scored")
+        elif text_key is None:
+            tell(
+                row,
+                number,
+                f"id {name!r} has no answer ({' or '.join(map(repr, TEXT_KEYS))}); not scored",
+            )
+        elif not isinstance(value[text_key], str):
+            tell(
+                row,
+                number,
+                f"the answer of id {name!r} is {kind_of(value[text_key])}, not text; not scored",
+            )
+        else:
+            name = rename(name, value)
+            if name in found:
+                what = (
+                    f"id {name!r} again: line {found[name].line} has it already, and that one is"
+                    " scored"
+                )
+                tell(row, number, what)
+                continue
+            if not value[text_key].strip():
+                tell(
+                    row,
+                    number,
+                    f"the answer of id {name!r} is empty; scored as the reference scores it",
+                )
+            kept = {key: value[key] for key in details if key in value}
+            found[name] = Answer(name, value[text_key], row.line, kept)
+    if not found:
+        raise UserError(
+            f"{problems[0]} (and so with all of its {len(rows)} rows). Is this a file of answers?"
+        )
+    return Answers(file, list(found.values()), problems)

@@ -1,0 +1,1 @@
+"""What stages hand on: prompts, shards, rows, image files."""

@@ -1,0 +1,45 @@
+"""Negative controls: a choice of the workflow replaced by chance or by its contrary, so that one
+can see what the choice is worth.
+
+What is drawn depends on a seed and the prompt id alone, never on a position.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from lib.data.prompts import seed_of
+
+Pick = Literal["best", "random"]
+Control = Literal["random", "swapped"]
+#: What a control of training makes of the pairs, as tables and figures say it.
+TRAINING_CONTROLS: dict[Control, str] = {"random": "labels at random", "swapped": "labels swapped"}
+
+
+def pick_of(
+    candidates: Sequence[Mapping[str, Any]], winner: int, pick: Pick, seed: int, prompt_id: str
+) -> int:
+    """Which of a prompt's candidates goes on: the ranking's winner, or one drawn among those that
+    show anything (`random`).
+
+    Candidates draw their lots by themselves, by guidance scale: where one turns out blank, only
+    prompts that it was drawn for have another.
+    `candidates`: of the prompt's row of stage images; `seed`: the run's.
+    """
+    if pick == "best":
+        return winner
+    valid = [index for index, candidate in enumerate(candidates) if not candidate["blank"]]
+    return min(
+        valid,
+        key=lambda index: seed_of(seed, "pick", prompt_id, candidates[index]["guidance_scale"]),
+    )
+
+
+def is_exchanged(control: Control | None, seed: int, prompt_id: str) -> bool:
+    """Whether a control has chosen and rejected of a prompt's pair change places: always, by a fair
+    coin, or (None) never.
+
+    `seed`: the training's.
+    """
+    return control == "swapped" or (
+        control == "random" and seed_of(seed, "exchange", prompt_id) % 2 == 1
+    )

@@ -1,0 +1,251 @@
+"""What there is to do, known before anything runs: the shards, the files of each stage, and what is
+to be tried again.
+"""
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lib import weights
+from lib.config.run import Block, Config, Model
+from lib.data.prompts import Shard, read_topics, shard_of
+from lib.errors import UserError
+
+TABLES = (
+    "vision_language_table",
+    "hallucination_table",
+    "size_table",
+    "common_selections_table",
+    "image_judge_table",
+    "reasons_table",
+)
+FIGURES = ("candidates_figure", "guidance_figure", "similarity_figure", "answers_figure")
+
+
+class Plan:
+    """The paths and parameters that the rules share."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.root = config.root.as_posix()
+
+    @cached_property
+    def shards(self) -> dict[tuple[str, str], Shard]:
+        """All shards that hold a prompt, by (topic, shard name). Read once a process."""
+        config = self.config
+        return read_topics(
+            Path(config.prompts),
+            config.topics,
+            config.shards_per_topic,
+            config.max_prompt_characters,
+        )
+
+    def shard_files(self, stage: str) -> list[str]:
+        """The published files of a stage, e.g. `images` or `responses/<policy>`, in canonical
+        order.
+        """
+        return [f"{self.root}/{stage}/{topic}/{shard}.jsonl" for topic, shard in self.shards]
+
+    def pairs_of_size(self, size: int) -> list[str]:
+        """The files that a data set of `size` pairs is made from; a UserError if there are fewer
+        prompts than that.
+        """
+        prompts = sum(len(shard.prompts) for shard in self.shards.values())
+        if size > prompts:
+            raise UserError(
+                f"pairs.sizes: {size} is larger than the {prompts} prompts there are in"
+                f" '{self.config.prompts}', and a prompt gives at most one pair. Lower it (and the"
+                " experiments that use it), or add prompts, e.g. those that `generate_prompts`"
+                " proposes."
+            )
+        return self.shard_files("pairs")
+
+    def stages_of_prompt(self, prompt_id: str) -> dict[str, str]:
+        """The files that tell of one prompt, by stage."""
+        topic = prompt_id.rsplit("-", 1)[0]
+        shard = shard_of(prompt_id, self.config.shards_per_topic)
+        stages = [
+            "images",
+            *(f"image_ranking/{scorer}" for scorer in self.config.image_ranking.scorers),
+            "response_ranking",
+            "pairs",
+        ]
+        return {stage: f"{self.root}/{stage}/{topic}/{shard}.jsonl" for stage in stages}
+
+    def models(self) -> list[str]:
+        """The models to evaluate: the base model and every experiment, in the configured order."""
+        return ["base", *self.config.training.experiments]
+
+    def targets(self) -> list[str]:
+        """What the run is for: data sets, trained models, scores, tables and figures."""
+        config = self.config
+        return [
+            *(
+                f"{self.root}/proposed_prompts/{topic}.txt"
+                for topic in config.generate_prompts.count
+            ),
+            *(f"{self.root}/dataset/{size}/dataset.json" for size in config.pairs.sizes),
+            *(
+                f"{self.root}/models/{experiment}/merged"
+                for experiment in config.training.experiments
+            ),
+            *(
+                f"{self.root}/models/{experiment}/training.svg"
+                for experiment in config.training.experiments
+            ),
+            *(
+                f"{self.root}/evaluation/{model}/{name}/scores.json"
+                for model in self.models()
+                for name in config.evaluation.benchmarks
+            ),
+            *(
+                [f"{self.root}/contamination/overlaps.md"]
+                if config.evaluation.contamination.check
+                else []
+            ),
+            *self.tables_and_figures(),
+        ]
+
+    def tables_and_figures(self) -> list[str]:
+        """One file of each table and figure, which stands for all of its files."""
+        figures = self.config.figures
+        needs = {"similarity_figure": figures.embedding, "answers_figure": figures.answers}
+        left_out = [figure for figure, need in needs.items() if need is None]
+        return [
+            *(f"{self.root}/tables/{table}.csv" for table in TABLES),
+            *(f"{self.root}/figures/{figure}.svg" for figure in FIGURES if figure not in left_out),
+        ]
+
+    @property
+    def comparisons(self) -> str:
+        """The judge's comparisons of two scorers' picks; made only where a judge is configured."""
+        return f"{self.root}/image_judge/comparisons.jsonl"
+
+    def judged_rankings(self) -> list[str]:
+        """The rankings of the two scorers whose picks a judge compares; none without a judge."""
+        ranking = self.config.image_ranking
+        scorers = [ranking.select_by, ranking.judge.against] if ranking.judge else []
+        return [path for scorer in scorers for path in self.shard_files(f"image_ranking/{scorer}")]
+
+    def judge_settings(self) -> dict[str, Any]:
+        """What the comparison of two scorers' picks is told: the scorers, which models they are,
+        and the judge (None if there is none).
+        """
+        ranking = self.config.image_ranking
+        told: dict[str, Any] = {"judge": None, "scorers": {}}
+        if judge := ranking.judge:
+            told["judge"] = judge.model_dump(mode="json")
+            told["scorers"] = {
+                name: self.origin(ranking.scorers[name])
+                for name in (ranking.select_by, judge.against)
+            }
+        return told
+
+    def table_files(self, name: str) -> dict[str, str]:
+        """The files of a table: three formats, and the sidecar that says of every cell where it
+        comes from.
+        """
+        kinds = {"csv": "csv", "markdown": "md", "latex": "tex", "sidecar": "json"}
+        return {kind: f"{self.root}/tables/{name}.{suffix}" for kind, suffix in kinds.items()}
+
+    def figure_settings(self, **more: Any) -> dict[str, Any]:
+        """What a figure about picked images is told: which scorer picks, which models made and
+        scored them, and whose run it is.
+        """
+        config = self.config
+        scorer = config.image_ranking.select_by
+        models = {
+            "images": self.origin(config.images),
+            "scorer": self.origin(config.image_ranking.scorers[scorer]),
+        }
+        return {"scorer": scorer, "models": models, "label": config.label, **more}
+
+    def figure_files(self, name: str) -> dict[str, str]:
+        """The files of a figure: two formats, and the sidecar with the numbers that are drawn and
+        where they come from.
+        """
+        return {
+            kind: f"{self.root}/figures/{name}.{suffix}"
+            for kind, suffix in (("svg", "svg"), ("png", "png"), ("sidecar", "json"))
+        }
+
+    def common(self) -> dict[str, Any]:
+        """What every item stage is told besides its own settings."""
+        config = self.config
+        return {
+            "root": self.root,
+            "device": config.device,
+            "seed": config.seed,
+            "max_failed_fraction": config.max_failed_fraction,
+        }
+
+    def settings(self, block: Block, **more: Any) -> dict[str, Any]:
+        """A block of the configuration as a rule's parameter, with the identity of each model
+        folder in it.
+
+        Snakemake reruns the rule when any of it changes, also when a folder's files do.
+        """
+        return {**block.model_dump(mode="json"), **_folder_identities(block), **more}
+
+    def instruction_settings(self) -> dict[str, Any]:
+        """What stage instructions is told. Templates are left out where there are none, so that
+        other runs' parameters never change.
+        """
+        least = self.config.image_ranking.min_image_reward
+        settings = self.settings(
+            self.config.instructions, min_image_reward=least, **self.pick_settings()
+        )
+        if settings["templates"] is None:
+            del settings["templates"]
+        return settings
+
+    def pick_settings(self) -> dict[str, Any]:
+        """How candidates are picked, where it is not by their scores; nothing otherwise, so that
+        other runs' parameters never change.
+        """
+        pick = self.config.image_ranking.pick
+        return {} if pick == "best" else {"pick": pick}
+
+    def origin(self, model: Model) -> dict[str, Any]:
+        """Where a model comes from and what it is, for tables and figures that name it."""
+        settings = self.settings(model)
+        return {name: settings.get(name) for name in ("model", "revision", "identity")}
+
+    def shard(self, topic: str, name: str) -> Shard:
+        """One shard. A UserError if the topic has no prompt in it."""
+        if (topic, name) not in self.shards:
+            raise UserError(
+                f"topic '{topic}' has no prompt in shard {name}, or is not in `topics`. Ask for"
+                " another target."
+            )
+        return self.shards[topic, name]
+
+    def retry(self, rule: str, job: str) -> str:
+        """A token that changes after a job with failed items, so that the next run tries those
+        again, and stays otherwise.
+        """
+        try:
+            record = json.loads(
+                Path(self.root, "work", rule, f"{job}.json").read_text(encoding="utf-8")
+            )
+        except (OSError, ValueError):
+            return ""
+        return str(record["finished"] if record["failed"] else record["retry"])
+
+
+def _folder_identities(block: Block) -> dict[str, Any]:
+    """`{"identity": ...}` of a model in a folder; nested blocks keep theirs under "identities"."""
+    found: dict[str, Any] = {}
+    if isinstance(block, Model) and weights.is_folder(block.model):
+        found["identity"] = weights.folder_identity(block.model)
+    nested = {
+        name: value.model
+        for name, value in block
+        if isinstance(value, Model) and weights.is_folder(value.model)
+    }
+    if nested:
+        found["identities"] = {
+            name: weights.folder_identity(folder) for name, folder in nested.items()
+        }
+    return found

@@ -1,0 +1,1 @@
+"""A run on Slurm: checks before, a watch while, what is left after."""

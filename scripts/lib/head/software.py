@@ -1,0 +1,122 @@
+"""Where the jobs' software comes from on a cluster without conda: environment modules or a
+container, as envs/site.yaml says.
+
+The rules name their environments with `conda:` alone. With `--sdm env-modules` or `--sdm apptainer`
+every job of a rule gets what envs/site.yaml has for that environment. Nothing here is part of a
+result: what is computed already stays so (docs/environments.md).
+"""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints, ValidationError
+
+from lib.config import run as configuration
+from lib.config.run import Block, Config
+from lib.errors import UserError
+
+#: The words of `--sdm`.
+MODULES, CONTAINER = "env-modules", "apptainer"
+#: Names reach a shell's command line.
+ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/+:-]*$")]
+Image = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9./~][A-Za-z0-9._/+:@~-]*$")]
+
+
+class Site(Block):
+    """envs/site.yaml."""
+
+    container: Image | None = Field(None, description="Image of all jobs.")
+    modules: dict[str, list[ModuleName]] = Field(
+        default_factory=dict, description="Environment -> modules."
+    )
+
+    def modules_of(self, environment: str) -> list[str]:
+        """The modules of an environment, those of `default` if it has none of its own."""
+        return self.modules.get(environment) or self.modules.get("default", [])
+
+
+def read_site(path: Path, environments: Collection[str]) -> Site:
+    """Reads envs/site.yaml; `environments` are those that there are. Errors: UserError with file
+    and line.
+    """
+    if not path.is_file():
+        raise UserError(
+            f"{path}: there is no such file. It says which modules or which container this cluster"
+            " has; take it from the project."
+        )
+    values = configuration.read_yaml(path)
+    try:
+        site = Site.model_validate(values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = list(problem["loc"])
+        text = "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"]
+        found = problem.get("input")
+        shown = f" (found {found!r})" if isinstance(found, str | int | float) else ""
+        raise UserError(
+            f"{configuration.where(place, [path])}{'.'.join(map(str, place))}: {text}{shown}."
+            " Correct it."
+        ) from error
+    for name in site.modules:
+        if name not in environments and name != "default":
+            where = configuration.where(["modules", name], [path])
+            raise UserError(
+                f"{where}modules: there is no environment '{name}'. There are: default,"
+                f" {', '.join(sorted(environments))}."
+            )
+    return site
+
+
+def environment_of(conda: Any) -> str:
+    """The environment that a rule's `conda:` names; where a function chooses (the image scorers),
+    the native one's.
+    """
+    return "rewards" if callable(conda) else Path(str(conda)).stem
+
+
+def deploy(rules: Collection[Any], methods: Collection[str], config: Config, folder: Path) -> None:
+    """Gives every rule its modules or its container, where `methods` (of `--sdm`) asks for them.
+    Errors: UserError.
+    """
+    if not {MODULES, CONTAINER} & set(methods):
+        return
+    path = folder / "site.yaml"
+    site = read_site(path, [file.stem for file in folder.glob("*.yaml") if file != path])
+    for name, scorer in config.image_ranking.scorers.items():
+        if scorer.backend == "image-reward":
+            raise UserError(
+                f"image_ranking.scorers.{name}: backend 'image-reward' needs a transformers of its"
+                " own, which --sdm conda gives it, but no module or container here. Take `backend:"
+                " native`, which computes the same, or --sdm conda."
+            )
+    rules = [rule for rule in rules if rule.conda_env]
+    if MODULES in methods:
+        from snakemake.deployment.env_modules import EnvModules
+
+        for rule in rules:
+            environment = environment_of(rule.conda_env)
+            modules = site.modules_of(environment)
+            if not modules:
+                raise UserError(
+                    f"{path}: --sdm env-modules, but `modules` has neither '{environment}' (rule"
+                    f" {rule.name}) nor 'default'. Add the modules to load, or leave --sdm out."
+                )
+            rule.env_modules = EnvModules(*modules)
+    if CONTAINER in methods:
+        if not site.container:
+            raise UserError(
+                f"{path}: --sdm apptainer, but `container` names no image. Add a .sif file or an"
+                " address, or leave --sdm out."
+            )
+        if "://" not in site.container and not Path(site.container).expanduser().is_file():
+            raise UserError(
+                f"{configuration.where(['container'], [path])}container: there is no file"
+                f" '{site.container}'. Correct it."
+            )
+        for rule in rules:
+            rule.container_img = (
+                str(Path(site.container).expanduser())
+                if "://" not in site.container
+                else site.container
+            )

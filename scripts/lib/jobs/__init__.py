@@ -1,0 +1,1 @@
+"""A job: its items, its journal, the record of what it did."""

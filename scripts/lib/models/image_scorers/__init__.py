@@ -1,0 +1,1 @@
+"""Models that score how well an image fits its prompt."""

@@ -1,0 +1,1 @@
+"""What answers instructions and questions: local models by transformers or vLLM."""

@@ -1,0 +1,164 @@
+"""The jobs of a run as Snakemake plans them, with what each needs, also for prompts that are not
+written yet.
+"""
+
+import contextlib
+import io
+import logging
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lib.config import run as configuration
+from lib.config.run import Config
+from lib.data.prompts import Shard, read_topics
+from lib.errors import UserError
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """A job: its rule, its wildcards by name, how many GPUs it holds, and its time limit at the
+    first attempt in minutes (0: none).
+    """
+
+    rule: str
+    wildcards: dict[str, str]
+    gpus: int = 0
+    minutes: int = 0
+
+
+def read_configuration(files: list[Path]) -> tuple[dict[str, Any], Config]:
+    """The configuration that `snakemake --configfile FILES` would have: its values, and them
+    validated. Errors: UserError.
+    """
+    values: dict[str, Any] = {}
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"{file}: there is no such file. Correct --configfile")
+        _update(values, configuration.read_yaml(file))
+    return values, configuration.load(values, files)
+
+
+def _update(values: dict[str, Any], more: dict[str, Any]) -> None:
+    """Merges a configuration into another one as Snakemake does: blocks key by key, anything else
+    as a whole.
+    """
+    for key, value in more.items():
+        if isinstance(value, dict) and isinstance(values.get(key), dict):
+            _update(values[key], value)
+        else:
+            values[key] = value
+
+
+def made_up_prompts(config: Config, folder: Path, per_topic: int, keep: bool) -> None:
+    """Writes a prompts folder of `per_topic` lines a topic; with `keep` those that there are come
+    first, however many they are.
+    """
+    folder.mkdir()
+    for topic in config.topics:
+        source = Path(config.prompts) / f"{topic}.txt"
+        text = source.read_text(encoding="utf-8") if keep else ""
+        written = [line for line in text.splitlines() if line.strip()]
+        added = [
+            f"A prompt on {topic} that is not written yet, number {number}"
+            for number in range(per_topic - len(written))
+        ]
+        (folder / f"{topic}.txt").write_text("\n".join([*written, *added]) + "\n", encoding="utf-8")
+
+
+def shards_of(config: Config, prompts: Path) -> dict[tuple[str, str], Shard]:
+    """The shards of a prompts folder, by (topic, shard)."""
+    return read_topics(
+        prompts, config.topics, config.shards_per_topic, config.max_prompt_characters
+    )
+
+
+def plan_jobs(
+    values: dict[str, Any], config: Config, per_topic: int | None
+) -> tuple[list[PlannedJob], dict[tuple[str, str], int], list[str]]:
+    """All jobs of the run from its beginning, whatever is made already; the prompts in each shard;
+    and the names of all rules.
+
+    `per_topic`: plan for so many prompts a topic, as if they were written; None: for those that
+    are. Data sets that are larger than the prompts allow are planned all the same.
+    """
+    written = shards_of(config, Path(config.prompts))
+    with tempfile.TemporaryDirectory(prefix="plan-") as name:
+        scratch = Path(name)
+        enough = -(-max(config.pairs.sizes) // len(config.topics))
+        made_up_prompts(
+            config, scratch / "prompts", max(per_topic or 0, enough), keep=per_topic is None
+        )
+        shards = {key: len(shard.prompts) for key, shard in written.items()}
+        if per_topic is not None:
+            made_up_prompts(config, scratch / "as-if", per_topic, keep=False)
+            shards = {
+                key: len(shard.prompts)
+                for key, shard in shards_of(config, scratch / "as-if").items()
+            }
+        values = {
+            **values,
+            "prompts": str(scratch / "prompts"),
+            "results": str(scratch / "results"),
+        }
+        if config.instructions.backend == "file":
+            # The file has no instructions for prompts that are not written; an endpoint's jobs need
+            # what a file's do.
+            values["instructions"] = {
+                "backend": "openai",
+                "endpoint": {"base_url": "http://localhost/v1", "model": "none"},
+            }
+        (scratch / "config.yaml").write_text(
+            yaml.safe_dump(values, allow_unicode=True), encoding="utf-8"
+        )
+        jobs, rules = _graph(scratch / "config.yaml")
+    return [job for job in jobs if _has_prompts(job, shards)], shards, rules
+
+
+def _has_prompts(job: PlannedJob, shards: dict[tuple[str, str], int]) -> bool:
+    where = (job.wildcards.get("topic", ""), job.wildcards.get("shard", ""))
+    return "" in where or where in shards
+
+
+def _planned(job: Any) -> PlannedJob:
+    gpus, minutes = (job.resources.get(name, 0) for name in ("gpu", "runtime"))
+    return PlannedJob(job.rule.name, dict(job.wildcards_dict), int(gpus or 0), int(minutes or 0))
+
+
+def _graph(configfile: Path) -> tuple[list[PlannedJob], list[str]]:
+    """The jobs that Snakemake would run, by its own interface, and all rules that do something;
+    nothing is run.
+    """
+    from snakemake.api import SnakemakeApi
+    from snakemake.settings.enums import Quietness
+    from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
+
+    printed = io.StringIO()
+    before = logging.getLogger().level
+    try:
+        with (
+            contextlib.redirect_stdout(printed),
+            contextlib.redirect_stderr(printed),
+            SnakemakeApi(OutputSettings(quiet={Quietness.ALL}, dryrun=True)) as api,
+        ):
+            workflow = api.workflow(
+                resource_settings=ResourceSettings(cores=1_000_000),
+                config_settings=ConfigSettings(configfiles=[configfile]),
+                snakefile=REPOSITORY / "Snakefile",
+            )
+            workflow.dag().printrulegraph()
+            # The interface prints the graph and does not hand it out.
+            jobs = [job for job in workflow._workflow.dag.jobs if job.rule.script]
+            rules = [rule.name for rule in workflow._workflow.rules if rule.script]
+            return [_planned(job) for job in jobs], rules
+    except (Exception, SystemExit) as error:
+        raise UserError(
+            f"the workflow could not be planned: {error}\n{printed.getvalue().strip()}"
+        ) from error
+    finally:
+        logging.getLogger().setLevel(before)

@@ -1,0 +1,1 @@
+"""Tables, figures, and where each of their numbers comes from."""

@@ -1,0 +1,1 @@
+"""DPO: data, trainer, processes, checkpoints."""
