@@ -18,7 +18,9 @@ from lib.head import evaluation
 from lib.head import preflight
 from lib.head import software
 from lib.head import summary
-from lib.config import run as configuration
+from lib.blocks import NAME
+from lib.config.run import load_config
+from lib.config.yaml_files import read_yaml
 from lib.errors import UserError
 from lib.head.plan import Plan
 from lib.data.prompts import PROMPT_ID, TOPIC
@@ -26,7 +28,7 @@ from lib.data.prompts import PROMPT_ID, TOPIC
 # Without --configfile it is the paper's run. A file given there stands for itself; what it leaves out has the paper's value.
 if not workflow.configfiles:
     try:
-        configuration.read_yaml(Path("config.yaml"))
+        read_yaml(Path("config.yaml"))
     except UserError as error:
         raise WorkflowError(str(error)) from None
 
@@ -34,7 +36,7 @@ if not workflow.configfiles:
 
 
 try:
-    CONFIG = configuration.load(config, [Path(file) for file in workflow.configfiles])
+    CONFIG = load_config(config, [Path(file) for file in workflow.configfiles])
     if "slurm" in [Path(argument).name for argument in sys.argv]:
         cluster.check_partition_file(Path("profiles/slurm/partitions.yaml"))
     PLAN = Plan(CONFIG)
@@ -52,11 +54,11 @@ wildcard_constraints:
     shard=r"\d{2}",
     size=r"\d+",
     prompt_id=PROMPT_ID,
-    scorer=configuration.NAME,
-    policy=configuration.NAME,
-    experiment=configuration.NAME,
-    model=configuration.NAME,
-    benchmark=configuration.NAME,
+    scorer=NAME,
+    policy=NAME,
+    experiment=NAME,
+    model=NAME,
+    benchmark=NAME,
 
 
 include: "rules/common.smk"

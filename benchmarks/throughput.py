@@ -32,6 +32,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from lib.models.response_generators.generation import Request, Sampling, load_generator
 from rich.console import Console
 from rich.table import Table
 
@@ -42,10 +43,11 @@ import rank_responses
 from build_models import bert_tokenizer, llama3_tokenizer
 from build_reward_models import build_armorm, build_image_reward
 from lib import weights
-from lib.config.run import Images, ImageScorer, Model, ResponseRanking, Responses
+from lib.blocks import Model
+from lib.config.images import Images
+from lib.config.run import ImageScorer, ResponseRanking, Responses
 from lib.data.prompts import Prompt, make_shards, seed_of
 from lib.data.shards import read_shard
-from lib.models.response_generators.generation import Request, Sampling, load_generator
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 os.chdir(REPOSITORY)

@@ -23,10 +23,3 @@ def shard_digest(wildcards):
     except UserError as error:
         # Snakemake would wrap an exception of an input function in a report with a traceback.
         raise SystemExit(f"WorkflowError: {error}") from None
-
-
-def scorer_environment(wildcards):
-    """The original image-reward package needs a transformers of its own."""
-    scorer = CONFIG.image_ranking.scorers[wildcards.scorer]
-    name = "image-reward" if scorer.backend == "image-reward" else "rewards"
-    return f"../envs/{name}.yaml"

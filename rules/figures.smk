@@ -1,4 +1,4 @@
-from lib.head import evaluation
+from lib.head import evaluation, table_rows
 
 FIGURES = CONFIG.figures
 
@@ -105,9 +105,9 @@ rule similarity_figure:
 # Only where figures.answers names a benchmark and an experiment.
 rule answers_figure:
     input:
-        scores=evaluation.answers_files(PLAN, "scores.json"),
-        scored=evaluation.answers_files(PLAN, "scored.jsonl"),
-        answers=evaluation.answers_files(PLAN, "answers.jsonl"),
+        scores=table_rows.answers_files(PLAN, "scores.json"),
+        scored=table_rows.answers_files(PLAN, "scored.jsonl"),
+        answers=table_rows.answers_files(PLAN, "answers.jsonl"),
         files=(
             [
                 *evaluation.question_files(PLAN, FIGURES.answers.benchmark),
@@ -128,7 +128,7 @@ rule answers_figure:
         runtime=growing(60),
     params:
         common=PLAN.common(),
-        settings=evaluation.answers_settings(PLAN),
+        settings=table_rows.answers_settings(PLAN),
     message:
         "Figure: two models' answers with their hallucinated words"
     script:

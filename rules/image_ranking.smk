@@ -1,3 +1,9 @@
+from lib.config.image_ranking import RankImagesJob
+from lib.models.image_scorers.registry import IMAGE_SCORERS
+
+SCORERS = CONFIG.image_ranking.scorers
+
+
 rule rank_images:
     input:
         f"{ROOT}/images/{{topic}}/{{shard}}.jsonl",
@@ -6,7 +12,7 @@ rule rank_images:
     log:
         f"{ROOT}/logs/rank_images/{{scorer}}/{{topic}}/{{shard}}.log",
     conda:
-        scorer_environment
+        lambda w: f"../envs/{SCORERS[w.scorer].environment}.yaml"
     threads: 1
     resources:
         gpu=GPU,
@@ -14,7 +20,8 @@ rule rank_images:
         runtime=growing(60),
     params:
         common=PLAN.common(),
-        settings=lambda w: PLAN.settings(CONFIG.image_ranking.scorers[w.scorer]),
+        settings=lambda w: PLAN.params(RankImagesJob(scorer=SCORERS[w.scorer])),
+        made_by=lambda w: PLAN.made_by(SCORERS[w.scorer], IMAGE_SCORERS),
         retry=lambda w: PLAN.retry("rank_images", f"{w.scorer}/{w.topic}/{w.shard}"),
     message:
         "Image ranking by {wildcards.scorer}: topic {wildcards.topic}, shard {wildcards.shard}"

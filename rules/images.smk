@@ -1,3 +1,7 @@
+from lib.config.images import GenerateImagesJob
+from lib.models.image_generators.registry import IMAGE_GENERATORS
+
+
 rule generate_images:
     input:
         prompts=ancient(f"{CONFIG.prompts}/{{topic}}.txt"),
@@ -6,7 +10,7 @@ rule generate_images:
     log:
         f"{ROOT}/logs/generate_images/{{topic}}/{{shard}}.log",
     conda:
-        "../envs/diffusion.yaml"
+        f"../envs/{CONFIG.images.environment}.yaml"
     threads: 1
     resources:
         gpu=GPU,
@@ -14,11 +18,14 @@ rule generate_images:
         runtime=growing(240),
     params:
         common=PLAN.common(),
-        settings=PLAN.settings(
-            CONFIG.images,
-            shards_per_topic=CONFIG.shards_per_topic,
-            max_prompt_characters=CONFIG.max_prompt_characters,
+        settings=PLAN.params(
+            GenerateImagesJob(
+                generator=CONFIG.images,
+                shards_per_topic=CONFIG.shards_per_topic,
+                max_prompt_characters=CONFIG.max_prompt_characters,
+            )
         ),
+        made_by=PLAN.made_by(CONFIG.images, IMAGE_GENERATORS),
         digest=shard_digest,
         retry=lambda w: PLAN.retry("generate_images", f"{w.topic}/{w.shard}"),
     message:

@@ -1,4 +1,4 @@
-from lib.head import evaluation
+from lib.head import table_rows
 
 
 # Everything here and in figures.smk is made from kept scores and rankings: no GPU, no model but the small one of embed_texts (on the CPU).
@@ -12,10 +12,10 @@ rule tables:
 rule vision_language_table:
     input:
         published="published/table1.yaml",
-        scores=evaluation.score_files(
+        scores=table_rows.score_files(
             PLAN,
-            evaluation.largest_experiments(PLAN),
-            evaluation.VISION_LANGUAGE_SCORES,
+            table_rows.largest_experiments(PLAN),
+            table_rows.VISION_LANGUAGE_SCORES,
         ),
     output:
         **PLAN.table_files("vision_language_table"),
@@ -29,10 +29,10 @@ rule vision_language_table:
         runtime=growing(10),
     params:
         common=PLAN.common(),
-        settings=evaluation.table_settings(
+        settings=table_rows.table_settings(
             PLAN,
-            evaluation.largest_experiments(PLAN),
-            evaluation.VISION_LANGUAGE_SCORES,
+            table_rows.largest_experiments(PLAN),
+            table_rows.VISION_LANGUAGE_SCORES,
         ),
     message:
         "Table: vision-language benchmarks (the paper's Table 1)"
@@ -43,8 +43,8 @@ rule vision_language_table:
 rule hallucination_table:
     input:
         published="published/table2.yaml",
-        scores=evaluation.score_files(
-            PLAN, evaluation.largest_experiments(PLAN), evaluation.HALLUCINATION_SCORES
+        scores=table_rows.score_files(
+            PLAN, table_rows.largest_experiments(PLAN), table_rows.HALLUCINATION_SCORES
         ),
     output:
         **PLAN.table_files("hallucination_table"),
@@ -58,8 +58,8 @@ rule hallucination_table:
         runtime=growing(10),
     params:
         common=PLAN.common(),
-        settings=evaluation.table_settings(
-            PLAN, evaluation.largest_experiments(PLAN), evaluation.HALLUCINATION_SCORES
+        settings=table_rows.table_settings(
+            PLAN, table_rows.largest_experiments(PLAN), table_rows.HALLUCINATION_SCORES
         ),
     message:
         "Table: hallucination benchmarks (the paper's Table 2)"
@@ -70,8 +70,8 @@ rule hallucination_table:
 rule size_table:
     input:
         published="published/table3.yaml",
-        scores=evaluation.score_files(
-            PLAN, evaluation.experiments_by_size(PLAN), evaluation.SIZE_SCORES
+        scores=table_rows.score_files(
+            PLAN, table_rows.experiments_by_size(PLAN), table_rows.SIZE_SCORES
         ),
     output:
         **PLAN.table_files("size_table"),
@@ -85,8 +85,8 @@ rule size_table:
         runtime=growing(10),
     params:
         common=PLAN.common(),
-        settings=evaluation.table_settings(
-            PLAN, evaluation.experiments_by_size(PLAN), evaluation.SIZE_SCORES
+        settings=table_rows.table_settings(
+            PLAN, table_rows.experiments_by_size(PLAN), table_rows.SIZE_SCORES
         ),
     message:
         "Table: size of the preference data (the paper's Table 3)"

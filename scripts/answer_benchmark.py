@@ -30,7 +30,8 @@ import yaml
 
 from lib import weights
 from lib.benchmarks.lmms_eval.main import answer_key
-from lib.config.run import JUDGED_TASKS, Endpoint
+from lib.blocks import Endpoint
+from lib.config.evaluation import JUDGED_TASKS
 from lib.endpoint import read_key
 from lib.errors import UserError
 from lib.files import (
@@ -41,8 +42,9 @@ from lib.files import (
     write_jsonl,
     write_text,
 )
-from lib.jobs.job import ShardJob, run_script
 from lib.jobs.journal import Journal
+from lib.jobs.legacy import ShardJob
+from lib.jobs.script import run_script
 from lib.report import provenance
 
 VERSION = 2

@@ -11,11 +11,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from lib import weights
-from lib.benchmarks.questions import FORMS, Question, prompt_of, read_questions
-from lib.errors import UserError
-from lib.files import digest_of_file, replacing, write_json
-from lib.jobs.job import Item, Outcome, ShardJob, run_script
 from lib.models.response_generators.generation import (
     Generator,
     Request,
@@ -23,6 +18,14 @@ from lib.models.response_generators.generation import (
     generate_for_job,
     load_for_job,
 )
+
+from lib import weights
+from lib.benchmarks.questions import FORMS, Question, prompt_of, read_questions
+from lib.errors import UserError
+from lib.files import digest_of_file, replacing, write_json
+from lib.jobs.batches import Item, Outcome
+from lib.jobs.legacy import ShardJob
+from lib.jobs.script import run_script
 from lib.report import provenance
 
 VERSION = 1

@@ -21,7 +21,8 @@ from lib.benchmarks.questions import Question, read_questions
 from lib.data.prompts import seed_of
 from lib.errors import UserError
 from lib.files import read_jsonl
-from lib.jobs.job import ShardJob, run_script
+from lib.jobs.legacy import ShardJob
+from lib.jobs.script import run_script
 from lib.report.figures import (
     FAINT,
     GREEN,

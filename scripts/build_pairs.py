@@ -13,7 +13,9 @@ from typing import Any
 
 from lib import weights
 from lib.data.shards import Row, is_missing, read_shard, stage_rows
-from lib.jobs.job import Item, ShardJob, run_script
+from lib.jobs.batches import Item
+from lib.jobs.legacy import ShardJob
+from lib.jobs.script import run_script
 
 VERSION = 1
 IN_A_BENCHMARK = "in a benchmark"

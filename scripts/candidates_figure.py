@@ -14,7 +14,8 @@ from lib.data.controls import Pick, pick_of
 from lib.data.image_files import check_image
 from lib.data.prompts import seed_of
 from lib.data.shards import Row, is_missing, read_shard
-from lib.jobs.job import ShardJob, run_script
+from lib.jobs.legacy import ShardJob
+from lib.jobs.script import run_script
 from lib.report.figures import (
     FAINT,
     GREEN,

@@ -14,7 +14,9 @@ from lib.contamination import Index, perceptual_hash, settings_of
 from lib.data.image_files import check_image, read_image
 from lib.data.shards import Row, is_missing, read_shard, stage_rows
 from lib.files import digest_of_file, read_jsonl
-from lib.jobs.job import Item, ShardJob, run_script
+from lib.jobs.batches import Item
+from lib.jobs.legacy import ShardJob
+from lib.jobs.script import run_script
 
 VERSION = 1
 

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from lib.data.shards import is_missing, read_shard
-from lib.jobs.job import ShardJob, run_script
+from lib.jobs.legacy import ShardJob
+from lib.jobs.script import run_script
 from lib.report.published import Published, notes_of, our_source, paper_rows, read_published
 from lib.report.sidecar import model_origin
 from lib.report.tables import Row, Table, write_table

@@ -12,13 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lib.config.run import Endpoint
+from lib.blocks import Endpoint
 from lib.data.image_files import check_image
 from lib.data.prompts import seed_of
 from lib.data.shards import Row, is_missing, read_shard
 from lib.files import write_json, write_jsonl
 from lib.image_preference import PROMPT, Comparison, Pair, compare, summary
-from lib.jobs.job import ShardJob, run_script
+from lib.jobs.legacy import ShardJob
+from lib.jobs.script import run_script
 from lib.judge import Judge
 from lib.report.sidecar import model_origin
 

@@ -10,7 +10,10 @@ from typing import Any
 
 from lib import weights
 from lib.data.shards import Row, is_missing, read_shard, stage_rows
-from lib.jobs.job import Item, ItemError, ShardJob, run_script
+from lib.errors import ItemError
+from lib.jobs.batches import Item
+from lib.jobs.legacy import ShardJob
+from lib.jobs.script import run_script
 from lib.text_embedding import FILES, TextEmbedder
 from lib.vectors import pack
 

@@ -1,264 +1,165 @@
 """Rule generate_images: one image of each prompt at each guidance scale (paper 3.2, Eq. 5).
 
-An item is a prompt: its candidates are one batch, with the prompt encoded once, so that an image
-depends on its prompt and the settings only, not on sharding, order or resumption. Image files are
-written by a thread while the next prompt is computed.
+An item is a prompt: its candidates are one batch, so that an image depends on its prompt and the
+settings only, not on sharding, order or resumption. Image files are written by a thread while the
+next prompt is computed.
 """
 
-import json
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from hashlib import sha256
-from io import BytesIO
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from lib import weights
-from lib.data.prompts import Prompt, make_shards, read_prompts, seed_of
+from lib.blocks import deciding
+from lib.config.images import GenerateImagesJob
+from lib.data.image_files import write_image
+from lib.data.prompts import Prompt, Shard, make_shards, read_prompts, seed_of
+from lib.data.rows import Candidate
 from lib.data.shards import stage_rows
 from lib.errors import UserError
-from lib.files import canonical_json, digest, digest_of_file, mendable_storage_errors, replacing
-from lib.jobs.device import require_device
-from lib.jobs.job import Item, ShardJob, halving, run_script
+from lib.files import digest, digest_of_file, mendable_storage_errors
+from lib.jobs.batches import Batches, Item
+from lib.jobs.device import halving
+from lib.jobs.job import Job
+from lib.jobs.script import run_script
+from lib.models.image_generators.base import ImageGenerator
+from lib.models.image_generators.registry import IMAGE_GENERATORS
+from lib.registry import version_in_key
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 VERSION = 1
-#: What of the settings decides how an image looks; the rest is about where the model comes from.
-GENERATION = (
-    "guidance_scales",
-    "steps",
-    "height",
-    "width",
-    "negative_prompt",
-    "max_sequence_length",
-    "dtype",
-    "format",
-)
-EXIF_IMAGE_DESCRIPTION = 0x010E
+MIXED = "an image file is missing or damaged; the prompt's images are made again"
 
 
-class GuidanceScales(float):
-    """Several guidance scales for one batch, where diffusers' pipelines expect one number.
+class Candidates(TypedDict):
+    """The result of an item."""
 
-    The pipelines multiply it with a tensor of shape (batch, channels, height, width); each row gets
-    its own scale. Compared with 1, to decide whether there is guidance at all, it is its smallest
-    scale.
-    """
-
-    scales: list[float]
-
-    def __new__(cls, scales: Sequence[float]) -> "GuidanceScales":
-        """`scales`: one a row of the batch."""
-        self = super().__new__(cls, min(scales))
-        self.scales = list(scales)
-        return self
-
-    def __mul__(self, tensor: Any) -> Any:
-        return tensor.new_tensor(self.scales).reshape(-1, *[1] * (tensor.ndim - 1)) * tensor
+    candidates: list[Candidate]
 
 
-def read_provenance(path: Path) -> dict[str, Any]:
-    """What an image file says about its own making: prompt id, prompt, model, revision, seed and
-    all settings.
-    """
-    from PIL import Image
+@dataclass(frozen=True)
+class Drawing:
+    """What one prompt's candidates are drawn from: a seed for each guidance scale."""
 
-    with Image.open(path) as image:
-        text = getattr(image, "text", {}).get("provenance") or image.getexif().get(
-            EXIF_IMAGE_DESCRIPTION
+    prompt: Prompt
+    seeds: Sequence[int]
+
+
+class Images:
+    """The items of a job, and what is done with each."""
+
+    def __init__(self, job: Job[GenerateImagesJob], folder: Path) -> None:
+        """`folder`: where the shard's image files belong, in the run's folder."""
+        self.job = job
+        self.folder = folder
+        self.settings = job.settings.generator
+        self.identity = job.identify(self.settings)
+        self.generation = deciding(self.settings)
+        self.version = version_in_key(IMAGE_GENERATORS.class_of(self.settings))
+
+    def item(self, prompt: Prompt) -> Item[Drawing]:
+        """The item of a prompt."""
+        scales = self.settings.guidance_scales
+        seeds = [seed_of(self.job.seed, "image", prompt.id, scale) for scale in scales]
+        key = self.job.key(
+            prompt=prompt.text,
+            model=self.identity,
+            generation=self.generation,
+            seeds=seeds,
+            **self.version,
         )
-    if not text:
-        raise UserError(f"{path}: carries no provenance; it was not made by this workflow.")
-    return dict(json.loads(text))
+        return Item(prompt.id, key, Drawing(prompt, seeds))
 
+    def draw(self, generator: ImageGenerator, drawing: Drawing) -> "list[Image]":
+        """The images of a prompt, in one batch if the memory suffices."""
+        text = drawing.prompt.text
 
-def write_image(
-    image: "Image", path: Path, image_format: str, provenance: dict[str, Any], scratch: Path
-) -> str:
-    """Writes one image with its provenance inside, under a temporary name first; returns the file's
-    sha256 (hex).
-    """
-    from PIL import PngImagePlugin
+        def draw_part(part: Sequence[tuple[float, int]]) -> "list[Image]":
+            return generator.generate(
+                text, [scale for scale, _ in part], [seed for _, seed in part]
+            )
 
-    options: dict[str, Any] = (
-        {"lossless": True}
-        if image_format == "webp"
-        else {"quality": 95}
-        if image_format == "jpeg"
-        else {}
-    )
-    if image_format == "png":
-        options["pnginfo"] = PngImagePlugin.PngInfo()
-        options["pnginfo"].add_itxt("provenance", canonical_json(provenance))
-    else:
-        exif = image.getexif()
-        exif[EXIF_IMAGE_DESCRIPTION] = json.dumps(provenance, sort_keys=True)
-        options["exif"] = exif
-    encoded = BytesIO()
-    image.save(encoded, format=image_format, **options)
-    with replacing(path, scratch) as temporary:
-        temporary.write_bytes(encoded.getbuffer())
-    return sha256(encoded.getbuffer()).hexdigest()
+        pairs = list(zip(self.settings.guidance_scales, drawing.seeds, strict=True))
+        return halving(pairs, draw_part, self.job.note)
 
-
-def load_pipeline(settings: dict[str, Any], device: str) -> Any:
-    """The StableDiffusion3Pipeline, on the device, without its T5 encoder if no token of it is
-    asked for.
-    """
-    import torch
-    from diffusers import StableDiffusion3Pipeline
-    from diffusers.utils import logging as diffusers_logging
-
-    diffusers_logging.disable_progress_bar()
-
-    require_device(device)
-    without_t5 = (
-        {"text_encoder_3": None, "tokenizer_3": None}
-        if settings["max_sequence_length"] == 0
-        else {}
-    )
-    pipeline = StableDiffusion3Pipeline.from_pretrained(
-        weights.fetch(settings["model"], settings["revision"]),
-        dtype=getattr(torch, settings["dtype"]),
-        use_safetensors=True,
-        **without_t5,
-    ).to(device)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
-def draw(
-    pipeline: Any,
-    prompt: Prompt,
-    scales: Sequence[float],
-    seeds: Sequence[int],
-    settings: dict[str, Any],
-) -> "list[Image]":
-    """One image a guidance scale, in one batch. The noise is drawn on the CPU, so that it is the
-    same on every device.
-    """
-    import torch
-
-    output = pipeline(
-        prompt=prompt.text,
-        negative_prompt=settings["negative_prompt"],
-        num_images_per_prompt=len(scales),
-        guidance_scale=GuidanceScales(scales),
-        num_inference_steps=settings["steps"],
-        height=settings["height"],
-        width=settings["width"],
-        max_sequence_length=settings["max_sequence_length"] or 256,
-        generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
-    )
-    return list(output.images)
-
-
-def main(snakemake: Any) -> None:
-    job = ShardJob(snakemake, VERSION)
-    settings = job.settings
-    topic, shard_name = snakemake.wildcards.topic, snakemake.wildcards.shard
-    prompts = read_prompts(Path(snakemake.input.prompts), topic, settings["max_prompt_characters"])
-    shard = next(
-        shard
-        for shard in make_shards(prompts, settings["shards_per_topic"])
-        if shard.name == shard_name
-    )
-    if shard.digest != snakemake.params.digest:
-        raise UserError(
-            f"{snakemake.input.prompts}: was edited while the run was starting. Run again."
-        )
-
-    identity = weights.identity(settings["model"], settings["revision"])
-    job.record.models[settings["model"]] = identity
-    generation = {name: settings[name] for name in GENERATION}
-    scales: list[float] = settings["guidance_scales"]
-    scratch = job.work / f"{job.name}.tmp"
-    folder = Path("images", topic, shard_name)
-
-    def item(prompt: Prompt) -> Item:
-        seeds = [seed_of(job.seed, "image", prompt.id, scale) for scale in scales]
-        return Item(
-            prompt.id,
-            job.key(prompt=prompt.text, model=identity, generation=generation, seeds=seeds),
-            (prompt, seeds),
-        )
-
-    def save(item: Item, images: "list[Image]") -> dict[str, Any]:
-        prompt, seeds = item.inputs
-        candidates = []
+    def save(self, drawing: Drawing, images: "Sequence[Image]") -> Candidates:
+        """Writes the images of a prompt, each with its provenance inside."""
+        prompt = drawing.prompt
+        about = {
+            name: value for name, value in self.generation.items() if name != "guidance_scales"
+        }
+        about |= {"id": prompt.id, "prompt": prompt.text}
+        about |= {"model": self.settings.model, "revision": self.identity, **self.version}
+        candidates: list[Candidate] = []
+        scales, seeds = self.settings.guidance_scales, drawing.seeds
         for scale, seed, image in zip(scales, seeds, images, strict=True):
-            provenance = {
-                name: value for name, value in generation.items() if name != "guidance_scales"
-            }
-            provenance |= {
-                "id": prompt.id,
-                "prompt": prompt.text,
-                "model": settings["model"],
-                "revision": identity,
-            }
-            provenance |= {"guidance_scale": scale, "seed": seed}
-            file = folder / f"{prompt.id}-g{scale:g}-{digest(provenance)[:8]}.{settings['format']}"
-            sha256 = write_image(image, job.root / file, settings["format"], provenance, scratch)
-            blank = image.convert("RGB").getcolors(maxcolors=1) is not None
+            provenance = about | {"guidance_scale": scale, "seed": seed}
+            name = f"{prompt.id}-g{scale:g}-{digest(provenance)[:8]}.{self.settings.format}"
+            scratch = self.job.work / f"{self.job.name}.tmp"
+            path = self.job.root / self.folder / name
             candidates.append(
                 {
                     "guidance_scale": scale,
                     "seed": seed,
-                    "file": file.as_posix(),
-                    "sha256": sha256,
-                    "blank": blank,
+                    "file": (self.folder / name).as_posix(),
+                    "sha256": write_image(image, path, self.settings.format, provenance, scratch),
+                    "blank": image.convert("RGB").getcolors(maxcolors=1) is not None,
                 }
             )
         return {"candidates": candidates}
 
-    def files_are_whole(item: Item, result: dict[str, Any]) -> bool:
-        whole = all(
-            (job.root / candidate["file"]).is_file()
-            and digest_of_file(job.root / candidate["file"]) == candidate["sha256"]
-            for candidate in result["candidates"]
-        )
+    def files_are_whole(self, item: Item[Drawing], result: Candidates) -> bool:
+        """Whether a finished item's image files are those that were written."""
+        whole = all(self._is_whole(candidate) for candidate in result["candidates"])
         if not whole:
-            job.note(
-                f"{item.id}: an image file is missing or damaged; the prompt's images are made"
-                " again"
-            )
+            self.job.note(f"{item.id}: {MIXED}")
         return whole
 
-    with mendable_storage_errors(job.root), ThreadPoolExecutor(max_workers=1) as writer:
+    def _is_whole(self, candidate: Candidate) -> bool:
+        path = self.job.root / candidate["file"]
+        return path.is_file() and digest_of_file(path) == candidate["sha256"]
 
-        def generate(pipeline: Any, batch: Sequence[Item]) -> list[Future[dict[str, Any]]]:
-            futures = []
-            for item in batch:
-                prompt, seeds = item.inputs
 
-                def draw_part(
-                    part: Sequence[tuple[float, int]], prompt: Prompt = prompt
-                ) -> "list[Image]":
-                    return draw(
-                        pipeline,
-                        prompt,
-                        [scale for scale, _ in part],
-                        [seed for _, seed in part],
-                        settings,
-                    )
-
-                images = halving(list(zip(scales, seeds, strict=True)), draw_part, job.note)
-                futures.append(writer.submit(save, item, images))
-            return futures
-
-        outcomes = job.run(
-            [item(prompt) for prompt in shard.prompts],
-            load=lambda: load_pipeline(settings, job.device),
-            compute=generate,
-            still_valid=files_are_whole,
+def read_own_shard(snakemake: Any, settings: GenerateImagesJob) -> Shard:
+    """The shard of this job. Errors: UserError if its prompts are not those that the run began
+    with.
+    """
+    topic, name = snakemake.wildcards.topic, snakemake.wildcards.shard
+    prompts = read_prompts(Path(snakemake.input.prompts), topic, settings.max_prompt_characters)
+    shards = {shard.name: shard for shard in make_shards(prompts, settings.shards_per_topic)}
+    if name not in shards or shards[name].digest != snakemake.params.digest:
+        raise UserError(
+            f"{snakemake.input.prompts}: was edited while the run was starting. Run again."
         )
-    rows = {
-        prompt.id: {"id": prompt.id, "topic": topic, "prompt": prompt.text}
-        for prompt in shard.prompts
-    }
-    job.publish(snakemake.output[0], stage_rows(rows, outcomes, job.rule))
+    return shards[name]
+
+
+def main(snakemake: Any) -> None:
+    with Job(snakemake, GenerateImagesJob, VERSION) as job:
+        shard = read_own_shard(snakemake, job.settings)
+        images = Images(job, Path("images", shard.topic, shard.name))
+        with mendable_storage_errors(job.root), ThreadPoolExecutor(max_workers=1) as writer:
+
+            def generate(
+                generator: ImageGenerator, batch: Sequence[Item[Drawing]]
+            ) -> list[Future[Candidates]]:
+                return [
+                    writer.submit(images.save, item.inputs, images.draw(generator, item.inputs))
+                    for item in batch
+                ]
+
+            cls = IMAGE_GENERATORS.class_of(images.settings)
+            outcomes = Batches(
+                job,
+                load=lambda: cls.load(images.settings, job.device),
+                compute=generate,
+                still_valid=images.files_are_whole,
+            ).run([images.item(prompt) for prompt in shard.prompts])
+        rows = {prompt.id: prompt.row() for prompt in shard.prompts}
+        job.publish(snakemake.output[0], stage_rows(rows, outcomes, job.rule))
 
 
 if __name__ == "__main__":

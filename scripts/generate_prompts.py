@@ -16,12 +16,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from lib.config.run import Endpoint
+from lib.blocks import Endpoint
 from lib.data.prompts import read_prompts, seed_of
 from lib.endpoint import Client
 from lib.errors import UserError
 from lib.files import digest, write_text
-from lib.jobs.job import Item, ShardJob, run_script
+from lib.jobs.batches import Item
+from lib.jobs.legacy import ShardJob
+from lib.jobs.script import run_script
 from lib.models.instruction_authors.checks import SPECIAL_TOKEN, unwrapped
 
 VERSION = 1

@@ -9,11 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lib import weights
-from lib.data.image_files import check_image
-from lib.data.prompts import seed_of
-from lib.data.shards import Row, is_missing, read_shard, stage_rows
-from lib.jobs.job import Item, Outcome, ShardJob, run_script
 from lib.models.response_generators.generation import (
     Generator,
     Request,
@@ -21,6 +16,14 @@ from lib.models.response_generators.generation import (
     generate_for_job,
     load_for_job,
 )
+
+from lib import weights
+from lib.data.image_files import check_image
+from lib.data.prompts import seed_of
+from lib.data.shards import Row, is_missing, read_shard, stage_rows
+from lib.jobs.batches import Item, Outcome
+from lib.jobs.legacy import ShardJob
+from lib.jobs.script import run_script
 
 VERSION = 1
 #: What of the settings decides how a response is drawn.

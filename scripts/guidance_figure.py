@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lib.data.shards import Row, is_missing, read_shard
-from lib.jobs.job import ShardJob, run_script
+from lib.jobs.legacy import ShardJob
+from lib.jobs.script import run_script
 from lib.report.figures import BLUE, INK, ORANGE, QUIET, demo_mark, new_figure, pretty, write_figure
 from lib.report.sidecar import model_origin
 

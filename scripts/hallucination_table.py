@@ -2,7 +2,7 @@
 our largest experiments beside it.
 """
 
-from lib.jobs.job import run_script
+from lib.jobs.script import run_script
 from lib.report.model_tables import models_table
 
 if __name__ == "__main__":

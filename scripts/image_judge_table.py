@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lib.jobs.job import ShardJob, run_script
+from lib.jobs.legacy import ShardJob
+from lib.jobs.script import run_script
 from lib.report.published import Published, notes_of, our_source, paper_rows, read_published
 from lib.report.tables import Row, Table, write_table
 

@@ -16,7 +16,8 @@ from lib.contamination import parquet_rows, perceptual_hash
 from lib.data.image_files import read_image
 from lib.errors import UserError
 from lib.files import digest_of_file, write_json, write_jsonl
-from lib.jobs.job import ShardJob, run_script
+from lib.jobs.legacy import ShardJob
+from lib.jobs.script import run_script
 
 VERSION = 1
 ON_THE_HUB = "its data are on the hub, not here: give local copies (`data`) to have them checked"

@@ -14,7 +14,8 @@ from typing import Any
 from lib.contamination import short_questions
 from lib.data.shards import is_missing, read_shard
 from lib.files import read_jsonl, write_jsonl, write_text
-from lib.jobs.job import ShardJob, run_script
+from lib.jobs.legacy import ShardJob
+from lib.jobs.script import run_script
 from lib.report.tables import csv_text, markdown_text
 
 VERSION = 1

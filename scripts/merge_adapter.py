@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from lib import weights
 from lib.errors import UserError
 from lib.files import digest_of_file, mendable_storage_errors
-from lib.jobs.job import ShardJob, run_script
+from lib.jobs.legacy import ShardJob
+from lib.jobs.script import run_script
 
 if TYPE_CHECKING:
     from torch import Tensor

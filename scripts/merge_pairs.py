@@ -17,7 +17,8 @@ from lib.data.image_files import check_image
 from lib.data.shards import Row, read_shard
 from lib.errors import UserError
 from lib.files import digest, mendable_storage_errors, replacing, write_json, write_text
-from lib.jobs.job import ShardJob, run_script
+from lib.jobs.legacy import ShardJob
+from lib.jobs.script import run_script
 
 VERSION = 1
 ROWS_PER_FILE = 1000

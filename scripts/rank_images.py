@@ -1,5 +1,5 @@
-"""Rule rank_images: scores of each prompt's candidates by one image reward model, and the candidate
-that wins (paper 3.2, Eq. 6).
+"""Rule rank_images: scores of each prompt's candidates by one image scorer, and the candidate that
+wins (paper 3.2, Eq. 6).
 
 An item is a prompt: its candidates are one batch. The winner is the first maximum among the
 candidates that show anything; a blank image keeps its score, but stands last.
@@ -9,18 +9,34 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from lib import weights
+from lib.blocks import deciding
+from lib.config.image_ranking import RankImagesJob
 from lib.data.image_files import check_image, read_image
-from lib.data.shards import Row, is_missing, missing_row, read_shard, stage_rows
-from lib.errors import UserError
-from lib.jobs.device import require_device
-from lib.jobs.job import Item, ItemError, ShardJob, halving, run_script
-from lib.models.image_scorers.scorers import ImageScorer, load_image_scorer
+from lib.data.rows import ImagesRow, MissingRow
+from lib.data.shards import is_missing, missing_row, present, read_shard, stage_rows
+from lib.errors import ItemError, UserError
+from lib.jobs.batches import Batches, Item
+from lib.jobs.device import halving
+from lib.jobs.job import Job
+from lib.jobs.script import run_script
+from lib.models.image_scorers.base import ImageScorer
+from lib.models.image_scorers.registry import IMAGE_SCORERS
+from lib.models.image_scorers.settings import ImageScorerSettings
+from lib.registry import version_in_key
 
 VERSION = 1
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
+
+
+class Ranking(TypedDict):
+    """The result of an item: `ImageRankingRow` without its prompt."""
+
+    scores: list[float]
+    ranking: list[int]
+    winner: int
+    blank: list[int]
+    prompt_truncated: bool
 
 
 def rank(scores: Sequence[float], blank: Sequence[int]) -> list[int]:
@@ -30,94 +46,83 @@ def rank(scores: Sequence[float], blank: Sequence[int]) -> list[int]:
     return sorted(range(len(scores)), key=lambda index: (index in blank, -scores[index]))
 
 
-def load_scorer(settings: dict[str, Any], device: str) -> ImageScorer:
-    """The scorer that the settings name, on the device; what is wrong with its files is a
-    UserError.
-    """
-    require_device(device)
-    folder = weights.fetch(settings["model"], settings["revision"], also=["ImageReward.pt"])
-    if settings["kind"] != "image-reward" and not any(folder.glob("*.safetensors")):
-        # Some repositories of CLIP and BLIP models hold no safetensors; torch reads these with
-        # weights_only.
-        folder = weights.fetch(settings["model"], settings["revision"], also=["pytorch_model.bin"])
-    tokenizer = settings["tokenizer"]
+def blank_candidates(row: ImagesRow) -> list[int]:
+    """The indexes of the candidates that show one colour only."""
+    return [index for index, candidate in enumerate(row["candidates"]) if candidate["blank"]]
+
+
+def load_scorer(settings: ImageScorerSettings, device: str) -> ImageScorer:
+    """The scorer of the settings, on the device; what is wrong with its files is a UserError."""
+    cls: type[ImageScorer] = IMAGE_SCORERS.class_of(settings)
     try:
-        return load_image_scorer(
-            settings["kind"],
-            folder,
-            tokenizer_dir=tokenizer
-            and weights.fetch(tokenizer["model"], tokenizer["revision"], only=TOKENIZER_FILES),
-            device=device,
-            dtype=settings["dtype"],
-            backend=settings["backend"],
-        )
+        return cls.load(settings, device)
     except ValueError as error:
         raise UserError(
-            f"{settings['model']}: not usable as the image scorer that is configured: {error}"
+            f"{settings.model}: not usable as the image scorer that is configured: {error}"
         ) from error
 
 
-def main(snakemake: Any) -> None:
-    job = ShardJob(snakemake, VERSION)
-    settings = job.settings
-    shard: str = snakemake.input[0]
-    identities = {"model": weights.identity(settings["model"], settings["revision"])}
-    job.record.models[settings["model"]] = identities["model"]
-    if tokenizer := settings["tokenizer"]:
-        identities["tokenizer"] = weights.identity(tokenizer["model"], tokenizer["revision"])
-        job.record.models[tokenizer["model"]] = identities["tokenizer"]
-
-    def blank_candidates(row: Row) -> list[int]:
-        return [index for index, candidate in enumerate(row["candidates"]) if candidate["blank"]]
-
-    def item(row: Row) -> Item:
-        inputs = {
-            "prompt": row["prompt"],
-            "images": [candidate["sha256"] for candidate in row["candidates"]],
-            "blank": blank_candidates(row),
-            "scorer": {name: settings[name] for name in ("kind", "dtype", "backend")},
-        }
-        return Item(row["id"], job.key(**inputs, **identities), row)
-
-    def check(item: Item) -> None:
-        for candidate in item.inputs["candidates"]:
-            check_image(job.root / candidate["file"], candidate["sha256"], Path(shard))
-
-    def score(scorer: ImageScorer, batch: Sequence[Item]) -> list[dict[str, Any]]:
-        results = []
-        for item in batch:
-            row = item.inputs
-            images = [read_image(job.root / candidate["file"]) for candidate in row["candidates"]]
-            scores = halving(images, partial(scorer.score, row["prompt"]), job.note)
-            if unusable := [
-                index for index, value in enumerate(scores) if not math.isfinite(value)
-            ]:
-                raise ItemError(
-                    f"the score of candidate {', '.join(map(str, unusable))} is not a number"
-                )
-            ranking = rank(scores, blank_candidates(row))
-            results.append(
-                {
-                    "scores": scores,
-                    "ranking": ranking,
-                    "winner": ranking[0],
-                    "blank": blank_candidates(row),
-                    "prompt_truncated": scorer.truncates(row["prompt"]),
-                }
-            )
-        return results
-
-    rows = read_shard(shard)
-    for prompt_id, row in rows.items():
-        if not is_missing(row) and len(blank_candidates(row)) == len(row["candidates"]):
-            rows[prompt_id] = missing_row(row, job.rule, "all images blank")
-    outcomes = job.run(
-        [item(row) for row in rows.values() if not is_missing(row)],
-        load=lambda: load_scorer(settings, job.device),
-        compute=score,
-        check=check,
+def item_of(row: ImagesRow, job: Job[RankImagesJob], identities: dict[str, str]) -> Item[ImagesRow]:
+    """The item of a prompt."""
+    scorer = job.settings.scorer
+    key = job.key(
+        prompt=row["prompt"],
+        images=[candidate["sha256"] for candidate in row["candidates"]],
+        blank=blank_candidates(row),
+        scorer=deciding(scorer) | version_in_key(IMAGE_SCORERS.class_of(scorer)),
+        **identities,
     )
-    job.publish(snakemake.output[0], stage_rows(rows, outcomes, job.rule))
+    return Item(row["id"], key, row)
+
+
+def score(scorer: ImageScorer, row: ImagesRow, job: Job[Any]) -> Ranking:
+    """The scores of a prompt's candidates. Errors: ItemError where one is not a number."""
+    images = [read_image(job.root / candidate["file"]) for candidate in row["candidates"]]
+    scores = halving(images, partial(scorer.score, row["prompt"]), job.note)
+    if unusable := [index for index, value in enumerate(scores) if not math.isfinite(value)]:
+        raise ItemError(f"the score of candidate {', '.join(map(str, unusable))} is not a number")
+    ranking = rank(scores, blank_candidates(row))
+    return {
+        "scores": scores,
+        "ranking": ranking,
+        "winner": ranking[0],
+        "blank": blank_candidates(row),
+        "prompt_truncated": scorer.truncates(row["prompt"]),
+    }
+
+
+def without_blank(rows: dict[str, ImagesRow | MissingRow], rule: str) -> dict[str, Any]:
+    """The rows of a shard, those missing of whose candidates none shows anything."""
+    return {
+        name: missing_row(row, rule, "all images blank")
+        if not is_missing(row) and len(blank_candidates(row)) == len(row["candidates"])
+        else row
+        for name, row in rows.items()
+    }
+
+
+def main(snakemake: Any) -> None:
+    with Job(snakemake, RankImagesJob, VERSION) as job:
+        shard = Path(snakemake.input[0])
+        identities = job.identify_all(job.settings.scorer)
+        rows: dict[str, ImagesRow | MissingRow] = without_blank(
+            read_shard(shard, ImagesRow), job.rule
+        )
+
+        def check(item: Item[ImagesRow]) -> None:
+            for candidate in item.inputs["candidates"]:
+                check_image(job.root / candidate["file"], candidate["sha256"], shard)
+
+        def score_batch(scorer: ImageScorer, batch: Sequence[Item[ImagesRow]]) -> list[Ranking]:
+            return [score(scorer, item.inputs, job) for item in batch]
+
+        outcomes = Batches(
+            job,
+            load=lambda: load_scorer(job.settings.scorer, job.device),
+            compute=score_batch,
+            check=check,
+        ).run([item_of(row, job, identities) for row in present(rows.values())])
+        job.publish(snakemake.output[0], stage_rows(rows, outcomes, job.rule))
 
 
 if __name__ == "__main__":

@@ -13,9 +13,11 @@ from typing import Any
 
 from lib import weights
 from lib.data.shards import Row, is_missing, read_shard, stage_rows
-from lib.errors import UserError
-from lib.jobs.device import require_device
-from lib.jobs.job import Item, ItemError, Outcome, ShardJob, halving, run_script
+from lib.errors import ItemError, UserError
+from lib.jobs.batches import Item, Outcome
+from lib.jobs.device import halving, require_device
+from lib.jobs.legacy import ShardJob
+from lib.jobs.script import run_script
 from lib.models.response_rewards.armorm import ATTRIBUTES, ArmoRM, ResponseReward
 from lib.response_checks import invalid_reason
 

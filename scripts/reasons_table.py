@@ -8,7 +8,8 @@ from typing import Any
 
 from lib.data.shards import Row as ShardRow
 from lib.data.shards import is_missing, read_shard
-from lib.jobs.job import ShardJob, run_script
+from lib.jobs.legacy import ShardJob
+from lib.jobs.script import run_script
 from lib.report.published import our_source
 from lib.report.tables import Column, Row, Table, write_table
 

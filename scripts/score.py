@@ -21,7 +21,7 @@ from rich.text import Text
 from lib.benchmarks import SCORERS, Answers, Score, Scorer
 from lib.benchmarks.base import to_rows
 from lib.benchmarks.language import CHOICES, LanguageTools
-from lib.config.run import Endpoint
+from lib.blocks import Endpoint
 from lib.errors import UserError
 from lib.files import write_jsonl
 from lib.judge import Judge

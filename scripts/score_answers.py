@@ -16,9 +16,10 @@ from lib.benchmarks import SCORERS, Answers
 from lib.benchmarks.base import Score, to_rows
 from lib.benchmarks.language import LanguageTools
 from lib.benchmarks.questions import LAST_GENERATIVE
-from lib.config.run import Endpoint
+from lib.blocks import Endpoint
 from lib.files import digest_of_file, read_jsonl, write_json, write_jsonl
-from lib.jobs.job import ShardJob, run_script
+from lib.jobs.legacy import ShardJob
+from lib.jobs.script import run_script
 from lib.judge import Judge
 from lib.report import provenance
 

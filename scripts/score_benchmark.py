@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from lib.benchmarks import SCORERS
-from lib.config.run import JUDGED_TASKS, Endpoint
+from lib.blocks import Endpoint
+from lib.config.evaluation import JUDGED_TASKS
 from lib.errors import UserError
 from lib.files import read_jsonl, write_json
-from lib.jobs.job import ShardJob, run_script
+from lib.jobs.legacy import ShardJob
+from lib.jobs.script import run_script
 from lib.judge import Judge
 from lib.report import provenance
 

@@ -16,7 +16,8 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from lib.data.shards import Row, is_missing, read_shard
-from lib.jobs.job import ShardJob, run_script
+from lib.jobs.legacy import ShardJob
+from lib.jobs.script import run_script
 from lib.report.figures import BLUE, GREEN, INK, ORANGE, QUIET, demo_mark, new_figure, write_figure
 from lib.report.sidecar import model_origin
 from lib.vectors import unpack

@@ -8,7 +8,7 @@ from typing import Any
 from lib.data.shards import read_shard
 from lib.errors import UserError
 from lib.files import write_json
-from lib.jobs.job import run_script
+from lib.jobs.script import run_script
 
 
 def main(snakemake: Any) -> None:

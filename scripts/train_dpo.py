@@ -37,7 +37,9 @@ from lib.files import (
     write_json,
     write_jsonl,
 )
-from lib.jobs.job import SECONDS_BETWEEN_PROGRESS_LINES, ShardJob, duration, log, run_script
+from lib.jobs.legacy import ShardJob
+from lib.jobs.script import run_script
+from lib.progress import SECONDS_BETWEEN_PROGRESS_LINES, duration, log
 from lib.training.worker import (
     COLUMNS,
     EVENT,

@@ -13,23 +13,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lib.models.response_generators.generation import Request, Sampling, load_for_job
+
 from lib import weights
-from lib.config.run import Endpoint
+from lib.blocks import Endpoint
 from lib.data.controls import Pick, pick_of
 from lib.data.image_files import check_image
 from lib.data.prompts import Prompt, seed_of
 from lib.data.shards import Row, is_missing, missing_row, read_shard, stage_rows
 from lib.endpoint import Answer, Client
-from lib.errors import UserError
+from lib.errors import ItemError, UserError
 from lib.files import digest
-from lib.jobs.job import Item, ItemError, Outcome, ShardJob, run_script
+from lib.jobs.batches import Item, Outcome
+from lib.jobs.legacy import ShardJob
+from lib.jobs.script import run_script
 from lib.models.instruction_authors.checks import (
     clean,
     from_template,
     problem_with_answer,
     read_instruction_file,
 )
-from lib.models.response_generators.generation import Request, Sampling, load_for_job
 
 VERSION = 1
 #: What of the settings decides how an instruction is drawn and judged, whoever draws it.

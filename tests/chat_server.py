@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from lib.config.run import Endpoint
+from lib.blocks import Endpoint
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from lib.benchmarks import SCORERS, Mention, Mentions
 from lib.config.run import MENTIONS_SCORERS, Config
 from lib.errors import UserError
 from lib.files import write_json, write_jsonl
-from lib.head import evaluation
+from lib.head import table_rows
 from lib.head.plan import Plan
 from lib.report.marked_text import Mark, lay_out
 from test_figures import HOSTILE, check_pictures
@@ -274,7 +274,7 @@ def test_a_run_without_a_sheet_has_none_and_with_one_its_files_are_the_base_mode
     tmp_path,
 ):
     plan = Plan(Config.model_validate({}))
-    assert evaluation.answers_files(plan, "scores.json") == []
+    assert table_rows.answers_files(plan, "scores.json") == []
     assert not any("answers_figure" in path for path in plan.tables_and_figures())
     for name in ("questions.jsonl", "synonyms.txt"):
         (tmp_path / name).write_text("x")
@@ -288,10 +288,10 @@ def test_a_run_without_a_sheet_has_none_and_with_one_its_files_are_the_base_mode
         "figures": {"answers": {"benchmark": "captions", "experiment": "pds-dpo-9k"}},
     }
     plan = Plan(Config.model_validate(values))
-    assert evaluation.answers_files(plan, "scores.json") == [
+    assert table_rows.answers_files(plan, "scores.json") == [
         f"results/paper/evaluation/{model}/captions/scores.json" for model in ("base", "pds-dpo-9k")
     ]
-    assert evaluation.answers_settings(plan)["names"] == [
+    assert table_rows.answers_settings(plan)["names"] == [
         "llava-1.5-7b-hf (base model)",
         "pds-dpo-9k (9000 pairs)",
     ]

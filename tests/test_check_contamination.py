@@ -16,7 +16,8 @@ import check_contamination
 import index_benchmarks
 import list_overlaps
 from conftest import Parameters, Wildcards
-from lib.config.run import Config, Contamination
+from lib.config.contamination import Contamination
+from lib.config.run import Config
 from lib.contamination import Index, perceptual_hash, question_words, settings_of, words_of
 from lib.files import digest_of_file, read_jsonl, write_jsonl
 from test_answer_questions import block

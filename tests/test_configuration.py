@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from lib.config import run as configuration
-from lib.config.run import Config, load, read_yaml
+from lib.config.run import Config, load
+from lib.config.yaml_files import read_yaml
 from lib.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parent.parent

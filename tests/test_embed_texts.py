@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import embed_texts
-from lib.config.run import TextEmbedding
+from lib.config.figures import TextEmbedding
 from lib.data.shards import missing_row, read_shard
 from lib.errors import UserError
 from lib.files import write_jsonl

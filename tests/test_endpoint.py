@@ -11,10 +11,9 @@ from pydantic import ValidationError
 
 import lib.endpoint
 from chat_server import ChatServer, Reply, closed_port, completion, error, in_order, listing
-from lib.config.run import Endpoint
+from lib.blocks import Endpoint
 from lib.endpoint import Client, RefusedRequestError, check_endpoint
-from lib.errors import UserError
-from lib.jobs.job import ItemError
+from lib.errors import ItemError, UserError
 
 KEY = "sk-a-very-secret-key"
 

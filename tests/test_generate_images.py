@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from generate_images import GuidanceScales, draw, load_pipeline, main, read_provenance
-from lib.config.run import Images
+from lib.config.images import Images
 from lib.data.prompts import Prompt, make_shards
 from lib.data.shards import read_shard
 

@@ -10,14 +10,6 @@ from types import SimpleNamespace
 
 import numpy
 import pytest
-from PIL import Image
-
-from generate_responses import main
-from lib.config.run import Responses
-from lib.data.prompts import Prompt
-from lib.data.shards import read_shard
-from lib.errors import UserError
-from lib.files import digest_of_file, write_jsonl
 from lib.models.response_generators.generation import (
     Request,
     Sampling,
@@ -28,6 +20,14 @@ from lib.models.response_generators.generation import (
     load_processor,
     neutralised,
 )
+from PIL import Image
+
+from generate_responses import main
+from lib.config.run import Responses
+from lib.data.prompts import Prompt
+from lib.data.shards import read_shard
+from lib.errors import UserError
+from lib.files import digest_of_file, write_jsonl
 
 ROOT = Path(__file__).resolve().parent.parent
 POLICIES = [
@@ -217,7 +217,6 @@ def test_samples_are_drawn_with_the_model_s_own_probabilities():
     in 1,000).
     """
     import torch
-
     from lib.models.response_generators.generation import _seeded_draw
 
     logits = torch.tensor([2.0, 1.0, 0.0, -1.0])

@@ -11,11 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from torch.nn import functional
-
-import build_models
-from build_reward_models import build_image_reward
 from lib.models.image_scorers.scorers import (
     BLIP_PROMPT_TOKENS,
     CLIP_PIXEL_MEAN,
@@ -23,6 +18,11 @@ from lib.models.image_scorers.scorers import (
     load_image_scorer,
     preprocess,
 )
+from PIL import Image
+from torch.nn import functional
+
+import build_models
+from build_reward_models import build_image_reward
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 PROMPT = "two red cats on a blue sofa"

@@ -12,8 +12,10 @@ from types import SimpleNamespace
 import pytest
 
 from lib.data.shards import read_shard, stage_rows
-from lib.errors import UserError
-from lib.jobs.job import Item, ItemError, ShardJob, halving
+from lib.errors import ItemError, UserError
+from lib.jobs.batches import Item
+from lib.jobs.device import halving
+from lib.jobs.legacy import ShardJob
 
 
 class Parameters(dict):

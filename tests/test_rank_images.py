@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lib.models.image_scorers.scorers import load_image_scorer
 from PIL import Image
 
 import rank_images
@@ -16,7 +17,6 @@ from lib.data.prompts import Prompt
 from lib.data.shards import missing_row, read_shard
 from lib.errors import UserError
 from lib.files import write_jsonl
-from lib.models.image_scorers.scorers import load_image_scorer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PROMPTS = [

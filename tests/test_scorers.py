@@ -20,7 +20,7 @@ from lib.benchmarks import SCORERS, Answer, Answers, amber, mmhal_bench, pope
 from lib.benchmarks.bootstrap import intervals
 from lib.benchmarks.language import LanguageTools, similar_by_vectors
 from lib.errors import UserError
-from lib.head import evaluation
+from lib.head import table_rows
 
 
 def scored(benchmark, answers, *reference, **options):
@@ -194,7 +194,7 @@ def test_mm_vet_equals_the_published_total_of_three_runs():
 
 
 def test_every_column_of_the_tables_that_ours_fill_is_a_score_of_a_scorer():
-    for column in (*evaluation.HALLUCINATION_SCORES.values(), *evaluation.SIZE_SCORES.values()):
+    for column in (*table_rows.HALLUCINATION_SCORES.values(), *table_rows.SIZE_SCORES.values()):
         benchmark, names = column.split("/")
         # Where lmms-eval scores the same answers, ours is named `reference_...` and comes first.
         assert names.split("|")[0].removeprefix("reference_") in SCORERS[benchmark].names

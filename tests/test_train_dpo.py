@@ -812,7 +812,7 @@ def test_a_worker_that_fails_is_shown_without_its_traceback(
 
 
 def _started_as_a_rule() -> None:
-    from lib.jobs.job import run_script
+    from lib.jobs.script import run_script
 
     vars(sys.modules["__main__"])["snakemake"] = as_snakemake(json.loads(sys.argv[1]))
     run_script(train_dpo.main)

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from generate_images import read_provenance
-from lib.config.run import load, read_yaml
+from lib.config.run import load
+from lib.config.yaml_files import read_yaml
 from lib.data.shards import read_shard
 from lib.head.plan import TABLES
 

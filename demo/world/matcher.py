@@ -367,7 +367,6 @@ def make_image_reward(work: Path, models: Path, folder: Path) -> None:
     prompts.
     """
     from diffusers import AutoencoderKL
-
     from lib.models.image_scorers.scorers import ImageReward
 
     image_model = models / "stable-diffusion-3-medium"

@@ -22,9 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from lib.config.run import Endpoint
-from lib.errors import UserError
-from lib.jobs.job import ItemError
+from lib.blocks import Endpoint
+from lib.errors import ItemError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The one exception for mistakes that a user can mend."""
+"""What ends a job with a message, and what fails one item of it."""
 
 
 class UserError(Exception):
@@ -6,4 +6,10 @@ class UserError(Exception):
     to mend it.
 
     Whoever catches it at the top prints the message alone, without a traceback.
+    """
+
+
+class ItemError(Exception):
+    """Why one item could not be computed; it is recorded as failed and tried again on the next
+    run.
     """

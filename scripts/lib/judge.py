@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from lib.config.run import Endpoint
+from lib.blocks import Endpoint
 from lib.endpoint import Client
+from lib.errors import ItemError
 from lib.files import digest, digest_of_file
-from lib.jobs.job import SECONDS_BETWEEN_PROGRESS_LINES, ItemError
 from lib.jobs.journal import Journal
+from lib.progress import SECONDS_BETWEEN_PROGRESS_LINES
 
 log = logging.getLogger("workflow")
 

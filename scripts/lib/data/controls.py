@@ -4,10 +4,11 @@ can see what the choice is worth.
 What is drawn depends on a seed and the prompt id alone, never on a position.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 from lib.data.prompts import seed_of
+from lib.data.rows import Candidate
 
 Pick = Literal["best", "random"]
 Control = Literal["random", "swapped"]
@@ -16,13 +17,13 @@ TRAINING_CONTROLS: dict[Control, str] = {"random": "labels at random", "swapped"
 
 
 def pick_of(
-    candidates: Sequence[Mapping[str, Any]], winner: int, pick: Pick, seed: int, prompt_id: str
+    candidates: Sequence[Candidate], winner: int, pick: Pick, seed: int, prompt_id: str
 ) -> int:
     """Which of a prompt's candidates goes on: the ranking's winner, or one drawn among those that
     show anything (`random`).
 
-    Candidates draw their lots by themselves, by guidance scale: where one turns out blank, only
-    prompts that it was drawn for have another.
+    Each candidate gets its own seeded draw (by guidance scale), so one turning blank changes only
+    the prompts that had drawn it.
     `candidates`: of the prompt's row of stage images; `seed`: the run's.
     """
     if pick == "best":

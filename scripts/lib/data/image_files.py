@@ -2,14 +2,22 @@
 to make them anew.
 """
 
+import json
+from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lib.errors import UserError
-from lib.files import digest_of_file
+from lib.files import canonical_json, digest_of_file, replacing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+EXIF_IMAGE_DESCRIPTION = 0x010E
+#: How formats are written that are not lossless by themselves.
+LOSSES: dict[str, dict[str, Any]] = {"webp": {"lossless": True}, "jpeg": {"quality": 95}}
 
 
 def read_image(source: "Path | BinaryIO") -> "Image":
@@ -18,6 +26,43 @@ def read_image(source: "Path | BinaryIO") -> "Image":
 
     with Image.open(source) as image:
         return image.convert("RGB")
+
+
+def read_provenance(path: Path) -> dict[str, Any]:
+    """What an image file says about its own making: prompt id, prompt, model, revision, seed and
+    all settings.
+    """
+    from PIL import Image
+
+    with Image.open(path) as image:
+        exif = image.getexif()
+        text = getattr(image, "text", {}).get("provenance") or exif.get(EXIF_IMAGE_DESCRIPTION)
+    if not text:
+        raise UserError(f"{path}: carries no provenance; it was not made by this workflow.")
+    return dict(json.loads(text))
+
+
+def write_image(
+    image: "Image", path: Path, image_format: str, provenance: dict[str, Any], scratch: Path
+) -> str:
+    """Writes one image with its provenance inside, under a temporary name first; returns the file's
+    sha256 (hex).
+    """
+    from PIL import PngImagePlugin
+
+    options: dict[str, Any] = dict(LOSSES.get(image_format, {}))
+    if image_format == "png":
+        options["pnginfo"] = PngImagePlugin.PngInfo()
+        options["pnginfo"].add_itxt("provenance", canonical_json(provenance))
+    else:
+        exif = image.getexif()
+        exif[EXIF_IMAGE_DESCRIPTION] = json.dumps(provenance, sort_keys=True)
+        options["exif"] = exif
+    encoded = BytesIO()
+    image.save(encoded, format=image_format, **options)
+    with replacing(path, scratch) as temporary:
+        temporary.write_bytes(encoded.getbuffer())
+    return sha256(encoded.getbuffer()).hexdigest()
 
 
 def check_image(path: Path, sha256: str, shard_file: Path) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from lib.data.rows import PromptRow
 from lib.errors import UserError
 from lib.files import digest
 
@@ -30,6 +31,10 @@ class Prompt:
     def id(self) -> str:
         """`<topic>-<10 hex digits>`, from the text alone."""
         return f"{self.topic}-{sha256(self.text.encode()).hexdigest()[:ID_DIGITS]}"
+
+    def row(self) -> PromptRow:
+        """What the prompt's row begins with in every stage."""
+        return {"id": self.id, "topic": self.topic, "prompt": self.text}
 
 
 def shard_of(prompt_id: str, shards_per_topic: int) -> str:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from lib import weights
-from lib.config.run import Block, Config, Model
+from lib.blocks import Block, Model, models_in
+from lib.config.run import Config
 from lib.data.prompts import Shard, read_topics, shard_of
 from lib.errors import UserError
+from lib.registry import Registry
 
 TABLES = (
     "vision_language_table",
@@ -179,6 +181,21 @@ class Plan:
             "seed": config.seed,
             "max_failed_fraction": config.max_failed_fraction,
         }
+
+    def params(self, job: Block) -> dict[str, Any]:
+        """What a rule's jobs are told, as the rule's parameter: the typed block of its script."""
+        return job.model_dump(mode="json")
+
+    def made_by(self, block: Block, registry: Registry[Any] | None = None) -> dict[str, Any]:
+        """What decides results and stands in no setting: the contents of model folders, and the
+        VERSION of the class that plays the role. Snakemake reruns the rule when it changes.
+        """
+        made: dict[str, Any] = {
+            name: weights.folder_identity(model.model)
+            for name, model in models_in(block).items()
+            if weights.is_folder(model.model)
+        }
+        return made | ({"version": registry.class_of(block).VERSION} if registry else {})
 
     def settings(self, block: Block, **more: Any) -> dict[str, Any]:
         """A block of the configuration as a rule's parameter, with the identity of each model

@@ -6,7 +6,8 @@ import tempfile
 from pathlib import Path
 
 from lib import weights
-from lib.config.run import Config, Endpoint, Model
+from lib.blocks import Endpoint, Model
+from lib.config.run import Config
 from lib.endpoint import check_endpoint
 from lib.errors import UserError
 from lib.files import mendable_storage_errors

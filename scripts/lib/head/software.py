@@ -12,8 +12,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints, ValidationError
 
-from lib.config import run as configuration
-from lib.config.run import Block, Config
+from lib.blocks import Block
+from lib.config.run import Config
+from lib.config.yaml_files import read_yaml, say_where
 from lib.errors import UserError
 
 #: The words of `--sdm`.
@@ -45,7 +46,7 @@ def read_site(path: Path, environments: Collection[str]) -> Site:
             f"{path}: there is no such file. It says which modules or which container this cluster"
             " has; take it from the project."
         )
-    values = configuration.read_yaml(path)
+    values = read_yaml(path)
     try:
         site = Site.model_validate(values)
     except ValidationError as error:
@@ -55,12 +56,11 @@ def read_site(path: Path, environments: Collection[str]) -> Site:
         found = problem.get("input")
         shown = f" (found {found!r})" if isinstance(found, str | int | float) else ""
         raise UserError(
-            f"{configuration.where(place, [path])}{'.'.join(map(str, place))}: {text}{shown}."
-            " Correct it."
+            f"{say_where(place, [path])}{'.'.join(map(str, place))}: {text}{shown}. Correct it."
         ) from error
     for name in site.modules:
         if name not in environments and name != "default":
-            where = configuration.where(["modules", name], [path])
+            where = say_where(["modules", name], [path])
             raise UserError(
                 f"{where}modules: there is no environment '{name}'. There are: default,"
                 f" {', '.join(sorted(environments))}."
@@ -111,7 +111,7 @@ def deploy(rules: Collection[Any], methods: Collection[str], config: Config, fol
             )
         if "://" not in site.container and not Path(site.container).expanduser().is_file():
             raise UserError(
-                f"{configuration.where(['container'], [path])}container: there is no file"
+                f"{say_where(['container'], [path])}container: there is no file"
                 f" '{site.container}'. Correct it."
             )
         for rule in rules:

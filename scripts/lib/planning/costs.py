@@ -16,8 +16,9 @@ from typing import Any, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, ValidationError, model_validator
 
-from lib.config import run as configuration
-from lib.config.run import Block, Config
+from lib.blocks import Block
+from lib.config.run import Config
+from lib.config.yaml_files import read_yaml, say_where
 from lib.errors import UserError
 from lib.head.summary import ORDER, read_records
 from lib.planning.graph import PlannedJob
@@ -123,7 +124,7 @@ def read_rates(path: Path, rules: Iterable[str]) -> Rates:
             f"{path}: there is no such file. Correct --rates; the project's is"
             " profiles/slurm/rates.yaml"
         )
-    values = configuration.read_yaml(path)
+    values = read_yaml(path)
     try:
         rates = Rates.model_validate(values)
     except ValidationError as error:
@@ -131,7 +132,7 @@ def read_rates(path: Path, rules: Iterable[str]) -> Rates:
     known = set(rules)
     for name in rates.stages:
         if name.split("/")[0] not in known or ("/" in name and name.split("/")[0] not in OWN_RATES):
-            where = configuration.where(["stages", name], [path])
+            where = say_where(["stages", name], [path])
             raise UserError(
                 f"{where}stages: there is no stage '{name}'. There are: {', '.join(sorted(known))}"
             )
@@ -148,7 +149,7 @@ def _mistake(path: Path, problem: Any) -> str:
         text = "unknown key. Correct or delete it"
     elif isinstance(problem.get("input"), str | int | float):
         text = f"{text} (found {problem['input']!r})"
-    return f"{configuration.where(place, [path])}{key}: {text}."
+    return f"{say_where(place, [path])}{key}: {text}."
 
 
 @dataclass

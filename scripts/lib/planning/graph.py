@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from lib.config import run as configuration
-from lib.config.run import Config
+from lib.config.run import Config, load_config
+from lib.config.yaml_files import read_yaml
 from lib.data.prompts import Shard, read_topics
 from lib.errors import UserError
 
@@ -40,8 +40,8 @@ def read_configuration(files: list[Path]) -> tuple[dict[str, Any], Config]:
     for file in files:
         if not file.is_file():
             raise UserError(f"{file}: there is no such file. Correct --configfile")
-        _update(values, configuration.read_yaml(file))
-    return values, configuration.load(values, files)
+        _update(values, read_yaml(file))
+    return values, load_config(values, files)
 
 
 def _update(values: dict[str, Any], more: dict[str, Any]) -> None:

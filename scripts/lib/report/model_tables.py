@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lib.jobs.job import ShardJob
+from lib.jobs.legacy import ShardJob
 from lib.report.published import Published, notes_of, our_source, paper_rows, read_published
 from lib.report.tables import Column, Row, Table, write_table
 

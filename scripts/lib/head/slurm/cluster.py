@@ -28,10 +28,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from lib.config.run import read_yaml
+from lib.config.yaml_files import read_yaml
 from lib.errors import UserError
 from lib.files import write_json
-from lib.jobs.job import duration
+from lib.progress import duration
 
 log = logging.getLogger("snakemake.logging")
 

@@ -19,12 +19,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, PositiveInt
+
+from lib.blocks import LATER, model_field, revision_field
+from lib.models.response_rewards.base import Conversation
+from lib.models.response_rewards.settings import ResponseRewardSettings
 
 if TYPE_CHECKING:
     import torch
-
-Conversation = Sequence[Mapping[str, str]]
 
 # In the order of the rewards (model card).
 ATTRIBUTES = (
@@ -83,6 +87,26 @@ class ResponseReward:
 
 class ArmoRM:
     """A loaded ArmoRM; make one with `from_pretrained`."""
+
+    VERSION: ClassVar[int] = 1
+
+    class Settings(ResponseRewardSettings):
+        """Stage response ranking: ArmoRM's score of each valid response (paper 3.3, Eq. 9; model
+        card).
+        """
+
+        kind: Literal["armorm"] = Field(
+            "armorm", description="Which class rates the responses.", json_schema_extra=LATER
+        )
+        model: str = model_field("RLHFlow/ArmoRM-Llama3-8B-v0.1")
+        revision: str = revision_field("eb2676d20da2f2d41082289d23c59b9f7427f955")
+        max_length: PositiveInt = Field(
+            4096,
+            description=(
+                "Tokens of instruction and response together; longer responses are cut at their end"
+                " for scoring."
+            ),
+        )
 
     def __init__(
         self, model: Any, heads: Mapping[str, torch.Tensor], tokenizer: Any, temperature: float

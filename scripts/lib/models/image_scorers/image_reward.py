@@ -1,22 +1,10 @@
-"""Image reward models: how well do the images of one prompt match it?
+"""ImageReward-v1.0 (THUDM/ImageReward): the reward, normalised as its authors do.
 
-Three scorers behind one interface, `ImageScorer`:
+Rebuilt from transformers' BLIP modules; it reads the original checkpoint, because the package
+`image-reward` 1.5 needs a transformers of its own and scores one image at a time. The package stays
+selectable (`backend: image-reward`), and `make parity` compares the two.
 
-| kind           | model                                | a score is                                             |
-|----------------|--------------------------------------|--------------------------------------------------------|
-| `image-reward` | ImageReward-v1.0 (THUDM/ImageReward) | the reward, normalised as its authors do               |
-| `clip`         | any CLIPModel                        | the cosine of the image's and the prompt's embeddings  |
-| `blip`         | any BlipForImageTextRetrieval        | the probability that image and prompt match (ITM head) |
-
-ImageReward is rebuilt here from transformers' BLIP modules and reads the original checkpoint,
-because the package `image-reward` 1.5 needs a transformers of its own and scores one image at a
-time. The package stays selectable (`backend="image-reward"`), and `make parity` compares the two.
-This module imports without torch: the libraries are imported where a model is loaded.
-
-All images go through PIL, never through torchvision: the two differ by up to one 8-bit level, and
-scores must not depend on which is installed.
-
-Sources: ImageReward, arXiv:2304.05977; BLIP, arXiv:2201.12086; CLIP, arXiv:2103.00020.
+Source: arXiv:2304.05977.
 """
 
 from __future__ import annotations
@@ -26,118 +14,45 @@ import math
 import pickle
 import re
 import zipfile
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from lib import weights
+from lib.blocks import NO_EFFECT, Model
+from lib.jobs.device import require_device
+from lib.models.image_scorers.batch_scorer import BatchScorer
+from lib.models.image_scorers.bert import BLIP_PROMPT_TOKENS, load_bert_tokenizer, tokenize_for_blip
+from lib.models.image_scorers.settings import ImageScorerSettings
+from lib.models.loading import describe
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-KINDS = ("image-reward", "clip", "blip")
-BACKENDS = ("native", "image-reward")
-DTYPES = ("float32", "bfloat16", "float16")
 
 IMAGE_REWARD_MEAN = 0.16717362830052426
+
+
 IMAGE_REWARD_STD = 1.0333394966054072
-BLIP_PROMPT_TOKENS = 35  # of BLIP and of ImageReward, [CLS] and [SEP] included
+
+
 # both ViTs of BLIP have it (768 / 12, 1024 / 16), and the checkpoint's tensors do not tell the
 # number of heads
 BLIP_HEAD_SIZE = 64
+#: What of a tokenizer's repository is needed.
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
+
+
 CLIP_PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
+
+
 CLIP_PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-class ImageScorer(ABC):
-    """Scores the images of one prompt.
-
-    A prompt longer than `max_prompt_tokens` is cut at its end before it is scored, as the original
-    models do; `truncates` says whether that happens, so that the caller can put it on record. What
-    a prompt contains is text: "[SEP]" or "<|endoftext|>" in it is spelt out, not taken for the
-    tokenizer's special token.
-    """
-
-    max_prompt_tokens: int
-    tokenizer: Any
-
-    def score(self, prompt: str, images: Sequence[Image]) -> list[float]:
-        """One score an image, in the order of `images`, computed as one batch; higher is better.
-
-        A score that is not a number is returned as it is: what to do about it is the caller's
-        decision.
-        """
-        import torch
-
-        if not images:
-            return []
-        with torch.inference_mode():
-            return [float(score) for score in self._score(prompt, images)]
-
-    def truncates(self, prompt: str) -> bool:
-        """Whether `prompt` has more than `max_prompt_tokens` tokens, special tokens included."""
-        return (
-            len(self.tokenizer(prompt, split_special_tokens=True, verbose=False).input_ids)
-            > self.max_prompt_tokens
-        )
-
-    @abstractmethod
-    def _score(self, prompt: str, images: Sequence[Image]) -> torch.Tensor | list[float]:
-        """`score` of at least one image, as a list or a tensor of shape (images,)."""
-
-
-def load_image_scorer(
-    kind: str,
-    model_dir: Path,
-    *,
-    tokenizer_dir: Path | None = None,
-    device: str = "cpu",
-    dtype: str = "float32",
-    backend: str = "native",
-) -> ImageScorer:
-    """Loads a scorer from local folders; nothing is downloaded here.
-
-    Args:
-        kind: One of `KINDS`.
-        model_dir: For `image-reward` a folder with ImageReward.pt and med_config.json, else a
-            folder in transformers' layout.
-        tokenizer_dir: The tokenizer's folder, by default `model_dir`. THUDM/ImageReward carries
-            none: it takes bert-base-uncased's.
-        device: A torch device, such as "cpu" or "cuda:0".
-        dtype: One of `DTYPES`, for the encoders; the last step to a score is always float32.
-        backend: "native" (transformers), or "image-reward": the original package, which has to be
-            installed (envs/image-reward.txt).
-
-    Raises:
-        ValueError: An argument is not among its choices, or what is in the folders is not a usable
-            checkpoint.
-    """
-    for name, value, choices in (
-        ("kind", kind, KINDS),
-        ("backend", backend, BACKENDS),
-        ("dtype", dtype, DTYPES),
-    ):
-        if value not in choices:
-            raise ValueError(f"{name} {value!r} is unknown; choose one of {', '.join(choices)}")
-    model_dir = Path(model_dir)
-    tokenizer_dir = Path(tokenizer_dir or model_dir)
-    for directory in (model_dir, tokenizer_dir):
-        if not directory.is_dir():
-            raise ValueError(f"{directory} is not a folder")
-    if backend == "image-reward":
-        if kind != "image-reward":
-            raise ValueError(f"the image-reward package has no scorer {kind!r}; use backend native")
-        if dtype != "float32":
-            raise ValueError(f"the image-reward package computes in float32, not {dtype}")
-        return ImageRewardPackage(model_dir, tokenizer_dir, device)
-    if kind == "image-reward":
-        return ImageReward(model_dir, tokenizer_dir, device, dtype)
-    if kind == "clip":
-        return CLIPScore(model_dir, tokenizer_dir, device, dtype)
-    return BLIPScore(model_dir, tokenizer_dir, device, dtype)
-
-
-class ImageReward(ImageScorer):
+class ImageReward(BatchScorer):
     """ImageReward-v1.0 on transformers' BLIP modules; equal to the original to float32 rounding
     (`make parity`).
 
@@ -149,6 +64,45 @@ class ImageReward(ImageScorer):
     All sizes come from the checkpoint's tensors and from med_config.json, so a small model in the
     same layout works as well.
     """
+
+    VERSION: ClassVar[int] = 1
+
+    class Settings(ImageScorerSettings):
+        """The reward, normalised as its authors do."""
+
+        kind: Literal["image-reward"] = Field(description="Architecture and formula.")
+        tokenizer: Model | None = Field(
+            None,
+            description="Where its BERT tokenizer comes from; without it, the model's own folder.",
+            json_schema_extra=NO_EFFECT,
+        )
+        backend: Literal["native", "image-reward"] = Field(  # type: ignore[assignment]
+            "native",
+            description=(
+                "Our reading of the original checkpoint, or the original package in its own"
+                " environment."
+            ),
+        )
+
+        @property
+        def environment(self) -> str:
+            """The package needs a transformers of its own."""
+            return "image-reward" if self.backend == "image-reward" else "rewards"
+
+    @classmethod
+    def load(cls, settings: Settings, device: str) -> "ImageReward | ImageRewardPackage":
+        """Loads the checkpoint natively, or into the original package."""
+        require_device(device)
+        folder = weights.fetch(settings.model, settings.revision, also=["ImageReward.pt"])
+        source = settings.tokenizer
+        tokenizer = (
+            weights.fetch(source.model, source.revision, only=TOKENIZER_FILES) if source else folder
+        )
+        if settings.backend == "native":
+            return cls(folder, tokenizer, device, settings.dtype)
+        if settings.dtype != "float32":
+            raise ValueError(f"the image-reward package computes in float32, not {settings.dtype}")
+        return ImageRewardPackage(folder, tokenizer, device)
 
     max_prompt_tokens = BLIP_PROMPT_TOKENS
 
@@ -175,8 +129,8 @@ class ImageReward(ImageScorer):
             text = BlipTextModel(BlipTextConfig(**text_sizes), add_pooling_layer=False)
             mlp = nn.Sequential(*(nn.Linear(inputs, outputs) for outputs, inputs in mlp_sizes))
         parts = ((vision, vision_weights), (text, text_weights), (mlp, mlp_weights))
-        for module, weights in parts:
-            load_weights(module, weights, checkpoint)
+        for module, tensors in parts:
+            load_weights(module, tensors, checkpoint)
         # The one tensor of the three modules that no checkpoint holds.
         text.embeddings.position_ids = torch.arange(text.config.max_position_embeddings).expand(
             1, -1
@@ -200,7 +154,7 @@ class ImageReward(ImageScorer):
         return (rewards - IMAGE_REWARD_MEAN) / IMAGE_REWARD_STD
 
 
-class ImageRewardPackage(ImageScorer):
+class ImageRewardPackage(BatchScorer):
     """The original `image-reward` package, one image at a time, in float32.
 
     Its tokenizer call is hard-wired to "bert-base-uncased" on the hub; the tokenizer of
@@ -253,74 +207,6 @@ class ImageRewardPackage(ImageScorer):
         return [self.model.score(prompt, image) for image in images]
 
 
-class CLIPScore(ImageScorer):
-    """Cosine of CLIP's image and text embeddings; the prompt is cut to CLIP's context (77 tokens
-    for OpenAI's models).
-    """
-
-    def __init__(self, model_dir: Path, tokenizer_dir: Path, device: str, dtype: str) -> None:
-        from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
-
-        self.model = load_transformers_model(CLIPModel, model_dir, device, dtype)
-        self.image_processor = load_from_folder(CLIPImageProcessorPil, model_dir)
-        self.tokenizer = load_from_folder(CLIPTokenizer, tokenizer_dir)
-        self.max_prompt_tokens: int = self.model.config.text_config.max_position_embeddings
-        self.device = device
-
-    def _score(self, prompt: str, images: Sequence[Image]) -> torch.Tensor | list[float]:
-        import torch
-
-        pixels = self.image_processor(
-            [image.convert("RGB") for image in images], return_tensors="pt"
-        ).pixel_values
-        tokens = self.tokenizer(
-            prompt,
-            truncation=True,
-            max_length=self.max_prompt_tokens,
-            split_special_tokens=True,
-            return_tensors="pt",
-        ).to(self.device)
-        output = self.model(
-            input_ids=tokens.input_ids,
-            attention_mask=tokens.attention_mask,
-            pixel_values=pixels.to(device=self.device, dtype=self.model.dtype),
-        )
-        return torch.cosine_similarity(output.image_embeds.float(), output.text_embeds.float())
-
-
-class BLIPScore(ImageScorer):
-    """Probability of BLIP's image-text matching head that image and prompt match; the prompt is cut
-    to 35 tokens, as BLIP does.
-    """
-
-    max_prompt_tokens = BLIP_PROMPT_TOKENS
-
-    def __init__(self, model_dir: Path, tokenizer_dir: Path, device: str, dtype: str) -> None:
-        from transformers import BlipForImageTextRetrieval, BlipImageProcessorPil
-
-        self.model = load_transformers_model(BlipForImageTextRetrieval, model_dir, device, dtype)
-        self.image_processor = load_from_folder(BlipImageProcessorPil, model_dir)
-        self.tokenizer = load_bert_tokenizer(
-            tokenizer_dir, self.model.config.text_config.vocab_size
-        )
-        self.device = device
-
-    def _score(self, prompt: str, images: Sequence[Image]) -> torch.Tensor | list[float]:
-        pixels = self.image_processor(
-            [image.convert("RGB") for image in images], return_tensors="pt"
-        ).pixel_values
-        # The model's own forward makes a mask of the image on the CPU, whatever its device; images
-        # have no padding to mask.
-        image_states = self.model.vision_model(
-            pixel_values=pixels.to(device=self.device, dtype=self.model.dtype)
-        ).last_hidden_state
-        prompt_states = self.model.text_encoder(
-            **tokenize_for_blip(self.tokenizer, prompt, len(images), self.device),
-            encoder_hidden_states=image_states,
-        ).last_hidden_state
-        return self.model.itm_head(prompt_states[:, 0]).float().softmax(-1)[:, 1]
-
-
 def preprocess(image: Image, size: int) -> torch.Tensor:
     """ImageReward's preprocessing: shorter side to `size` (bicubic), centre crop, CLIP's mean and
     deviation.
@@ -343,74 +229,6 @@ def preprocess(image: Image, size: int) -> torch.Tensor:
         torch.tensor(values).view(3, 1, 1) for values in (CLIP_PIXEL_MEAN, CLIP_PIXEL_STD)
     )
     return (pixels - mean) / deviation
-
-
-def tokenize_for_blip(tokenizer: Any, prompt: str, batch: int, device: str) -> dict[str, Any]:
-    """Returns input_ids and attention_mask, each (batch, 35): one prompt, cut or padded to BLIP's
-    length and repeated.
-    """
-    tokens = tokenizer(
-        prompt,
-        padding="max_length",
-        truncation=True,
-        max_length=BLIP_PROMPT_TOKENS,
-        split_special_tokens=True,
-        return_tensors="pt",
-    )
-    return {
-        name: tokens[name].expand(batch, -1).to(device) for name in ("input_ids", "attention_mask")
-    }
-
-
-def load_bert_tokenizer(directory: Path, vocabulary: int) -> Any:
-    """Loads a BERT tokenizer all of whose ids have a row in an embedding of `vocabulary` rows."""
-    from transformers import BertTokenizer
-
-    if not any((directory / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
-        raise ValueError(
-            f"{directory} has no BERT tokenizer (tokenizer.json or vocab.txt); give"
-            " bert-base-uncased's folder"
-        )
-    tokenizer = load_from_folder(BertTokenizer, directory)
-    if len(tokenizer) > vocabulary:
-        raise ValueError(
-            f"the tokenizer in {directory} has {len(tokenizer)} entries, but the model's embedding"
-            f" {vocabulary}"
-        )
-    return tokenizer
-
-
-def load_from_folder(cls: Any, directory: Path) -> Any:
-    """Calls `cls.from_pretrained` on a local folder; what goes wrong becomes a ValueError that
-    names the folder.
-    """
-    try:
-        return cls.from_pretrained(directory, local_files_only=True)
-    except Exception as error:
-        raise ValueError(f"{directory} cannot be loaded as a {cls.__name__}: {error}") from error
-
-
-def load_transformers_model(cls: Any, directory: Path, device: str, dtype: str) -> Any:
-    """Loads a model of transformers and refuses one whose weights are not all in the folder (they
-    would be random).
-    """
-    import torch
-
-    try:
-        model, report = cls.from_pretrained(
-            directory,
-            dtype=getattr(torch, dtype),
-            local_files_only=True,
-            weights_only=True,
-            output_loading_info=True,
-        )
-    except Exception as error:
-        raise ValueError(f"{directory} cannot be loaded as a {cls.__name__}: {error}") from error
-    if missing := sorted(report["missing_keys"]):
-        raise ValueError(
-            f"{directory} is not a checkpoint of a {cls.__name__}: {describe(missing)} are missing"
-        )
-    return model.to(device).eval()
 
 
 def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
@@ -449,6 +267,8 @@ VISION_NAMES = (
     (r"^blocks\.(\d+)\.attn\.proj\.", r"encoder.layers.\1.self_attn.projection."),
     (r"^blocks\.(\d+)\.mlp\.", r"encoder.layers.\1.mlp."),
 )
+
+
 # Parts of the original model that take no part in scoring.
 UNUSED_NAMES = re.compile(
     r"blip\.(vision_proj|text_proj)\.(weight|bias)|blip\.text_encoder\.embeddings\.position_ids"
@@ -587,9 +407,3 @@ def load_weights(module: torch.nn.Module, weights: Mapping[str, torch.Tensor], p
                 f" {describe(names)}"
             )
     module.load_state_dict(weights, assign=True)
-
-
-def describe(names: Sequence[str]) -> str:
-    """The first names of a list, and how many more there are."""
-    rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + rest

@@ -1,0 +1,177 @@
+"""The blocks that configuration and jobs are made of, and which of their fields decide results."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from lib import weights
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+Name = Annotated[str, StringConstraints(pattern=rf"^{NAME}$")]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+DType = Literal["float32", "bfloat16", "float16"]
+
+#: `json_schema_extra` of a field that leaves an item's result as it is, or whose effect stands in
+#: the item's key by itself (a model's name: its resolved identity does).
+NO_EFFECT: dict[str, Any] = {"decides": False}
+#: ... and of a field that came later than the journals: its default adds nothing to a key.
+LATER: dict[str, Any] = {"decides": "unless it is the default"}
+
+
+class Block(BaseModel):
+    """A block of the configuration, or what a job is asked; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+def deciding(block: Block) -> dict[str, Any]:
+    """The settings of a block that decide its results, as JSON: what an item's key is made of.
+
+    These are all but those whose field says otherwise (`NO_EFFECT`, `LATER`). So a field that
+    nobody thought of means that items are computed anew, never that old ones pass for new.
+    """
+    values = block.model_dump(mode="json")
+    kept = {}
+    for name, field in type(block).model_fields.items():
+        extra = field.json_schema_extra
+        decides = extra.get("decides", True) if isinstance(extra, dict) else True
+        value = getattr(block, name)
+        if decides is False or (
+            decides is not True and value == field.get_default(call_default_factory=True)
+        ):
+            continue
+        kept[name] = deciding(value) if isinstance(value, Block) else values[name]
+    return kept
+
+
+def say_mistake(problem: Any) -> str:
+    """One mistake that pydantic found, in our words, without its place."""
+    if problem["type"] == "extra_forbidden":
+        return "unknown key"
+    if problem["type"] == "missing":
+        return "this key is missing. Add it"
+    text = str(problem["msg"]).removeprefix("Value error, ")
+    given = problem.get("input")
+    is_plain = isinstance(given, str | int | float | bool | type(None))
+    return f"{text} (found {given!r})" if is_plain else text
+
+
+def first_mistake(error: ValidationError) -> tuple[str, str]:
+    """The dotted key of the first mistake that pydantic found, and what is wrong with it."""
+    problem = error.errors()[0]
+    return ".".join(map(str, problem["loc"])), say_mistake(problem)
+
+
+def model_field(default: Any = ...) -> Any:
+    """The field `model` of a `Model` with another default; none: it has to be given."""
+    return Field(
+        default,
+        min_length=1,
+        description="Hub repository (`owner/name`) or folder.",
+        json_schema_extra=NO_EFFECT,
+    )
+
+
+def revision_field(default: str = "main") -> Any:
+    """The field `revision` of a `Model` with another default, which is of the default model."""
+    return Field(
+        default,
+        min_length=1,
+        description=(
+            "Commit, tag or branch of a hub repository; its resolved commit goes into every record."
+        ),
+        json_schema_extra=NO_EFFECT,
+    )
+
+
+def dtype_field(default: DType = "bfloat16") -> Any:
+    """The field `dtype` of a `Model` with another default."""
+    return Field(default, description="Number format the weights are computed in.")
+
+
+class Model(Block):
+    """A model and where its weights come from."""
+
+    # A name is not in the keys of items: what it resolves to is.
+    model: str = model_field()
+    revision: str = revision_field()
+    dtype: DType = dtype_field()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_revision_is_of_the_default_model(cls, values: Any) -> Any:
+        default = cls.model_fields["model"].default
+        if isinstance(values, dict) and values.get("model", default) != default:
+            return {"revision": "main", **values}
+        return values
+
+    @model_validator(mode="after")
+    def _folder_exists(self) -> Self:
+        if problem := weights.problem_with_folder(self.model):
+            raise ValueError(f"`model`: {problem}")
+        return self
+
+
+def models_in(block: Block) -> dict[str, Model]:
+    """The models of a block: itself as "model" where it is one, and those in its fields by name."""
+    found = {"model": block} if isinstance(block, Model) else {}
+    return found | {name: value for name, value in block if isinstance(value, Model)}
+
+
+class Endpoint(Block):
+    """An OpenAI-compatible endpoint."""
+
+    # A model keeps its answers when its server moves.
+    base_url: str = Field(
+        pattern=r"^https?://",
+        description="Base URL, ending in `/v1` for most servers.",
+        json_schema_extra=NO_EFFECT,
+    )
+    model: str = Field(min_length=1, description="The model's name at the endpoint.")
+    api_key_variable: str | None = Field(
+        "OPENAI_API_KEY",
+        pattern=r"^[A-Za-z_]\w*$",
+        description=(
+            "Environment variable that holds the key; null for a server that wants none. The key"
+            " itself is never configured."
+        ),
+        json_schema_extra=NO_EFFECT,
+    )
+    concurrency: PositiveInt = Field(
+        8, description="Requests under way at once.", json_schema_extra=NO_EFFECT
+    )
+    timeout: float = Field(
+        60, gt=0, description="Seconds to wait for one answer.", json_schema_extra=NO_EFFECT
+    )
+    retries: int = Field(
+        5,
+        ge=0,
+        description=(
+            "Further tries after a connection error, 429, 5xx or nonsense, with growing waits."
+        ),
+        json_schema_extra=NO_EFFECT,
+    )
+    parameters: dict[str, Any] = Field(
+        default_factory=dict,
+        description=(
+            "Request parameters sent as they are, e.g. `reasoning_effort: low`; null leaves out one"
+            " that is otherwise sent (`temperature`, `max_tokens`, `seed`)."
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _holds_no_secret(self) -> Self:
+        if "@" in self.base_url:
+            raise ValueError(
+                "`base_url` holds a name or password (`@`): put the key into an environment"
+                " variable, see `api_key_variable`"
+            )
+        return self

@@ -1,0 +1,40 @@
+"""Stage pairs, and the data sets made of them."""
+
+from typing import Self
+
+from pydantic import Field, PositiveInt, model_validator
+
+from lib.blocks import NO_EFFECT, Block, Model, Name
+
+
+class Pairs(Block):
+    """Stage pairs: chosen is the first maximum, rejected the first minimum of the valid responses
+    (paper 3.3, Eq. 10).
+    """
+
+    min_margin: float = Field(
+        0.0,
+        ge=0,
+        description="Pairs whose scores differ by no more than this are left out; ties always are.",
+    )
+    sizes: list[PositiveInt] = Field(
+        [2000, 5000, 7000, 9000],
+        min_length=1,
+        description="Data set sizes; nested and stratified by topic (paper Table 3).",
+    )
+
+    @model_validator(mode="after")
+    def _sizes_differ(self) -> Self:
+        if len(set(self.sizes)) < len(self.sizes):
+            raise ValueError("the same size stands twice in `sizes`")
+        return self
+
+
+class BuildPairsJob(Block):
+    """What rule build_pairs is told: what makes a pair, and what training will read of it."""
+
+    policies: list[Name]
+    min_margin: float
+    base_model: Model = Field(json_schema_extra=NO_EFFECT)
+    prompt_template: str
+    max_length: int

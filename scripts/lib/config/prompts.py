@@ -1,0 +1,57 @@
+"""Prompt proposals (rule generate_prompts, off by default)."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, PositiveInt, StringConstraints, model_validator
+
+from lib.blocks import Block, Endpoint, Fraction
+from lib.data.prompts import TOPIC
+
+Topic = Annotated[str, StringConstraints(pattern=rf"^{TOPIC}$")]
+
+PROMPT_TEMPLATE = """\
+Write {count} descriptions of images on the topic "{topic}", for a text-to-image model. Each is one English sentence of {min_words} to \
+{max_words} words about one specific scene, with objects, their number, colours, positions and actions that a question can be asked about. \
+Vary places, people, times and points of view. Answer with the descriptions only, one a line, without numbers or quotation marks.
+
+These are there already; write others:
+{examples}"""
+
+
+class GeneratePrompts(Block):
+    """Rule generate_prompts (off by default): asks an LLM for more prompts on a topic; you review
+    them and add them to the file.
+    """
+
+    count: dict[Topic, PositiveInt] = Field(
+        default_factory=dict, description="Topic -> how many to propose."
+    )
+    endpoint: Endpoint | None = Field(
+        None, description="Who writes; without it, `instructions.endpoint` does."
+    )
+    max_similarity: Fraction = Field(
+        0.5,
+        description=(
+            "A proposal at least this similar to a prompt (Jaccard of word 3-shingles) is dropped."
+        ),
+    )
+    min_words: PositiveInt = Field(15, description="Shorter proposals are dropped.")
+    max_words: PositiveInt = Field(40, description="Longer proposals are dropped.")
+    template: str = Field(
+        PROMPT_TEMPLATE,
+        description=(
+            "What the LLM is asked; `{count}`, `{topic}`, `{min_words}`, `{max_words}` and"
+            " `{examples}` are filled in."
+        ),
+    )
+    temperature: float = Field(1.0, ge=0, description="0 is greedy.")
+
+    @model_validator(mode="after")
+    def _can_be_met(self) -> Self:
+        if self.min_words > self.max_words:
+            raise ValueError(
+                f"`min_words` ({self.min_words}) is more than `max_words` ({self.max_words})"
+            )
+        if "{topic}" not in self.template or "{count}" not in self.template:
+            raise ValueError("`template` needs both `{topic}` and `{count}`")
+        return self

@@ -1,0 +1,11 @@
+"""Stage response ranking: the reward of each valid response."""
+
+from lib.blocks import Block, Name
+from lib.models.response_rewards.registry import AnyResponseReward
+
+
+class RankResponsesJob(Block):
+    """What rule rank_responses is told: the reward, and the policy models in their order."""
+
+    reward: AnyResponseReward
+    policies: list[Name]

@@ -1,0 +1,121 @@
+"""Stage training."""
+
+import difflib
+from typing import Any, Self
+
+from pydantic import Field, PositiveInt, ValidationError, model_validator
+
+from lib.blocks import Block, Model, Name, first_mistake
+from lib.data.controls import Control
+from lib.training.settings import TrainingSettings
+
+
+class Experiment(Block):
+    """A data set size, and the training settings in which it differs from `training.settings`."""
+
+    size: PositiveInt = Field(description="One of `pairs.sizes`.")
+    settings: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Overrides of `training.settings`, e.g. `{beta: 0.5}`; the rest is as there.",
+    )
+    control: Control | None = Field(
+        None,
+        description=(
+            "A negative control: `swapped` exchanges chosen and rejected of every pair, `random` by"
+            " a fair coin drawn from the training seed and the prompt id. Tables mark it as a"
+            " control (docs/evaluation.md, Controls)."
+        ),
+    )
+
+
+class Training(Block):
+    """Stage training."""
+
+    base_model: Model = Field(
+        default_factory=lambda: Model(
+            model="llava-hf/llava-1.5-7b-hf", revision="b234b804b114d9e37bb655e11cbbb5f5e971b7a9"
+        ),
+        description="The model to align.",
+    )
+    prompt_template: str = Field(
+        "USER: <image>\n{instruction} ASSISTANT:",
+        description=(
+            "How the base model is asked in training; the processor adds BOS. In evaluation, its"
+            " own chat template asks."
+        ),
+    )
+    settings: TrainingSettings = Field(
+        default_factory=TrainingSettings, description="Shared by all experiments."
+    )
+    experiments: dict[Name, Experiment] = Field(
+        default_factory=lambda: {
+            f"pds-dpo-{size // 1000}k": Experiment(size=size) for size in (2000, 5000, 7000, 9000)
+        },
+        description="By name (paper Table 3).",
+    )
+
+    @model_validator(mode="after")
+    def _overrides_are_settings(self) -> Self:
+        if "{instruction}" not in self.prompt_template or "<image>" not in self.prompt_template:
+            raise ValueError("`prompt_template` needs both `<image>` and `{instruction}`")
+        if "base" in self.experiments:
+            raise ValueError(
+                "an experiment cannot be called 'base': that is the name of the model before"
+                " training"
+            )
+        if self.base_model.dtype == "float16":
+            raise ValueError(
+                "`base_model.dtype` is float16, whose gradients overflow in training. Use bfloat16"
+                " (GPU) or float32 (CPU)"
+            )
+        for name, experiment in self.experiments.items():
+            for key in experiment.settings:
+                if key not in TrainingSettings.model_fields:
+                    near = difflib.get_close_matches(
+                        key, TrainingSettings.model_fields, n=1, cutoff=0.5
+                    )
+                    known = (
+                        f"Did you mean `{near[0]}`?"
+                        if near
+                        else f"Known here: {', '.join(TrainingSettings.model_fields)}."
+                    )
+                    raise ValueError(
+                        f"experiment '{name}' overrides `{key}`, which is not a training setting."
+                        f" {known}"
+                    )
+            try:
+                self.settings_of(name)
+            except ValidationError as error:
+                key, mistake = first_mistake(error)
+                raise ValueError(f"experiment '{name}' overrides `{key}`: {mistake}") from error
+        return self
+
+    def settings_of(self, experiment: str) -> TrainingSettings:
+        """The training settings of one experiment, its overrides applied."""
+        return TrainingSettings.model_validate(
+            {**self.settings.model_dump(), **self.experiments[experiment].settings}
+        )
+
+    def train_params(self, experiment: str) -> "TrainDpoJob":
+        """Parameters of train_dpo for one experiment."""
+        return TrainDpoJob(
+            base_model=self.base_model,
+            prompt_template=self.prompt_template,
+            training=self.settings_of(experiment),
+            control=self.experiments[experiment].control,
+        )
+
+
+class TrainDpoJob(Block):
+    """What rule train_dpo is told."""
+
+    base_model: Model
+    prompt_template: str
+    training: TrainingSettings
+    control: Control | None
+
+
+class MergeAdapterJob(Block):
+    """What rule merge_adapter is told."""
+
+    base_model: Model

@@ -1,0 +1,159 @@
+"""The rows of the published shard files, stage by stage: what `results/<run>/<stage>/` holds.
+
+Each row begins with its prompt's id, topic and text; in the files all keys are sorted.
+"""
+
+from typing import Any, NotRequired, TypedDict
+
+
+class PromptRow(TypedDict):
+    """What every row begins with."""
+
+    id: str
+    topic: str
+    prompt: str
+
+
+class Missing(TypedDict):
+    """The rule that has no result for a prompt, and why."""
+
+    rule: str
+    reason: str
+
+
+class MissingRow(PromptRow):
+    """The row of a prompt that this or an earlier stage has no result for."""
+
+    missing: Missing
+
+
+class Candidate(TypedDict):
+    """One image of a prompt: its guidance scale, its seed, its file (relative to the run's folder),
+    that file's sha256 (hex), and whether it shows one colour only.
+    """
+
+    guidance_scale: float
+    seed: int
+    file: str
+    sha256: str
+    blank: bool
+
+
+class ImagesRow(PromptRow):
+    """Stage images (rule generate_images)."""
+
+    candidates: list[Candidate]
+
+
+class ImageRankingRow(PromptRow):
+    """Stage image ranking (rule rank_images).
+
+    scores   of each candidate, in their order
+    ranking  indexes of the candidates, best first
+    winner   the first of `ranking`
+    blank    indexes of the blank candidates
+    """
+
+    scores: list[float]
+    ranking: list[int]
+    winner: int
+    blank: list[int]
+    prompt_truncated: bool
+
+
+class PickedImage(TypedDict):
+    """The candidate that goes on, with its image reward; `drawn` where it was picked by chance."""
+
+    file: str
+    sha256: str
+    guidance_scale: float
+    score: float
+    drawn: NotRequired[bool]
+
+
+class PickedRow(PromptRow):
+    """A prompt with its picked image."""
+
+    image: PickedImage
+
+
+class InstructionRow(PickedRow):
+    """Stage instructions (rule write_instructions); `template` where one was drawn."""
+
+    instruction: str
+    template: NotRequired[str]
+
+
+class ResponseRow(PickedRow):
+    """Stage responses (rule generate_responses); `tokens` counts the end token too."""
+
+    instruction: str
+    response: str
+    finish_reason: str
+    tokens: int
+
+
+class RankedResponse(TypedDict, total=False):
+    """One policy model's response with its reward, or why it is invalid.
+
+    invalid  "empty", "truncated", "repeating", "failed" (with `detail`) or "nan"
+    score    the response reward; what else the reward model says of the response stands beside it
+             (ArmoRM: attributes, rewards, gating, cut_for_scoring)
+    """
+
+    text: str
+    finish_reason: str
+    invalid: str
+    detail: str
+    score: float
+    attributes: dict[str, float]
+    rewards: dict[str, float]
+    gating: dict[str, float]
+    cut_for_scoring: bool
+
+
+class ResponseRankingRow(PickedRow):
+    """Stage response ranking (rule rank_responses): the responses by policy model."""
+
+    instruction: str
+    responses: dict[str, RankedResponse]
+
+
+class PairSide(TypedDict):
+    """The chosen or the rejected response of a pair."""
+
+    policy: str
+    text: str
+    score: float
+
+
+class Pair(TypedDict):
+    """A preference pair and the difference of its scores."""
+
+    chosen: PairSide
+    rejected: PairSide
+    margin: float
+
+
+class PairRow(PickedRow):
+    """Stage pairs (rule build_pairs): the prompt's pair, or the reason why there is none.
+
+    `invalid_responses`: policy model -> why its response was not ranked.
+    """
+
+    instruction: str
+    invalid_responses: dict[str, str]
+    pair: NotRequired[Pair]
+    no_pair: NotRequired[str]
+
+
+class OverlapsRow(PromptRow):
+    """Rule check_contamination: what the prompt has in common with benchmarks (`Overlap`)."""
+
+    overlaps: list[dict[str, Any]]
+
+
+class EmbeddingsRow(PromptRow):
+    """Rule embed_texts: packed vectors of "prompt", "instruction" and "responses/<policy>"."""
+
+    embeddings: dict[str, str]

@@ -1,0 +1,250 @@
+"""Items in batches: only those that the journal does not hold are computed, and the model is loaded
+only if there are any.
+"""
+
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from lib.errors import ItemError, UserError
+from lib.files import FULL_DISK, READ_ONLY, mendable_storage_errors
+from lib.jobs.device import halving
+from lib.jobs.job import Job
+from lib.jobs.journal import Journal
+from lib.jobs.processes import calling_on_stop_signals
+from lib.progress import SECONDS_BETWEEN_PROGRESS_LINES, duration, log
+
+I = TypeVar("I")  # noqa: E741 - what an item is computed from
+R = TypeVar("R", bound=Mapping[str, Any])  # an item's result, as journals hold it
+M = TypeVar("M")  # a loaded model
+
+
+@dataclass(frozen=True)
+class Item(Generic[I]):
+    """The unit of work. `key` is a hash of everything that determines the result; `inputs` is
+    whatever the stage computes it from.
+    """
+
+    id: str
+    key: str
+    inputs: I
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[R]):
+    """What became of an item: its result, or the reason why there is none."""
+
+    id: str
+    result: R | None = None
+    reason: str | None = None
+
+
+@dataclass
+class _InFlight(Generic[I]):
+    """An item whose result is there, or whose files are being written by another thread."""
+
+    item: Item[I]
+    result: Any
+    seconds: float
+    settled: threading.Event = field(default_factory=threading.Event)
+    problem: Exception | None = None
+
+
+@dataclass
+class Batches(Generic[I, M, R]):
+    """How the items of a job are computed.
+
+    load         is called once, and only if something is to be computed
+    compute      gives one result an item, in order; a result may be a Future (files still being
+                 written), and an ItemError in place of a result fails that item. Whatever it raises
+                 fails its items, one by one if the batch had several, except a UserError or a full
+                 disk, which stops the job
+    batch_size   items of one batch
+    still_valid  whether a finished item's files are still what the journal says; if not, the item
+                 is computed again
+    check        looks at each item that is to be computed, before the model is loaded; a UserError
+                 from it stops the job
+    """
+
+    job: Job[Any]
+    load: Callable[[], M]
+    compute: Callable[[M, Sequence[Item[I]]], Sequence[R | Future[R] | ItemError]]
+    batch_size: int = 1
+    still_valid: Callable[[Item[I], R], bool] = lambda item, result: True
+    check: Callable[[Item[I]], object] = lambda item: None
+
+    def __post_init__(self) -> None:
+        self._stop_signal: int | None = None
+
+    def run(self, items: Sequence[Item[I]]) -> dict[str, Outcome[R]]:
+        """The outcome of every item by id, computing only those that the journal does not hold."""
+        job = self.job
+        job.record.items += len(items)
+        path = job.work / f"{job.name}.journal.jsonl"
+        with Journal(path, job.rule) as journal, calling_on_stop_signals(self._remember_signal):
+            if journal.dropped_lines:
+                job.note(
+                    f"{journal.dropped_lines} damaged line(s) of {path} dropped; their items are"
+                    " computed again"
+                )
+            outcomes, missing = self._look_up(items, journal)
+            for item in missing:
+                self.check(item)
+            if missing:
+                started = time.monotonic()
+                model = self._load()
+                job.record.load_seconds += time.monotonic() - started
+                self._compute(missing, model, journal, outcomes)
+        refuse_too_many_failures(job, outcomes)
+        return outcomes
+
+    def _look_up(
+        self, items: Sequence[Item[I]], journal: Journal
+    ) -> tuple[dict[str, Outcome[R]], list[Item[I]]]:
+        """The outcomes that the journal holds, and the items that it does not hold."""
+        outcomes: dict[str, Outcome[R]] = {}
+        missing = []
+        for item in items:
+            result: Any = journal.finished(item.key)
+            if result is not None and self.still_valid(item, result):
+                outcomes[item.id] = Outcome(item.id, result)
+            else:
+                missing.append(item)
+        self.job.record.reused += len(outcomes)
+        return outcomes, missing
+
+    def _remember_signal(self, number: int) -> None:
+        self._stop_signal = number
+        log.warning(
+            "%s %s: asked to stop (signal %d); finishing the batch",
+            self.job.rule,
+            self.job.name,
+            number,
+        )
+
+    def _load(self) -> M:
+        try:
+            return self.load()
+        except Exception as error:
+            is_of_files = (
+                isinstance(error, OSError | ValueError) or type(error).__name__ == "SafetensorError"
+            )
+            if isinstance(error, UserError) or not is_of_files:
+                raise
+            names = ", ".join(self.job.record.models) or "the model"
+            raise UserError(
+                f"{names}: cannot be loaded ({type(error).__name__}: {error}). Correct the model in"
+                " the configuration, or fetch it anew, and run again; what is finished is kept."
+            ) from error
+
+    def _compute(
+        self,
+        missing: Sequence[Item[I]],
+        model: M,
+        journal: Journal,
+        outcomes: dict[str, Outcome[R]],
+    ) -> None:
+        started = last_line = time.monotonic()
+        in_flight: list[_InFlight[I]] = []
+
+        def settle(entry: _InFlight[I], _: Any = None) -> None:
+            try:
+                outcomes[entry.item.id] = self._settled(entry, journal)
+            except Exception as error:
+                entry.problem = error
+            finally:
+                entry.settled.set()
+
+        def wait_for_files() -> None:
+            for entry in in_flight:
+                entry.settled.wait()
+                if entry.problem:
+                    raise entry.problem
+            in_flight.clear()
+
+        for position in range(0, len(missing), self.batch_size):
+            if self._stop_signal:
+                break
+            batch = missing[position : position + self.batch_size]
+            journal.begin([item.key for item in batch])
+            batch_started = time.monotonic()
+            results = self._results_of(batch, model)
+            seconds = (time.monotonic() - batch_started) / len(batch)
+            wait_for_files()
+            for item, result in zip(batch, results, strict=True):
+                entry = _InFlight(item, result, seconds)
+                in_flight.append(entry)
+                if isinstance(result, Future):
+                    result.add_done_callback(partial(settle, entry))
+                else:
+                    settle(entry)
+            now, done = time.monotonic(), position + len(batch)
+            if now - last_line >= SECONDS_BETWEEN_PROGRESS_LINES or done == len(missing):
+                left = duration((now - started) / done * (len(missing) - done))
+                names = (self.job.rule, self.job.name)
+                log.info("%s %s: %d of %d items, %s left", *names, done, len(missing), left)
+                last_line = now
+        wait_for_files()
+        self.job.record.compute_seconds += time.monotonic() - started
+        if self._stop_signal:
+            log.warning(
+                "%s %s: stopped after the batch; the rest is computed on the next run",
+                self.job.rule,
+                self.job.name,
+            )
+            raise SystemExit(128 + self._stop_signal)
+
+    def _results_of(self, batch: Sequence[Item[I]], model: M) -> Sequence[Any]:
+        try:
+            return halving(batch, lambda part: self.compute(model, part), self.job.note)
+        except UserError:
+            raise
+        except Exception as error:
+            self._stop_if_storage_failed(error)
+            if len(batch) == 1:
+                return [error]
+        return [self._results_of([item], model)[0] for item in batch]
+
+    def _settled(self, entry: _InFlight[I], journal: Journal) -> Outcome[R]:
+        item, result = entry.item, entry.result
+        if isinstance(result, Future):
+            result = result.exception() or result.result()
+        if not isinstance(result, BaseException):
+            journal.add(item.key, item.id, seconds=entry.seconds, result=result)
+            self.job.record.computed += 1
+            return Outcome(item.id, result)
+        self._stop_if_storage_failed(result)
+        if not isinstance(result, ItemError):
+            log.warning("".join(traceback.format_exception(result)))
+        is_told = isinstance(result, ItemError)
+        reason = str(result) if is_told else f"{type(result).__name__}: {result}"
+        log.warning("%s %s: %s failed: %s", self.job.rule, self.job.name, item.id, reason)
+        journal.add(item.key, item.id, seconds=entry.seconds, reason=reason)
+        self.job.record.failed += 1
+        return Outcome(item.id, reason=reason)
+
+    def _stop_if_storage_failed(self, error: BaseException) -> None:
+        if isinstance(error, UserError):
+            raise error
+        if isinstance(error, OSError) and error.errno in (*FULL_DISK, *READ_ONLY):
+            with mendable_storage_errors(Path(error.filename or self.job.work)):
+                raise error
+
+
+def refuse_too_many_failures(job: Job[Any], outcomes: Mapping[str, Outcome[Any]]) -> None:
+    """A UserError if more than the configured share of a job's items failed."""
+    failures = [outcome for outcome in outcomes.values() if outcome.reason is not None]
+    if outcomes and len(failures) / len(outcomes) > job.max_failed_fraction:
+        reasons = "\n".join(f"  {outcome.id}: {outcome.reason}" for outcome in failures[:5])
+        raise UserError(
+            f"{job.rule} {job.name}: {len(failures)} of {len(outcomes)} items failed, over"
+            f" `max_failed_fraction` ({job.max_failed_fraction}). The first reasons:\n{reasons}\n"
+            "Finished items are kept. Mend the cause and run again: only the failed ones are tried"
+            " again."
+        )

@@ -1,0 +1,35 @@
+"""Processes that a job starts, and signals that it is sent."""
+
+import ctypes
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SET_PARENT_DEATH_SIGNAL = 1  # prctl(2)
+
+
+def die_with_parent() -> None:
+    """Has the kernel kill this process when its parent dies (Linux; elsewhere nothing).
+
+    A process with a session of its own (torchrun's workers, a harness) would otherwise run on,
+    unseen, after the run's process group was killed.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+
+
+@contextmanager
+def calling_on_stop_signals(remember: Callable[[int], object]) -> Iterator[None]:
+    """Has SIGTERM and SIGUSR1, by which schedulers announce the end, call `remember(number)`."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        remember(number)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,24 @@
+"""What an image generator is: the role of Stable Diffusion 3 in the paper (3.2, Eq. 5)."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+from lib.models.image_generators.settings import ImageGeneratorSettings
+
+
+class ImageGenerator(Protocol):
+    """A loaded model. VERSION is raised where the same settings would give other images."""
+
+    VERSION: ClassVar[int]
+    Settings: ClassVar[type[ImageGeneratorSettings]]
+
+    @classmethod
+    def load(cls, settings: ImageGeneratorSettings, device: str) -> Self:
+        """Loads the model. Errors: UserError where there is no such device or no usable model."""
+        ...
+
+    def generate(self, prompt: str, scales: Sequence[float], seeds: Sequence[int]) -> "list[Image]":
+        """One RGB image (height, width) a guidance scale and seed, in order, as one batch."""
+        ...

@@ -1,0 +1,108 @@
+"""Stable Diffusion 3 by diffusers: all guidance scales of a prompt in one batch, the prompt encoded
+once. So an image depends on its prompt and the settings only, not on sharding, order or resumption.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from pydantic import Field, PositiveInt
+
+from lib import weights
+from lib.blocks import LATER, DType, dtype_field, model_field, revision_field
+from lib.jobs.device import require_device
+from lib.models.image_generators.settings import ImageGeneratorSettings
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class StableDiffusion3:
+    """A pipeline whose batch has a guidance scale a row."""
+
+    VERSION: ClassVar[int] = 1
+
+    class Settings(ImageGeneratorSettings):
+        """Stage images: four candidates a prompt, one at each guidance scale (paper 3.2; model card
+        of SD3-medium).
+        """
+
+        kind: Literal["stable-diffusion-3"] = Field(
+            "stable-diffusion-3", description="The architecture.", json_schema_extra=LATER
+        )
+        model: str = model_field("stabilityai/stable-diffusion-3-medium-diffusers")
+        revision: str = revision_field("ea42f8cef0f178587cf766dc8129abd379c90671")
+        dtype: DType = dtype_field("float16")
+        steps: PositiveInt = Field(28, description="Denoising steps.")
+        negative_prompt: str = Field("", description="What the images should not show.")
+        max_sequence_length: int = Field(
+            256,
+            ge=0,
+            le=512,
+            description="Tokens of a prompt that the T5 encoder reads; 0 leaves T5 out.",
+        )
+
+    def __init__(self, pipeline: Any, settings: Settings) -> None:
+        self.pipeline = pipeline
+        self.settings = settings
+
+    @classmethod
+    def load(cls, settings: Settings, device: str) -> Self:
+        """Loads the pipeline, without its T5 encoder if no token of it is asked for."""
+        import torch
+        from diffusers.utils import logging as diffusers_logging
+
+        diffusers_logging.disable_progress_bar()
+        require_device(device)
+        without_t5 = {"text_encoder_3": None, "tokenizer_3": None}
+        pipeline = per_row_pipeline().from_pretrained(
+            weights.fetch(settings.model, settings.revision),
+            dtype=getattr(torch, settings.dtype),
+            use_safetensors=True,
+            **(without_t5 if settings.max_sequence_length == 0 else {}),
+        )
+        pipeline.to(device).set_progress_bar_config(disable=True)
+        return cls(pipeline, settings)
+
+    def generate(self, prompt: str, scales: Sequence[float], seeds: Sequence[int]) -> "list[Image]":
+        """One RGB image (height, width) a guidance scale and seed, in order, as one batch. The
+        noise is drawn on the CPU, so that it is the same on every device.
+        """
+        import torch
+
+        self.pipeline.row_scales = scales
+        output = self.pipeline(
+            prompt=prompt,
+            negative_prompt=self.settings.negative_prompt,
+            num_images_per_prompt=len(scales),
+            num_inference_steps=self.settings.steps,
+            height=self.settings.height,
+            width=self.settings.width,
+            max_sequence_length=self.settings.max_sequence_length or 256,
+            generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
+        )
+        return list(output.images)
+
+
+@cache
+def per_row_pipeline() -> Any:
+    """StableDiffusion3Pipeline with a guidance scale for each row of its batch, `row_scales`."""
+    import torch
+    from diffusers import StableDiffusion3Pipeline
+
+    class PerRowGuidance(StableDiffusion3Pipeline):  # type: ignore[misc]  # diffusers is untyped
+        row_scales: Sequence[float] = ()
+
+        @property
+        def guidance_scale(self) -> torch.Tensor:
+            """The scales, (batch, 1, 1, 1): each multiplies its row's (channels, height, width)."""
+            like = self.transformer
+            scales = torch.tensor(self.row_scales, dtype=like.dtype, device=like.device)
+            return scales.reshape(-1, 1, 1, 1)
+
+        @property
+        def do_classifier_free_guidance(self) -> bool:
+            """True: every scale is above 1."""
+            return True
+
+    return PerRowGuidance

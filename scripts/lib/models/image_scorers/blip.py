@@ -1,0 +1,70 @@
+"""BLIP's image-text matching head: the probability that image and prompt match (arXiv:2201.12086)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
+
+from pydantic import Field
+
+from lib.jobs.device import require_device
+from lib.models.image_scorers.batch_scorer import BatchScorer
+from lib.models.image_scorers.bert import BLIP_PROMPT_TOKENS, load_bert_tokenizer, tokenize_for_blip
+from lib.models.image_scorers.settings import ImageScorerSettings
+from lib.models.loading import (
+    fetch_transformers_folder,
+    load_from_folder,
+    load_transformers_model,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+
+class BLIPScore(BatchScorer):
+    """Probability of BLIP's image-text matching head that image and prompt match; the prompt is cut
+    to 35 tokens, as BLIP does.
+    """
+
+    max_prompt_tokens = BLIP_PROMPT_TOKENS
+
+    VERSION: ClassVar[int] = 1
+
+    class Settings(ImageScorerSettings):
+        """Any BlipForImageTextRetrieval; a score is the probability that image and prompt match."""
+
+        kind: Literal["blip"] = Field(description="Architecture and formula.")
+
+    @classmethod
+    def load(cls, settings: ImageScorerSettings, device: str) -> Self:
+        """Loads the model of the settings onto a device."""
+        require_device(device)
+        folder = fetch_transformers_folder(settings)
+        return cls(folder, folder, device, settings.dtype)
+
+    def __init__(self, model_dir: Path, tokenizer_dir: Path, device: str, dtype: str) -> None:
+        from transformers import BlipForImageTextRetrieval, BlipImageProcessorPil
+
+        self.model = load_transformers_model(BlipForImageTextRetrieval, model_dir, device, dtype)
+        self.image_processor = load_from_folder(BlipImageProcessorPil, model_dir)
+        self.tokenizer = load_bert_tokenizer(
+            tokenizer_dir, self.model.config.text_config.vocab_size
+        )
+        self.device = device
+
+    def _score(self, prompt: str, images: Sequence[Image]) -> torch.Tensor | list[float]:
+        pixels = self.image_processor(
+            [image.convert("RGB") for image in images], return_tensors="pt"
+        ).pixel_values
+        # The model's own forward makes a mask of the image on the CPU, whatever its device; images
+        # have no padding to mask.
+        image_states = self.model.vision_model(
+            pixel_values=pixels.to(device=self.device, dtype=self.model.dtype)
+        ).last_hidden_state
+        prompt_states = self.model.text_encoder(
+            **tokenize_for_blip(self.tokenizer, prompt, len(images), self.device),
+            encoder_hidden_states=image_states,
+        ).last_hidden_state
+        return self.model.itm_head(prompt_states[:, 0]).float().softmax(-1)[:, 1]

@@ -1,0 +1,71 @@
+"""CLIP: the cosine of the image's and the prompt's embeddings (arXiv:2103.00020)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
+
+from pydantic import Field
+
+from lib.jobs.device import require_device
+from lib.models.image_scorers.batch_scorer import BatchScorer
+from lib.models.image_scorers.settings import ImageScorerSettings
+from lib.models.loading import (
+    fetch_transformers_folder,
+    load_from_folder,
+    load_transformers_model,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+
+class CLIPScore(BatchScorer):
+    """Cosine of CLIP's image and text embeddings; the prompt is cut to CLIP's context (77 tokens
+    for OpenAI's models).
+    """
+
+    VERSION: ClassVar[int] = 1
+
+    class Settings(ImageScorerSettings):
+        """Any CLIPModel; a score is the cosine of the image's and the prompt's embeddings."""
+
+        kind: Literal["clip"] = Field(description="Architecture and formula.")
+
+    @classmethod
+    def load(cls, settings: ImageScorerSettings, device: str) -> Self:
+        """Loads the model of the settings onto a device."""
+        require_device(device)
+        folder = fetch_transformers_folder(settings)
+        return cls(folder, folder, device, settings.dtype)
+
+    def __init__(self, model_dir: Path, tokenizer_dir: Path, device: str, dtype: str) -> None:
+        from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+
+        self.model = load_transformers_model(CLIPModel, model_dir, device, dtype)
+        self.image_processor = load_from_folder(CLIPImageProcessorPil, model_dir)
+        self.tokenizer = load_from_folder(CLIPTokenizer, tokenizer_dir)
+        self.max_prompt_tokens: int = self.model.config.text_config.max_position_embeddings
+        self.device = device
+
+    def _score(self, prompt: str, images: Sequence[Image]) -> torch.Tensor | list[float]:
+        import torch
+
+        pixels = self.image_processor(
+            [image.convert("RGB") for image in images], return_tensors="pt"
+        ).pixel_values
+        tokens = self.tokenizer(
+            prompt,
+            truncation=True,
+            max_length=self.max_prompt_tokens,
+            split_special_tokens=True,
+            return_tensors="pt",
+        ).to(self.device)
+        output = self.model(
+            input_ids=tokens.input_ids,
+            attention_mask=tokens.attention_mask,
+            pixel_values=pixels.to(device=self.device, dtype=self.model.dtype),
+        )
+        return torch.cosine_similarity(output.image_embeds.float(), output.text_embeds.float())

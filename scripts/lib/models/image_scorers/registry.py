@@ -1,0 +1,19 @@
+"""The image scorers that there are."""
+
+from typing import Annotated
+
+from pydantic import SerializeAsAny
+
+from lib.models.image_scorers.base import ImageScorer
+from lib.models.image_scorers.settings import ImageScorerSettings
+from lib.registry import Registry, chosen_from
+
+IMAGE_SCORERS: Registry[ImageScorer] = Registry(
+    "image scorer",
+    {
+        "image-reward": "lib.models.image_scorers.image_reward:ImageReward",
+        "clip": "lib.models.image_scorers.clip:CLIPScore",
+        "blip": "lib.models.image_scorers.blip:BLIPScore",
+    },
+)
+AnyImageScorer = Annotated[SerializeAsAny[ImageScorerSettings], chosen_from(IMAGE_SCORERS)]

@@ -1,0 +1,23 @@
+"""What the settings of all image scorers have."""
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from lib.blocks import DType, Model, dtype_field
+
+if TYPE_CHECKING:
+    pass
+
+
+class ImageScorerSettings(Model):
+    """What the settings of all image scorers have."""
+
+    kind: str = Field(description="Architecture and formula.")
+    dtype: DType = dtype_field("float32")
+    backend: Literal["native"] = Field("native", description="Our reading of the checkpoint.")
+
+    @property
+    def environment(self) -> str:
+        """The environment (envs/<name>.yaml) of a job that scores."""
+        return "rewards"

@@ -1,0 +1,76 @@
+"""Generators in the jobs of rules: which one a job asks for, and what goes on its record."""
+
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+from lib.blocks import Block, deciding
+from lib.jobs.batches import Item
+from lib.jobs.job import Job
+from lib.models.response_generators.base import Generator, Request, Sampling
+from lib.models.response_generators.chat import neutralised
+from lib.models.response_generators.registry import GENERATORS
+from lib.models.response_generators.settings import GeneratorSettings
+from lib.registry import version_in_key
+
+
+class GeneratedText(TypedDict):
+    """An answer as journals hold it: `Generated`."""
+
+    text: str
+    finish_reason: str
+    tokens: int
+
+
+def generator_settings(*blocks: Block) -> GeneratorSettings:
+    """The settings of the backend that one of the blocks names, gathered from all of them; what is
+    not the generator's is passed over.
+    """
+    values = {name: value for block in blocks for name, value in block}
+    fields = GENERATORS.settings_of(values["backend"]).model_fields
+    settings: GeneratorSettings = GENERATORS.validate(
+        {name: value for name, value in values.items() if name in fields}
+    )
+    return settings
+
+
+def generator_in_key(settings: GeneratorSettings) -> dict[str, Any]:
+    """What of a generator decides its answers, besides the model's identity."""
+    return deciding(settings) | version_in_key(GENERATORS.load(settings.backend))
+
+
+def load_for_job(
+    job: Job[Any],
+    settings: GeneratorSettings,
+    sampling: Sampling,
+    *,
+    with_images: bool,
+    batch_size: int,
+    of: str,
+) -> Generator:
+    """Loads a generator for a job, whose record tells of batches that mix items. `of`: what the
+    items are ("prompts").
+    """
+    if batch_size > 1:
+        job.note(f"batches of up to {batch_size} {of}: low bits may depend on what shares a batch")
+    return GENERATORS.load(settings.backend).load(
+        settings, job.device, sampling, with_images=with_images, batch_size=batch_size
+    )
+
+
+def generate_for_job(
+    job: Job[Any], generator: Generator, batch: Sequence[Item[Request]], what: str
+) -> list[GeneratedText]:
+    """An answer to each item's Request, as journals hold it; the record tells of texts with a
+    special token. `what`: what the texts are.
+    """
+    for item in batch:
+        if neutralised(item.inputs.text, generator.processor) != item.inputs.text:
+            job.note(
+                f"{item.id}: the {what} holds a special token of this model; it is given to it with"
+                " a blank inside, as text"
+            )
+    answers = generator.generate([item.inputs for item in batch])
+    return [
+        {"text": answer.text, "finish_reason": answer.finish_reason, "tokens": answer.tokens}
+        for answer in answers
+    ]

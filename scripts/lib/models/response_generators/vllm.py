@@ -1,0 +1,152 @@
+"""Answers by vLLM's offline engine, in this process."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, PositiveInt
+
+from lib import weights
+from lib.data.image_files import read_image
+from lib.errors import ItemError, UserError
+from lib.jobs.device import require_device
+from lib.models.response_generators.base import Generated, Request, Sampling
+from lib.models.response_generators.chat import (
+    chat_prompt,
+    end_tokens,
+    finished,
+    load_processor,
+    tokenizer_of,
+)
+from lib.models.response_generators.settings import GeneratorSettings
+
+
+class VllmGenerator:
+    """A model run by vLLM's offline engine, in this process."""
+
+    VERSION: ClassVar[int] = 1
+
+    class Settings(GeneratorSettings):
+        """A model that vLLM runs."""
+
+        backend: Literal["vllm"] = Field(description="What runs the model.")
+        # The engine ends an answer there, too.
+        max_model_len: PositiveInt = Field(
+            4096, description="Tokens of image, question and answer together."
+        )
+
+    @classmethod
+    def load(
+        cls,
+        settings: Settings,
+        device: str,
+        sampling: Sampling,
+        *,
+        with_images: bool,
+        batch_size: int,
+    ) -> Self:
+        """Loads the model into an engine for so many requests at once (at most 256)."""
+        require_device(device)
+        if sampling.beams > 1:
+            raise ValueError("beams are searched by transformers alone")
+        folder = weights.fetch(settings.model, settings.revision)
+        length = settings.max_model_len
+        return cls(folder, settings.dtype, device, sampling, with_images, batch_size, length)
+
+    def __init__(
+        self,
+        folder: Path,
+        dtype: str,
+        device: str,
+        sampling: Sampling,
+        with_images: bool,
+        batch_size: int,
+        max_model_len: int,
+    ) -> None:
+        # In this process, so that a killed job leaves no engine behind on the GPU, and requests are
+        # scheduled in the order given.
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING" if device == "cuda" else "ERROR")
+        if device == "cpu":
+            os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
+            # Bound threads of two jobs would share one core while the others idle.
+            os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+        from vllm import LLM, SamplingParams
+
+        self.processor = load_processor(folder, with_images)
+        self.tokenizer = tokenizer_of(self.processor)
+        self.ends = end_tokens(folder, self.tokenizer)
+        self.sampling = sampling
+        self._parameters = SamplingParams
+        try:
+            self.llm = LLM(
+                str(folder),
+                dtype=dtype,
+                max_model_len=max_model_len,
+                max_num_seqs=min(batch_size, 256),
+                enforce_eager=device == "cpu",
+                # A prefix taken from another request's cache was computed in other pieces: low bits
+                # would depend on the order.
+                enable_prefix_caching=False,
+                limit_mm_per_prompt={"image": 1} if with_images else {},
+                mm_processor_cache_gb=0,  # no image is asked about twice
+                load_format="safetensors",
+                seed=0,
+                disable_log_stats=True,
+            )
+        except (ValueError, RuntimeError) as error:
+            raise UserError(
+                f"{folder}: vLLM cannot load this model: {_vllm_reason(error)}"
+            ) from error
+
+    def generate(self, requests: Sequence[Request]) -> list[Generated]:
+        """One answer a request, in order."""
+        sampling = self.sampling
+        prompts = []
+        for request in requests:
+            prompt: dict[str, Any] = {
+                "prompt": chat_prompt(
+                    self.processor, request.text, request.image is not None, request.system
+                )
+            }
+            if request.image is not None:
+                prompt["multi_modal_data"] = {"image": read_image(request.image)}
+            prompts.append(prompt)
+        parameters = [
+            self._parameters(
+                max_tokens=sampling.max_new_tokens,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                seed=request.seed,
+                stop_token_ids=self.ends,
+                detokenize=False,
+            )
+            for request in requests
+        ]
+        try:
+            outputs = self.llm.generate(prompts, parameters, use_tqdm=False)
+        except Exception:
+            # What is left in the engine would be answered along with the next batch.
+            engine = self.llm.llm_engine
+            engine.abort_request(list(engine.output_processor.request_states), internal=True)
+            raise
+        answers = []
+        for output in outputs:
+            completion = output.outputs[0]
+            if completion.finish_reason not in ("stop", "length"):
+                raise ItemError(
+                    f"vLLM ended the answer for the reason '{completion.finish_reason}'"
+                )
+            answers.append(finished(self.tokenizer, list(completion.token_ids), self.ends))
+        return answers
+
+
+def _vllm_reason(error: BaseException) -> str:
+    """The line of vLLM's message that says what is wrong; pydantic puts others before it."""
+    lines = [line.strip() for line in str(error).split("\n") if line.strip()]
+    return next(
+        (line for line in lines if line.startswith("Value error")),
+        lines[0] if lines else type(error).__name__,
+    )

@@ -1,0 +1,14 @@
+"""The response rewards that there are."""
+
+from typing import Annotated
+
+from pydantic import SerializeAsAny
+
+from lib.models.response_rewards.base import ResponseReward
+from lib.models.response_rewards.settings import ResponseRewardSettings
+from lib.registry import Registry, chosen_from
+
+RESPONSE_REWARDS: Registry[ResponseReward] = Registry(
+    "response reward", {"armorm": "lib.models.response_rewards.armorm:ArmoRM"}, default="armorm"
+)
+AnyResponseReward = Annotated[SerializeAsAny[ResponseRewardSettings], chosen_from(RESPONSE_REWARDS)]

@@ -1,0 +1,55 @@
+"""What the settings of all response rewards have."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from pydantic import Field, PositiveInt, field_validator
+
+from lib.blocks import LATER, NO_EFFECT, Model
+
+#: Messages of `role` ("user", "assistant", "system") and `content`, ending with the response.
+Conversation = Sequence[Mapping[str, str]]
+
+
+class ResponseRewardSettings(Model):
+    """What the settings of all response rewards have."""
+
+    kind: str = Field(description="Which class rates the responses.", json_schema_extra=LATER)
+    # What it makes of a prompt is in the conversations, and these are in the key.
+    template: str = Field(
+        "{instruction}",
+        description=(
+            "What the reward model reads as the user's words, with `{instruction}`. It cannot see"
+            " the image: with `{prompt}` it is told what the image was to show, which the policy"
+            " models are not."
+        ),
+        json_schema_extra=NO_EFFECT,
+    )
+    # Only the valid responses are in the key.
+    max_repeats: PositiveInt = Field(
+        5,
+        description=(
+            "A response that says the same words this often in a row is endlessly repeating, and"
+            " invalid."
+        ),
+        json_schema_extra=NO_EFFECT,
+    )
+
+    @property
+    def environment(self) -> str:
+        """The environment (envs/<name>.yaml) of a job that rates."""
+        return "rewards"
+
+    @field_validator("template")
+    @classmethod
+    def _template_is_usable(cls, template: str) -> str:
+        if "{instruction}" not in template:
+            raise ValueError(
+                "has no `{instruction}`: the reward model would not know what was asked. Put it"
+                " where the instruction belongs"
+            )
+        if unknown := sorted(set(re.findall(r"\{\w+\}", template)) - {"{instruction}", "{prompt}"}):
+            raise ValueError(
+                f"knows no `{unknown[0]}`. Known here: `{{instruction}}`, `{{prompt}}`"
+            )
+        return template

@@ -1,0 +1,57 @@
+"""The settings of a training with DPO."""
+
+from typing import Literal
+
+from pydantic import Field, PositiveInt
+
+from lib.blocks import NO_EFFECT, Block, Fraction
+
+
+class TrainingSettings(Block):
+    """DPO with LoRA on the language model (paper 4.1; where the paper is silent, the published
+    code).
+
+    Vision encoder and projector stay frozen, since the paper trains the backbone with LoRA; the
+    published code also names a learning rate for the projector (2e-5), which is not followed here.
+    """
+
+    epochs: float = Field(2.0, gt=0, description="Passes over the pairs (paper 4.1).")
+    learning_rate: float = Field(1e-5, gt=0, description="Peak rate (paper 4.1).")
+    scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = Field(
+        "cosine", description="Learning rate over time."
+    )
+    warmup_ratio: Fraction = Field(0.03, description="Share of the steps spent warming up.")
+    batch_size: PositiveInt = Field(1, description="Pairs a process and step (paper 4.1).")
+    gradient_accumulation: PositiveInt = Field(
+        4, description="Steps whose gradients are added before an update (paper 4.1)."
+    )
+    processes: PositiveInt = Field(2, description="Processes, one a GPU (paper 4.1: 2 A100).")
+    beta: float = Field(
+        0.1, gt=0, description="DPO's beta: how far the policy may move from the reference."
+    )
+    lora_rank: PositiveInt = Field(128, description="LoRA rank.")
+    lora_alpha: PositiveInt = Field(256, description="LoRA alpha.")
+    lora_dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="LoRA dropout; the published code's 0.05 is switched off by its trainer.",
+    )
+    max_length: PositiveInt = Field(
+        5012,
+        description="Tokens of image, instruction and response together; what is longer is cut.",
+    )
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay.")
+    max_gradient_norm: float = Field(
+        1.0, gt=0, description="Gradients are scaled down to this norm."
+    )
+    zero_stage: Literal[0, 1, 2, 3] = Field(
+        2, description="DeepSpeed ZeRO stage; 0 trains without DeepSpeed (paper 4.1: 2)."
+    )
+    gradient_checkpointing: bool = Field(True, description="Recompute activations to save memory.")
+    save_steps: PositiveInt = Field(
+        100,
+        description="Updates between checkpoints; a killed training goes on from the last one.",
+        json_schema_extra=NO_EFFECT,
+    )
+    seed: int = Field(42, ge=0, description="Order of the pairs and LoRA's first values.")
