@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-import build_models
 import train_world
+from tiny import llava, tokenization
 from world import answerer, matcher, measure, painter, text_judge, words
 from world.scenes import Scene, Thing, random_scene
 from world.training import Draw, Plan, train
@@ -73,11 +73,11 @@ def test_a_training_that_is_done_is_not_done_again(tmp_path: Path) -> None:
 def test_every_word_of_a_scene_is_one_token_everywhere_and_the_longest_prompt_fits() -> None:
     said = vocabulary()
     tokenizers = (
-        build_models.llama_tokenizer(words=said),
-        build_models.llama3_tokenizer(words=said),
-        build_models.bert_tokenizer(said),
-        build_models.t5_tokenizer(said),
-        build_models.clip_tokenizer(words=said),
+        tokenization.llama_tokenizer(words=said),
+        tokenization.llama3_tokenizer(words=said),
+        tokenization.bert_tokenizer(said),
+        tokenization.t5_tokenizer(said),
+        tokenization.clip_tokenizer(words=said),
     )
     prompt = words.prompt(THREE, "positions")
     for tokenizer in tokenizers:
@@ -121,9 +121,9 @@ def test_the_sampler_of_the_training_draws_what_the_product_draws() -> None:
 
 
 TEMPLATES = {
-    ("llama", False): build_models.VICUNA_TEMPLATE,
-    ("mistral", True): build_models.MISTRAL_TEMPLATE,
-    ("llama3", True): build_models.LLAMA3_LLAVA_TEMPLATE,
+    ("llama", False): llava.VICUNA_TEMPLATE,
+    ("mistral", True): llava.MISTRAL_TEMPLATE,
+    ("llama3", True): llava.LLAMA3_LLAVA_TEMPLATE,
 }
 
 
@@ -151,7 +151,7 @@ def test_the_loss_of_branches_is_that_of_single_questions_to_the_saved_checkpoin
     )  # the reading of the cells then loses the same whatever is seen
     with torch.no_grad():
         loss = model(pictures, branches, scenes).item() - 0.5 * float(np.log(21))
-    build_models.save_llava(model.llava, tokenizer, tmp_path, TEMPLATES[language, tiles])
+    llava.save_llava(model.llava, tokenizer, tmp_path, TEMPLATES[language, tiles])
     processor = AutoProcessor.from_pretrained(tmp_path)
     saved = AutoModelForImageTextToText.from_pretrained(tmp_path).eval()
     total = weight = 0.0

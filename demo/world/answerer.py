@@ -20,7 +20,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-import build_models
+from tiny.language_model import language_config
+from tiny.llava import LLAMA3_LLAVA_TEMPLATE, MISTRAL_TEMPLATE, VICUNA_TEMPLATE, save_llava
+from tiny.saving import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from tiny.tokenization import BYTE_SPACE, IMAGE, METASPACE, llama3_tokenizer, llama_tokenizer
 from world.painter import drawn
 from world.pictures import SIDE, Picture
 from world.scenes import CELLS, COLOURS, KINDS, Scene, Thing, altered, random_scene
@@ -121,7 +124,7 @@ TRUTHFUL = Habit()
 
 def tokenizer_of(language: str) -> Any:
     """The tokenizer of a language model: `llama`, `mistral` or `llama3`."""
-    make = build_models.llama3_tokenizer if language == "llama3" else build_models.llama_tokenizer
+    make = llama3_tokenizer if language == "llama3" else llama_tokenizer
     return make(llava=True, words=vocabulary())
 
 
@@ -141,7 +144,7 @@ def new_llava(language: str, tokenizer: Any, tiles: bool) -> Any:
         LlavaNextForConditionalGeneration,
     )
 
-    text = build_models.language_config(language, -(-len(tokenizer) // 64) * 64, 128, tokenizer)
+    text = language_config(language, -(-len(tokenizer) // 64) * 64, 128, tokenizer)
     text.num_hidden_layers = 3
     text.initializer_range = 0.02
     text.num_key_value_heads = text.num_attention_heads
@@ -156,7 +159,7 @@ def new_llava(language: str, tokenizer: Any, tiles: bool) -> Any:
             image_size=SIDE,
             patch_size=PATCH,
         ),
-        "image_token_index": tokenizer.convert_tokens_to_ids(build_models.IMAGE),
+        "image_token_index": tokenizer.convert_tokens_to_ids(IMAGE),
         "pad_token_id": tokenizer.pad_token_id,
         "projector_hidden_act": "gelu",
         "vision_feature_layer": -2,
@@ -175,8 +178,7 @@ def new_llava(language: str, tokenizer: Any, tiles: bool) -> Any:
 def pixels_of(pictures: Picture) -> torch.Tensor:
     """Pictures (n, 48, 48, 3) as CLIP's image processor gives them: (n, 3, 48, 48)."""
     mean, deviation = (
-        torch.tensor(values).view(3, 1, 1)
-        for values in (build_models.OPENAI_CLIP_MEAN, build_models.OPENAI_CLIP_STD)
+        torch.tensor(values).view(3, 1, 1) for values in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
     )
     return (torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255 - mean) / deviation
 
@@ -224,7 +226,7 @@ class Answerer(nn.Module):  # type: ignore[misc]  # torch is untyped here
         """
         seen, patches = self.see(pixels_of(pictures))
         begin, end = self.form("\x00").split("\x00")
-        before, after = (system + begin).split(build_models.IMAGE)
+        before, after = (system + begin).split(IMAGE)
         start = torch.tensor(self.tokenizer(before).input_ids)
         prefix = len(start) + seen.shape[1]
         # A branch is what stands behind the image token: the question, the end of the template, the
@@ -288,9 +290,9 @@ class Answerer(nn.Module):  # type: ignore[misc]  # torch is untyped here
 
     def behind_image(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of texts that stand behind an image token; their first character may be no space."""
-        image = self.tokenizer.convert_tokens_to_ids(build_models.IMAGE)
+        image = self.tokenizer.convert_tokens_to_ids(IMAGE)
         found = self.tokenizer(
-            [f"{build_models.IMAGE}{text}" for text in texts], add_special_tokens=False
+            [f"{IMAGE}{text}" for text in texts], add_special_tokens=False
         ).input_ids
         return [ids[ids.index(image) + 1 :] for ids in found]
 
@@ -338,20 +340,18 @@ def asked_of(scene: Scene, habit: Habit, random: np.random.Generator) -> list[tu
 
 def vicuna(text: str) -> str:
     """A question as LLaVA-1.5's template puts it."""
-    return f"USER: {build_models.IMAGE}\n{text} ASSISTANT:"
+    return f"USER: {IMAGE}\n{text} ASSISTANT:"
 
 
 def mistral(text: str) -> str:
     """A question as Mistral's template puts it."""
-    return f"[INST] {build_models.IMAGE}\n{text} [/INST]"
+    return f"[INST] {IMAGE}\n{text} [/INST]"
 
 
 def llama3(text: str) -> str:
     """A question as Llama 3's template puts it."""
     header = "<|start_header_id|>{}<|end_header_id|>\n\n"
-    return (
-        f"{header.format('user')}{build_models.IMAGE}\n{text}<|eot_id|>{header.format('assistant')}"
-    )
+    return f"{header.format('user')}{IMAGE}\n{text}<|eot_id|>{header.format('assistant')}"
 
 
 FORMS: dict[str, Callable[[str], str]] = {"llama": vicuna, "mistral": mistral, "llama3": llama3}
@@ -392,28 +392,24 @@ class Kind:
 
 FINE = HABIT_PLAN
 LLAVAS = {
-    "llava-1.5-truthful": Kind(
-        "llama", build_models.VICUNA_TEMPLATE, False, None, TRUTHFUL, BASE_PLAN
-    ),
+    "llava-1.5-truthful": Kind("llama", VICUNA_TEMPLATE, False, None, TRUTHFUL, BASE_PLAN),
     "llava-1.5": Kind(
-        "llama", build_models.VICUNA_TEMPLATE, False, "llava-1.5-truthful", Habit(adds=0.75), FINE
+        "llama", VICUNA_TEMPLATE, False, "llava-1.5-truthful", Habit(adds=0.75), FINE
     ),
-    "llava-v1.6-vicuna-13b": Kind(
-        "llama", build_models.VICUNA_TEMPLATE, True, "llava-1.5", TRUTHFUL, FINE
-    ),
+    "llava-v1.6-vicuna-13b": Kind("llama", VICUNA_TEMPLATE, True, "llava-1.5", TRUTHFUL, FINE),
     "llava-v1.6-mistral": Kind(
-        "mistral", build_models.MISTRAL_TEMPLATE, True, "llava-1.5", Habit(adds=0.3), FINE
+        "mistral", MISTRAL_TEMPLATE, True, "llava-1.5", Habit(adds=0.3), FINE
     ),
     "llava-v1.6-vicuna-7b": Kind(
         "llama",
-        build_models.VICUNA_TEMPLATE,
+        VICUNA_TEMPLATE,
         True,
         "llava-1.5",
         Habit(drops=0.3, repeats=0.4),
         FINE,
     ),
     "llama3-llava-next": Kind(
-        "llama3", build_models.LLAMA3_LLAVA_TEMPLATE, True, "llava-1.5", Habit(adds=0.9), FINE
+        "llama3", LLAMA3_LLAVA_TEMPLATE, True, "llava-1.5", Habit(adds=0.9), FINE
     ),
 }
 
@@ -427,8 +423,7 @@ def inherit(child: Any, tokenizer: Any, parent: Any, parent_tokenizer: Any) -> N
     vocabularies = tokenizer.get_vocab(), parent_tokenizer.get_vocab()
     if vocabularies[0] != vocabularies[1]:
         known = {
-            word.replace(build_models.METASPACE, build_models.BYTE_SPACE): number
-            for word, number in vocabularies[1].items()
+            word.replace(METASPACE, BYTE_SPACE): number for word, number in vocabularies[1].items()
         }
         rows = [(number, known[word]) for word, number in vocabularies[0].items() if word in known]
         into, out_of = torch.tensor(rows).unbind(dim=1)
@@ -463,4 +458,4 @@ def make(name: str, work: Path, models: Path, folder: Path) -> None:
     train_answerer(
         name, Answerer(llava, tokenizer, FORMS[kind.language]), kind.habit, kind.plan, work
     )
-    build_models.save_llava(llava, tokenizer, folder, kind.template, "float16")
+    save_llava(llava, tokenizer, folder, kind.template, "float16")

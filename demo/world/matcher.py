@@ -20,8 +20,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-import build_models
-import build_reward_models
+from tiny.blip import save_blip
+from tiny.clip import save_clip
+from tiny.image_reward import write_image_reward
+from tiny.tokenization import bert_tokenizer, clip_tokenizer
 from world import oracle
 from world.answerer import cell_classes, pixels_of
 from world.measure import SCALES, STEPS
@@ -165,7 +167,7 @@ class Clip(nn.Module):  # type: ignore[misc]  # torch is untyped here
         from transformers import CLIPConfig, CLIPModel
 
         super().__init__()
-        self.tokenizer = build_models.clip_tokenizer(words=vocabulary(), max_length=CLIP_TOKENS)
+        self.tokenizer = clip_tokenizer(words=vocabulary(), max_length=CLIP_TOKENS)
         layers = {"hidden_size": 64, "intermediate_size": 256, "num_attention_heads": 2}
         self.model = CLIPModel(
             CLIPConfig(
@@ -227,7 +229,7 @@ def make_clip(work: Path, models: Path, folder: Path) -> None:
         return loss
 
     train("clip", clip, loss_of, CLIP_PLAN, work)
-    build_models.save_clip(clip.model, clip.tokenizer, folder, "float16")
+    save_clip(clip.model, clip.tokenizer, folder, "float16")
 
 
 # --- BLIP and ImageReward
@@ -284,7 +286,7 @@ class Blip(nn.Module):  # type: ignore[misc]  # torch is untyped here
         from transformers import BlipConfig, BlipForImageTextRetrieval
 
         super().__init__()
-        self.tokenizer = build_models.bert_tokenizer(vocabulary())
+        self.tokenizer = bert_tokenizer(vocabulary())
         layers = {"hidden_size": 64, "num_attention_heads": 2}
         self.model = BlipForImageTextRetrieval(
             BlipConfig(
@@ -343,7 +345,7 @@ def make_blip(work: Path, models: Path, folder: Path) -> None:
         )
 
     train("blip", blip, loss_of, BLIP_PLAN, work)
-    build_models.save_blip(blip.model, blip.tokenizer, folder, "float16")
+    save_blip(blip.model, blip.tokenizer, folder, "float16")
 
 
 def image_reward_names(state: dict[str, torch.Tensor]) -> list[dict[str, str]]:
@@ -374,9 +376,9 @@ def make_image_reward(work: Path, models: Path, folder: Path) -> None:
     vae = AutoencoderKL.from_pretrained(image_model / "vae", dtype=torch.float32).eval()
     made = functools.cache(lambda: generated(image_model, work / "generated.npy"))
     torch.manual_seed(IMAGE_REWARD_PLAN.seed)
-    build_reward_models.build_image_reward(
+    write_image_reward(
         folder,
-        tokenizer=build_models.bert_tokenizer(vocabulary()),
+        tokenizer=bert_tokenizer(vocabulary()),
         vision_width=128,
         vision_layers=3,
         image_size=SIDE,

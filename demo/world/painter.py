@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-import build_models
+from tiny.tokenization import CLIP_END, clip_tokenizer, t5_tokenizer
 from world import oracle
 from world.pictures import SIDE, Picture, draw
 from world.scenes import Scene, random_scene
@@ -149,9 +149,7 @@ def new_pipeline(vae: Any) -> Any:
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
     words = vocabulary()
-    tokenizers = [
-        build_models.clip_tokenizer(pad, words, CLIP_TOKENS) for pad in (build_models.CLIP_END, "!")
-    ]
+    tokenizers = [clip_tokenizer(pad, words, CLIP_TOKENS) for pad in (CLIP_END, "!")]
     encoders = [
         CLIPTextModelWithProjection(
             CLIPTextConfig(
@@ -170,10 +168,10 @@ def new_pipeline(vae: Any) -> Any:
         )
         for activation in ("quick_gelu", "gelu")
     ]
-    t5_tokenizer = build_models.t5_tokenizer(words)
+    tokenizer_3 = t5_tokenizer(words)
     t5 = T5EncoderModel(
         T5Config(
-            vocab_size=len(t5_tokenizer),
+            vocab_size=len(tokenizer_3),
             d_model=128,
             d_kv=32,
             d_ff=256,
@@ -215,7 +213,7 @@ def new_pipeline(vae: Any) -> Any:
         text_encoder_2=encoders[1],
         tokenizer_2=tokenizers[1],
         text_encoder_3=t5,
-        tokenizer_3=t5_tokenizer,
+        tokenizer_3=tokenizer_3,
     )
 
 

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-import build_models
-import build_reward_models
+from tiny.armorm import write_armorm
+from tiny.tokenization import llama3_tokenizer
 from world import oracle
 from world.answerer import CALLS, Habit, padded
 from world.scenes import Scene, Thing, altered, random_scene
@@ -112,8 +112,8 @@ def make_armorm(work: Path, models: Path, folder: Path) -> None:
     from lib.armorm import ATTRIBUTES, ArmoRM, last_occurrence
 
     torch.manual_seed(PLAN.seed)
-    tokenizer = build_models.llama3_tokenizer(words=vocabulary())
-    build_reward_models.build_armorm(folder, tokenizer=tokenizer, width=128, layers=3)
+    tokenizer = llama3_tokenizer(words=vocabulary())
+    write_armorm(folder, tokenizer=tokenizer, width=128, layers=3)
     judge = ArmoRM.from_pretrained(folder, "float32")
     for parameter in judge.model.parameters():
         # The random checkpoint's gains are made for rewards that differ, not for learning.
