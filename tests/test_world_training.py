@@ -136,7 +136,7 @@ def test_the_loss_of_branches_is_that_of_single_questions_to_the_saved_checkpoin
     torch.manual_seed(0)
     tokenizer = answerer.tokenizer_of(language)
     model = answerer.Answerer(
-        answerer.new_llava(language, tokenizer, tiles), tokenizer, answerer.FORMS[language]
+        answerer.untrained_llava(language, tokenizer, tiles), tokenizer, answerer.FORMS[language]
     ).eval()
     random = np.random.default_rng(0)
     scenes = [random_scene(random) for _ in range(2)]
@@ -181,8 +181,8 @@ def test_the_loss_of_branches_is_that_of_single_questions_to_the_saved_checkpoin
 def test_a_llava_next_of_another_language_model_begins_with_the_words_of_its_parent() -> None:
     tokenizers = answerer.tokenizer_of("llama3"), answerer.tokenizer_of("llama")
     child, parent = (
-        answerer.new_llava("llama3", tokenizers[0], True),
-        answerer.new_llava("llama", tokenizers[1], False),
+        answerer.untrained_llava("llama3", tokenizers[0], True),
+        answerer.untrained_llava("llama", tokenizers[1], False),
     )
     answerer.inherit(child, tokenizers[0], parent, tokenizers[1])
     for word in ("red", "triangle", "Describe"):

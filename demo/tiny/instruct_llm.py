@@ -1,6 +1,5 @@
 """The instruction author: a Llama 3 that asks questions about images."""
 
-import math
 from pathlib import Path
 
 from tiny.grammar import Grammar, wire_grammar
@@ -50,7 +49,7 @@ def build_instruct_llm(directory: Path) -> None:
     from transformers import GenerationConfig, LlamaForCausalLM
 
     tokenizer = llama3_tokenizer()
-    config = language_config("llama3", math.ceil(len(tokenizer) / 64) * 64, 64, tokenizer)
+    config = language_config("llama3", 64, tokenizer)
     model = LlamaForCausalLM(config)
     initialise(model, 50)
     wire_grammar(model, tokenizer, question_grammar(), seed=150)

@@ -1,6 +1,6 @@
 """LLaVA-1.5 and LLaVA-NeXT, which answer questions about images."""
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,11 +98,10 @@ class Llava:
     Attributes:
         seed: of all its weights.
         language: `llama`, `mistral` or `llama3`.
-        hidden_size: of the language model; its heads have 32 dimensions (vLLM on a CPU refuses
-            fewer).
+        hidden_size: of the language model, a multiple of 32.
         grammar: how it answers.
         chat_template: of its processor.
-        tiles: whether it is a LLaVA-Next, which also looks at an image in tiles.
+        tiles: whether it is a LLaVA-NeXT, which also looks at an image in tiles.
     """
 
     seed: int
@@ -130,61 +129,81 @@ LLAVAS = {
 }
 
 
-def build_llava(directory: Path, name: str) -> None:
-    """A LLaVA-1.5 or LLaVA-Next: patches of 14 px; 56 px or tiles of 28 px. Source of the layout:
-    llava-hf's repositories.
+def llava_tokenizer(language: str, words: Sequence[str] = ()) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a language model, with LLaVA's tokens.
 
     Args:
-        directory: to write to.
-        name: one of `LLAVAS`.
+        language: `llama`, `mistral` or `llama3`.
+        words: what is one token each; none: `corpus`.
+    """
+    make = llama3_tokenizer if language == "llama3" else llama_tokenizer
+    return make(llava=True, words=words)
+
+
+def new_llava(
+    text_config: Any,
+    vision_config: Any,
+    tokenizer: "PreTrainedTokenizerBase",
+    pinpoints: Sequence[Sequence[int]] | None,
+) -> Any:
+    """An untrained LLaVA-1.5, or a LLaVA-NeXT where there are pinpoints.
+
+    Args:
+        text_config: of the language model.
+        vision_config: of the vision tower.
+        tokenizer: the language model's, with LLaVA's tokens.
+        pinpoints: heights and widths, in pixels, that an image may be cut into tiles at.
     """
     from transformers import (
-        CLIPVisionConfig,
         LlavaConfig,
         LlavaForConditionalGeneration,
         LlavaNextConfig,
         LlavaNextForConditionalGeneration,
     )
 
-    kind = LLAVAS[name]
-    make_tokenizer = llama3_tokenizer if kind.language == "llama3" else llama_tokenizer
-    tokenizer = make_tokenizer(llava=True)
-    image_token = tokenizer.convert_tokens_to_ids(IMAGE)
-    side = 28 if kind.tiles else 56
-    config: dict[str, Any] = {
-        "text_config": language_config(
-            kind.language, math.ceil(len(tokenizer) / 64) * 64, kind.hidden_size, tokenizer
-        ),
-        "vision_config": CLIPVisionConfig(
-            hidden_size=32,
-            intermediate_size=64,
-            projection_dim=32,
-            num_hidden_layers=2,
-            num_attention_heads=1,
-            image_size=side,
-            patch_size=14,
-        ),
-        "image_token_index": image_token,
+    settings: dict[str, Any] = {
+        "text_config": text_config,
+        "vision_config": vision_config,
+        "image_token_index": tokenizer.convert_tokens_to_ids(IMAGE),
         "pad_token_id": tokenizer.pad_token_id,
         "projector_hidden_act": "gelu",
         "vision_feature_layer": -2,
         "vision_feature_select_strategy": "default",
         "tie_word_embeddings": False,
     }
-    pinpoints = [
-        [side, 2 * side],
-        [2 * side, side],
-        [2 * side, 2 * side],
-        [3 * side, side],
-        [side, 3 * side],
-    ]
-    if kind.tiles:
-        config["image_grid_pinpoints"] = pinpoints
-        config["use_image_newline_parameter"] = True
-        model: Any = LlavaNextForConditionalGeneration(LlavaNextConfig(**config))
-    else:
-        config["image_seq_length"] = (side // 14) ** 2
-        model = LlavaForConditionalGeneration(LlavaConfig(**config))
+    if pinpoints:
+        settings |= {"image_grid_pinpoints": pinpoints, "use_image_newline_parameter": True}
+        return LlavaNextForConditionalGeneration(LlavaNextConfig(**settings))
+    patches = (vision_config.image_size // vision_config.patch_size) ** 2
+    return LlavaForConditionalGeneration(LlavaConfig(**settings, image_seq_length=patches))
+
+
+def build_llava(directory: Path, name: str) -> None:
+    """A LLaVA-1.5 or LLaVA-NeXT: patches of 14 px; 56 px or tiles of 28 px. Source of the layout:
+    llava-hf's repositories.
+
+    Args:
+        directory: to write to.
+        name: one of `LLAVAS`.
+    """
+    from transformers import CLIPVisionConfig
+
+    kind = LLAVAS[name]
+    tokenizer = llava_tokenizer(kind.language)
+    side = 28 if kind.tiles else 56
+    vision_config = CLIPVisionConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        projection_dim=32,
+        num_hidden_layers=2,
+        num_attention_heads=1,
+        image_size=side,
+        patch_size=14,
+    )
+    text_config = language_config(kind.language, kind.hidden_size, tokenizer)
+    tiles = ((1, 2), (2, 1), (2, 2), (3, 1), (1, 3))
+    pinpoints = [[side * rows, side * columns] for rows, columns in tiles] if kind.tiles else None
+    model = new_llava(text_config, vision_config, tokenizer, pinpoints)
     initialise(model, kind.seed)
     wire_grammar(model, tokenizer, kind.grammar, seed=100 + kind.seed)
     save_llava(model, tokenizer, directory, kind.chat_template)
@@ -208,44 +227,41 @@ def save_llava(
     """
     from transformers import GenerationConfig
 
-    vision = model.config.vision_config
-    side, tiles = vision.image_size, model.config.model_type == "llava_next"
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
     save_weights(model, directory, hub_llava_name, dtype)
+    tiles = model.config.model_type == "llava_next"
     processor_class = "LlavaNextProcessor" if tiles else "LlavaProcessor"
     save_tokenizer(tokenizer, directory, processor_class)
     # The template is the processor's alone, in the file that the hub's repositories have. As
     # `chat_template.jinja` it would become the tokenizer's too, and whoever gives it turns as plain
     # strings gets prompts without their text.
     write_json(directory / "chat_template.json", {"chat_template": chat_template})
-    write_json(
-        directory / "processor_config.json",
-        {
-            "image_token": IMAGE,
-            "num_additional_image_tokens": 1,
-            "patch_size": vision.patch_size,
-            "processor_class": processor_class,
-            "vision_feature_select_strategy": "default",
-        },
-    )
-    more: dict[str, Any] = {"do_center_crop": True, "crop_size": {"height": side, "width": side}}
-    if tiles:
-        pinpoints = [list(size) for size in model.config.image_grid_pinpoints]
-        more |= {
-            "aspect_ratio_setting": "anyres",
-            "do_pad": True,
-            "image_grid_pinpoints": pinpoints,
-        }
-    write_json(
-        directory / "preprocessor_config.json",
-        image_preprocessing(
-            "LlavaNextImageProcessor" if tiles else "CLIPImageProcessor",
-            {"shortest_edge": side},
-            **more,
-            processor_class=processor_class,
-        ),
-    )
+    processor = {
+        "image_token": IMAGE,
+        "num_additional_image_tokens": 1,
+        "patch_size": model.config.vision_config.patch_size,
+        "processor_class": processor_class,
+        "vision_feature_select_strategy": "default",
+    }
+    write_json(directory / "processor_config.json", processor)
+    preprocessor = llava_preprocessing(model.config) | {"processor_class": processor_class}
+    write_json(directory / "preprocessor_config.json", preprocessor)
+
+
+def llava_preprocessing(config: Any) -> dict[str, Any]:
+    """What a LLaVA's image processor does: the whole image, or the whole and its tiles."""
+    side = config.vision_config.image_size
+    size = {"shortest_edge": side}
+    crop = {"do_center_crop": True, "crop_size": {"height": side, "width": side}}
+    if config.model_type != "llava_next":
+        return image_preprocessing("CLIPImageProcessor", size, **crop)
+    tiles = {
+        "aspect_ratio_setting": "anyres",
+        "do_pad": True,
+        "image_grid_pinpoints": [list(pinpoint) for pinpoint in config.image_grid_pinpoints],
+    }
+    return image_preprocessing("LlavaNextImageProcessor", size, **crop, **tiles)

@@ -1,11 +1,10 @@
 """A BERT that embeds sentences, for the similarity of texts."""
 
-import math
 from pathlib import Path
 
 from tiny.initialisation import initialise
 from tiny.saving import save_tokenizer, save_weights, write_json
-from tiny.tokenization import bert_tokenizer
+from tiny.tokenization import bert_tokenizer, padded_vocabulary
 
 
 def build_sentence_embedding(directory: Path) -> None:
@@ -17,7 +16,7 @@ def build_sentence_embedding(directory: Path) -> None:
 
     tokenizer = bert_tokenizer()
     config = BertConfig(
-        vocab_size=math.ceil(len(tokenizer) / 64) * 64,
+        vocab_size=padded_vocabulary(tokenizer),
         hidden_size=32,
         num_hidden_layers=1,
         num_attention_heads=2,

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +85,11 @@ def train_bpe(
     tokenizer.train_from_iterator(units, trainer)
     model = json.loads(tokenizer.to_str())["model"]
     return list(model["vocab"]), [tuple(merge) for merge in model["merges"]]
+
+
+def padded_vocabulary(tokenizer: "PreTrainedTokenizerBase") -> int:
+    """Rows of an embedding for a tokenizer's tokens: a multiple of 64, as GPUs like it."""
+    return math.ceil(len(tokenizer) / 64) * 64
 
 
 def sentencepiece_units(words: Sequence[str] = ()) -> tuple[str, ...]:

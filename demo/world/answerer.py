@@ -20,10 +20,17 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tiny.language_model import language_config
-from tiny.llava import LLAMA3_LLAVA_TEMPLATE, MISTRAL_TEMPLATE, VICUNA_TEMPLATE, save_llava
+from tiny.language_model import HEAD_WIDTH, language_config
+from tiny.llava import (
+    LLAMA3_LLAVA_TEMPLATE,
+    MISTRAL_TEMPLATE,
+    VICUNA_TEMPLATE,
+    llava_tokenizer,
+    new_llava,
+    save_llava,
+)
 from tiny.saving import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
-from tiny.tokenization import BYTE_SPACE, IMAGE, METASPACE, llama3_tokenizer, llama_tokenizer
+from tiny.tokenization import BYTE_SPACE, IMAGE, METASPACE
 from world.painter import drawn
 from world.pictures import SIDE, Picture
 from world.scenes import CELLS, COLOURS, KINDS, Scene, Thing, altered, random_scene
@@ -124,11 +131,10 @@ TRUTHFUL = Habit()
 
 def tokenizer_of(language: str) -> Any:
     """The tokenizer of a language model: `llama`, `mistral` or `llama3`."""
-    make = llama3_tokenizer if language == "llama3" else llama_tokenizer
-    return make(llava=True, words=vocabulary())
+    return llava_tokenizer(language, vocabulary())
 
 
-def new_llava(language: str, tokenizer: Any, tiles: bool) -> Any:
+def untrained_llava(language: str, tokenizer: Any, tiles: bool) -> Any:
     """An untrained LLaVA of 1.1 M parameters for pictures of 48 x 48 pixels.
 
     Args:
@@ -136,43 +142,27 @@ def new_llava(language: str, tokenizer: Any, tiles: bool) -> Any:
         tokenizer: the language's.
         tiles: whether it is a LLaVA-NeXT, which sees a picture twice: whole, and as its only tile.
     """
-    from transformers import (
-        CLIPVisionConfig,
-        LlavaConfig,
-        LlavaForConditionalGeneration,
-        LlavaNextConfig,
-        LlavaNextForConditionalGeneration,
-    )
+    from transformers import CLIPVisionConfig
 
-    text = language_config(language, -(-len(tokenizer) // 64) * 64, 128, tokenizer)
-    text.num_hidden_layers = 3
-    text.initializer_range = 0.02
-    text.num_key_value_heads = text.num_attention_heads
-    config: dict[str, Any] = {
-        "text_config": text,
-        "vision_config": CLIPVisionConfig(
-            hidden_size=96,
-            intermediate_size=256,
-            projection_dim=96,
-            num_hidden_layers=5,
-            num_attention_heads=3,
-            image_size=SIDE,
-            patch_size=PATCH,
-        ),
-        "image_token_index": tokenizer.convert_tokens_to_ids(IMAGE),
-        "pad_token_id": tokenizer.pad_token_id,
-        "projector_hidden_act": "gelu",
-        "vision_feature_layer": -2,
-        "vision_feature_select_strategy": "default",
-        "tie_word_embeddings": False,
-    }
-    if tiles:
-        return LlavaNextForConditionalGeneration(
-            LlavaNextConfig(
-                **config, image_grid_pinpoints=[[SIDE, SIDE]], use_image_newline_parameter=True
-            )
-        )
-    return LlavaForConditionalGeneration(LlavaConfig(**config, image_seq_length=GRID**2))
+    width = 128
+    text_config = language_config(
+        language,
+        width,
+        tokenizer,
+        num_hidden_layers=3,
+        initializer_range=0.02,
+        num_key_value_heads=width // HEAD_WIDTH,
+    )
+    vision_config = CLIPVisionConfig(
+        hidden_size=96,
+        intermediate_size=256,
+        projection_dim=96,
+        num_hidden_layers=5,
+        num_attention_heads=3,
+        image_size=SIDE,
+        patch_size=PATCH,
+    )
+    return new_llava(text_config, vision_config, tokenizer, [[SIDE, SIDE]] if tiles else None)
 
 
 def pixels_of(pictures: Picture) -> torch.Tensor:
@@ -442,7 +432,7 @@ def make(name: str, work: Path, models: Path, folder: Path) -> None:
     kind = LLAVAS[name]
     torch.manual_seed(kind.plan.seed)
     tokenizer = tokenizer_of(kind.language)
-    llava = new_llava(kind.language, tokenizer, kind.tiles)
+    llava = untrained_llava(kind.language, tokenizer, kind.tiles)
     if kind.parent:
         known = [
             root / kind.parent
