@@ -1,4 +1,5 @@
-"""Tiny random checkpoints of the architectures that the workflow runs: one file an architecture.
+"""Tiny random checkpoints of the architectures that the workflow runs, one file an architecture, and
+tiny benchmarks to ask them, in `benchmarks`.
 
 `registry` names them all, `checkpoints` builds one into a folder. What architectures share is in
 `words`, `tokenization`, `initialisation`, `grammar`, `language_model` and `saving`. A checkpoint is
