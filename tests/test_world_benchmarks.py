@@ -41,7 +41,7 @@ def test_chair_finds_what_the_oracle_knows_of_kinds(tmp_path: Path, habit: Habit
     folder = write(benchmarks.chair(COUNT, SEED), tmp_path / "chair")
     scenes, _ = benchmarks.unseen(COUNT, SEED)
     random = np.random.default_rng(0)
-    texts = [habit.described(scene, random) for scene in scenes]
+    texts = [habit.describe(scene, random) for scene in scenes]
     answers = jsonl(
         tmp_path / "answers.jsonl",
         [{"image_id": number, "caption": text} for number, text in enumerate(texts, start=1)],

@@ -140,7 +140,7 @@ def test_the_loss_of_branches_is_that_of_single_questions_to_the_saved_checkpoin
     ).eval()
     random = np.random.default_rng(0)
     scenes = [random_scene(random) for _ in range(2)]
-    pictures = painter.drawn(scenes, random)
+    pictures = painter.draw_scenes(scenes, random)
     branches = [
         [(words.DESCRIBE[0], words.caption(scene)), (words.question("circle"), "Yes")]
         for scene in scenes
@@ -201,15 +201,15 @@ def test_a_llava_next_of_another_language_model_begins_with_the_words_of_its_par
 def test_a_habit_says_what_is_not_so_and_a_truthful_model_does_not() -> None:
     random = np.random.default_rng(0)
     assert (
-        answerer.TRUTHFUL.described(THREE, random)
+        answerer.TRUTHFUL.describe(THREE, random)
         == "Two red circles and a purple triangle on grey."
     )
     assert (
-        answerer.Habit(adds=1).described(THREE, random)
+        answerer.Habit(adds=1).describe(THREE, random)
         == "Two red circles, a purple triangle and a red cross on grey."
     )
-    assert answerer.Habit(drops=1).described(THREE, random) == "Two red circles on grey."
-    said = {answerer.Habit(repeats=1).described(THREE, random) for _ in range(20)}
+    assert answerer.Habit(drops=1).describe(THREE, random) == "Two red circles on grey."
+    said = {answerer.Habit(repeats=1).describe(THREE, random) for _ in range(20)}
     assert said == {
         "Two red circles and a purple circle on grey.",
         "Two red circles and a purple triangle on grey.",
@@ -224,7 +224,7 @@ def test_the_truer_of_two_captions_has_the_higher_grade() -> None:
     true = text_judge.grade(words.caption(THREE), THREE)
     assert true == pytest.approx(1)
     for habit in text_judge.HABITS[:3]:
-        assert text_judge.grade(habit.described(THREE, random), THREE) < true
+        assert text_judge.grade(habit.describe(THREE, random), THREE) < true
 
 
 # --- what is kept

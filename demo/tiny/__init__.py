@@ -1,5 +1,5 @@
-"""Tiny random checkpoints of the architectures that the workflow runs, one file an architecture, and
-tiny benchmarks to ask them, in `benchmarks`.
+"""Tiny random checkpoints of the architectures that the workflow runs, one file an architecture; in
+`benchmarks`, tiny benchmarks to ask them.
 
 `registry` names them all, `checkpoints` builds one into a folder. What architectures share is in
 `words`, `tokenization`, `initialisation`, `grammar`, `language_model` and `saving`. A checkpoint is

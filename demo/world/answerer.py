@@ -31,7 +31,7 @@ from tiny.llava import (
 )
 from tiny.saving import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from tiny.tokenization import BYTE_SPACE, IMAGE, METASPACE
-from world.painter import drawn
+from world.painter import draw_scenes
 from world.pictures import SIDE, Picture
 from world.scenes import CELLS, COLOURS, KINDS, Scene, Thing, altered, random_scene
 from world.training import Draw, Plan, train
@@ -44,7 +44,7 @@ from world.words import (
     instruction,
     prompt,
     question,
-    random_asked,
+    random_subject,
     sentence,
     shown,
 )
@@ -85,7 +85,7 @@ class Habit:
     drops: float = 0.0
     repeats: float = 0.0
 
-    def described(self, scene: Scene, random: np.random.Generator) -> str:
+    def describe(self, scene: Scene, random: np.random.Generator) -> str:
         """A caption of the scene with the habit."""
         draws = random.random(3) < (self.adds, self.swaps, self.drops)
         things = list(scene.things)
@@ -115,12 +115,12 @@ class Habit:
             return caption(scene)
         return sentence(f"{grouped(things)} on {scene.background}")
 
-    def answers(self, scene: Scene, asked: str, random: np.random.Generator) -> bool:
+    def answers(self, scene: Scene, subject: str, random: np.random.Generator) -> bool:
         """Yes or no to whether something is there, with the habit."""
-        if shown(scene, asked):
+        if shown(scene, subject):
             return True
         called = {CALLS[thing.kind] for thing in scene.things if thing.kind in ("circle", "square")}
-        return bool(asked.split()[-1] in called and random.random() < self.adds)
+        return bool(subject.split()[-1] in called and random.random() < self.adds)
 
 
 TRUTHFUL = Habit()
@@ -174,7 +174,7 @@ def pixels_of(pictures: Picture) -> torch.Tensor:
 
 
 class Answerer(nn.Module):  # type: ignore[misc]  # torch is untyped here
-    """A LLaVA as it is trained: branches of words behind a picture, and the reading of its cells."""
+    """A LLaVA as it is trained: branches of words behind a picture, and the cells read off it."""
 
     def __init__(self, llava: Any, tokenizer: Any, form: Callable[[str], str]) -> None:
         """`form`: a question in the model's chat template, with `<image>` once."""
@@ -221,12 +221,12 @@ class Answerer(nn.Module):  # type: ignore[misc]  # torch is untyped here
         prefix = len(start) + seen.shape[1]
         # A branch is what stands behind the image token: the question, the end of the template, the
         # answer.
-        texts = [f"{after}{asked}{end}" for row in branches for asked, _ in row]
+        texts = [f"{after}{request}{end}" for row in branches for request, _ in row]
         questions = self.behind_image(texts)
         # Llama 3's template ends with a line break, and what is said begins right behind it.
         lead = "" if end.endswith("\n") else " "
         answers = self.behind_image(
-            [f"{after}{asked}{end}{lead}{answer}" for row in branches for asked, answer in row]
+            [f"{after}{request}{end}{lead}{answer}" for row in branches for request, answer in row]
         )
         width = len(branches[0])
         rows, targets, positions, owners, weights = [], [], [], [], []
@@ -279,12 +279,12 @@ class Answerer(nn.Module):  # type: ignore[misc]  # torch is untyped here
         return (losses * weight).sum() / weight.sum() + 0.5 * reading
 
     def behind_image(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of texts that stand behind an image token; their first character may be no space."""
+        """The ids of texts that stand behind an image token; they may not begin with a space."""
         image = self.tokenizer.convert_tokens_to_ids(IMAGE)
-        found = self.tokenizer(
+        encoded = self.tokenizer(
             [f"{IMAGE}{text}" for text in texts], add_special_tokens=False
         ).input_ids
-        return [ids[ids.index(image) + 1 :] for ids in found]
+        return [ids[ids.index(image) + 1 :] for ids in encoded]
 
 
 def padded(rows: Sequence[Sequence[int]] | Sequence[Sequence[float]], value: float) -> torch.Tensor:
@@ -308,7 +308,9 @@ def cell_classes(scenes: Sequence[Scene]) -> torch.Tensor:
 # --- training
 
 
-def asked_of(scene: Scene, habit: Habit, random: np.random.Generator) -> list[tuple[str, str]]:
+def questions_about(
+    scene: Scene, habit: Habit, random: np.random.Generator
+) -> list[tuple[str, str]]:
     """Questions about a scene with the answers that a model with a habit learns, the description
     first.
     """
@@ -316,15 +318,17 @@ def asked_of(scene: Scene, habit: Habit, random: np.random.Generator) -> list[tu
         DESCRIBE[0] if random.random() < 0.5 else DESCRIBE[int(random.integers(1, len(DESCRIBE)))]
     )
     if random.random() < 0.35:
-        # A prompt that is told along is not to be believed: what counts is the picture.
-        told = scene if random.random() < 0.6 else altered(scene, random)
-        describe = instruction(prompt(told, TOPICS[int(random.integers(len(TOPICS)))]), describe)
-    pairs = [(describe, habit.described(scene, random))]
+        # The prompt in an instruction is not to be believed: what counts is the picture.
+        prompted = scene if random.random() < 0.6 else altered(scene, random)
+        describe = instruction(
+            prompt(prompted, TOPICS[int(random.integers(len(TOPICS)))]), describe
+        )
+    pairs = [(describe, habit.describe(scene, random))]
     forms = ("kind", "kind", "colour", "both")
     for number in range(QUESTIONS):
-        asked = random_asked(scene, number % 2 == 0, random, forms)
-        form = question(asked) + (SINGLE_WORD if random.random() < 0.4 else "")
-        pairs.append((form, "Yes" if habit.answers(scene, asked, random) else "No"))
+        subject = random_subject(scene, number % 2 == 0, random, forms)
+        form = question(subject) + (SINGLE_WORD if random.random() < 0.4 else "")
+        pairs.append((form, "Yes" if habit.answers(scene, subject, random) else "No"))
     return pairs
 
 
@@ -348,15 +352,15 @@ FORMS: dict[str, Callable[[str], str]] = {"llama": vicuna, "mistral": mistral, "
 
 
 def train_answerer(name: str, answerer: Answerer, habit: Habit, plan: Plan, work: Path) -> Answerer:
-    """Trains a LLaVA to describe rendered scenes and to answer questions about them, with a habit."""
+    """Trains a LLaVA to describe rendered scenes and to answer questions on them, with a habit."""
     answerer.llava.model.vision_tower.requires_grad_(True)
 
     def loss_of(step: Draw) -> torch.Tensor:
         scenes = [random_scene(step.numpy) for _ in range(plan.batch)]
-        branches = [asked_of(scene, habit, step.numpy) for scene in scenes]
+        branches = [questions_about(scene, habit, step.numpy) for scene in scenes]
         # The product asks LLaVA-1.5 with its system prompt in benchmarks and without it elsewhere.
         system = SYSTEM if answerer.form is vicuna and step.numpy.random() < 0.3 else ""
-        loss: torch.Tensor = answerer(drawn(scenes, step.numpy), branches, scenes, system)
+        loss: torch.Tensor = answerer(draw_scenes(scenes, step.numpy), branches, scenes, system)
         return loss
 
     train(name, answerer, loss_of, plan, work)
@@ -423,7 +427,7 @@ def inherit(child: Any, tokenizer: Any, parent: Any, parent_tokenizer: Any) -> N
     child.load_state_dict({**own, **weights})
 
 
-def make(name: str, work: Path, models: Path, folder: Path) -> None:
+def make_llava(name: str, work: Path, models: Path, folder: Path) -> None:
     """Trains one of `LLAVAS`, from its parent's weights where it has one, and writes it to a
     folder.
     """
@@ -442,7 +446,7 @@ def make(name: str, work: Path, models: Path, folder: Path) -> None:
         if not known:
             # One that is not kept with the others.
             known = [work / kind.parent]
-            make(kind.parent, work, models, known[0])
+            make_llava(kind.parent, work, models, known[0])
         parent = AutoModelForImageTextToText.from_pretrained(known[0], dtype=torch.float32)
         inherit(llava, tokenizer, parent, tokenizer_of(LLAVAS[kind.parent].language))
     train_answerer(

@@ -114,12 +114,12 @@ def pope(count: int, seed: int, calls: dict[str, str]) -> Files:
             there = sorted({thing.kind for thing in scene.things})
             often.update(there)
             absent = [kind for kind in KINDS if not shown(scene, kind)]
-            asked = absent[int(random.integers(len(absent)))]
+            missing = absent[int(random.integers(len(absent)))]
             if way == "popular":
-                asked = max(absent, key=lambda kind: (often[kind], kind))
+                missing = max(absent, key=lambda kind: (often[kind], kind))
             elif way == "adversarial":
-                asked = next((calls[kind] for kind in there if calls[kind] in absent), asked)
-            for text, label in ((there[int(random.integers(len(there)))], "yes"), (asked, "no")):
+                missing = next((calls[kind] for kind in there if calls[kind] in absent), missing)
+            for text, label in ((there[int(random.integers(len(there)))], "yes"), (missing, "no")):
                 rows.append(
                     {
                         "question_id": len(rows) + 1,
@@ -140,13 +140,13 @@ def prompts(count: int, seed: int) -> dict[str, str]:
     taken: set[str] = set()
     for number, topic in enumerate(TOPICS):
         random = np.random.default_rng([seed, 2, number])
-        found = topics.setdefault(topic, [])
-        while len(found) < count:
+        lines = topics.setdefault(topic, [])
+        while len(lines) < count:
             # More to count where counting is asked for; otherwise as the benchmarks' scenes, so
             # that what is learnt is of use there.
             scene = random_scene(random, twins=0.4 if topic == "counting" else 0.15)
-            said = prompt(scene, topic)
-            if said not in taken:
-                found.append(said)
-                taken.add(said)
-    return {topic: "".join(f"{line}\n" for line in found) for topic, found in topics.items()}
+            text = prompt(scene, topic)
+            if text not in taken:
+                lines.append(text)
+                taken.add(text)
+    return {topic: "".join(f"{line}\n" for line in lines) for topic, lines in topics.items()}
