@@ -40,9 +40,8 @@ def build_blip(directory: Path) -> None:
                 "num_attention_heads": 2,
                 "image_size": 32,
                 "patch_size": 8,
-                "initializer_range": (
-                    0.02
-                ),  # the default of 1e-10 would leave the vision tower at zero
+                # The default of 1e-10 would leave the vision tower at zero.
+                "initializer_range": 0.02,
             },
             projection_dim=32,
             image_text_hidden_size=32,

@@ -38,9 +38,8 @@ PATCH = 8
 GRID = SIDE // PATCH
 IGNORED = -100
 GENERATED = 3072  # pictures of the image model that ImageReward sees
-GENERATED_FROM = (
-    2400  # step of its training: what a scene is can be learnt from renders, which cost nothing
-)
+#: Step of its training: what a scene is can be learnt from renders, which cost nothing.
+GENERATED_FROM = 2400
 CLIP_TOKENS = 24
 CLIP_PLAN = Plan(steps=1500, batch=64, learning_rate=1e-3, muon=2e-3)
 BLIP_PLAN = Plan(steps=3000, batch=32, learning_rate=1e-3, muon=2e-3)
@@ -292,9 +291,8 @@ class Blip(nn.Module):  # type: ignore[misc]  # torch is untyped here
             BlipConfig(
                 text_config=layers
                 | {
-                    "vocab_size": (
-                        len(self.tokenizer) + 2
-                    ),  # room for [DEC] and [ENC], as in the original
+                    # Room for [DEC] and [ENC], as in the original.
+                    "vocab_size": len(self.tokenizer) + 2,
                     "encoder_hidden_size": 64,
                     "intermediate_size": 256,
                     "projection_dim": 64,
@@ -313,9 +311,8 @@ class Blip(nn.Module):  # type: ignore[misc]  # torch is untyped here
                     "num_hidden_layers": 4,
                     "image_size": SIDE,
                     "patch_size": PATCH,
-                    "initializer_range": (
-                        0.02
-                    ),  # the default of 1e-10 would leave the vision tower at zero
+                    # The default of 1e-10 would leave the vision tower at zero.
+                    "initializer_range": 0.02,
                 },
                 projection_dim=64,
                 image_text_hidden_size=64,

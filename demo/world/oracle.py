@@ -20,9 +20,8 @@ from world.words import Statement, mentions, read
 Floats = NDArray[np.float32]
 
 LEAST_PIXELS = 40  # of a colour in a cell, to be something; the smallest shape has 75
-CLEAR = (
-    0.7  # overlap (intersection over union) with a drawn shape from which something is that shape
-)
+#: Overlap (intersection over union) with a drawn shape from which something is that shape.
+CLEAR = 0.7
 
 
 @dataclass(frozen=True)

@@ -414,7 +414,6 @@ def make_painter(work: Path, models: Path, folder: Path) -> None:
     from diffusers import AutoencoderKL
 
     vae = AutoencoderKL.from_pretrained(folder / "vae", dtype=torch.float32).eval()
-    vae.register_to_config(
-        _name_or_path=""
-    )  # otherwise the checkpoint says where on this machine it was made
+    # Otherwise the checkpoint says where on this machine it was made.
+    vae.register_to_config(_name_or_path="")
     train_painter(vae, work).to(torch.float16).save_pretrained(folder)

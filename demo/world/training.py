@@ -104,13 +104,8 @@ def optimizers(model: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
             inner.append(parameter)
         else:
             matrices.append(parameter)
-    shrinking, plain = (
-        {"params": matrices, "weight_decay": plan.weight_decay},
-        {
-            "params": others,
-            "weight_decay": 0.0,
-        },
-    )
+    shrinking = {"params": matrices, "weight_decay": plan.weight_decay}
+    plain = {"params": others, "weight_decay": 0.0}
     created: list[torch.optim.Optimizer] = [
         torch.optim.AdamW([shrinking, plain], lr=plan.learning_rate, betas=(0.9, 0.99), fused=True)
     ]
@@ -188,8 +183,8 @@ def train(
         temporary.replace(state_file)
 
     def swap() -> None:
-        """Exchanges the weights with their averages."""
-        for parameter, average in zip(trained, averages, strict=bool(averages)) if averages else ():
+        """Exchanges the weights with their averages, where averages are kept."""
+        for parameter, average in zip(trained, averages, strict=False):
             kept = parameter.detach().clone()
             parameter.data.copy_(average)
             average.copy_(kept)
