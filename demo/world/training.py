@@ -79,15 +79,15 @@ class Draw:
         return torch.randn(*shape, generator=self.torch)
 
 
-class Asked:
+class EndRequest:
     """Whether the process was asked to end."""
 
     def __init__(self) -> None:
-        self.to_end = False
+        self.received = False
         signal.signal(signal.SIGTERM, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.to_end = True
+        self.received = True
 
 
 def optimizers(model: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
@@ -104,18 +104,13 @@ def optimizers(model: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
             inner.append(parameter)
         else:
             matrices.append(parameter)
-    shrinking, plain = (
-        {"params": matrices, "weight_decay": plan.weight_decay},
-        {
-            "params": others,
-            "weight_decay": 0.0,
-        },
-    )
-    found: list[torch.optim.Optimizer] = [
+    shrinking = {"params": matrices, "weight_decay": plan.weight_decay}
+    plain = {"params": others, "weight_decay": 0.0}
+    created: list[torch.optim.Optimizer] = [
         torch.optim.AdamW([shrinking, plain], lr=plan.learning_rate, betas=(0.9, 0.99), fused=True)
     ]
     if inner:
-        found.append(
+        created.append(
             torch.optim.Muon(
                 inner,
                 lr=plan.muon or 0.0,
@@ -123,10 +118,10 @@ def optimizers(model: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
                 adjust_lr_fn="match_rms_adamw",
             )
         )
-    for optimizer in found:
+    for optimizer in created:
         for group in optimizer.param_groups:
             group["height"] = group["lr"]
-    return found
+    return created
 
 
 def say(log: Path, text: str) -> None:
@@ -188,13 +183,13 @@ def train(
         temporary.replace(state_file)
 
     def swap() -> None:
-        """Exchanges the weights with their averages."""
-        for parameter, average in zip(trained, averages, strict=bool(averages)) if averages else ():
+        """Exchanges the weights with their averages, where averages are kept."""
+        for parameter, average in zip(trained, averages, strict=False):
             kept = parameter.detach().clone()
             parameter.data.copy_(average)
             average.copy_(kept)
 
-    asked = Asked()
+    end_request = EndRequest()
     saved = time.monotonic()
     losses: list[float] = []
     model.train()
@@ -233,10 +228,10 @@ def train(
             say(log, f"{name}: step {step}, {judge()}, {seconds / 60:.2f} min")
             model.train()
             swap()
-        if asked.to_end or time.monotonic() - saved > SAVE_EVERY or step == plan.steps:
+        if end_request.received or time.monotonic() - saved > SAVE_EVERY or step == plan.steps:
             save()
             saved = time.monotonic()
-        if asked.to_end and step < plan.steps:
+        if end_request.received and step < plan.steps:
             say(log, f"{name}: asked to end, kept at step {step}")
             sys.exit(os.EX_TEMPFAIL)
     swap()
