@@ -6,7 +6,7 @@ next prompt is computed.
 """
 
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 VERSION = 1
-MIXED = "an image file is missing or damaged; the prompt's images are made again"
 
 
 class Candidates(TypedDict):
@@ -48,13 +47,16 @@ class Drawing:
     seeds: Sequence[int]
 
 
-class Images:
-    """The items of a job, and what is done with each."""
+class ShardImages:
+    """The items of a shard, and how their images are drawn, written and looked after."""
 
-    def __init__(self, job: Job[GenerateImagesJob], folder: Path) -> None:
-        """`folder`: where the shard's image files belong, in the run's folder."""
+    def __init__(self, job: Job[GenerateImagesJob], folder: Path, writer: Executor) -> None:
+        """`folder`: where the shard's image files belong, in the run's folder. `writer`: writes
+        them.
+        """
         self.job = job
         self.folder = folder
+        self.writer = writer
         self.settings = job.settings.generator
         self.identity = job.identify(self.settings)
         self.generation = deciding(self.settings)
@@ -73,54 +75,75 @@ class Images:
         )
         return Item(prompt.id, key, Drawing(prompt, seeds))
 
+    def generate(
+        self, generator: ImageGenerator, batch: Sequence[Item[Drawing]]
+    ) -> list[Future[Candidates]]:
+        """Draws the images of each item, and hands them over to be written."""
+        return [
+            self.writer.submit(self.save, item.inputs, self.draw(generator, item.inputs))
+            for item in batch
+        ]
+
     def draw(self, generator: ImageGenerator, drawing: Drawing) -> "list[Image]":
         """The images of a prompt, in one batch if the memory suffices."""
-        text = drawing.prompt.text
 
         def draw_part(part: Sequence[tuple[float, int]]) -> "list[Image]":
-            return generator.generate(
-                text, [scale for scale, _ in part], [seed for _, seed in part]
-            )
+            scales, seeds = zip(*part, strict=True)
+            return generator.generate(drawing.prompt.text, scales, seeds)
 
         pairs = list(zip(self.settings.guidance_scales, drawing.seeds, strict=True))
         return halving(pairs, draw_part, self.job.note)
 
     def save(self, drawing: Drawing, images: "Sequence[Image]") -> Candidates:
         """Writes the images of a prompt, each with its provenance inside."""
-        prompt = drawing.prompt
-        about = {
+        scales = self.settings.guidance_scales
+        return {
+            "candidates": [
+                self._save_one(drawing.prompt, scale, seed, image)
+                for scale, seed, image in zip(scales, drawing.seeds, images, strict=True)
+            ]
+        }
+
+    def _save_one(self, prompt: Prompt, scale: float, seed: int, image: "Image") -> Candidate:
+        provenance = self._provenance(prompt, scale, seed)
+        image_format = self.settings.format
+        file = self.folder / f"{prompt.id}-g{scale:g}-{digest(provenance)[:8]}.{image_format}"
+        scratch = self.job.work / f"{self.job.name}.tmp"
+        return {
+            "guidance_scale": scale,
+            "seed": seed,
+            "file": file.as_posix(),
+            "sha256": write_image(image, self.job.root / file, image_format, provenance, scratch),
+            "blank": is_blank(image),
+        }
+
+    def _provenance(self, prompt: Prompt, scale: float, seed: int) -> dict[str, Any]:
+        """What an image file says about its own making."""
+        settings = {
             name: value for name, value in self.generation.items() if name != "guidance_scales"
         }
-        about |= {"id": prompt.id, "prompt": prompt.text}
-        about |= {"model": self.settings.model, "revision": self.identity, **self.version}
-        candidates: list[Candidate] = []
-        scales, seeds = self.settings.guidance_scales, drawing.seeds
-        for scale, seed, image in zip(scales, seeds, images, strict=True):
-            provenance = about | {"guidance_scale": scale, "seed": seed}
-            name = f"{prompt.id}-g{scale:g}-{digest(provenance)[:8]}.{self.settings.format}"
-            scratch = self.job.work / f"{self.job.name}.tmp"
-            path = self.job.root / self.folder / name
-            candidates.append(
-                {
-                    "guidance_scale": scale,
-                    "seed": seed,
-                    "file": (self.folder / name).as_posix(),
-                    "sha256": write_image(image, path, self.settings.format, provenance, scratch),
-                    "blank": image.convert("RGB").getcolors(maxcolors=1) is not None,
-                }
-            )
-        return {"candidates": candidates}
+        model = {"model": self.settings.model, "revision": self.identity, **self.version}
+        own = {"id": prompt.id, "prompt": prompt.text, "guidance_scale": scale, "seed": seed}
+        return settings | model | own
 
     def files_are_whole(self, item: Item[Drawing], result: Candidates) -> bool:
         """Whether a finished item's image files are those that were written."""
         whole = all(self._is_whole(candidate) for candidate in result["candidates"])
         if not whole:
-            self.job.note(f"{item.id}: {MIXED}")
+            self.job.note(
+                f"{item.id}: an image file is missing or damaged; the prompt's images are made"
+                " again"
+            )
         return whole
 
     def _is_whole(self, candidate: Candidate) -> bool:
         path = self.job.root / candidate["file"]
         return path.is_file() and digest_of_file(path) == candidate["sha256"]
+
+
+def is_blank(image: "Image") -> bool:
+    """Whether an image shows one colour only."""
+    return image.convert("RGB").getcolors(maxcolors=1) is not None
 
 
 def read_own_shard(snakemake: Any, settings: GenerateImagesJob) -> Shard:
@@ -140,22 +163,13 @@ def read_own_shard(snakemake: Any, settings: GenerateImagesJob) -> Shard:
 def main(snakemake: Any) -> None:
     with Job(snakemake, GenerateImagesJob, VERSION) as job:
         shard = read_own_shard(snakemake, job.settings)
-        images = Images(job, Path("images", shard.topic, shard.name))
         with mendable_storage_errors(job.root), ThreadPoolExecutor(max_workers=1) as writer:
-
-            def generate(
-                generator: ImageGenerator, batch: Sequence[Item[Drawing]]
-            ) -> list[Future[Candidates]]:
-                return [
-                    writer.submit(images.save, item.inputs, images.draw(generator, item.inputs))
-                    for item in batch
-                ]
-
-            cls = IMAGE_GENERATORS.class_of(images.settings)
+            images = ShardImages(job, Path("images", shard.topic, shard.name), writer)
+            settings = job.settings.generator
             outcomes = Batches(
                 job,
-                load=lambda: cls.load(images.settings, job.device),
-                compute=generate,
+                load=lambda: IMAGE_GENERATORS.class_of(settings).load(settings, job.device),
+                compute=images.generate,
                 still_valid=images.files_are_whole,
             ).run([images.item(prompt) for prompt in shard.prompts])
         rows = {prompt.id: prompt.row() for prompt in shard.prompts}

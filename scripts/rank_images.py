@@ -6,7 +6,7 @@ candidates that show anything; a blank image keeps its score, but stands last.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
@@ -27,6 +27,8 @@ from lib.models.image_scorers.settings import ImageScorerSettings
 from lib.registry import version_in_key
 
 VERSION = 1
+
+ImagesRows = Mapping[str, ImagesRow | MissingRow]
 
 
 class Ranking(TypedDict):
@@ -62,8 +64,10 @@ def load_scorer(settings: ImageScorerSettings, device: str) -> ImageScorer:
         ) from error
 
 
-def item_of(row: ImagesRow, job: Job[RankImagesJob], identities: dict[str, str]) -> Item[ImagesRow]:
-    """The item of a prompt."""
+def item_of(
+    row: ImagesRow, job: Job[RankImagesJob], identities: Mapping[str, str]
+) -> Item[ImagesRow]:
+    """The item of a prompt. `identities`: of the scorer's models, by their names in its block."""
     scorer = job.settings.scorer
     key = job.key(
         prompt=row["prompt"],
@@ -75,52 +79,57 @@ def item_of(row: ImagesRow, job: Job[RankImagesJob], identities: dict[str, str])
     return Item(row["id"], key, row)
 
 
-def score(scorer: ImageScorer, row: ImagesRow, job: Job[Any]) -> Ranking:
-    """The scores of a prompt's candidates. Errors: ItemError where one is not a number."""
+def rank_candidates(scorer: ImageScorer, row: ImagesRow, job: Job[RankImagesJob]) -> Ranking:
+    """The scores and the ranking of a prompt's candidates. Errors: ItemError where a score is not a
+    number.
+    """
     images = [read_image(job.root / candidate["file"]) for candidate in row["candidates"]]
     scores = halving(images, partial(scorer.score, row["prompt"]), job.note)
     if unusable := [index for index, value in enumerate(scores) if not math.isfinite(value)]:
         raise ItemError(f"the score of candidate {', '.join(map(str, unusable))} is not a number")
-    ranking = rank(scores, blank_candidates(row))
+    blank = blank_candidates(row)
+    ranking = rank(scores, blank)
     return {
         "scores": scores,
         "ranking": ranking,
         "winner": ranking[0],
-        "blank": blank_candidates(row),
+        "blank": blank,
         "prompt_truncated": scorer.truncates(row["prompt"]),
     }
 
 
-def without_blank(rows: dict[str, ImagesRow | MissingRow], rule: str) -> dict[str, Any]:
-    """The rows of a shard, those missing of whose candidates none shows anything."""
+def without_blank(rows: ImagesRows, rule: str) -> ImagesRows:
+    """The rows of a shard; where no candidate of a prompt shows anything, its row is missing."""
     return {
-        name: missing_row(row, rule, "all images blank")
-        if not is_missing(row) and len(blank_candidates(row)) == len(row["candidates"])
-        else row
-        for name, row in rows.items()
+        prompt_id: missing_row(row, rule, "all images blank") if is_blank(row) else row
+        for prompt_id, row in rows.items()
     }
+
+
+def is_blank(row: ImagesRow | MissingRow) -> bool:
+    """Whether a prompt has images, and none of them shows anything."""
+    return not is_missing(row) and len(blank_candidates(row)) == len(row["candidates"])
+
+
+def check_files(row: ImagesRow, root: Path, shard: Path) -> None:
+    """Raises a UserError if an image file of a prompt is not the one that was published."""
+    for candidate in row["candidates"]:
+        check_image(root / candidate["file"], candidate["sha256"], shard)
 
 
 def main(snakemake: Any) -> None:
     with Job(snakemake, RankImagesJob, VERSION) as job:
         shard = Path(snakemake.input[0])
-        identities = job.identify_all(job.settings.scorer)
-        rows: dict[str, ImagesRow | MissingRow] = without_blank(
-            read_shard(shard, ImagesRow), job.rule
-        )
-
-        def check(item: Item[ImagesRow]) -> None:
-            for candidate in item.inputs["candidates"]:
-                check_image(job.root / candidate["file"], candidate["sha256"], shard)
-
-        def score_batch(scorer: ImageScorer, batch: Sequence[Item[ImagesRow]]) -> list[Ranking]:
-            return [score(scorer, item.inputs, job) for item in batch]
-
-        outcomes = Batches(
+        scorer = job.settings.scorer
+        identities = job.identify_all(scorer)
+        rows = without_blank(read_shard(shard, ImagesRow), job.rule)
+        outcomes = Batches[ImagesRow, ImageScorer, Ranking](
             job,
-            load=lambda: load_scorer(job.settings.scorer, job.device),
-            compute=score_batch,
-            check=check,
+            load=lambda: load_scorer(scorer, job.device),
+            compute=lambda model, batch: [
+                rank_candidates(model, item.inputs, job) for item in batch
+            ],
+            check=lambda item: check_files(item.inputs, job.root, shard),
         ).run([item_of(row, job, identities) for row in present(rows.values())])
         job.publish(snakemake.output[0], stage_rows(rows, outcomes, job.rule))
 

@@ -108,6 +108,6 @@ class ImageRanking(Block):
 
 
 class RankImagesJob(Block):
-    """What rule rank_images is told."""
+    """Parameters of rule rank_images."""
 
     scorer: AnyImageScorer

@@ -7,7 +7,7 @@ from lib.models.image_generators.registry import AnyImageGenerator
 
 
 class GenerateImagesJob(Block):
-    """What rule generate_images is told."""
+    """Parameters of rule generate_images."""
 
     generator: AnyImageGenerator
     shards_per_topic: PositiveInt

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 
+from lib.models.image_generators.settings import ImageGeneratorSettings
+
 if TYPE_CHECKING:
     from PIL.Image import Image
-from lib.models.image_generators.settings import ImageGeneratorSettings
 
 
 class ImageGenerator(Protocol):

@@ -1,13 +1,10 @@
 """What the settings of all image generators have."""
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
 from lib.blocks import LATER, Model
-
-if TYPE_CHECKING:
-    pass
 
 
 class ImageGeneratorSettings(Model):

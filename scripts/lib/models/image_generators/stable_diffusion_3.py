@@ -86,11 +86,13 @@ class StableDiffusion3:
 
 @cache
 def per_row_pipeline() -> Any:
-    """StableDiffusion3Pipeline with a guidance scale for each row of its batch, `row_scales`."""
+    """The class of StableDiffusion3Pipeline with a guidance scale for each row of its batch, given
+    as its `row_scales`.
+    """
     import torch
     from diffusers import StableDiffusion3Pipeline
 
-    class PerRowGuidance(StableDiffusion3Pipeline):  # type: ignore[misc]  # diffusers is untyped
+    class PerRowPipeline(StableDiffusion3Pipeline):  # type: ignore[misc]  # diffusers is untyped
         row_scales: Sequence[float] = ()
 
         @property
@@ -102,7 +104,7 @@ def per_row_pipeline() -> Any:
 
         @property
         def do_classifier_free_guidance(self) -> bool:
-            """True: every scale is above 1."""
-            return True
+            """Whether there is guidance at all, which a batch has or has not as a whole."""
+            return min(self.row_scales) > 1
 
-    return PerRowGuidance
+    return PerRowPipeline

@@ -1,11 +1,12 @@
 """What an image scorer is: the role of ImageReward in the paper (3.2, Eq. 6)."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from lib.models.image_scorers.settings import ImageScorerSettings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-from lib.models.image_scorers.settings import ImageScorerSettings
 
 
 class ImageScorer(Protocol):
@@ -15,7 +16,7 @@ class ImageScorer(Protocol):
     Settings: ClassVar[type[ImageScorerSettings]]
 
     @classmethod
-    def load(cls, settings: ImageScorerSettings, device: str) -> Self:
+    def load(cls, settings: ImageScorerSettings, device: str) -> "ImageScorer":
         """Loads the model onto a torch device ("cpu", "cuda").
 
         Errors: UserError, or a ValueError that says what about the files is not usable.

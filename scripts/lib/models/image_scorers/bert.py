@@ -7,8 +7,6 @@ from lib.models.loading import load_from_folder
 
 BLIP_PROMPT_TOKENS = 35  # of BLIP and of ImageReward, [CLS] and [SEP] included
 
-# of BLIP and of ImageReward, [CLS] and [SEP] included
-
 
 def tokenize_for_blip(tokenizer: Any, prompt: str, batch: int, device: str) -> dict[str, Any]:
     """Returns input_ids and attention_mask, each (batch, 35): one prompt, cut or padded to BLIP's

@@ -1,4 +1,7 @@
-"""BLIP's image-text matching head: the probability that image and prompt match (arXiv:2201.12086)."""
+"""BLIP's image-text matching head: the probability that image and prompt match.
+
+Source: arXiv:2201.12086.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +31,8 @@ class BLIPScore(BatchScorer):
     to 35 tokens, as BLIP does.
     """
 
-    max_prompt_tokens = BLIP_PROMPT_TOKENS
-
     VERSION: ClassVar[int] = 1
+    max_prompt_tokens = BLIP_PROMPT_TOKENS
 
     class Settings(ImageScorerSettings):
         """Any BlipForImageTextRetrieval; a score is the probability that image and prompt match."""
@@ -41,17 +43,14 @@ class BLIPScore(BatchScorer):
     def load(cls, settings: ImageScorerSettings, device: str) -> Self:
         """Loads the model of the settings onto a device."""
         require_device(device)
-        folder = fetch_transformers_folder(settings)
-        return cls(folder, folder, device, settings.dtype)
+        return cls(fetch_transformers_folder(settings), device, settings.dtype)
 
-    def __init__(self, model_dir: Path, tokenizer_dir: Path, device: str, dtype: str) -> None:
+    def __init__(self, folder: Path, device: str, dtype: str) -> None:
         from transformers import BlipForImageTextRetrieval, BlipImageProcessorPil
 
-        self.model = load_transformers_model(BlipForImageTextRetrieval, model_dir, device, dtype)
-        self.image_processor = load_from_folder(BlipImageProcessorPil, model_dir)
-        self.tokenizer = load_bert_tokenizer(
-            tokenizer_dir, self.model.config.text_config.vocab_size
-        )
+        self.model = load_transformers_model(BlipForImageTextRetrieval, folder, device, dtype)
+        self.image_processor = load_from_folder(BlipImageProcessorPil, folder)
+        self.tokenizer = load_bert_tokenizer(folder, self.model.config.text_config.vocab_size)
         self.device = device
 
     def _score(self, prompt: str, images: Sequence[Image]) -> torch.Tensor | list[float]:

@@ -1,4 +1,7 @@
-"""CLIP: the cosine of the image's and the prompt's embeddings (arXiv:2103.00020)."""
+"""CLIP: the cosine of the image's and the prompt's embeddings.
+
+Source: arXiv:2103.00020.
+"""
 
 from __future__ import annotations
 
@@ -38,15 +41,14 @@ class CLIPScore(BatchScorer):
     def load(cls, settings: ImageScorerSettings, device: str) -> Self:
         """Loads the model of the settings onto a device."""
         require_device(device)
-        folder = fetch_transformers_folder(settings)
-        return cls(folder, folder, device, settings.dtype)
+        return cls(fetch_transformers_folder(settings), device, settings.dtype)
 
-    def __init__(self, model_dir: Path, tokenizer_dir: Path, device: str, dtype: str) -> None:
+    def __init__(self, folder: Path, device: str, dtype: str) -> None:
         from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
-        self.model = load_transformers_model(CLIPModel, model_dir, device, dtype)
-        self.image_processor = load_from_folder(CLIPImageProcessorPil, model_dir)
-        self.tokenizer = load_from_folder(CLIPTokenizer, tokenizer_dir)
+        self.model = load_transformers_model(CLIPModel, folder, device, dtype)
+        self.image_processor = load_from_folder(CLIPImageProcessorPil, folder)
+        self.tokenizer = load_from_folder(CLIPTokenizer, folder)
         self.max_prompt_tokens: int = self.model.config.text_config.max_position_embeddings
         self.device = device
 

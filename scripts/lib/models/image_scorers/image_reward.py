@@ -34,21 +34,13 @@ if TYPE_CHECKING:
 
 
 IMAGE_REWARD_MEAN = 0.16717362830052426
-
-
 IMAGE_REWARD_STD = 1.0333394966054072
-
-
-# both ViTs of BLIP have it (768 / 12, 1024 / 16), and the checkpoint's tensors do not tell the
-# number of heads
+#: Both ViTs of BLIP have it (768 / 12, 1024 / 16), and the checkpoint's tensors do not say how many
+#: heads there are.
 BLIP_HEAD_SIZE = 64
 #: What of a tokenizer's repository is needed.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
-
-
 CLIP_PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
-
-
 CLIP_PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
@@ -66,6 +58,7 @@ class ImageReward(BatchScorer):
     """
 
     VERSION: ClassVar[int] = 1
+    max_prompt_tokens = BLIP_PROMPT_TOKENS
 
     class Settings(ImageScorerSettings):
         """The reward, normalised as its authors do."""
@@ -90,7 +83,7 @@ class ImageReward(BatchScorer):
             return "image-reward" if self.backend == "image-reward" else "rewards"
 
     @classmethod
-    def load(cls, settings: Settings, device: str) -> "ImageReward | ImageRewardPackage":
+    def load(cls, settings: Settings, device: str) -> ImageReward | ImageRewardPackage:
         """Loads the checkpoint natively, or into the original package."""
         require_device(device)
         folder = weights.fetch(settings.model, settings.revision, also=["ImageReward.pt"])
@@ -103,8 +96,6 @@ class ImageReward(BatchScorer):
         if settings.dtype != "float32":
             raise ValueError(f"the image-reward package computes in float32, not {settings.dtype}")
         return ImageRewardPackage(folder, tokenizer, device)
-
-    max_prompt_tokens = BLIP_PROMPT_TOKENS
 
     def __init__(self, model_dir: Path, tokenizer_dir: Path, device: str, dtype: str) -> None:
         import torch
@@ -257,6 +248,7 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     return dict(state)
 
 
+#: The original's names of the vision encoder's tensors, and those of BlipVisionModel.
 VISION_NAMES = (
     (r"^cls_token$", "embeddings.class_embedding"),
     (r"^pos_embed$", "embeddings.position_embedding"),
@@ -267,9 +259,7 @@ VISION_NAMES = (
     (r"^blocks\.(\d+)\.attn\.proj\.", r"encoder.layers.\1.self_attn.projection."),
     (r"^blocks\.(\d+)\.mlp\.", r"encoder.layers.\1.mlp."),
 )
-
-
-# Parts of the original model that take no part in scoring.
+#: Parts of the original model that take no part in scoring.
 UNUSED_NAMES = re.compile(
     r"blip\.(vision_proj|text_proj)\.(weight|bias)|blip\.text_encoder\.embeddings\.position_ids"
 )
@@ -289,15 +279,8 @@ def split_image_reward_weights(
     layers: dict[tuple[int, str], torch.Tensor] = {}
     unknown: list[str] = []
     for name, tensor in state.items():
-        if name.startswith("blip.visual_encoder."):
-            original = name.removeprefix("blip.visual_encoder.")
-            for pattern, replacement in VISION_NAMES:
-                renamed, count = re.subn(pattern, replacement, original)
-                if count:
-                    vision[renamed] = tensor
-                    break
-            else:
-                unknown.append(name)
+        if vision_name := blip_vision_name(name):
+            vision[vision_name] = tensor
         elif match := re.fullmatch(r"mlp\.layers\.(\d+)\.(weight|bias)", name):
             layers[int(match[1]), match[2]] = tensor
         elif UNUSED_NAMES.fullmatch(name):
@@ -316,6 +299,17 @@ def split_image_reward_weights(
         f"{numbers.index(number)}.{kind}": layers[number, kind] for number, kind in sorted(layers)
     }
     return vision, text, mlp
+
+
+def blip_vision_name(name: str) -> str | None:
+    """BlipVisionModel's name of a tensor of the original's vision encoder; None for any other."""
+    if name.startswith("blip.visual_encoder."):
+        original = name.removeprefix("blip.visual_encoder.")
+        for pattern, replacement in VISION_NAMES:
+            renamed, count = re.subn(pattern, replacement, original)
+            if count:
+                return renamed
+    return None
 
 
 def vision_config_of(weights: Mapping[str, torch.Tensor], path: Path) -> dict[str, Any]:

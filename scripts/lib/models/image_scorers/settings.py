@@ -1,13 +1,10 @@
 """What the settings of all image scorers have."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from lib.blocks import DType, Model, dtype_field
-
-if TYPE_CHECKING:
-    pass
 
 
 class ImageScorerSettings(Model):
