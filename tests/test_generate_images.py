@@ -6,13 +6,21 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Literal
 
 import pytest
+from PIL import Image
 
-from generate_images import GuidanceScales, draw, load_pipeline, main, read_provenance
-from lib.config.images import Images
+from generate_images import main
+from lib.config.images import GenerateImagesJob
+from lib.data.image_files import read_provenance
 from lib.data.prompts import Prompt, make_shards
-from lib.data.shards import read_shard
+from lib.data.rows import ImagesRow
+from lib.data.shards import present, read_shard
+from lib.errors import UserError
+from lib.models.image_generators.registry import IMAGE_GENERATORS
+from lib.models.image_generators.settings import ImageGeneratorSettings
+from lib.models.image_generators.stable_diffusion_3 import StableDiffusion3
 
 PROMPTS = [
     "two blue cats on a red sofa",
@@ -24,7 +32,7 @@ SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 
 @pytest.fixture(scope="session")
 def settings(demo_models):
-    images = Images(
+    return StableDiffusion3.Settings(
         model=str(demo_models / "stable-diffusion-3-medium"),
         dtype="float32",
         height=64,
@@ -32,12 +40,14 @@ def settings(demo_models):
         steps=3,
         max_sequence_length=32,
     )
-    return {**images.model_dump(mode="json"), "shards_per_topic": 1, "max_prompt_characters": 1000}
 
 
-@pytest.fixture(scope="session")
-def pipeline(settings):
-    return load_pipeline(settings, "cpu")
+def params(settings, **changes):
+    """What the rule hands over, with other settings of the generator."""
+    if "kind" not in changes:
+        changes = settings.model_dump(mode="json") | changes
+    job = {"generator": changes, "shards_per_topic": 1, "max_prompt_characters": 1000}
+    return GenerateImagesJob.model_validate(job).model_dump(mode="json")
 
 
 @pytest.fixture
@@ -46,11 +56,11 @@ def run(tmp_path, rule_object, settings):
     text.
     """
 
-    def go(*texts, **changes):
+    def go(*texts, digest=None, **changes):
         path = tmp_path / "art.txt"
         path.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
         output = tmp_path / "run/images/art/00.jsonl"
-        digest = make_shards([Prompt("art", text) for text in texts], 1)[0].digest
+        digest = digest or make_shards([Prompt("art", text) for text in texts], 1)[0].digest
         wildcards = {"topic": "art", "shard": "00"}
         inputs = SimpleNamespace(prompts=str(path))
         main(
@@ -59,11 +69,11 @@ def run(tmp_path, rule_object, settings):
                 wildcards,
                 inputs,
                 [str(output)],
-                settings={**settings, **changes},
+                settings=params(settings, **changes),
                 digest=digest,
             )
         )
-        return {row["prompt"]: row for row in read_shard(output).values()}
+        return {row["prompt"]: row for row in present(read_shard(output, ImagesRow).values())}
 
     return go
 
@@ -113,30 +123,113 @@ def test_an_image_file_says_how_it_was_made(run, tmp_path, image_format):
     assert provenance["steps"] == 3
 
 
-def test_a_row_of_the_batch_has_exactly_the_image_of_its_own_guidance_scale(pipeline, settings):
+def draw_plainly(pipeline, prompt, scale, seeds, settings):
+    """One scale for a whole batch, by diffusers' own pipeline and its own argument."""
     import torch
+    from diffusers import StableDiffusion3Pipeline
 
-    prompt = Prompt("art", PROMPTS[0])
-    mixed = draw(pipeline, prompt, [5.0, 7.0], [1, 2], settings)
-    for place, scale in enumerate((5.0, 7.0)):
-        plain = pipeline(
-            prompt=prompt.text,
-            negative_prompt="",
-            num_images_per_prompt=2,
-            guidance_scale=scale,
-            num_inference_steps=3,
-            height=64,
-            width=64,
-            max_sequence_length=32,
-            generator=[torch.Generator("cpu").manual_seed(seed) for seed in (1, 2)],
-        ).images
-        assert mixed[place].tobytes() == plain[place].tobytes()
-        assert mixed[1 - place].tobytes() != plain[1 - place].tobytes()
+    return StableDiffusion3Pipeline(**pipeline.components)(
+        prompt=prompt,
+        negative_prompt=settings.negative_prompt,
+        num_images_per_prompt=len(seeds),
+        guidance_scale=scale,
+        num_inference_steps=settings.steps,
+        height=settings.height,
+        width=settings.width,
+        max_sequence_length=settings.max_sequence_length,
+        generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
+    ).to_tuple()[0]
 
 
-def test_several_guidance_scales_are_still_a_number_over_one():
-    assert GuidanceScales([5, 7]) > 1
-    assert float(GuidanceScales([7, 5])) == 5
+WORLD_MODEL = SCRIPTS.parent / "demo/world/models/stable-diffusion-3-medium"
+
+
+@pytest.mark.parametrize("model", ["random", "world"])
+def test_a_row_of_the_batch_has_exactly_the_image_of_its_own_guidance_scale(settings, model):
+    if model == "world":
+        settings = settings.model_copy(
+            update={"model": str(WORLD_MODEL), "height": 48, "width": 48}
+        )
+    generator = StableDiffusion3.load(settings, "cpu")
+    seeds = [1, 2, 3]
+    scales = [5.0, 9.0, 1.5]  # none is the default of diffusers
+    mixed = generator.generate(PROMPTS[0], scales, seeds)
+    for place, scale in enumerate(scales):
+        plain = draw_plainly(generator.pipeline, PROMPTS[0], scale, seeds, settings)
+        same = [
+            ours.tobytes() == theirs.tobytes() for ours, theirs in zip(mixed, plain, strict=True)
+        ]
+        assert same == [other == place for other in range(3)]
+
+
+def test_a_scale_of_one_is_no_guidance(settings):
+    generator = StableDiffusion3.load(settings, "cpu")
+    (image,) = generator.generate(PROMPTS[0], [1.0], [1])
+    (plain,) = draw_plainly(generator.pipeline, PROMPTS[0], 1.0, [1], settings)
+    assert image.tobytes() == plain.tobytes()
+
+
+def test_diffusers_still_asks_the_two_properties_that_are_overridden(settings, monkeypatch):
+    from diffusers import StableDiffusion3Pipeline
+
+    generator = StableDiffusion3.load(settings, "cpu")
+    for name in ("guidance_scale", "do_classifier_free_guidance"):
+        assert isinstance(vars(StableDiffusion3Pipeline)[name], property)
+    asked = []
+    pipeline = type(generator.pipeline)
+    for name in ("guidance_scale", "do_classifier_free_guidance"):
+        get = vars(pipeline)[name].fget
+
+        def watched(self, name=name, get=get):
+            asked.append(name)
+            return get(self)
+
+        monkeypatch.setattr(pipeline, name, property(watched))
+    generator.generate(PROMPTS[0], [5.0, 7.0], [1, 2])
+    assert asked.count("guidance_scale") == settings.steps
+    assert asked.count("do_classifier_free_guidance") >= settings.steps
+
+
+def test_a_raised_version_of_the_generator_makes_its_images_again(run, tmp_path, monkeypatch):
+    first = run(PROMPTS[0])[PROMPTS[0]]
+    monkeypatch.setattr(StableDiffusion3, "VERSION", 2)
+    second = run(PROMPTS[0])[PROMPTS[0]]
+    assert (record(tmp_path)["computed"], record(tmp_path)["reused"]) == (1, 0)
+    files = [candidate["file"] for row in (first, second) for candidate in row["candidates"]]
+    assert len(set(files)) == 8, "images of the old version stay where they are"
+    monkeypatch.undo()
+    assert run(PROMPTS[0])[PROMPTS[0]] == first
+    assert (record(tmp_path)["computed"], record(tmp_path)["reused"]) == (0, 1)
+
+
+def test_prompts_edited_while_the_run_was_starting_are_refused(run):
+    with pytest.raises(UserError, match=r"art\.txt: was edited while the run was starting"):
+        run(PROMPTS[0], digest="another")
+
+
+def test_another_kind_of_generator_is_found_by_its_name(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(IMAGE_GENERATORS.kinds, "plain", "test_generate_images:PlainColours")
+    settings = PlainColours.Settings(kind="plain", model=str(WORLD_MODEL))
+    row = run(PROMPTS[0], **settings.model_dump(mode="json"))[PROMPTS[0]]
+    assert [candidate["blank"] for candidate in row["candidates"]] == [True] * 4
+    file = tmp_path / "run" / row["candidates"][0]["file"]
+    assert read_provenance(file)["kind"] == "plain", "a kind that is not the first is in the key"
+
+
+class PlainColours:
+    """Draws an image of one colour."""
+
+    VERSION = 1
+
+    class Settings(ImageGeneratorSettings):
+        kind: Literal["plain"]
+
+    @classmethod
+    def load(cls, settings, device):
+        return cls()
+
+    def generate(self, prompt, scales, seeds):
+        return [Image.new("RGB", (8, 8), (int(scale), 0, 0)) for scale in scales]
 
 
 def test_another_guidance_scale_makes_new_images_and_going_back_computes_nothing(run, tmp_path):
@@ -174,10 +267,14 @@ class P(dict):
 class W(list):
     topic, shard = "art", "00"
 inputs = SimpleNamespace(prompts={str(tmp_path / "art.txt")!r})
-params = P(common={common!r}, settings={settings!r}, digest={digest!r})
+params = P(common={common!r}, settings={params(settings)!r}, digest={digest!r})
 names = W(["art", "00"])
 output = [{str(tmp_path / "o.jsonl")!r}]
-generate_images.main(SimpleNamespace(rule="generate_images", wildcards=names, input=inputs, output=output, params=params))
+generate_images.main(
+    SimpleNamespace(
+        rule="generate_images", wildcards=names, input=inputs, output=output, params=params
+    )
+)
 print(sorted(name for name in ("torch", "diffusers", "transformers", "PIL") if name in sys.modules))
 """
     done = subprocess.run(

@@ -4,8 +4,6 @@ for what it is not.
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +12,30 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from lib.models.image_scorers.scorers import (
-    BLIP_PROMPT_TOKENS,
+from lib.config.image_ranking import RankImagesJob
+from lib.models.image_scorers.bert import BLIP_PROMPT_TOKENS
+from lib.models.image_scorers.image_reward import (
     CLIP_PIXEL_MEAN,
     CLIP_PIXEL_STD,
-    load_image_scorer,
+    ImageReward,
     preprocess,
 )
+from lib.models.image_scorers.registry import IMAGE_SCORERS
 from tiny.image_reward import write_image_reward
 from tiny.registry import BUILDERS
 from tiny.tokenization import bert_tokenizer
 
-SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 PROMPT = "two red cats on a blue sofa"
 LONG_PROMPT = "a very long prompt about " + "one more cat and " * 40
+
+
+def settings_of(kind, folder, **settings):
+    return IMAGE_SCORERS.validate({"kind": kind, "model": str(folder), **settings})
+
+
+def load_image_scorer(kind, folder, **settings):
+    """The scorer of a folder, as the rule loads it."""
+    return IMAGE_SCORERS.load(kind).load(settings_of(kind, folder, **settings), "cpu")
 
 
 @pytest.fixture(scope="session")
@@ -77,7 +85,9 @@ def checkpoint(folders, tmp_path):
     return folder, state, save
 
 
-def reference_image_reward(folder: Path, tokens: dict, pixels: torch.Tensor) -> float:
+def reference_image_reward(
+    folder: Path, tokens: dict[str, torch.Tensor], pixels: torch.Tensor
+) -> float:
     """The original model's computation for one image, written out from its own parameter names."""
     state = torch.load(folder / "ImageReward.pt", weights_only=True)
     config = json.loads((folder / "med_config.json").read_text())
@@ -109,10 +119,9 @@ def reference_image_reward(folder: Path, tokens: dict, pixels: torch.Tensor) -> 
     )
     for number in range(2):
         block = f"{vision}.blocks.{number}"
-        attended = attend(
-            *linear(f"{block}.attn.qkv", norm(f"{block}.norm1", image, 1e-6)).chunk(3, -1),
-            heads=image.shape[-1] // 64,
-        )
+        states = linear(f"{block}.attn.qkv", norm(f"{block}.norm1", image, 1e-6))
+        query, key, value = states.chunk(3, -1)
+        attended = attend(query, key, value, image.shape[-1] // 64)
         image = image + linear(f"{block}.attn.proj", attended)
         hidden = functional.gelu(linear(f"{block}.mlp.fc1", norm(f"{block}.norm2", image, 1e-6)))
         image = image + linear(f"{block}.mlp.fc2", hidden)
@@ -132,11 +141,11 @@ def reference_image_reward(folder: Path, tokens: dict, pixels: torch.Tensor) -> 
         layer = f"{text}.encoder.layer.{number}"
         for name, source, padding in (("attention", None, mask), ("crossattention", image, 0.0)):
             source = words if source is None else source
-            parts = (
+            query, key, value = (
                 linear(f"{layer}.{name}.self.{part}", words if part == "query" else source)
                 for part in ("query", "key", "value")
             )
-            attended = attend(*parts, heads=config["num_attention_heads"], mask=padding)
+            attended = attend(query, key, value, config["num_attention_heads"], padding)
             words = norm(
                 f"{layer}.{name}.output.LayerNorm",
                 words + linear(f"{layer}.{name}.output.dense", attended),
@@ -336,12 +345,13 @@ def test_a_checkpoint_is_read_without_running_anything_in_it(checkpoint, tmp_pat
 )
 def test_a_broken_folder_is_refused_by_the_file_at_fault(checkpoint, name, content, message):
     folder, _, _ = checkpoint
+    settings = settings_of("image-reward", folder)
     if content is None:
         (folder / name).unlink()
     else:
         (folder / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
-        load_image_scorer("image-reward", folder)
+        ImageReward.load(settings, "cpu")
 
 
 def test_a_truncated_checkpoint_is_refused(checkpoint):
@@ -364,15 +374,18 @@ def test_the_tokenizer_can_lie_in_a_folder_of_its_own(checkpoint, folders, score
     folder, _, _ = checkpoint
     (folder / "tokenizer.json").unlink()
     (folder / "tokenizer_config.json").unlink()
-    scorer = load_image_scorer("image-reward", folder, tokenizer_dir=folders / "image-reward")
+    scorer = load_image_scorer(
+        "image-reward", folder, tokenizer={"model": str(folders / "image-reward")}
+    )
     assert scorer.score(PROMPT, images) == scorers["image-reward"].score(PROMPT, images)
 
 
 def test_a_tokenizer_with_more_entries_than_the_model_is_refused(checkpoint, tmp_path):
     folder, _, _ = checkpoint
     bert_tokenizer().save_pretrained(tmp_path / "bert")
+    (tmp_path / "bert/config.json").write_text("{}")
     with pytest.raises(ValueError, match="but the model's embedding"):
-        load_image_scorer("image-reward", folder, tokenizer_dir=tmp_path / "bert")
+        load_image_scorer("image-reward", folder, tokenizer={"model": str(tmp_path / "bert")})
 
 
 @pytest.mark.parametrize("kind", ["clip", "blip"])
@@ -383,24 +396,34 @@ def test_another_kind_of_model_is_refused(folders, kind):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("settings", "message"),
     [
-        (
-            {"kind": "aesthetic"},
-            "kind 'aesthetic' is unknown; choose one of image-reward, clip, blip",
-        ),
-        ({"backend": "onnx"}, "backend 'onnx' is unknown"),
-        ({"dtype": "int8"}, "dtype 'int8' is unknown"),
-        ({"model_dir": Path("/nowhere")}, "/nowhere is not a folder"),
-        ({"kind": "clip", "backend": "image-reward"}, "has no scorer 'clip'"),
-        ({"backend": "image-reward", "dtype": "bfloat16"}, "computes in float32"),
-        ({"backend": "image-reward"}, r"needs the packages of envs/image-reward\.txt"),
+        ({"kind": "cilp"}, "there is no image scorer 'cilp'. Did you mean 'clip'"),
+        ({"kind": "aesthetic"}, "Known: image-reward, clip, blip"),
+        ({"backend": "onnx"}, "should be 'native' or 'image-reward'"),
+        ({"dtype": "int8"}, "should be 'float32', 'bfloat16' or 'float16'"),
+        ({"model": "/nowhere"}, "there is no folder '/nowhere'"),
+        ({"kind": "clip", "backend": "image-reward"}, "should be 'native'"),
     ],
 )
-def test_wrong_arguments_end_in_a_sentence(folders, arguments, message):
-    defaults = {"kind": "image-reward", "model_dir": folders / "image-reward"}
+def test_wrong_settings_end_in_a_sentence(folders, settings, message):
+    defaults = {"kind": "image-reward", "model": str(folders / "image-reward")}
     with pytest.raises(ValueError, match=message):
-        load_image_scorer(**(defaults | arguments))
+        RankImagesJob.model_validate({"scorer": defaults | settings})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"dtype": "bfloat16"}, "computes in float32"),
+        ({}, r"needs the packages of envs/image-reward\.txt"),
+    ],
+)
+def test_the_package_says_what_it_cannot_do(folders, settings, message):
+    with pytest.raises(ValueError, match=message):
+        load_image_scorer(
+            "image-reward", folders / "image-reward", backend="image-reward", **settings
+        )
 
 
 def test_the_tiny_checkpoint_is_the_same_bytes_whenever_it_is_built(folders, tmp_path):
@@ -411,12 +434,3 @@ def test_the_tiny_checkpoint_is_the_same_bytes_whenever_it_is_built(folders, tmp
     assert (tmp_path / "other/ImageReward.pt").read_bytes() != (
         tmp_path / "again/ImageReward.pt"
     ).read_bytes()
-
-
-def test_the_module_imports_without_torch():
-    heavy = "{'torch', 'transformers', 'numpy', 'PIL'} & set(sys.modules)"
-    code = (
-        f"import sys; sys.path.insert(0, {str(SCRIPTS)!r}); import lib.models.image_scorers.scorers;"
-        f" sys.exit(bool({heavy}))"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)

@@ -8,33 +8,35 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from pydantic import Field
 
+from lib.blocks import LATER, NO_EFFECT, Block, Model, deciding
 from lib.data.shards import read_shard, stage_rows
 from lib.errors import ItemError, UserError
-from lib.jobs.batches import Item
+from lib.jobs.batches import Batches, Item
 from lib.jobs.device import halving
-from lib.jobs.legacy import ShardJob
+from lib.jobs.job import Job, NoSettings
 
 
-class Parameters(dict):
+class Parameters(dict[str, Any]):
     __getattr__ = dict.__getitem__
 
 
-def new_job(tmp_path, max_failed_fraction=1.0, version=1):
-    common = {
-        "root": str(tmp_path),
-        "device": "cpu",
-        "seed": 0,
-        "max_failed_fraction": max_failed_fraction,
-    }
-    return ShardJob(
-        SimpleNamespace(
-            rule="square", wildcards=["art", "00"], params=Parameters(settings={}, common=common)
-        ),
-        version,
+def rule_parameters(tmp_path, settings, **common):
+    values = {"root": str(tmp_path), "device": "cpu", "seed": 0, "max_failed_fraction": 1.0}
+    return SimpleNamespace(
+        rule="square",
+        wildcards=["art", "00"],
+        params=Parameters(settings=settings, common=values | common),
     )
+
+
+def new_job(tmp_path, max_failed_fraction=1.0, version=1):
+    snakemake = rule_parameters(tmp_path, {}, max_failed_fraction=max_failed_fraction)
+    return Job(snakemake, NoSettings, version)
 
 
 def items(job, *numbers):
@@ -58,18 +60,11 @@ class Squares:
         return [{"square": item.inputs**2} for item in batch]
 
 
-def run(tmp_path, numbers, squares=None, **options):
+def run(tmp_path, numbers, squares=None, max_failed_fraction=1.0, version=1, **options):
     squares = squares or Squares()
-    job = new_job(
-        tmp_path,
-        **{
-            name: options.pop(name)
-            for name in ("max_failed_fraction", "version")
-            if name in options
-        },
-    )
-    outcomes = job.run(items(job, *numbers), squares.load, squares.compute, **options)
-    job.write_record()
+    with new_job(tmp_path, max_failed_fraction, version) as job:
+        batches = Batches(job, squares.load, squares.compute, **options)
+        outcomes = batches.run(items(job, *numbers))
     return squares, job, outcomes
 
 
@@ -154,12 +149,16 @@ def test_memory_that_does_not_suffice_for_one_fails_that_one():
         halving([1], compute, print)
 
 
+def write_inverse(number):
+    return {"inverse": 1 / number}
+
+
 def test_files_written_by_a_thread_are_waited_for_and_their_failures_fail_the_item(tmp_path):
     with ThreadPoolExecutor(1) as writer:
 
         class Writing(Squares):
             def compute(self, model, batch):
-                return [writer.submit(lambda n=item.inputs: {"inverse": 1 / n}) for item in batch]
+                return [writer.submit(write_inverse, item.inputs) for item in batch]
 
         _, _, outcomes = run(tmp_path, [1, 0, 2], Writing())
     assert outcomes["art-1"].result == {"inverse": 1}
@@ -202,6 +201,119 @@ def test_the_record_says_what_the_job_did(tmp_path):
     }
 
 
+def test_a_job_that_ends_in_an_error_leaves_the_earlier_record(tmp_path):
+    run(tmp_path, [1, 2])
+    with pytest.raises(ZeroDivisionError), new_job(tmp_path) as job:
+        job.count(7 // 0)
+    record = json.loads(Path(tmp_path, "work/square/art/00.json").read_text())
+    assert record["items"] == 2
+
+
+def test_a_job_without_batches_says_how_many_items_it_looked_at(tmp_path):
+    with new_job(tmp_path) as job:
+        job.count(3)
+    record = json.loads(Path(tmp_path, "work/square/art/00.json").read_text())
+    assert (record["items"], record["computed"], record["reused"]) == (3, 3, 0)
+
+
+def test_items_are_looked_at_before_the_model_is_loaded_and_only_those_to_be_computed(tmp_path):
+    run(tmp_path, [1])
+    squares, looked_at = Squares(), []
+
+    def check(item):
+        assert squares.loaded == 0
+        looked_at.append(item.inputs)
+        if item.inputs == 3:
+            raise UserError("three is damaged")
+
+    with pytest.raises(UserError, match="three is damaged"):
+        run(tmp_path, [1, 2, 3], squares, check=check)
+    assert (looked_at, squares.loaded) == ([2, 3], 0)
+
+
+def test_a_mistake_outside_the_code_stops_the_job_and_fails_no_item(tmp_path):
+    class Misled(Squares):
+        def compute(self, model, batch):
+            raise UserError("the disk is not mounted")
+
+    with pytest.raises(UserError, match="not mounted"):
+        run(tmp_path, [1], Misled())
+    assert run(tmp_path, [1])[1].record.computed == 1
+
+
+@pytest.mark.parametrize("error", [OSError("no such file"), ValueError("not a header")])
+def test_a_model_that_cannot_be_loaded_is_told_by_its_name(tmp_path, error):
+    class Unloadable(Squares):
+        def load(self):
+            raise error
+
+    with new_job(tmp_path) as job:
+        job.record.models["models/clip"] = "folder-1"
+        with pytest.raises(UserError, match=rf"models/clip: cannot be loaded \(.*{error}"):
+            Batches(job, Unloadable().load, Squares().compute).run(items(job, 1))
+
+
+def test_damaged_lines_of_the_journal_are_on_record_and_their_items_computed_again(tmp_path):
+    run(tmp_path, [1, 2])
+    journal = Path(tmp_path, "work/square/art/00.journal.jsonl")
+    lines = journal.read_bytes().split(b"\n")
+    lines[2] = lines[2][:-5]
+    journal.write_bytes(b"\n".join(lines))
+    squares, job, _ = run(tmp_path, [1, 2])
+    assert squares.batches == [[1]]
+    assert job.record.notes == [
+        f"1 damaged line(s) of {journal} dropped; their items are computed again"
+    ]
+
+
+class Doubling(Block):
+    """Settings of a rule."""
+
+    factor: int
+    model: Model | None = None
+    tokenizer: Model | None = None
+
+
+def typed_job(tmp_path, **settings):
+    return Job(rule_parameters(tmp_path, settings), Doubling, 1)
+
+
+def test_settings_are_the_typed_block_of_the_rule(tmp_path):
+    assert typed_job(tmp_path, factor=3).settings == Doubling(factor=3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "`factor`: this key is missing"),
+        ({"factor": 2, "facter": 3}, "`facter`: unknown key"),
+        ({"factor": 2, "model": {"model": "/data/absent"}}, "there is no folder '/data/absent'"),
+    ],
+)
+def test_settings_that_are_wrong_on_this_machine_end_in_one_message(tmp_path, settings, message):
+    with pytest.raises(UserError, match=f"square art/00: .*{message}"):
+        typed_job(tmp_path, **settings)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    names = [str(tmp_path / name) for name in ("one", "two")]
+    for name in names:
+        Path(name).mkdir()
+        Path(name, "config.json").write_text(json.dumps(name))
+    return names
+
+
+def test_the_models_of_a_block_are_identified_by_contents_and_put_on_record(tmp_path, folders):
+    model, tokenizer = ({"model": folder} for folder in folders)
+    with typed_job(tmp_path, factor=1, model=model, tokenizer=tokenizer) as job:
+        identities = job.identify_all(job.settings)
+    assert list(identities) == ["model", "tokenizer"]
+    assert len(set(identities.values())) == 2
+    record = json.loads(Path(tmp_path, "work/square/art/00.json").read_text())
+    assert record["models"] == dict(zip(folders, identities.values(), strict=True))
+
+
 def test_published_rows_carry_an_earlier_stage_s_reason_and_their_own(tmp_path):
     _, job, outcomes = run(tmp_path, [1])
     rows = {f"art-{n}": {"id": f"art-{n}", "topic": "art", "prompt": str(n)} for n in (1, 2)}
@@ -216,3 +328,32 @@ def test_published_rows_carry_an_earlier_stage_s_reason_and_their_own(tmp_path):
             "missing": {"rule": "earlier", "reason": "blank"},
         },
     }
+
+
+class Inner(Block):
+    """A block in a block."""
+
+    weight: int = 1
+    save_steps: int = Field(1, json_schema_extra=NO_EFFECT)
+
+
+class Outer(Block):
+    """Settings some of which decide results."""
+
+    steps: int = 1
+    concurrency: int = Field(1, json_schema_extra=NO_EFFECT)
+    kind: str = Field("first", json_schema_extra=LATER)
+    inner: Inner = Inner()
+
+
+def test_keys_are_made_of_all_settings_but_those_that_declare_to_have_no_effect():
+    as_before = {"steps": 1, "inner": {"weight": 1}}
+    assert deciding(Outer()) == as_before
+    assert deciding(Outer(concurrency=9, inner=Inner(save_steps=9))) == as_before
+    assert deciding(Outer(steps=2)) == as_before | {"steps": 2}
+    assert deciding(Outer(inner=Inner(weight=2))) == as_before | {"inner": {"weight": 2}}
+
+
+def test_a_setting_that_came_later_adds_to_a_key_only_where_it_is_not_its_default():
+    assert deciding(Outer(kind="first")) == deciding(Outer())
+    assert deciding(Outer(kind="second")) == deciding(Outer()) | {"kind": "second"}

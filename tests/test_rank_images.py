@@ -1,4 +1,4 @@
-"""Image ranking: every score is kept, the first maximum wins, and what cannot be ranked says why."""
+"""Image ranking: every score is kept, the first maximum wins, what cannot be ranked says why."""
 
 import json
 import math
@@ -7,14 +7,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lib.models.image_scorers.scorers import load_image_scorer
 from PIL import Image
 
 import rank_images
+from lib.config.image_ranking import RankImagesJob
+from lib.config.run import load_config
 from lib.data.prompts import Prompt
+from lib.data.rows import ImageRankingRow
 from lib.data.shards import missing_row, read_shard
 from lib.errors import UserError
 from lib.files import write_jsonl
+from lib.head.plan import Plan
+from lib.jobs.job import Job
+from lib.models.image_scorers.clip import CLIPScore
+from lib.models.image_scorers.image_reward import ImageReward
+from lib.models.image_scorers.registry import IMAGE_SCORERS
 from tiny.image_reward import write_image_reward
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -34,9 +41,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def settings(model):
-    return ImageScorer(kind="image-reward", model=str(model), dtype="float32").model_dump(
-        mode="json"
-    )
+    return {"kind": "image-reward", "model": str(model)}
 
 
 def images_row(root, text, number, blank=(), same=()):
@@ -70,22 +75,24 @@ def run(tmp_path, rule_object, settings):
     """Runs the rule on rows of the images stage; gives the published rows by prompt text."""
     root = tmp_path / "run"
 
-    def go(*rows, max_failed_fraction=0.0, **changes):
+    def go(*rows, name="image-reward", max_failed_fraction=0.0, **changes):
         source = root / "images/art/00.jsonl"
         write_jsonl(source, rows)
-        output = root / "image_ranking/image-reward/art/00.jsonl"
-        wildcards = {"scorer": "image-reward", "topic": "art", "shard": "00"}
+        output = root / f"image_ranking/{name}/art/00.jsonl"
+        wildcards = {"scorer": name, "topic": "art", "shard": "00"}
         common = {"max_failed_fraction": max_failed_fraction}
         job = rule_object(
             "rank_images",
             wildcards,
             [str(source)],
             [str(output)],
-            settings={**settings, **changes},
+            settings=RankImagesJob.model_validate({"scorer": settings | changes}).model_dump(
+                mode="json"
+            ),
             common=common,
         )
         rank_images.main(job)
-        return {row["prompt"]: row for row in read_shard(output).values()}
+        return {row["prompt"]: row for row in read_shard(output, ImageRankingRow).values()}
 
     return go
 
@@ -95,13 +102,13 @@ def rows(tmp_path):
     return [images_row(tmp_path / "run", text, number) for number, text in enumerate(PROMPTS)]
 
 
-def record(tmp_path):
-    return json.loads((tmp_path / "run/work/rank_images/image-reward/art/00.json").read_text())
+def record(tmp_path, name="image-reward"):
+    return json.loads((tmp_path / f"run/work/rank_images/{name}/art/00.json").read_text())
 
 
 def test_the_scores_of_all_candidates_are_kept_and_ranked(run, rows, tmp_path, model):
     published = run(*rows)
-    scorer = load_image_scorer("image-reward", model)
+    scorer = ImageReward.load(ImageReward.Settings(kind="image-reward", model=str(model)), "cpu")
     assert set(published) == set(PROMPTS)
     for row in rows:
         result = published[row["prompt"]]
@@ -176,11 +183,12 @@ def test_a_score_that_is_not_a_number_is_a_failed_item_and_never_a_zero(
     def load_broken(settings, device):
         scorer = load(settings, device)
         score = scorer.score
-        scorer.score = lambda prompt, images: (
-            [*score(prompt, images)[:3], math.nan]
-            if prompt == PROMPTS[1]
-            else score(prompt, images)
-        )
+
+        def score_badly(prompt, images):
+            scores = score(prompt, images)
+            return [*scores[:3], math.nan] if prompt == PROMPTS[1] else scores
+
+        monkeypatch.setattr(scorer, "score", score_badly)
         return scorer
 
     monkeypatch.setattr(rank_images, "load_scorer", load_broken)
@@ -279,7 +287,7 @@ def test_out_of_memory_halves_the_batch_and_says_so(run, rows, tmp_path, monkeyp
                 raise MemoryError
             return score(prompt, images)
 
-        scorer.score = score_two
+        monkeypatch.setattr(scorer, "score", score_two)
         return scorer
 
     monkeypatch.setattr(rank_images, "load_scorer", load_for_small_memory)
@@ -293,6 +301,7 @@ def test_out_of_memory_halves_the_batch_and_says_so(run, rows, tmp_path, monkeyp
     ("changes", "message"),
     [
         ({"kind": "clip"}, "not usable as the image scorer that is configured"),
+        ({"kind": "blip"}, "not usable as the image scorer that is configured"),
         ({"backend": "image-reward"}, r"envs/image-reward\.txt"),
     ],
 )
@@ -300,3 +309,64 @@ def test_a_model_that_is_no_scorer_ends_in_one_message(run, rows, model, changes
     with pytest.raises(UserError, match=message) as error:
         run(*rows, **changes)
     assert str(model) in str(error.value)
+
+
+@pytest.fixture
+def computed(run, rows, tmp_path, demo_models):
+    """Runs the rule for ImageReward and for CLIP; gives how many items each computed."""
+
+    def go():
+        run(*rows)
+        run(*rows, name="clip", kind="clip", model=str(demo_models / "clip"))
+        return {name: record(tmp_path, name)["computed"] for name in ("image-reward", "clip")}
+
+    return go
+
+
+def test_a_raised_version_of_one_scorer_computes_its_items_anew_and_no_others(
+    computed, monkeypatch
+):
+    assert computed() == {"image-reward": 3, "clip": 3}
+    monkeypatch.setattr(CLIPScore, "VERSION", 2)
+    assert computed() == {"image-reward": 0, "clip": 3}
+    assert computed() == {"image-reward": 0, "clip": 0}
+    monkeypatch.undo()
+    assert computed() == {"image-reward": 0, "clip": 0}, "the old results are still there"
+
+
+def test_a_raised_version_of_one_scorer_has_its_jobs_run_again_and_no_others(
+    model, demo_models, monkeypatch
+):
+    folders = {"image-reward": model, "clip": demo_models / "clip"}
+    scorers = {kind: {"kind": kind, "model": str(folder)} for kind, folder in folders.items()}
+    plan = Plan(load_config({"image_ranking": {"scorers": scorers}}, []))
+
+    def made_by():
+        blocks = plan.config.image_ranking.scorers
+        return {name: plan.made_by(block, IMAGE_SCORERS) for name, block in blocks.items()}
+
+    before = made_by()
+    monkeypatch.setattr(CLIPScore, "VERSION", 2)
+    assert made_by()["image-reward"] == before["image-reward"]
+    assert made_by()["clip"] == before["clip"] | {"version": 2}
+    assert before["clip"]["version"] == 1
+
+
+def test_version_one_adds_nothing_to_a_key(rows, rule_object, settings, monkeypatch):
+    """So that the items of journals from before there were versions are reused."""
+    parameters = RankImagesJob.model_validate({"scorer": settings})
+    job = Job(
+        rule_object("rank_images", {}, [], [], settings=parameters.model_dump(mode="json")),
+        RankImagesJob,
+        version=1,
+    )
+    key = rank_images.item_of(rows[0], job, {"model": "folder-1"}).key
+    assert key == job.key(
+        prompt=PROMPTS[0],
+        images=[candidate["sha256"] for candidate in rows[0]["candidates"]],
+        blank=[],
+        scorer={"kind": "image-reward", "dtype": "float32", "backend": "native"},
+        model="folder-1",
+    )
+    monkeypatch.setattr(ImageReward, "VERSION", 2)
+    assert rank_images.item_of(rows[0], job, {"model": "folder-1"}).key != key

@@ -72,7 +72,7 @@ def read(tmp_path, content: bytes, limit=1000):
     return [prompt.text for prompt in read_prompts(path, "art", limit)]
 
 
-def test_quotes_braces_shell_and_path_characters_emoji_and_right_to_left_text_are_prompts_like_others(
+def test_quotes_braces_shell_and_path_characters_emoji_and_right_to_left_text_are_prompts(
     tmp_path,
 ):
     texts = [

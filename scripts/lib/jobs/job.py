@@ -8,8 +8,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
+from pydantic import ValidationError
+
 from lib import weights
-from lib.blocks import Block, Model, models_in
+from lib.blocks import Block, Model, first_mistake, models_in
+from lib.errors import UserError
 from lib.files import digest, write_json, write_jsonl
 from lib.progress import log
 
@@ -68,13 +71,23 @@ class Job(Generic[S]):
         self.rule: str = snakemake.rule
         self.version = version
         self.name = "/".join(snakemake.wildcards) or self.rule
-        self.settings = settings.model_validate(snakemake.params.get("settings", {}))
+        self.settings = self._validated(settings, snakemake.params.get("settings", {}))
         common = Common.model_validate(snakemake.params.common)
         self.root, self.device, self.seed = common.root, common.device, common.seed
         self.max_failed_fraction = common.max_failed_fraction
         self.work = self.root / "work" / self.rule
         self.record = Record(self.rule, self.name, retry=snakemake.params.get("retry", ""))
         self._began = time.monotonic()
+
+    def _validated(self, settings: type[S], values: Mapping[str, Any]) -> S:
+        """The settings; a UserError where they are wrong here, though they were right where the run
+        began (a model's folder that this machine does not have).
+        """
+        try:
+            return settings.model_validate(values)
+        except ValidationError as error:
+            key, mistake = first_mistake(error)
+            raise UserError(f"{self.rule} {self.name}: `{key}`: {mistake}") from error
 
     def __enter__(self) -> Self:
         return self
