@@ -316,7 +316,9 @@ def test_the_models_of_a_block_are_identified_by_contents_and_put_on_record(tmp_
 
 def test_published_rows_carry_an_earlier_stage_s_reason_and_their_own(tmp_path):
     _, job, outcomes = run(tmp_path, [1])
-    rows = {f"art-{n}": {"id": f"art-{n}", "topic": "art", "prompt": str(n)} for n in (1, 2)}
+    rows: dict[str, Any] = {
+        f"art-{n}": {"id": f"art-{n}", "topic": "art", "prompt": str(n)} for n in (1, 2)
+    }
     rows["art-2"]["missing"] = {"rule": "earlier", "reason": "blank"}
     job.publish(str(tmp_path / "out.jsonl"), stage_rows(rows, outcomes, "square"))
     assert read_shard(tmp_path / "out.jsonl") == {

@@ -1,4 +1,4 @@
-"""Loading from folders: what is wrong with one is told with its name."""
+"""Loading from folders: a message about a folder names it, and what is wrong with it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,26 +24,28 @@ def load_from_folder(cls: Any, directory: Path) -> Any:
         raise ValueError(f"{directory} cannot be loaded as a {cls.__name__}: {error}") from error
 
 
-def load_transformers_model(cls: Any, directory: Path, device: str, dtype: str) -> Any:
-    """Loads a model of transformers and refuses one whose weights are not all in the folder (they
-    would be random).
+def load_whole(cls: Any, directory: Path, **options: Any) -> Any:
+    """Calls `cls.from_pretrained` on a local folder, and refuses one that lacks weights (they would
+    be random). Errors: ValueError that names the folder.
     """
-    import torch
-
     try:
         model, report = cls.from_pretrained(
-            directory,
-            dtype=getattr(torch, dtype),
-            local_files_only=True,
-            weights_only=True,
-            output_loading_info=True,
+            directory, local_files_only=True, output_loading_info=True, **options
         )
     except Exception as error:
         raise ValueError(f"{directory} cannot be loaded as a {cls.__name__}: {error}") from error
     if missing := sorted(report["missing_keys"]):
         raise ValueError(
-            f"{directory} is not a checkpoint of a {cls.__name__}: {describe(missing)} are missing"
+            f"{directory} is not a checkpoint of a {cls.__name__}: it lacks {describe(missing)}"
         )
+    return model
+
+
+def load_transformers_model(cls: Any, directory: Path, device: str, dtype: str) -> Any:
+    """A whole model of transformers, on a device; a pickle is read without running what is in it."""
+    import torch
+
+    model = load_whole(cls, directory, dtype=getattr(torch, dtype), weights_only=True)
     return model.to(device).eval()
 
 

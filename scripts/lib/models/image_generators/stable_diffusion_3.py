@@ -2,8 +2,11 @@
 once. So an image depends on its prompt and the settings only, not on sharding, order or resumption.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Container, Sequence
 from functools import cache
+from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt
@@ -12,6 +15,7 @@ from lib import weights
 from lib.blocks import LATER, DType, dtype_field, model_field, revision_field
 from lib.jobs.device import require_device
 from lib.models.image_generators.settings import ImageGeneratorSettings
+from lib.models.loading import load_whole
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -49,18 +53,16 @@ class StableDiffusion3:
     @classmethod
     def load(cls, settings: Settings, device: str) -> Self:
         """Loads the pipeline, without its T5 encoder if no token of it is asked for."""
-        import torch
         from diffusers.utils import logging as diffusers_logging
 
         diffusers_logging.disable_progress_bar()
         require_device(device)
-        without_t5 = {"text_encoder_3": None, "tokenizer_3": None}
-        pipeline = per_row_pipeline().from_pretrained(
-            weights.fetch(settings.model, settings.revision),
-            dtype=getattr(torch, settings.dtype),
-            use_safetensors=True,
-            **(without_t5 if settings.max_sequence_length == 0 else {}),
-        )
+        folder = weights.fetch(settings.model, settings.revision)
+        parts: dict[str, Any] = {}
+        if settings.max_sequence_length == 0:
+            parts = {"text_encoder_3": None, "tokenizer_3": None}
+        parts |= load_networks(folder, settings.dtype, left_out=parts)
+        pipeline = per_row_pipeline().from_pretrained(folder, **parts)
         pipeline.to(device).set_progress_bar_config(disable=True)
         return cls(pipeline, settings)
 
@@ -82,6 +84,27 @@ class StableDiffusion3:
             generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
         )
         return list(output.images)
+
+
+def load_networks(folder: Path, dtype: str, left_out: Container[str]) -> dict[str, Any]:
+    """The networks of a pipeline's folder by name, each whole: the pipeline itself would fill in
+    what is missing at random. Errors: ValueError that names the network's folder.
+    """
+    import torch
+
+    try:
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder} is not a pipeline of diffusers: {error}") from error
+    networks = {}
+    for name, entry in index.items():
+        if name not in left_out and (folder / name / "config.json").is_file():
+            library, class_name = entry
+            network = getattr(import_module(library), class_name)
+            networks[name] = load_whole(
+                network, folder / name, dtype=getattr(torch, dtype), use_safetensors=True
+            )
+    return networks
 
 
 @cache

@@ -10,6 +10,7 @@ from lib import weights
 from lib.data.image_files import read_image
 from lib.errors import UserError
 from lib.jobs.device import require_device
+from lib.models.loading import describe
 from lib.models.response_generators.base import Generated, Request, Sampling
 from lib.models.response_generators.chat import (
     chat_prompt,
@@ -66,13 +67,15 @@ class TransformersGenerator:
         self.ends = end_tokens(folder, self.tokenizer)
         architecture = AutoModelForImageTextToText if with_images else AutoModelForCausalLM
         try:
-            model = architecture.from_pretrained(
-                folder, dtype=getattr(torch, dtype), use_safetensors=True
+            model, report = architecture.from_pretrained(
+                folder, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True
             )
-        except (OSError, ValueError) as error:
+        except Exception as error:
             raise UserError(
                 f"{folder}: transformers cannot load this model: {first_line(error)}"
             ) from error
+        if missing := sorted(report["missing_keys"]):  # they would be random
+            raise UserError(f"{folder}: the checkpoint is not whole: it lacks {describe(missing)}")
         self.model = model.to(device).eval()
 
     def generate(self, requests: Sequence[Request]) -> list[Generated]:
