@@ -55,3 +55,18 @@ class GeneratePrompts(Block):
         if "{topic}" not in self.template or "{count}" not in self.template:
             raise ValueError("`template` needs both `{topic}` and `{count}`")
         return self
+
+    def for_topic(self, topic: str, endpoint: Endpoint | None) -> Self:
+        """The settings of one topic: its own count, and who writes, in place of nobody `endpoint`."""
+        count = {name: number for name, number in self.count.items() if name == topic}
+        return self.model_copy(update={"count": count, "endpoint": self.endpoint or endpoint})
+
+
+class GeneratePromptsJob(Block):
+    """What rule generate_prompts is told of one topic (`GeneratePrompts.for_topic`), and the topics
+    whose prompts the proposals are compared with.
+    """
+
+    proposals: GeneratePrompts
+    topics: list[Topic]
+    max_prompt_characters: PositiveInt
