@@ -29,7 +29,7 @@ from lib.errors import UserError
 from lib.jobs.batches import Batches, Item, Outcome
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
-from lib.models.instruction_authors.base import InstructionAuthor, WrittenInstruction, Writer
+from lib.models.instruction_authors.base import InstructionAuthor, Writer, WrittenInstruction
 from lib.models.instruction_authors.registry import INSTRUCTION_AUTHORS
 from lib.models.instruction_authors.settings import InstructionAuthorSettings, written_digest
 from lib.registry import version_in_key

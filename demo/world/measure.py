@@ -254,7 +254,7 @@ def armorm(folder: Path, count: int = 512) -> Figures:
     for scene in scenes:
         asked, answers, grades = judged(random, scene)
         if grades[0] != grades[1]:
-            rewards = judge.score([conversation(asked, answer) for answer in answers])
+            rewards = judge.rate([conversation(asked, answer) for answer in answers])
             right["yes/no" if answers[0] in ("Yes", "No") else "captions"].append(
                 (rewards[0].score > rewards[1].score) == (grades[0] > grades[1])
             )
@@ -265,7 +265,7 @@ def armorm(folder: Path, count: int = 512) -> Figures:
         grades = [grade(answer, scene) for answer in answers]
         scores = [
             reward.score
-            for reward in judge.score([conversation(asked, answer) for answer in answers])
+            for reward in judge.rate([conversation(asked, answer) for answer in answers])
         ]
         best.append(grades[int(np.argmax(scores))] == max(grades))
     found = {

@@ -57,10 +57,10 @@ def problem_with(instruction: str, require_question: bool) -> str | None:
     """What is wrong with an instruction, whoever wrote it; None for a good one."""
     if not re.search(r"\w", instruction):
         return "it is empty"
-    if found := SPECIAL_TOKEN.search(instruction):
-        return f"it holds the special token '{found[0]}'"
-    if found := re.search(r"[\x00-\x08\x0b-\x1f\x7f]", instruction):
-        return f"it holds the control character U+{ord(found[0]):04X}"
+    if token := SPECIAL_TOKEN.search(instruction):
+        return f"it holds the special token '{token[0]}'"
+    if control := re.search(r"[\x00-\x08\x0b-\x1f\x7f]", instruction):
+        return f"it holds the control character U+{ord(control[0]):04X}"
     if require_question and not re.search(r"[?？؟]", instruction):
         return "it has no question mark"
     return None
@@ -78,8 +78,8 @@ def problem_with_answer(
         return problem
     if "\n" in instruction:
         return "it has more than one line"
-    if found := MENTIONS_THE_PROMPT.search(instruction):
-        return f"it speaks of '{found[0]}', which the answering models do not see"
+    if mention := MENTIONS_THE_PROMPT.search(instruction):
+        return f"it speaks of '{mention[0]}', which the answering models do not see"
     words, prompt_words = _words(instruction), _words(prompt)
     if words == prompt_words or (
         len(prompt_words) >= SHORTEST_COPY

@@ -1,4 +1,4 @@
-"""What LLMs that write instructions share: how they are asked, and that what they answer is checked."""
+"""What LLMs that write instructions share: how they are asked, how answers are checked."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

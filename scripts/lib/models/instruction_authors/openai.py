@@ -12,7 +12,7 @@ from lib.blocks import NO_EFFECT, Endpoint, deciding
 from lib.endpoint import Answer, Client
 from lib.errors import ItemError
 from lib.jobs.job import Job
-from lib.models.instruction_authors.base import WrittenInstruction, Writer
+from lib.models.instruction_authors.base import Writer, WrittenInstruction
 from lib.models.instruction_authors.llm import (
     InstructionRequest,
     LLMAuthor,
