@@ -95,7 +95,7 @@ def test_every_word_of_a_scene_is_one_token_everywhere_and_the_longest_prompt_fi
 
 
 def test_the_sampler_of_the_training_draws_what_the_product_draws() -> None:
-    import generate_images
+    from lib.models.image_generators.stable_diffusion_3 import StableDiffusion3, per_row_pipeline
 
     torch.manual_seed(0)
     pipeline = painter.new_pipeline(painter.new_vae().eval())
@@ -104,8 +104,11 @@ def test_the_sampler_of_the_training_draws_what_the_product_draws() -> None:
     pipeline.set_progress_bar_config(disable=True)
     model = painter.Painter(pipeline).eval()
     text = words.prompt(THREE, "positions")
-    settings = measure.image_settings(Path("unused"), (5.0,)) | {"steps": 4}
-    image = generate_images.draw(pipeline, SimpleNamespace(text=text), [5.0], [7], settings)[0]
+    image_model = train_world.MODELS / train_world.PARTS["painter"].folder
+    settings = measure.image_settings(image_model).model_copy(update={"steps": 4})
+    product = StableDiffusion3(per_row_pipeline()(**pipeline.components), settings)
+    product.pipeline.set_progress_bar_config(disable=True)
+    (image,) = product.generate(text, [5.0], [7])
     noise = torch.randn(
         1,
         painter.LATENT_CHANNELS,

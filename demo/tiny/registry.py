@@ -22,3 +22,20 @@ BUILDERS: dict[str, Builder] = {
     "armorm": build_armorm,
     "sentence-embedding": build_sentence_embedding,
 }
+
+#: The tiny checkpoint of each kind of model, by role and kind; None where a kind loads no model.
+#: tests/test_every_model.py holds every kind to its role's contract with it.
+TINY_OF: dict[tuple[str, str], str | None] = {
+    ("image_generators", "stable-diffusion-3"): "stable-diffusion-3-medium",
+    ("image_scorers", "image-reward"): "image-reward",
+    ("image_scorers", "clip"): "clip",
+    ("image_scorers", "blip"): "blip",
+    ("instruction_authors", "openai"): None,
+    ("instruction_authors", "transformers"): "instruct-llm",
+    ("instruction_authors", "vllm"): "instruct-llm",
+    ("instruction_authors", "file"): None,
+    ("instruction_authors", "template"): None,
+    ("response_generators", "vllm"): "llava-v1.6-mistral",
+    ("response_generators", "transformers"): "llava-v1.6-mistral",
+    ("response_rewards", "armorm"): "armorm",
+}

@@ -349,7 +349,7 @@ def image_reward_names(state: dict[str, torch.Tensor]) -> list[dict[str, str]]:
     """The names that tensors of the original checkpoint have in the product's three modules, each
     to its name in the checkpoint.
     """
-    from lib.models.image_scorers.scorers import split_image_reward_weights
+    from lib.models.image_scorers.image_reward import split_image_reward_weights
 
     names = list(state)
     parts = split_image_reward_weights(
@@ -366,7 +366,7 @@ def make_image_reward(work: Path, models: Path, folder: Path) -> None:
     prompts.
     """
     from diffusers import AutoencoderKL
-    from lib.models.image_scorers.scorers import ImageReward
+    from lib.models.image_scorers.image_reward import ImageReward
 
     image_model = models / "stable-diffusion-3-medium"
     vae = AutoencoderKL.from_pretrained(image_model / "vae", dtype=torch.float32).eval()

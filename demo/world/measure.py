@@ -7,7 +7,7 @@ training uses, and are combinations that no training has seen.
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -16,6 +16,10 @@ from world import oracle
 from world.pictures import Picture, draw
 from world.scenes import Scene, altered, random_scene
 from world.words import DESCRIBE, TOPICS, instruction, prompt, question, random_subject, read
+
+if TYPE_CHECKING:
+    from lib.models.image_generators.stable_diffusion_3 import StableDiffusion3
+    from lib.models.image_scorers.base import ImageScorer
 
 SEED = 20_261_124
 SCALES = (1.0, 2.0, 3.0, 5.0, 7.0, 11.0)
@@ -36,32 +40,35 @@ def rounded(value: Any) -> float:
     return round(float(value), 3)
 
 
-def image_settings(folder: Path, scales: tuple[float, ...]) -> dict[str, Any]:
-    """The settings of rule generate_images for the world's image model."""
+def image_settings(folder: Path) -> "StableDiffusion3.Settings":
+    """How rule generate_images is to run the world's image model."""
+    from lib.models.image_generators.stable_diffusion_3 import StableDiffusion3
     from world.painter import T5_TOKENS
 
-    return {
-        "model": str(folder),
-        "revision": "main",
-        "dtype": "float32",
-        "height": 48,
-        "width": 48,
-        "steps": STEPS,
-        "negative_prompt": "",
-        "max_sequence_length": T5_TOKENS,
-        "guidance_scales": list(scales),
-    }
+    return StableDiffusion3.Settings(
+        model=str(folder),
+        dtype="float32",
+        height=48,
+        width=48,
+        steps=STEPS,
+        max_sequence_length=T5_TOKENS,
+    )
+
+
+def load_image_model(folder: Path) -> "StableDiffusion3":
+    """The world's image model, as rule generate_images loads it."""
+    from lib.models.image_generators.stable_diffusion_3 import StableDiffusion3
+
+    return StableDiffusion3.load(image_settings(folder), "cpu")
 
 
 def painter(folder: Path, count: int = 240) -> Figures:
     """Pictures of unseen scenes by rule generate_images, at each guidance scale: objects right, and
     whole scene exact, by topic too.
     """
-    import generate_images
-    from lib.data.prompts import Prompt, seed_of
+    from lib.data.prompts import seed_of
 
-    settings = image_settings(folder, SCALES)
-    pipeline = generate_images.load_pipeline(settings, "cpu")
+    generator = load_image_model(folder)
     scenes, _ = unseen_scenes(count, 1)
     verdicts: dict[tuple[float, str], list[oracle.PictureVerdict]] = {
         (scale, topic): [] for scale in SCALES for topic in TOPICS
@@ -70,11 +77,10 @@ def painter(folder: Path, count: int = 240) -> Figures:
         topic = TOPICS[number % len(TOPICS)]
         text = prompt(scene, topic)
         seeds = [seed_of(SEED, "image", f"{number}", scale) for scale in SCALES]
-        request = Prompt(f"{number}", text)
         # Without guidance by itself: a batch in which one scale is 1 has none at all, which is why
         # the configuration refuses 1.
-        images = generate_images.draw(pipeline, request, SCALES[:1], seeds[:1], settings)
-        images += generate_images.draw(pipeline, request, SCALES[1:], seeds[1:], settings)
+        images = generator.generate(text, SCALES[:1], seeds[:1])
+        images += generator.generate(text, SCALES[1:], seeds[1:])
         readings = oracle.read_pictures(np.stack([np.asarray(image) for image in images]))
         for scale, reading in zip(SCALES, readings, strict=True):
             verdicts[scale, topic].append(oracle.judge_picture(reading, read(text)))
@@ -183,9 +189,10 @@ def scorer(kind: str, folder: Path, count: int = 512) -> Figures:
     """A scorer's verdict between a picture of an unseen scene and one that differs in one thing,
     under a prompt that tells them apart.
     """
-    from lib.models.image_scorers.scorers import load_image_scorer
+    from lib.models.image_scorers.registry import IMAGE_SCORERS
 
-    loaded = load_image_scorer(kind, folder)
+    settings = IMAGE_SCORERS.validate({"kind": kind, "model": str(folder)})
+    loaded = IMAGE_SCORERS.load(kind).load(settings, "cpu")
     scenes, pictures = unseen_scenes(count, 4)
     random = np.random.default_rng([SEED, 5])
     right: dict[str, list[bool]] = {topic: [] for topic in TOPICS}
@@ -208,24 +215,22 @@ def scorer(kind: str, folder: Path, count: int = 512) -> Figures:
     )
 
 
-def picks(loaded: Any, image_model: Path, count: int = 150) -> Figures:
+def picks(loaded: "ImageScorer", image_model: Path, count: int = 150) -> Figures:
     """What a scorer's pick of a prompt's four candidates is better by than a random one of the
     four, in the oracle's fit.
 
     The interval is that of the mean over prompts, by 2,000 bootstrap samples.
     """
-    import generate_images
-    from lib.data.prompts import Prompt, seed_of
+    from lib.data.prompts import seed_of
 
     scales = (5.0, 7.0, 9.0, 11.0)
-    settings = image_settings(image_model, scales)
-    pipeline = generate_images.load_pipeline(settings, "cpu")
+    generator = load_image_model(image_model)
     scenes, _ = unseen_scenes(count, 8)
     gains, picked, best = [], [], []
     for number, scene in enumerate(scenes):
         text = prompt(scene, TOPICS[number % len(TOPICS)])
         seeds = [seed_of(SEED, "pick", f"{number}", scale) for scale in scales]
-        images = generate_images.draw(pipeline, Prompt(f"{number}", text), scales, seeds, settings)
+        images = generator.generate(text, scales, seeds)
         fits = [
             oracle.fit(text, reading)
             for reading in oracle.read_pictures(np.stack([np.asarray(image) for image in images]))

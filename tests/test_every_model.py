@@ -1,0 +1,588 @@
+"""What every model of a role promises, each kind held to it with its tiny checkpoint (`TINY_OF` in
+demo/tiny/registry.py): whoever adds a kind to a registry adds its line there, and this file does
+the rest.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import numpy as np
+import pytest
+import torch
+from chat_server import ChatServer, text_of
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from lib.blocks import Block
+from lib.data.prompts import Prompt
+from lib.data.rows import PickedRow
+from lib.errors import ItemError, UserError
+from lib.jobs.job import Job, NoSettings
+from lib.models.image_generators.base import ImageGenerator
+from lib.models.image_generators.registry import IMAGE_GENERATORS
+from lib.models.image_scorers.base import ImageScorer
+from lib.models.image_scorers.registry import IMAGE_SCORERS
+from lib.models.instruction_authors.base import InstructionAuthor
+from lib.models.instruction_authors.registry import INSTRUCTION_AUTHORS
+from lib.models.response_generators.base import Generator, Request, Sampling
+from lib.models.response_generators.chat import neutralised, special_tokens
+from lib.models.response_generators.registry import GENERATORS
+from lib.models.response_rewards.base import ResponseReward
+from lib.models.response_rewards.registry import RESPONSE_REWARDS
+from lib.registry import Registry
+from tiny.registry import BUILDERS, TINY_OF
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SCRIPTS = REPOSITORY / "scripts"
+GREEDY, SAMPLED = Sampling(12, 0.0), Sampling(12, 1.0)
+#: Special tokens of some model or other; in a prompt they are text.
+SPECIAL = ("[SEP]", "<|endoftext|>", "<image>", "</s>", "<|eot_id|>", "[INST]")
+#: What the random run sets as well, so that a tiny model is a quick one.
+SMALL = {
+    "dtype": "float32",
+    "height": 64,
+    "width": 48,
+    "steps": 2,
+    "max_sequence_length": 32,
+    "max_model_len": 1024,
+    "max_new_tokens": 12,
+    "require_question": False,
+}
+
+
+@dataclass(frozen=True)
+class Role:
+    """A registry and its protocol."""
+
+    registry: Registry[Any]
+    protocol: type
+
+
+ROLES: Mapping[str, Role] = {
+    "image_generators": Role(IMAGE_GENERATORS, ImageGenerator),
+    "image_scorers": Role(IMAGE_SCORERS, ImageScorer),
+    "instruction_authors": Role(INSTRUCTION_AUTHORS, InstructionAuthor),
+    "response_generators": Role(GENERATORS, Generator),
+    "response_rewards": Role(RESPONSE_REWARDS, ResponseReward),
+}
+ALL = [(role, kind) for role in ROLES for kind in ROLES[role].registry.kinds]
+
+
+def marked(*names: str) -> Any:
+    """A parameter of a test; kinds whose engine takes long to start are for the slow tests."""
+    return pytest.param(*names, marks=[pytest.mark.slow] if "vllm" in names else [])
+
+
+def of_role(role: str) -> pytest.MarkDecorator:
+    """For tests of every kind of a role."""
+    return pytest.mark.parametrize("kind", [marked(kind) for _, kind in ALL if _ == role])
+
+
+every_kind = pytest.mark.parametrize(("role", "kind"), ALL)
+every_loaded_kind = pytest.mark.parametrize(
+    ("role", "kind"), [marked(*name) for name in ALL if TINY_OF.get(name)]
+)
+
+
+# --- what is written of a kind
+
+
+@every_kind
+def test_every_kind_has_a_tiny_checkpoint_or_says_that_it_loads_no_model(
+    role: str, kind: str
+) -> None:
+    assert (role, kind) in TINY_OF, (
+        f"{role}: add the tiny checkpoint of '{kind}' to TINY_OF in demo/tiny/registry.py"
+        " (docs/adding-a-model.md)"
+    )
+    assert TINY_OF[role, kind] in {None, *BUILDERS}
+
+
+def test_the_table_of_tiny_checkpoints_names_no_kind_that_is_not_there() -> None:
+    assert TINY_OF.keys() <= set(ALL)
+
+
+@every_kind
+def test_a_class_has_a_version_and_a_block_of_settings_that_names_its_kind(
+    role: str, kind: str
+) -> None:
+    registry = ROLES[role].registry
+    cls = registry.load(kind)
+    assert type(cls.VERSION) is int
+    assert cls.VERSION >= 1
+    assert issubclass(cls.Settings, Block)
+    named = cls.Settings.model_fields[registry.key].annotation
+    assert get_origin(named) is Literal
+    assert get_args(named) == (kind,)
+
+
+@every_kind
+def test_a_class_has_all_that_its_protocol_asks_for(role: str, kind: str) -> None:
+    protocol, cls = ROLES[role].protocol, ROLES[role].registry.load(kind)
+    names = [name for name in vars(protocol) if not name.startswith("_")]
+    assert names
+    assert [name for name in names if not callable(getattr(cls, name, None))] == []
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_protocol_is_read_on_one_page(role: str) -> None:
+    text = (SCRIPTS / f"lib/models/{role}/base.py").read_text(encoding="utf-8")
+    assert len([line for line in text.splitlines() if line.strip()]) < 60
+
+
+def test_importing_a_model_s_file_imports_no_library_that_runs_models() -> None:
+    modules = sorted({target.split(":")[0] for role in ROLES.values() for target in role.registry.kinds.values()})
+    code = f"""
+import sys
+from importlib import import_module
+for name in {modules}:
+    import_module(name)
+    heavy = {{"torch", "transformers", "diffusers", "vllm", "numpy", "PIL"}} & set(sys.modules)
+    if heavy:
+        sys.exit(f"{{name}} imports {{', '.join(sorted(heavy))}}")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=SCRIPTS, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# --- loading
+
+
+def settings_of(role: str, kind: str, folder: Path) -> Any:
+    """The settings of a kind with the model of a folder."""
+    registry = ROLES[role].registry
+    fields = registry.settings_of(kind).model_fields
+    model = {"model": str(folder)}
+    values = {"llm": model | {"dtype": "float32"}} if "llm" in fields else model
+    small = {name: value for name, value in SMALL.items() if name in fields}
+    return registry.validate({registry.key: kind, **values, **small})
+
+
+def author_of(settings: Any, root: Path, device: str = "cpu", seed: int = 0) -> Any:
+    """An author of instructions for a job, and the prompts that are written about."""
+    common = {"root": str(root), "device": device, "seed": seed, "max_failed_fraction": 1.0}
+    snakemake = type("Rule", (), {"rule": "write", "wildcards": [], "params": {"common": common}})
+    snakemake.params = type("Params", (dict,), {"common": common})()  # type: ignore[attr-defined]
+    job = Job(snakemake, NoSettings, 1)
+    written = settings.read_written([prompt_of(text) for text in TEXTS])
+    return INSTRUCTION_AUTHORS.class_of(settings)(settings, job, written)
+
+
+def load(role: str, settings: Any, device: str, sampling: Sampling = GREEDY) -> Any:
+    """The loaded model of settings; an author's is let go at once."""
+    cls = ROLES[role].registry.class_of(settings)
+    if role == "response_generators":
+        return cls.load(settings, device, sampling, with_images=True, batch_size=4)
+    if role == "instruction_authors":
+        with author_of(settings, Path(), device).at_work() as writer:
+            return writer
+    return cls.load(settings, device)
+
+
+@pytest.fixture(scope="module")
+def loaded(demo_models: Path) -> Callable[..., Any]:
+    """The loaded tiny model of a kind, loaded once."""
+
+    @cache
+    def get(role: str, kind: str, sampling: Sampling = GREEDY) -> Any:
+        folder = demo_models / str(TINY_OF[role, kind])
+        return load(role, settings_of(role, kind, folder), "cpu", sampling)
+
+    return get
+
+
+@pytest.fixture
+def copied(demo_models: Path, tmp_path: Path) -> Callable[[str, str], tuple[Path, Any]]:
+    """A copy of a kind's tiny checkpoint to break, and settings with it."""
+
+    def copy(role: str, kind: str) -> tuple[Path, Any]:
+        folder = tmp_path / "broken"
+        shutil.copytree(demo_models / str(TINY_OF[role, kind]), folder)
+        return folder, settings_of(role, kind, folder)
+
+    return copy
+
+
+def weights_of(folder: Path) -> list[Path]:
+    """The files that hold tensors."""
+    return sorted([*folder.rglob("*.safetensors"), *folder.rglob("*.pt")])
+
+
+def take_a_tensor_out(path: Path) -> None:
+    """Saves a file of tensors anew without one of them."""
+    is_safe = path.suffix == ".safetensors"
+    state = load_file(path) if is_safe else torch.load(path, weights_only=True)
+    del state[max(state, key=lambda name: (state[name].is_floating_point(), name))]
+    if is_safe:
+        save_file(state, path, metadata={"format": "pt"})
+    else:
+        torch.save(state, path)
+
+
+def cut_in_half(path: Path) -> None:
+    """What is left of a download that was broken off."""
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def assert_one_message(role: str, settings: Any, folder: Path, monkeypatch: Any) -> None:
+    """Asserts that loading ends in a message of ours that names the folder, before the model would
+    be put onto a GPU: on this machine torch has none, and would say so.
+    """
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises((UserError, ValueError)) as error:
+        load(role, settings, "cpu" if "vllm" in str(settings) else "cuda")
+    assert str(folder) in str(error.value)
+
+
+@every_loaded_kind
+def test_an_empty_folder_is_one_message(
+    role: str, kind: str, copied: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, settings = copied(role, kind)
+    shutil.rmtree(folder)
+    folder.mkdir()
+    assert_one_message(role, settings, folder, monkeypatch)
+    with pytest.raises(ValueError, match="holds no model"):
+        settings_of(role, kind, folder)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, take_a_tensor_out, cut_in_half])
+@every_loaded_kind
+def test_a_folder_with_a_damaged_file_of_weights_is_one_message_before_a_gpu_is_asked_for(
+    role: str, kind: str, damage: Callable[[Path], object], copied: Any, monkeypatch: Any
+) -> None:
+    folder, settings = copied(role, kind)
+    files = weights_of(folder)
+    assert files
+    for path in files:
+        content = path.read_bytes()
+        damage(path)
+        assert_one_message(role, settings, folder, monkeypatch)
+        path.write_bytes(content)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@every_loaded_kind
+def test_a_device_that_is_not_there_is_one_message(role: str, kind: str, copied: Any) -> None:
+    _, settings = copied(role, kind)
+    with pytest.raises(UserError, match="this machine shows no CUDA GPU"):
+        load(role, settings, "cuda")
+
+
+def tensors_in(thing: Any) -> Iterator[torch.Tensor]:
+    """The weights of a loaded model: of its modules, its tables of tensors, its pipeline."""
+    if isinstance(thing, torch.Tensor):
+        yield thing
+    elif isinstance(thing, torch.nn.Module):
+        yield from thing.parameters()
+    elif isinstance(thing, Mapping):
+        for each in thing.values():
+            yield from tensors_in(each)
+    elif hasattr(thing, "components"):
+        yield from tensors_in(thing.components)
+
+
+@pytest.mark.parametrize(
+    ("role", "kind"),
+    [
+        name
+        for name in ALL
+        if TINY_OF.get(name) and name[0] != "instruction_authors" and "vllm" not in name
+    ],
+)
+def test_all_weights_are_on_the_device_of_the_settings(role: str, kind: str, copied: Any) -> None:
+    """The device "meta" holds no numbers, which loading needs none of."""
+    _, settings = copied(role, kind)
+    tensors = list(tensors_in(vars(load(role, settings, "meta"))))
+    assert tensors
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+
+
+# --- image generators
+
+PROMPT = "two red cats on a blue sofa"
+WITH_SPECIAL = f"a cat {' '.join(SPECIAL)} and a dog"
+
+
+def pixels(image: Image.Image) -> np.ndarray[Any, Any]:
+    return np.asarray(image).astype(int)
+
+
+@of_role("image_generators")
+def test_images_are_a_function_of_prompt_scale_and_seed(kind: str, loaded: Any) -> None:
+    generator = loaded("image_generators", kind)
+    images = generator.generate(PROMPT, [5.0, 9.0], [1, 2])
+    assert [(image.mode, image.size) for image in images] == [("RGB", (48, 64))] * 2
+    again = generator.generate(PROMPT, [5.0, 9.0], [1, 2])
+    assert [image.tobytes() for image in again] == [image.tobytes() for image in images]
+    for prompt, scale, seed in (("snow", 5.0, 1), (PROMPT, 6.0, 1), (PROMPT, 5.0, 3)):
+        (other,) = generator.generate(prompt, [scale], [seed])
+        assert other.tobytes() != images[0].tobytes()
+
+
+@of_role("image_generators")
+def test_an_image_is_the_same_alone_and_in_a_batch_but_for_rounding(
+    kind: str, loaded: Any
+) -> None:
+    generator = loaded("image_generators", kind)
+    together = generator.generate(PROMPT, [5.0, 9.0, 7.0], [1, 2, 3])
+    (alone,) = generator.generate(PROMPT, [9.0], [2])
+    assert np.abs(pixels(alone) - pixels(together[1])).max() <= 2
+    assert np.abs(pixels(alone) - pixels(together[0])).max() > 2
+
+
+@of_role("image_generators")
+@pytest.mark.parametrize("prompt", ["", WITH_SPECIAL, "猫が三匹 😀", "one more cat and " * 60])
+def test_any_prompt_can_be_drawn(kind: str, loaded: Any, prompt: str) -> None:
+    (image,) = loaded("image_generators", kind).generate(prompt, [5.0], [1])
+    assert image.size == (48, 64)
+
+
+# --- image scorers
+
+
+@pytest.fixture(scope="module")
+def images() -> list[Image.Image]:
+    """Images of several sizes and shapes."""
+    generator = np.random.default_rng(0)
+    sizes = [(64, 64), (100, 72), (40, 90)]
+    return [
+        Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        for width, height in sizes
+    ]
+
+
+@of_role("image_scorers")
+def test_a_prompt_s_score_of_an_image_is_the_same_alone_and_in_a_batch(
+    kind: str, loaded: Any, images: list[Image.Image]
+) -> None:
+    scorer = loaded("image_scorers", kind)
+    scores = scorer.score(PROMPT, images)
+    assert {type(score) for score in scores} == {float}
+    assert len(set(scores)) == len(images)
+    alone = [scorer.score(PROMPT, [image])[0] for image in images]
+    assert scores == pytest.approx(alone, abs=5e-6)
+    assert scorer.score(PROMPT, images[::-1]) == pytest.approx(scores[::-1], abs=5e-6)
+    assert scorer.score(PROMPT, []) == []
+
+
+@of_role("image_scorers")
+@pytest.mark.parametrize("token", SPECIAL)
+def test_special_tokens_in_a_prompt_are_text_to_a_scorer(
+    kind: str, token: str, loaded: Any, images: list[Image.Image]
+) -> None:
+    """The tokenizers here do not tell capitals from small letters, but no special token is spelt in
+    capitals and in small letters: as text both spellings are the same.
+    """
+    scorer = loaded("image_scorers", kind)
+    text = f"a cat {token} a dog"
+    scores = scorer.score(text, images)
+    assert scores == scorer.score(text.replace(token, token.swapcase()), images)
+    assert scores != scorer.score("a cat a dog", images)
+
+
+@of_role("image_scorers")
+def test_a_prompt_that_is_cut_is_said_to_be(
+    kind: str, loaded: Any, images: list[Image.Image]
+) -> None:
+    scorer = loaded("image_scorers", kind)
+    long = "one more cat and " * 60
+    assert (scorer.truncates(PROMPT), scorer.truncates(long)) == (False, True)
+    assert scorer.score(long, images) == scorer.score(f"{long} a dog", images)
+
+
+# --- response generators
+
+
+@pytest.fixture
+def requests(tmp_path: Path, images: list[Image.Image]) -> list[Request]:
+    """Questions of different lengths about different images."""
+    texts = ("What is it?", "How many cats are in the image, and what are they doing?", "Where?")
+    paths = [tmp_path / f"{number}.png" for number in range(len(texts))]
+    for image, path in zip(images, paths, strict=True):
+        image.save(path)
+    return [
+        Request(text, seed, path)
+        for seed, (text, path) in enumerate(zip(texts, paths, strict=True))
+    ]
+
+
+@of_role("response_generators")
+@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED])
+def test_an_answer_is_the_same_alone_and_in_a_batch(
+    kind: str, sampling: Sampling, loaded: Any, requests: list[Request]
+) -> None:
+    generator = loaded("response_generators", kind, sampling)
+    together = generator.generate(requests)
+    assert together == [generator.generate([request])[0] for request in requests]
+    assert len({answer.text for answer in together}) > 1
+    for answer in together:
+        assert answer.finish_reason in ("stop", "length")
+        assert 0 < answer.tokens <= sampling.max_new_tokens
+        assert answer.text == answer.text.strip()
+
+
+@of_role("response_generators")
+def test_a_sampled_answer_is_a_function_of_its_seed(
+    kind: str, loaded: Any, requests: list[Request]
+) -> None:
+    generator = loaded("response_generators", kind, SAMPLED)
+    request = requests[0]
+    seeded = [Request(request.text, seed, request.image) for seed in (7, 8, 7)]
+    first, other, again = generator.generate(seeded)
+    assert first == again
+    assert first != other
+    assert [first] == generator.generate(seeded[:1])
+
+
+@of_role("response_generators")
+def test_special_tokens_in_a_question_are_text_to_a_generator(
+    kind: str, loaded: Any, requests: list[Request]
+) -> None:
+    generator = loaded("response_generators", kind)
+    tokens = {*SPECIAL, *special_tokens(generator.processor)}
+    for token in sorted(token for token in tokens if len(token) > 1):
+        text = f"How many {token} cats?"
+        as_text = neutralised(text, generator.processor)
+        asked = [Request(each, 0, requests[0].image) for each in (text, as_text)]
+        answer, answer_to_text = generator.generate(asked)
+        assert answer == answer_to_text
+
+
+# --- response rewards
+
+QUESTION = {"role": "user", "content": "What is on the table?"}
+ANSWERS = ("A cup.", "Two red cups and a blue plate are on the table.", "")
+
+
+def conversations() -> list[list[dict[str, str]]]:
+    return [[QUESTION, {"role": "assistant", "content": answer}] for answer in ANSWERS]
+
+
+@of_role("response_rewards")
+def test_a_response_s_reward_is_the_same_alone_and_in_a_batch(kind: str, loaded: Any) -> None:
+    model = loaded("response_rewards", kind)
+    rewards = model.rate(conversations())
+    alone = [model.rate([conversation])[0] for conversation in conversations()]
+    scores = [reward.score for reward in rewards]
+    assert scores == pytest.approx([reward.score for reward in alone], rel=1e-4, abs=1e-5)
+    assert len(set(scores)) == len(ANSWERS)
+    for reward in rewards:
+        assert type(reward.score) is float
+        assert json.loads(json.dumps(reward.details)) == reward.details
+    assert model.rate([]) == []
+
+
+@of_role("response_rewards")
+def test_turns_that_a_message_spells_out_are_text_to_a_reward(
+    kind: str, loaded: Any, demo_models: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(
+        demo_models / str(TINY_OF["response_rewards", kind])
+    )
+    last = {"role": "assistant", "content": ANSWERS[1]}
+    turns = [QUESTION, {"role": "assistant", "content": "A cup."}, QUESTION | {"content": "And?"}]
+    rendered = tokenizer.apply_chat_template([*turns, last], tokenize=False)
+    begin, end = rendered.index(QUESTION["content"]), rendered.index("And?") + len("And?")
+    forged = [QUESTION | {"content": rendered[begin:end]}, last]
+    assert tokenizer.apply_chat_template(forged, tokenize=False) == rendered
+    one, other = loaded("response_rewards", kind).rate([[*turns, last], forged])
+    assert one.score != pytest.approx(other.score, rel=1e-4, abs=1e-5)
+
+
+@of_role("response_rewards")
+def test_a_conversation_that_does_not_end_with_a_response_is_refused(
+    kind: str, loaded: Any
+) -> None:
+    for conversation in ([], [QUESTION]):
+        with pytest.raises(ValueError, match=r"\w"):
+            loaded("response_rewards", kind).rate([conversation])
+
+
+# --- authors of instructions
+
+TEXTS = [f"{number} red cats on a sofa" for number in range(6)] + [WITH_SPECIAL]
+
+
+def prompt_of(text: str) -> Prompt:
+    return Prompt("art", text)
+
+
+def row_of(text: str) -> PickedRow:
+    image = {"file": "image.png", "sha256": "0" * 64, "guidance_scale": 5.0, "score": 0.0}
+    return {**prompt_of(text).row(), "image": image}  # type: ignore[typeddict-item]
+
+
+@pytest.fixture
+def author_settings(tmp_path: Path, demo_models: Path) -> Iterator[Callable[[str], Any]]:
+    """The settings of a kind of author that writes about `TEXTS`."""
+    server = ChatServer(lambda body: f"What of {text_of(body)[-20:]} {body.get('seed')}?")
+    file = tmp_path / "instructions.jsonl"
+    lines = [{"prompt": text, "instruction": f"What is {n}?"} for n, text in enumerate(TEXTS)]
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    own: dict[str, dict[str, Any]] = {
+        "openai": {"endpoint": server.settings(api_key_variable=None)},
+        "file": {"file": str(file)},
+        "template": {"templates": [f"What is in corner {number}?" for number in range(5)]},
+    }
+
+    def make(kind: str) -> Any:
+        tiny = TINY_OF["instruction_authors", kind]
+        if tiny is None:
+            return INSTRUCTION_AUTHORS.validate({"backend": kind, **own[kind]})
+        return settings_of("instruction_authors", kind, demo_models / tiny)
+
+    yield make
+    server.close()
+
+
+def write(author: Any, texts: list[str]) -> dict[str, Any]:
+    """What an author writes of each text, or why it writes nothing."""
+    sources = {text: author.prepare(row_of(text))[1] for text in texts}
+    results: dict[str, Any] = {}
+    with author.at_work() as writer:
+        for start in range(0, len(texts), author.batch_size):
+            batch = texts[start : start + author.batch_size]
+            for text, result in zip(batch, writer([sources[text] for text in batch]), strict=True):
+                results[text] = result.result() if hasattr(result, "result") else result
+    return {
+        text: str(result) if isinstance(result, ItemError) else result
+        for text, result in results.items()
+    }
+
+
+@of_role("instruction_authors")
+def test_an_instruction_depends_on_what_is_in_its_key_and_on_nothing_else(
+    kind: str, author_settings: Any, tmp_path: Path
+) -> None:
+    settings = author_settings(kind)
+    author = author_of(settings, tmp_path)
+    results = write(author, TEXTS)
+    assert write(author_of(settings, tmp_path), TEXTS[::-1]) == results
+    other = author_of(settings, tmp_path, seed=1)
+    for text, result in write(other, TEXTS).items():
+        decides, decides_with_other_seed = (
+            each.prepare(row_of(text))[0] for each in (author, other)
+        )
+        assert json.dumps(decides)
+        if result != results[text]:
+            assert decides != decides_with_other_seed
+
+
+@of_role("instruction_authors")
+def test_prompts_have_keys_of_their_own(kind: str, author_settings: Any, tmp_path: Path) -> None:
+    author = author_of(author_settings(kind), tmp_path)
+    keys = {json.dumps(author.prepare(row_of(text))[0], sort_keys=True) for text in TEXTS}
+    assert len(keys) == len(TEXTS)
