@@ -213,8 +213,6 @@ class Plan:
         settings = self.settings(
             self.config.instructions, min_image_reward=least, **self.pick_settings()
         )
-        if settings["templates"] is None:
-            del settings["templates"]
         return settings
 
     def pick_settings(self) -> dict[str, Any]:
