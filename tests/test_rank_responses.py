@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 import rank_responses
-from build_reward_models import build_armorm
 from lib.config.run import ResponseRanking
 from lib.data.prompts import Prompt
 from lib.data.shards import missing_row, read_shard
 from lib.errors import UserError
 from lib.files import write_jsonl
 from lib.models.response_rewards.armorm import ATTRIBUTES, HELPSTEER_ATTRIBUTES, ArmoRM
+from tiny.armorm import write_armorm
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 POLICIES = ["zeta", "alpha", "mu"]
@@ -31,7 +31,7 @@ IMAGE = {"file": "images/art/00/x.png", "sha256": "0" * 64, "guidance_scale": 7.
 @pytest.fixture(scope="session")
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "armorm"
-    build_armorm(folder)
+    write_armorm(folder)
     return folder
 
 

@@ -20,7 +20,6 @@ from lib.planning.rates import ANSWERING, OWN_RATES, Rates
 from lib.planning.graph import PlannedJob
 
 
-
 #: The folder under results/<run>/ whose files a rule publishes. models/ and evaluation/ are shared;
 #: see `rule_of_file`.
 FOLDERS = {
