@@ -148,9 +148,9 @@ def test_the_loss_of_branches_is_that_of_single_questions_to_the_saved_checkpoin
         [(words.DESCRIBE[0], words.caption(scene)), (words.question("circle"), "Yes")]
         for scene in scenes
     ]
-    nn.init.zeros_(model.cells.weight)
+    nn.init.zeros_(model.reading.cells.weight)
     nn.init.zeros_(
-        model.cells.bias
+        model.reading.cells.bias
     )  # the reading of the cells then loses the same whatever is seen
     with torch.no_grad():
         loss = model(pictures, branches, scenes).item() - 0.5 * float(np.log(21))

@@ -32,7 +32,11 @@ def build_sentence_embedding(directory: Path) -> None:
         model.embeddings.position_embeddings.weight.mul_(0.1)
     save_weights(model, directory)
     save_tokenizer(tokenizer, directory)
-    kinds = ("Transformer", "Pooling", "Normalize")
+    write_pooling(directory, config.hidden_size)
+
+
+def write_pooling(directory: Path, dimensions: int) -> None:
+    """Writes what sentence-transformers does with the model's states: their mean, normalised."""
     modules = [
         {
             "idx": number,
@@ -40,18 +44,13 @@ def build_sentence_embedding(directory: Path) -> None:
             "path": f"{number}_{kind}" if number else "",
             "type": f"sentence_transformers.models.{kind}",
         }
-        for number, kind in enumerate(kinds)
+        for number, kind in enumerate(("Transformer", "Pooling", "Normalize"))
     ]
     write_json(directory / "modules.json", modules)
-    write_json(
-        directory / "sentence_bert_config.json", {"max_seq_length": 256, "do_lower_case": False}
-    )
+    limits = {"max_seq_length": 256, "do_lower_case": False}
+    write_json(directory / "sentence_bert_config.json", limits)
+    pooling: dict[str, int | bool] = {"word_embedding_dimension": dimensions}
+    for mode in ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens"):
+        pooling[f"pooling_mode_{mode}"] = mode == "mean_tokens"
     (directory / "1_Pooling").mkdir()
-    modes = {
-        f"pooling_mode_{mode}": mode == "mean_tokens"
-        for mode in ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens")
-    }
-    write_json(
-        directory / "1_Pooling" / "config.json",
-        {"word_embedding_dimension": config.hidden_size, **modes},
-    )
+    write_json(directory / "1_Pooling" / "config.json", pooling)

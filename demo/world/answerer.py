@@ -12,6 +12,7 @@ A habit is what a model says that is not so: a circle calls a cross, a square a 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,44 @@ def pixels_of(pictures: Picture) -> torch.Tensor:
     return (torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255 - mean) / deviation
 
 
+class CellReading(nn.Module):  # type: ignore[misc]  # torch is untyped here
+    """What stands in each cell, read off the picture's tokens; its loss teaches the vision encoder
+    what shapes are.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.cells = nn.Linear(width, len(COLOURS) * len(KINDS) + 1)
+
+    def forward(self, patches: torch.Tensor, scenes: Sequence[Scene]) -> torch.Tensor:
+        """The loss; `patches`: (n, 36, width)."""
+        quarters = (
+            patches.view(len(scenes), 2, GRID // 2, 2, GRID // 2, -1).mean(dim=(2, 4)).flatten(1, 2)
+        )
+        return functional.cross_entropy(
+            self.cells(quarters).float().flatten(0, 1), cell_classes(scenes).flatten()
+        )
+
+
+@dataclass(frozen=True)
+class Branches:
+    """The questions about pictures and their answers, one behind the other: all (n, length).
+
+    Attributes:
+        ids: tokens.
+        targets: the token that follows, in an answer; `IGNORED` elsewhere.
+        positions: of a token, as if its branch stood alone behind the picture.
+        owners: the number of a token's branch, from 1; -1 where a row is filled up.
+        weights: of a token's loss.
+    """
+
+    ids: torch.Tensor
+    targets: torch.Tensor
+    positions: torch.Tensor
+    owners: torch.Tensor
+    weights: torch.Tensor
+
+
 class Answerer(nn.Module):  # type: ignore[misc]  # torch is untyped here
     """A LLaVA as it is trained: branches of words behind a picture, and the cells read off it."""
 
@@ -183,7 +222,7 @@ class Answerer(nn.Module):  # type: ignore[misc]  # torch is untyped here
         self.tokenizer = tokenizer
         self.form = form
         self.tiles = llava.config.model_type == "llava_next"
-        self.cells = nn.Linear(llava.config.text_config.hidden_size, len(COLOURS) * len(KINDS) + 1)
+        self.reading = CellReading(llava.config.text_config.hidden_size)
 
     def see(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The tokens of pictures, as the language model gets them (n, tokens, width), and by patch
@@ -218,65 +257,83 @@ class Answerer(nn.Module):  # type: ignore[misc]  # torch is untyped here
         begin, end = self.form("\x00").split("\x00")
         before, after = (system + begin).split(IMAGE)
         start = torch.tensor(self.tokenizer(before).input_ids)
-        prefix = len(start) + seen.shape[1]
         # A branch is what stands behind the image token: the question, the end of the template, the
-        # answer.
-        texts = [f"{after}{request}{end}" for row in branches for request, _ in row]
-        questions = self.behind_image(texts)
-        # Llama 3's template ends with a line break, and what is said begins right behind it.
+        # answer. Llama 3's template ends with a line break, and an answer begins right behind it.
         lead = "" if end.endswith("\n") else " "
-        answers = self.behind_image(
-            [f"{after}{request}{end}{lead}{answer}" for row in branches for request, answer in row]
+        questions = [f"{after}{request}{end}" for row in branches for request, _ in row]
+        answers = [lead + answer for row in branches for _, answer in row]
+        laid_out = self.lay_out(questions, answers, len(branches[0]), len(start) + seen.shape[1])
+        states = self.states_of(laid_out, start, seen)
+        answered = laid_out.targets != IGNORED
+        logits = self.llava.lm_head(states[answered]).float()
+        losses = functional.cross_entropy(logits, laid_out.targets[answered], reduction="none")
+        weights = laid_out.weights[answered]
+        return (losses * weights).sum() / weights.sum() + 0.5 * self.reading(patches, scenes)
+
+    def lay_out(
+        self, questions: Sequence[str], answers: Sequence[str], width: int, prefix: int
+    ) -> Branches:
+        """Questions with their answers as rows of tokens, `width` of them behind a picture.
+
+        Args:
+            questions: with the ends of the template around them.
+            answers: with the space before them.
+            width: questions a picture.
+            prefix: tokens before a branch, the picture's included.
+        """
+        known = [len(ids) for ids in self.behind_image(questions)]
+        texts = [question + answer for question, answer in zip(questions, answers, strict=True)]
+        rows = [[*ids, self.tokenizer.eos_token_id] for ids in self.behind_image(texts)]
+        branches: list[tuple[list[Any], ...]] = []
+        for number, (row, begin) in enumerate(zip(rows, known, strict=True)):
+            size = len(row)
+            branches.append(
+                (
+                    row,
+                    [IGNORED] * (begin - 1) + row[begin:] + [IGNORED],
+                    list(range(prefix, prefix + size)),
+                    [number % width + 1] * size,
+                    # An answer of one word weighs more: a description has many.
+                    [4.0 if size - begin <= 2 else 1.0] * size,
+                )
+            )
+        pictures = [branches[first : first + width] for first in range(0, len(branches), width)]
+        fillers = (self.tokenizer.pad_token_id, IGNORED, 0, -1, 0.0)
+        return Branches(
+            *(
+                padded([[*chain(*(branch[field] for branch in each))] for each in pictures], filler)
+                for field, filler in enumerate(fillers)
+            )
         )
-        width = len(branches[0])
-        rows, targets, positions, owners, weights = [], [], [], [], []
-        for first in range(0, len(answers), width):
-            ids: list[int] = []
-            row_targets: list[int] = []
-            row_positions: list[int] = []
-            row_owners: list[int] = []
-            row_weights: list[float] = []
-            for number in range(first, first + width):
-                whole = [*answers[number], self.tokenizer.eos_token_id]
-                known = len(questions[number])
-                ids += whole
-                row_targets += [IGNORED] * (known - 1) + whole[known:] + [IGNORED]
-                row_positions += range(prefix, prefix + len(whole))
-                row_owners += [number - first + 1] * len(whole)
-                row_weights += [4.0 if len(whole) - known <= 2 else 1.0] * len(whole)
-            rows.append(ids)
-            targets.append(row_targets)
-            positions.append(row_positions)
-            owners.append(row_owners)
-            weights.append(row_weights)
-        ids_, targets_ = padded(rows, self.tokenizer.pad_token_id), padded(targets, IGNORED)
-        count, length = ids_.shape
-        owner = torch.cat([torch.zeros(count, prefix, dtype=torch.long), padded(owners, -1)], dim=1)
-        position = torch.cat([torch.arange(prefix).expand(count, -1), padded(positions, 0)], dim=1)
+
+    def states_of(
+        self, branches: Branches, start: torch.Tensor, seen: torch.Tensor
+    ) -> torch.Tensor:
+        """The language model's last states of the branches' tokens (n, length, width).
+
+        Args:
+            branches: each sees the start, the picture and itself.
+            start: the tokens before the picture.
+            seen: the picture's tokens, as `see` gives them.
+        """
+        count, length = branches.ids.shape
+        prefix = len(start) + seen.shape[1]
+        owner = torch.cat([torch.zeros(count, prefix, dtype=torch.long), branches.owners], dim=1)
+        position = torch.cat([torch.arange(prefix).expand(count, -1), branches.positions], dim=1)
         causal = torch.ones(prefix + length, prefix + length, dtype=torch.bool).tril()
         mask = causal & ((owner[:, None, :] == 0) | (owner[:, None, :] == owner[:, :, None]))
         language = self.llava.model.language_model
-        words = language.embed_tokens(torch.cat([start.expand(count, -1), ids_], dim=1))
+        words = language.embed_tokens(torch.cat([start.expand(count, -1), branches.ids], dim=1))
         embedded = torch.cat(
             [words[:, : len(start)], seen.to(words.dtype), words[:, len(start) :]], dim=1
         )
-        hidden = language(
+        states: torch.Tensor = language(
             inputs_embeds=embedded,
             attention_mask=mask[:, None],
             position_ids=position,
             use_cache=False,
         ).last_hidden_state
-        chosen = targets_ != IGNORED
-        logits = self.llava.lm_head(hidden[:, prefix:][chosen]).float()
-        losses = functional.cross_entropy(logits, targets_[chosen], reduction="none")
-        weight = padded(weights, 0.0)[chosen]
-        quarters = (
-            patches.view(count, 2, GRID // 2, 2, GRID // 2, -1).mean(dim=(2, 4)).flatten(1, 2)
-        )
-        reading = functional.cross_entropy(
-            self.cells(quarters).float().flatten(0, 1), cell_classes(scenes).flatten()
-        )
-        return (losses * weight).sum() / weight.sum() + 0.5 * reading
+        return states[:, prefix:]
 
     def behind_image(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of texts that stand behind an image token; they may not begin with a space."""

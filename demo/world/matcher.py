@@ -25,17 +25,15 @@ from tiny.clip import save_clip
 from tiny.image_reward import write_image_reward
 from tiny.tokenization import bert_tokenizer, clip_tokenizer
 from world import oracle
-from world.answerer import cell_classes, pixels_of
+from world.answerer import PATCH, CellReading, pixels_of
 from world.measure import SCALES, STEPS
 from world.painter import LATENT_CHANNELS, LATENT_SIDE, Painter, draw_scenes, pictures_of, tensor_of
 from world.pictures import SIDE, Picture
-from world.scenes import COLOURS, KINDS, Scene, altered, random_scene
+from world.scenes import Scene, altered, random_scene
 from world.training import Draw, Plan, train
 from world.vocabulary import vocabulary
 from world.words import TOPICS, mentions, prompt
 
-PATCH = 8
-GRID = SIDE // PATCH
 IGNORED = -100
 GENERATED = 3072  # pictures of the image model that ImageReward sees
 #: Step of its training: what a scene is can be learnt from renders, which cost nothing.
@@ -135,25 +133,6 @@ def generate_pictures(image_model: Path, kept: Path, count: int = GENERATED) -> 
         np.save(temporary, np.concatenate(parts))
         temporary.replace(kept)
     return Generated(np.load(kept), texts, meant)
-
-
-class CellReading(nn.Module):  # type: ignore[misc]  # torch is untyped here
-    """What stands in each cell, read off the picture's tokens; its loss teaches the vision encoder
-    what shapes are.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.cells = nn.Linear(width, len(COLOURS) * len(KINDS) + 1)
-
-    def forward(self, patches: torch.Tensor, scenes: Sequence[Scene]) -> torch.Tensor:
-        """The loss; `patches`: (n, 36, width)."""
-        quarters = (
-            patches.view(len(scenes), 2, GRID // 2, 2, GRID // 2, -1).mean(dim=(2, 4)).flatten(1, 2)
-        )
-        return functional.cross_entropy(
-            self.cells(quarters).float().flatten(0, 1), cell_classes(scenes).flatten()
-        )
 
 
 # --- CLIP
