@@ -8,22 +8,26 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
 import pytest
 import torch
-from chat_server import ChatServer, text_of
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from chat_server import ChatServer
+from conftest import Parameters
 from lib.blocks import Block
 from lib.data.prompts import Prompt
 from lib.data.rows import PickedRow
 from lib.errors import ItemError, UserError
+from lib.files import digest
 from lib.jobs.job import Job, NoSettings
 from lib.models.image_generators.base import ImageGenerator
 from lib.models.image_generators.registry import IMAGE_GENERATORS
@@ -138,7 +142,9 @@ def test_a_protocol_is_read_on_one_page(role: str) -> None:
 
 
 def test_importing_a_model_s_file_imports_no_library_that_runs_models() -> None:
-    modules = sorted({target.split(":")[0] for role in ROLES.values() for target in role.registry.kinds.values()})
+    modules = sorted(
+        {target.split(":")[0] for role in ROLES.values() for target in role.registry.kinds.values()}
+    )
     code = f"""
 import sys
 from importlib import import_module
@@ -170,9 +176,8 @@ def settings_of(role: str, kind: str, folder: Path) -> Any:
 def author_of(settings: Any, root: Path, device: str = "cpu", seed: int = 0) -> Any:
     """An author of instructions for a job, and the prompts that are written about."""
     common = {"root": str(root), "device": device, "seed": seed, "max_failed_fraction": 1.0}
-    snakemake = type("Rule", (), {"rule": "write", "wildcards": [], "params": {"common": common}})
-    snakemake.params = type("Params", (dict,), {"common": common})()  # type: ignore[attr-defined]
-    job = Job(snakemake, NoSettings, 1)
+    rule = SimpleNamespace(rule="write", wildcards=[], params=Parameters(common=common))
+    job = Job(rule, NoSettings, 1)
     written = settings.read_written([prompt_of(text) for text in TEXTS])
     return INSTRUCTION_AUTHORS.class_of(settings)(settings, job, written)
 
@@ -201,10 +206,13 @@ def loaded(demo_models: Path) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def copied(demo_models: Path, tmp_path: Path) -> Callable[[str, str], tuple[Path, Any]]:
+def copied(
+    demo_models: Path, tmp_path: Path, loaded: Callable[..., Any]
+) -> Callable[[str, str], tuple[Path, Any]]:
     """A copy of a kind's tiny checkpoint to break, and settings with it."""
 
     def copy(role: str, kind: str) -> tuple[Path, Any]:
+        loaded(role, kind)  # it is whole, and what loading imports is imported
         folder = tmp_path / "broken"
         shutil.copytree(demo_models / str(TINY_OF[role, kind]), folder)
         return folder, settings_of(role, kind, folder)
@@ -331,9 +339,7 @@ def test_images_are_a_function_of_prompt_scale_and_seed(kind: str, loaded: Any) 
 
 
 @of_role("image_generators")
-def test_an_image_is_the_same_alone_and_in_a_batch_but_for_rounding(
-    kind: str, loaded: Any
-) -> None:
+def test_an_image_is_the_same_alone_and_in_a_batch_but_for_rounding(kind: str, loaded: Any) -> None:
     generator = loaded("image_generators", kind)
     together = generator.generate(PROMPT, [5.0, 9.0, 7.0], [1, 2, 3])
     (alone,) = generator.generate(PROMPT, [9.0], [2])
@@ -489,9 +495,7 @@ def test_turns_that_a_message_spells_out_are_text_to_a_reward(
 ) -> None:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(
-        demo_models / str(TINY_OF["response_rewards", kind])
-    )
+    tokenizer = AutoTokenizer.from_pretrained(demo_models / str(TINY_OF["response_rewards", kind]))
     last = {"role": "assistant", "content": ANSWERS[1]}
     turns = [QUESTION, {"role": "assistant", "content": "A cup."}, QUESTION | {"content": "And?"}]
     rendered = tokenizer.apply_chat_template([*turns, last], tokenize=False)
@@ -528,7 +532,7 @@ def row_of(text: str) -> PickedRow:
 @pytest.fixture
 def author_settings(tmp_path: Path, demo_models: Path) -> Iterator[Callable[[str], Any]]:
     """The settings of a kind of author that writes about `TEXTS`."""
-    server = ChatServer(lambda body: f"What of {text_of(body)[-20:]} {body.get('seed')}?")
+    server = ChatServer(lambda body: f"What is on page {int(digest(body)[:6], 16)}?")
     file = tmp_path / "instructions.jsonl"
     lines = [{"prompt": text, "instruction": f"What is {n}?"} for n, text in enumerate(TEXTS)]
     file.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
@@ -550,17 +554,22 @@ def author_settings(tmp_path: Path, demo_models: Path) -> Iterator[Callable[[str
 
 def write(author: Any, texts: list[str]) -> dict[str, Any]:
     """What an author writes of each text, or why it writes nothing."""
-    sources = {text: author.prepare(row_of(text))[1] for text in texts}
-    results: dict[str, Any] = {}
+    results = {}
     with author.at_work() as writer:
         for start in range(0, len(texts), author.batch_size):
             batch = texts[start : start + author.batch_size]
-            for text, result in zip(batch, writer([sources[text] for text in batch]), strict=True):
-                results[text] = result.result() if hasattr(result, "result") else result
-    return {
-        text: str(result) if isinstance(result, ItemError) else result
-        for text, result in results.items()
-    }
+            written = writer([author.prepare(row_of(text))[1] for text in batch])
+            results |= dict(zip(batch, map(outcome_of, written), strict=True))
+    return results
+
+
+def outcome_of(result: Any) -> Any:
+    """A written instruction, or why there is none."""
+    try:
+        result = result.result() if isinstance(result, Future) else result
+    except ItemError as error:
+        result = error
+    return str(result) if isinstance(result, ItemError) else result
 
 
 @of_role("instruction_authors")
@@ -570,6 +579,7 @@ def test_an_instruction_depends_on_what_is_in_its_key_and_on_nothing_else(
     settings = author_settings(kind)
     author = author_of(settings, tmp_path)
     results = write(author, TEXTS)
+    assert any(isinstance(result, dict) for result in results.values())
     assert write(author_of(settings, tmp_path), TEXTS[::-1]) == results
     other = author_of(settings, tmp_path, seed=1)
     for text, result in write(other, TEXTS).items():
