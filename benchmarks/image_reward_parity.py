@@ -6,7 +6,7 @@ checkpoint.
 
 Builds a random ImageReward checkpoint of the original's size (447 million parameters, 1.8 GB, fixed
 seed) in a temporary folder, scores the same images and prompts with both, each in its own
-environment and through `load_image_scorer` as the rule does, and prints the scores, their largest
+environment and through `ImageReward.load` as the rule does, and prints the scores, their largest
 difference relative to the largest score, and the seconds. Exits with 1 if that is over
 `--tolerance`.
 
@@ -106,15 +106,17 @@ def draw_images() -> list[Image]:
 
 def score(folder: Path, backend: str) -> dict[str, Any]:
     """Scores of each prompt's images with one backend, and the seconds for loading and for scoring."""
-    from lib.models.image_scorers.scorers import load_image_scorer
+    from lib.models.image_scorers.image_reward import ImageReward
 
     images = draw_images()
+    settings = ImageReward.Settings.model_validate(
+        {"kind": "image-reward", "model": str(folder), "backend": backend}
+    )
     started = time.perf_counter()
-    scorer = load_image_scorer("image-reward", folder, backend=backend)
+    scorer = ImageReward.load(settings, "cpu")
     loaded = time.perf_counter()
-    scorer.score(
-        PROMPTS[0], images[:1]
-    )  # the first call pays for reading the weights into memory and for starting threads
+    # The first call pays for reading the weights into memory and for starting threads.
+    scorer.score(PROMPTS[0], images[:1])
     warm, warm_cpu = time.perf_counter(), time.process_time()
     scores = [scorer.score(prompt, images) for prompt in PROMPTS]
     return {

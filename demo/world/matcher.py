@@ -345,6 +345,7 @@ def make_image_reward(work: Path, models: Path, folder: Path) -> None:
     prompts.
     """
     from diffusers import AutoencoderKL
+
     from lib.models.image_scorers.image_reward import ImageReward
 
     image_model = models / "stable-diffusion-3-medium"
