@@ -3,8 +3,8 @@
 
 This script digests all that determines the training, looks what of it is done, and starts
 lib/training/worker.py through torchrun, one process a GPU. A killed training goes on from its last
-complete checkpoint and ends with the same bytes. A finished adapter stays under work/ by its key, so
-that no training is done twice.
+complete checkpoint and ends with the same bytes. A finished adapter stays under work/ by its key,
+so that no training is done twice.
 """
 
 import shutil
