@@ -16,6 +16,7 @@ from lib.config.run import Config, load_config
 from lib.config.yaml_files import read_yaml
 from lib.data.prompts import Shard, read_topics
 from lib.errors import UserError
+from lib.patches.snakemake_graph import build_graph
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -151,10 +152,9 @@ def _graph(configfile: Path) -> tuple[list[PlannedJob], list[str]]:
                 config_settings=ConfigSettings(configfiles=[configfile]),
                 snakefile=REPOSITORY / "Snakefile",
             )
-            workflow.dag().printrulegraph()
-            # The interface prints the graph and does not hand it out.
-            jobs = [job for job in workflow._workflow.dag.jobs if job.rule.script]
-            rules = [rule.name for rule in workflow._workflow.rules if rule.script]
+            planned = build_graph(workflow)
+            jobs = [job for job in planned.dag.jobs if job.rule.script]
+            rules = [rule.name for rule in planned.rules if rule.script]
             return [_planned(job) for job in jobs], rules
     except (Exception, SystemExit) as error:
         raise UserError(

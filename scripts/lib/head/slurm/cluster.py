@@ -31,6 +31,7 @@ from typing import Any
 from lib.config.yaml_files import read_yaml
 from lib.errors import UserError
 from lib.files import write_json
+from lib.patches import slurm_plugin, snakemake_graph
 from lib.progress import duration
 
 log = logging.getLogger("snakemake.logging")
@@ -273,14 +274,9 @@ def settle_status_command(settings: Any) -> None:
     """Makes the plugin ask squeue even while the controller is silent, and refuses a status command
     that can never answer.
 
-    It asks the controller at each look how long ended jobs are remembered, takes silence for "not
-    at all", and turns to sacct, which without accounting never answers: the jobs are lost from
-    sight. What the controller said at the start holds for the run.
+    What the controller says at the start of how long it remembers ended jobs holds for the run.
     """
-    import snakemake_executor_plugin_slurm as plugin
-
-    age = plugin.get_min_job_age()
-    plugin.get_min_job_age = lambda: age
+    age = slurm_plugin.keep_min_job_age()
     by_sacct = settings.status_command == "sacct"
     if by_sacct or (age is not None and age < 3 * settings.init_seconds_before_status_checks):
         try:
@@ -545,7 +541,7 @@ def begin(workflow: Any, root: Path, patience: float) -> None:
     # As Ctrl-C does it, also in a head process started by `nohup` or in the background, where
     # SIGINT is ignored.
     signal.signal(signal.SIGUSR1, signal.default_int_handler)
-    head = Head(path, workflow.scheduler._executor.run_uuid)  # the job name of all jobs of this run
+    head = Head(path, slurm_plugin.job_name(snakemake_graph.executor_of(workflow)))
     head.write()
     _watch = Watch(head, 60 * patience)
     _watch.start()
