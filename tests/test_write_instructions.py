@@ -35,6 +35,7 @@ from lib.models.instruction_authors.registry import INSTRUCTION_AUTHORS
 from lib.models.instruction_authors.settings import written_digest
 from lib.models.instruction_authors.templates import check_prompts_for_templates, from_template
 from lib.models.response_generators.registry import GENERATORS
+from warm_jobs import heavy_imports
 from write_instructions import main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -101,27 +102,28 @@ class Stage:
         prompts = [Prompt("art", row["prompt"]) for row in self.ranking.values()]
         return written_digest(written or {}, prompts)
 
-    def run(self, digest=None, common=None, min_image_reward=None, pick="best", **settings):
+    def snakemake(self, digest=None, common=None, min_image_reward=None, pick="best", **settings):
+        """What the rule's script is handed."""
+        return self.rule_object(
+            "write_instructions",
+            {"topic": "art", "shard": "00"},
+            SimpleNamespace(
+                images=str(self.root / "images/art/00.jsonl"),
+                ranking=str(self.root / "image_ranking/image-reward/art/00.jsonl"),
+            ),
+            [str(self.root / "instructions/art/00.jsonl")],
+            settings=job_settings(settings, min_image_reward, pick),
+            digest=self.written_digest() if digest is None else digest,
+            common=common or {},
+        )
+
+    def run(self, **settings):
         """The published rows by prompt text."""
         write_jsonl(self.root / "images/art/00.jsonl", self.images.values())
         write_jsonl(self.root / "image_ranking/image-reward/art/00.jsonl", self.ranking.values())
-        output = self.root / "instructions/art/00.jsonl"
-        inputs = SimpleNamespace(
-            images=str(self.root / "images/art/00.jsonl"),
-            ranking=str(self.root / "image_ranking/image-reward/art/00.jsonl"),
-        )
-        main(
-            self.rule_object(
-                "write_instructions",
-                {"topic": "art", "shard": "00"},
-                inputs,
-                [str(output)],
-                settings=job_settings(settings, min_image_reward, pick),
-                digest=self.written_digest() if digest is None else digest,
-                common=common or {},
-            )
-        )
-        return {row["prompt"]: row for row in read_shard(output).values()}
+        snakemake = self.snakemake(**settings)
+        main(snakemake)
+        return {row["prompt"]: row for row in read_shard(snakemake.output[0]).values()}
 
     def record(self):
         return json.loads((self.root / "work/write_instructions/art/00.json").read_text())
@@ -840,35 +842,9 @@ def test_a_local_model_s_words_pass_the_same_checks(stage, local):
 
 def test_a_warm_job_imports_no_torch_no_vllm_and_no_client(stage, local, tmp_path):
     stage.run(backend="transformers", **local)
-    script = tmp_path / "warm.py"
-    script.write_text(
-        f"import sys, json, pickle\nsys.path[:0] = [{str(ROOT / 'scripts')!r},"
-        f" {str(ROOT / 'tests')!r}]\nfrom types import SimpleNamespace\nfrom conftest import"
-        " Parameters\nfrom write_instructions import main\nvalues ="
-        f" json.loads({json.dumps(json.dumps(warm_values(stage, local)))})\nwildcards = type('W',"
-        " (list,), {'topic': 'art', 'shard': '00'})(['art',"
-        " '00'])\nmain(SimpleNamespace(rule='write_instructions', wildcards=wildcards,"
-        " input=SimpleNamespace(**values['input']),\n     output=values['output'],"
-        " params=Parameters(values['params'])))\nprint(sorted({'torch', 'transformers', 'vllm',"
-        " 'openai', 'PIL'} & set(sys.modules)))\n"
-    )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    warm = stage.snakemake(backend="transformers", **local)
+    assert heavy_imports(warm, tmp_path) == []
     assert stage.counts() == (0, 3, 0)
-
-
-def warm_values(stage, local):
-    settings = job_settings({"backend": "transformers", **local})
-    common = {"root": str(stage.root), "device": "cpu", "seed": 0, "max_failed_fraction": 0.0}
-    root = stage.root
-    return {
-        "input": {
-            "images": str(root / "images/art/00.jsonl"),
-            "ranking": str(root / "image_ranking/image-reward/art/00.jsonl"),
-        },
-        "output": [str(root / "instructions/art/00.jsonl")],
-        "params": {"settings": settings, "common": common, "digest": stage.written_digest()},
-    }
 
 
 def key_of(rule_object, row, **settings):
