@@ -13,19 +13,19 @@ from snakemake.utils import min_version
 min_version("9.27")
 sys.path.insert(0, f"{workflow.basedir}/scripts")
 
-from lib.head.slurm import cluster
-from lib.head import evaluation
-from lib.head import preflight
-from lib.head import software
-from lib.head import summary
 from lib.blocks import NAME
 from lib.config.run import load_config
 from lib.config.yaml_files import read_yaml
-from lib.errors import UserError
-from lib.head.plan import Plan
 from lib.data.prompts import PROMPT_ID, TOPIC
+from lib.errors import UserError
+from lib.head import evaluation, preflight, software, summary
+from lib.head.plan import Plan
+from lib.head.slurm.checks import check_partition_file
+from lib.head.slurm.run import SlurmRun
+from lib.patches import snakemake_command
 
-# Without --configfile it is the paper's run. A file given there stands for itself; what it leaves out has the paper's value.
+# Without --configfile it is the paper's run. A file given there stands for itself; what it leaves
+# out has the paper's value.
 if not workflow.configfiles:
     try:
         read_yaml(Path("config.yaml"))
@@ -37,8 +37,9 @@ if not workflow.configfiles:
 
 try:
     CONFIG = load_config(config, [Path(file) for file in workflow.configfiles])
-    if "slurm" in [Path(argument).name for argument in sys.argv]:
-        cluster.check_partition_file(Path("profiles/slurm/partitions.yaml"))
+    # The plugin would end with a traceback, and say nothing in a dry run.
+    if partition_file := snakemake_command.partition_file():
+        check_partition_file(partition_file)
     PLAN = Plan(CONFIG)
     SHARDS = PLAN.shards
 except UserError as error:
@@ -47,6 +48,7 @@ except UserError as error:
 ROOT = PLAN.root
 GPU = 1 if CONFIG.device == "cuda" else 0
 STARTED = datetime.now(UTC).isoformat(timespec="milliseconds")
+SLURM_RUN = SlurmRun(Path(ROOT), CONFIG.scheduler_patience)
 
 
 wildcard_constraints:
@@ -106,21 +108,19 @@ rule pairs:
 
 onstart:
     try:
-        preflight.check(PLAN, tables_only="tables" in sys.argv)
-        if (
-            type(workflow.executor_settings).__module__
-            == "snakemake_executor_plugin_slurm"
-        ):
-            cluster.begin(workflow, Path(ROOT), CONFIG.scheduler_patience)
+        preflight.check_run(
+            PLAN, {job.rule.name for job in workflow.dag.needrun_jobs()}
+        )
+        SLURM_RUN.begin(workflow)
     except UserError as error:
         raise WorkflowError(str(error)) from None
 
 
 onsuccess:
-    cluster.end()
+    SLURM_RUN.end()
     summary.print_summary(Path(ROOT), STARTED)
 
 
 onerror:
-    cluster.end()
+    SLURM_RUN.end()
     summary.print_summary(Path(ROOT), STARTED)

@@ -12,7 +12,8 @@ def policy_model(wildcards):
 rule generate_responses:
     input:
         instructions=f"{ROOT}/instructions/{{topic}}/{{shard}}.jsonl",
-        # It stands for the image files: where it is deleted to mend one, stage images runs before this one.
+        # It stands for the image files: where it is deleted to mend one, stage images runs before
+        # this one.
         images=f"{ROOT}/images/{{topic}}/{{shard}}.jsonl",
     output:
         f"{ROOT}/responses/{{policy}}/{{topic}}/{{shard}}.jsonl",

@@ -1,7 +1,8 @@
 from lib.head import table_rows
 
 
-# Everything here and in figures.smk is made from kept scores and rankings: no GPU, no model but the small one of embed_texts (on the CPU).
+# Everything here and in figures.smk is made from kept scores and rankings: no GPU, no model but the
+# small one of embed_texts (on the CPU).
 rule tables:
     input:
         PLAN.tables_and_figures(),

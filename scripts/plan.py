@@ -17,8 +17,10 @@ from rich.table import Table
 
 from lib.config.run import Config
 from lib.errors import UserError
-from lib.planning import costs, graph
-from lib.planning.costs import Cost
+from lib.planning import graph
+from lib.planning.costs import Cost, CostPlan, in_order, plan_costs
+from lib.planning.rates import read_rates
+from lib.planning.usage import measured_rates, read_usage
 
 RATES = Path("profiles/slurm/rates.yaml")
 HEADER = """\
@@ -74,11 +76,11 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def show(plan: costs.Plan, used: dict[str, Cost], title: str, console: Console) -> None:
+def show(plan: CostPlan, used: dict[str, Cost], title: str, console: Console) -> None:
     """Prints the table; columns of what was used where a run has records."""
     table = Table(title=title, title_justify="left", show_footer=True)
     total, total_used = Cost(), Cost()
-    rules = costs.in_order(plan.costs.keys() | used.keys())
+    rules = in_order(plan.costs.keys() | used.keys())
     for rule in rules:
         total.add(plan.costs.get(rule, Cost()))
         total_used.add(used.get(rule, Cost()))
@@ -165,15 +167,15 @@ def run(arguments: argparse.Namespace) -> None:
         )
     values, config = graph.read_configuration(arguments.configfile)
     jobs, shards, rules = graph.plan_jobs(values, config, arguments.prompts_per_topic)
-    rates = costs.read_rates(arguments.rates, rules)
+    rates = read_rates(arguments.rates, rules)
     if arguments.rates_from:
-        content = costs.measured_rates(arguments.rates_from, jobs, config, shards, rates)
+        content = measured_rates(arguments.rates_from, jobs, config, shards, rates)
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=140)
         print(HEADER.format(run=arguments.rates_from) + text, end="")
         return
-    plan = costs.plan(jobs, config, shards, rates)
+    plan = plan_costs(jobs, config, shards, rates)
     root = arguments.run or config.root
-    used = costs.used(root, jobs) if (root / "work").is_dir() else {}
+    used = read_usage(root, jobs) if (root / "work").is_dir() else {}
     console = Console(width=None if sys.stdout.isatty() else 160, markup=False, highlight=False)
     show(
         plan, used, f"{config.run}: {len(jobs)} jobs" + (f"; used: {root}" if used else ""), console

@@ -10,8 +10,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-import build_models
-from build_reward_models import build_armorm
 from lib.models.response_rewards.armorm import (
     ATTRIBUTES,
     HELPSTEER_ATTRIBUTES,
@@ -19,6 +17,8 @@ from lib.models.response_rewards.armorm import (
     ArmoRM,
     last_occurrence,
 )
+from tiny.armorm import write_armorm
+from tiny.tokenization import llama3_tokenizer
 
 QUESTION = "What is on the table, and where is the cat?"
 ANSWERS = [
@@ -46,7 +46,7 @@ def gating_of(reward):
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "armorm"
-    build_armorm(folder)
+    write_armorm(folder)
     return folder
 
 
@@ -177,7 +177,7 @@ def test_the_gating_weights_are_read_at_the_last_response_header(model, folder):
 
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_ordinary_text_gets_the_ids_of_the_rendered_conversation(model, answer):
-    for tokenizer in (model.tokenizer, build_models.llama3_tokenizer()):
+    for tokenizer in (model.tokenizer, llama3_tokenizer()):
         tokenizer.chat_template = model.tokenizer.chat_template
         whole = tokenizer(
             tokenizer.apply_chat_template(asked(answer), tokenize=False), add_special_tokens=False
@@ -375,6 +375,6 @@ def test_code_that_comes_with_a_checkpoint_is_not_run(checkpoint, tmp_path, mode
 
 
 def test_the_tiny_checkpoint_is_the_same_bytes_whenever_it_is_built(folder, tmp_path):
-    build_armorm(tmp_path / "again")
+    write_armorm(tmp_path / "again")
     for path in (tmp_path / "again").iterdir():
         assert path.read_bytes() == (folder / path.name).read_bytes(), path.name

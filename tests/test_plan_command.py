@@ -13,9 +13,10 @@ import yaml
 
 from lib.config.run import Config
 from lib.errors import UserError
-from lib.planning import costs
-from lib.planning.costs import Cost
+from lib.planning.costs import Cost, plan_costs
 from lib.planning.graph import PlannedJob
+from lib.planning.rates import Rates, read_rates
+from lib.planning.usage import measured_rates, read_usage
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BENCHMARKS = {
@@ -78,7 +79,7 @@ RATES = {
 
 
 def rates(**changes):
-    return costs.Rates.model_validate({**RATES, **changes})
+    return Rates.model_validate({**RATES, **changes})
 
 
 def command(folder, *arguments):
@@ -92,7 +93,7 @@ def command(folder, *arguments):
 
 
 def test_the_plan_is_jobs_times_items_times_rates():
-    plan = costs.plan(JOBS, CONFIG, SHARDS, rates())
+    plan = plan_costs(JOBS, CONFIG, SHARDS, rates())
     # 12 prompts x 2 images x 3 s, 2 jobs x (60 + 4) s; the longer job has 7 prompts.
     assert plan.costs["generate_images"] == Cost(2, 24, 200, 200, 64 + 42, 48e6, 24 + 8)
     # 12 prompts x 4 policy models x 0.5 s, 2 x (30 + 4) s.
@@ -111,7 +112,7 @@ def test_the_plan_is_jobs_times_items_times_rates():
 
 
 def test_a_job_that_is_planned_near_its_time_limit_is_told():
-    notes = costs.plan(JOBS, CONFIG, SHARDS, rates()).notes
+    notes = plan_costs(JOBS, CONFIG, SHARDS, rates()).notes
     assert [
         note
         for note in notes
@@ -122,7 +123,7 @@ def test_a_job_that_is_planned_near_its_time_limit_is_told():
 
 def test_a_stage_that_needs_a_gpu_and_has_no_rate_is_refused():
     with pytest.raises(UserError, match="none for 'train_dpo', which needs a GPU"):
-        costs.plan(
+        plan_costs(
             JOBS,
             CONFIG,
             SHARDS,
@@ -182,13 +183,13 @@ def test_a_mistake_in_the_rates_is_told_with_file_and_line(tmp_path, change, mes
     path = tmp_path / "rates.yaml"
     path.write_text(yaml.safe_dump(broken(change), sort_keys=False))
     with pytest.raises(UserError, match=message) as caught:
-        costs.read_rates(path, [job.rule for job in JOBS])
+        read_rates(path, [job.rule for job in JOBS])
     assert str(path) in str(caught.value)
 
 
 def test_a_rates_file_that_is_not_there_is_told(tmp_path):
     with pytest.raises(UserError, match="there is no such file"):
-        costs.read_rates(tmp_path / "none.yaml", [])
+        read_rates(tmp_path / "none.yaml", [])
 
 
 def write_record(root, rule, name, items, computed, compute, load=0.0, journal=()):
@@ -244,7 +245,7 @@ def run(tmp_path):
 
 
 def test_what_was_used_comes_from_the_records_and_for_jobs_that_ran_again_from_the_journal(run):
-    used = costs.used(run, JOBS)
+    used = read_usage(run, JOBS)
     assert (used["generate_images"].jobs, used["generate_images"].items) == (2, 12)
     assert used["generate_images"].seconds == pytest.approx(84 + 50 + 1 + 60)
     assert used["train_dpo"].gpu_seconds == pytest.approx(2 * 81)
@@ -256,7 +257,7 @@ def test_what_was_used_comes_from_the_records_and_for_jobs_that_ran_again_from_t
 
 
 def test_rates_measured_by_a_run_say_so_and_leave_the_rest_as_it_was(run, tmp_path):
-    content = costs.measured_rates(run, JOBS, CONFIG, SHARDS, rates())
+    content = measured_rates(run, JOBS, CONFIG, SHARDS, rates())
     images = content["stages"]["generate_images"]
     assert images["seconds"] == pytest.approx((84 + 60) / 24)
     assert images["load_seconds"] == 50
@@ -272,14 +273,14 @@ def test_rates_measured_by_a_run_say_so_and_leave_the_rest_as_it_was(run, tmp_pa
     }
     path = tmp_path / "measured.yaml"
     path.write_text(yaml.safe_dump(content))
-    again = costs.plan(JOBS, CONFIG, SHARDS, costs.read_rates(path, [job.rule for job in JOBS]))
+    again = plan_costs(JOBS, CONFIG, SHARDS, read_rates(path, [job.rule for job in JOBS]))
     assert again.bases["generate_images"] == {"measured"}
     assert again.costs["generate_images"].seconds == pytest.approx(2 * (4 + 50) + 144)
 
 
 def test_a_run_without_records_gives_no_rates(tmp_path):
     with pytest.raises(UserError, match="holds no records of jobs"):
-        costs.measured_rates(tmp_path, JOBS, CONFIG, SHARDS, rates())
+        measured_rates(tmp_path, JOBS, CONFIG, SHARDS, rates())
 
 
 def jobs_by_rule(text):

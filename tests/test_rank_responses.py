@@ -10,7 +10,6 @@ from typing import Literal
 import pytest
 
 import rank_responses
-from build_reward_models import build_armorm
 from lib.config.response_ranking import RankResponsesJob
 from lib.data.prompts import Prompt
 from lib.data.shards import missing_row, read_shard
@@ -20,6 +19,7 @@ from lib.models.response_rewards.armorm import ATTRIBUTES, HELPSTEER_ATTRIBUTES,
 from lib.models.response_rewards.base import Reward
 from lib.models.response_rewards.registry import RESPONSE_REWARDS
 from lib.models.response_rewards.settings import ResponseRewardSettings
+from tiny.armorm import write_armorm
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 POLICIES = ["zeta", "alpha", "mu"]
@@ -35,7 +35,7 @@ IMAGE = {"file": "images/art/00/x.png", "sha256": "0" * 64, "guidance_scale": 7.
 @pytest.fixture(scope="session")
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "armorm"
-    build_armorm(folder)
+    write_armorm(folder)
     return folder
 
 

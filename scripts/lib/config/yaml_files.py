@@ -48,16 +48,25 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def explain(
-    error: ValidationError, block: type[Block], values: Mapping[str, Any], files: Sequence[Path]
+    error: ValidationError,
+    block: type[Block],
+    values: Mapping[str, Any],
+    files: Sequence[Path],
+    page: str = "docs/configuration.md",
 ) -> UserError:
     """All mistakes that pydantic found in `values`, which were to be a `block` and stand in `files`
-    (of two that have a key, the later one counts), one a line.
+    (of two that have a key, the later one counts), one a line. `page`: what tells of the keys.
     """
-    return UserError("\n".join(_explain(each, block, values, files) for each in error.errors()))
+    problems = error.errors()
+    return UserError("\n".join(_explain(each, block, values, files, page) for each in problems))
 
 
 def _explain(
-    problem: Any, block: type[Block], values: Mapping[str, Any], files: Sequence[Path]
+    problem: Any,
+    block: type[Block],
+    values: Mapping[str, Any],
+    files: Sequence[Path],
+    page: str,
 ) -> str:
     path = [part for part in problem["loc"] if part != "[key]"]
     key = ".".join(map(str, path)) or "the configuration"
@@ -68,9 +77,9 @@ def _explain(
         hint = f"Did you mean `{near[0]}`?" if near else f"Known here: {', '.join(known)}."
         text = f"{text}. {hint}"
     elif problem["type"] == "missing":
-        text += "; docs/configuration.md says what it means."
+        text += f"; {page} says what it means."
     elif not text.endswith("."):
-        text += ". See docs/configuration.md."
+        text += f". See {page}."
     return f"{say_where(path, files)}{key}: {text}"
 
 

@@ -3,10 +3,12 @@ need.
 """
 
 import tempfile
+from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 
 from lib import weights
-from lib.blocks import Endpoint, Model
+from lib.blocks import Block, Endpoint, Model, models_in
 from lib.config.run import Config
 from lib.endpoint import check_endpoint
 from lib.errors import UserError
@@ -14,50 +16,55 @@ from lib.files import mendable_storage_errors
 from lib.head import evaluation
 from lib.head.plan import Plan
 
+#: Rules that make a trained model.
+TRAINING_RULES = ("train_dpo", "merge_adapter")
+
 
 def hub_models(config: Config) -> dict[str, Model]:
     """The models of a configuration that come from the hub, by configuration key."""
     return {
         key: model
-        for key, (model, _) in _models(config).items()
+        for key, (model, _) in models_of(config).items()
         if not weights.is_folder(model.model)
     }
 
 
-def _models(config: Config) -> dict[str, tuple[Model, str]]:
-    """Every model by configuration key, with the stage whose files tell whether it is still needed."""
-    found: dict[str, tuple[Model, str]] = {"images": (config.images, "images")}
-    for name, scorer in config.image_ranking.scorers.items():
-        found[f"image_ranking.scorers.{name}"] = (scorer, f"image_ranking/{name}")
-        if scorer.tokenizer:
-            found[f"image_ranking.scorers.{name}.tokenizer"] = (
-                scorer.tokenizer,
-                f"image_ranking/{name}",
-            )
-    if config.instructions.llm and config.instructions.backend in ("transformers", "vllm"):
-        found["instructions.llm"] = (config.instructions.llm, "instructions")
-    for name, policy in config.responses.policy_models.items():
-        found[f"responses.policy_models.{name}"] = (policy, f"responses/{name}")
-    found["response_ranking"] = (config.response_ranking, "response_ranking")
-    if config.figures.embedding:
-        found["figures.embedding"] = (config.figures.embedding, "embeddings")
-    found["training.base_model"] = (config.training.base_model, "evaluation")
-    return found
-
-
-def _is_made(plan: Plan, stage: str, tables_only: bool = False) -> bool:
-    """Whether all files of a stage are there: its model will not be asked for unless something
-    changed.
+def models_of(config: Config) -> dict[str, tuple[Model, str]]:
+    """Every model by configuration key, with the stage whose files tell whether it is still
+    needed.
     """
-    if stage == "evaluation":
-        folders = (
-            (f"{plan.root}/evaluation/",)
-            if tables_only
-            else (f"{plan.root}/models/", f"{plan.root}/evaluation/")
-        )
-        files = [path for path in plan.targets() if path.startswith(folders)]
-    else:
-        files = plan.shard_files(stage)
+    blocks: dict[str, tuple[Block | None, str]] = {
+        "images": (config.images, "images"),
+        **{
+            f"image_ranking.scorers.{name}": (scorer, f"image_ranking/{name}")
+            for name, scorer in config.image_ranking.scorers.items()
+        },
+        "instructions": (config.instructions, "instructions"),
+        **{
+            f"responses.policy_models.{name}": (policy, f"responses/{name}")
+            for name, policy in config.responses.policy_models.items()
+        },
+        "response_ranking": (config.response_ranking, "response_ranking"),
+        "figures.embedding": (config.figures.embedding, "embeddings"),
+        "training.base_model": (config.training.base_model, "evaluation"),
+    }
+    return {
+        key if name == "model" else f"{key}.{name}": (model, stage)
+        for key, (block, stage) in blocks.items()
+        if block
+        for name, model in models_in(block).items()
+    }
+
+
+def _is_made(plan: Plan, stage: str, rules: Collection[str]) -> bool:
+    """Whether all files of a stage are there: its model will not be asked for unless something
+    changed. `rules`: those that are to run.
+    """
+    if stage != "evaluation":
+        return all(Path(path).exists() for path in plan.shard_files(stage))
+    trained = (f"{plan.root}/models/",) if set(rules) & set(TRAINING_RULES) else ()
+    folders = (f"{plan.root}/evaluation/", *trained)
+    files = [path for path in plan.targets() if path.startswith(folders)]
     return all(Path(path).exists() for path in files)
 
 
@@ -106,51 +113,56 @@ def problems_with_benchmarks(plan: Plan) -> list[str]:
     return problems
 
 
-def check(plan: Plan, tables_only: bool = False) -> None:
+def endpoints_of(plan: Plan) -> dict[str, Endpoint]:
+    """The endpoints that a run may ask, by configuration key; those whose answers are all there are
+    left out.
+    """
+    config = plan.config
+    endpoints: dict[str, Endpoint] = {}
+    if not _is_made(plan, "instructions", ()):
+        endpoints |= {
+            f"instructions.{name}": value
+            for name, value in config.instructions
+            if isinstance(value, Endpoint)
+        }
+    if (judge := config.image_ranking.judge) and not Path(plan.comparisons).exists():
+        endpoints["image_ranking.judge.endpoint"] = judge.endpoint
+    if config.generate_prompts.count and config.generate_prompts.endpoint:
+        endpoints["generate_prompts.endpoint"] = config.generate_prompts.endpoint
+    return endpoints | benchmark_judges(plan)
+
+
+def problem_of(key: str, check: Callable[[], object]) -> list[str]:
+    """What a check of the configuration's `key` finds."""
+    try:
+        check()
+    except UserError as error:
+        return [f"{key}: {error}"]
+    return []
+
+
+def check_writable(folder: Path) -> None:
+    """Raises a UserError if no file can be written into a folder, which is made if need be."""
+    with mendable_storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+
+
+def check_run(plan: Plan, rules: Collection[str]) -> None:
     """Raises one UserError with all that would stop this run later: keys, endpoints, hub models out
     of reach, files of benchmarks.
 
-    `tables_only`: the run was asked for tables and figures, which need a trained model only for
-    scores that are not there.
+    `rules`: those that are to run. Tables and figures alone need a trained model only for scores
+    that are not there.
     """
-    config = plan.config
     problems = []
-    unwritten = not _is_made(plan, "instructions")
-    judge = config.image_ranking.judge
-    endpoints = {
-        "instructions.endpoint": (
-            config.instructions.endpoint
-            if config.instructions.backend == "openai" and unwritten
-            else None
-        ),
-        "image_ranking.judge.endpoint": (
-            judge.endpoint if judge and not Path(plan.comparisons).exists() else None
-        ),
-        "generate_prompts.endpoint": (
-            config.generate_prompts.endpoint if config.generate_prompts.count else None
-        ),
-        **benchmark_judges(plan),
-    }
-    for key, endpoint in endpoints.items():
-        try:
-            if endpoint:
-                check_endpoint(endpoint)
-        except UserError as error:
-            problems.append(f"{key}: {error}")
-    for key, (model, stage) in _models(config).items():
-        if weights.is_folder(model.model) or _is_made(plan, stage, tables_only):
-            continue
-        try:
-            weights.check_access(model.model, model.revision)
-        except UserError as error:
-            problems.append(f"{key}: {error}")
+    for key, endpoint in endpoints_of(plan).items():
+        problems += problem_of(key, partial(check_endpoint, endpoint))
+    for key, (model, stage) in models_of(plan.config).items():
+        if not weights.is_folder(model.model) and not _is_made(plan, stage, rules):
+            problems += problem_of(key, partial(weights.check_access, model.model, model.revision))
     problems += problems_with_benchmarks(plan)
-    try:
-        with mendable_storage_errors(config.root):
-            config.root.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=config.root):
-                pass
-    except UserError as error:
-        problems.append(f"results: {error}")
+    problems += problem_of("results", partial(check_writable, plan.config.root))
     if problems:
         raise UserError("\n".join(problems))

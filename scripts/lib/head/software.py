@@ -14,7 +14,7 @@ from pydantic import Field, StringConstraints, ValidationError
 
 from lib.blocks import Block
 from lib.config.run import Config
-from lib.config.yaml_files import read_yaml, say_where
+from lib.config.yaml_files import explain, read_yaml, say_where
 from lib.errors import UserError
 
 #: The words of `--sdm`.
@@ -50,14 +50,7 @@ def read_site(path: Path, environments: Collection[str]) -> Site:
     try:
         site = Site.model_validate(values)
     except ValidationError as error:
-        problem = error.errors()[0]
-        place = list(problem["loc"])
-        text = "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"]
-        found = problem.get("input")
-        shown = f" (found {found!r})" if isinstance(found, str | int | float) else ""
-        raise UserError(
-            f"{say_where(place, [path])}{'.'.join(map(str, place))}: {text}{shown}. Correct it."
-        ) from error
+        raise explain(error, Site, values, [path], "docs/environments.md") from error
     for name in site.modules:
         if name not in environments and name != "default":
             where = say_where(["modules", name], [path])
@@ -84,7 +77,7 @@ def deploy(rules: Collection[Any], methods: Collection[str], config: Config, fol
     path = folder / "site.yaml"
     site = read_site(path, [file.stem for file in folder.glob("*.yaml") if file != path])
     for name, scorer in config.image_ranking.scorers.items():
-        if scorer.backend == "image-reward":
+        if scorer.environment == "image-reward":
             raise UserError(
                 f"image_ranking.scorers.{name}: backend 'image-reward' needs a transformers of its"
                 " own, which --sdm conda gives it, but no module or container here. Take `backend:"

@@ -16,6 +16,7 @@ from lib.config.run import Config, load_config
 from lib.config.yaml_files import read_yaml
 from lib.data.prompts import Shard, read_topics
 from lib.errors import UserError
+from lib.patches import snakemake_graph
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -152,10 +153,8 @@ def _graph(configfile: Path) -> tuple[list[PlannedJob], list[str]]:
                 snakefile=REPOSITORY / "Snakefile",
             )
             workflow.dag().printrulegraph()
-            # The interface prints the graph and does not hand it out.
-            jobs = [job for job in workflow._workflow.dag.jobs if job.rule.script]
-            rules = [rule.name for rule in workflow._workflow.rules if rule.script]
-            return [_planned(job) for job in jobs], rules
+            jobs = snakemake_graph.jobs_of(workflow)
+            return [_planned(job) for job in jobs], snakemake_graph.rules_of(workflow)
     except (Exception, SystemExit) as error:
         raise UserError(
             f"the workflow could not be planned: {error}\n{printed.getvalue().strip()}"

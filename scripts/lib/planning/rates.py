@@ -1,0 +1,123 @@
+"""What a job of each stage costs: rates, and where each comes from.
+
+A stage is a rule. An item is what a rate counts in: an image (stages images and image ranking), a
+response (response ranking), an update (training), a question (evaluation), a pair (merge_pairs), a
+prompt in every other job of a shard, and the job itself everywhere else.
+"""
+
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, NonNegativeFloat, PositiveInt, ValidationError, model_validator
+
+from lib.blocks import Block
+from lib.config.run import Config
+from lib.config.yaml_files import explain, read_yaml, say_where
+from lib.errors import UserError
+from lib.head.summary import ORDER, read_records
+from lib.planning.graph import PlannedJob
+
+
+ANSWERING = ("answer_benchmark", "answer_questions")
+
+
+#: Rules whose jobs differ so much that each of these wildcards may have a rate of its own,
+#: `<rule>/<wildcard's value>`.
+OWN_RATES = {"generate_responses": "policy", "rank_images": "scorer"} | dict.fromkeys(
+    ANSWERING, "benchmark"
+)
+
+
+class Basis(Block):
+    """Where a rate comes from: exactly one of the three."""
+
+    measured: str | None = Field(
+        None, min_length=1, description="The run and machine that measured it."
+    )
+    published: str | None = Field(None, min_length=1, description="Who published it.")
+    assumed: str | None = Field(
+        None, min_length=1, description="The reasoning; nobody has measured it."
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if sum(value is not None for value in (self.measured, self.published, self.assumed)) != 1:
+            raise ValueError(
+                "say where the rate comes from, with exactly one of `measured`, `published` and"
+                " `assumed`"
+            )
+        return self
+
+    @property
+    def kind(self) -> str:
+        """One word for the table."""
+        return "measured" if self.measured else "published" if self.published else "assumed"
+
+
+class Rate(Basis):
+    """What a job of one stage costs: so much an item, and so much a job."""
+
+    seconds: NonNegativeFloat = Field(description="Seconds an item.")
+    load_seconds: NonNegativeFloat = Field(0, description="Seconds a job, for loading its model.")
+    megabytes: NonNegativeFloat = Field(0, description="MB (10^6 bytes) an item.")
+    files: NonNegativeFloat = Field(0, description="Files an item.")
+    megabytes_per_job: NonNegativeFloat = Field(0, description="MB a job.")
+    files_per_job: NonNegativeFloat = Field(0, description="Files a job.")
+
+
+class EveryJob(Basis):
+    """What a job costs before its script begins."""
+
+    seconds: NonNegativeFloat = Field(description="Seconds a job.")
+
+
+class Rates(Block):
+    """The rates file."""
+
+    every_job: EveryJob
+    stages: dict[str, Rate] = Field(
+        description="By rule, or `<rule>/<policy model, scorer or benchmark>`."
+    )
+    other_jobs: Rate = Field(description="Jobs that hold no GPU and have no rate of their own.")
+    questions: dict[str, PositiveInt] = Field(
+        default_factory=dict, description="Benchmark -> questions that a model answers."
+    )
+
+    def of(self, job: PlannedJob) -> Rate:
+        """The rate of a job. A UserError if it holds a GPU and has none."""
+        own = job.wildcards.get(OWN_RATES.get(job.rule, ""), "")
+        rate = self.stages.get(f"{job.rule}/{own}") or self.stages.get(job.rule)
+        if rate is None and job.gpus:
+            raise UserError(
+                f"the rates have none for '{job.rule}', which needs a GPU. Add it under `stages`"
+            )
+        return rate or self.other_jobs
+
+
+def read_rates(path: Path, rules: Iterable[str]) -> Rates:
+    """Reads a rates file; `rules` are those that there are. Errors: UserError with file, line and
+    key, all mistakes at once.
+    """
+    if not path.is_file():
+        raise UserError(
+            f"{path}: there is no such file. Correct --rates; the project's is"
+            " profiles/slurm/rates.yaml"
+        )
+    values = read_yaml(path)
+    try:
+        rates = Rates.model_validate(values)
+    except ValidationError as error:
+        raise explain(error, Rates, values, [path], "docs/planning.md") from error
+    known = set(rules)
+    for name in rates.stages:
+        if name.split("/")[0] not in known or ("/" in name and name.split("/")[0] not in OWN_RATES):
+            where = say_where(["stages", name], [path])
+            raise UserError(
+                f"{where}stages: there is no stage '{name}'. There are: {', '.join(sorted(known))}"
+            )
+    return rates
