@@ -258,7 +258,7 @@ def armorm(folder: Path, count: int = 512) -> Figures:
     for scene in scenes:
         request, answers, grades = random_comparison(random, scene)
         if grades[0] != grades[1]:
-            rewards = judge.score([conversation(request, answer) for answer in answers])
+            rewards = judge.rate([conversation(request, answer) for answer in answers])
             right["yes/no" if answers[0] in ("Yes", "No") else "captions"].append(
                 (rewards[0].score > rewards[1].score) == (grades[0] > grades[1])
             )
@@ -269,7 +269,7 @@ def armorm(folder: Path, count: int = 512) -> Figures:
         grades = [grade(answer, scene) for answer in answers]
         scores = [
             reward.score
-            for reward in judge.score([conversation(request, answer) for answer in answers])
+            for reward in judge.rate([conversation(request, answer) for answer in answers])
         ]
         best.append(grades[int(np.argmax(scores))] == max(grades))
     figures = {

@@ -120,7 +120,7 @@ def make_armorm(work: Path, models: Path, folder: Path) -> None:
     torch.manual_seed(PLAN.seed)
     tokenizer = llama3_tokenizer(words=vocabulary())
     write_armorm(folder, tokenizer=tokenizer, width=128, layers=3)
-    judge = ArmoRM.from_pretrained(folder, "float32")
+    judge = ArmoRM.from_pretrained(folder, "float32", max_length=256)
     for parameter in judge.model.parameters():
         # The random checkpoint's gains are made for rewards that differ, not for learning.
         nn.init.normal_(parameter, std=0.02) if parameter.ndim > 1 else nn.init.ones_(parameter)
@@ -142,7 +142,7 @@ def make_armorm(work: Path, models: Path, folder: Path) -> None:
             scene = random_scene(step.numpy)
             request, answers, marks = random_comparison(step.numpy, scene)
             for answer, mark in zip(answers, marks, strict=True):
-                tokens, _ = judge.tokenize(conversation(request, answer), 256)
+                tokens, _ = judge.tokenize(conversation(request, answer))
                 row = [IGNORED] * len(tokens)
                 begin = len(tokens) - 1 - len(judge.encode_text(answer))
                 for mention, true in zip(
