@@ -24,7 +24,8 @@ from lib.head.slurm.checks import check_partition_file
 from lib.head.slurm.run import SlurmRun
 from lib.patches import snakemake_command
 
-# Without --configfile it is the paper's run. A file given there stands for itself; what it leaves out has the paper's value.
+# Without --configfile it is the paper's run. A file given there stands for itself; what it leaves
+# out has the paper's value.
 if not workflow.configfiles:
     try:
         read_yaml(Path("config.yaml"))

@@ -52,9 +52,10 @@ def build(folder: Path) -> None:
     """Writes the full-size checkpoint, its med_config.json and a BERT tokenizer of 30,522 entries."""
     import torch
 
-    from build_reward_models import FULL_MED_CONFIG, image_reward_state, write_json
+    from tiny.image_reward import FULL_MED_CONFIG, image_reward_state
+    from tiny.saving import write_json
 
-    write_json(folder / "med_config.json", FULL_MED_CONFIG)
+    write_json(folder / "med_config.json", FULL_MED_CONFIG, sort_keys=True)
     (folder / "vocab.txt").write_text("\n".join(vocabulary()) + "\n", encoding="utf-8")
     state = image_reward_state(
         FULL_MED_CONFIG, vision_width=1024, vision_layers=24, patches=14 * 14, seed=SEED

@@ -40,14 +40,15 @@ import generate_images
 import generate_responses
 import rank_images
 import rank_responses
-from build_models import bert_tokenizer, llama3_tokenizer
-from build_reward_models import build_armorm, build_image_reward
 from lib import weights
 from lib.blocks import Model
 from lib.config.images import Images
 from lib.config.run import ImageScorer, ResponseRanking, Responses
 from lib.data.prompts import Prompt, make_shards, seed_of
 from lib.data.shards import read_shard
+from tiny.armorm import write_armorm
+from tiny.image_reward import write_image_reward
+from tiny.tokenization import bert_tokenizer, llama3_tokenizer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 os.chdir(REPOSITORY)
@@ -140,14 +141,14 @@ class Stages:
         rewards = MODELS
         if larger:
             rewards = root
-            build_image_reward(
+            write_image_reward(
                 root / "image-reward",
                 tokenizer=bert_tokenizer(),
                 vision_width=256,
                 vision_layers=8,
                 image_size=128,
             )
-            build_armorm(root / "armorm", tokenizer=llama3_tokenizer(), width=256, layers=8)
+            write_armorm(root / "armorm", tokenizer=llama3_tokenizer(), width=256, layers=8)
         self.scoring = ImageScorer(
             kind="image-reward", model=str(rewards / "image-reward")
         ).model_dump(mode="json")

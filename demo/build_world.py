@@ -15,41 +15,42 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from build_benchmarks import POPE_COLUMNS, parquet_bytes, write_if_changed
+from tiny.benchmarks.files import Files, parquet_bytes, write_if_changed
+from tiny.benchmarks.pope import COLUMNS
 from world import benchmarks
 from world.answerer import CALLS
 
-CHAIR_PICTURES, OBJECT_HALBENCH_PICTURES, POPE_PICTURES = (
-    300,
-    100,
-    50,
-)  # POPE's are of one of its three ways
+CHAIR_PICTURES, OBJECT_HALBENCH_PICTURES = 300, 100
+POPE_PICTURES = 50  # in each of its three ways
 #: Of the scenes that are reported. Whoever tries something out takes another one, so that nothing
 #: is tuned on these.
 SEED = 1
 
 
-def pope_rows(files: benchmarks.Files) -> list[dict[str, Any]]:
+def pope_rows(files: Files) -> list[dict[str, Any]]:
     """The questions of POPE's files as rows of the parquet file that lmms-eval reads."""
     rows: list[dict[str, Any]] = []
     for way in ("random", "popular", "adversarial"):
         for line in files[f"coco_pope_{way}.json"].decode().splitlines():
-            asked = json.loads(line)
+            question = json.loads(line)
             rows.append(
                 {
                     "id": str(len(rows)),
-                    "question_id": str(asked["question_id"]),
-                    "question": asked["text"],
-                    "answer": asked["label"],
-                    "image_source": asked["image"].removesuffix(".png"),
-                    "image": {"bytes": files[f"images/{asked['image']}"], "path": asked["image"]},
+                    "question_id": str(question["question_id"]),
+                    "question": question["text"],
+                    "answer": question["label"],
+                    "image_source": question["image"].removesuffix(".png"),
+                    "image": {
+                        "bytes": files[f"images/{question['image']}"],
+                        "path": question["image"],
+                    },
                     "category": way,
                 }
             )
     return rows
 
 
-def benchmark_files(seed: int) -> benchmarks.Files:
+def benchmark_files(seed: int) -> Files:
     """All benchmarks' files by path."""
     pope = benchmarks.pope(POPE_PICTURES, 1000 * seed + 1, CALLS)
     folders = {
@@ -59,10 +60,10 @@ def benchmark_files(seed: int) -> benchmarks.Files:
     }
     files = {
         f"{folder}/{name}": content
-        for folder, found in folders.items()
-        for name, content in found.items()
+        for folder, contents in folders.items()
+        for name, content in contents.items()
     }
-    return files | {"pope.parquet": parquet_bytes(pope_rows(pope), POPE_COLUMNS)}
+    return files | {"pope.parquet": parquet_bytes(pope_rows(pope), COLUMNS)}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import combinations
 from pathlib import Path
@@ -63,8 +63,15 @@ MODELS = {
 }
 SIZES = {"base": "0", "dpo-40": "40", "dpo-80": "80", "dpo-160": "160", "dpo-320": "320"}
 
+FIT, WHOLE = "fit of the pick (oracle), %", "whole scene exact (oracle), %"
+RANDOM_PICK, BEST_PICK = "a random one of the four", "the best of the four"
+
 #: table -> row -> column -> one value a seed.
 Figures = dict[str, dict[str, dict[str, list[float]]]]
+#: Row, column and value of one run, in the order of the table.
+Cells = Iterator[tuple[str, str, float]]
+#: Of a picture: the share of objects right, whether the whole scene is, and the oracle's fit.
+Verdict = tuple[float, bool, float]
 
 
 # --- the runs
@@ -72,11 +79,11 @@ Figures = dict[str, dict[str, dict[str, list[float]]]]
 
 def merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration with another's values; experiments are taken whole."""
-    found = copy.deepcopy(base)
+    result = copy.deepcopy(base)
     for key, value in over.items():
         whole = key == "experiments" or not isinstance(value, dict)
-        found[key] = copy.deepcopy(value) if whole else merged(found.get(key, {}), value)
-    return found
+        result[key] = copy.deepcopy(value) if whole else merged(result.get(key, {}), value)
+    return result
 
 
 def configuration(seed: int, random_picture: bool) -> dict[str, Any]:
@@ -86,13 +93,13 @@ def configuration(seed: int, random_picture: bool) -> dict[str, Any]:
         for name in ("config.yaml", "claims.yaml")
     )
     name = f"seed-{seed}-{RANDOM_PICTURE}" if random_picture else f"seed-{seed}"
-    found = merged(base, over) | {"run": name, "results": str(RESULTS), "seed": seed}
-    found["training"]["settings"]["seed"] = seed
+    config = merged(base, over) | {"run": name, "results": str(RESULTS), "seed": seed}
+    config["training"]["settings"]["seed"] = seed
     if random_picture:
-        found["image_ranking"]["pick"] = "random"
-        found["training"]["experiments"] = {MAIN: found["training"]["experiments"][MAIN]}
-        found["pairs"]["sizes"] = [found["training"]["experiments"][MAIN]["size"]]
-    return found
+        config["image_ranking"]["pick"] = "random"
+        config["training"]["experiments"] = {MAIN: config["training"]["experiments"][MAIN]}
+        config["pairs"]["sizes"] = [config["training"]["experiments"][MAIN]["size"]]
+    return config
 
 
 def run(seed: int, random_picture: bool) -> None:
@@ -128,7 +135,7 @@ def run(seed: int, random_picture: bool) -> None:
 
 
 @cache
-def in_benchmark() -> dict[str, Counter[tuple[str, str]]]:
+def things_in_benchmark() -> dict[str, Counter[tuple[str, str]]]:
     """What the oracle sees in each of CHAIR's pictures, by question id."""
     from world import oracle
 
@@ -157,25 +164,25 @@ def exact_descriptions(root: Path, model: str) -> float:
         .splitlines()
     )
     return percent(
-        read(answer["response"]).names() == in_benchmark()[answer["id"]]
+        read(answer["response"]).names() == things_in_benchmark()[answer["id"]]
         for answer in map(json.loads, answers)
     )
 
 
-def of_models(
+def model_table(
     models: Mapping[str, str], roots: Sequence[Path]
 ) -> dict[str, dict[str, list[float]]]:
     """Rows of models, columns of `SCORES`, and the oracle's own verdict, which counts and knows
     colours as CHAIR does not.
     """
-    found: dict[str, dict[str, list[float]]] = {}
+    table: dict[str, dict[str, list[float]]] = {}
     seeds = [scores_of(root) for root in roots]
     for model, name in models.items():
-        found[name] = {
+        table[name] = {
             head: [scores[score][model] for scores in seeds] for score, head in SCORES.items()
         }
-        found[name][EXACT] = [exact_descriptions(root, model) for root in roots]
-    return found
+        table[name][EXACT] = [exact_descriptions(root, model) for root in roots]
+    return table
 
 
 def whole_rows(root: Path, stage: str) -> dict[str, dict[str, Any]]:
@@ -183,25 +190,25 @@ def whole_rows(root: Path, stage: str) -> dict[str, dict[str, Any]]:
     return {row["id"]: row for row in rows_of(root, stage) if "missing" not in row}
 
 
-def judged_by_oracle(root: Path) -> dict[str, list[tuple[float, bool, float]]]:
+def judged_by_oracle(root: Path) -> dict[str, list[Verdict]]:
     """Of each prompt its candidates in order: the share of objects right, whether the whole scene
     is, and the oracle's fit.
     """
     from world import oracle
     from world.words import read
 
-    found = {}
+    by_prompt = {}
     for prompt_id, row in whole_rows(root, "images").items():
         pictures = [pixels(root / candidate["file"]) for candidate in row["candidates"]]
-        said = read(row["prompt"])
+        statement = read(row["prompt"])
         judged = []
         for reading in oracle.read_pictures(np.stack(pictures)):
-            verdict = oracle.judge_picture(reading, said)
+            verdict = oracle.judge_picture(reading, statement)
             judged.append(
-                (verdict.right / verdict.asked, verdict.whole, oracle.fit(row["prompt"], reading))
+                (verdict.right / verdict.wanted, verdict.whole, oracle.fit(row["prompt"], reading))
             )
-        found[prompt_id] = judged
-    return found
+        by_prompt[prompt_id] = judged
+    return by_prompt
 
 
 def pixels(path: Path) -> Picture:
@@ -216,119 +223,120 @@ def percent(values: Iterable[float | bool]) -> float:
     return 100 * float(np.mean(list(values)))
 
 
-def of_pictures(roots: Sequence[Path]) -> Figures:
-    """The tables about pictures: guidance, common selections, and picks before the oracle."""
+class PictureRun:
+    """What a run published about its pictures, and the oracle's verdicts on them.
+
+    Attributes:
+        prompts: ids of the prompts that every scorer ranked.
+        verdicts: of each prompt its candidates', as `judged_by_oracle` gives them.
+        scales: the guidance scales of the candidates, in order.
+        rankings: of each scorer, by prompt, the candidates from best to worst.
+        winners: of each scorer, by prompt, the number of the picked candidate.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.verdicts = judged_by_oracle(root)
+        rows = {scorer: whole_rows(root, f"image_ranking/{scorer}") for scorer in SCORERS}
+        self.prompts = sorted(set(self.verdicts).intersection(*rows.values()))
+        candidates = whole_rows(root, "images")[self.prompts[0]]["candidates"]
+        self.scales = [candidate["guidance_scale"] for candidate in candidates]
+        self.rankings, self.winners = (
+            {
+                scorer: {prompt: rows[scorer][prompt][field] for prompt in self.prompts}
+                for scorer in SCORERS
+            }
+            for field in ("ranking", "winner")
+        )
+
+    def picked(self, scorer: str) -> list[Verdict]:
+        """The oracle's verdicts on a scorer's picks, in the order of the prompts."""
+        return [self.verdicts[prompt][self.winners[scorer][prompt]] for prompt in self.prompts]
+
+
+def guidance_cells(run: PictureRun) -> Cells:
+    """The table of guidance: which scale's candidate is picked, and how right it is."""
+    for number, scale in enumerate(run.scales):
+        row = f"{scale:g}"
+        for scorer in SCORERS:
+            picks = (run.winners[scorer][prompt] == number for prompt in run.prompts)
+            yield row, f"picked by {scorer}, %", percent(picks)
+        verdicts = [run.verdicts[prompt][number] for prompt in run.prompts]
+        yield row, "objects right (oracle), %", percent(right for right, _, _ in verdicts)
+        yield row, WHOLE, percent(whole for _, whole, _ in verdicts)
+
+
+def common_selection_cells(run: PictureRun) -> Cells:
+    """The table of common selections: how often scorers share a pick."""
     from common_selections_table import common_selection
 
-    guidance: dict[str, dict[str, list[float]]] = {}
-    common: dict[str, dict[str, list[float]]] = {}
-    picks: dict[str, dict[str, list[float]]] = {}
-    duel: dict[str, dict[str, list[float]]] = {}
+    for group in [*combinations(SCORERS, 2), SCORERS]:
+        for top in (1, 2, 3):
+            share = common_selection([run.rankings[scorer] for scorer in group], top)
+            yield " & ".join(group), f"top {top}, %", float("nan") if share is None else share
 
-    def add(table: dict[str, dict[str, list[float]]], row: str, column: str, value: float) -> None:
-        table.setdefault(row, {}).setdefault(column, []).append(value)
 
-    for root in roots:
-        judged = judged_by_oracle(root)
-        images = whole_rows(root, "images")
-        rankings = {scorer: whole_rows(root, f"image_ranking/{scorer}") for scorer in SCORERS}
-        prompts = sorted(set(judged).intersection(*rankings.values()))
-        winners = {
-            scorer: {prompt: rankings[scorer][prompt]["winner"] for prompt in prompts}
-            for scorer in SCORERS
-        }
-        scales = [candidate["guidance_scale"] for candidate in images[prompts[0]]["candidates"]]
-        for number, scale in enumerate(scales):
-            row = f"{scale:g}"
-            for scorer in SCORERS:
-                add(
-                    guidance,
-                    row,
-                    f"picked by {scorer}, %",
-                    percent(winners[scorer][prompt] == number for prompt in prompts),
-                )
-            add(
-                guidance,
-                row,
-                "objects right (oracle), %",
-                percent(judged[prompt][number][0] for prompt in prompts),
+def pick_cells(run: PictureRun) -> Cells:
+    """The table of picks: what each scorer's are worth, between a random one's and the best's."""
+    for scorer in SCORERS:
+        yield scorer, FIT, percent(fit for _, _, fit in run.picked(scorer))
+    every = [run.verdicts[prompt] for prompt in run.prompts]
+    fits = [[fit for _, _, fit in verdicts] for verdicts in every]
+    yield RANDOM_PICK, FIT, percent(float(np.mean(values)) for values in fits)
+    yield BEST_PICK, FIT, percent(max(values) for values in fits)
+    for scorer in SCORERS:
+        yield scorer, WHOLE, percent(whole for _, whole, _ in run.picked(scorer))
+    wholes = [[whole for _, whole, _ in verdicts] for verdicts in every]
+    yield RANDOM_PICK, WHOLE, percent(whole for values in wholes for whole in values)
+    yield BEST_PICK, WHOLE, percent(any(values) for values in wholes)
+
+
+def image_judge_cells(run: PictureRun) -> Cells:
+    """The table of ImageReward against CLIP, on the prompts where their picks differ."""
+    gains = np.array(
+        [
+            reward[2] - clip[2]
+            for prompt, reward, clip in zip(
+                run.prompts, run.picked("image-reward"), run.picked("clip"), strict=True
             )
-            add(
-                guidance,
-                row,
-                "whole scene exact (oracle), %",
-                percent(judged[prompt][number][1] for prompt in prompts),
-            )
-        ranked = {
-            scorer: {prompt: rankings[scorer][prompt]["ranking"] for prompt in prompts}
-            for scorer in SCORERS
-        }
-        for group in [*combinations(SCORERS, 2), SCORERS]:
-            for top in (1, 2, 3):
-                shared = common_selection([ranked[scorer] for scorer in group], top)
-                add(
-                    common,
-                    " & ".join(group),
-                    f"top {top}, %",
-                    shared if shared is not None else float("nan"),
-                )
-        fits = {
-            scorer: [judged[prompt][winners[scorer][prompt]][2] for prompt in prompts]
-            for scorer in SCORERS
-        }
-        fits["a random one of the four"] = [
-            float(np.mean([fit for *_, fit in judged[prompt]])) for prompt in prompts
+            if run.winners["image-reward"][prompt] != run.winners["clip"][prompt]
         ]
-        fits["the best of the four"] = [
-            max(fit for *_, fit in judged[prompt]) for prompt in prompts
-        ]
-        for name, values in fits.items():
-            add(picks, name, "fit of the pick (oracle), %", percent(values))
-        for scorer in SCORERS:
-            whole = percent(judged[prompt][winners[scorer][prompt]][1] for prompt in prompts)
-            add(picks, scorer, "whole scene exact (oracle), %", whole)
-        add(
-            picks,
-            "a random one of the four",
-            "whole scene exact (oracle), %",
-            percent(w for p in prompts for _, w, _ in judged[p]),
-        )
-        add(
-            picks,
-            "the best of the four",
-            "whole scene exact (oracle), %",
-            percent(any(w for _, w, _ in judged[p]) for p in prompts),
-        )
-        differing = [
-            number
-            for number, prompt in enumerate(prompts)
-            if winners["image-reward"][prompt] != winners["clip"][prompt]
-        ]
-        gains = np.array(
-            [fits["image-reward"][number] - fits["clip"][number] for number in differing]
-        )
-        row = "image-reward against clip, where their picks differ"
-        add(duel, row, "prompts", float(len(differing)))
-        for column, won in (
-            ("ImageReward's is better, %", gains > 0),
-            ("as good, %", gains == 0),
-            ("CLIP's is better, %", gains < 0),
-        ):
-            add(duel, row, column, percent(won))
-    return {"guidance": guidance, "common selections": common, "picks": picks, "image judge": duel}
+    )
+    row = "image-reward against clip, where their picks differ"
+    yield row, "prompts", float(len(gains))
+    yield row, "ImageReward's is better, %", percent(gains > 0)
+    yield row, "as good, %", percent(gains == 0)
+    yield row, "CLIP's is better, %", percent(gains < 0)
 
 
-def measured() -> Figures:
+PICTURE_TABLES: dict[str, Callable[[PictureRun], Cells]] = {
+    "guidance": guidance_cells,
+    "common selections": common_selection_cells,
+    "picks": pick_cells,
+    "image judge": image_judge_cells,
+}
+
+
+def picture_tables(roots: Sequence[Path]) -> Figures:
+    """The tables about pictures, a value a run."""
+    tables: Figures = {name: {} for name in PICTURE_TABLES}
+    for run in map(PictureRun, roots):
+        for name, cells in PICTURE_TABLES.items():
+            for row, column, value in cells(run):
+                tables[name].setdefault(row, {}).setdefault(column, []).append(value)
+    return tables
+
+
+def measure_tables() -> Figures:
     """All tables of the runs that are there."""
     sys.path[:0] = [str(HERE.parent / "scripts")]
     roots = [RESULTS / f"seed-{seed}" for seed in SEEDS]
     random_roots = [RESULTS / f"seed-{seed}-{RANDOM_PICTURE}" for seed in SEEDS]
-    filtering = of_models({"base": "base", MAIN: "pairs from the picked picture"}, roots)
-    filtering |= of_models({MAIN: "control: pairs from a random one of the four"}, random_roots)
+    filtering = model_table({"base": "base", MAIN: "pairs from the picked picture"}, roots)
+    filtering |= model_table({MAIN: "control: pairs from a random one of the four"}, random_roots)
     tables = {
-        "hallucination": of_models(MODELS, roots),
-        "size": of_models(SIZES, roots),
-        **of_pictures(roots),
+        "hallucination": model_table(MODELS, roots),
+        "size": model_table(SIZES, roots),
+        **picture_tables(roots),
         "image filtering": filtering,
     }
     return {
@@ -353,7 +361,7 @@ HEADS = {
 }
 
 
-def told(values: Sequence[float]) -> str:
+def mean_and_spread(values: Sequence[float]) -> str:
     """Mean and standard deviation over the seeds."""
     return (
         f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}"
@@ -367,9 +375,8 @@ def markdown(table: str, rows: Mapping[str, Mapping[str, Sequence[float]]]) -> s
     columns = list(dict.fromkeys(column for cells in rows.values() for column in cells))
     lines = [f"| {' | '.join([HEADS[table], *columns])} |", f"|---{'|---:' * len(columns)}|"]
     for row, cells in rows.items():
-        lines.append(
-            f"| {' | '.join([row, *(told(cells[column]) if column in cells else '' for column in columns)])} |"
-        )
+        shown = [mean_and_spread(cells[name]) if name in cells else "" for name in columns]
+        lines.append(f"| {' | '.join([row, *shown])} |")
     return "\n".join(lines)
 
 
@@ -398,22 +405,22 @@ def problems(root: Path) -> list[str]:
         return [f"{root}: there is no CHAIR_s of {absent[0]}. Run `make demo` first."]
     base = values["base"]
     gain = base - values["dpo"]
-    found = []
+    failures = []
     if gain < base / 3:
-        found.append(
+        failures.append(
             f"DPO lowers CHAIR_s from {base:.1f} to {values['dpo']:.1f}, which is less than by a"
             " third."
         )
     if base - values["random-control"] >= gain / 2:
-        found.append(
+        failures.append(
             f"Pairs drawn by a coin lower CHAIR_s from {base:.1f} to"
             f" {values['random-control']:.1f}, half of what DPO does or more."
         )
     if values["swapped-control"] < base:
-        found.append(
+        failures.append(
             f"Exchanged pairs lower CHAIR_s from {base:.1f} to {values['swapped-control']:.1f}."
         )
-    return found
+    return failures
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -427,16 +434,16 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     if options.check:
-        found = problems(options.check)
+        failures = problems(options.check)
         print(
-            "\n".join(found)
-            if found
+            "\n".join(failures)
+            if failures
             else (
                 f"{options.check}: DPO lowers CHAIR_s by a third or more, and the controls are"
                 " controls."
             )
         )
-        return 1 if found else 0
+        return 1 if failures else 0
     if not options.tables:
         started = time.monotonic()
         prompts = yaml.safe_load((HERE / "claims.yaml").read_text(encoding="utf-8"))["prompts"]
@@ -463,7 +470,7 @@ def main(arguments: list[str] | None = None) -> int:
             "command": "make claims",
             "seeds": list(SEEDS),
             "prompts": 3 * PROMPTS_PER_TOPIC,
-            "tables": measured(),
+            "tables": measure_tables(),
         }
         KEPT.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     for table, text in tables().items():

@@ -41,18 +41,18 @@ def rows_of(root: Path, stage: str) -> list[dict[str, Any]]:
 
 def scores_of(root: Path) -> dict[str, dict[str, float]]:
     """benchmark/score -> model -> value; the base model first."""
-    found: dict[str, dict[str, float]] = {}
+    by_score: dict[str, dict[str, float]] = {}
     files = sorted(
         root.glob("evaluation/*/*/scores.json"), key=lambda path: (path.parts[-3] != "base", path)
     )
     for file in files:
         model, benchmark = file.parts[-3:-1]
         for score, value in json.loads(file.read_text(encoding="utf-8"))["scores"].items():
-            found.setdefault(f"{benchmark}/{score}", {})[model] = value
-    return found
+            by_score.setdefault(f"{benchmark}/{score}", {})[model] = value
+    return by_score
 
 
-def told(root: Path) -> list[str]:
+def summary_sentences(root: Path) -> list[str]:
     """What became of the prompts, a sentence a stage."""
     images, rankings, pairs = (
         rows_of(root, stage) for stage in ("images", "response_ranking", "pairs")
@@ -69,11 +69,11 @@ def told(root: Path) -> list[str]:
     )
     topics = {row["topic"] for row in images}
     pictures = sum(len(row.get("candidates", [])) for row in images)
-    asked = sum("missing" not in row for row in rows_of(root, "instructions"))
+    instructions = sum("missing" not in row for row in rows_of(root, "instructions"))
     sentences = [
         (
-            f"{len(images)} prompts in {len(topics)} topics became {pictures} pictures; {asked}"
-            " were picked and asked about."
+            f"{len(images)} prompts in {len(topics)} topics became {pictures} pictures;"
+            f" {instructions} were picked and asked about."
         ),
         f"The policy models gave {answers.total()} answers, {answers['valid']} of them valid.",
         f"{sum('pair' in row for row in pairs)} prompts gave a preference pair"
@@ -126,7 +126,7 @@ def main() -> None:
         console.print(text, highlight=False, soft_wrap=True)
 
     console.print()
-    for sentence in told(root):
+    for sentence in summary_sentences(root):
         say(sentence)
     console.print(table_of(scores_of(root)))
     say(

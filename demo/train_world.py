@@ -91,12 +91,12 @@ PARTS: dict[str, Part] = {
     # both.
     "llava-1.5-truthful": Part(
         "llava-1.5-truthful",
-        making("answerer", "make", "llava-1.5-truthful"),
+        making("answerer", "make_llava", "llava-1.5-truthful"),
         measure("answerer"),
         kept=False,
     ),
     **{
-        name: Part(name, making("answerer", "make", name), measure("answerer"))
+        name: Part(name, making("answerer", "make_llava", name), measure("answerer"))
         for name in ANSWERERS
     },
     "armorm": Part("armorm", making("text_judge", "make_armorm"), measure("armorm")),

@@ -4,6 +4,8 @@ test keeps the page in step.
 PYTHONPATH=scripts python docs/make_configuration.py
 """
 
+import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -11,53 +13,67 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from lib.config.run import Block, Config
+from lib.blocks import Block
+from lib.config.run import Config
+from lib.registry import chooser_in
 
 DOCS = Path(__file__).resolve().parent
-
+PLAIN = {
+    "str": "text",
+    "int": "whole number",
+    "float": "number",
+    "bool": "true or false",
+    "Any": "any value",
+}
 INTRODUCTION = """\
 # Configuration
 
-<!-- Made by `make docs` from scripts/lib/config.py; edit the descriptions there. -->
+<!-- Made by `make docs` from scripts/lib/config/ and the settings of the models' classes; edit the
+descriptions there. -->
 
-`config.yaml` is the paper's run, `demo/config.yaml` the laptop's. A configuration file stands for itself: what it leaves out has the
-default given here, which is the paper's value (where the paper is silent, the published code's). Choose another file with
-`--configfile FILE`; single keys can be set on the command line, e.g. `--config run=mine` or `--config 'images={steps: 20}'`.
+`config.yaml` is the paper's run, `demo/config.yaml` the laptop's. A configuration file stands for
+itself: what it leaves out has the default given here, which is the paper's value (where the paper
+is silent, the published code's). Choose another file with `--configfile FILE`; single keys can be
+set on the command line, e.g. `--config run=mine` or `--config 'images={steps: 20}'`.
 
-A mistake ends before anything runs, with the file, the line, the key and the mend: unknown keys, wrong types, missing files and folders,
-models that are no models. Needs (time, memory, GPUs, partitions) are not configured here but in `profiles/`.
+A mistake ends before anything runs, with the file, the line, the key and the mend: unknown keys,
+wrong types, missing files and folders, models that are no models. Needs (time, memory, GPUs,
+partitions) are not configured here but in `profiles/`.
 
+Where a key may hold one of several blocks, the block's `kind` (or `backend`) says which it is.
 Which items are computed again when a key changes: docs/journal.md.
 """
 
 
-def type_name(annotation: Any) -> str:
+def heading(block: type[BaseModel]) -> str:
+    """What a block is called on the page: a model's settings by the model's class."""
+    return block.__qualname__.removesuffix(".Settings")
+
+
+def link(block: type[BaseModel]) -> str:
+    """A link to a block's section."""
+    return f"[{heading(block)}](#{heading(block).lower()})"
+
+
+def type_name(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     """A field's type in words."""
-    origin, arguments = (
-        get_origin(annotation),
-        [item for item in get_args(annotation) if item is not type(None)],
-    )
+    if chooser := chooser_in([*metadata, *getattr(annotation, "__metadata__", ())]):
+        return " or ".join(map(link, chooser.blocks()))
+    arguments = [item for item in get_args(annotation) if item is not type(None)]
     if hasattr(annotation, "__metadata__"):
         return type_name(arguments[0])
-    if origin is dict:
+    if get_origin(annotation) is dict:
         return f"name → {type_name(arguments[1])}"
-    if origin is list:
+    if get_origin(annotation) is list:
         return f"list of {type_name(arguments[0])}"
-    if str(origin) == "typing.Literal":
+    if str(get_origin(annotation)) == "typing.Literal":
         return " or ".join(f"`{item}`" for item in arguments)
     if arguments:
-        return " or ".join(type_name(item) for item in arguments) + (
-            " or null" if type(None) in get_args(annotation) else ""
-        )
+        null = " or null" if type(None) in get_args(annotation) else ""
+        return " or ".join(map(type_name, arguments)) + null
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return f"[{annotation.__name__}](#{annotation.__name__.lower()})"
-    return {
-        "str": "text",
-        "int": "whole number",
-        "float": "number",
-        "bool": "true or false",
-        "Any": "any value",
-    }.get(getattr(annotation, "__name__", str(annotation)), str(annotation))
+        return link(annotation)
+    return PLAIN.get(getattr(annotation, "__name__", str(annotation)), str(annotation))
 
 
 def default(field: FieldInfo) -> str:
@@ -76,35 +92,37 @@ def default(field: FieldInfo) -> str:
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
-def blocks_of(block: type[BaseModel]) -> list[type[BaseModel]]:
+def blocks_of(block: type[Block]) -> list[type[Block]]:
     """The block and all blocks in it, each once, in order."""
-    found = [block]
-
-    def visit(annotation: Any) -> None:
-        if isinstance(annotation, type) and issubclass(annotation, Block):
-            found.extend(inner for inner in blocks_of(annotation) if inner not in found)
-        for item in get_args(annotation):
-            visit(item)
-
+    blocks = [block]
     for field in block.model_fields.values():
-        visit(field.annotation)
-    return list(dict.fromkeys(found))
+        for inner in _blocks_in(field.annotation, field.metadata):
+            blocks += [each for each in blocks_of(inner) if each not in blocks]
+    return blocks
+
+
+def _blocks_in(annotation: Any, metadata: Sequence[Any]) -> list[type[Block]]:
+    if chooser := chooser_in([*metadata, *getattr(annotation, "__metadata__", ())]):
+        return chooser.blocks()
+    if isinstance(annotation, type) and issubclass(annotation, Block):
+        return [annotation]
+    return [block for part in get_args(annotation) for block in _blocks_in(part, ())]
+
+
+def section(block: type[Block]) -> str:
+    """A block's section: what it is, and a table of its keys."""
+    lines = [f"\n## {heading(block)}\n", inspect.getdoc(block) or "", ""]
+    lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
+    for name, field in block.model_fields.items():
+        kind = type_name(field.annotation, field.metadata)
+        meaning = field.description or f"See {kind}."
+        lines.append(f"| `{name}` | {kind} | {default(field)} | {meaning} |")
+    return "\n".join(lines) + "\n"
 
 
 def page() -> str:
     """The whole page."""
-    parts = [INTRODUCTION]
-    for block in blocks_of(Config):
-        parts.append(
-            f"\n## {block.__name__}\n\n{block.__doc__ or ''}\n\n| key | type | default | meaning"
-            " |\n|---|---|---|---|\n"
-        )
-        for name, field in block.model_fields.items():
-            meaning = field.description or f"See {type_name(field.annotation)}."
-            parts.append(
-                f"| `{name}` | {type_name(field.annotation)} | {default(field)} | {meaning} |\n"
-            )
-    return "".join(parts)
+    return INTRODUCTION + "".join(map(section, blocks_of(Config)))
 
 
 if __name__ == "__main__":

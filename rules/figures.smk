@@ -1,3 +1,4 @@
+from lib.config.figures import EmbedTextsJob
 from lib.head import evaluation, table_rows
 
 FIGURES = CONFIG.figures
@@ -69,7 +70,12 @@ rule embed_texts:
         runtime=growing(120),
     params:
         common={**PLAN.common(), "device": "cpu"},
-        settings=PLAN.settings(FIGURES.embedding) if FIGURES.embedding else None,
+        settings=(
+            PLAN.params(EmbedTextsJob(embedding=FIGURES.embedding))
+            if FIGURES.embedding
+            else None
+        ),
+        made_by=PLAN.made_by(FIGURES.embedding) if FIGURES.embedding else None,
         retry=lambda w: PLAN.retry("embed_texts", f"{w.topic}/{w.shard}"),
     message:
         "Text embeddings: topic {wildcards.topic}, shard {wildcards.shard}"

@@ -1,25 +1,23 @@
-from lib.models.instruction_authors.checks import (
-    check_prompts_for_templates,
-    read_instruction_file,
-    written_digest,
-)
+from lib.config.instructions import WriteInstructionsJob
+from lib.models.instruction_authors.registry import INSTRUCTION_AUTHORS
+from lib.models.instruction_authors.settings import written_digest
+from lib.models.response_generators.registry import GENERATORS
+
+AUTHOR = CONFIG.instructions
 
 # The user's own instructions are read, and refused if need be, before anything runs.
-INSTRUCTIONS = {}
 try:
-    if CONFIG.instructions.backend == "file":
-        INSTRUCTIONS = read_instruction_file(
-            Path(CONFIG.instructions.file),
-            [prompt for shard in SHARDS.values() for prompt in shard.prompts],
-            CONFIG.instructions.require_question,
-        )
-    elif CONFIG.instructions.backend == "template":
-        check_prompts_for_templates(
-            CONFIG.instructions.templates,
-            [prompt for shard in SHARDS.values() for prompt in shard.prompts],
-        )
+    WRITTEN = AUTHOR.read_written(
+        [prompt for shard in SHARDS.values() for prompt in shard.prompts]
+    )
 except UserError as error:
     raise WorkflowError(str(error)) from None
+
+
+def digest_of_written(wildcards):
+    """Changes when an instruction that the user wrote for a prompt of the shard does."""
+    shard = SHARDS.get((wildcards.topic, wildcards.shard))
+    return written_digest(WRITTEN, shard.prompts if shard else ())
 
 
 rule write_instructions:
@@ -31,18 +29,26 @@ rule write_instructions:
     log:
         f"{ROOT}/logs/write_instructions/{{topic}}/{{shard}}.log",
     conda:
-        "../envs/vllm.yaml"
+        f"../envs/{AUTHOR.environment}.yaml"
     threads: 1
     resources:
-        gpu=GPU if CONFIG.instructions.backend in ("transformers", "vllm") else 0,
-        mem_mb=(
-            32000 if CONFIG.instructions.backend in ("transformers", "vllm") else 2000
-        ),
+        gpu=GPU if AUTHOR.needs_gpu else 0,
+        mem_mb=32000 if AUTHOR.needs_gpu else 2000,
         runtime=growing(120),
     params:
         common=PLAN.common(),
-        settings=PLAN.instruction_settings(),
-        digest=lambda w: written_digest(INSTRUCTIONS, SHARDS.get((w.topic, w.shard))),
+        settings=PLAN.params(
+            WriteInstructionsJob(
+                author=AUTHOR,
+                min_image_reward=CONFIG.image_ranking.min_image_reward,
+                pick=CONFIG.image_ranking.pick,
+            )
+        ),
+        made_by=PLAN.made_by(AUTHOR, INSTRUCTION_AUTHORS),
+        generated_by=(
+            PLAN.made_by(AUTHOR.generator, GENERATORS) if AUTHOR.generator else None
+        ),
+        digest=digest_of_written,
         retry=lambda w: PLAN.retry("write_instructions", f"{w.topic}/{w.shard}"),
     message:
         "Instructions: topic {wildcards.topic}, shard {wildcards.shard}"

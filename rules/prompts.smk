@@ -1,3 +1,6 @@
+from lib.config.prompts import GeneratePromptsJob
+
+
 # Proposals only: read them, and add those you like to prompts/<topic>.txt yourself.
 rule generate_prompts:
     input:
@@ -15,16 +18,14 @@ rule generate_prompts:
         runtime=growing(120),
     params:
         common=PLAN.common(),
-        settings=lambda w: PLAN.settings(
-            CONFIG.generate_prompts.model_copy(
-                update={
-                    "endpoint": CONFIG.generate_prompts.endpoint
-                    or CONFIG.instructions.endpoint
-                }
-            ),
-            count=CONFIG.generate_prompts.count.get(w.topic, 0),
-            topics=CONFIG.topics,
-            max_prompt_characters=CONFIG.max_prompt_characters,
+        settings=lambda w: PLAN.params(
+            GeneratePromptsJob(
+                proposals=CONFIG.generate_prompts.for_topic(
+                    w.topic, CONFIG.instructions.llm_endpoint
+                ),
+                topics=CONFIG.topics,
+                max_prompt_characters=CONFIG.max_prompt_characters,
+            )
         ),
         retry=lambda w: PLAN.retry("generate_prompts", w.topic),
     message:

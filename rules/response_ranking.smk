@@ -1,3 +1,7 @@
+from lib.config.response_ranking import RankResponsesJob
+from lib.models.response_rewards.registry import RESPONSE_REWARDS
+
+
 rule rank_responses:
     input:
         [
@@ -9,7 +13,7 @@ rule rank_responses:
     log:
         f"{ROOT}/logs/rank_responses/{{topic}}/{{shard}}.log",
     conda:
-        "../envs/rewards.yaml"
+        f"../envs/{CONFIG.response_ranking.environment}.yaml"
     threads: 1
     resources:
         gpu=GPU,
@@ -17,9 +21,13 @@ rule rank_responses:
         runtime=growing(120),
     params:
         common=PLAN.common(),
-        settings=PLAN.settings(
-            CONFIG.response_ranking, policies=list(CONFIG.responses.policy_models)
+        settings=PLAN.params(
+            RankResponsesJob(
+                reward=CONFIG.response_ranking,
+                policies=list(CONFIG.responses.policy_models),
+            )
         ),
+        made_by=PLAN.made_by(CONFIG.response_ranking, RESPONSE_REWARDS),
         retry=lambda w: PLAN.retry("rank_responses", f"{w.topic}/{w.shard}"),
     message:
         "Response ranking: topic {wildcards.topic}, shard {wildcards.shard}"

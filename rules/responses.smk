@@ -1,14 +1,26 @@
+from lib.config.responses import GenerateResponsesJob
+from lib.models.response_generators.for_jobs import generator_settings
+from lib.models.response_generators.registry import GENERATORS
+
+
+def policy_model(wildcards):
+    """A policy model, and what runs it."""
+    policy = CONFIG.responses.policy_models[wildcards.policy]
+    return generator_settings(policy, CONFIG.responses)
+
+
 rule generate_responses:
     input:
         instructions=f"{ROOT}/instructions/{{topic}}/{{shard}}.jsonl",
-        # It stands for the image files: where it is deleted to mend one, stage images runs before this one.
+        # It stands for the image files: where it is deleted to mend one, stage images runs before
+        # this one.
         images=f"{ROOT}/images/{{topic}}/{{shard}}.jsonl",
     output:
         f"{ROOT}/responses/{{policy}}/{{topic}}/{{shard}}.jsonl",
     log:
         f"{ROOT}/logs/generate_responses/{{policy}}/{{topic}}/{{shard}}.log",
     conda:
-        "../envs/vllm.yaml"
+        lambda w: f"../envs/{policy_model(w).environment}.yaml"
     threads: 1
     resources:
         gpu=GPU,
@@ -16,10 +28,8 @@ rule generate_responses:
         runtime=growing(480),
     params:
         common=PLAN.common(),
-        settings=lambda w: PLAN.settings(
-            CONFIG.responses.policy_models[w.policy],
-            **CONFIG.responses.model_dump(mode="json", exclude={"policy_models"}),
-        ),
+        settings=lambda w: PLAN.params(CONFIG.responses.job_of(w.policy)),
+        made_by=lambda w: PLAN.made_by(policy_model(w), GENERATORS),
         retry=lambda w: PLAN.retry(
             "generate_responses", f"{w.policy}/{w.topic}/{w.shard}"
         ),

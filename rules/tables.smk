@@ -4,7 +4,8 @@ from lib.head import table_rows
 COMPARISON = table_rows.compare_picks_job(PLAN)
 
 
-# Everything here and in figures.smk is made from kept scores and rankings: no GPU, no model but the small one of embed_texts (on the CPU).
+# Everything here and in figures.smk is made from kept scores and rankings: no GPU, no model but the
+# small one of embed_texts (on the CPU).
 rule tables:
     input:
         PLAN.tables_and_figures(),

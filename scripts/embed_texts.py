@@ -6,67 +6,82 @@ run is.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from lib import weights
-from lib.data.shards import Row, is_missing, read_shard, stage_rows
+from lib.blocks import deciding
+from lib.config.figures import EmbedTextsJob, TextEmbedding
+from lib.data.rows import ResponseRankingRow
+from lib.data.shards import present, read_shard, stage_rows
 from lib.errors import ItemError
-from lib.jobs.batches import Item
-from lib.jobs.legacy import ShardJob
+from lib.jobs.batches import Batches, Item
+from lib.jobs.job import Job
 from lib.jobs.script import run_script
 from lib.text_embedding import FILES, TextEmbedder
 from lib.vectors import pack
 
 VERSION = 1
+Texts = dict[str, str]
 
 
-def texts_of(row: Row) -> dict[str, str]:
+class Embeddings(TypedDict):
+    """The result of an item: packed vectors by the names of the texts."""
+
+    embeddings: dict[str, str]
+
+
+def texts_of(row: ResponseRankingRow) -> Texts:
     """The texts of a row of response ranking: "prompt", "instruction", and "responses/<policy>" of
     each valid response.
     """
     texts = {"prompt": row["prompt"], "instruction": row["instruction"]}
-    valid = {
-        policy: response
-        for policy, response in row["responses"].items()
-        if "invalid" not in response
-    }
-    return texts | {f"responses/{policy}": valid[policy]["text"] for policy in sorted(valid)}
+    for policy, response in sorted(row["responses"].items()):
+        if "invalid" not in response:
+            texts[f"responses/{policy}"] = response["text"]
+    return texts
+
+
+def item_of(row: ResponseRankingRow, job: Job[EmbedTextsJob], identity: str) -> Item[Texts]:
+    """The item of a prompt."""
+    texts = texts_of(row)
+    key = job.key(texts=texts, model=identity, **deciding(job.settings.embedding))
+    return Item(row["id"], key, texts)
+
+
+def load_embedder(settings: TextEmbedding) -> TextEmbedder:
+    """The model of the settings."""
+    folder = weights.fetch(settings.model, settings.revision, only=FILES)
+    return TextEmbedder(folder, settings.dtype, settings.max_length)
+
+
+def embed(embedder: TextEmbedder, texts: Texts) -> Embeddings | ItemError:
+    """The vectors of a prompt's texts."""
+    import numpy as np
+
+    vectors = embedder.embed(list(texts.values()))
+    if not np.isfinite(vectors).all():
+        return ItemError("a vector holds values that are no numbers")
+    return {"embeddings": dict(zip(texts, map(pack, vectors), strict=True))}
+
+
+def embed_batch(
+    embedder: TextEmbedder, batch: Sequence[Item[Texts]]
+) -> list[Embeddings | ItemError]:
+    """The vectors of several prompts, each computed by itself."""
+    return [embed(embedder, item.inputs) for item in batch]
 
 
 def main(snakemake: Any) -> None:
-    import numpy as np
-
-    job = ShardJob(snakemake, VERSION)
-    settings = job.settings
-    identity = weights.identity(settings["model"], settings["revision"])
-    job.record.models[settings["model"]] = identity
-    rows = read_shard(snakemake.input[0])
-
-    def item(row: Row) -> Item:
-        texts = texts_of(row)
-        key = job.key(
-            texts=texts, model=identity, dtype=settings["dtype"], max_length=settings["max_length"]
-        )
-        return Item(row["id"], key, texts)
-
-    def load() -> TextEmbedder:
-        folder = weights.fetch(settings["model"], settings["revision"], only=FILES)
-        return TextEmbedder(folder, settings["dtype"], settings["max_length"])
-
-    def embed(embedder: TextEmbedder, batch: Sequence[Item]) -> list[dict[str, Any] | ItemError]:
-        results: list[dict[str, Any] | ItemError] = []
-        for item in batch:
-            vectors = embedder.embed(list(item.inputs.values()))
-            if np.isfinite(vectors).all():
-                results.append(
-                    {"embeddings": dict(zip(item.inputs, map(pack, vectors), strict=True))}
-                )
-            else:
-                results.append(ItemError("a vector holds values that are no numbers"))
-        return results
-
-    outcomes = job.run([item(row) for row in rows.values() if not is_missing(row)], load, embed)
-    job.publish(snakemake.output[0], stage_rows(rows, outcomes, job.rule))
+    with Job(snakemake, EmbedTextsJob, VERSION) as job:
+        settings = job.settings.embedding
+        identity = job.identify(settings)
+        rows = read_shard(snakemake.input[0], ResponseRankingRow)
+        outcomes = Batches(
+            job,
+            load=lambda: load_embedder(settings),
+            compute=embed_batch,
+        ).run([item_of(row, job, identity) for row in present(rows.values())])
+        job.publish(snakemake.output[0], stage_rows(rows, outcomes, job.rule))
 
 
 if __name__ == "__main__":

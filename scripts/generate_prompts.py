@@ -13,16 +13,19 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from lib.blocks import Endpoint
+from lib.blocks import Endpoint, deciding
+from lib.config.prompts import GeneratePrompts, GeneratePromptsJob
 from lib.data.prompts import read_prompts, seed_of
 from lib.endpoint import Client
 from lib.errors import UserError
 from lib.files import digest, write_text
-from lib.jobs.batches import Item
-from lib.jobs.legacy import ShardJob
+from lib.jobs.batches import Batches, Item
+from lib.jobs.job import Job
 from lib.jobs.script import run_script
 from lib.models.instruction_authors.checks import SPECIAL_TOKEN, unwrapped
 
@@ -44,13 +47,9 @@ def parse(answer: str) -> list[str]:
         values = None
     is_list = isinstance(values, list) and all(isinstance(value, str) for value in values)
     lines: list[str] = values if is_list else answer.split("\n")
-    found = []
-    for line in lines:
-        text = unicodedata.normalize("NFC", " ".join(line.split()))
-        text = unwrapped(re.sub(r"^(?:[-*•]|\(?\d{1,3}[.):])\s+", "", text))
-        if text:
-            found.append(text)
-    return found
+    texts = [unicodedata.normalize("NFC", " ".join(line.split())) for line in lines]
+    proposals = [unwrapped(re.sub(r"^(?:[-*•]|\(?\d{1,3}[.):])\s+", "", text)) for text in texts]
+    return [proposal for proposal in proposals if proposal]
 
 
 def shingles(text: str) -> frozenset[tuple[str, ...]]:
@@ -123,108 +122,143 @@ def _folded(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.casefold()))
 
 
-def main(snakemake: Any) -> None:
-    job = ShardJob(snakemake, VERSION)
-    settings = job.settings
-    topic: str = snakemake.wildcards.topic
-    count: int = settings["count"]
+class ProposedTexts(TypedDict):
+    """The result of an item: the proposals in an answer, not looked at yet."""
+
+    proposals: list[str]
+
+
+@dataclass(frozen=True)
+class ProposalRequest:
+    """What the LLM is asked for some proposals."""
+
+    text: str
+    seed: int
+
+
+class Requests:
+    """The requests of one topic."""
+
+    def __init__(
+        self, job: Job[GeneratePromptsJob], endpoint: Endpoint, topic: str, examples: Sequence[str]
+    ) -> None:
+        """`examples`: the topic's prompts; some of them are shown in each request."""
+        self.job, self.topic, self.examples = job, topic, examples
+        self.settings = job.settings.proposals
+        self.author = deciding(endpoint) | {"temperature": self.settings.temperature}
+
+    def item(self, number: int) -> Item[ProposalRequest]:
+        """The item of a request."""
+        seed = seed_of(self.job.seed, "prompts", self.topic, number)
+        text = self._text(sorted(self.examples, key=lambda text: digest([seed, text])))
+        return Item(
+            f"{self.topic}-request-{number:03d}",
+            self.job.key(text=text, author=self.author, seed=seed),
+            ProposalRequest(text, seed),
+        )
+
+    def _text(self, examples: Sequence[str]) -> str:
+        values = {
+            "count": PROPOSALS_A_REQUEST,
+            "topic": self.topic.replace("_", " "),
+            "min_words": self.settings.min_words,
+            "max_words": self.settings.max_words,
+            "examples": "\n".join(examples[:EXAMPLES_A_REQUEST]),
+        }
+        # In one pass, so that braces in an example stay text.
+        template = self.settings.template
+        return re.sub(r"\{(\w+)\}", lambda match: str(values.get(match[1], match[0])), template)
+
+    def ask(
+        self, client: Client, batch: Sequence[Item[ProposalRequest]]
+    ) -> list[Future[ProposedTexts]]:
+        """Sends the requests of a batch, all at once."""
+        return [client.submit(self._ask, client, item.inputs) for item in batch]
+
+    def _ask(self, client: Client, request: ProposalRequest) -> ProposedTexts:
+        answer = client.ask(
+            request.text,
+            temperature=self.settings.temperature,
+            max_tokens=PROPOSALS_A_REQUEST * self.settings.max_words * TOKENS_A_WORD,
+            seed=request.seed,
+        )
+        proposals = parse(answer.text)
+        return {"proposals": proposals[:-1] if answer.finish_reason == "length" else proposals}
+
+
+def count_and_endpoint(settings: GeneratePrompts, topic: str) -> tuple[int, Endpoint]:
+    """How many proposals are wanted, and of whom. Errors: UserError where one is not configured."""
+    count = settings.count.get(topic, 0)
     if not count:
         raise UserError(
             f"generate_prompts.count: has no topic '{topic}'. Add `{topic}: <how many>`."
         )
-    if settings["endpoint"] is None:
+    if settings.endpoint is None:
         raise UserError(
-            "generate_prompts.endpoint: there is none, and no `instructions.endpoint` either. Add"
-            " one."
+            "generate_prompts.endpoint: there is none, and `instructions` has none in use either."
+            " Add one."
         )
-    endpoint = Endpoint.model_validate(settings["endpoint"])
-    job.record.models["endpoint"] = endpoint.model
-    present = {
-        name: [
-            prompt.text
-            for prompt in read_prompts(Path(path), name, settings["max_prompt_characters"])
-        ]
-        for name, path in zip(settings["topics"], snakemake.input, strict=True)
-    }
-    selection = Selection(
-        [text for texts in present.values() for text in texts],
-        settings["min_words"],
-        settings["max_words"],
-        settings["max_prompt_characters"],
-        settings["max_similarity"],
-    )
+    return count, settings.endpoint
 
-    def request(number: int) -> Item:
-        seed = seed_of(job.seed, "prompts", topic, number)
-        examples = sorted(present[topic], key=lambda text: digest([seed, text]))[
-            :EXAMPLES_A_REQUEST
-        ]
-        values = {
-            "count": PROPOSALS_A_REQUEST,
-            "topic": topic.replace("_", " "),
-            "min_words": settings["min_words"],
-            "max_words": settings["max_words"],
-            "examples": "\n".join(examples),
-        }
-        # In one pass, so that braces in an example stay text.
-        text = re.sub(
-            r"\{(\w+)\}", lambda found: str(values.get(found[1], found[0])), settings["template"]
-        )
-        author = {
-            "model": endpoint.model,
-            "parameters": endpoint.parameters,
-            "temperature": settings["temperature"],
-        }
-        return Item(
-            f"{topic}-request-{number:03d}",
-            job.key(text=text, author=author, seed=seed),
-            (text, seed),
-        )
 
-    def ask(client: Client, batch: Sequence[Item]) -> list[Future[dict[str, Any]]]:
-        def ask_one(text: str, seed: int) -> dict[str, Any]:
-            most = PROPOSALS_A_REQUEST * settings["max_words"] * TOKENS_A_WORD
-            answer = client.ask(
-                text, temperature=settings["temperature"], max_tokens=most, seed=seed
-            )
-            proposals = parse(answer.text)
-            return {"proposals": proposals[:-1] if answer.finish_reason == "length" else proposals}
-
-        return [client.submit(ask_one, *item.inputs) for item in batch]
-
+def select(requests: Requests, endpoint: Endpoint, count: int, selection: Selection) -> int:
+    """Asks until so many proposals are accepted, or too often in vain; gives the requests made."""
     asked, limit = 0, MOST_REQUESTS * -(-count // PROPOSALS_A_REQUEST)
-    with ExitStack() as stack:
-        clients: list[Client] = []
+    with ExitStack() as connections:
 
-        def load() -> Client:
-            if not clients:
-                clients.append(stack.enter_context(Client(endpoint)))
-            return clients[0]
+        @cache
+        def connect() -> Client:
+            return connections.enter_context(Client(endpoint))
 
+        batches = Batches(
+            requests.job, load=connect, compute=requests.ask, batch_size=endpoint.concurrency
+        )
         while len(selection.accepted) < count and asked < limit:
             wanted = -(-(count - len(selection.accepted)) // PROPOSALS_A_REQUEST)
             numbers = range(asked, min(asked + wanted, limit))
-            outcomes = job.run(
-                [request(number) for number in numbers],
-                load=load,
-                compute=ask,
-                batch_size=endpoint.concurrency,
-            )
-            for item_id in sorted(outcomes):
-                if (result := outcomes[item_id].result) is not None:
-                    for proposal in result["proposals"]:
-                        selection.offer(proposal)
+            outcomes = batches.run([requests.item(number) for number in numbers])
+            for _, outcome in sorted(outcomes.items()):
+                for proposal in outcome.result["proposals"] if outcome.result else ():
+                    selection.offer(proposal)
             asked = numbers.stop
-    accepted = selection.accepted[:count]
-    for reason, number in sorted(selection.dropped.items()):
-        job.note(f"{number} proposal(s) dropped: {reason}")
-    if len(accepted) < count:
-        job.note(
-            f"only {len(accepted)} of {count} proposals after {asked} requests; change the"
-            " template, or ask another model"
+    return asked
+
+
+def read_present(snakemake: Any, settings: GeneratePromptsJob) -> dict[str, list[str]]:
+    """The prompts that are there already, by topic."""
+    return {
+        topic: [
+            prompt.text
+            for prompt in read_prompts(Path(path), topic, settings.max_prompt_characters)
+        ]
+        for topic, path in zip(settings.topics, snakemake.input, strict=True)
+    }
+
+
+def main(snakemake: Any) -> None:
+    with Job(snakemake, GeneratePromptsJob, VERSION) as job:
+        topic, settings = snakemake.wildcards.topic, job.settings.proposals
+        count, endpoint = count_and_endpoint(settings, topic)
+        job.record.models["endpoint"] = endpoint.model
+        present = read_present(snakemake, job.settings)
+        selection = Selection(
+            [text for texts in present.values() for text in texts],
+            settings.min_words,
+            settings.max_words,
+            job.settings.max_prompt_characters,
+            settings.max_similarity,
         )
-    write_text(Path(snakemake.output[0]), "".join(f"{text}\n" for text in accepted))
-    job.write_record()
+        requests = Requests(job, endpoint, topic, present[topic])
+        asked = select(requests, endpoint, count, selection)
+        accepted = selection.accepted[:count]
+        for reason, number in sorted(selection.dropped.items()):
+            job.note(f"{number} proposal(s) dropped: {reason}")
+        if len(accepted) < count:
+            job.note(
+                f"only {len(accepted)} of {count} proposals after {asked} requests; change the"
+                " template, or ask another model"
+            )
+        write_text(Path(snakemake.output[0]), "".join(f"{text}\n" for text in accepted))
 
 
 if __name__ == "__main__":

@@ -9,96 +9,98 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lib.models.response_generators.generation import (
-    Generator,
-    Request,
-    Sampling,
+from lib.blocks import deciding
+from lib.config.responses import GenerateResponsesJob
+from lib.data.image_files import check_image
+from lib.data.prompts import seed_of
+from lib.data.rows import InstructionRow
+from lib.data.shards import present, read_shard, stage_rows
+from lib.jobs.batches import Batches, Item, Outcome
+from lib.jobs.job import Job
+from lib.jobs.script import run_script
+from lib.models.response_generators.base import Generator, Request, Sampling
+from lib.models.response_generators.for_jobs import (
+    GeneratedText,
     generate_for_job,
+    generator_in_key,
+    generator_settings,
     load_for_job,
 )
 
-from lib import weights
-from lib.data.image_files import check_image
-from lib.data.prompts import seed_of
-from lib.data.shards import Row, is_missing, read_shard, stage_rows
-from lib.jobs.batches import Item, Outcome
-from lib.jobs.legacy import ShardJob
-from lib.jobs.script import run_script
-
 VERSION = 1
-#: What of the settings decides how a response is drawn.
-GENERATION = ("backend", "dtype", "max_new_tokens", "temperature", "top_p")
 
 
-def main(snakemake: Any) -> None:
-    job = ShardJob(snakemake, VERSION)
-    settings = job.settings
-    rows = read_shard(snakemake.input.instructions)
-    images_file = Path(snakemake.input.images)
-    identity = weights.identity(settings["model"], settings["revision"])
-    job.record.models[settings["model"]] = identity
-    generation = {name: settings[name] for name in GENERATION}
-    if settings["backend"] == "vllm":
-        generation["max_model_len"] = settings[
-            "max_model_len"
-        ]  # the engine ends an answer there too
+class PolicyModel:
+    """The policy model of a job, and what it is asked."""
 
-    def item(row: Row) -> Item:
-        seed = seed_of(job.seed, "response", identity, row["id"])
-        key = job.key(
+    def __init__(self, job: Job[GenerateResponsesJob]) -> None:
+        self.job = job
+        self.settings = generator_settings(job.settings.policy, job.settings)
+        self.identity = job.identify(job.settings.policy)
+        self.generation = generator_in_key(self.settings) | deciding(job.settings)
+
+    def item(self, row: InstructionRow) -> Item[Request]:
+        """The item of a prompt."""
+        seed = seed_of(self.job.seed, "response", self.identity, row["id"])
+        key = self.job.key(
             instruction=row["instruction"],
             image=row["image"]["sha256"],
-            model=identity,
-            generation=generation,
+            model=self.identity,
+            generation=self.generation,
             seed=seed,
         )
-        return Item(
-            row["id"], key, Request(row["instruction"], seed, job.root / row["image"]["file"])
-        )
+        request = Request(row["instruction"], seed, self.job.root / row["image"]["file"])
+        return Item(row["id"], key, request)
 
-    def check(item: Item) -> None:
-        image = rows[item.id]["image"]
-        check_image(job.root / image["file"], image["sha256"], images_file)
-
-    def load() -> Generator:
+    def load(self) -> Generator:
+        """Loads the model."""
+        settings = self.job.settings
         return load_for_job(
-            job,
-            settings["backend"],
-            settings,
-            Sampling(settings["max_new_tokens"], settings["temperature"], settings["top_p"]),
+            self.job,
+            self.settings,
+            Sampling(settings.max_new_tokens, settings.temperature, settings.top_p),
             with_images=True,
-            batch_size=settings["prompts_per_batch"],
-            max_model_len=settings["max_model_len"],
+            batch_size=settings.prompts_per_batch,
             of="prompts",
         )
 
-    outcomes = job.run(
-        [item(row) for row in rows.values() if not is_missing(row)],
-        load=load,
-        compute=partial(generate_for_job, job, what="instruction"),
-        batch_size=settings["prompts_per_batch"],
-        check=check,
-    )
 
-    def published(outcome: Outcome) -> Outcome:
-        if outcome.result is None:
-            return outcome
-        row, result = rows[outcome.id], outcome.result
-        response = {
+def published(outcome: Outcome[GeneratedText], row: InstructionRow) -> Outcome[dict[str, Any]]:
+    """What is published of an item: `ResponseRow` without its prompt."""
+    if (result := outcome.result) is None:
+        return Outcome(outcome.id, reason=outcome.reason)
+    return Outcome(
+        outcome.id,
+        {
+            "image": row["image"],
+            "instruction": row["instruction"],
             "response": result["text"],
             "finish_reason": result["finish_reason"],
             "tokens": result["tokens"],
-        }
-        return Outcome(
-            outcome.id, {"image": row["image"], "instruction": row["instruction"], **response}
-        )
-
-    job.publish(
-        snakemake.output[0],
-        stage_rows(
-            rows, {name: published(outcome) for name, outcome in outcomes.items()}, job.rule
-        ),
+        },
     )
+
+
+def main(snakemake: Any) -> None:
+    with Job(snakemake, GenerateResponsesJob, VERSION) as job:
+        images_file = Path(snakemake.input.images)
+        rows = read_shard(snakemake.input.instructions, InstructionRow)
+        instructed = {row["id"]: row for row in present(rows.values())}
+        policy = PolicyModel(job)
+
+        def check(item: Item[Request]) -> None:
+            image = instructed[item.id]["image"]
+            check_image(job.root / image["file"], image["sha256"], images_file)
+
+        outcomes = Batches(
+            job,
+            load=policy.load,
+            compute=partial(generate_for_job, job, what="instruction"),
+            batch_size=job.settings.prompts_per_batch,
+            check=check,
+        ).run([policy.item(row) for row in instructed.values()])
+        results = {name: published(outcome, instructed[name]) for name, outcome in outcomes.items()}
+        job.publish(snakemake.output[0], stage_rows(rows, results, job.rule))
 
 
 if __name__ == "__main__":

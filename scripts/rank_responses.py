@@ -1,157 +1,197 @@
-"""Rule rank_responses: the reward of each valid response, by ArmoRM (paper 3.3, Eq. 9).
+"""Rule rank_responses: the reward of each valid response (paper 3.3, Eq. 9).
 
 An item is a prompt: its valid responses are one batch. Empty, truncated, endlessly repeating and
-failed responses are marked as invalid with their reason and are not scored; so are those whose
-score is not a number.
+failed responses are marked as invalid with their reason and are not rated; so are those whose score
+is not a number.
 """
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypedDict, cast
 
-from lib import weights
-from lib.data.shards import Row, is_missing, read_shard, stage_rows
+from lib.blocks import deciding
+from lib.config.response_ranking import RankResponsesJob
+from lib.data.rows import MissingRow, PromptRow, RankedResponse, ResponseRow
+from lib.data.shards import is_missing, present, read_shard, stage_rows
 from lib.errors import ItemError, UserError
-from lib.jobs.batches import Item, Outcome
-from lib.jobs.device import halving, require_device
-from lib.jobs.legacy import ShardJob
+from lib.jobs.batches import Batches, Item, Outcome
+from lib.jobs.device import halving
+from lib.jobs.job import Job
 from lib.jobs.script import run_script
-from lib.models.response_rewards.armorm import ATTRIBUTES, ArmoRM, ResponseReward
+from lib.models.response_rewards.base import Conversation, ResponseReward, Reward
+from lib.models.response_rewards.registry import RESPONSE_REWARDS
+from lib.models.response_rewards.settings import ResponseRewardSettings
+from lib.registry import version_in_key
 from lib.response_checks import invalid_reason
 
 VERSION = 1
+Conversations = list[Conversation]
+
+
+class Rewards(TypedDict):
+    """The result of an item: what is said of each valid response, in the policy models' order."""
+
+    rewards: list[RankedResponse]
 
 
 @dataclass(frozen=True)
-class Answers:
+class AnsweredPrompt:
     """One prompt's responses: `row` has its image and instruction, `responses` what each policy
     model said or why that is invalid.
     """
 
-    row: Row
-    responses: dict[str, dict[str, Any]]
+    row: ResponseRow
+    responses: dict[str, RankedResponse]
 
     @property
     def valid(self) -> list[str]:
-        """The policy models whose response is to be scored, in the configured order."""
+        """The policy models whose response is to be rated, in the configured order."""
         return [policy for policy, response in self.responses.items() if "invalid" not in response]
 
+    def conversations(self, template: str) -> Conversations:
+        """What the reward model reads: the instruction in the template, and each valid response."""
+        words = user_words(template, self.row)
+        return [
+            [
+                {"role": "user", "content": words},
+                {"role": "assistant", "content": self.responses[policy]["text"]},
+            ]
+            for policy in self.valid
+        ]
 
-def collect(rows: dict[str, Row], max_repeats: int) -> Answers | None:
+    def with_rewards(self, rewards: Sequence[RankedResponse]) -> dict[str, Any]:
+        """What is published: `ResponseRankingRow` without its prompt."""
+        rewarded = dict(zip(self.valid, rewards, strict=True))
+        return {
+            "image": self.row["image"],
+            "instruction": self.row["instruction"],
+            "responses": {
+                policy: {**response, **rewarded.get(policy, {})}
+                for policy, response in self.responses.items()
+            },
+        }
+
+
+def checked_response(row: ResponseRow | MissingRow, max_repeats: int) -> RankedResponse:
+    """A policy model's response, or why it is invalid."""
+    if is_missing(row):
+        return {"invalid": "failed", "detail": row["missing"]["reason"]}
+    response: RankedResponse = {"text": row["response"], "finish_reason": row["finish_reason"]}
+    if reason := invalid_reason(row["response"], row["finish_reason"], max_repeats):
+        response["invalid"] = reason
+    return response
+
+
+def collect(
+    rows: Mapping[str, ResponseRow | MissingRow], max_repeats: int
+) -> AnsweredPrompt | None:
     """One prompt's rows by policy model as one; None if no policy model has a response to it."""
-    answered = [row for row in rows.values() if not is_missing(row)]
+    answered = present(rows.values())
     if not answered:
         return None
-    responses: dict[str, dict[str, Any]] = {}
-    for policy, row in rows.items():
-        if is_missing(row):
-            responses[policy] = {"invalid": "failed", "detail": row["missing"]["reason"]}
-        else:
-            responses[policy] = {"text": row["response"], "finish_reason": row["finish_reason"]}
-            if reason := invalid_reason(row["response"], row["finish_reason"], max_repeats):
-                responses[policy]["invalid"] = reason
-    return Answers(answered[0], responses)
+    responses = {policy: checked_response(row, max_repeats) for policy, row in rows.items()}
+    return AnsweredPrompt(answered[0], responses)
 
 
-def asked(template: str, row: Row) -> str:
+def user_words(template: str, row: ResponseRow) -> str:
     """What the reward model reads as the user's words: the template with the row's instruction and
     prompt, whatever stands in these.
     """
-    return re.sub(r"\{(instruction|prompt)\}", lambda match: str(row[match[1]]), template)
+    words = {"instruction": row["instruction"], "prompt": row["prompt"]}
+    return re.sub(r"\{(instruction|prompt)\}", lambda match: words[match[1]], template)
 
 
-def reward_of(reward: ResponseReward) -> dict[str, Any]:
+def ranked_response(reward: Reward) -> RankedResponse:
     """What is kept of one response's reward, or that it is invalid because it is not a number."""
-    if not all(map(math.isfinite, (reward.score, *reward.rewards.values(), *reward.gating))):
+    if not math.isfinite(reward.score):
         return {"invalid": "nan"}
-    return {
-        "score": reward.score,
-        "attributes": reward.attributes,
-        "rewards": reward.rewards,
-        "gating": dict(zip(ATTRIBUTES, reward.gating, strict=True)),
-        "cut_for_scoring": reward.truncated,
-    }
+    return cast("RankedResponse", {"score": reward.score, **reward.details})
 
 
-def load_armorm(settings: dict[str, Any], device: str) -> ArmoRM:
+def load_reward(settings: ResponseRewardSettings, device: str) -> ResponseReward:
     """The reward model, on the device; what is wrong with its files is a UserError."""
-    require_device(device)
+    cls: type[ResponseReward] = RESPONSE_REWARDS.class_of(settings)
     try:
-        return ArmoRM.from_pretrained(
-            weights.fetch(settings["model"], settings["revision"]), settings["dtype"], device
-        )
+        return cls.load(settings, device)
     except ValueError as error:
         raise UserError(
-            f"{settings['model']}: not usable as the response reward model: {error}"
+            f"{settings.model}: not usable as the response reward model: {error}"
         ) from error
 
 
-def main(snakemake: Any) -> None:
-    job = ShardJob(snakemake, VERSION)
-    settings = job.settings
-    identity = weights.identity(settings["model"], settings["revision"])
-    job.record.models[settings["model"]] = identity
-    shards = dict(zip(settings["policies"], map(read_shard, snakemake.input), strict=True))
-
-    def item(answers: Answers) -> Item:
-        words = asked(settings["template"], answers.row)
-        texts = [answers.responses[policy]["text"] for policy in answers.valid]
-        scoring = {name: settings[name] for name in ("dtype", "max_length")}
-        conversations = [
-            [{"role": "user", "content": words}, {"role": "assistant", "content": text}]
-            for text in texts
-        ]
-        return Item(
-            answers.row["id"],
-            job.key(conversations=conversations, model=identity, **scoring),
-            conversations,
-        )
-
-    def score(model: ArmoRM, batch: Sequence[Item]) -> list[dict[str, Any]]:
-        results = []
-        for item in batch:
-            try:
-                rewards = halving(
-                    item.inputs, lambda part: model.score(part, settings["max_length"]), job.note
-                )
-            except ValueError as error:
-                raise ItemError(str(error)) from error
-            results.append({"rewards": [reward_of(reward) for reward in rewards]})
-        return results
-
-    def with_rewards(answers: Answers, rewards: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        rewarded = dict(zip(answers.valid, rewards, strict=True))
-        responses = {
-            policy: response | rewarded.get(policy, {})
-            for policy, response in answers.responses.items()
-        }
-        return {
-            "image": answers.row["image"],
-            "instruction": answers.row["instruction"],
-            "responses": responses,
-        }
-
-    rows: dict[str, Row] = {}
-    collected: dict[str, Answers] = {}
-    for prompt_id, row in shards[settings["policies"][0]].items():
-        answers = collect(
-            {policy: shard[prompt_id] for policy, shard in shards.items()}, settings["max_repeats"]
-        )
-        rows[prompt_id] = answers.row if answers else row
-        if answers:
-            collected[prompt_id] = answers
-    outcomes = job.run(
-        [item(answers) for answers in collected.values() if answers.valid],
-        load=lambda: load_armorm(settings, job.device),
-        compute=score,
+def item_of(prompt: AnsweredPrompt, job: Job[RankResponsesJob], identity: str) -> Item[Any]:
+    """The item of a prompt."""
+    settings = job.settings.reward
+    conversations = prompt.conversations(settings.template)
+    key = job.key(
+        conversations=conversations,
+        model=identity,
+        **deciding(settings),
+        **version_in_key(RESPONSE_REWARDS.class_of(settings)),
     )
-    for prompt_id, answers in collected.items():
-        rewards = outcomes[prompt_id].result if answers.valid else {"rewards": []}
-        if rewards is not None:
-            outcomes[prompt_id] = Outcome(prompt_id, with_rewards(answers, rewards["rewards"]))
-    job.publish(snakemake.output[0], stage_rows(rows, outcomes, job.rule))
+    return Item(prompt.row["id"], key, conversations)
+
+
+def rate(
+    job: Job[Any], reward: ResponseReward, batch: Sequence[Item[Conversations]]
+) -> list[Rewards | ItemError]:
+    """What the reward model says of each prompt's responses."""
+    results: list[Rewards | ItemError] = []
+    for item in batch:
+        try:
+            rewards = halving(item.inputs, reward.rate, job.note)
+        except ValueError as error:
+            results.append(ItemError(str(error)))
+        else:
+            results.append({"rewards": [ranked_response(each) for each in rewards]})
+    return results
+
+
+def read_responses(
+    snakemake: Any, settings: RankResponsesJob
+) -> tuple[dict[str, PromptRow], dict[str, AnsweredPrompt]]:
+    """The rows of a shard, missing where no policy model has a response; and the others with all of
+    their responses. Both by prompt id.
+    """
+    shards = {
+        policy: read_shard(path, ResponseRow)
+        for policy, path in zip(settings.policies, snakemake.input, strict=True)
+    }
+    rows: dict[str, PromptRow] = {}
+    answered: dict[str, AnsweredPrompt] = {}
+    for prompt_id, row in shards[settings.policies[0]].items():
+        of_policies = {policy: shard[prompt_id] for policy, shard in shards.items()}
+        prompt = collect(of_policies, settings.reward.max_repeats)
+        if prompt:
+            answered[prompt_id] = prompt
+        rows[prompt_id] = prompt.row if prompt else row
+    return rows, answered
+
+
+def published(prompt: AnsweredPrompt, outcome: Outcome[Rewards] | None) -> Outcome[dict[str, Any]]:
+    """What is published of a prompt. `outcome`: None where it has no valid response."""
+    if outcome and outcome.result is None:
+        return Outcome(outcome.id, reason=outcome.reason)
+    rewards = outcome.result["rewards"] if outcome and outcome.result else []
+    return Outcome(prompt.row["id"], prompt.with_rewards(rewards))
+
+
+def main(snakemake: Any) -> None:
+    with Job(snakemake, RankResponsesJob, VERSION) as job:
+        settings = job.settings.reward
+        identity = job.identify(settings)
+        rows, answered = read_responses(snakemake, job.settings)
+        outcomes = Batches(
+            job, load=lambda: load_reward(settings, job.device), compute=partial(rate, job)
+        ).run([item_of(prompt, job, identity) for prompt in answered.values() if prompt.valid])
+        results = {
+            prompt_id: published(prompt, outcomes.get(prompt_id))
+            for prompt_id, prompt in answered.items()
+        }
+        job.publish(snakemake.output[0], stage_rows(rows, results, job.rule))
 
 
 if __name__ == "__main__":

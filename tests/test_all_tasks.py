@@ -12,12 +12,12 @@ from types import SimpleNamespace
 import pytest
 
 import answer_benchmark
-import build_benchmarks
 import score_benchmark
 from chat_server import ChatServer
 from lib.config import run as config
 from lib.errors import UserError
 from lib.files import read_jsonl, write_json, write_jsonl
+from tiny.benchmarks.registry import BENCHMARKS
 
 DEFAULTS = config.Evaluation().benchmarks
 KEY = "sk-the-key-of-the-judge"
@@ -97,7 +97,7 @@ def job_of(run, name):
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_the_task_is_answered_and_gives_the_configured_scores(run, name):
     results = answer_benchmark.read_results(job_of(run, name), run.folder / "out", run.log)
-    make_rows, _ = build_benchmarks.BENCHMARKS[name]
+    make_rows, _ = BENCHMARKS[name]
     assert results["questions"] == results["questions_in_data"] == len(make_rows())
     assert set(DEFAULTS[name].metrics.values()) <= results["metrics"].keys()
     answers = answer_benchmark.read_answers(
@@ -154,7 +154,7 @@ def test_the_judge_is_asked_with_its_key_which_is_in_no_file(run):
         for request in run.judge.asked()
         if request.headers["authorization"] == f"Bearer {KEY}"
     ]
-    assert len(asked) == len(run.judge.requests) == len(build_benchmarks.mmvet_rows())
+    assert len(asked) == len(run.judge.requests) == len(BENCHMARKS["mm_vet"][0]())
     assert "Which shapes are there? | circle <AND> square |" in " ".join(asked)
     files = [path for path in run.folder.rglob("*") if path.is_file()]
     assert not [path for path in files if KEY.encode() in path.read_bytes()]

@@ -14,6 +14,9 @@ import pytest
 from PIL import Image
 
 import build_benchmarks
+from tiny.benchmarks import mme, pope, scenes
+from tiny.benchmarks.files import parquet_bytes
+from tiny.benchmarks.registry import BENCHMARKS, FOLDERS
 
 
 def lmms_eval_task(name: str) -> ModuleType:
@@ -48,7 +51,7 @@ def metrics(task: ModuleType, rows: Any, answers: list[str]) -> dict[str, list[A
     return entries
 
 
-def is_there(scene: build_benchmarks.Scene, thing: str) -> bool:
+def is_there(scene: scenes.Scene, thing: str) -> bool:
     """Whether a scene has a "red circle" or a "circle"."""
     *colour, kind = thing.split()
     return any(shape.kind == kind and colour in ([], [shape.colour]) for shape in scene.shapes)
@@ -74,11 +77,11 @@ def test_pope_has_its_columns_and_four_questions_a_category(
             "yes",
             "no",
         ]
-    assert all(row["image"].size == (build_benchmarks.SIDE, build_benchmarks.SIDE) for row in rows)
+    assert all(row["image"].size == (scenes.SIDE, scenes.SIDE) for row in rows)
 
 
 def test_popes_answers_are_true() -> None:
-    for entries in build_benchmarks.POPE_SCENES.values():
+    for entries in pope.SCENES.values():
         for scene, present, absent in entries:
             assert is_there(scene, present)
             assert not is_there(scene, absent)
@@ -87,24 +90,21 @@ def test_popes_answers_are_true() -> None:
 def test_popes_popular_object_is_the_most_frequent_shape() -> None:
     kinds = [
         shape.kind
-        for entries in build_benchmarks.POPE_SCENES.values()
+        for entries in pope.SCENES.values()
         for scene, _, _ in entries
         for shape in scene.shapes
     ]
-    asked = {absent for _, _, absent in build_benchmarks.POPE_SCENES["popular"]}
+    asked = {absent for _, _, absent in pope.SCENES["popular"]}
     assert asked == {max(set(kinds), key=kinds.count)}
 
 
 def test_a_shape_is_drawn_in_its_colour_at_its_place() -> None:
-    for entries in build_benchmarks.POPE_SCENES.values():
+    for entries in pope.SCENES.values():
         for scene, _, _ in entries:
-            image = Image.open(io.BytesIO(build_benchmarks.draw(scene)))
-            assert image.getpixel((0, 0)) == build_benchmarks.BACKGROUNDS[scene.background]
+            image = Image.open(io.BytesIO(scenes.draw(scene)))
+            assert image.getpixel((0, 0)) == scenes.BACKGROUNDS[scene.background]
             for shape in scene.shapes:
-                assert (
-                    image.getpixel(build_benchmarks.PLACES[shape.place])
-                    == build_benchmarks.COLOURS[shape.colour]
-                )
+                assert image.getpixel(scenes.PLACES[shape.place]) == scenes.COLOURS[shape.colour]
 
 
 def test_lmms_eval_gives_right_pope_answers_full_marks(
@@ -134,7 +134,7 @@ def test_mme_has_its_columns_and_two_questions_an_image(
 
 
 def test_mmes_sum_is_right() -> None:
-    scene, yes, no = build_benchmarks.MME_SCENES["numerical_calculation"]
+    scene, yes, no = mme.SCENES["numerical_calculation"]
     total = sum(int(number) for number in re.findall(r"\d+", scene.text))
     assert str(total) in yes
     assert str(total) not in no
@@ -156,11 +156,9 @@ def test_two_builds_give_the_same_bytes_and_the_second_writes_nothing(
 ) -> None:
     for _ in range(2):
         assert build_benchmarks.main(["--output", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.count("there") == len(build_benchmarks.BENCHMARKS) + 5
-    for name, (make_rows, columns) in build_benchmarks.BENCHMARKS.items():
-        assert (tmp_path / f"{name}.parquet").read_bytes() == build_benchmarks.parquet_bytes(
-            make_rows(), columns
-        )
+    assert capsys.readouterr().out.count("there") == len(BENCHMARKS) + len(FOLDERS)
+    for name, (make_rows, columns) in BENCHMARKS.items():
+        assert (tmp_path / f"{name}.parquet").read_bytes() == parquet_bytes(make_rows(), columns)
 
 
 def test_a_build_repairs_a_damaged_file(tmp_path: Path) -> None:

@@ -2,8 +2,11 @@
 from each build.
 """
 
+import functools
 import itertools
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +19,17 @@ import transformers
 from PIL import Image
 
 import build_models
+from tiny.checkpoints import (
+    Builder,
+    build_checkpoint,
+    have_same_content,
+    list_files,
+    source_files,
+)
+from tiny.instruct_llm import question_grammar
+from tiny.llava import LLAVAS
+from tiny.registry import BUILDERS
+from tiny.words import ANSWER_WORDS, QUESTION_WORDS
 
 POLICY_MODELS = (
     "llava-v1.6-mistral",
@@ -85,15 +99,15 @@ def images() -> list[Image.Image]:
 
 @pytest.fixture(scope="module")
 def llavas(demo_models: Path) -> dict[str, Checkpoint]:
-    return {name: Checkpoint(demo_models / name) for name in build_models.LLAVAS}
+    return {name: Checkpoint(demo_models / name) for name in LLAVAS}
 
 
-@pytest.mark.parametrize("name", build_models.LLAVAS)
+@pytest.mark.parametrize("name", LLAVAS)
 def test_a_llava_loads_whole_with_from_pretrained(llavas: dict[str, Checkpoint], name: str) -> None:
     assert not any(llavas[name].loading.values())
 
 
-@pytest.mark.parametrize("name", build_models.LLAVAS)
+@pytest.mark.parametrize("name", LLAVAS)
 def test_a_llava_has_the_parameter_names_of_the_hubs_checkpoint(
     demo_models: Path, name: str
 ) -> None:
@@ -108,7 +122,7 @@ def test_a_llava_has_the_parameter_names_of_the_hubs_checkpoint(
     } <= names
 
 
-@pytest.mark.parametrize("name", build_models.LLAVAS)
+@pytest.mark.parametrize("name", LLAVAS)
 def test_a_llavas_chat_template_is_its_hub_repositorys(
     llavas: dict[str, Checkpoint], name: str
 ) -> None:
@@ -117,7 +131,7 @@ def test_a_llavas_chat_template_is_its_hub_repositorys(
     assert llavas[name].tokenizer.chat_template is None
 
 
-@pytest.mark.parametrize("name", build_models.LLAVAS)
+@pytest.mark.parametrize("name", LLAVAS)
 @pytest.mark.parametrize("size", [(64, 64), (96, 48), (48, 160)])
 def test_an_images_placeholders_are_as_many_as_its_features(
     llavas: dict[str, Checkpoint], name: str, size: tuple[int, int]
@@ -134,7 +148,7 @@ def test_an_images_placeholders_are_as_many_as_its_features(
     assert torch.isfinite(logits).all()
 
 
-@pytest.mark.parametrize("name", build_models.LLAVAS)
+@pytest.mark.parametrize("name", LLAVAS)
 def test_image_is_one_token_and_a_text_starts_with_bos_once(
     llavas: dict[str, Checkpoint], name: str
 ) -> None:
@@ -147,7 +161,7 @@ def test_image_is_one_token_and_a_text_starts_with_bos_once(
     assert len({tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}) == 3
 
 
-@pytest.mark.parametrize("name", [*build_models.LLAVAS, "instruct-llm"])
+@pytest.mark.parametrize("name", [*LLAVAS, "instruct-llm"])
 @pytest.mark.parametrize(
     "text", ["Two red kites 😀🏳️‍🌈 fly.", "naïve  café\tمرحبا\n\n{x} 'y' $z", "日本語 ½ ∑"]
 )
@@ -204,7 +218,7 @@ def test_the_policy_models_answer_differently(
         assert len(answers) == len(POLICY_MODELS)
 
 
-@pytest.mark.parametrize("name", build_models.LLAVAS)
+@pytest.mark.parametrize("name", LLAVAS)
 def test_the_next_word_depends_on_the_image_and_on_the_question(
     llavas: dict[str, Checkpoint], images: list[Image.Image], name: str
 ) -> None:
@@ -307,15 +321,8 @@ def test_the_random_runs_prompts_fit_clips_77_tokens(demo_models: Path) -> None:
 
 
 def test_all_checkpoints_together_take_less_than_40_megabytes(demo_models: Path) -> None:
-    assert set(build_models.BUILDERS) <= {path.name for path in demo_models.iterdir()}
-    assert (
-        sum(
-            size
-            for name in build_models.BUILDERS
-            for size in build_models.listing(demo_models / name).values()
-        )
-        < 40e6
-    )
+    assert set(BUILDERS) <= {path.name for path in demo_models.iterdir()}
+    assert sum(size for name in BUILDERS for size in list_files(demo_models / name).values()) < 40e6
 
 
 def test_two_builds_in_two_processes_give_the_same_bytes(demo_models: Path, tmp_path: Path) -> None:
@@ -327,13 +334,73 @@ def test_two_builds_in_two_processes_give_the_same_bytes(demo_models: Path, tmp_
         capture_output=True,
     )
     for name in names:
-        assert build_models.same_content(tmp_path / name, demo_models / name), name
+        assert have_same_content(tmp_path / name, demo_models / name), name
+
+
+TINY = Path(build_models.__file__).with_name("tiny")
+PRINT_DIGESTS = """
+import json
+from tiny.checkpoints import source_digest
+from tiny.registry import BUILDERS
+print(json.dumps({name: source_digest(builder) for name, builder in BUILDERS.items()}))
+"""
+
+
+def architecture_file(name: str) -> str:
+    """The file that a checkpoint is built by."""
+    builder = BUILDERS[name]
+    function = builder.func if isinstance(builder, functools.partial) else builder
+    return f"{function.__module__.removeprefix('tiny.')}.py"
+
+
+def test_a_checkpoint_is_made_from_its_own_architectures_file_and_no_others() -> None:
+    architectures = {architecture_file(name) for name in BUILDERS}
+    for name, builder in BUILDERS.items():
+        sources = {path.name for path in source_files(builder)}
+        assert sources & architectures == {architecture_file(name)}
+
+
+def test_every_file_of_the_package_makes_a_checkpoint_but_the_two_that_build_them() -> None:
+    sources = {path for builder in BUILDERS.values() for path in source_files(builder)}
+    others = {path.name for path in TINY.glob("*.py") if path not in sources}
+    assert others == {"checkpoints.py", "registry.py"}
+
+
+def test_an_edit_has_those_checkpoints_built_anew_that_are_made_from_the_file(
+    tmp_path: Path,
+) -> None:
+    shutil.copytree(TINY, tmp_path / "tiny", ignore=shutil.ignore_patterns("__pycache__"))
+
+    def digests() -> dict[str, str]:
+        command = [sys.executable, "-B", "-c", PRINT_DIGESTS]
+        printed = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True).stdout
+        return dict(json.loads(printed))
+
+    languages = {*LLAVAS, "instruct-llm"}
+    for file, expected in (
+        ("clip.py", {"clip"}),
+        ("llava.py", {*LLAVAS}),
+        ("grammar.py", languages),
+        ("tokenization.py", {*BUILDERS}),
+        ("words.py", {*BUILDERS}),  # by way of tokenization.py
+        ("registry.py", set()),
+    ):
+        before = digests()
+        path = tmp_path / "tiny" / file
+        path.write_text(path.read_text(encoding="utf-8") + "# an edit\n", encoding="utf-8")
+        after = digests()
+        assert {name for name in BUILDERS if before[name] != after[name]} == expected, file
 
 
 @pytest.fixture
-def pretend(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Replaces CLIP's builder by one that writes what this list holds, a file an entry."""
-    contents = ["weights"]
+def contents() -> list[str]:
+    """What `write` writes, a file an entry; "fail" has it fail."""
+    return ["weights"]
+
+
+@pytest.fixture
+def write(contents: list[str]) -> Builder:
+    """A builder of a checkpoint."""
 
     def write(directory: Path) -> None:
         for number, content in enumerate(contents):
@@ -341,56 +408,57 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> list[str]:
                 raise RuntimeError("no")
             (directory / f"{number}.safetensors").write_text(content)
 
-    monkeypatch.setitem(build_models.BUILDERS, "clip", write)
-    return contents
+    return write
 
 
-def test_a_complete_checkpoint_is_left_alone(pretend: list[str], tmp_path: Path) -> None:
-    assert build_models.build("clip", tmp_path) == "built"
-    pretend[0] = "fail"
-    assert build_models.build("clip", tmp_path) == "there"
+def test_a_complete_checkpoint_is_left_alone(
+    write: Builder, contents: list[str], tmp_path: Path
+) -> None:
+    assert build_checkpoint("clip", write, tmp_path) == "built"
+    contents[0] = "fail"
+    assert build_checkpoint("clip", write, tmp_path) == "there"
 
 
-def test_a_checkpoint_that_lost_a_file_is_built_again(pretend: list[str], tmp_path: Path) -> None:
-    build_models.build("clip", tmp_path)
+def test_a_checkpoint_that_lost_a_file_is_built_again(write: Builder, tmp_path: Path) -> None:
+    build_checkpoint("clip", write, tmp_path)
     (tmp_path / "clip" / "0.safetensors").unlink()
-    assert build_models.build("clip", tmp_path) == "built"
+    assert build_checkpoint("clip", write, tmp_path) == "built"
     assert (tmp_path / "clip" / "0.safetensors").read_text() == "weights"
 
 
 def test_a_rebuilt_checkpoint_that_is_the_same_keeps_its_files(
-    pretend: list[str], tmp_path: Path
+    write: Builder, tmp_path: Path
 ) -> None:
-    build_models.build("clip", tmp_path)
+    build_checkpoint("clip", write, tmp_path)
     before = (tmp_path / "clip" / "0.safetensors").stat()
     (tmp_path / ".stamps" / "clip.json").unlink()
-    assert build_models.build("clip", tmp_path) == "same"
+    assert build_checkpoint("clip", write, tmp_path) == "same"
     after = (tmp_path / "clip" / "0.safetensors").stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
 def test_a_build_that_fails_leaves_what_was_there_and_nothing_else(
-    pretend: list[str], tmp_path: Path
+    write: Builder, contents: list[str], tmp_path: Path
 ) -> None:
-    build_models.build("clip", tmp_path)
+    build_checkpoint("clip", write, tmp_path)
     (tmp_path / ".stamps" / "clip.json").unlink()
-    pretend.append("fail")
+    contents.append("fail")
     with pytest.raises(RuntimeError, match="no"):
-        build_models.build("clip", tmp_path)
+        build_checkpoint("clip", write, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".stamps", "clip"]
-    assert build_models.listing(tmp_path / "clip") == {"0.safetensors": len("weights")}
+    assert list_files(tmp_path / "clip") == {"0.safetensors": len("weights")}
 
 
 def test_every_word_of_a_grammar_is_in_one_class_only() -> None:
-    for words in (build_models.ANSWER_WORDS, build_models.QUESTION_WORDS):
+    for words in (ANSWER_WORDS, QUESTION_WORDS):
         every = [word for text in words.values() for word in text.split()]
         assert len(every) == len(set(every))
 
 
 def test_the_probabilities_of_a_grammar_add_up_to_one() -> None:
     for grammar in (
-        *(kind.grammar for kind in build_models.LLAVAS.values()),
-        build_models.question_grammar(),
+        *(kind.grammar for kind in LLAVAS.values()),
+        question_grammar(),
     ):
         assert set(grammar.follow) == {*grammar.words, "start"}
         for following in grammar.follow.values():

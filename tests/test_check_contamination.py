@@ -11,7 +11,6 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
-import build_benchmarks
 import check_contamination
 import index_benchmarks
 import list_overlaps
@@ -21,6 +20,7 @@ from lib.config.run import Config
 from lib.contamination import Index, perceptual_hash, question_words, settings_of, words_of
 from lib.files import digest_of_file, read_jsonl, write_jsonl
 from test_answer_questions import block
+from tiny.benchmarks.registry import BENCHMARKS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MEASURES = settings_of(Contamination().model_dump())
@@ -136,11 +136,7 @@ def test_looking_up_the_rarest_pairs_finds_all_that_comparing_everything_does(si
 
 def test_our_own_prompts_and_the_demo_s_questions_have_nothing_in_common(demo_benchmarks):
     """The negative control on real prompts: 620 descriptions and the questions of five benchmarks."""
-    questions = [
-        row["question"]
-        for make_rows, _ in build_benchmarks.BENCHMARKS.values()
-        for row in make_rows()
-    ]
+    questions = [row["question"] for make_rows, _ in BENCHMARKS.values() for row in make_rows()]
     asked = index(*questions)
     prompts = [
         line

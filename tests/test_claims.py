@@ -135,7 +135,7 @@ def test_a_description_is_exact_if_it_names_every_thing_with_its_colour_as_often
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content)
     monkeypatch.setattr(claims, "CHAIR", tmp_path)
-    monkeypatch.setattr(claims, "in_benchmark", claims.in_benchmark.__wrapped__)
+    monkeypatch.setattr(claims, "things_in_benchmark", claims.things_in_benchmark.__wrapped__)
     scenes, _ = benchmarks.unseen(4, 3)
     texts = [words.caption(scene) for scene in scenes]
     folder = tmp_path / "evaluation/one/chair"

@@ -7,11 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from make_configuration import blocks_of, heading
 
-from lib.config import run as configuration
-from lib.config.run import Config, load
+from lib.config.run import Config, load_config
 from lib.config.yaml_files import read_yaml
 from lib.errors import UserError
+from lib.models.image_generators.registry import IMAGE_GENERATORS
+from lib.models.image_scorers.registry import IMAGE_SCORERS
+from lib.models.instruction_authors.registry import INSTRUCTION_AUTHORS
+from lib.models.response_rewards.registry import RESPONSE_REWARDS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -31,22 +35,29 @@ def test_the_documentation_of_the_configuration_is_in_step():
 
 def test_every_key_is_documented():
     page = (REPOSITORY / "docs/configuration.md").read_text(encoding="utf-8")
-    blocks = [
-        value
-        for value in vars(configuration).values()
-        if isinstance(value, type) and issubclass(value, configuration.Block)
-    ]
-    described = [field.description for block in blocks for field in block.model_fields.values()]
-    assert len(described) > 60
-    for block in blocks:
-        if block.__name__ not in ("Block",):
-            assert f"## {block.__name__}\n" in page, block
-            assert all(f"| `{name}` |" in page for name in block.model_fields)
+    blocks = blocks_of(Config)
+    keys = [(block, name) for block in blocks for name in block.model_fields]
+    assert len(keys) > 90
+    sections = {text.split("\n")[0]: text for text in page.split("\n## ")}
+    assert [
+        (block, name)
+        for block, name in keys
+        if f"| `{name}` |" not in sections.get(heading(block), "")
+    ] == []
+    for registry in (
+        IMAGE_GENERATORS,
+        IMAGE_SCORERS,
+        INSTRUCTION_AUTHORS,
+        RESPONSE_REWARDS,
+    ):
+        assert set(registry.blocks()) <= set(blocks), registry.role
 
 
 def test_the_paper_s_file_is_the_defaults_but_for_what_its_comments_say():
     """Whoever leaves a key out gets the paper's value."""
-    paper = load(read_yaml(REPOSITORY / "config.yaml"), [REPOSITORY / "config.yaml"]).model_dump()
+    paper = load_config(
+        read_yaml(REPOSITORY / "config.yaml"), [REPOSITORY / "config.yaml"]
+    ).model_dump()
     defaults = Config().model_dump()
 
     def differences(ours, theirs, path=""):
@@ -126,7 +137,7 @@ def test_the_lines_to_take_comments_from_are_a_valid_configuration(tmp_path, mon
         "chair/synonyms.txt",
     ):
         (tmp_path / "data" / file).touch()
-    benchmarks = load(read_yaml(path), [path]).evaluation.benchmarks
+    benchmarks = load_config(read_yaml(path), [path]).evaluation.benchmarks
     assert {
         "amber",
         "object_halbench",
@@ -195,16 +206,16 @@ def test_a_mistake_in_a_benchmark_is_told_with_its_line(tmp_path, monkeypatch, b
     monkeypatch.chdir(tmp_path)
     Path("c.yaml").write_text(f"evaluation:\n  benchmarks:\n    pope: {block}\n")
     with pytest.raises(UserError, match=rf"c\.yaml, line 3: evaluation\.benchmarks\.{message}"):
-        load(read_yaml(Path("c.yaml")), [Path("c.yaml")])
+        load_config(read_yaml(Path("c.yaml")), [Path("c.yaml")])
 
 
 def test_another_model_does_not_inherit_the_default_model_s_commit():
-    assert load({"images": {"model": "owner/other"}}, []).images.revision == "main"
-    assert load({"images": {"steps": 3}}, []).images.revision == Config().images.revision
+    assert load_config({"images": {"model": "owner/other"}}, []).images.revision == "main"
+    assert load_config({"images": {"steps": 3}}, []).images.revision == Config().images.revision
 
 
 def test_an_experiment_s_settings_override_the_shared_ones():
-    config = load(
+    config = load_config(
         {
             "training": {
                 "settings": {"beta": 0.3},
@@ -236,9 +247,9 @@ def test_a_mistake_is_told_with_its_line(tmp_path, text, message):
     path = tmp_path / "c.yaml"
     path.write_text(text)
     with pytest.raises(UserError, match=message):
-        load(read_yaml(path), [path])
+        load_config(read_yaml(path), [path])
 
 
 def test_a_mistake_on_the_command_line_is_told_without_a_line():
     with pytest.raises(UserError, match=r"^--config: images\.steps: "):
-        load({"images": {"steps": "x"}}, [])
+        load_config({"images": {"steps": "x"}}, [])

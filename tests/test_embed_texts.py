@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import embed_texts
-from lib.config.figures import TextEmbedding
+from lib.config.figures import EmbedTextsJob, TextEmbedding
 from lib.data.shards import missing_row, read_shard
 from lib.errors import UserError
 from lib.files import write_jsonl
@@ -113,14 +113,14 @@ def run(tmp_path, rule_object, folder):
     def go(*rows):
         source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
         write_jsonl(source, rows)
-        settings = TextEmbedding(model=str(folder)).model_dump(mode="json")
+        job = EmbedTextsJob(embedding=TextEmbedding(model=str(folder)))
         embed_texts.main(
             rule_object(
                 "embed_texts",
                 {"topic": "art", "shard": "00"},
                 [str(source)],
                 [str(output)],
-                settings=settings,
+                settings=job.model_dump(mode="json"),
             )
         )
         record = json.loads((tmp_path / "run/work/embed_texts/art/00.json").read_text())

@@ -9,17 +9,22 @@ from pydantic import ValidationError
 import lib.endpoint
 from chat_server import ChatServer, completion
 from generate_prompts import Selection, jaccard, main, parse, shingles
-from lib.config.run import GeneratePrompts
+from lib.blocks import Endpoint
+from lib.config.prompts import GeneratePrompts, GeneratePromptsJob
 from lib.errors import UserError
 
 PRESENT = {
     "art": [
-        "Eight ceramic teapots shaped like animals stand along a window ledge in the order hen,"
-        " frog, cat, whale, owl, pig and bear."
+        (
+            "Eight ceramic teapots shaped like animals stand along a window ledge in the order hen,"
+            " frog, cat, whale, owl, pig and bear."
+        )
     ],
     "nature": [
-        "Two red foxes cross a frozen stream at dawn while a third one waits on the snowy bank"
-        " under three bare birch trees."
+        (
+            "Two red foxes cross a frozen stream at dawn while a third one waits on the snowy bank"
+            " under three bare birch trees."
+        )
     ],
 }
 SUBJECTS = [
@@ -67,6 +72,14 @@ def server(monkeypatch):
     server.close()
 
 
+def job_settings(block, topics):
+    """What the rule is told of topic art."""
+    job = GeneratePromptsJob(
+        proposals=block.for_topic("art", None), topics=topics, max_prompt_characters=1000
+    )
+    return job.model_dump(mode="json")
+
+
 class Stage:
     def __init__(self, folder, rule_object, server):
         self.folder, self.rule_object, self.server = folder, rule_object, server
@@ -79,13 +92,8 @@ class Stage:
             path = self.folder / f"{topic}.txt"
             path.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
             inputs.append(str(path))
-        block = GeneratePrompts(endpoint=self.server.settings(), **changes).model_dump(mode="json")
-        settings = {
-            **block,
-            "count": count,
-            "topics": list(self.present),
-            "max_prompt_characters": 1000,
-        }
+        block = GeneratePrompts(endpoint=self.server.settings(), count={"art": count}, **changes)
+        settings = job_settings(block, list(self.present))
         output = self.folder / "run/proposed_prompts/art.txt"
         main(
             self.rule_object(
@@ -203,19 +211,24 @@ def test_the_last_line_of_an_answer_that_was_cut_off_is_not_used(stage, server):
     assert stage.run(count=1) == [scene(0)]
 
 
-@pytest.mark.parametrize("topic", [{"count": 0}, {"endpoint": None}])
-def test_a_topic_or_endpoint_that_is_not_configured_is_told(stage, tmp_path, topic):
-    settings = {
-        **GeneratePrompts(endpoint=stage.server.settings()).model_dump(mode="json"),
-        "count": 5,
-        **topic,
-    }
-    with pytest.raises(UserError, match=f"generate_prompts.{next(iter(topic))}"):
+@pytest.mark.parametrize("change", [{"count": {"nature": 5}}, {"endpoint": None}])
+def test_a_topic_or_endpoint_that_is_not_configured_is_told(stage, tmp_path, change):
+    block = {"endpoint": stage.server.settings(), "count": {"art": 5}, **change}
+    settings = job_settings(GeneratePrompts(**block), [])
+    with pytest.raises(UserError, match=f"generate_prompts.{next(iter(change))}"):
         main(
             stage.rule_object(
                 "generate_prompts", {"topic": "art"}, [], [str(tmp_path / "x")], settings=settings
             )
         )
+
+
+def test_an_endpoint_of_one_s_own_comes_before_that_of_the_instructions():
+    mine, theirs = (Endpoint(base_url="http://x/v1", model=name) for name in ("mine", "theirs"))
+    count = {"art": 5, "nature": 6}
+    assert GeneratePrompts(count=count, endpoint=mine).for_topic("art", theirs).endpoint == mine
+    block = GeneratePrompts(count=count).for_topic("art", theirs)
+    assert (block.endpoint, block.count) == (theirs, {"art": 5})
 
 
 @pytest.mark.parametrize(

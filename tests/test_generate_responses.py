@@ -10,24 +10,24 @@ from types import SimpleNamespace
 
 import numpy
 import pytest
-from lib.models.response_generators.generation import (
-    Request,
-    Sampling,
-    TransformersGenerator,
-    chat_prompt,
-    end_tokens,
-    load_generator,
-    load_processor,
-    neutralised,
-)
 from PIL import Image
 
 from generate_responses import main
-from lib.config.run import Responses
+from lib.config.responses import GenerateResponsesJob, Responses
 from lib.data.prompts import Prompt
 from lib.data.shards import read_shard
 from lib.errors import UserError
 from lib.files import digest_of_file, write_jsonl
+from lib.models.response_generators.base import Request, Sampling
+from lib.models.response_generators.chat import (
+    chat_prompt,
+    end_tokens,
+    load_processor,
+    neutralised,
+)
+from lib.models.response_generators.registry import GENERATORS
+from lib.models.response_generators.transformers import TransformersGenerator, seeded_draw
+from warm_jobs import heavy_imports
 
 ROOT = Path(__file__).resolve().parent.parent
 POLICIES = [
@@ -77,8 +77,9 @@ class Stage:
                 "instruction": f"{QUESTION} Number {number}?",
             }
 
-    def arguments(self, policy="llava-v1.6-mistral", **changes):
-        model = {"model": str(self.models / policy), "revision": "main", "dtype": "float32"}
+    def snakemake(self, policy="llava-v1.6-mistral", common=None, of_model=None, **changes):
+        """What the rule's script is handed. `of_model`: changes of the policy model's block."""
+        model = {"model": str(self.models / policy), "dtype": "float32"}
         settings = {
             "backend": "transformers",
             "max_new_tokens": 64,
@@ -88,31 +89,26 @@ class Stage:
             "max_model_len": 1024,
         }
         assert set(settings) == set(Responses.model_fields) - {"policy_models"}
-        return {
-            "wildcards": {"policy": policy, "topic": "art", "shard": "00"},
-            "inputs": {
-                "instructions": str(self.root / "instructions/art/00.jsonl"),
-                "images": str(self.root / "images/art/00.jsonl"),
-            },
-            "output": [str(self.root / f"responses/{policy}/art/00.jsonl")],
-            "settings": {**model, **settings, **changes},
-        }
+        job = GenerateResponsesJob(policy=model | (of_model or {}), **settings | changes)
+        return self.rule_object(
+            "generate_responses",
+            {"policy": policy, "topic": "art", "shard": "00"},
+            SimpleNamespace(
+                instructions=str(self.root / "instructions/art/00.jsonl"),
+                images=str(self.root / "images/art/00.jsonl"),
+            ),
+            [str(self.root / f"responses/{policy}/art/00.jsonl")],
+            settings=job.model_dump(mode="json"),
+            common=common or {},
+        )
 
-    def run(self, policy="llava-v1.6-mistral", common=None, **changes):
+    def run(self, policy="llava-v1.6-mistral", **changes):
         """The published rows by prompt text."""
-        write_jsonl(
-            self.root / "instructions/art/00.jsonl",
-            sorted(self.rows.values(), key=lambda row: row["id"]),
-        )
-        arguments = self.arguments(policy, **changes)
-        main(
-            self.rule_object(
-                "generate_responses",
-                common=common or {},
-                **{**arguments, "inputs": SimpleNamespace(**arguments["inputs"])},
-            )
-        )
-        return {row["prompt"]: row for row in read_shard(arguments["output"][0]).values()}
+        rows = sorted(self.rows.values(), key=lambda row: row["id"])
+        write_jsonl(self.root / "instructions/art/00.jsonl", rows)
+        snakemake = self.snakemake(policy, **changes)
+        main(snakemake)
+        return {row["prompt"]: row for row in read_shard(snakemake.output[0]).values()}
 
     def record(self, policy="llava-v1.6-mistral"):
         return json.loads((self.root / f"work/generate_responses/{policy}/art/00.json").read_text())
@@ -158,20 +154,8 @@ def test_a_response_does_not_depend_on_the_other_prompts_of_its_shard(stage):
 
 
 def test_a_response_depends_on_seed_image_and_instruction(stage, demo_models):
-    model = {
-        "model": str(demo_models / "llava-v1.6-vicuna-7b"),
-        "revision": "main",
-        "dtype": "float32",
-    }
-    generator = load_generator(
-        "transformers",
-        model,
-        "cpu",
-        Sampling(64, 1.0),
-        with_images=True,
-        batch_size=1,
-        max_model_len=1,
-    )
+    folder = demo_models / "llava-v1.6-vicuna-7b"
+    generator = TransformersGenerator(folder, "float32", "cpu", Sampling(64, 1.0), True)
     asked = Request(QUESTION, 1, stage.image())
     variants = [
         asked,
@@ -217,10 +201,9 @@ def test_samples_are_drawn_with_the_model_s_own_probabilities():
     in 1,000).
     """
     import torch
-    from lib.models.response_generators.generation import _seeded_draw
 
     logits = torch.tensor([2.0, 1.0, 0.0, -1.0])
-    draws = _seeded_draw(Sampling(1, 0.8), list(range(4000)))(None, logits.expand(4000, 4)).argmax(
+    draws = seeded_draw(Sampling(1, 0.8), list(range(4000)))(None, logits.expand(4000, 4)).argmax(
         dim=-1
     )
     expected = torch.softmax(logits / 0.8, dim=-1) * 4000
@@ -238,6 +221,33 @@ def test_only_what_changed_is_answered_again(stage):
     stage.run()
     assert stage.counts() == (1, 2, 0)
     stage.run(max_new_tokens=63)
+    assert stage.counts() == (3, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "redone"),
+    [
+        ({"temperature": 0.5}, 3),
+        ({"top_p": 0.9}, 3),
+        ({"of_model": {"dtype": "bfloat16"}}, 3),
+        ({"max_model_len": 999}, 0),  # vLLM's alone
+        ({"prompts_per_batch": 3}, 0),
+    ],
+    ids=lambda value: str(value),
+)
+def test_what_decides_a_response_redoes_it(stage, change, redone):
+    stage.run()
+    stage.run(**change)
+    assert stage.counts() == (redone, 3 - redone, 0)
+
+
+def test_another_version_of_what_runs_the_model_redoes_its_responses(stage, monkeypatch):
+    stage.run()
+    monkeypatch.setattr(GENERATORS.load("vllm"), "VERSION", 2)
+    stage.run()
+    assert stage.counts() == (0, 3, 0)
+    monkeypatch.setattr(TransformersGenerator, "VERSION", 2)
+    stage.run()
     assert stage.counts() == (3, 0, 0)
 
 
@@ -382,7 +392,7 @@ def test_a_model_that_cannot_be_loaded_or_asked_is_told(
     shutil.copytree(demo_models / "llava-v1.6-mistral", folder)
     change(folder)
     with pytest.raises(UserError, match=rf"{folder}.*({message})"):
-        stage.run(model=str(folder))
+        stage.run(of_model={"model": str(folder)})
 
 
 def test_cuda_without_a_gpu_is_told(stage):
@@ -398,23 +408,7 @@ def test_a_warm_job_imports_no_torch_no_vllm_and_reads_no_image(stage, tmp_path)
     stage.run()
     for text in TEXTS:
         stage.image(text).unlink()
-    arguments = stage.arguments()
-    common = {"root": str(stage.root), "device": "cpu", "seed": 0, "max_failed_fraction": 0.0}
-    script = tmp_path / "warm.py"
-    script.write_text(
-        f"import json, sys\nsys.path[:0] = [{str(ROOT / 'scripts')!r},"
-        f" {str(ROOT / 'tests')!r}]\nfrom types import SimpleNamespace\nfrom conftest import"
-        " Parameters\nfrom generate_responses import main\nvalues ="
-        f" json.loads({json.dumps(json.dumps({**arguments, 'common': common}))})\nwildcards ="
-        " type('W', (list,),"
-        " values['wildcards'])(values['wildcards'].values())\nmain(SimpleNamespace(rule='generate_responses',"
-        " wildcards=wildcards, input=SimpleNamespace(**values['inputs']),\n    "
-        " output=values['output'],\n     params=Parameters(settings=values['settings'],"
-        " common=values['common'])))\nprint(sorted({'torch', 'transformers', 'vllm', 'openai',"
-        " 'PIL'} & set(sys.modules)))\n"
-    )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert heavy_imports(stage.snakemake(), tmp_path) == []
     assert stage.counts() == (0, 3, 0)
 
 
@@ -423,21 +417,41 @@ def test_a_warm_job_imports_no_torch_no_vllm_and_reads_no_image(stage, tmp_path)
 COMPARE = """
 import gc, json, sys
 from pathlib import Path
+
 sys.path.insert(0, {scripts!r})
-from lib.models.response_generators.generation import Request, Sampling, chat_prompt, load_generator, read_image
+from lib.data.image_files import read_image
+from lib.models.response_generators.base import Request, Sampling
+from lib.models.response_generators.chat import chat_prompt
+from lib.models.response_generators.registry import GENERATORS
+
 models, images = {models!r}, [Path(image) for image in {images!r}]
-requests = [Request({question!r} + " Number " + str(number), number, image) for number, image in enumerate(images)]
+requests = [
+    Request({question!r} + " Number " + str(number), number, image)
+    for number, image in enumerate(images)
+]
 answers = {{}}
 for model in models:
-    settings = {{"model": model, "revision": "main", "dtype": "float32"}}
+    values = {{"model": model, "dtype": "float32", "max_model_len": 1024}}
     for backend in ("transformers", "vllm"):
-        generator = load_generator(backend, settings, "cpu", Sampling(48, 0), with_images=True, batch_size=3, max_model_len=1024)
-        together = generator.generate(requests)
-        answers.setdefault(model, []).append([[answer.text, answer.finish_reason, answer.tokens] for answer in together])
-    prompt = {{"prompt": chat_prompt(generator.processor, {question!r}, True), "multi_modal_data": {{"image": read_image(images[0])}}}}
-    [output] = generator.llm.generate([prompt], use_tqdm=False)
-    bos = generator.tokenizer.bos_token_id
-    answers[model].append([output.prompt_token_ids[0] == bos, output.prompt_token_ids.count(bos)])
+        generator = GENERATORS.load(backend).load(
+            GENERATORS.validate({{"backend": backend, **values}}),
+            "cpu",
+            Sampling(48, 0),
+            with_images=True,
+            batch_size=3,
+        )
+        together = [
+            [answer.text, answer.finish_reason, answer.tokens]
+            for answer in generator.generate(requests)
+        ]
+        answers.setdefault(model, []).append(together)
+    image = read_image(images[0])
+    prompt = chat_prompt(generator.processor, {question!r}, True)
+    [output] = generator.llm.generate(
+        [{{"prompt": prompt, "multi_modal_data": {{"image": image}}}}], use_tqdm=False
+    )
+    bos, ids = generator.tokenizer.bos_token_id, output.prompt_token_ids
+    answers[model].append([ids[0] == bos, ids.count(bos)])
     del generator, output
     gc.collect()
 print(json.dumps(answers))

@@ -21,8 +21,9 @@ from lib.models.image_scorers.scorers import (
 from PIL import Image
 from torch.nn import functional
 
-import build_models
-from build_reward_models import build_image_reward
+from tiny.image_reward import write_image_reward
+from tiny.registry import BUILDERS
+from tiny.tokenization import bert_tokenizer
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 PROMPT = "two red cats on a blue sofa"
@@ -35,8 +36,8 @@ def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("scorers")
     for kind in ("clip", "blip"):
         (root / kind).mkdir()
-        build_models.BUILDERS[kind](root / kind)
-    build_image_reward(root / "image-reward")
+        BUILDERS[kind](root / kind)
+    write_image_reward(root / "image-reward")
     return root
 
 
@@ -369,7 +370,7 @@ def test_the_tokenizer_can_lie_in_a_folder_of_its_own(checkpoint, folders, score
 
 def test_a_tokenizer_with_more_entries_than_the_model_is_refused(checkpoint, tmp_path):
     folder, _, _ = checkpoint
-    build_models.bert_tokenizer().save_pretrained(tmp_path / "bert")
+    bert_tokenizer().save_pretrained(tmp_path / "bert")
     with pytest.raises(ValueError, match="but the model's embedding"):
         load_image_scorer("image-reward", folder, tokenizer_dir=tmp_path / "bert")
 
@@ -403,8 +404,8 @@ def test_wrong_arguments_end_in_a_sentence(folders, arguments, message):
 
 
 def test_the_tiny_checkpoint_is_the_same_bytes_whenever_it_is_built(folders, tmp_path):
-    build_image_reward(tmp_path / "again")
-    build_image_reward(tmp_path / "other", seed=1)
+    write_image_reward(tmp_path / "again")
+    write_image_reward(tmp_path / "other", seed=1)
     for path in (tmp_path / "again").iterdir():
         assert path.read_bytes() == (folders / "image-reward" / path.name).read_bytes(), path.name
     assert (tmp_path / "other/ImageReward.pt").read_bytes() != (

@@ -11,12 +11,12 @@ from lib.models.image_scorers.scorers import load_image_scorer
 from PIL import Image
 
 import rank_images
-from build_reward_models import build_image_reward
 from lib.config.run import ImageScorer
 from lib.data.prompts import Prompt
 from lib.data.shards import missing_row, read_shard
 from lib.errors import UserError
 from lib.files import write_jsonl
+from tiny.image_reward import write_image_reward
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PROMPTS = [
@@ -29,7 +29,7 @@ PROMPTS = [
 @pytest.fixture(scope="session")
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "image-reward"
-    build_image_reward(folder)
+    write_image_reward(folder)
     return folder
 
 
@@ -237,7 +237,7 @@ def test_a_prompt_is_scored_again_only_when_something_it_depends_on_has_changed(
 
 def test_another_model_or_tokenizer_scores_everything_again(run, rows, tmp_path):
     run(*rows)
-    build_image_reward(tmp_path / "other", seed=1)
+    write_image_reward(tmp_path / "other", seed=1)
     run(*rows, model=str(tmp_path / "other"))
     assert record(tmp_path)["computed"] == 3
     assert list(record(tmp_path)["models"]) == [str(tmp_path / "other")]

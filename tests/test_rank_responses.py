@@ -5,17 +5,21 @@ import math
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 import rank_responses
-from build_reward_models import build_armorm
-from lib.config.run import ResponseRanking
+from lib.config.response_ranking import RankResponsesJob
 from lib.data.prompts import Prompt
 from lib.data.shards import missing_row, read_shard
 from lib.errors import UserError
 from lib.files import write_jsonl
 from lib.models.response_rewards.armorm import ATTRIBUTES, HELPSTEER_ATTRIBUTES, ArmoRM
+from lib.models.response_rewards.base import Reward
+from lib.models.response_rewards.registry import RESPONSE_REWARDS
+from lib.models.response_rewards.settings import ResponseRewardSettings
+from tiny.armorm import write_armorm
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 POLICIES = ["zeta", "alpha", "mu"]
@@ -31,16 +35,13 @@ IMAGE = {"file": "images/art/00/x.png", "sha256": "0" * 64, "guidance_scale": 7.
 @pytest.fixture(scope="session")
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "armorm"
-    build_armorm(folder)
+    write_armorm(folder)
     return folder
 
 
 @pytest.fixture
 def settings(model):
-    return {
-        **ResponseRanking(model=str(model), dtype="float32").model_dump(mode="json"),
-        "policies": POLICIES,
-    }
+    return {"model": str(model), "dtype": "float32"}
 
 
 def base(text):
@@ -71,13 +72,13 @@ def run(tmp_path, rule_object, settings):
     """Runs the rule on the rows of each policy model; gives the published rows by prompt text."""
     root = tmp_path / "run"
 
-    def go(shards, max_failed_fraction=0.0, **changes):
+    def go(shards, max_failed_fraction=0.0, policies=None, **changes):
         sources = [root / f"responses/{policy}/art/00.jsonl" for policy in shards]
         for source, rows in zip(sources, shards.values(), strict=True):
             write_jsonl(source, sorted(rows, key=lambda row: row["id"]))
         output = root / "response_ranking/art/00.jsonl"
         common = {"max_failed_fraction": max_failed_fraction}
-        changed = {**settings, "policies": list(shards), **changes}
+        told = RankResponsesJob(reward=settings | changes, policies=policies or list(shards))
         inputs, outputs = [str(source) for source in sources], [str(output)]
         rank_responses.main(
             rule_object(
@@ -85,7 +86,7 @@ def run(tmp_path, rule_object, settings):
                 {"topic": "art", "shard": "00"},
                 inputs,
                 outputs,
-                settings=changed,
+                settings=told.model_dump(mode="json"),
                 common=common,
             )
         )
@@ -111,21 +112,18 @@ def test_score_attributes_rewards_and_gating_of_each_response_are_kept(run, shar
     for text in PROMPTS:
         row = published[text]
         assert (row["image"], row["instruction"]) == (IMAGE, f"What is in the image of {text}?")
-        expected = armorm.score([conversation(row, policy) for policy in POLICIES])
+        expected = armorm.rate([conversation(row, policy) for policy in POLICIES])
         assert set(row["responses"]) == set(POLICIES)
         for policy, reward in zip(POLICIES, expected, strict=True):
             response = row["responses"][policy]
             assert response["text"] == f"{ANSWERS[policy]} {text}"
-            assert (response["score"], response["attributes"], response["rewards"]) == (
-                reward.score,
-                reward.attributes,
-                reward.rewards,
-            )
+            assert response["score"] == reward.score
+            assert {name: response[name] for name in reward.details} == reward.details
             assert set(response["attributes"]) == set(HELPSTEER_ATTRIBUTES)
-            assert [response["gating"][name] for name in ATTRIBUTES] == reward.gating
+            assert set(response["gating"]) == set(response["rewards"]) == set(ATTRIBUTES)
             assert (response["finish_reason"], response["cut_for_scoring"]) == ("stop", False)
             assert response["score"] == pytest.approx(
-                armorm.score([conversation(row, policy)])[0].score, abs=2e-6
+                armorm.rate([conversation(row, policy)])[0].score, abs=2e-6
             )
 
 
@@ -141,7 +139,7 @@ def test_the_reward_model_is_told_what_the_image_was_to_show_where_the_template_
         for policy in POLICIES
     ]
     assert [row["responses"][policy]["score"] for policy in POLICIES] == [
-        reward.score for reward in armorm.score(told)
+        reward.score for reward in armorm.rate(told)
     ]
     assert row["instruction"] == "What is in the image of {instruction} {x}?", (
         "what the policy models were asked stays"
@@ -157,7 +155,7 @@ def test_the_reward_model_is_told_what_the_image_was_to_show_where_the_template_
 )
 def test_a_template_that_the_reward_model_could_not_use_is_refused(template, problem):
     with pytest.raises(ValueError, match=re.escape(problem)):
-        ResponseRanking(template=template)
+        ArmoRM.Settings(template=template)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +209,7 @@ def test_a_prompt_that_nobody_answered_is_missing_with_the_reason(run, shards, t
 
 def test_where_all_responses_are_invalid_no_model_is_loaded(run, shards, monkeypatch):
     monkeypatch.setattr(
-        rank_responses, "load_armorm", lambda *arguments: pytest.fail("a model was loaded")
+        rank_responses, "load_reward", lambda *arguments: pytest.fail("a model was loaded")
     )
     published = run({policy: [answered(text, "") for text in PROMPTS] for policy in POLICIES})
     assert published[PROMPTS[0]]["responses"] == {
@@ -220,18 +218,18 @@ def test_where_all_responses_are_invalid_no_model_is_loaded(run, shards, monkeyp
 
 
 def test_a_score_that_is_not_a_number_makes_its_response_invalid(run, shards, monkeypatch):
-    load = rank_responses.load_armorm
+    load = rank_responses.load_reward
 
     def load_broken(settings, device):
         armorm = load(settings, device)
-        score = armorm.score
-        armorm.score = lambda *arguments: [
+        rate = armorm.rate
+        armorm.rate = lambda conversations: [
             replace(reward, score=math.nan) if n == 1 else reward
-            for n, reward in enumerate(score(*arguments))
+            for n, reward in enumerate(rate(conversations))
         ]
         return armorm
 
-    monkeypatch.setattr(rank_responses, "load_armorm", load_broken)
+    monkeypatch.setattr(rank_responses, "load_reward", load_broken)
     responses = run(shards)[PROMPTS[0]]["responses"]
     assert responses["alpha"] == {
         "text": f"{ANSWERS['alpha']} {PROMPTS[0]}",
@@ -290,7 +288,7 @@ def test_a_response_is_rewarded_as_in_any_other_shard(run, shards, tmp_path):
 def test_a_warm_shard_loads_no_model(run, shards, tmp_path, monkeypatch):
     first = run(shards)
     monkeypatch.setattr(
-        rank_responses, "load_armorm", lambda *arguments: pytest.fail("a model was loaded")
+        rank_responses, "load_reward", lambda *arguments: pytest.fail("a model was loaded")
     )
     assert run(shards) == first
     assert (
@@ -304,3 +302,37 @@ def test_a_model_that_is_no_armorm_ends_in_one_message(run, shards, tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match="not usable as the response reward model"):
         run(shards, model=str(tmp_path))
+
+
+class WordCount:
+    """A reward of a few lines, as someone might add one."""
+
+    VERSION = 1
+
+    class Settings(ResponseRewardSettings):
+        kind: Literal["word-count"]
+
+    @classmethod
+    def load(cls, settings, device):
+        return cls()
+
+    def rate(self, conversations):
+        return [Reward(len(turns[-1]["content"].split()), {}) for turns in conversations]
+
+
+def test_a_reward_of_another_file_is_found_by_its_kind_and_ranks(
+    run, shards, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(RESPONSE_REWARDS.kinds, "word-count", f"{__name__}:WordCount")
+    responses = run(shards, kind="word-count")[PROMPTS[0]]["responses"]
+    assert {policy: response["score"] for policy, response in responses.items()} == {
+        policy: len(f"{answer} {PROMPTS[0]}".split()) for policy, answer in ANSWERS.items()
+    }
+    assert set(responses["mu"]) == {"text", "finish_reason", "score"}
+    run(shards)
+    assert record(tmp_path)["computed"] == 2, "ArmoRM's rewards are its own"
+    monkeypatch.setattr(WordCount, "VERSION", 2)
+    run(shards)
+    assert record(tmp_path)["computed"] == 0
+    run(shards, kind="word-count")
+    assert record(tmp_path)["computed"] == 2

@@ -166,7 +166,7 @@ def test_a_question_about_what_is_there_has_the_answer_yes_and_about_what_is_not
     asked = Counter[str]()
     for scene in some(300, seed=8)[0]:
         for answer in (True, False):
-            text = words.random_asked(scene, answer, random)
+            text = words.random_subject(scene, answer, random)
             assert words.shown(scene, text) == answer
             asked[words.question(text)] += 1
     assert asked["Is there a cross in the image?"]

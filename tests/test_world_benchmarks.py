@@ -1,4 +1,4 @@
-"""The small world's benchmarks: what the oracle knows of answers, the product's own scorers find."""
+"""The small world's benchmarks: the product's own scorers find what the oracle knows of answers."""
 
 import json
 from pathlib import Path
@@ -41,7 +41,7 @@ def test_chair_finds_what_the_oracle_knows_of_kinds(tmp_path: Path, habit: Habit
     folder = write(benchmarks.chair(COUNT, SEED), tmp_path / "chair")
     scenes, _ = benchmarks.unseen(COUNT, SEED)
     random = np.random.default_rng(0)
-    texts = [habit.described(scene, random) for scene in scenes]
+    texts = [habit.describe(scene, random) for scene in scenes]
     answers = jsonl(
         tmp_path / "answers.jsonl",
         [{"image_id": number, "caption": text} for number, text in enumerate(texts, start=1)],
@@ -59,7 +59,7 @@ def test_chair_finds_what_the_oracle_knows_of_kinds(tmp_path: Path, habit: Habit
     assert bool(scores["chair_s"]) == bool(habit.adds or habit.swaps)
 
 
-def test_pope_of_a_truthful_model_is_perfect_and_a_habit_answers_yes_to_what_goes_with_what_is_there(
+def test_pope_of_a_truthful_model_is_perfect_and_a_habit_says_yes_to_what_goes_with_what_is_there(
     tmp_path: Path,
 ) -> None:
     folder = write(benchmarks.pope(COUNT, SEED, CALLS), tmp_path / "pope")

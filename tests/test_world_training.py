@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-import build_models
 import train_world
+from tiny import llava, tokenization
 from world import answerer, matcher, measure, painter, text_judge, words
 from world.scenes import Scene, Thing, random_scene
 from world.training import Draw, Plan, train
@@ -73,11 +73,11 @@ def test_a_training_that_is_done_is_not_done_again(tmp_path: Path) -> None:
 def test_every_word_of_a_scene_is_one_token_everywhere_and_the_longest_prompt_fits() -> None:
     said = vocabulary()
     tokenizers = (
-        build_models.llama_tokenizer(words=said),
-        build_models.llama3_tokenizer(words=said),
-        build_models.bert_tokenizer(said),
-        build_models.t5_tokenizer(said),
-        build_models.clip_tokenizer(words=said),
+        tokenization.llama_tokenizer(words=said),
+        tokenization.llama3_tokenizer(words=said),
+        tokenization.bert_tokenizer(said),
+        tokenization.t5_tokenizer(said),
+        tokenization.clip_tokenizer(words=said),
     )
     prompt = words.prompt(THREE, "positions")
     for tokenizer in tokenizers:
@@ -121,9 +121,9 @@ def test_the_sampler_of_the_training_draws_what_the_product_draws() -> None:
 
 
 TEMPLATES = {
-    ("llama", False): build_models.VICUNA_TEMPLATE,
-    ("mistral", True): build_models.MISTRAL_TEMPLATE,
-    ("llama3", True): build_models.LLAMA3_LLAVA_TEMPLATE,
+    ("llama", False): llava.VICUNA_TEMPLATE,
+    ("mistral", True): llava.MISTRAL_TEMPLATE,
+    ("llama3", True): llava.LLAMA3_LLAVA_TEMPLATE,
 }
 
 
@@ -136,22 +136,22 @@ def test_the_loss_of_branches_is_that_of_single_questions_to_the_saved_checkpoin
     torch.manual_seed(0)
     tokenizer = answerer.tokenizer_of(language)
     model = answerer.Answerer(
-        answerer.new_llava(language, tokenizer, tiles), tokenizer, answerer.FORMS[language]
+        answerer.untrained_llava(language, tokenizer, tiles), tokenizer, answerer.FORMS[language]
     ).eval()
     random = np.random.default_rng(0)
     scenes = [random_scene(random) for _ in range(2)]
-    pictures = painter.drawn(scenes, random)
+    pictures = painter.draw_scenes(scenes, random)
     branches = [
         [(words.DESCRIBE[0], words.caption(scene)), (words.question("circle"), "Yes")]
         for scene in scenes
     ]
-    nn.init.zeros_(model.cells.weight)
+    nn.init.zeros_(model.reading.cells.weight)
     nn.init.zeros_(
-        model.cells.bias
+        model.reading.cells.bias
     )  # the reading of the cells then loses the same whatever is seen
     with torch.no_grad():
         loss = model(pictures, branches, scenes).item() - 0.5 * float(np.log(21))
-    build_models.save_llava(model.llava, tokenizer, tmp_path, TEMPLATES[language, tiles])
+    llava.save_llava(model.llava, tokenizer, tmp_path, TEMPLATES[language, tiles])
     processor = AutoProcessor.from_pretrained(tmp_path)
     saved = AutoModelForImageTextToText.from_pretrained(tmp_path).eval()
     total = weight = 0.0
@@ -181,8 +181,8 @@ def test_the_loss_of_branches_is_that_of_single_questions_to_the_saved_checkpoin
 def test_a_llava_next_of_another_language_model_begins_with_the_words_of_its_parent() -> None:
     tokenizers = answerer.tokenizer_of("llama3"), answerer.tokenizer_of("llama")
     child, parent = (
-        answerer.new_llava("llama3", tokenizers[0], True),
-        answerer.new_llava("llama", tokenizers[1], False),
+        answerer.untrained_llava("llama3", tokenizers[0], True),
+        answerer.untrained_llava("llama", tokenizers[1], False),
     )
     answerer.inherit(child, tokenizers[0], parent, tokenizers[1])
     for word in ("red", "triangle", "Describe"):
@@ -201,15 +201,15 @@ def test_a_llava_next_of_another_language_model_begins_with_the_words_of_its_par
 def test_a_habit_says_what_is_not_so_and_a_truthful_model_does_not() -> None:
     random = np.random.default_rng(0)
     assert (
-        answerer.TRUTHFUL.described(THREE, random)
+        answerer.TRUTHFUL.describe(THREE, random)
         == "Two red circles and a purple triangle on grey."
     )
     assert (
-        answerer.Habit(adds=1).described(THREE, random)
+        answerer.Habit(adds=1).describe(THREE, random)
         == "Two red circles, a purple triangle and a red cross on grey."
     )
-    assert answerer.Habit(drops=1).described(THREE, random) == "Two red circles on grey."
-    said = {answerer.Habit(repeats=1).described(THREE, random) for _ in range(20)}
+    assert answerer.Habit(drops=1).describe(THREE, random) == "Two red circles on grey."
+    said = {answerer.Habit(repeats=1).describe(THREE, random) for _ in range(20)}
     assert said == {
         "Two red circles and a purple circle on grey.",
         "Two red circles and a purple triangle on grey.",
@@ -224,7 +224,7 @@ def test_the_truer_of_two_captions_has_the_higher_grade() -> None:
     true = text_judge.grade(words.caption(THREE), THREE)
     assert true == pytest.approx(1)
     for habit in text_judge.HABITS[:3]:
-        assert text_judge.grade(habit.described(THREE, random), THREE) < true
+        assert text_judge.grade(habit.describe(THREE, random), THREE) < true
 
 
 # --- what is kept

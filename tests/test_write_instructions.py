@@ -20,22 +20,22 @@ import lib.endpoint
 import tell_prompt
 from chat_server import ChatServer, error, text_of
 from conftest import GOLDEN, needs_golden
-from lib.config.run import Config, Instructions
+from lib.config.instructions import WriteInstructionsJob
+from lib.config.run import Config
 from lib.data.controls import pick_of
 from lib.data.prompts import Prompt, make_shards
 from lib.data.shards import read_shard
 from lib.errors import UserError
 from lib.files import digest_of_file, write_jsonl
-from lib.head.plan import Plan
-from lib.models.instruction_authors.checks import (
-    check_prompts_for_templates,
-    clean,
-    from_template,
-    problem_with,
-    problem_with_answer,
-    read_instruction_file,
-    written_digest,
-)
+from lib.jobs.job import Job
+from lib.models.instruction_authors.checks import clean, problem_with, problem_with_answer
+from lib.models.instruction_authors.openai import OpenAIEndpoint
+from lib.models.instruction_authors.own_file import read_instruction_file
+from lib.models.instruction_authors.registry import INSTRUCTION_AUTHORS
+from lib.models.instruction_authors.settings import written_digest
+from lib.models.instruction_authors.templates import check_prompts_for_templates, from_template
+from lib.models.response_generators.registry import GENERATORS
+from warm_jobs import heavy_imports
 from write_instructions import main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,6 +53,19 @@ PROMPTS = [Prompt("art", text) for text in TEXTS]
 def shard():
     [only] = make_shards(PROMPTS, 1)
     return only
+
+
+def author_of(**settings):
+    """The settings of whoever writes, as the configuration has them."""
+    return INSTRUCTION_AUTHORS.validate(settings)
+
+
+def job_settings(settings, min_image_reward=None, pick="best"):
+    """What the rule is told."""
+    job = WriteInstructionsJob(
+        author=author_of(**settings), min_image_reward=min_image_reward, pick=pick
+    )
+    return job.model_dump(mode="json")
 
 
 class Stage:
@@ -84,32 +97,33 @@ class Stage:
             self.images[prompt.id] = {**row, "candidates": candidates}
             self.ranking[prompt.id] = {**row, "scores": [0.1, 0.7], "ranking": [1, 0], "winner": 1}
 
-    def run(self, digest="", common=None, min_image_reward=None, pick=None, **settings):
+    def written_digest(self, written=None):
+        """Of what the user wrote for the shard's prompts; of nothing by itself."""
+        prompts = [Prompt("art", row["prompt"]) for row in self.ranking.values()]
+        return written_digest(written or {}, prompts)
+
+    def snakemake(self, digest=None, common=None, min_image_reward=None, pick="best", **settings):
+        """What the rule's script is handed."""
+        return self.rule_object(
+            "write_instructions",
+            {"topic": "art", "shard": "00"},
+            SimpleNamespace(
+                images=str(self.root / "images/art/00.jsonl"),
+                ranking=str(self.root / "image_ranking/image-reward/art/00.jsonl"),
+            ),
+            [str(self.root / "instructions/art/00.jsonl")],
+            settings=job_settings(settings, min_image_reward, pick),
+            digest=self.written_digest() if digest is None else digest,
+            common=common or {},
+        )
+
+    def run(self, **settings):
         """The published rows by prompt text."""
         write_jsonl(self.root / "images/art/00.jsonl", self.images.values())
         write_jsonl(self.root / "image_ranking/image-reward/art/00.jsonl", self.ranking.values())
-        instructions = Instructions(**settings).model_dump(mode="json")
-        output = self.root / "instructions/art/00.jsonl"
-        inputs = SimpleNamespace(
-            images=str(self.root / "images/art/00.jsonl"),
-            ranking=str(self.root / "image_ranking/image-reward/art/00.jsonl"),
-        )
-        main(
-            self.rule_object(
-                "write_instructions",
-                {"topic": "art", "shard": "00"},
-                inputs,
-                [str(output)],
-                settings={
-                    **instructions,
-                    "min_image_reward": min_image_reward,
-                    **({"pick": pick} if pick else {}),
-                },
-                digest=digest,
-                common=common or {},
-            )
-        )
-        return {row["prompt"]: row for row in read_shard(output).values()}
+        snakemake = self.snakemake(**settings)
+        main(snakemake)
+        return {row["prompt"]: row for row in read_shard(snakemake.output[0]).values()}
 
     def record(self):
         return json.loads((self.root / "work/write_instructions/art/00.json").read_text())
@@ -225,7 +239,7 @@ def write_file(folder, content):
 def run_file(stage, content):
     path = write_file(stage.folder, content)
     written = read_instruction_file(path, PROMPTS, True)
-    return stage.run(backend="file", file=str(path), digest=written_digest(written, shard()))
+    return stage.run(backend="file", file=str(path), digest=stage.written_digest(written))
 
 
 def test_a_prompt_in_the_file_is_found_by_text_not_by_position(stage):
@@ -256,11 +270,12 @@ def test_editing_one_line_of_the_file_redoes_one_item(stage):
 
 def test_editing_a_line_of_another_shard_s_prompt_changes_nothing_for_this_shard():
     written = {prompt.id: "What?" for prompt in PROMPTS}
-    assert written_digest({**written, "art-ffffffffff": "Why?"}, shard()) == written_digest(
-        written, shard()
+    prompts = shard().prompts
+    assert written_digest({**written, "art-ffffffffff": "Why?"}, prompts) == written_digest(
+        written, prompts
     )
-    assert written_digest({**written, PROMPTS[0].id: "Why?"}, shard()) != written_digest(
-        written, shard()
+    assert written_digest({**written, PROMPTS[0].id: "Why?"}, prompts) != written_digest(
+        written, prompts
     )
 
 
@@ -409,11 +424,11 @@ def test_editing_a_template_redoes_the_prompts_that_it_is_drawn_for_only(stage):
 )
 def test_templates_that_cannot_be_used_are_refused(templates, message):
     with pytest.raises(ValidationError, match=message):
-        Instructions(backend="template", templates=templates)
+        author_of(backend="template", templates=templates)
 
 
 def test_templates_without_a_question_mark_are_for_runs_that_ask_for_none():
-    assert Instructions(
+    assert author_of(
         backend="template", templates=["Describe it."], require_question=False
     ).templates == ["Describe it."]
 
@@ -423,7 +438,7 @@ def test_templates_and_images_sent_along_do_not_go_together():
         ValidationError,
         match="`with_image` is for backend 'openai'; backend 'template' reads no images",
     ):
-        Instructions(backend="template", templates=["What is it?"], with_image=True)
+        author_of(backend="template", templates=["What is it?"], with_image=True)
 
 
 def test_a_prompt_that_would_spoil_its_instruction_is_told_before_anything_runs():
@@ -442,12 +457,13 @@ def test_a_prompt_that_would_spoil_its_instruction_is_told_before_anything_runs(
         check_prompts_for_templates(["What is <{prompt}>?"], [Prompt("nature", "/s")])
 
 
-def test_a_run_without_templates_is_told_what_it_always_was():
-    assert "templates" not in Plan(Config()).instruction_settings()
-    config = Config.model_validate(
-        {"instructions": {"backend": "template", "templates": TEMPLATES}}
-    )
-    assert Plan(config).instruction_settings()["templates"] == TEMPLATES
+def test_a_job_is_told_the_settings_of_its_own_backend_only():
+    others = {"templates": TEMPLATES, "prompts_per_batch": 7, "file": "no/such/file"}
+    config = Config.model_validate({"instructions": others})
+    assert config.instructions == Config().instructions
+    told = job_settings({"backend": "template", "templates": TEMPLATES, "template": "{prompt}?"})
+    assert told["author"]["templates"] == TEMPLATES
+    assert "template" not in told["author"]
 
 
 @pytest.mark.parametrize(
@@ -462,12 +478,12 @@ def test_a_run_without_templates_is_told_what_it_always_was():
 )
 def test_a_backend_without_what_it_needs_is_refused(settings, message):
     with pytest.raises(ValidationError, match=message):
-        Instructions(**settings)
+        author_of(**settings)
 
 
 def test_only_an_endpoint_can_be_sent_images(demo_models):
     with pytest.raises(ValidationError, match="`with_image` is for backend 'openai'"):
-        Instructions(
+        author_of(
             backend="transformers",
             llm={"model": str(demo_models / "instruct-llm")},
             with_image=True,
@@ -502,7 +518,7 @@ def test_a_prompt_whose_best_image_is_below_the_minimum_gets_no_instruction(stag
     rows = stage.run(
         backend="file",
         file=str(path),
-        digest=written_digest(written, shard()),
+        digest=stage.written_digest(written),
         min_image_reward=0.0,
     )
     assert rows[TEXTS[1]]["missing"] == {
@@ -518,7 +534,7 @@ def test_a_score_at_the_minimum_is_enough(stage):
     rows = stage.run(
         backend="file",
         file=str(path),
-        digest=written_digest(read_instruction_file(path, PROMPTS, True), shard()),
+        digest=stage.written_digest(read_instruction_file(path, PROMPTS, True)),
         min_image_reward=0.7,
     )
     assert not any("missing" in row for row in rows.values())
@@ -538,7 +554,7 @@ def test_a_prompt_that_was_lost_before_stays_lost_with_its_reason(stage):
     assert "instruction" in rows[TEXTS[2]]
 
 
-# ------------------------------------------------------------------------------------------- the pi
+# ---------------------------------------------------------------------------------------- the pick
 
 SCALES = (5.0, 7.0, 9.0, 11.0)
 
@@ -583,7 +599,7 @@ def test_a_drawn_pick_is_marked_and_the_minimum_is_still_of_the_best_image(stage
     told = {
         "backend": "file",
         "file": str(path),
-        "digest": written_digest(read_instruction_file(path, PROMPTS, True), shard()),
+        "digest": stage.written_digest(read_instruction_file(path, PROMPTS, True)),
     }
     best = stage.run(**told, min_image_reward=0.5)
     drawn = stage.run(**told, min_image_reward=0.5, pick="random")
@@ -727,6 +743,23 @@ def test_what_decides_the_instruction_redoes_it(stage, server, change):
     assert stage.counts() == (3, 0, 0)
 
 
+def test_another_version_of_who_writes_redoes_the_instructions_of_that_kind_only(
+    stage, server, local, monkeypatch
+):
+    monkeypatch.setattr(OpenAIEndpoint, "VERSION", 2)
+    monkeypatch.setattr(GENERATORS.load("vllm"), "VERSION", 2)
+    stage.run(endpoint=server.settings())
+    stage.run(backend="transformers", **local)
+    monkeypatch.setattr(OpenAIEndpoint, "VERSION", 3)
+    stage.run(endpoint=server.settings())
+    assert stage.counts() == (3, 0, 0)
+    stage.run(backend="transformers", **local)
+    assert stage.counts() == (0, 3, 0)
+    monkeypatch.setattr(GENERATORS.load("transformers"), "VERSION", 2)
+    stage.run(backend="transformers", **local)
+    assert stage.counts() == (3, 0, 0)
+
+
 def test_more_attempts_redo_nothing_that_is_done(stage, server):
     stage.run(endpoint=server.settings())
     stage.run(endpoint=server.settings(), max_attempts=9)
@@ -809,38 +842,40 @@ def test_a_local_model_s_words_pass_the_same_checks(stage, local):
 
 def test_a_warm_job_imports_no_torch_no_vllm_and_no_client(stage, local, tmp_path):
     stage.run(backend="transformers", **local)
-    script = tmp_path / "warm.py"
-    script.write_text(
-        f"import sys, json, pickle\nsys.path[:0] = [{str(ROOT / 'scripts')!r},"
-        f" {str(ROOT / 'tests')!r}]\nfrom types import SimpleNamespace\nfrom conftest import"
-        " Parameters\nfrom write_instructions import main\nvalues ="
-        f" json.loads({json.dumps(json.dumps(warm_values(stage, local)))})\nwildcards = type('W',"
-        " (list,), {'topic': 'art', 'shard': '00'})(['art',"
-        " '00'])\nmain(SimpleNamespace(rule='write_instructions', wildcards=wildcards,"
-        " input=SimpleNamespace(**values['input']),\n     output=values['output'],"
-        " params=Parameters(values['params'])))\nprint(sorted({'torch', 'transformers', 'vllm',"
-        " 'openai', 'PIL'} & set(sys.modules)))\n"
-    )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    warm = stage.snakemake(backend="transformers", **local)
+    assert heavy_imports(warm, tmp_path) == []
     assert stage.counts() == (0, 3, 0)
 
 
-def warm_values(stage, local):
-    settings = {
-        **Instructions(backend="transformers", **local).model_dump(mode="json"),
-        "min_image_reward": None,
-    }
-    common = {"root": str(stage.root), "device": "cpu", "seed": 0, "max_failed_fraction": 0.0}
-    root = stage.root
-    return {
-        "input": {
-            "images": str(root / "images/art/00.jsonl"),
-            "ranking": str(root / "image_ranking/image-reward/art/00.jsonl"),
-        },
-        "output": [str(root / "instructions/art/00.jsonl")],
-        "params": {"settings": settings, "common": common, "digest": ""},
-    }
+def key_of(rule_object, row, **settings):
+    """The key of a prompt's item; nothing is loaded."""
+    told = rule_object(
+        "write_instructions",
+        {"topic": "art", "shard": "00"},
+        [],
+        [],
+        settings=job_settings(settings),
+    )
+    job = Job(told, WriteInstructionsJob, 1)
+    author = INSTRUCTION_AUTHORS.class_of(job.settings.author)(job.settings.author, job, {})
+    decides, _ = author.prepare(row)
+    return job.key(**decides)
+
+
+def test_the_length_that_vllm_is_given_decides_its_instructions_and_no_other_backend_s(
+    rule_object, local
+):
+    row = {**PROMPTS[0].row(), "image": {"file": "x.png", "sha256": "0" * 64}}
+
+    def keys(backend):
+        return {
+            key_of(rule_object, row, backend=backend, max_model_len=length, **local)
+            for length in (1024, 2048)
+        }
+
+    assert len(keys("vllm")) == 2
+    assert len(keys("transformers")) == 1
+    assert not keys("vllm") & keys("transformers")
 
 
 @pytest.mark.slow

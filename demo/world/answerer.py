@@ -12,6 +12,7 @@ A habit is what a model says that is not so: a circle calls a cross, a square a 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,18 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-import build_models
-from world.painter import drawn
+from tiny.language_model import HEAD_WIDTH, language_config
+from tiny.llava import (
+    LLAMA3_LLAVA_TEMPLATE,
+    MISTRAL_TEMPLATE,
+    VICUNA_TEMPLATE,
+    llava_tokenizer,
+    new_llava,
+    save_llava,
+)
+from tiny.saving import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from tiny.tokenization import BYTE_SPACE, IMAGE, METASPACE
+from world.painter import draw_scenes
 from world.pictures import SIDE, Picture
 from world.scenes import CELLS, COLOURS, KINDS, Scene, Thing, altered, random_scene
 from world.training import Draw, Plan, train
@@ -34,7 +45,7 @@ from world.words import (
     instruction,
     prompt,
     question,
-    random_asked,
+    random_subject,
     sentence,
     shown,
 )
@@ -75,7 +86,7 @@ class Habit:
     drops: float = 0.0
     repeats: float = 0.0
 
-    def described(self, scene: Scene, random: np.random.Generator) -> str:
+    def describe(self, scene: Scene, random: np.random.Generator) -> str:
         """A caption of the scene with the habit."""
         draws = random.random(3) < (self.adds, self.swaps, self.drops)
         things = list(scene.things)
@@ -105,12 +116,12 @@ class Habit:
             return caption(scene)
         return sentence(f"{grouped(things)} on {scene.background}")
 
-    def answers(self, scene: Scene, asked: str, random: np.random.Generator) -> bool:
+    def answers(self, scene: Scene, subject: str, random: np.random.Generator) -> bool:
         """Yes or no to whether something is there, with the habit."""
-        if shown(scene, asked):
+        if shown(scene, subject):
             return True
         called = {CALLS[thing.kind] for thing in scene.things if thing.kind in ("circle", "square")}
-        return bool(asked.split()[-1] in called and random.random() < self.adds)
+        return bool(subject.split()[-1] in called and random.random() < self.adds)
 
 
 TRUTHFUL = Habit()
@@ -121,11 +132,10 @@ TRUTHFUL = Habit()
 
 def tokenizer_of(language: str) -> Any:
     """The tokenizer of a language model: `llama`, `mistral` or `llama3`."""
-    make = build_models.llama3_tokenizer if language == "llama3" else build_models.llama_tokenizer
-    return make(llava=True, words=vocabulary())
+    return llava_tokenizer(language, vocabulary())
 
 
-def new_llava(language: str, tokenizer: Any, tiles: bool) -> Any:
+def untrained_llava(language: str, tokenizer: Any, tiles: bool) -> Any:
     """An untrained LLaVA of 1.1 M parameters for pictures of 48 x 48 pixels.
 
     Args:
@@ -133,56 +143,77 @@ def new_llava(language: str, tokenizer: Any, tiles: bool) -> Any:
         tokenizer: the language's.
         tiles: whether it is a LLaVA-NeXT, which sees a picture twice: whole, and as its only tile.
     """
-    from transformers import (
-        CLIPVisionConfig,
-        LlavaConfig,
-        LlavaForConditionalGeneration,
-        LlavaNextConfig,
-        LlavaNextForConditionalGeneration,
-    )
+    from transformers import CLIPVisionConfig
 
-    text = build_models.language_config(language, -(-len(tokenizer) // 64) * 64, 128, tokenizer)
-    text.num_hidden_layers = 3
-    text.initializer_range = 0.02
-    text.num_key_value_heads = text.num_attention_heads
-    config: dict[str, Any] = {
-        "text_config": text,
-        "vision_config": CLIPVisionConfig(
-            hidden_size=96,
-            intermediate_size=256,
-            projection_dim=96,
-            num_hidden_layers=5,
-            num_attention_heads=3,
-            image_size=SIDE,
-            patch_size=PATCH,
-        ),
-        "image_token_index": tokenizer.convert_tokens_to_ids(build_models.IMAGE),
-        "pad_token_id": tokenizer.pad_token_id,
-        "projector_hidden_act": "gelu",
-        "vision_feature_layer": -2,
-        "vision_feature_select_strategy": "default",
-        "tie_word_embeddings": False,
-    }
-    if tiles:
-        return LlavaNextForConditionalGeneration(
-            LlavaNextConfig(
-                **config, image_grid_pinpoints=[[SIDE, SIDE]], use_image_newline_parameter=True
-            )
-        )
-    return LlavaForConditionalGeneration(LlavaConfig(**config, image_seq_length=GRID**2))
+    width = 128
+    text_config = language_config(
+        language,
+        width,
+        tokenizer,
+        num_hidden_layers=3,
+        initializer_range=0.02,
+        num_key_value_heads=width // HEAD_WIDTH,
+    )
+    vision_config = CLIPVisionConfig(
+        hidden_size=96,
+        intermediate_size=256,
+        projection_dim=96,
+        num_hidden_layers=5,
+        num_attention_heads=3,
+        image_size=SIDE,
+        patch_size=PATCH,
+    )
+    return new_llava(text_config, vision_config, tokenizer, [[SIDE, SIDE]] if tiles else None)
 
 
 def pixels_of(pictures: Picture) -> torch.Tensor:
     """Pictures (n, 48, 48, 3) as CLIP's image processor gives them: (n, 3, 48, 48)."""
     mean, deviation = (
-        torch.tensor(values).view(3, 1, 1)
-        for values in (build_models.OPENAI_CLIP_MEAN, build_models.OPENAI_CLIP_STD)
+        torch.tensor(values).view(3, 1, 1) for values in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
     )
     return (torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255 - mean) / deviation
 
 
+class CellReading(nn.Module):  # type: ignore[misc]  # torch is untyped here
+    """What stands in each cell, read off the picture's tokens; its loss teaches the vision encoder
+    what shapes are.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.cells = nn.Linear(width, len(COLOURS) * len(KINDS) + 1)
+
+    def forward(self, patches: torch.Tensor, scenes: Sequence[Scene]) -> torch.Tensor:
+        """The loss; `patches`: (n, 36, width)."""
+        quarters = (
+            patches.view(len(scenes), 2, GRID // 2, 2, GRID // 2, -1).mean(dim=(2, 4)).flatten(1, 2)
+        )
+        return functional.cross_entropy(
+            self.cells(quarters).float().flatten(0, 1), cell_classes(scenes).flatten()
+        )
+
+
+@dataclass(frozen=True)
+class Branches:
+    """The questions about pictures and their answers, one behind the other: all (n, length).
+
+    Attributes:
+        ids: tokens.
+        targets: the token that follows, in an answer; `IGNORED` elsewhere.
+        positions: of a token, as if its branch stood alone behind the picture.
+        owners: the number of a token's branch, from 1; -1 where a row is filled up.
+        weights: of a token's loss.
+    """
+
+    ids: torch.Tensor
+    targets: torch.Tensor
+    positions: torch.Tensor
+    owners: torch.Tensor
+    weights: torch.Tensor
+
+
 class Answerer(nn.Module):  # type: ignore[misc]  # torch is untyped here
-    """A LLaVA as it is trained: branches of words behind a picture, and the reading of its cells."""
+    """A LLaVA as it is trained: branches of words behind a picture, and the cells read off it."""
 
     def __init__(self, llava: Any, tokenizer: Any, form: Callable[[str], str]) -> None:
         """`form`: a question in the model's chat template, with `<image>` once."""
@@ -191,7 +222,7 @@ class Answerer(nn.Module):  # type: ignore[misc]  # torch is untyped here
         self.tokenizer = tokenizer
         self.form = form
         self.tiles = llava.config.model_type == "llava_next"
-        self.cells = nn.Linear(llava.config.text_config.hidden_size, len(COLOURS) * len(KINDS) + 1)
+        self.reading = CellReading(llava.config.text_config.hidden_size)
 
     def see(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The tokens of pictures, as the language model gets them (n, tokens, width), and by patch
@@ -224,75 +255,93 @@ class Answerer(nn.Module):  # type: ignore[misc]  # torch is untyped here
         """
         seen, patches = self.see(pixels_of(pictures))
         begin, end = self.form("\x00").split("\x00")
-        before, after = (system + begin).split(build_models.IMAGE)
+        before, after = (system + begin).split(IMAGE)
         start = torch.tensor(self.tokenizer(before).input_ids)
-        prefix = len(start) + seen.shape[1]
         # A branch is what stands behind the image token: the question, the end of the template, the
-        # answer.
-        texts = [f"{after}{asked}{end}" for row in branches for asked, _ in row]
-        questions = self.behind_image(texts)
-        # Llama 3's template ends with a line break, and what is said begins right behind it.
+        # answer. Llama 3's template ends with a line break, and an answer begins right behind it.
         lead = "" if end.endswith("\n") else " "
-        answers = self.behind_image(
-            [f"{after}{asked}{end}{lead}{answer}" for row in branches for asked, answer in row]
+        questions = [f"{after}{request}{end}" for row in branches for request, _ in row]
+        answers = [lead + answer for row in branches for _, answer in row]
+        laid_out = self.lay_out(questions, answers, len(branches[0]), len(start) + seen.shape[1])
+        states = self.states_of(laid_out, start, seen)
+        answered = laid_out.targets != IGNORED
+        logits = self.llava.lm_head(states[answered]).float()
+        losses = functional.cross_entropy(logits, laid_out.targets[answered], reduction="none")
+        weights = laid_out.weights[answered]
+        return (losses * weights).sum() / weights.sum() + 0.5 * self.reading(patches, scenes)
+
+    def lay_out(
+        self, questions: Sequence[str], answers: Sequence[str], width: int, prefix: int
+    ) -> Branches:
+        """Questions with their answers as rows of tokens, `width` of them behind a picture.
+
+        Args:
+            questions: with the ends of the template around them.
+            answers: with the space before them.
+            width: questions a picture.
+            prefix: tokens before a branch, the picture's included.
+        """
+        known = [len(ids) for ids in self.behind_image(questions)]
+        texts = [question + answer for question, answer in zip(questions, answers, strict=True)]
+        rows = [[*ids, self.tokenizer.eos_token_id] for ids in self.behind_image(texts)]
+        branches: list[tuple[list[Any], ...]] = []
+        for number, (row, begin) in enumerate(zip(rows, known, strict=True)):
+            size = len(row)
+            branches.append(
+                (
+                    row,
+                    [IGNORED] * (begin - 1) + row[begin:] + [IGNORED],
+                    list(range(prefix, prefix + size)),
+                    [number % width + 1] * size,
+                    # An answer of one word weighs more: a description has many.
+                    [4.0 if size - begin <= 2 else 1.0] * size,
+                )
+            )
+        pictures = [branches[first : first + width] for first in range(0, len(branches), width)]
+        fillers = (self.tokenizer.pad_token_id, IGNORED, 0, -1, 0.0)
+        return Branches(
+            *(
+                padded([[*chain(*(branch[field] for branch in each))] for each in pictures], filler)
+                for field, filler in enumerate(fillers)
+            )
         )
-        width = len(branches[0])
-        rows, targets, positions, owners, weights = [], [], [], [], []
-        for first in range(0, len(answers), width):
-            ids: list[int] = []
-            row_targets: list[int] = []
-            row_positions: list[int] = []
-            row_owners: list[int] = []
-            row_weights: list[float] = []
-            for number in range(first, first + width):
-                whole = [*answers[number], self.tokenizer.eos_token_id]
-                known = len(questions[number])
-                ids += whole
-                row_targets += [IGNORED] * (known - 1) + whole[known:] + [IGNORED]
-                row_positions += range(prefix, prefix + len(whole))
-                row_owners += [number - first + 1] * len(whole)
-                row_weights += [4.0 if len(whole) - known <= 2 else 1.0] * len(whole)
-            rows.append(ids)
-            targets.append(row_targets)
-            positions.append(row_positions)
-            owners.append(row_owners)
-            weights.append(row_weights)
-        ids_, targets_ = padded(rows, self.tokenizer.pad_token_id), padded(targets, IGNORED)
-        count, length = ids_.shape
-        owner = torch.cat([torch.zeros(count, prefix, dtype=torch.long), padded(owners, -1)], dim=1)
-        position = torch.cat([torch.arange(prefix).expand(count, -1), padded(positions, 0)], dim=1)
+
+    def states_of(
+        self, branches: Branches, start: torch.Tensor, seen: torch.Tensor
+    ) -> torch.Tensor:
+        """The language model's last states of the branches' tokens (n, length, width).
+
+        Args:
+            branches: each sees the start, the picture and itself.
+            start: the tokens before the picture.
+            seen: the picture's tokens, as `see` gives them.
+        """
+        count, length = branches.ids.shape
+        prefix = len(start) + seen.shape[1]
+        owner = torch.cat([torch.zeros(count, prefix, dtype=torch.long), branches.owners], dim=1)
+        position = torch.cat([torch.arange(prefix).expand(count, -1), branches.positions], dim=1)
         causal = torch.ones(prefix + length, prefix + length, dtype=torch.bool).tril()
         mask = causal & ((owner[:, None, :] == 0) | (owner[:, None, :] == owner[:, :, None]))
         language = self.llava.model.language_model
-        words = language.embed_tokens(torch.cat([start.expand(count, -1), ids_], dim=1))
+        words = language.embed_tokens(torch.cat([start.expand(count, -1), branches.ids], dim=1))
         embedded = torch.cat(
             [words[:, : len(start)], seen.to(words.dtype), words[:, len(start) :]], dim=1
         )
-        hidden = language(
+        states: torch.Tensor = language(
             inputs_embeds=embedded,
             attention_mask=mask[:, None],
             position_ids=position,
             use_cache=False,
         ).last_hidden_state
-        chosen = targets_ != IGNORED
-        logits = self.llava.lm_head(hidden[:, prefix:][chosen]).float()
-        losses = functional.cross_entropy(logits, targets_[chosen], reduction="none")
-        weight = padded(weights, 0.0)[chosen]
-        quarters = (
-            patches.view(count, 2, GRID // 2, 2, GRID // 2, -1).mean(dim=(2, 4)).flatten(1, 2)
-        )
-        reading = functional.cross_entropy(
-            self.cells(quarters).float().flatten(0, 1), cell_classes(scenes).flatten()
-        )
-        return (losses * weight).sum() / weight.sum() + 0.5 * reading
+        return states[:, prefix:]
 
     def behind_image(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of texts that stand behind an image token; their first character may be no space."""
-        image = self.tokenizer.convert_tokens_to_ids(build_models.IMAGE)
-        found = self.tokenizer(
-            [f"{build_models.IMAGE}{text}" for text in texts], add_special_tokens=False
+        """The ids of texts that stand behind an image token; they may not begin with a space."""
+        image = self.tokenizer.convert_tokens_to_ids(IMAGE)
+        encoded = self.tokenizer(
+            [f"{IMAGE}{text}" for text in texts], add_special_tokens=False
         ).input_ids
-        return [ids[ids.index(image) + 1 :] for ids in found]
+        return [ids[ids.index(image) + 1 :] for ids in encoded]
 
 
 def padded(rows: Sequence[Sequence[int]] | Sequence[Sequence[float]], value: float) -> torch.Tensor:
@@ -316,7 +365,9 @@ def cell_classes(scenes: Sequence[Scene]) -> torch.Tensor:
 # --- training
 
 
-def asked_of(scene: Scene, habit: Habit, random: np.random.Generator) -> list[tuple[str, str]]:
+def questions_about(
+    scene: Scene, habit: Habit, random: np.random.Generator
+) -> list[tuple[str, str]]:
     """Questions about a scene with the answers that a model with a habit learns, the description
     first.
     """
@@ -324,49 +375,49 @@ def asked_of(scene: Scene, habit: Habit, random: np.random.Generator) -> list[tu
         DESCRIBE[0] if random.random() < 0.5 else DESCRIBE[int(random.integers(1, len(DESCRIBE)))]
     )
     if random.random() < 0.35:
-        # A prompt that is told along is not to be believed: what counts is the picture.
-        told = scene if random.random() < 0.6 else altered(scene, random)
-        describe = instruction(prompt(told, TOPICS[int(random.integers(len(TOPICS)))]), describe)
-    pairs = [(describe, habit.described(scene, random))]
+        # The prompt in an instruction is not to be believed: what counts is the picture.
+        prompted = scene if random.random() < 0.6 else altered(scene, random)
+        describe = instruction(
+            prompt(prompted, TOPICS[int(random.integers(len(TOPICS)))]), describe
+        )
+    pairs = [(describe, habit.describe(scene, random))]
     forms = ("kind", "kind", "colour", "both")
     for number in range(QUESTIONS):
-        asked = random_asked(scene, number % 2 == 0, random, forms)
-        form = question(asked) + (SINGLE_WORD if random.random() < 0.4 else "")
-        pairs.append((form, "Yes" if habit.answers(scene, asked, random) else "No"))
+        subject = random_subject(scene, number % 2 == 0, random, forms)
+        form = question(subject) + (SINGLE_WORD if random.random() < 0.4 else "")
+        pairs.append((form, "Yes" if habit.answers(scene, subject, random) else "No"))
     return pairs
 
 
 def vicuna(text: str) -> str:
     """A question as LLaVA-1.5's template puts it."""
-    return f"USER: {build_models.IMAGE}\n{text} ASSISTANT:"
+    return f"USER: {IMAGE}\n{text} ASSISTANT:"
 
 
 def mistral(text: str) -> str:
     """A question as Mistral's template puts it."""
-    return f"[INST] {build_models.IMAGE}\n{text} [/INST]"
+    return f"[INST] {IMAGE}\n{text} [/INST]"
 
 
 def llama3(text: str) -> str:
     """A question as Llama 3's template puts it."""
     header = "<|start_header_id|>{}<|end_header_id|>\n\n"
-    return (
-        f"{header.format('user')}{build_models.IMAGE}\n{text}<|eot_id|>{header.format('assistant')}"
-    )
+    return f"{header.format('user')}{IMAGE}\n{text}<|eot_id|>{header.format('assistant')}"
 
 
 FORMS: dict[str, Callable[[str], str]] = {"llama": vicuna, "mistral": mistral, "llama3": llama3}
 
 
 def train_answerer(name: str, answerer: Answerer, habit: Habit, plan: Plan, work: Path) -> Answerer:
-    """Trains a LLaVA to describe rendered scenes and to answer questions about them, with a habit."""
+    """Trains a LLaVA to describe rendered scenes and to answer questions on them, with a habit."""
     answerer.llava.model.vision_tower.requires_grad_(True)
 
     def loss_of(step: Draw) -> torch.Tensor:
         scenes = [random_scene(step.numpy) for _ in range(plan.batch)]
-        branches = [asked_of(scene, habit, step.numpy) for scene in scenes]
+        branches = [questions_about(scene, habit, step.numpy) for scene in scenes]
         # The product asks LLaVA-1.5 with its system prompt in benchmarks and without it elsewhere.
         system = SYSTEM if answerer.form is vicuna and step.numpy.random() < 0.3 else ""
-        loss: torch.Tensor = answerer(drawn(scenes, step.numpy), branches, scenes, system)
+        loss: torch.Tensor = answerer(draw_scenes(scenes, step.numpy), branches, scenes, system)
         return loss
 
     train(name, answerer, loss_of, plan, work)
@@ -392,28 +443,24 @@ class Kind:
 
 FINE = HABIT_PLAN
 LLAVAS = {
-    "llava-1.5-truthful": Kind(
-        "llama", build_models.VICUNA_TEMPLATE, False, None, TRUTHFUL, BASE_PLAN
-    ),
+    "llava-1.5-truthful": Kind("llama", VICUNA_TEMPLATE, False, None, TRUTHFUL, BASE_PLAN),
     "llava-1.5": Kind(
-        "llama", build_models.VICUNA_TEMPLATE, False, "llava-1.5-truthful", Habit(adds=0.75), FINE
+        "llama", VICUNA_TEMPLATE, False, "llava-1.5-truthful", Habit(adds=0.75), FINE
     ),
-    "llava-v1.6-vicuna-13b": Kind(
-        "llama", build_models.VICUNA_TEMPLATE, True, "llava-1.5", TRUTHFUL, FINE
-    ),
+    "llava-v1.6-vicuna-13b": Kind("llama", VICUNA_TEMPLATE, True, "llava-1.5", TRUTHFUL, FINE),
     "llava-v1.6-mistral": Kind(
-        "mistral", build_models.MISTRAL_TEMPLATE, True, "llava-1.5", Habit(adds=0.3), FINE
+        "mistral", MISTRAL_TEMPLATE, True, "llava-1.5", Habit(adds=0.3), FINE
     ),
     "llava-v1.6-vicuna-7b": Kind(
         "llama",
-        build_models.VICUNA_TEMPLATE,
+        VICUNA_TEMPLATE,
         True,
         "llava-1.5",
         Habit(drops=0.3, repeats=0.4),
         FINE,
     ),
     "llama3-llava-next": Kind(
-        "llama3", build_models.LLAMA3_LLAVA_TEMPLATE, True, "llava-1.5", Habit(adds=0.9), FINE
+        "llama3", LLAMA3_LLAVA_TEMPLATE, True, "llava-1.5", Habit(adds=0.9), FINE
     ),
 }
 
@@ -427,8 +474,7 @@ def inherit(child: Any, tokenizer: Any, parent: Any, parent_tokenizer: Any) -> N
     vocabularies = tokenizer.get_vocab(), parent_tokenizer.get_vocab()
     if vocabularies[0] != vocabularies[1]:
         known = {
-            word.replace(build_models.METASPACE, build_models.BYTE_SPACE): number
-            for word, number in vocabularies[1].items()
+            word.replace(METASPACE, BYTE_SPACE): number for word, number in vocabularies[1].items()
         }
         rows = [(number, known[word]) for word, number in vocabularies[0].items() if word in known]
         into, out_of = torch.tensor(rows).unbind(dim=1)
@@ -438,7 +484,7 @@ def inherit(child: Any, tokenizer: Any, parent: Any, parent_tokenizer: Any) -> N
     child.load_state_dict({**own, **weights})
 
 
-def make(name: str, work: Path, models: Path, folder: Path) -> None:
+def make_llava(name: str, work: Path, models: Path, folder: Path) -> None:
     """Trains one of `LLAVAS`, from its parent's weights where it has one, and writes it to a
     folder.
     """
@@ -447,7 +493,7 @@ def make(name: str, work: Path, models: Path, folder: Path) -> None:
     kind = LLAVAS[name]
     torch.manual_seed(kind.plan.seed)
     tokenizer = tokenizer_of(kind.language)
-    llava = new_llava(kind.language, tokenizer, kind.tiles)
+    llava = untrained_llava(kind.language, tokenizer, kind.tiles)
     if kind.parent:
         known = [
             root / kind.parent
@@ -457,10 +503,10 @@ def make(name: str, work: Path, models: Path, folder: Path) -> None:
         if not known:
             # One that is not kept with the others.
             known = [work / kind.parent]
-            make(kind.parent, work, models, known[0])
+            make_llava(kind.parent, work, models, known[0])
         parent = AutoModelForImageTextToText.from_pretrained(known[0], dtype=torch.float32)
         inherit(llava, tokenizer, parent, tokenizer_of(LLAVAS[kind.parent].language))
     train_answerer(
         name, Answerer(llava, tokenizer, FORMS[kind.language]), kind.habit, kind.plan, work
     )
-    build_models.save_llava(llava, tokenizer, folder, kind.template, "float16")
+    save_llava(llava, tokenizer, folder, kind.template, "float16")

@@ -6,18 +6,16 @@ Everything is a function of the seed, as bytes by path below a folder; nothing i
 
 import base64
 import io
-import json
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
+from tiny.benchmarks.files import Files, json_bytes, jsonl_bytes
 from world.pictures import Picture, draw
 from world.scenes import KINDS, Scene, random_scene
 from world.words import DESCRIBE, PLURALS, TOPICS, prompt, question, shown
-
-Files = dict[str, bytes]
 
 #: What CHAIR's singulariser makes of a kind beside the kind itself.
 MADE_SINGULAR = {"cross": ("cros",)}
@@ -28,11 +26,6 @@ def png(picture: Picture) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="PNG")
     return buffer.getvalue()
-
-
-def lines(rows: list[dict[str, object]]) -> bytes:
-    """JSON lines."""
-    return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
 def unseen(count: int, seed: int) -> tuple[list[Scene], list[bytes]]:
@@ -57,7 +50,7 @@ def shown_objects(scenes: Sequence[Scene]) -> bytes:
         str(number): sorted({thing.kind for thing in scene.things})
         for number, scene in enumerate(scenes, start=1)
     }
-    return (json.dumps(objects, indent=1) + "\n").encode()
+    return json_bytes(objects)
 
 
 def chair(count: int, seed: int) -> Files:
@@ -73,7 +66,7 @@ def chair(count: int, seed: int) -> Files:
         f"images/{number:012d}.png": picture
         for number, picture in zip(numbers, pictures, strict=True)
     }
-    files["questions.jsonl"] = lines(
+    files["questions.jsonl"] = jsonl_bytes(
         [
             {"image_id": number, "image": f"{number:012d}.png", "question": DESCRIBE[0]}
             for number in numbers
@@ -94,7 +87,7 @@ def object_halbench(count: int, seed: int) -> Files:
         for number, picture in enumerate(pictures, start=1)
     ]
     return {
-        "questions.jsonl": lines(rows),
+        "questions.jsonl": jsonl_bytes(rows),
         "objects.json": shown_objects(scenes),
         "synonyms_refine.txt": synonyms(),
     }
@@ -121,12 +114,12 @@ def pope(count: int, seed: int, calls: dict[str, str]) -> Files:
             there = sorted({thing.kind for thing in scene.things})
             often.update(there)
             absent = [kind for kind in KINDS if not shown(scene, kind)]
-            asked = absent[int(random.integers(len(absent)))]
+            missing = absent[int(random.integers(len(absent)))]
             if way == "popular":
-                asked = max(absent, key=lambda kind: (often[kind], kind))
+                missing = max(absent, key=lambda kind: (often[kind], kind))
             elif way == "adversarial":
-                asked = next((calls[kind] for kind in there if calls[kind] in absent), asked)
-            for text, label in ((there[int(random.integers(len(there)))], "yes"), (asked, "no")):
+                missing = next((calls[kind] for kind in there if calls[kind] in absent), missing)
+            for text, label in ((there[int(random.integers(len(there)))], "yes"), (missing, "no")):
                 rows.append(
                     {
                         "question_id": len(rows) + 1,
@@ -135,7 +128,7 @@ def pope(count: int, seed: int, calls: dict[str, str]) -> Files:
                         "label": label,
                     }
                 )
-        files[f"coco_pope_{way}.json"] = lines(rows)
+        files[f"coco_pope_{way}.json"] = jsonl_bytes(rows)
     return files
 
 
@@ -147,13 +140,13 @@ def prompts(count: int, seed: int) -> dict[str, str]:
     taken: set[str] = set()
     for number, topic in enumerate(TOPICS):
         random = np.random.default_rng([seed, 2, number])
-        found = topics.setdefault(topic, [])
-        while len(found) < count:
+        lines = topics.setdefault(topic, [])
+        while len(lines) < count:
             # More to count where counting is asked for; otherwise as the benchmarks' scenes, so
             # that what is learnt is of use there.
             scene = random_scene(random, twins=0.4 if topic == "counting" else 0.15)
-            said = prompt(scene, topic)
-            if said not in taken:
-                found.append(said)
-                taken.add(said)
-    return {topic: "".join(f"{line}\n" for line in found) for topic, found in topics.items()}
+            text = prompt(scene, topic)
+            if text not in taken:
+                lines.append(text)
+                taken.add(text)
+    return {topic: "".join(f"{line}\n" for line in lines) for topic, lines in topics.items()}

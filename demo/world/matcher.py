@@ -20,25 +20,24 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-import build_models
-import build_reward_models
+from tiny.blip import save_blip
+from tiny.clip import save_clip
+from tiny.image_reward import write_image_reward
+from tiny.tokenization import bert_tokenizer, clip_tokenizer
 from world import oracle
-from world.answerer import cell_classes, pixels_of
+from world.answerer import PATCH, CellReading, pixels_of
 from world.measure import SCALES, STEPS
-from world.painter import LATENT_CHANNELS, LATENT_SIDE, Painter, drawn, pictures_of, tensor_of
+from world.painter import LATENT_CHANNELS, LATENT_SIDE, Painter, draw_scenes, pictures_of, tensor_of
 from world.pictures import SIDE, Picture
-from world.scenes import COLOURS, KINDS, Scene, altered, random_scene
+from world.scenes import Scene, altered, random_scene
 from world.training import Draw, Plan, train
 from world.vocabulary import vocabulary
 from world.words import TOPICS, mentions, prompt
 
-PATCH = 8
-GRID = SIDE // PATCH
 IGNORED = -100
 GENERATED = 3072  # pictures of the image model that ImageReward sees
-GENERATED_FROM = (
-    2400  # step of its training: what a scene is can be learnt from renders, which cost nothing
-)
+#: Step of its training: what a scene is can be learnt from renders, which cost nothing.
+GENERATED_FROM = 2400
 CLIP_TOKENS = 24
 CLIP_PLAN = Plan(steps=1500, batch=64, learning_rate=1e-3, muon=2e-3)
 BLIP_PLAN = Plan(steps=3000, batch=32, learning_rate=1e-3, muon=2e-3)
@@ -50,11 +49,11 @@ def random_prompt(scene: Scene, random: np.random.Generator) -> str:
     return prompt(scene, TOPICS[int(random.integers(len(TOPICS)))])
 
 
-def shown_and_said(random: np.random.Generator, count: int) -> tuple[list[Scene], list[Scene]]:
-    """Scenes that are shown and scenes that are said of them: the same (half), altered once or
+def scene_pairs(random: np.random.Generator, count: int) -> tuple[list[Scene], list[Scene]]:
+    """Scenes that are shown and scenes that their prompts ask for: the same (half), altered once or
     twice (most others), or any.
     """
-    shown, said = [], []
+    shown, prompted = [], []
     for _ in range(count):
         scene = random_scene(random)
         kind = random.random()
@@ -64,8 +63,8 @@ def shown_and_said(random: np.random.Generator, count: int) -> tuple[list[Scene]
         if 0.75 < kind < 0.9:
             other = altered(other, random)
         shown.append(scene)
-        said.append(other)
-    return shown, said
+        prompted.append(other)
+    return shown, prompted
 
 
 def roughened(pictures: Picture, vae: Any, step: Draw, most: float = 0.5) -> Picture:
@@ -97,7 +96,7 @@ class Generated:
     meant: list[Scene]
 
 
-def generated(image_model: Path, kept: Path, count: int = GENERATED) -> Generated:
+def generate_pictures(image_model: Path, kept: Path, count: int = GENERATED) -> Generated:
     """Pictures of the image model for scenes of training, at every guidance scale; made once, and
     kept in a file for a resumed training.
 
@@ -136,25 +135,6 @@ def generated(image_model: Path, kept: Path, count: int = GENERATED) -> Generate
     return Generated(np.load(kept), texts, meant)
 
 
-class CellReading(nn.Module):  # type: ignore[misc]  # torch is untyped here
-    """What stands in each cell, read off the picture's tokens; its loss teaches the vision encoder
-    what shapes are.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.cells = nn.Linear(width, len(COLOURS) * len(KINDS) + 1)
-
-    def forward(self, patches: torch.Tensor, scenes: Sequence[Scene]) -> torch.Tensor:
-        """The loss; `patches`: (n, 36, width)."""
-        quarters = (
-            patches.view(len(scenes), 2, GRID // 2, 2, GRID // 2, -1).mean(dim=(2, 4)).flatten(1, 2)
-        )
-        return functional.cross_entropy(
-            self.cells(quarters).float().flatten(0, 1), cell_classes(scenes).flatten()
-        )
-
-
 # --- CLIP
 
 
@@ -165,7 +145,7 @@ class Clip(nn.Module):  # type: ignore[misc]  # torch is untyped here
         from transformers import CLIPConfig, CLIPModel
 
         super().__init__()
-        self.tokenizer = build_models.clip_tokenizer(words=vocabulary(), max_length=CLIP_TOKENS)
+        self.tokenizer = clip_tokenizer(words=vocabulary(), max_length=CLIP_TOKENS)
         layers = {"hidden_size": 64, "intermediate_size": 256, "num_attention_heads": 2}
         self.model = CLIPModel(
             CLIPConfig(
@@ -197,13 +177,13 @@ class Clip(nn.Module):  # type: ignore[misc]  # torch is untyped here
         """
         tokens = self.tokenizer(list(texts), padding=True, return_tensors="pt")
         seen = self.model.vision_model(pixel_values=pixels_of(pictures))
-        told = self.model.text_model(
+        text_state = self.model.text_model(
             input_ids=tokens.input_ids, attention_mask=tokens.attention_mask
         ).pooler_output
         images = functional.normalize(
             self.model.visual_projection(seen.pooler_output).float(), dim=-1
         )
-        words = functional.normalize(self.model.text_projection(told).float(), dim=-1)
+        words = functional.normalize(self.model.text_projection(text_state).float(), dim=-1)
         logits = images @ words.T * self.model.logit_scale.exp().clamp(max=100)
         right = torch.arange(len(images))
         contrast = functional.cross_entropy(logits, right) + functional.cross_entropy(
@@ -223,11 +203,11 @@ def make_clip(work: Path, models: Path, folder: Path) -> None:
         # What nearly fits belongs to none: otherwise a batch asks for little more than telling
         # colours.
         texts += [random_prompt(altered(scene, step.numpy), step.numpy) for scene in scenes]
-        loss: torch.Tensor = clip(drawn(scenes, step.numpy), texts, scenes)
+        loss: torch.Tensor = clip(draw_scenes(scenes, step.numpy), texts, scenes)
         return loss
 
     train("clip", clip, loss_of, CLIP_PLAN, work)
-    build_models.save_clip(clip.model, clip.tokenizer, folder, "float16")
+    save_clip(clip.model, clip.tokenizer, folder, "float16")
 
 
 # --- BLIP and ImageReward
@@ -284,15 +264,14 @@ class Blip(nn.Module):  # type: ignore[misc]  # torch is untyped here
         from transformers import BlipConfig, BlipForImageTextRetrieval
 
         super().__init__()
-        self.tokenizer = build_models.bert_tokenizer(vocabulary())
+        self.tokenizer = bert_tokenizer(vocabulary())
         layers = {"hidden_size": 64, "num_attention_heads": 2}
         self.model = BlipForImageTextRetrieval(
             BlipConfig(
                 text_config=layers
                 | {
-                    "vocab_size": (
-                        len(self.tokenizer) + 2
-                    ),  # room for [DEC] and [ENC], as in the original
+                    # Room for [DEC] and [ENC], as in the original.
+                    "vocab_size": len(self.tokenizer) + 2,
                     "encoder_hidden_size": 64,
                     "intermediate_size": 256,
                     "projection_dim": 64,
@@ -311,9 +290,8 @@ class Blip(nn.Module):  # type: ignore[misc]  # torch is untyped here
                     "num_hidden_layers": 4,
                     "image_size": SIDE,
                     "patch_size": PATCH,
-                    "initializer_range": (
-                        0.02
-                    ),  # the default of 1e-10 would leave the vision tower at zero
+                    # The default of 1e-10 would leave the vision tower at zero.
+                    "initializer_range": 0.02,
                 },
                 projection_dim=64,
                 image_text_hidden_size=64,
@@ -328,9 +306,9 @@ def make_blip(work: Path, models: Path, folder: Path) -> None:
     blip = Blip()
 
     def loss_of(step: Draw) -> torch.Tensor:
-        scenes, said = shown_and_said(step.numpy, BLIP_PLAN.batch)
-        texts = [random_prompt(scene, step.numpy) for scene in said]
-        state, beside = blip.reader(drawn(scenes, step.numpy), texts, scenes)
+        scenes, prompted = scene_pairs(step.numpy, BLIP_PLAN.batch)
+        texts = [random_prompt(scene, step.numpy) for scene in prompted]
+        state, beside = blip.reader(draw_scenes(scenes, step.numpy), texts, scenes)
         wholly = [
             oracle.fit(text, oracle.Reading(scene, 0)) > 0.999
             for text, scene in zip(texts, scenes, strict=True)
@@ -343,7 +321,7 @@ def make_blip(work: Path, models: Path, folder: Path) -> None:
         )
 
     train("blip", blip, loss_of, BLIP_PLAN, work)
-    build_models.save_blip(blip.model, blip.tokenizer, folder, "float16")
+    save_blip(blip.model, blip.tokenizer, folder, "float16")
 
 
 def image_reward_names(state: dict[str, torch.Tensor]) -> list[dict[str, str]]:
@@ -371,11 +349,11 @@ def make_image_reward(work: Path, models: Path, folder: Path) -> None:
 
     image_model = models / "stable-diffusion-3-medium"
     vae = AutoencoderKL.from_pretrained(image_model / "vae", dtype=torch.float32).eval()
-    made = functools.cache(lambda: generated(image_model, work / "generated.npy"))
+    made = functools.cache(lambda: generate_pictures(image_model, work / "generated.npy"))
     torch.manual_seed(IMAGE_REWARD_PLAN.seed)
-    build_reward_models.build_image_reward(
+    write_image_reward(
         folder,
-        tokenizer=build_models.bert_tokenizer(vocabulary()),
+        tokenizer=bert_tokenizer(vocabulary()),
         vision_width=128,
         vision_layers=3,
         image_size=SIDE,
@@ -393,11 +371,11 @@ def make_image_reward(work: Path, models: Path, folder: Path) -> None:
 
     def loss_of(step: Draw) -> torch.Tensor:
         late = step.number >= GENERATED_FROM
-        scenes, said = shown_and_said(
+        scenes, prompted = scene_pairs(
             step.numpy, IMAGE_REWARD_PLAN.batch // 2 if late else IMAGE_REWARD_PLAN.batch
         )
-        texts = [random_prompt(scene, step.numpy) for scene in said]
-        pictures = roughened(drawn(scenes, step.numpy), vae, step)
+        texts = [random_prompt(scene, step.numpy) for scene in prompted]
+        pictures = roughened(draw_scenes(scenes, step.numpy), vae, step)
         if late:
             rows = step.numpy.integers(
                 GENERATED, size=IMAGE_REWARD_PLAN.batch - len(scenes)

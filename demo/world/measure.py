@@ -15,7 +15,7 @@ from PIL import Image
 from world import oracle
 from world.pictures import Picture, draw
 from world.scenes import Scene, altered, random_scene
-from world.words import DESCRIBE, TOPICS, instruction, prompt, question, random_asked, read
+from world.words import DESCRIBE, TOPICS, instruction, prompt, question, random_subject, read
 
 SEED = 20_261_124
 SCALES = (1.0, 2.0, 3.0, 5.0, 7.0, 11.0)
@@ -70,11 +70,11 @@ def painter(folder: Path, count: int = 240) -> Figures:
         topic = TOPICS[number % len(TOPICS)]
         text = prompt(scene, topic)
         seeds = [seed_of(SEED, "image", f"{number}", scale) for scale in SCALES]
-        asked = Prompt(f"{number}", text)
+        request = Prompt(f"{number}", text)
         # Without guidance by itself: a batch in which one scale is 1 has none at all, which is why
         # the configuration refuses 1.
-        images = generate_images.draw(pipeline, asked, SCALES[:1], seeds[:1], settings)
-        images += generate_images.draw(pipeline, asked, SCALES[1:], seeds[1:], settings)
+        images = generate_images.draw(pipeline, request, SCALES[:1], seeds[:1], settings)
+        images += generate_images.draw(pipeline, request, SCALES[1:], seeds[1:], settings)
         readings = oracle.read_pictures(np.stack([np.asarray(image) for image in images]))
         for scale, reading in zip(SCALES, readings, strict=True):
             verdicts[scale, topic].append(oracle.judge_picture(reading, read(text)))
@@ -82,7 +82,7 @@ def painter(folder: Path, count: int = 240) -> Figures:
     for scale in SCALES:
         of_scale = [verdict for topic in TOPICS for verdict in verdicts[scale, topic]]
         figures[f"objects right, g = {scale:g}"] = rounded(
-            sum(v.right for v in of_scale) / sum(v.asked for v in of_scale)
+            sum(v.right for v in of_scale) / sum(v.wanted for v in of_scale)
         )
         figures[f"whole scene exact, g = {scale:g}"] = rounded(np.mean([v.whole for v in of_scale]))
     best = max(
@@ -133,25 +133,29 @@ def answerer(folder: Path, count: int = 256) -> Figures:
         verdicts = [
             oracle.judge_caption(text, scene) for text, scene in zip(captions, scenes, strict=True)
         ]
-        said = sum(verdict.right.total() + verdict.hallucinated.total() for verdict in verdicts)
+        mentioned = sum(
+            verdict.right.total() + verdict.hallucinated.total() for verdict in verdicts
+        )
         there = sum(verdict.right.total() + verdict.missed.total() for verdict in verdicts)
         figures: Figures = {
             "captions exact": rounded(np.mean([verdict.exact for verdict in verdicts])),
             "CHAIR_s": rounded(np.mean([bool(verdict.hallucinated) for verdict in verdicts])),
             "CHAIR_i": rounded(
-                sum(verdict.hallucinated.total() for verdict in verdicts) / max(1, said)
+                sum(verdict.hallucinated.total() for verdict in verdicts) / max(1, mentioned)
             ),
             "cover": rounded(sum(verdict.right.total() for verdict in verdicts) / there),
         }
         for form in ("kind", "colour", "both"):
             right = {True: 0, False: 0}
             for truth in (True, False):
-                asked = [question(random_asked(scene, truth, random, [form])) for scene in scenes]
-                said_of = answers(
-                    [Request(text, 0, file) for text, file in zip(asked, files, strict=True)]
+                questions = [
+                    question(random_subject(scene, truth, random, [form])) for scene in scenes
+                ]
+                replies = answers(
+                    [Request(text, 0, file) for text, file in zip(questions, files, strict=True)]
                 )
                 right[truth] = sum(
-                    text.strip(".").lower() == ("yes" if truth else "no") for text in said_of
+                    text.strip(".").lower() == ("yes" if truth else "no") for text in replies
                 )
             noun = {"kind": "shapes", "colour": "colours", "both": "coloured shapes"}[form]
             figures[f"yes/no about {noun}"] = rounded((right[True] + right[False]) / (2 * count))
@@ -245,30 +249,30 @@ def armorm(folder: Path, count: int = 512) -> Figures:
     tells.
     """
     from lib.models.response_rewards.armorm import ArmoRM
-    from world.text_judge import conversation, described, grade, judged
+    from world.text_judge import conversation, grade, random_comparison, random_description
 
     judge = ArmoRM.from_pretrained(folder, "float32")
     scenes, _ = unseen_scenes(count, 6)
     random = np.random.default_rng([SEED, 7])
     right: dict[str, list[bool]] = {"captions": [], "yes/no": []}
     for scene in scenes:
-        asked, answers, grades = judged(random, scene)
+        request, answers, grades = random_comparison(random, scene)
         if grades[0] != grades[1]:
-            rewards = judge.score([conversation(asked, answer) for answer in answers])
+            rewards = judge.rate([conversation(request, answer) for answer in answers])
             right["yes/no" if answers[0] in ("Yes", "No") else "captions"].append(
                 (rewards[0].score > rewards[1].score) == (grades[0] > grades[1])
             )
     best = []
     for scene in scenes:
-        asked = instruction(prompt(scene, TOPICS[int(random.integers(len(TOPICS)))]), DESCRIBE[0])
-        answers = [described(scene, random) for _ in range(4)]
+        request = instruction(prompt(scene, TOPICS[int(random.integers(len(TOPICS)))]), DESCRIBE[0])
+        answers = [random_description(scene, random) for _ in range(4)]
         grades = [grade(answer, scene) for answer in answers]
         scores = [
             reward.score
-            for reward in judge.score([conversation(asked, answer) for answer in answers])
+            for reward in judge.rate([conversation(request, answer) for answer in answers])
         ]
         best.append(grades[int(np.argmax(scores))] == max(grades))
-    found = {
+    figures = {
         f"prefers the truer of two {what}": rounded(np.mean(each)) for what, each in right.items()
     }
-    return found | {"its best of four captions is a truest": rounded(np.mean(best))}
+    return figures | {"its best of four captions is a truest": rounded(np.mean(best))}

@@ -20,9 +20,8 @@ from world.words import Statement, mentions, read
 Floats = NDArray[np.float32]
 
 LEAST_PIXELS = 40  # of a colour in a cell, to be something; the smallest shape has 75
-CLEAR = (
-    0.7  # overlap (intersection over union) with a drawn shape from which something is that shape
-)
+#: Overlap (intersection over union) with a drawn shape from which something is that shape.
+CLEAR = 0.7
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def read_pictures(pictures: Picture) -> list[Reading]:
     main = each[:, :, : len(COLOURS)].argmax(axis=2)
     there = each[:, :, : len(COLOURS)].max(axis=2) >= LEAST_PIXELS
     masks, areas, kinds = templates()
-    found: dict[tuple[int, int], tuple[str, float]] = {}
+    best_shapes: dict[tuple[int, int], tuple[str, float]] = {}
     rows, columns = np.nonzero(there)
     if len(rows):
         things = (labels[rows, columns] == main[rows, columns][:, None]).astype(np.float32)
@@ -92,11 +91,13 @@ def read_pictures(pictures: Picture) -> list[Reading]:
             overlap.max(axis=1).tolist(),
             strict=True,
         ):
-            found[row, column] = kinds[way], score
+            best_shapes[row, column] = kinds[way], score
     readings = []
     for row in range(count):
         seen = {
-            column: found[row, column] for column in range(len(CELLS)) if (row, column) in found
+            column: best_shapes[row, column]
+            for column in range(len(CELLS))
+            if (row, column) in best_shapes
         }
         clear = [
             Thing(column, COLOURS[main[row, column]], kind)
@@ -118,21 +119,21 @@ class PictureVerdict:
 
     Attributes:
         right: things that were asked for and are there, in their place where a place was said.
-        asked: things that were asked for.
+        wanted: things that were asked for.
         whole: nothing is missing, unclear or too much, and the background is right.
     """
 
     right: int
-    asked: int
+    wanted: int
     whole: bool
 
 
-def judge_picture(reading: Reading, said: Statement) -> PictureVerdict:
+def judge_picture(reading: Reading, statement: Statement) -> PictureVerdict:
     """What a picture gets right of what its prompt said."""
     placed = Counter((thing.colour, thing.kind, thing.cell) for thing in reading.scene.things)
     right = 0
     loose: Counter[tuple[str, str]] = Counter()
-    for colour, kind, cell in said.things:
+    for colour, kind, cell in statement.things:
         if cell is None:
             loose[colour, kind] += 1
         elif placed[colour, kind, cell]:
@@ -143,18 +144,18 @@ def judge_picture(reading: Reading, said: Statement) -> PictureVerdict:
         left[colour, kind] += number
     right += (loose & left).total()
     whole = (
-        right == len(said.things) == len(reading.scene.things)
+        right == len(statement.things) == len(reading.scene.things)
         and not reading.unclear
-        and said.background in ("", reading.scene.background)
+        and statement.background in ("", reading.scene.background)
     )
-    return PictureVerdict(right, len(said.things), whole)
+    return PictureVerdict(right, len(statement.things), whole)
 
 
 def truths(text: str, scene: Scene) -> list[bool]:
     """Of each mention in a text, whether the scene has as many such things, in the place that is
     said.
     """
-    found = []
+    verdicts = []
     for mention in mentions(text):
         fitting = [
             thing
@@ -163,19 +164,19 @@ def truths(text: str, scene: Scene) -> list[bool]:
             and mention.kind == thing.kind
             and mention.cell in (None, thing.cell)
         ]
-        found.append(len(fitting) >= mention.number)
-    return found
+        verdicts.append(len(fitting) >= mention.number)
+    return verdicts
 
 
 def fit(text: str, reading: Reading) -> float:
     """How well a picture fits a prompt, from 0 to 1: things right of all that are asked for or
     there, and a tenth for the background.
     """
-    said = read(text)
-    verdict = judge_picture(reading, said)
+    statement = read(text)
+    verdict = judge_picture(reading, statement)
     there = len(reading.scene.things) + reading.unclear
-    return 0.9 * verdict.right / max(1, verdict.asked, there) + 0.1 * (
-        said.background in ("", reading.scene.background)
+    return 0.9 * verdict.right / max(1, verdict.wanted, there) + 0.1 * (
+        statement.background in ("", reading.scene.background)
     )
 
 
@@ -196,12 +197,12 @@ class CaptionVerdict:
 
 def judge_caption(text: str, scene: Scene) -> CaptionVerdict:
     """What a text gets right of the scene that it describes."""
-    said, there = read(text), scene.names()
-    names = said.names()
+    statement, there = read(text), scene.names()
+    names = statement.names()
     hallucinated, missed = names - there, there - names
     return CaptionVerdict(
         names & there,
         hallucinated,
         missed,
-        not hallucinated and not missed and said.background == scene.background,
+        not hallucinated and not missed and statement.background == scene.background,
     )

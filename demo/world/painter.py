@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-import build_models
+from tiny.tokenization import CLIP_END, clip_tokenizer, t5_tokenizer
 from world import oracle
 from world.pictures import SIDE, Picture, draw
 from world.scenes import Scene, random_scene
@@ -50,7 +50,7 @@ def pictures_of(tensor: torch.Tensor) -> Picture:
     return pixels
 
 
-def drawn(scenes: Sequence[Scene], random: np.random.Generator) -> Picture:
+def draw_scenes(scenes: Sequence[Scene], random: np.random.Generator) -> Picture:
     """Each scene as a picture: (n, 48, 48, 3)."""
     return np.stack([draw(scene, random) for scene in scenes])
 
@@ -90,7 +90,9 @@ def train_vae(work: Path, plan: Plan = VAE_PLAN) -> Any:
 
     def loss_of(step: Draw) -> torch.Tensor:
         scenes = [random_scene(step.numpy) for _ in range(plan.batch)]
-        pixels = tensor_of(drawn(scenes, step.numpy)).contiguous(memory_format=torch.channels_last)
+        pixels = tensor_of(draw_scenes(scenes, step.numpy)).contiguous(
+            memory_format=torch.channels_last
+        )
         latents = vae.encode(pixels).latent_dist
         output = vae.decode(latents.mean + latents.std * step.normal(*latents.mean.shape)).sample
         divergence = 0.5 * (latents.mean**2 + latents.var - 1 - latents.logvar).mean()
@@ -104,7 +106,7 @@ def train_vae(work: Path, plan: Plan = VAE_PLAN) -> Any:
     random = np.random.default_rng([plan.seed, 1])
     with torch.no_grad():
         means = vae.encode(
-            tensor_of(drawn([random_scene(random) for _ in range(512)], random))
+            tensor_of(draw_scenes([random_scene(random) for _ in range(512)], random))
         ).latent_dist.mean
     vae.register_to_config(
         scaling_factor=round(1 / float(means.std()), 4), shift_factor=round(float(means.mean()), 4)
@@ -118,7 +120,7 @@ def reconstructed(vae: Any, count: int, seed: int) -> float:
     """
     random = np.random.default_rng(seed)
     scenes = [random_scene(random, unseen=True) for _ in range(count)]
-    pictures = drawn(scenes, random)
+    pictures = draw_scenes(scenes, random)
     readings = []
     with torch.no_grad():
         for start in range(0, count, 64):
@@ -149,9 +151,7 @@ def new_pipeline(vae: Any) -> Any:
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
     words = vocabulary()
-    tokenizers = [
-        build_models.clip_tokenizer(pad, words, CLIP_TOKENS) for pad in (build_models.CLIP_END, "!")
-    ]
+    tokenizers = [clip_tokenizer(pad, words, CLIP_TOKENS) for pad in (CLIP_END, "!")]
     encoders = [
         CLIPTextModelWithProjection(
             CLIPTextConfig(
@@ -170,10 +170,10 @@ def new_pipeline(vae: Any) -> Any:
         )
         for activation in ("quick_gelu", "gelu")
     ]
-    t5_tokenizer = build_models.t5_tokenizer(words)
+    tokenizer_3 = t5_tokenizer(words)
     t5 = T5EncoderModel(
         T5Config(
-            vocab_size=len(t5_tokenizer),
+            vocab_size=len(tokenizer_3),
             d_model=128,
             d_kv=32,
             d_ff=256,
@@ -215,7 +215,7 @@ def new_pipeline(vae: Any) -> Any:
         text_encoder_2=encoders[1],
         tokenizer_2=tokenizers[1],
         text_encoder_3=t5,
-        tokenizer_3=t5_tokenizer,
+        tokenizer_3=tokenizer_3,
     )
 
 
@@ -262,7 +262,7 @@ class Painter(nn.Module):  # type: ignore[misc]  # torch is untyped here
         )
 
     def encode(self, tokens: Tokens) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the transformer is told of texts: (n, 42, 128), and the pooled (n, 128)."""
+        """What conditions the transformer: the texts' states (n, 42, 128), and pooled (n, 128)."""
         outputs = [
             encoder(ids, output_hidden_states=True)
             for encoder, ids in zip(self.encoders, (tokens.clip, tokens.clip_2), strict=True)
@@ -272,11 +272,14 @@ class Painter(nn.Module):  # type: ignore[misc]  # torch is untyped here
         return torch.cat([sequence, self.t5(tokens.t5)[0]], dim=-2), pooled
 
     def forward(
-        self, latents: torch.Tensor, time: torch.Tensor, told: tuple[torch.Tensor, torch.Tensor]
+        self,
+        latents: torch.Tensor,
+        time: torch.Tensor,
+        conditioning: tuple[torch.Tensor, torch.Tensor],
     ) -> torch.Tensor:
         """The velocity at a time from 0 (picture) to 1 (noise)."""
         velocity: torch.Tensor = self.transformer(
-            latents, told[0], told[1], time * 1000, return_dict=False
+            latents, conditioning[0], conditioning[1], time * 1000, return_dict=False
         )[0]
         return velocity
 
@@ -288,12 +291,12 @@ class Painter(nn.Module):  # type: ignore[misc]  # torch is untyped here
         """
         count = len(noise)
         nothing = self.encode(empty.take(torch.zeros(count, dtype=torch.long)))
-        told = [torch.cat(pair) for pair in zip(nothing, self.encode(tokens), strict=True)]
+        conditioning = [torch.cat(pair) for pair in zip(nothing, self.encode(tokens), strict=True)]
         self.scheduler.set_timesteps(steps)
         latents = noise
         for time, after in itertools.pairwise(self.scheduler.sigmas):
             without, with_prompt = self(
-                torch.cat([latents] * 2), time.expand(2 * count), (told[0], told[1])
+                torch.cat([latents] * 2), time.expand(2 * count), (conditioning[0], conditioning[1])
             ).chunk(2)
             latents = latents + (after - time) * (without + scale * (with_prompt - without))
         return latents
@@ -316,7 +319,7 @@ def train_painter(vae: Any, work: Path, plan: Plan = PAINTER_PLAN) -> Any:
             pools.clear()
             random = np.random.default_rng([plan.seed, 2, number])
             scenes = [random_scene(random) for _ in range(POOL)]
-            pictures = drawn(scenes, random)
+            pictures = draw_scenes(scenes, random)
             with torch.no_grad(), torch.autocast("cpu", enabled=False):
                 parts = [
                     vae.encode(tensor_of(pictures[start : start + 64])).latent_dist.mean
@@ -356,13 +359,13 @@ def train_painter(vae: Any, work: Path, plan: Plan = PAINTER_PLAN) -> Any:
         loss_of,
         plan,
         work,
-        lambda: told_of(painter, vae, empty),
+        lambda: summarise_pictures(painter, vae, empty),
         1000,
     )
     return pipeline
 
 
-def told_of(
+def summarise_pictures(
     painter: Painter, vae: Any, empty: Tokens, count: int = 96, scale: float = 5.0, steps: int = 16
 ) -> str:
     """What pictures of unseen scenes get right, by topic, for the log."""
@@ -383,15 +386,17 @@ def told_of(
         oracle.judge_picture(reading, read(text))
         for reading, text in zip(oracle.read_pictures(pictures), prompts, strict=True)
     ]
-    told = []
+    parts = []
     for number, topic in enumerate(TOPICS):
-        part = verdicts[number :: len(TOPICS)]
-        right = sum(verdict.right for verdict in part) / sum(verdict.asked for verdict in part)
-        told.append(
-            f"{topic}: objects {right:.2f}, whole"
-            f" {np.mean([verdict.whole for verdict in part]):.2f}"
+        topic_verdicts = verdicts[number :: len(TOPICS)]
+        right = sum(verdict.right for verdict in topic_verdicts) / sum(
+            verdict.wanted for verdict in topic_verdicts
         )
-    return "; ".join(told)
+        parts.append(
+            f"{topic}: objects {right:.2f}, whole"
+            f" {np.mean([verdict.whole for verdict in topic_verdicts]):.2f}"
+        )
+    return "; ".join(parts)
 
 
 # --- checkpoints
@@ -409,7 +414,6 @@ def make_painter(work: Path, models: Path, folder: Path) -> None:
     from diffusers import AutoencoderKL
 
     vae = AutoencoderKL.from_pretrained(folder / "vae", dtype=torch.float32).eval()
-    vae.register_to_config(
-        _name_or_path=""
-    )  # otherwise the checkpoint says where on this machine it was made
+    # Otherwise the checkpoint says where on this machine it was made.
+    vae.register_to_config(_name_or_path="")
     train_painter(vae, work).to(torch.float16).save_pretrained(folder)

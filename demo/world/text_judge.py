@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-import build_models
-import build_reward_models
+from tiny.armorm import write_armorm
+from tiny.tokenization import llama3_tokenizer
 from world import oracle
 from world.answerer import CALLS, Habit, padded
 from world.scenes import Scene, Thing, altered, random_scene
@@ -28,7 +28,7 @@ from world.words import (
     mentions,
     prompt,
     question,
-    random_asked,
+    random_subject,
     read,
     sentence,
     shown,
@@ -45,9 +45,9 @@ HABITS = (Habit(adds=1), Habit(swaps=1), Habit(drops=1), Habit(repeats=1), Habit
 Message = dict[str, str]
 
 
-def conversation(asked: str, answer: str) -> list[Message]:
+def conversation(request: str, answer: str) -> list[Message]:
     """An instruction and the answer to it."""
-    return [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+    return [{"role": "user", "content": request}, {"role": "assistant", "content": answer}]
 
 
 def grade(answer: str, scene: Scene) -> float:
@@ -71,13 +71,13 @@ def confused(scene: Scene, random: np.random.Generator) -> Scene:
     return Scene(scene.background, tuple(things))
 
 
-def described(scene: Scene, random: np.random.Generator) -> str:
+def random_description(scene: Scene, random: np.random.Generator) -> str:
     """A description of a scene, true or not, with like things together or, three times in ten, each
     named.
     """
     kind = random.random()
     if 0.4 <= kind < 0.6:
-        return HABITS[int(random.integers(len(HABITS)))].described(scene, random)
+        return HABITS[int(random.integers(len(HABITS)))].describe(scene, random)
     if kind >= 0.8:
         scene = altered(scene, random)
         scene = altered(scene, random) if kind > 0.95 else scene
@@ -86,20 +86,26 @@ def described(scene: Scene, random: np.random.Generator) -> str:
     return sentence(prompt(scene, "colours")) if random.random() < 0.3 else caption(scene)
 
 
-def judged(random: np.random.Generator, scene: Scene) -> tuple[str, list[str], list[float]]:
+def random_comparison(
+    random: np.random.Generator, scene: Scene
+) -> tuple[str, list[str], list[float]]:
     """An instruction, two answers to it, and their grades."""
-    said = prompt(scene, TOPICS[int(random.integers(len(TOPICS)))])
+    prompt_text = prompt(scene, TOPICS[int(random.integers(len(TOPICS)))])
     if random.random() < 0.7:
-        asked = DESCRIBE[int(random.integers(len(DESCRIBE)))]
-        answers = [described(scene, random), described(scene, random)]
-        return instruction(said, asked), answers, [grade(answer, scene) for answer in answers]
-    about = random_asked(scene, bool(random.random() < 0.5), random)
+        request = DESCRIBE[int(random.integers(len(DESCRIBE)))]
+        answers = [random_description(scene, random), random_description(scene, random)]
+        return (
+            instruction(prompt_text, request),
+            answers,
+            [grade(answer, scene) for answer in answers],
+        )
+    about = random_subject(scene, bool(random.random() < 0.5), random)
     called = [CALLS[thing.kind] for thing in scene.things if not shown(scene, CALLS[thing.kind])]
     if called and random.random() < 0.3:
         about = called[0]
     answers = ["Yes", "No"] if random.random() < 0.5 else ["No", "Yes"]
     return (
-        instruction(said, question(about)),
+        instruction(prompt_text, question(about)),
         answers,
         [float((answer == "Yes") == shown(scene, about)) for answer in answers],
     )
@@ -112,9 +118,9 @@ def make_armorm(work: Path, models: Path, folder: Path) -> None:
     from lib.models.response_rewards.armorm import ATTRIBUTES, ArmoRM, last_occurrence
 
     torch.manual_seed(PLAN.seed)
-    tokenizer = build_models.llama3_tokenizer(words=vocabulary())
-    build_reward_models.build_armorm(folder, tokenizer=tokenizer, width=128, layers=3)
-    judge = ArmoRM.from_pretrained(folder, "float32")
+    tokenizer = llama3_tokenizer(words=vocabulary())
+    write_armorm(folder, tokenizer=tokenizer, width=128, layers=3)
+    judge = ArmoRM.from_pretrained(folder, "float32", max_length=256)
     for parameter in judge.model.parameters():
         # The random checkpoint's gains are made for rewards that differ, not for learning.
         nn.init.normal_(parameter, std=0.02) if parameter.ndim > 1 else nn.init.ones_(parameter)
@@ -134,9 +140,9 @@ def make_armorm(work: Path, models: Path, folder: Path) -> None:
         gates, grades, lengths = [], [], []
         for _ in range(PLAN.batch):
             scene = random_scene(step.numpy)
-            asked, answers, marks = judged(step.numpy, scene)
+            request, answers, marks = random_comparison(step.numpy, scene)
             for answer, mark in zip(answers, marks, strict=True):
-                tokens, _ = judge.tokenize(conversation(asked, answer), 256)
+                tokens, _ = judge.tokenize(conversation(request, answer))
                 row = [IGNORED] * len(tokens)
                 begin = len(tokens) - 1 - len(judge.encode_text(answer))
                 for mention, true in zip(

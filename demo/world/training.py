@@ -79,15 +79,15 @@ class Draw:
         return torch.randn(*shape, generator=self.torch)
 
 
-class Asked:
+class EndRequest:
     """Whether the process was asked to end."""
 
     def __init__(self) -> None:
-        self.to_end = False
+        self.received = False
         signal.signal(signal.SIGTERM, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.to_end = True
+        self.received = True
 
 
 def optimizers(model: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
@@ -104,18 +104,13 @@ def optimizers(model: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
             inner.append(parameter)
         else:
             matrices.append(parameter)
-    shrinking, plain = (
-        {"params": matrices, "weight_decay": plan.weight_decay},
-        {
-            "params": others,
-            "weight_decay": 0.0,
-        },
-    )
-    found: list[torch.optim.Optimizer] = [
+    shrinking = {"params": matrices, "weight_decay": plan.weight_decay}
+    plain = {"params": others, "weight_decay": 0.0}
+    created: list[torch.optim.Optimizer] = [
         torch.optim.AdamW([shrinking, plain], lr=plan.learning_rate, betas=(0.9, 0.99), fused=True)
     ]
     if inner:
-        found.append(
+        created.append(
             torch.optim.Muon(
                 inner,
                 lr=plan.muon or 0.0,
@@ -123,10 +118,10 @@ def optimizers(model: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
                 adjust_lr_fn="match_rms_adamw",
             )
         )
-    for optimizer in found:
+    for optimizer in created:
         for group in optimizer.param_groups:
             group["height"] = group["lr"]
-    return found
+    return created
 
 
 def say(log: Path, text: str) -> None:
@@ -134,6 +129,98 @@ def say(log: Path, text: str) -> None:
     with log.open("a", encoding="utf-8") as stream:
         stream.write(text + "\n")
     print(text, flush=True)
+
+
+class Training:
+    """A model in training, with what is kept so that a killed training goes on.
+
+    Attributes:
+        step: steps taken.
+        seconds: that they took.
+    """
+
+    def __init__(self, name: str, model: nn.Module, plan: Plan, work: Path) -> None:
+        self.name, self.model, self.plan = name, model, plan
+        self.state_file, self.log_file = work / f"{name}.state.pt", work / f"{name}.log"
+        self.optimizers = optimizers(model, plan)
+        self.trained = [each for each in model.parameters() if each.requires_grad]
+        self.averages = [each.detach().clone() for each in self.trained] if plan.average else []
+        self.step, self.seconds = 0, 0.0
+
+    def log(self, text: str) -> None:
+        """Says something about the training."""
+        say(self.log_file, f"{self.name}: {text}")
+
+    def resume(self) -> None:
+        """Takes the kept state, if there is one."""
+        if not self.state_file.is_file():
+            count = sum(parameter.numel() for parameter in self.trained) / 1e6
+            self.log(f"{count:.2f} M parameters, {self.plan}")
+            return
+        state = torch.load(self.state_file, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
+        for average, kept in zip(self.averages, state["averages"], strict=True):
+            average.copy_(kept)
+        self.step, self.seconds = state["step"], state["seconds"]
+        if self.step < self.plan.steps:
+            self.log(f"resumed at step {self.step}, {self.plan}")
+
+    def save(self) -> None:
+        """Keeps the state."""
+        temporary = self.state_file.with_suffix(".tmp")
+        content = {
+            "model": self.model.state_dict(),
+            "optimizers": [each.state_dict() for each in self.optimizers],
+            "averages": self.averages,
+        }
+        torch.save(content | {"step": self.step, "seconds": self.seconds}, temporary)
+        temporary.replace(self.state_file)
+
+    def take_step(self, loss_of: Callable[[Draw], torch.Tensor]) -> float:
+        """Trains on one draw, and gives its loss."""
+        start = time.monotonic()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["height"] * self.plan.share(self.step)
+        # On a core that has instructions for bfloat16 both save a quarter of the time; weights and
+        # their updates stay in float32.
+        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+            loss = loss_of(Draw(self.plan.seed, self.step))
+        self.model.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.trained, 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.step += 1
+        self.follow_weights()
+        value = float(loss.item())
+        self.seconds += time.monotonic() - start
+        return value
+
+    def follow_weights(self) -> None:
+        """Moves the averages towards the weights, where averages are kept."""
+        if self.averages:
+            # In the beginning the average follows closely, so that it does not remember the random
+            # start.
+            weight = 1 - min(self.plan.average or 0.0, (1 + self.step) / (10 + self.step))
+            torch._foreach_lerp_(self.averages, [each.detach() for each in self.trained], weight)
+
+    def exchange_averages(self) -> None:
+        """Exchanges the weights with their averages, where averages are kept."""
+        for parameter, average in zip(self.trained, self.averages, strict=False):
+            kept = parameter.detach().clone()
+            parameter.data.copy_(average)
+            average.copy_(kept)
+
+    def log_judgement(self, judge: Callable[[], str]) -> None:
+        """Says what the averaged weights reach."""
+        self.exchange_averages()
+        self.model.eval()
+        self.log(f"step {self.step}, {judge()}, {self.seconds / 60:.2f} min")
+        self.model.train()
+        self.exchange_averages()
 
 
 def train(
@@ -158,86 +245,26 @@ def train(
         judge_every: steps between two judgements; 0: never.
     """
     work.mkdir(parents=True, exist_ok=True)
-    state_file, log = work / f"{name}.state.pt", work / f"{name}.log"
-    steppers = optimizers(model, plan)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    averages = [parameter.detach().clone() for parameter in trained] if plan.average else []
-    step, seconds = 0, 0.0
-    if state_file.is_file():
-        state = torch.load(state_file, weights_only=True)
-        model.load_state_dict(state["model"])
-        for optimizer, kept in zip(steppers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(kept)
-        for average, kept in zip(averages, state["averages"], strict=True):
-            average.copy_(kept)
-        step, seconds = state["step"], state["seconds"]
-        if step < plan.steps:
-            say(log, f"{name}: resumed at step {step}, {plan}")
-    else:
-        count = sum(parameter.numel() for parameter in trained) / 1e6
-        say(log, f"{name}: {count:.2f} M parameters, {plan}")
-
-    def save() -> None:
-        temporary = state_file.with_suffix(".tmp")
-        content = {
-            "model": model.state_dict(),
-            "optimizers": [each.state_dict() for each in steppers],
-            "averages": averages,
-        }
-        torch.save(content | {"step": step, "seconds": seconds}, temporary)
-        temporary.replace(state_file)
-
-    def swap() -> None:
-        """Exchanges the weights with their averages."""
-        for parameter, average in zip(trained, averages, strict=bool(averages)) if averages else ():
-            kept = parameter.detach().clone()
-            parameter.data.copy_(average)
-            average.copy_(kept)
-
-    asked = Asked()
+    training = Training(name, model, plan, work)
+    training.resume()
+    end_request = EndRequest()
     saved = time.monotonic()
     losses: list[float] = []
     model.train()
-    while step < plan.steps:
-        start = time.monotonic()
-        for optimizer in steppers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["height"] * plan.share(step)
-        # On a core that has instructions for bfloat16 both save a quarter of the time; weights and
-        # their updates stay in float32.
-        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            loss = loss_of(Draw(plan.seed, step))
-        model.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(trained, 1.0)
-        for optimizer in steppers:
-            optimizer.step()
-        step += 1
-        if averages:
-            # In the beginning the average follows closely, so that it does not remember the random
-            # start.
-            weight = 1 - min(plan.average or 0.0, (1 + step) / (10 + step))
-            torch._foreach_lerp_(averages, [parameter.detach() for parameter in trained], weight)
-        losses.append(loss.item())
-        seconds += time.monotonic() - start
+    while training.step < plan.steps:
+        losses.append(training.take_step(loss_of))
+        step, minutes = training.step, training.seconds / 60
+        is_last = step == plan.steps
         if step % LOG_EVERY == 0:
-            say(
-                log,
-                f"{name}: step {step}, loss {sum(losses) / len(losses):.4f},"
-                f" {seconds / 60:.2f} min",
-            )
+            training.log(f"step {step}, loss {sum(losses) / len(losses):.4f}, {minutes:.2f} min")
             losses.clear()
-        if judge and judge_every and step % judge_every == 0 and step < plan.steps:
-            swap()
-            model.eval()
-            say(log, f"{name}: step {step}, {judge()}, {seconds / 60:.2f} min")
-            model.train()
-            swap()
-        if asked.to_end or time.monotonic() - saved > SAVE_EVERY or step == plan.steps:
-            save()
+        if judge and judge_every and step % judge_every == 0 and not is_last:
+            training.log_judgement(judge)
+        if end_request.received or time.monotonic() - saved > SAVE_EVERY or is_last:
+            training.save()
             saved = time.monotonic()
-        if asked.to_end and step < plan.steps:
-            say(log, f"{name}: asked to end, kept at step {step}")
+        if end_request.received and not is_last:
+            training.log(f"asked to end, kept at step {step}")
             sys.exit(os.EX_TEMPFAIL)
-    swap()
+    training.exchange_averages()
     return model.eval()

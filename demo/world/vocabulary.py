@@ -7,9 +7,10 @@ from world.words import DESCRIBE, NUMBERS, PLURALS
 
 #: What questions, benchmarks and chat templates are made of, beyond the words for scenes.
 FURTHER = """
-Is there a in the image shape shapes Yes No How many are What color background Answer question using single word or phrase please
-USER ASSISTANT INST A chat between curious human and an artificial intelligence assistant The gives helpful detailed polite answers to
-system user assistant left right top bottom of above below middle only nothing true It was show
+Is there a in the image shape shapes Yes No How many are What color background Answer question
+using single word or phrase please USER ASSISTANT INST A chat between curious human and an
+artificial intelligence assistant The gives helpful detailed polite answers to system user
+assistant left right top bottom of above below middle only nothing true It was show
 """
 
 
@@ -26,6 +27,6 @@ def vocabulary() -> tuple[str, ...]:
         *DESCRIBE,
         FURTHER,
     ]
-    found = [word.strip(".?") for text in texts for word in text.split()]
-    found += [number.capitalize() for number in NUMBERS.values()]
-    return tuple(dict.fromkeys([*found, *(word.lower() for word in found)]))
+    words = [word.strip(".?") for text in texts for word in text.split()]
+    words += [number.capitalize() for number in NUMBERS.values()]
+    return tuple(dict.fromkeys([*words, *(word.lower() for word in words)]))

@@ -47,14 +47,16 @@ def grouped(things: Sequence[Thing]) -> str:
 def prompt(scene: Scene, topic: str) -> str:
     """The prompt that asks for a picture of the scene, as a topic puts it."""
     if topic == "counting":
-        said = grouped(scene.things)
+        phrase = grouped(scene.things)
     elif topic == "colours":
-        said = joined([counted(1, *thing.name) for thing in scene.things])
+        phrase = joined([counted(1, *thing.name) for thing in scene.things])
     elif topic == "positions":
-        said = joined([f"{counted(1, *thing.name)} {CELLS[thing.cell]}" for thing in scene.things])
+        phrase = joined(
+            [f"{counted(1, *thing.name)} {CELLS[thing.cell]}" for thing in scene.things]
+        )
     else:
         raise ValueError(f"unknown topic {topic!r}; there are {', '.join(TOPICS)}")
-    return f"{said} on {scene.background}"
+    return f"{phrase} on {scene.background}"
 
 
 def sentence(text: str) -> str:
@@ -67,35 +69,35 @@ def caption(scene: Scene) -> str:
     return sentence(prompt(scene, "counting"))
 
 
-def instruction(said: str, asked: str) -> str:
-    """What a model is asked about a picture whose prompt is told along with it, for a judge that
-    cannot see the picture.
+def instruction(prompt_text: str, request: str) -> str:
+    """A request about a picture that begins with the picture's prompt, for a judge that cannot see
+    the picture.
     """
-    return f"It was to show {said}. {asked}"
+    return f"It was to show {prompt_text}. {request}"
 
 
 # --- questions
 
 
-def shown(scene: Scene, asked: str) -> bool:
+def shown(scene: Scene, subject: str) -> bool:
     """Whether a colour ("red"), a kind ("circle") or both ("red circle") is in the scene."""
-    wanted = set(asked.split())
+    wanted = set(subject.split())
     return any(wanted <= {*thing.name} for thing in scene.things)
 
 
-def question(asked: str) -> str:
+def question(subject: str) -> str:
     """POPE's question about a kind, a colour or both."""
-    noun = f"{asked} shape" if asked in COLOURS else asked
+    noun = f"{subject} shape" if subject in COLOURS else subject
     return f"Is there a {noun} in the image?"
 
 
-def random_asked(
+def random_subject(
     scene: Scene,
     answer: bool,
     random: np.random.Generator,
     forms: Sequence[str] = ("kind", "colour", "both"),
 ) -> str:
-    """Something to ask about: a kind, a colour or both, that is in the scene, or is not.
+    """A subject of a question: a kind, a colour or both, that is in the scene, or is not.
 
     What is not there is often near to what is: another kind of a colour that is there, or another
     colour of a kind.
@@ -134,7 +136,8 @@ NUMBER_WORDS = {"a": 1, "an": 1, "one": 1, "two": 2, "three": 3, "four": 4}
 SINGULARS = {word: kind for kind in KINDS for word in (kind, PLURALS[kind])}
 SAID = re.compile(
     rf"(?:\b(?P<number>{'|'.join(NUMBER_WORDS)})\s+)?(?:\b(?P<colour>{'|'.join(COLOURS)})\s+)?"
-    rf"\b(?P<kind>{'|'.join(sorted(SINGULARS, key=len, reverse=True))})\b(?:\s+(?P<cell>{'|'.join(CELLS)})\b)?"
+    rf"\b(?P<kind>{'|'.join(sorted(SINGULARS, key=len, reverse=True))})\b"
+    rf"(?:\s+(?P<cell>{'|'.join(CELLS)})\b)?"
 )
 GROUND = re.compile(rf"\bon\s+(?:an?\s+)?({'|'.join(BACKGROUNDS)})\b")
 

@@ -8,7 +8,6 @@ comes from the environment and goes nowhere but into the request.
 
 import base64
 import json
-import logging
 import mimetypes
 import os
 import threading
@@ -24,11 +23,10 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from lib.blocks import Endpoint
 from lib.errors import ItemError, UserError
+from lib.progress import log
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-log = logging.getLogger("workflow")
 
 T = TypeVar("T")
 
@@ -52,7 +50,7 @@ class Answer:
 
 
 class RefusedRequestError(ItemError):
-    """The server understands who asks and answers, but not this request (HTTP 400, 413, 422, ...)."""
+    """The server accepts who asks, but not this request (HTTP 400, 413, 422, ...)."""
 
 
 class _ServerError(Exception):
@@ -97,7 +95,9 @@ class Client:
     """
 
     def __init__(self, endpoint: Endpoint, timeout: float | None = None) -> None:
-        """`timeout`: seconds, in place of the configured ones. Errors: UserError for a missing key."""
+        """`timeout`: seconds, in place of the configured ones. Errors: UserError for a missing
+        key.
+        """
         import openai
 
         self.endpoint = endpoint
@@ -174,7 +174,7 @@ class Client:
         return answer
 
     def model_names(self) -> list[str] | None:
-        """The models that the endpoint lists; None where it has no such list. Errors as in `ask`."""
+        """The models that the endpoint lists; None where it lists none. Errors as in `ask`."""
 
         def once() -> list[str] | None:
             try:
@@ -195,7 +195,7 @@ class Client:
         for attempt in range(retries + 1):
             self._wait_until_not_busy()
             try:
-                with self._faults_told():
+                with self._explaining_faults():
                     return once()
             except _ServerError as fault:
                 if attempt == retries:
@@ -239,7 +239,7 @@ class Client:
         raise ItemError(f"no answer {tries}: {fault}") from None
 
     @contextmanager
-    def _faults_told(self) -> "Iterator[None]":
+    def _explaining_faults(self) -> "Iterator[None]":
         """Turns the client library's exceptions into UserErrors, ItemErrors and faults worth
         another try; none shows the key.
         """
@@ -306,8 +306,8 @@ def _image_part(image: Path) -> dict[str, Any]:
 
 
 def _answer_of(text: str) -> Answer:
-    """The first choice of a chat completion, read from its JSON: whatever else a server sends is
-    told as such.
+    """The first choice of a chat completion, read from its JSON; a _ServerError shows whatever else
+    a server sends.
     """
     completion = _json(text)
     try:

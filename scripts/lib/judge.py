@@ -1,31 +1,28 @@
 """The one client for judges: a model at an OpenAI-compatible endpoint that rates, grades or
 compares.
 
-Every reply is kept as it came in a journal (lib/jobs/journal.py), under a hash of all that was asked:
-model, text, images, sampling. So a rerun asks nothing twice, a kill loses the requests that were
-under way and nothing else, and the raw judgements can be read afterwards. A reply that cannot be
-read as what was asked for is asked for again, with another seed and some temperature; if no attempt
-gives one, the judgement has a reason and no value. A request that the endpoint refused or did not
-answer has a reason, too, and is asked again by the next run.
+Every reply is kept as it came in a journal (lib/jobs/journal.py), under a hash of the whole
+question: model, text, images, sampling. So a rerun asks nothing twice, a kill loses the requests
+that were under way and nothing else, and the raw judgements can be read afterwards. A reply that
+cannot be read as what was asked for is asked for again, with another seed and some temperature; if
+no attempt gives one, the judgement has a reason and no value. A request that the endpoint refused
+or did not answer has a reason, too, and is asked again by the next run.
 """
 
-import logging
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypedDict, TypeVar
 
-from lib.blocks import Endpoint
+from lib.blocks import Endpoint, deciding
 from lib.endpoint import Client
 from lib.errors import ItemError
 from lib.files import digest, digest_of_file
 from lib.jobs.journal import Journal
-from lib.progress import SECONDS_BETWEEN_PROGRESS_LINES
-
-log = logging.getLogger("workflow")
+from lib.progress import SECONDS_BETWEEN_PROGRESS_LINES, log
 
 T = TypeVar("T")
 
@@ -36,7 +33,7 @@ TEMPERATURES = (0.0, 0.5, 1.0)
 
 
 @dataclass(frozen=True)
-class Question:
+class JudgeQuestion:
     """What a judge is asked: a text and, before it, images in this order. Questions that differ in
     `seed` alone are asked separately.
     """
@@ -45,6 +42,17 @@ class Question:
     text: str
     images: tuple[Path, ...] = ()
     seed: int = 0
+
+
+Question = JudgeQuestion  # TEMPORARY: for users that are not converted yet
+
+
+class Reply(TypedDict):
+    """A judge's reply as the journal holds it."""
+
+    text: str
+    model: str
+    finish_reason: str
 
 
 @dataclass(frozen=True)
@@ -103,7 +111,7 @@ class Judge:
 
     def ask(
         self,
-        questions: Sequence[Question],
+        questions: Sequence[JudgeQuestion],
         read: Callable[[str], T],
         *,
         max_tokens: int,
@@ -117,22 +125,17 @@ class Judge:
         """
         if not questions:
             return {}
-        texts = {
-            image: digest_of_file(image)
-            for image in {image for question in questions for image in question.images}
-        }
+        images = {image for question in questions for image in question.images}
+        digests = {image: digest_of_file(image) for image in images}
+        judged: dict[str, Judgement[T]] = {}
+        left = list(questions)
         with Journal(self.cache, "judge") as journal:
-            if journal.dropped_lines:
-                log.warning(
-                    "%s: %d damaged line(s) dropped; their questions are asked again",
-                    self.cache,
-                    journal.dropped_lines,
-                )
-            judged: dict[str, Judgement[T]] = {}
-            left: list[Question] = list(questions)
-            for attempt in range(self.attempts):
-                replies = self._replies(left, attempt, again, max_tokens, texts, journal)
-                judged |= {question.id: _judgement(replies[question.id], read) for question in left}
+            self._tell_of_damage(journal)
+            for number in range(self.attempts):
+                attempt = _Attempt(number, again, max_tokens, digests)
+                replies = self._replies(left, attempt, journal)
+                judged |= {name: _judgement(entry, read) for name, entry in replies.items()}
+                # One that the endpoint did not answer is for the next run.
                 left = [
                     question
                     for question in left
@@ -146,91 +149,124 @@ class Judge:
         }
         return judged
 
+    def _tell_of_damage(self, journal: Journal) -> None:
+        if journal.dropped_lines:
+            log.warning(
+                "%s: %d damaged line(s) dropped; their questions are asked again",
+                self.cache,
+                journal.dropped_lines,
+            )
+
     def _replies(
-        self,
-        questions: Sequence[Question],
-        attempt: int,
-        again: str,
-        max_tokens: int,
-        digests: Mapping[Path, str],
-        journal: Journal,
+        self, questions: Sequence[JudgeQuestion], attempt: "_Attempt", journal: Journal
     ) -> dict[str, dict[str, Any]]:
         """The journal's entry for every question by id, asking for those that it does not hold.
         Equal questions are asked once.
         """
-        temperature = TEMPERATURES[min(attempt, len(TEMPERATURES) - 1)]
-        keys: dict[str, str] = {}
-        missing: dict[str, Question] = {}
+        keys = {question.id: attempt.key(question, self.endpoint) for question in questions}
+        missing: dict[str, JudgeQuestion] = {}
         for question in questions:
-            text = encodable(question.text) + (again if attempt else "")
-            key = digest(
-                {
-                    "judge": VERSION,
-                    "model": self.endpoint.model,
-                    "parameters": self.endpoint.parameters,
-                    "text": text,
-                    "images": [digests[image] for image in question.images],
-                    "temperature": temperature,
-                    "max_tokens": max_tokens,
-                    "seed": question.seed,
-                    "attempt": attempt,
-                }
-            )
-            keys[question.id] = key
-            if journal.finished(key) is None:
-                missing.setdefault(key, question)
+            if journal.finished(keys[question.id]) is None:
+                missing.setdefault(keys[question.id], question)
         self.reused += len(set(keys.values())) - len(missing)
         if missing:
             with Client(self.endpoint) as client:
-
-                def one(key: str, question: Question) -> None:
-                    started = time.monotonic()
-                    try:
-                        reply = client.ask(
-                            encodable(question.text) + (again if attempt else ""),
-                            temperature=temperature,
-                            max_tokens=max_tokens,
-                            seed=question.seed + attempt,
-                            images=question.images,
-                        )
-                    except ItemError as error:
-                        journal.add(
-                            key, question.id, seconds=time.monotonic() - started, reason=str(error)
-                        )
-                        return
-                    result = {
-                        "text": encodable(reply.text),
-                        "model": reply.model or self.endpoint.model,
-                        "finish_reason": reply.finish_reason,
-                    }
-                    journal.add(key, question.id, seconds=time.monotonic() - started, result=result)
-                    self.asked += 1
-
-                left = {client.submit(one, key, question) for key, question in missing.items()}
-                while left:
-                    done, left = wait(
-                        left, timeout=SECONDS_BETWEEN_PROGRESS_LINES, return_when=FIRST_EXCEPTION
-                    )
-                    for future in done:
-                        future.result()
-                    if left:
-                        left_of = sum(not future.done() for future in left)
-                        log.info(
-                            "judge %s: %d of %d questions answered",
-                            self.endpoint.model,
-                            len(missing) - left_of,
-                            len(missing),
-                        )
+                self._wait_for(
+                    [
+                        client.submit(self._ask_one, client, journal, key, question, attempt)
+                        for key, question in missing.items()
+                    ]
+                )
         return {name: journal.entries[key] for name, key in keys.items()}
+
+    def _ask_one(
+        self,
+        client: Client,
+        journal: Journal,
+        key: str,
+        question: JudgeQuestion,
+        attempt: "_Attempt",
+    ) -> None:
+        """Asks one question; the journal gets the reply, or why there is none."""
+        started = time.monotonic()
+        try:
+            answer = client.ask(
+                attempt.text_of(question),
+                temperature=attempt.temperature,
+                max_tokens=attempt.max_tokens,
+                seed=question.seed + attempt.number,
+                images=question.images,
+            )
+        except ItemError as error:
+            seconds = time.monotonic() - started
+            journal.add(key, question.id, seconds=seconds, reason=str(error))
+            return
+        reply: Reply = {
+            "text": encodable(answer.text),
+            "model": answer.model or self.endpoint.model,
+            "finish_reason": answer.finish_reason,
+        }
+        journal.add(key, question.id, seconds=time.monotonic() - started, result=reply)
+        self.asked += 1
+
+    def _wait_for(self, requests: Sequence[Future[None]]) -> None:
+        """Waits for the end of all requests, telling how far they are; raises what one raised."""
+        left = set(requests)
+        while left:
+            done, left = wait(
+                left, timeout=SECONDS_BETWEEN_PROGRESS_LINES, return_when=FIRST_EXCEPTION
+            )
+            for future in done:
+                future.result()
+            if left:
+                log.info(
+                    "judge %s: %d of %d questions answered",
+                    self.endpoint.model,
+                    sum(future.done() for future in requests),
+                    len(requests),
+                )
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """One attempt at some questions: its number from 0, what is added to the text from the second
+    one on, the length limit, and the sha256 of each image.
+    """
+
+    number: int
+    again: str
+    max_tokens: int
+    digests: Mapping[Path, str]
+
+    @property
+    def temperature(self) -> float:
+        return TEMPERATURES[min(self.number, len(TEMPERATURES) - 1)]
+
+    def text_of(self, question: JudgeQuestion) -> str:
+        return encodable(question.text) + (self.again if self.number else "")
+
+    def key(self, question: JudgeQuestion, endpoint: Endpoint) -> str:
+        """A hash of all that is asked."""
+        return digest(
+            {
+                "judge": VERSION,
+                **deciding(endpoint),
+                "text": self.text_of(question),
+                "images": [self.digests[image] for image in question.images],
+                "temperature": self.temperature,
+                "max_tokens": self.max_tokens,
+                "seed": question.seed,
+                "attempt": self.number,
+            }
+        )
 
 
 def _judgement(entry: Mapping[str, Any], read: Callable[[str], T]) -> Judgement[T]:
     if entry["status"] != "ok":
         return Judgement(None, None, reason=str(entry["reason"]))
-    result = entry["result"]
+    reply: Reply = entry["result"]
+    text, model = reply["text"], reply["model"]
     try:
-        return Judgement(result["text"], result["model"], read(result["text"]))
+        return Judgement(text, model, read(text))
     except ValueError as error:
-        return Judgement(
-            result["text"], result["model"], reason=f"the judge's reply is unusable: {error}"
-        )
+        return Judgement(text, model, reason=f"the judge's reply is unusable: {error}")

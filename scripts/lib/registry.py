@@ -53,6 +53,10 @@ class Registry(Generic[T]):
         """The block of a kind's settings."""
         return cast("Any", self.load(kind)).Settings  # type: ignore[no-any-return]
 
+    def blocks(self) -> list[type[Block]]:
+        """The settings of all kinds."""
+        return [self.settings_of(kind) for kind in self.kinds]
+
     def kind_in(self, values: Mapping[str, Any]) -> str | None:
         """The kind that a block's values name, or the default."""
         kind = values.get(self.key, self.default)
@@ -93,6 +97,10 @@ class SharedBlock(Registry[T]):
 
 class Chooser(Protocol):
     """Says which of several blocks a block's values are, and validates them as that."""
+
+    def blocks(self) -> list[type[Block]]:
+        """All that it chooses from."""
+        ...
 
     def block_for(self, values: Mapping[str, Any]) -> type[Block]:
         """The block. Errors: ValidationError where the values name none."""

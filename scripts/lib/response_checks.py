@@ -20,8 +20,8 @@ def repeats(words: Sequence[str], times: int) -> bool:
 
 
 def repeats_sentences(text: str, times: int) -> bool:
-    """Whether a sentence of 4 words or more stands more than `times` times anywhere; numbers do not
-    tell sentences apart.
+    """Whether a sentence of 4 words or more stands more than `times` times anywhere. Digits are
+    ignored when comparing sentences.
 
     Models caught in a loop often number its turns ("16. Dry brushing: ... 17. Paint wash: ... 18.
     Dry brushing: ...").

@@ -227,6 +227,10 @@ BEAMS = {"object_halbench": 3}
 class _BenchmarkKinds:
     """A block with `task` is lmms-eval's, one with `scorer` alone is answered by our own rule."""
 
+    def blocks(self) -> list[type[Block]]:
+        """Both kinds."""
+        return [TaskBenchmark, QuestionBenchmark]
+
     def block_for(self, values: Mapping[str, Any]) -> type[Block]:
         """The block of a benchmark of this kind."""
         return QuestionBenchmark if "scorer" in values and "task" not in values else TaskBenchmark

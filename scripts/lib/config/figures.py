@@ -23,6 +23,12 @@ class TextEmbedding(Model):
     )
 
 
+class EmbedTextsJob(Block):
+    """What rule embed_texts is told."""
+
+    embedding: TextEmbedding
+
+
 class AnswersSheet(Block):
     """Figure of answers: pictures of a benchmark, each with the base model's and an experiment's
     answer, hallucinated words marked.

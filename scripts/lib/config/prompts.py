@@ -10,9 +10,11 @@ from lib.data.prompts import TOPIC
 Topic = Annotated[str, StringConstraints(pattern=rf"^{TOPIC}$")]
 
 PROMPT_TEMPLATE = """\
-Write {count} descriptions of images on the topic "{topic}", for a text-to-image model. Each is one English sentence of {min_words} to \
-{max_words} words about one specific scene, with objects, their number, colours, positions and actions that a question can be asked about. \
-Vary places, people, times and points of view. Answer with the descriptions only, one a line, without numbers or quotation marks.
+Write {count} descriptions of images on the topic "{topic}", for a text-to-image model. Each is \
+one English sentence of {min_words} to {max_words} words about one specific scene, with objects, \
+their number, colours, positions and actions that a question can be asked about. Vary places, \
+people, times and points of view. Answer with the descriptions only, one a line, without numbers \
+or quotation marks.
 
 These are there already; write others:
 {examples}"""
@@ -55,3 +57,20 @@ class GeneratePrompts(Block):
         if "{topic}" not in self.template or "{count}" not in self.template:
             raise ValueError("`template` needs both `{topic}` and `{count}`")
         return self
+
+    def for_topic(self, topic: str, endpoint: Endpoint | None) -> Self:
+        """The settings of one topic: its own count alone. `endpoint`: who writes where none is
+        configured here.
+        """
+        count = {name: number for name, number in self.count.items() if name == topic}
+        return self.model_copy(update={"count": count, "endpoint": self.endpoint or endpoint})
+
+
+class GeneratePromptsJob(Block):
+    """What rule generate_prompts is told of one topic (`GeneratePrompts.for_topic`), and the topics
+    whose prompts the proposals are compared with.
+    """
+
+    proposals: GeneratePrompts
+    topics: list[Topic]
+    max_prompt_characters: PositiveInt

@@ -4,14 +4,17 @@ from typing import Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from lib.blocks import Block, Model, Name
+from lib.blocks import NO_EFFECT, Block, Model, Name
 from lib.models.response_generators.registry import Backend
 
 
 class ResponseSettings(Block):
     """How policy models answer (paper 3.3, Eq. 8; sampling as the published code leaves it)."""
 
-    backend: Backend = Field("vllm", description="What runs the policy models.")
+    # What is the generator's is in the keys of items as such.
+    backend: Backend = Field(
+        "vllm", description="What runs the policy models.", json_schema_extra=NO_EFFECT
+    )
     max_new_tokens: PositiveInt = Field(
         1000,
         description=(
@@ -27,9 +30,12 @@ class ResponseSettings(Block):
             "Prompts a policy model answers in one batch. Over 1 it is faster, and low bits may"
             " depend on what shares a batch; the record says so."
         ),
+        json_schema_extra=NO_EFFECT,
     )
     max_model_len: PositiveInt = Field(
-        4096, description="vLLM: tokens of image, instruction and response together."
+        4096,
+        description="vLLM: tokens of image, instruction and response together.",
+        json_schema_extra=NO_EFFECT,
     )
 
 
@@ -70,8 +76,13 @@ class Responses(ResponseSettings):
                 )
         return self
 
+    def job_of(self, policy: str) -> "GenerateResponsesJob":
+        """Parameters of generate_responses for one policy model."""
+        shared = {name: getattr(self, name) for name in ResponseSettings.model_fields}
+        return GenerateResponsesJob(policy=self.policy_models[policy], **shared)
+
 
 class GenerateResponsesJob(ResponseSettings):
     """What rule generate_responses is told of one policy model."""
 
-    policy: Model
+    policy: Model = Field(json_schema_extra=NO_EFFECT)

@@ -152,16 +152,6 @@ class Plan:
         """
         return {**block.model_dump(mode="json"), **_folder_identities(block), **more}
 
-    def instruction_settings(self) -> dict[str, Any]:
-        """What stage instructions is told. Templates are left out where there are none, so that
-        other runs' parameters never change.
-        """
-        least = self.config.image_ranking.min_image_reward
-        settings = self.settings(
-            self.config.instructions, min_image_reward=least, **self.pick_settings()
-        )
-        return settings
-
     def pick_settings(self) -> dict[str, Any]:
         """How candidates are picked, where it is not by their scores; nothing otherwise, so that
         other runs' parameters never change.

@@ -20,7 +20,6 @@ from lib.head.plan import Plan
 TRAINING_RULES = ("train_dpo", "merge_adapter")
 
 
-
 def hub_models(config: Config) -> dict[str, Model]:
     """The models of a configuration that come from the hub, by configuration key."""
     return {

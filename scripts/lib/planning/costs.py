@@ -21,7 +21,6 @@ from lib.planning.rates import ANSWERING, Rates
 from lib.planning.graph import PlannedJob
 
 
-
 #: A job that is planned for more than this share of its time limit is told.
 SHARE_OF_LIMIT = 0.8
 

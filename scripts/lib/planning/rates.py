@@ -23,7 +23,6 @@ from lib.head.summary import ORDER, read_records
 from lib.planning.graph import PlannedJob
 
 
-
 ANSWERING = ("answer_benchmark", "answer_questions")
 
 

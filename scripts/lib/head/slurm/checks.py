@@ -134,7 +134,7 @@ def check_partition_file(path: Path) -> None:
     """
     if not path.is_file():
         raise UserError(
-            f"{path}: there is no such file. Correct `slurm-partition-config`; the project's is"
+            f"{path}: not found. Correct `slurm-partition-config`; the project's is"
             " profiles/slurm/partitions.yaml."
         )
     from snakemake_executor_plugin_slurm.partitions import PartitionLimits

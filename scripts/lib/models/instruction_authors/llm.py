@@ -1,10 +1,19 @@
-"""What LLMs that write instructions share: how they are asked, and that what they answer is checked."""
+"""What LLMs that write instructions share: how they are asked, how answers are checked."""
 
-from typing import Self
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from lib.blocks import NO_EFFECT
+from lib.blocks import NO_EFFECT, deciding
+from lib.data.prompts import seed_of
+from lib.data.rows import PickedRow
+from lib.errors import ItemError
+from lib.jobs.job import Job
+from lib.models.instruction_authors.base import WrittenInstruction
+from lib.models.instruction_authors.checks import clean, problem_with_answer
 from lib.models.instruction_authors.settings import InstructionAuthorSettings
 
 INSTRUCTION_TEMPLATE = """\
@@ -41,3 +50,87 @@ class LLMSettings(InstructionAuthorSettings):
                 " `{prompt}` where the prompt belongs"
             )
         return self
+
+
+@dataclass(frozen=True)
+class InstructionRequest:
+    """What an LLM is asked for one prompt; `seeds` are those of the attempts."""
+
+    prompt: str
+    text: str
+    seeds: tuple[int, ...]
+    image: Path | None = None
+
+
+class Reply(Protocol):
+    """An LLM's answer, and why it ended ("stop" or "length")."""
+
+    @property
+    def text(self) -> str: ...  # noqa: D102
+    @property
+    def finish_reason(self) -> str: ...  # noqa: D102
+
+
+#: Gives a reply a (request, seed), in order.
+Ask = Callable[[Sequence[tuple[InstructionRequest, int]]], Sequence[Reply]]
+
+
+class LLMAuthor:
+    """Asks an LLM for a question about each prompt's image."""
+
+    def __init__(self, settings: LLMSettings, job: Job[Any], identity: dict[str, Any]) -> None:
+        """`identity`: all that determines which LLM it is and how it is run."""
+        self._job = job
+        self._template = settings.template
+        self._with_image = settings.with_image
+        # A greedy model says the same again.
+        self._attempts = settings.max_attempts if settings.temperature else 1
+        self._decides = {"author": identity, "generation": deciding(settings)}
+
+    def prepare(self, row: PickedRow) -> tuple[dict[str, Any], InstructionRequest]:
+        """All that determines the instruction of a prompt, and what the LLM is asked."""
+        seeds = tuple(
+            seed_of(self._job.seed, "instruction", row["id"], attempt)
+            for attempt in range(self._attempts)
+        )
+        text = self._template.replace("{prompt}", row["prompt"])
+        decides = {"prompt": row["prompt"], "seed": seeds[0], **self._decides}
+        if not self._with_image:
+            return decides, InstructionRequest(row["prompt"], text, seeds)
+        image = self._job.root / row["image"]["file"]
+        decides["image"] = row["image"]["sha256"]
+        return decides, InstructionRequest(row["prompt"], text, seeds, image)
+
+
+def write_usable(
+    ask: Ask, requests: Sequence[InstructionRequest], require_question: bool
+) -> list[WrittenInstruction | ItemError]:
+    """For each request the first answer that passes the checks, or why none did. What fails is
+    asked for again, with the next seed.
+    """
+    results: list[WrittenInstruction | ItemError] = [ItemError("nothing was asked")] * len(requests)
+    left = list(range(len(requests)))
+    for attempt in range(max(len(request.seeds) for request in requests)):
+        replies = ask([(requests[index], requests[index].seeds[attempt]) for index in left])
+        for index, reply in zip(left, replies, strict=True):
+            results[index] = _checked(reply, requests[index], attempt + 1, require_question)
+        left = [index for index in left if isinstance(results[index], ItemError)]
+        if not left:
+            break
+    return results
+
+
+def _checked(
+    reply: Reply, request: InstructionRequest, attempts: int, require_question: bool
+) -> WrittenInstruction | ItemError:
+    """A reply's instruction, or what is wrong with it."""
+    instruction = clean(reply.text)
+    problem = problem_with_answer(
+        instruction, request.prompt, reply.finish_reason, require_question
+    )
+    if problem is None:
+        return {"instruction": instruction, "attempts": attempts}
+    return ItemError(
+        f"no usable instruction in {attempts} attempt(s); the last one: {problem}:"
+        f" {instruction[:120]!r}"
+    )

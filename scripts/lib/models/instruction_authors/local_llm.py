@@ -1,11 +1,28 @@
 """A local LLM, run by transformers or by vLLM."""
 
-from typing import ClassVar, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
 from lib.blocks import NO_EFFECT, Model
-from lib.models.instruction_authors.llm import LLMSettings
+from lib.jobs.job import Job
+from lib.models.instruction_authors.base import Writer
+from lib.models.instruction_authors.llm import (
+    InstructionRequest,
+    LLMAuthor,
+    LLMSettings,
+    write_usable,
+)
+from lib.models.response_generators.base import Generated, Generator, Request, Sampling
+from lib.models.response_generators.for_jobs import (
+    generator_in_key,
+    generator_settings,
+    load_for_job,
+)
+from lib.models.response_generators.settings import GeneratorSettings
 
 
 class LocalLLMSettings(LLMSettings):
@@ -22,12 +39,46 @@ class LocalLLMSettings(LLMSettings):
     )
 
     @property
-    def needs_gpu(self) -> bool:
-        """The model runs in the job."""
-        return True
+    def generator(self) -> GeneratorSettings:
+        """The model, and what runs it."""
+        return generator_settings(self.llm, self)
 
 
-class TransformersLLM:
+class LocalLLM(LLMAuthor):
+    """Asks a model that runs in the job."""
+
+    def __init__(
+        self, settings: LocalLLMSettings, job: Job[Any], written: Mapping[str, str]
+    ) -> None:
+        identity = {"model": job.identify(settings.llm), **generator_in_key(settings.generator)}
+        super().__init__(settings, job, identity)
+        self.settings, self.job = settings, job
+        self.batch_size = settings.prompts_per_batch
+
+    @contextmanager
+    def at_work(self) -> Iterator[Writer[InstructionRequest]]:
+        """Loads the model."""
+        settings = self.settings
+        generator = load_for_job(
+            self.job,
+            settings.generator,
+            Sampling(settings.max_new_tokens, settings.temperature),
+            with_images=False,
+            batch_size=self.batch_size,
+            of="prompts",
+        )
+        ask = partial(ask_generator, generator)
+        yield partial(write_usable, ask, require_question=settings.require_question)
+
+
+def ask_generator(
+    generator: Generator, attempts: Sequence[tuple[InstructionRequest, int]]
+) -> list[Generated]:
+    """The answers of a local model, as one batch."""
+    return generator.generate([Request(request.text, seed) for request, seed in attempts])
+
+
+class TransformersLLM(LocalLLM):
     """Asks a model that transformers runs."""
 
     VERSION: ClassVar[int] = 1
@@ -40,7 +91,7 @@ class TransformersLLM:
         )
 
 
-class VllmLLM:
+class VllmLLM(LocalLLM):
     """Asks a model that vLLM runs."""
 
     VERSION: ClassVar[int] = 1
@@ -49,6 +100,9 @@ class VllmLLM:
         """Stage instructions by a local LLM under vLLM."""
 
         backend: Literal["vllm"] = Field(description="Who writes.", json_schema_extra=NO_EFFECT)
+        # The engine ends an answer there, too; it is in the keys of items as the generator's.
         max_model_len: PositiveInt = Field(
-            4096, description="Tokens of question and instruction together."
+            4096,
+            description="Tokens of question and instruction together.",
+            json_schema_extra=NO_EFFECT,
         )

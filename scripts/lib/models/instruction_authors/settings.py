@@ -1,10 +1,14 @@
 """What the settings of all authors of instructions have."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from lib.blocks import NO_EFFECT, Block
+from lib.blocks import NO_EFFECT, Block, Endpoint
+from lib.data.prompts import Prompt
+from lib.files import digest
+from lib.models.response_generators.settings import GeneratorSettings
 
 
 class InstructionAuthorSettings(Block):
@@ -21,16 +25,37 @@ class InstructionAuthorSettings(Block):
         return "vllm"
 
     @property
+    def generator(self) -> GeneratorSettings | None:
+        """The model that runs in the job and what runs it; None where none does."""
+        return None
+
+    @property
+    def llm_endpoint(self) -> Endpoint | None:
+        """The endpoint that is asked; None where none is."""
+        return None
+
+    @property
     def needs_gpu(self) -> bool:
         """Whether a model runs in the job itself."""
-        return False
+        return self.generator is not None
+
+    def read_written(
+        self, prompts: Iterable[Prompt], *, others_too: bool = False
+    ) -> dict[str, str]:
+        """What the user wrote for each prompt, by prompt id; nothing where an LLM writes, or
+        templates serve all. It is read before anything runs, with all prompts of the run.
+
+        `others_too`: `prompts` are some of the run's only; what is about others is passed over.
+        Errors: UserError where a prompt would get no usable instruction.
+        """
+        return {}
 
     @model_validator(mode="before")
     @classmethod
     def _is_complete(cls, values: Any) -> Any:
         if isinstance(values, dict):
             for name, field in cls.model_fields.items():
-                if field.is_required() and values.get(name) is None:
+                if (field.is_required() or name in values) and values.get(name) is None:
                     raise ValueError(f"backend '{values.get('backend')}' needs `{name}`")
         return values
 
@@ -42,3 +67,10 @@ class InstructionAuthorSettings(Block):
                 " Set it to false"
             )
         return self
+
+
+def written_digest(written: Mapping[str, str], prompts: Iterable[Prompt]) -> str:
+    """Changes when, and only when, what the user wrote for one of the prompts does: editing one of
+    a file's lines reruns one shard.
+    """
+    return digest([written.get(prompt.id) for prompt in prompts])

@@ -1,5 +1,5 @@
-"""What a response generator is: the role of the four LLaVA-1.6 in the paper (3.3, Eq. 8). Benchmarks
-and instructions by a local LLM are answered through it too.
+"""What a response generator is: the role of the four LLaVA-1.6 in the paper (3.3, Eq. 8). It also
+answers benchmarks, and writes instructions where a local LLM does.
 """
 
 from collections.abc import Sequence

@@ -42,10 +42,9 @@ def special_tokens(processor: Any) -> set[str]:
     token.
     """
     tokenizer = tokenizer_of(processor)
-    found = {
-        str(token) for token in tokenizer.added_tokens_decoder.values() if token.special
-    } | set(tokenizer.all_special_tokens)
-    return found | {token for token in [getattr(processor, "image_token", None)] if token}
+    added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    image = {token for token in [getattr(processor, "image_token", None)] if token}
+    return added | set(tokenizer.all_special_tokens) | image
 
 
 def neutralised(text: str, processor: Any) -> str:
@@ -55,14 +54,14 @@ def neutralised(text: str, processor: Any) -> str:
     special = sorted(
         (token for token in special_tokens(processor) if len(token) > 1), key=len, reverse=True
     )
-    while found := [token for token in special if token in text]:
-        text = text.replace(found[0], f"{found[0][0]} {found[0][1:]}")
+    while (token := next((token for token in special if token in text), None)) is not None:
+        text = text.replace(token, f"{token[0]} {token[1:]}")
     return text
 
 
 def with_system(prompt: str, system: str) -> str:
-    """A prompt of Vicuna's form ("USER: ... ASSISTANT:") with `system` before it. Other forms have
-    their own place for it, and stay.
+    """A prompt of Vicuna's form ("USER: ... ASSISTANT:") with `system` before it. Other prompts are
+    returned unchanged.
     """
     return f"{system} {prompt}" if system and prompt.startswith("USER:") else prompt
 

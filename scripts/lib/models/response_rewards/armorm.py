@@ -16,15 +16,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypedDict
 
 from pydantic import Field, PositiveInt
 
+from lib import weights
 from lib.blocks import LATER, model_field, revision_field
-from lib.models.response_rewards.base import Conversation
+from lib.jobs.device import require_device
+from lib.models.response_rewards.base import Conversation, Reward
 from lib.models.response_rewards.settings import ResponseRewardSettings
 
 if TYPE_CHECKING:
@@ -64,29 +65,25 @@ HEAD_NAMES = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class ResponseReward:
-    """What ArmoRM says of one response.
+class Details(TypedDict):
+    """What ArmoRM says of a response besides its score, which is the weighted sum of the rewards.
 
-    Attributes:
-        score: The preference score, higher is better; it has no unit.
-        attributes: The five HelpSteer attributes by name, on HelpSteer's scale from 0 to 4 (5r -
-            0.5 of the reward r; not clipped).
-        rewards: All 19 rewards by attribute, as the regression gives them (around 0 to 1).
-        gating: The 19 weights of the rewards, in the order of `rewards`; they add up to the
-            checkpoint's `gating.logit_scale`.
-        truncated: The response was cut to fit `max_length`.
+    attributes       the five HelpSteer attributes by name, on HelpSteer's scale from 0 to 4 (5r -
+                     0.5 of the reward r; not clipped)
+    rewards          all 19 rewards by attribute, as the regression gives them (around 0 to 1)
+    gating           the weights of the rewards; they add up to the checkpoint's
+                     `gating.logit_scale`
+    cut_for_scoring  whether the response was cut to fit `max_length`
     """
 
-    score: float
     attributes: dict[str, float]
     rewards: dict[str, float]
-    gating: list[float]
-    truncated: bool
+    gating: dict[str, float]
+    cut_for_scoring: bool
 
 
 class ArmoRM:
-    """A loaded ArmoRM; make one with `from_pretrained`."""
+    """A loaded ArmoRM."""
 
     VERSION: ClassVar[int] = 1
 
@@ -109,113 +106,109 @@ class ArmoRM:
         )
 
     def __init__(
-        self, model: Any, heads: Mapping[str, torch.Tensor], tokenizer: Any, temperature: float
+        self,
+        model: Any,
+        heads: Mapping[str, torch.Tensor],
+        tokenizer: Any,
+        temperature: float,
+        max_length: int = 4096,
     ) -> None:
+        """`temperature`: of the gating network. `max_length`: tokens of a conversation, the
+        template's included.
+        """
         self.model = model
         self.heads = heads
         self.tokenizer = tokenizer
         self.temperature = temperature
+        self.max_length = max_length
         self.response_header = self.encode(RESPONSE_HEADER)
 
     @classmethod
+    def load(cls, settings: Settings, device: str) -> Self:
+        """Loads the model onto a device."""
+        require_device(device)
+        folder = weights.fetch(settings.model, settings.revision)
+        return cls.from_pretrained(folder, settings.dtype, device, settings.max_length)
+
+    @classmethod
     def from_pretrained(
-        cls, directory: Path, dtype: str = "bfloat16", device: str = "cpu"
-    ) -> ArmoRM:
-        """Loads a checkpoint in the original's layout (config.json, safetensors, tokenizer) from a
-        local folder.
+        cls,
+        directory: Path,
+        dtype: str = "bfloat16",
+        device: str = "cpu",
+        max_length: int = 4096,
+    ) -> Self:
+        """Loads a checkpoint in the original's layout (config.json, safetensors, tokenizer).
 
         Args:
             directory: A local folder; nothing is downloaded here.
             dtype: "float32", "bfloat16" or "float16", for the Llama. The heads are always computed
                 in float32: bfloat16 has three digits, and would make ties of good answers.
             device: A torch device, such as "cpu" or "cuda:0".
+            max_length: Tokens of a conversation, the template's included.
 
         Raises:
             ValueError: The folder does not hold a usable ArmoRM.
         """
         import torch
-        from transformers import LlamaModel, PreTrainedTokenizerFast
 
-        class Llama(LlamaModel):  # type: ignore[misc]
-            """A LlamaModel that makes no fuss about the heads beside it in the file."""
-
-            _keys_to_ignore_on_load_unexpected = (HEAD_NAMES.pattern,)
-
-        directory = Path(directory)
-        config_file = directory / "config.json"
-        if not config_file.is_file():
-            raise ValueError(
-                f"{directory} has no config.json; it has to be a copy of"
-                " RLHFlow/ArmoRM-Llama3-8B-v0.1"
-            )
-        try:
-            config = json.loads(config_file.read_text(encoding="utf-8"))
-            temperature = float(config.get("gating_temperature", 10))
-        except (ValueError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"{config_file} is not a JSON object with a numeric gating_temperature: {error}"
-            ) from error
+        temperature = read_temperature(directory)
         heads = read_heads(directory)
-        try:
-            model, report = Llama.from_pretrained(
-                directory,
-                dtype=getattr(torch, dtype),
-                local_files_only=True,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
-        except Exception as error:
-            raise ValueError(f"{directory} cannot be loaded as an ArmoRM: {error}") from error
-        for problem, names in (
-            ("lacks", report["missing_keys"]),
-            ("has the unknown", report["unexpected_keys"]),
-        ):
-            if names:
-                raise ValueError(
-                    f"{directory} is not a checkpoint of ArmoRM: it {problem}"
-                    f" {', '.join(sorted(names)[:3])} ({len(names)} in all)"
-                )
+        model, tokenizer = load_llama(directory, dtype)
         check_heads(heads, model.config.hidden_size, directory)
         if not tokenizer.chat_template:
             raise ValueError(f"the tokenizer in {directory} has no chat template")
         heads = {
             name: tensor.to(device=device, dtype=torch.float32) for name, tensor in heads.items()
         }
-        return cls(model.to(device).eval(), heads, tokenizer, temperature)
+        return cls(model.to(device).eval(), heads, tokenizer, temperature, max_length)
 
-    def score(
-        self, conversations: Sequence[Conversation], max_length: int = 4096
-    ) -> list[ResponseReward]:
-        """Scores the last message of each conversation, all of them as one right-padded batch.
+    def rate(self, conversations: Sequence[Conversation]) -> list[Reward]:
+        """The rewards of the last message of each conversation, computed as one right-padded batch.
 
         Right padding and the causal mask make a conversation's score independent of its batch, up
         to rounding. A conversation that is longer than `max_length` tokens has its response cut at
         the end; the prompt, the headers and the closing <|eot_id|> stay, for the rewards are read
         at the one and the gating weights at the other.
 
-        Args:
-            conversations: Messages of `role` ("user", "assistant", "system") and `content`, ending
-                with the assistant's response.
-            max_length: Tokens of a conversation, the template's included.
-
         Raises:
             ValueError: A conversation does not end with an answer to something, or leaves no room
                 for its response.
         """
-        import torch
-
         if not conversations:
             return []
-        tokenized = [self.tokenize(conversation, max_length) for conversation in conversations]
+        tokenized = [self.tokenize(conversation) for conversation in conversations]
         sequences = [tokens for tokens, _ in tokenized]
-        headers = [last_occurrence(tokens, self.response_header) for tokens in sequences]
-        if None in headers:
-            raise ValueError(
-                f"conversation {headers.index(None)} has no {RESPONSE_HEADER!r} in it, which ArmoRM"
-                " reads the gating weights at: a response has to follow a user's message, and the"
-                " chat template has to be Llama 3's"
+        scores, rewards, gating = self._compute(sequences, self._headers_of(sequences))
+        return [
+            Reward(score, dict(details_of(row_rewards, row_gating, is_cut)))
+            for score, row_rewards, row_gating, (_, is_cut) in zip(
+                scores.tolist(), rewards.tolist(), gating.tolist(), tokenized, strict=True
             )
+        ]
+
+    def _headers_of(self, sequences: Sequence[Sequence[int]]) -> list[int]:
+        """Where the last response header of each token sequence begins."""
+        headers = []
+        for number, tokens in enumerate(sequences):
+            header = last_occurrence(tokens, self.response_header)
+            if header is None:
+                raise ValueError(
+                    f"conversation {number} has no {RESPONSE_HEADER!r} in it, which ArmoRM reads"
+                    " the gating weights at: a response has to follow a user's message, and the"
+                    " chat template has to be Llama 3's"
+                )
+            headers.append(header)
+        return headers
+
+    def _compute(
+        self, sequences: Sequence[Sequence[int]], headers: Sequence[int]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Scores (batch,), rewards (batch, 19) and gating weights (batch, 19) of token sequences.
+        `headers`: where the response header of each begins.
+        """
+        import torch
+
         device = self.model.device
         lengths = torch.tensor([len(tokens) for tokens in sequences])
         input_ids = torch.zeros(len(sequences), int(lengths.max()), dtype=torch.long)
@@ -235,21 +228,7 @@ class ArmoRM:
             )
             gating = self.gate(hidden[rows, torch.tensor(headers, device=device)].float())
             scores = (gating * (rewards @ self.heads["reward_transform_matrix"])).sum(dim=1)
-        return [
-            ResponseReward(
-                score=score,
-                attributes={
-                    name: 5 * reward - 0.5
-                    for name, reward in zip(HELPSTEER_ATTRIBUTES, row_rewards, strict=False)
-                },
-                rewards=dict(zip(ATTRIBUTES, row_rewards, strict=True)),
-                gating=row_gating,
-                truncated=truncated,
-            )
-            for score, row_rewards, row_gating, (_, truncated) in zip(
-                scores.tolist(), rewards.tolist(), gating.tolist(), tokenized, strict=True
-            )
-        ]
+        return scores, rewards, gating
 
     def gate(self, hidden: torch.Tensor) -> torch.Tensor:
         """The gating network: hidden states (batch, hidden size) to the weights of the rewards
@@ -269,7 +248,7 @@ class ArmoRM:
                 hidden = hidden.relu()
         return torch.softmax(hidden / self.temperature, dim=1) * self.heads["gating.logit_scale"][0]
 
-    def tokenize(self, conversation: Conversation, max_length: int) -> tuple[list[int], bool]:
+    def tokenize(self, conversation: Conversation) -> tuple[list[int], bool]:
         """Token ids of a conversation, at most `max_length`, and whether its response was cut.
 
         The text goes through the tokenizer's chat template, but special tokens are recognised in
@@ -303,11 +282,11 @@ class ArmoRM:
             self.encode_text(conversation[-1]["content"].strip()),
             self.encode(pieces[-1]),
         )
-        room = max_length - len(tokens) - len(end)
+        room = self.max_length - len(tokens) - len(end)
         if room < min(1, len(response)):
             raise ValueError(
                 f"the prompt has {len(tokens) + len(end)} tokens with its template, which leaves no"
-                f" room for a response in {max_length}"
+                f" room for a response in {self.max_length}"
             )
         return tokens + response[:room] + end, len(response) > room
 
@@ -320,6 +299,70 @@ class ArmoRM:
         return list(
             self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
         )
+
+
+def details_of(rewards: Sequence[float], gating: Sequence[float], is_cut: bool) -> Details:
+    """What is said of one response besides its score, by name."""
+    by_name = dict(zip(ATTRIBUTES, rewards, strict=True))
+    return {
+        "attributes": {
+            name: 5 * by_name[f"helpsteer-{name}"] - 0.5 for name in HELPSTEER_ATTRIBUTES
+        },
+        "rewards": by_name,
+        "gating": dict(zip(ATTRIBUTES, gating, strict=True)),
+        "cut_for_scoring": is_cut,
+    }
+
+
+def read_temperature(directory: Path) -> float:
+    """The gating network's temperature, from the folder's configuration."""
+    config_file = directory / "config.json"
+    if not config_file.is_file():
+        raise ValueError(
+            f"{directory} has no config.json; it has to be a copy of RLHFlow/ArmoRM-Llama3-8B-v0.1"
+        )
+    try:
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+        return float(config.get("gating_temperature", 10))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{config_file} is not a JSON object with a numeric gating_temperature: {error}"
+        ) from error
+
+
+def load_llama(directory: Path, dtype: str) -> tuple[Any, Any]:
+    """The Llama that reads conversations, all of whose weights are in the folder, and its
+    tokenizer.
+    """
+    import torch
+    from transformers import LlamaModel, PreTrainedTokenizerFast
+
+    class Llama(LlamaModel):  # type: ignore[misc]
+        """A LlamaModel that makes no fuss about the heads beside it in the file."""
+
+        _keys_to_ignore_on_load_unexpected = (HEAD_NAMES.pattern,)
+
+    try:
+        model, report = Llama.from_pretrained(
+            directory,
+            dtype=getattr(torch, dtype),
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
+    except Exception as error:
+        raise ValueError(f"{directory} cannot be loaded as an ArmoRM: {error}") from error
+    for problem, names in (
+        ("lacks", report["missing_keys"]),
+        ("has the unknown", report["unexpected_keys"]),
+    ):
+        if names:
+            raise ValueError(
+                f"{directory} is not a checkpoint of ArmoRM: it {problem}"
+                f" {', '.join(sorted(names)[:3])} ({len(names)} in all)"
+            )
+    return model, tokenizer
 
 
 def last_occurrence(tokens: Sequence[int], pattern: Sequence[int]) -> int | None:
@@ -346,7 +389,7 @@ def read_heads(directory: Path) -> dict[str, torch.Tensor]:
             with safe_open(path, framework="pt") as tensors:
                 heads |= {
                     name: tensors.get_tensor(name)
-                    for name in tensors.keys()
+                    for name in tensors.keys()  # noqa: SIM118 - not a dict
                     if HEAD_NAMES.fullmatch(name)
                 }
         except (SafetensorError, OSError) as error:

@@ -1,14 +1,10 @@
 """What the settings of all response rewards have."""
 
 import re
-from collections.abc import Mapping, Sequence
 
 from pydantic import Field, PositiveInt, field_validator
 
 from lib.blocks import LATER, NO_EFFECT, Model
-
-#: Messages of `role` ("user", "assistant", "system") and `content`, ending with the response.
-Conversation = Sequence[Mapping[str, str]]
 
 
 class ResponseRewardSettings(Model):

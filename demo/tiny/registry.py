@@ -1,0 +1,24 @@
+"""The tiny checkpoints by name: whoever adds an architecture adds its file and its line here."""
+
+import functools
+
+from tiny.armorm import build_armorm
+from tiny.blip import build_blip
+from tiny.checkpoints import Builder
+from tiny.clip import build_clip
+from tiny.image_reward import build_image_reward
+from tiny.instruct_llm import build_instruct_llm
+from tiny.llava import LLAVAS, build_llava
+from tiny.sentence_embedding import build_sentence_embedding
+from tiny.stable_diffusion_3 import build_stable_diffusion_3
+
+BUILDERS: dict[str, Builder] = {
+    "stable-diffusion-3-medium": build_stable_diffusion_3,
+    "clip": build_clip,
+    "blip": build_blip,
+    **{name: functools.partial(build_llava, name=name) for name in LLAVAS},
+    "instruct-llm": build_instruct_llm,
+    "image-reward": build_image_reward,
+    "armorm": build_armorm,
+    "sentence-embedding": build_sentence_embedding,
+}
