@@ -1,3 +1,6 @@
+from lib.config.pairs import BuildPairsJob
+
+
 rule build_pairs:
     input:
         ranking=f"{ROOT}/response_ranking/{{topic}}/{{shard}}.jsonl",
@@ -19,13 +22,16 @@ rule build_pairs:
         runtime=growing(20),
     params:
         common=PLAN.common(),
-        settings=dict(
-            policies=list(CONFIG.responses.policy_models),
-            min_margin=CONFIG.pairs.min_margin,
-            base_model=PLAN.settings(CONFIG.training.base_model),
-            prompt_template=CONFIG.training.prompt_template,
-            max_length=CONFIG.training.settings.max_length,
+        settings=PLAN.params(
+            BuildPairsJob(
+                policies=list(CONFIG.responses.policy_models),
+                min_margin=CONFIG.pairs.min_margin,
+                base_model=CONFIG.training.base_model,
+                prompt_template=CONFIG.training.prompt_template,
+                max_length=CONFIG.training.settings.max_length,
+            )
         ),
+        made_by=PLAN.made_by(CONFIG.training.base_model),
         retry=lambda w: PLAN.retry("build_pairs", f"{w.topic}/{w.shard}"),
     message:
         "Pairs: topic {wildcards.topic}, shard {wildcards.shard}"
@@ -51,7 +57,6 @@ rule merge_pairs:
         runtime=growing(60),
     params:
         common=PLAN.common(),
-        settings={},
     message:
         "Data set of {wildcards.size} pairs"
     script:

@@ -1,5 +1,7 @@
+from lib.config.training import MergeAdapterJob
+from lib.training.registry import TRAINERS
+
 TRAINING = CONFIG.training
-BASE_MODEL = TRAINING.base_model
 
 
 rule train_dpo:
@@ -14,7 +16,7 @@ rule train_dpo:
     log:
         f"{ROOT}/logs/train_dpo/{{experiment}}.log",
     conda:
-        "../envs/training.yaml"
+        f"../envs/{TRAINING.settings.environment}.yaml"
     threads: lambda w: TRAINING.settings_of(w.experiment).processes
     resources:
         gpu=lambda w: TRAINING.settings_of(w.experiment).processes * GPU,
@@ -22,7 +24,8 @@ rule train_dpo:
         runtime=growing(1440),
     params:
         common=PLAN.common(),
-        settings=lambda w: PLAN.settings(BASE_MODEL, **TRAINING.told(w.experiment)),
+        settings=lambda w: PLAN.params(TRAINING.train_params(w.experiment)),
+        made_by=lambda w: PLAN.made_by(TRAINING.train_params(w.experiment), TRAINERS),
     message:
         "Training: DPO, experiment {wildcards.experiment}"
     script:
@@ -46,7 +49,8 @@ rule merge_adapter:
         runtime=growing(60),
     params:
         common=PLAN.common(),
-        settings=PLAN.settings(BASE_MODEL),
+        settings=PLAN.params(MergeAdapterJob(base_model=TRAINING.base_model)),
+        made_by=PLAN.made_by(TRAINING.base_model),
     message:
         "Training: merging the adapter of {wildcards.experiment} into the base model"
     script:

@@ -7,31 +7,91 @@ check_contamination) gives no pair where the configuration says so.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from lib import weights
-from lib.data.shards import Row, is_missing, read_shard, stage_rows
-from lib.jobs.batches import Item
-from lib.jobs.legacy import ShardJob
+from lib.blocks import deciding
+from lib.config.pairs import BuildPairsJob
+from lib.data.rows import OverlapsRow, Pair, PickedImage, RankedResponse, ResponseRankingRow
+from lib.data.shards import present, read_shard, read_shards, stage_rows
+from lib.jobs.batches import Batches, Item
+from lib.jobs.job import Job
 from lib.jobs.script import run_script
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 VERSION = 1
 IN_A_BENCHMARK = "in a benchmark"
 Tokens = Sequence[int]
 
 
-def image_tokens(config: dict[str, Any]) -> int:
-    """How many tokens of a LLaVA-1.5 model's context an image takes, from its `config.json`."""
+class PairOrReason(TypedDict):
+    """A pair, or why there is none."""
+
+    pair: NotRequired[Pair]
+    no_pair: NotRequired[str]
+
+
+class PairResult(PairOrReason):
+    """The result of an item: `PairRow` without its prompt."""
+
+    image: PickedImage
+    instruction: str
+    invalid_responses: dict[str, str]
+
+
+@dataclass(frozen=True)
+class RankedPrompt:
+    """What a pair is made of; `responses`: by policy model, in the configured order."""
+
+    row: ResponseRankingRow
+    responses: Mapping[str, RankedResponse]
+    in_a_benchmark: bool
+
+
+class VisionConfig(TypedDict):
+    """Of a LLaVA model's `config.json`: its images in pixels."""
+
+    image_size: int
+    patch_size: int
+
+
+class LlavaConfig(TypedDict):
+    """Of a LLaVA model's `config.json`: what says how many tokens an image takes."""
+
+    vision_config: VisionConfig
+    image_seq_length: NotRequired[int]
+
+
+@dataclass(frozen=True)
+class ContextOfTraining:
+    """What training reads of a pair: the base model's tokenizer, and the room in its context."""
+
+    tokenizer: "Tokenizer"
+    image_tokens: int
+    prompt_template: str
+    max_length: int
+
+    def room_behind(self, instruction: str) -> int:
+        """The tokens that image and instruction leave for a response."""
+        prompt = self.prompt_template.replace("{instruction}", instruction)
+        return self.max_length - self.image_tokens - len(self.tokenizer.encode(prompt).ids)
+
+
+def image_tokens(config: LlavaConfig) -> int:
+    """How many tokens of a LLaVA-1.5 model's context an image takes."""
     if "image_seq_length" in config:
-        return int(config["image_seq_length"])
+        return config["image_seq_length"]
     vision = config["vision_config"]
     return int((vision["image_size"] // vision["patch_size"]) ** 2)
 
 
-def pair_of(responses: dict[str, dict[str, Any]], min_margin: float) -> dict[str, Any]:
-    """`{"pair": {chosen, rejected, margin}}`, or `{"no_pair": reason}`.
+def pair_of(responses: Mapping[str, RankedResponse], min_margin: float) -> PairOrReason:
+    """The pair of a prompt's responses, or why they give none.
 
     `responses`: by policy model in the configured order, either with `text` and `score`, or with
     `invalid`.
@@ -48,16 +108,13 @@ def pair_of(responses: dict[str, dict[str, Any]], min_margin: float) -> dict[str
         return {"no_pair": "tie"}
     if margin <= min_margin:
         return {"no_pair": "margin too small"}
+    chosen, rejected = valid[best], valid[worst]
     return {
         "pair": {
-            name: {
-                "policy": policy,
-                "text": valid[policy]["text"],
-                "score": valid[policy]["score"],
-            }
-            for name, policy in (("chosen", best), ("rejected", worst))
+            "chosen": {"policy": best, "text": chosen["text"], "score": chosen["score"]},
+            "rejected": {"policy": worst, "text": rejected["text"], "score": rejected["score"]},
+            "margin": margin,
         }
-        | {"margin": margin}
     }
 
 
@@ -66,106 +123,114 @@ def same_after_truncation(chosen: Tokens, rejected: Tokens, room: int) -> bool:
     return list(chosen[:room]) == list(rejected[:room])
 
 
-def unusable_for_training(row: Row, tokenizer: Any, room: int) -> str | None:
+def unusable_for_training(
+    instruction: str, pair: Pair, tokenizer: "Tokenizer", room: int
+) -> str | None:
     """Why training could not use a pair as it is written, or None.
 
-    `tokenizer`: the base model's, of the library `tokenizers`; `room`: tokens left for a response
-    by image and instruction.
+    `tokenizer`: the base model's; `room`: tokens left for a response by image and instruction.
     """
-    texts = {side: row["pair"][side]["text"] for side in ("chosen", "rejected")}
-    tokens = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
-    if any(token in text for token in tokens for text in (row["instruction"], *texts.values())):
+    responses = (pair["chosen"]["text"], pair["rejected"]["text"])
+    special = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
+    if any(token in text for token in special for text in (instruction, *responses)):
         return "special token in a text"
     if room <= 0:
         return "no room for a response"
-    chosen, rejected = (
-        tokenizer.encode(texts[side], add_special_tokens=False).ids
-        for side in ("chosen", "rejected")
-    )
+    chosen, rejected = (tokenizer.encode(text, add_special_tokens=False).ids for text in responses)
     return "same after truncation" if same_after_truncation(chosen, rejected, room) else None
 
 
-def main(snakemake: Any) -> None:
-    job = ShardJob(snakemake, VERSION)
-    settings = job.settings
-    rows = read_shard(snakemake.input.ranking)
-    found = {
-        name: row for path in snakemake.input.overlaps for name, row in read_shard(path).items()
+def usable_pair(
+    prompt: RankedPrompt, context: ContextOfTraining, min_margin: float
+) -> PairOrReason:
+    """The pair of a prompt, or why it gives none."""
+    if prompt.in_a_benchmark:
+        return {"no_pair": IN_A_BENCHMARK}
+    best_and_worst = pair_of(prompt.responses, min_margin)
+    if "pair" not in best_and_worst:
+        return best_and_worst
+    instruction = prompt.row["instruction"]
+    room = context.room_behind(instruction)
+    reason = unusable_for_training(instruction, best_and_worst["pair"], context.tokenizer, room)
+    return {"no_pair": reason} if reason else best_and_worst
+
+
+def invalid_responses(responses: Mapping[str, RankedResponse]) -> dict[str, str]:
+    """Why responses were not ranked, by policy model."""
+    return {
+        policy: response["invalid"]
+        for policy, response in responses.items()
+        if "invalid" in response
     }
-    excluded = {name for name, row in found.items() if row.get("overlaps")}
-    base = settings["base_model"]
-    base_identity = weights.identity(base["model"], base["revision"])
-    job.record.models[base["model"]] = base_identity
 
-    def item(row: Row) -> Item:
-        # In the configured order, which decides between equals: JSON files keep their keys sorted.
-        responses = {policy: row["responses"][policy] for policy in settings["policies"]}
-        decided_by = {
-            name: settings[name]
-            for name in ("policies", "min_margin", "max_length", "prompt_template")
-        }
-        compared = {
-            policy: {
-                name: response[name] for name in ("text", "score", "invalid") if name in response
-            }
-            for policy, response in responses.items()
-        }
-        # Only there, so that no other key changes with the benchmarks.
-        left_out = {"in_a_benchmark": True} if row["id"] in excluded else {}
-        key = job.key(
-            responses=compared,
-            image=row["image"],
-            instruction=row["instruction"],
-            tokenizer=base_identity,
-            **decided_by,
-            **left_out,
-        )
-        return Item(row["id"], key, {**row, "responses": responses})
 
-    def load_tokenizer() -> tuple[Any, int]:
-        from tokenizers import Tokenizer
+def load_context(settings: BuildPairsJob) -> ContextOfTraining:
+    """The base model's tokenizer, and what training asks with."""
+    from tokenizers import Tokenizer
 
-        folder = weights.fetch(
-            base["model"], base["revision"], only=["tokenizer.json", "config.json"]
-        )
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return Tokenizer.from_file(str(Path(folder, "tokenizer.json"))), image_tokens(config)
-
-    def pair(model: tuple[Any, int], batch: Sequence[Item]) -> list[dict[str, Any]]:
-        tokenizer, tokens_of_image = model
-        results = []
-        for item in batch:
-            row = item.inputs
-            in_a_benchmark = item.id in excluded
-            result = (
-                {"no_pair": IN_A_BENCHMARK}
-                if in_a_benchmark
-                else pair_of(row["responses"], settings["min_margin"])
-            )
-            if "pair" in result:
-                asked = settings["prompt_template"].replace("{instruction}", row["instruction"])
-                room = settings["max_length"] - tokens_of_image - len(tokenizer.encode(asked).ids)
-                if reason := unusable_for_training({**row, **result}, tokenizer, room):
-                    result = {"no_pair": reason}
-            invalid = {
-                policy: response["invalid"]
-                for policy, response in row["responses"].items()
-                if "invalid" in response
-            }
-            results.append(
-                {
-                    "image": row["image"],
-                    "instruction": row["instruction"],
-                    "invalid_responses": invalid,
-                    **result,
-                }
-            )
-        return results
-
-    outcomes = job.run(
-        [item(row) for row in rows.values() if not is_missing(row)], load_tokenizer, pair
+    base = settings.base_model
+    folder = weights.fetch(base.model, base.revision, only=["tokenizer.json", "config.json"])
+    config: LlavaConfig = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    tokenizer = Tokenizer.from_file(str(Path(folder, "tokenizer.json")))
+    return ContextOfTraining(
+        tokenizer, image_tokens(config), settings.prompt_template, settings.max_length
     )
-    job.publish(snakemake.output[0], stage_rows(rows, outcomes, job.rule))
+
+
+def in_benchmarks(files: Sequence[str]) -> set[str]:
+    """The ids of the prompts that a benchmark has too, from the shards of check_contamination."""
+    rows = present(read_shards(files, OverlapsRow).values())
+    return {row["id"] for row in rows if row["overlaps"]}
+
+
+def what_decides(response: RankedResponse) -> dict[str, object]:
+    """What of a response decides the pair."""
+    return {name: value for name, value in response.items() if name in ("text", "score", "invalid")}
+
+
+def item_of(
+    row: ResponseRankingRow, job: Job[BuildPairsJob], tokenizer: str, in_a_benchmark: bool
+) -> Item[RankedPrompt]:
+    """The item of a prompt. `tokenizer`: what identifies it."""
+    # In the configured order, which decides between equals: JSON files keep their keys sorted.
+    responses = {policy: row["responses"][policy] for policy in job.settings.policies}
+    key = job.key(
+        responses={policy: what_decides(response) for policy, response in responses.items()},
+        image=row["image"],
+        instruction=row["instruction"],
+        tokenizer=tokenizer,
+        **deciding(job.settings),
+        **({"in_a_benchmark": True} if in_a_benchmark else {}),
+    )
+    return Item(row["id"], key, RankedPrompt(row, responses, in_a_benchmark))
+
+
+def result_of(prompt: RankedPrompt, context: ContextOfTraining, min_margin: float) -> PairResult:
+    """The result of an item."""
+    return {
+        "image": prompt.row["image"],
+        "instruction": prompt.row["instruction"],
+        "invalid_responses": invalid_responses(prompt.responses),
+        **usable_pair(prompt, context, min_margin),
+    }
+
+
+def main(snakemake: Any) -> None:
+    with Job(snakemake, BuildPairsJob, VERSION) as job:
+        settings = job.settings
+        rows = read_shard(snakemake.input.ranking, ResponseRankingRow)
+        excluded = in_benchmarks(snakemake.input.overlaps)
+        tokenizer = job.identify(settings.base_model)
+
+        def build(
+            context: ContextOfTraining, batch: Sequence[Item[RankedPrompt]]
+        ) -> list[PairResult]:
+            return [result_of(item.inputs, context, settings.min_margin) for item in batch]
+
+        outcomes = Batches(job, load=lambda: load_context(settings), compute=build).run(
+            [item_of(row, job, tokenizer, row["id"] in excluded) for row in present(rows.values())]
+        )
+        job.publish(snakemake.output[0], stage_rows(rows, outcomes, job.rule))
 
 
 if __name__ == "__main__":

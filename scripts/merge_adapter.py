@@ -13,13 +13,15 @@ import shutil
 import struct
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib import weights
+from lib.config.training import MergeAdapterJob
 from lib.errors import UserError
 from lib.files import digest_of_file, mendable_storage_errors
-from lib.jobs.legacy import ShardJob
+from lib.jobs.job import Job
 from lib.jobs.script import run_script
 
 if TYPE_CHECKING:
@@ -32,49 +34,72 @@ BESIDE_WEIGHTS = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "USE_POLI
 #: A layer's name in the language model, however transformers and the checkpoint put the language
 #: model's own name before it.
 LAYER = re.compile(r"(?:^|\.)language_model\.(?:model\.)?(layers\..+)\.weight$")
-ADAPTER = re.compile(
+MATRIX = re.compile(
     r"\.language_model\.(?:model\.)?(layers\..+)\.lora_(A|B)(?:\.default)?\.weight$"
+)
+#: What PEFT's LoRA can be besides plain.
+VARIANTS = (
+    "use_dora",
+    "use_rslora",
+    "lora_bias",
+    "rank_pattern",
+    "alpha_pattern",
+    "modules_to_save",
 )
 
 
-def read_adapter(folder: Path) -> "tuple[dict[str, tuple[Tensor, Tensor]], float]":
-    """The adapter's matrices by layer, A (rank, in) and B (out, rank), and the scale of their
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter: the matrices A (rank, in) and B (out, rank) by layer, and the scale of their
     product.
-
-    Errors: UserError if it is not a plain LoRA adapter of a language model's layers.
     """
-    from safetensors.torch import load_file
 
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    variants = [
-        name
-        for name in (
-            "use_dora",
-            "use_rslora",
-            "lora_bias",
-            "rank_pattern",
-            "alpha_pattern",
-            "modules_to_save",
-        )
-        if config.get(name)
-    ]
+    folder: Path
+    layers: "dict[str, tuple[Tensor, Tensor]]"
+    scale: float
+
+    def merged(self, layer: str, weight: "Tensor", file: Path) -> "Tensor":
+        """A layer's weights with the adapter in them, summed in float32 and stored as they were.
+        Errors: UserError if it does not fit them (`file` is where they are from).
+        """
+        down, up = self.layers[layer]
+        if weight.shape != (up.shape[0], down.shape[1]):
+            raise UserError(
+                f"{self.folder}: layer {layer} has another shape in {file}: the adapter is of"
+                " another base model."
+            )
+        return (weight.float() + self.scale * (up.float() @ down.float())).to(weight.dtype)
+
+
+def refuse_variants(config: dict[str, Any], folder: Path) -> None:
+    """A UserError if an adapter's configuration is not that of a plain LoRA adapter."""
+    variants = [name for name in VARIANTS if config.get(name)]
     if config.get("peft_type") != "LORA" or config.get("bias") != "none" or variants:
         raise UserError(
             f"{folder}: not a plain LoRA adapter"
             f" ({', '.join(variants) or config.get('peft_type')}). Delete it and run again."
         )
+
+
+def read_adapter(folder: Path) -> Adapter:
+    """Reads an adapter. Errors: UserError if it is not a plain LoRA adapter of a language model's
+    layers.
+    """
+    from safetensors.torch import load_file
+
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    refuse_variants(config, folder)
     matrices: dict[str, dict[str, Tensor]] = {}
     for name, tensor in load_file(folder / "adapter_model.safetensors").items():
-        match = ADAPTER.search(name)
+        match = MATRIX.search(name)
         if match is None:
             raise UserError(
                 f"{folder}: '{name}' is not a matrix of a language model's layer. Delete the"
                 " adapter and run again."
             )
         matrices.setdefault(match[1], {})[match[2]] = tensor
-    return {layer: (pair["A"], pair["B"]) for layer, pair in matrices.items()}, config[
-        "lora_alpha"
-    ] / config["r"]
+    layers = {layer: (pair["A"], pair["B"]) for layer, pair in matrices.items()}
+    return Adapter(folder, layers, config["lora_alpha"] / config["r"])
 
 
 def key_order(file: Path) -> tuple[list[str], dict[str, str]]:
@@ -86,52 +111,50 @@ def key_order(file: Path) -> tuple[list[str], dict[str, str]]:
     return sorted(header, key=lambda name: header[name]["data_offsets"][0]), metadata
 
 
-def merge(base: Path, adapter: Path, output: Path) -> int:
-    """Writes the merged model; returns how many layers the adapter changed.
-
-    The sum is computed in float32 and stored in the number format of the base model's file.
+def merge(base: Path, folder: Path, output: Path) -> int:
+    """Writes the merged model; returns how many layers the adapter in `folder` changed.
 
     Errors: UserError if the base model has no safetensors files, or the adapter fits it in name or
     shape not everywhere.
     """
-    from safetensors import safe_open
-    from safetensors.torch import save_file
-
-    weights = sorted(base.glob("*.safetensors"))
-    if not weights:
+    files = sorted(base.glob("*.safetensors"))
+    if not files:
         raise UserError(
             f"{base}: has no safetensors file to merge the adapter into. Convert the base model"
             " first (save_pretrained)."
         )
-    layers, scale = read_adapter(adapter)
-    left = set(layers)
-    for file in weights:
-        names, metadata = key_order(file)
-        tensors: dict[str, Tensor] = {}
-        with safe_open(file, framework="pt") as source:
-            for name in names:
-                tensor = source.get_tensor(name)
-                match = LAYER.search(name)
-                if match and match[1] in layers:
-                    down, up = layers[match[1]]
-                    if tensor.shape != (up.shape[0], down.shape[1]):
-                        raise UserError(
-                            f"{adapter}: layer {match[1]} has another shape in {file}: the adapter"
-                            " is of another base model."
-                        )
-                    tensor = (tensor.float() + scale * (up.float() @ down.float())).to(tensor.dtype)
-                    left.discard(match[1])
-                tensors[name] = tensor
-        save_file(tensors, output / file.name, metadata=metadata or {"format": "pt"})
-        (output / file.name).chmod(0o644)  # safetensors makes files that only their owner can read
+    adapter = read_adapter(folder)
+    left = set(adapter.layers)
+    for file in files:
+        left -= merge_file(file, adapter, output / file.name)
     if left:
         raise UserError(
-            f"{adapter}: {len(left)} layers are not in {base}, such as {min(left)}: the adapter is"
+            f"{folder}: {len(left)} layers are not in {base}, such as {min(left)}: the adapter is"
             " of another base model."
         )
     for file in files_beside_weights(base):
         shutil.copyfile(file, output / file.name)
-    return len(layers)
+    return len(adapter.layers)
+
+
+def merge_file(file: Path, adapter: Adapter, output: Path) -> set[str]:
+    """Writes one file of the merged model; returns the layers that the adapter changed in it."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    names, metadata = key_order(file)
+    tensors: dict[str, Tensor] = {}
+    merged = set()
+    with safe_open(file, framework="pt") as source:
+        for name in names:
+            tensors[name] = source.get_tensor(name)
+            match = LAYER.search(name)
+            if match and match[1] in adapter.layers:
+                tensors[name] = adapter.merged(match[1], tensors[name], file)
+                merged.add(match[1])
+    save_file(tensors, output, metadata=metadata or {"format": "pt"})
+    output.chmod(0o644)  # safetensors makes files that only their owner can read
+    return merged
 
 
 def files_beside_weights(base: Path) -> Sequence[Path]:
@@ -142,20 +165,18 @@ def files_beside_weights(base: Path) -> Sequence[Path]:
 
 
 def main(snakemake: Any) -> None:
-    job = ShardJob(snakemake, VERSION)
-    settings = job.settings
-    job.record.models[settings["model"]] = weights.identity(settings["model"], settings["revision"])
-    adapter = Path(snakemake.input.adapter)
-    job.record.models["adapter"] = digest_of_file(adapter)
-    started = time.monotonic()
-    base = weights.fetch(settings["model"], settings["revision"])
-    output = Path(snakemake.output[0])
-    with mendable_storage_errors(output):
-        output.mkdir(parents=True, exist_ok=True)
-        merge(base, adapter.parent, output)
-    job.record.items = job.record.computed = 1
-    job.record.compute_seconds = time.monotonic() - started
-    job.write_record()
+    with Job(snakemake, MergeAdapterJob, VERSION) as job:
+        base_model = job.settings.base_model
+        job.identify(base_model)
+        adapter, output = Path(snakemake.input.adapter), Path(snakemake.output[0])
+        job.record.models["adapter"] = digest_of_file(adapter)
+        started = time.monotonic()
+        base = weights.fetch(base_model.model, base_model.revision)
+        with mendable_storage_errors(output):
+            output.mkdir(parents=True, exist_ok=True)
+            merge(base, adapter.parent, output)
+        job.count(1)
+        job.record.compute_seconds = time.monotonic() - started
 
 
 if __name__ == "__main__":

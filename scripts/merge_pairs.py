@@ -11,28 +11,71 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from lib.data.image_files import check_image
-from lib.data.shards import Row, read_shard
+from lib.data.rows import MissingRow, PairRow
+from lib.data.shards import present, read_shards
 from lib.errors import UserError
 from lib.files import digest, mendable_storage_errors, replacing, write_json, write_text
-from lib.jobs.legacy import ShardJob
+from lib.jobs.job import Job, NoSettings
 from lib.jobs.script import run_script
+
+if TYPE_CHECKING:
+    from datasets import Features
 
 VERSION = 1
 ROWS_PER_FILE = 1000
 ROWS_PER_GROUP = 100
 
 
-def ordered_pairs(rows: Iterable[Row]) -> list[Row]:
+class Turn(TypedDict("Turn", {"from": Literal["human", "gpt"]})):
+    """What one side says."""
+
+    value: str
+
+
+class LlavaRecord(TypedDict):
+    """A pair in the published format; both conversations are [human, gpt]."""
+
+    id: str
+    image: str
+    conversations: list[Turn]
+    rejected_conversations: list[Turn]
+
+
+class ImageFile(TypedDict):
+    """An image as `datasets` stores it."""
+
+    bytes: bytes
+    path: str
+
+
+class ParquetRow(TypedDict):
+    """A pair as `datasets` reads it."""
+
+    id: str
+    topic: str
+    prompt: str
+    instruction: str
+    chosen: str
+    rejected: str
+    chosen_policy: str
+    rejected_policy: str
+    chosen_score: float
+    rejected_score: float
+    images: list[ImageFile]
+
+
+def ordered_pairs(rows: Iterable[PairRow | MissingRow]) -> list[PairRow]:
     """The rows that have a pair, so ordered that every prefix is stratified by topic.
 
     Within a topic the order is that of the prompt ids, which are hashes; between topics each row
     stands at its fraction of its topic. A larger prefix contains the smaller one.
     """
-    by_topic: dict[str, list[Row]] = {}
-    for row in sorted((row for row in rows if "pair" in row), key=lambda row: row["id"]):
+    by_topic: dict[str, list[PairRow]] = {}
+    with_pair = [row for row in present(rows) if "pair" in row]
+    for row in sorted(with_pair, key=lambda row: row["id"]):
         by_topic.setdefault(row["topic"], []).append(row)
     placed = [
         ((rank + 0.5) / len(members), row["id"], row)
@@ -42,110 +85,123 @@ def ordered_pairs(rows: Iterable[Row]) -> list[Row]:
     return [row for _, _, row in sorted(placed, key=lambda place: place[:2])]
 
 
-def llava_record(row: Row) -> dict[str, Any]:
-    """One pair in the published format: `id`, `image`, `conversations` and `rejected_conversations`
-    of [human, gpt].
-    """
-    asked = {"from": "human", "value": f"<image> {row['instruction']}"}
+def llava_record(row: PairRow) -> LlavaRecord:
+    """One pair in the published format."""
+    question: Turn = {"from": "human", "value": f"<image> {row['instruction']}"}
+    chosen, rejected = row["pair"]["chosen"], row["pair"]["rejected"]
     return {
         "id": row["id"],
         "image": row["image"]["file"],
-        "conversations": [asked, {"from": "gpt", "value": row["pair"]["chosen"]["text"]}],
-        "rejected_conversations": [
-            asked,
-            {"from": "gpt", "value": row["pair"]["rejected"]["text"]},
-        ],
+        "conversations": [question, {"from": "gpt", "value": chosen["text"]}],
+        "rejected_conversations": [question, {"from": "gpt", "value": rejected["text"]}],
     }
 
 
-def write_parquet(rows: Sequence[Row], root: Path, folder: Path) -> None:
+def parquet_features() -> "Features":
+    """The columns of the parquet files, as `datasets` names their types."""
+    from datasets import Features, Image, List, Value
+
+    columns = list(ParquetRow.__annotations__)
+    types = {
+        name: Value("float64" if name.endswith("_score") else "string") for name in columns[:-1]
+    }
+    return Features(types | {"images": List(Image())})
+
+
+def write_parquet(rows: Sequence[PairRow], root: Path, folder: Path) -> None:
     """Writes the rows with their images as parquet files that `datasets.load_dataset` finds by
     name.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-    from datasets import Features, Image, List, Value
-
-    features = Features(
-        {
-            name: Value("string")
-            for name in (
-                "id",
-                "topic",
-                "prompt",
-                "instruction",
-                "chosen",
-                "rejected",
-                "chosen_policy",
-                "rejected_policy",
-            )
-        }
-        | {name: Value("float64") for name in ("chosen_score", "rejected_score")}
-        | {"images": List(Image())}
-    )
-    schema = features.arrow_schema
     files = max(1, -(-len(rows) // ROWS_PER_FILE))
     for number in range(files):
         part = rows[number * ROWS_PER_FILE : (number + 1) * ROWS_PER_FILE]
-        with pq.ParquetWriter(
-            folder / f"train-{number:05d}-of-{files:05d}.parquet", schema
-        ) as writer:
-            for start in range(0, len(part), ROWS_PER_GROUP):
-                group = [_parquet_row(row, root) for row in part[start : start + ROWS_PER_GROUP]]
-                writer.write_table(pa.Table.from_pylist(group, schema=schema))
+        write_parquet_file(part, root, folder / f"train-{number:05d}-of-{files:05d}.parquet")
 
 
-def _parquet_row(row: Row, root: Path) -> dict[str, Any]:
-    file = root / row["image"]["file"]
-    check_image(
-        file, row["image"]["sha256"], root / Path(row["image"]["file"]).parent.with_suffix(".jsonl")
-    )
-    flat = {name: row[name] for name in ("id", "topic", "prompt", "instruction")}
-    for side in ("chosen", "rejected"):
-        answer = row["pair"][side]
-        flat |= {
-            side: answer["text"],
-            f"{side}_policy": answer["policy"],
-            f"{side}_score": answer["score"],
-        }
-    return {**flat, "images": [{"bytes": file.read_bytes(), "path": file.name}]}
+def write_parquet_file(rows: Sequence[PairRow], root: Path, file: Path) -> None:
+    """Writes one parquet file; no more images than one group's are in memory."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = parquet_features().arrow_schema
+    with pq.ParquetWriter(file, schema) as writer:
+        for start in range(0, len(rows), ROWS_PER_GROUP):
+            group = [parquet_row(row, root) for row in rows[start : start + ROWS_PER_GROUP]]
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))
 
 
-def main(snakemake: Any) -> None:
-    job = ShardJob(snakemake, VERSION)
-    size = int(snakemake.wildcards.size)
-    pairs = ordered_pairs(row for path in snakemake.input for row in read_shard(path).values())
-    if len(pairs) < size:
-        raise UserError(
-            f"pairs.sizes: {size} is larger than the {len(pairs)} pairs there are. Lower it, or add"
-            f" prompts; {job.root}/tables/reasons.md (target `reasons_table`) says why prompts gave"
-            " no pair."
-        )
-    rows = pairs[:size]
-    summary = Path(snakemake.output.summary)
-    data = Path(snakemake.output.data)
-    with mendable_storage_errors(summary.parent):
-        shutil.rmtree(data, ignore_errors=True)
+def parquet_row(row: PairRow, root: Path) -> ParquetRow:
+    """One pair with its image. Errors: UserError if the image is not the one that was published."""
+    image = row["image"]
+    file = root / image["file"]
+    check_image(file, image["sha256"], root / Path(image["file"]).parent.with_suffix(".jsonl"))
+    chosen, rejected = row["pair"]["chosen"], row["pair"]["rejected"]
+    return {
+        "id": row["id"],
+        "topic": row["topic"],
+        "prompt": row["prompt"],
+        "instruction": row["instruction"],
+        "chosen": chosen["text"],
+        "rejected": rejected["text"],
+        "chosen_policy": chosen["policy"],
+        "rejected_policy": rejected["policy"],
+        "chosen_score": chosen["score"],
+        "rejected_score": rejected["score"],
+        "images": [{"bytes": file.read_bytes(), "path": file.name}],
+    }
+
+
+def publish_parquet(rows: Sequence[PairRow], job: Job[NoSettings], folder: Path) -> None:
+    """Writes the folder of parquet files, whole or not at all."""
+    with mendable_storage_errors(folder.parent):
+        shutil.rmtree(folder, ignore_errors=True)
         unfinished = job.work / f"{job.name}.tmp"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
         write_parquet(rows, job.root, unfinished)
-        data.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.rename(data)
-    with replacing(Path(snakemake.output.llava)) as temporary:
-        records = [llava_record(row) for row in rows]
-        temporary.write_text(
-            json.dumps(records, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
-        )
-    write_text(Path(snakemake.output.ids), "".join(f"{row['id']}\n" for row in rows))
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.rename(folder)
+
+
+def publish_llava(rows: Sequence[PairRow], path: Path) -> None:
+    """Writes the pairs in the published format."""
+    records = [llava_record(row) for row in rows]
+    with replacing(path) as temporary:
+        text = json.dumps(records, ensure_ascii=False, indent=1)
+        temporary.write_text(f"{text}\n", encoding="utf-8")
+
+
+def publish_summary(rows: Sequence[PairRow], pairs: int, path: Path) -> None:
+    """Writes what is in the data set; `pairs`: how many there are in all."""
     content = [[row["id"], row["image"]["sha256"], row["instruction"], row["pair"]] for row in rows]
     topics = Counter(row["topic"] for row in rows)
     write_json(
-        summary,
-        {"size": size, "pairs_there_are": len(pairs), "topics": topics, "digest": digest(content)},
+        path,
+        {
+            "size": len(rows),
+            "pairs_there_are": pairs,
+            "topics": topics,
+            "digest": digest(content),
+        },
     )
-    job.record.items = job.record.computed = size
-    job.write_record()
+
+
+def main(snakemake: Any) -> None:
+    with Job(snakemake, NoSettings, VERSION) as job:
+        size, output = int(snakemake.wildcards.size), snakemake.output
+        pairs = ordered_pairs(read_shards(snakemake.input, PairRow).values())
+        if len(pairs) < size:
+            raise UserError(
+                f"pairs.sizes: {size} is larger than the {len(pairs)} pairs there are. Lower it, or"
+                f" add prompts; {job.root}/tables/reasons.md (target `reasons_table`) says why"
+                " prompts gave no pair."
+            )
+        rows = pairs[:size]
+        publish_parquet(rows, job, Path(output.data))
+        publish_llava(rows, Path(output.llava))
+        write_text(Path(output.ids), "".join(f"{row['id']}\n" for row in rows))
+        publish_summary(rows, len(pairs), Path(output.summary))
+        job.count(size)
 
 
 if __name__ == "__main__":

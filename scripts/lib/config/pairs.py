@@ -31,7 +31,7 @@ class Pairs(Block):
 
 
 class BuildPairsJob(Block):
-    """What rule build_pairs is told: what makes a pair, and what training will read of it."""
+    """Parameters of rule build_pairs: what makes a pair, and what training will read of it."""
 
     policies: list[Name]
     min_margin: float

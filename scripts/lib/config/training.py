@@ -55,7 +55,7 @@ class Training(Block):
     )
 
     @model_validator(mode="after")
-    def _overrides_are_settings(self) -> Self:
+    def _can_be_trained(self) -> Self:
         if "{instruction}" not in self.prompt_template or "<image>" not in self.prompt_template:
             raise ValueError("`prompt_template` needs both `<image>` and `{instruction}`")
         if "base" in self.experiments:
@@ -68,20 +68,16 @@ class Training(Block):
                 "`base_model.dtype` is float16, whose gradients overflow in training. Use bfloat16"
                 " (GPU) or float32 (CPU)"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _overrides_are_settings(self) -> Self:
         for name, experiment in self.experiments.items():
             for key in experiment.settings:
                 if key not in TrainingSettings.model_fields:
-                    near = difflib.get_close_matches(
-                        key, TrainingSettings.model_fields, n=1, cutoff=0.5
-                    )
-                    known = (
-                        f"Did you mean `{near[0]}`?"
-                        if near
-                        else f"Known here: {', '.join(TrainingSettings.model_fields)}."
-                    )
                     raise ValueError(
                         f"experiment '{name}' overrides `{key}`, which is not a training setting."
-                        f" {known}"
+                        f" {hint_for(key)}"
                     )
             try:
                 self.settings_of(name)
@@ -106,9 +102,17 @@ class Training(Block):
         )
 
 
-class TrainDpoJob(Block):
-    """What rule train_dpo is told."""
+def hint_for(key: str) -> str:
+    """Which training setting may have been meant by a key that is none."""
+    known = TrainingSettings.model_fields
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"Did you mean `{near[0]}`?" if near else f"Known here: {', '.join(known)}."
 
+
+class TrainDpoJob(Block):
+    """Parameters of rule train_dpo. `trainer`: a kind of lib/training/registry.py."""
+
+    trainer: str = "dpo"
     base_model: Model
     prompt_template: str
     training: TrainingSettings
@@ -116,6 +120,6 @@ class TrainDpoJob(Block):
 
 
 class MergeAdapterJob(Block):
-    """What rule merge_adapter is told."""
+    """Parameters of rule merge_adapter."""
 
     base_model: Model

@@ -1,3 +1,5 @@
-"""Where this workflow reaches into other libraries: one file a library, each with a test
-(tests/test_patches.py) that fails when the library changes under it.
+"""What this workflow replaces in, or reads out of, other libraries beside their public interfaces.
+
+One file a library, one small function a patch; tests/test_patches.py fails where a library changes
+under one.
 """

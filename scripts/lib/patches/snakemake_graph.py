@@ -1,13 +1,19 @@
-"""Snakemake's graph (9.27): its interface prints the jobs and does not hand them out."""
+"""Snakemake's graph of jobs and its executor, which its interface prints or uses but does not hand
+out.
+"""
 
 from typing import Any
 
 
-def jobs_of(workflow_api: Any) -> list[Any]:
-    """The jobs of a planned workflow that run a script."""
-    return [job for job in workflow_api._workflow.dag.jobs if job.rule.script]
+def build_graph(workflow: Any) -> Any:
+    """Snakemake's own workflow with its graph (`.dag.jobs`, `.rules`), from that of its API.
+
+    The graph is printed on the way.
+    """
+    workflow.dag().printrulegraph()
+    return workflow._workflow
 
 
-def rules_of(workflow_api: Any) -> list[str]:
-    """The names of a workflow's rules that run a script."""
-    return [rule.name for rule in workflow_api._workflow.rules if rule.script]
+def executor_of(workflow: Any) -> Any:
+    """The executor that submits a running workflow's jobs, from `onstart` on."""
+    return workflow.scheduler._executor

@@ -16,7 +16,7 @@ from lib.config.run import Config, load_config
 from lib.config.yaml_files import read_yaml
 from lib.data.prompts import Shard, read_topics
 from lib.errors import UserError
-from lib.patches import snakemake_graph
+from lib.patches.snakemake_graph import build_graph
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -152,9 +152,10 @@ def _graph(configfile: Path) -> tuple[list[PlannedJob], list[str]]:
                 config_settings=ConfigSettings(configfiles=[configfile]),
                 snakefile=REPOSITORY / "Snakefile",
             )
-            workflow.dag().printrulegraph()
-            jobs = snakemake_graph.jobs_of(workflow)
-            return [_planned(job) for job in jobs], snakemake_graph.rules_of(workflow)
+            planned = build_graph(workflow)
+            jobs = [job for job in planned.dag.jobs if job.rule.script]
+            rules = [rule.name for rule in planned.rules if rule.script]
+            return [_planned(job) for job in jobs], rules
     except (Exception, SystemExit) as error:
         raise UserError(
             f"the workflow could not be planned: {error}\n{printed.getvalue().strip()}"

@@ -1,1 +1,1 @@
-"""DPO: data, trainer, processes, checkpoints."""
+"""What trains a model on the pairs: the trainer, its processes, its checkpoints."""

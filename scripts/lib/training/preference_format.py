@@ -5,7 +5,7 @@ The trainer tokenizes prompt and response apart, without adding special tokens, 
 generating model sees the ids of `prompt_template` behind the tokenizer's own BOS and goes on from
 there. Both must be the same ids, and whether a space belongs behind `<s>`, or before a response,
 differs from tokenizer to tokenizer (a Llama tokenizer begins each text with a space of its own). So
-it is not assumed: `fit` tries which texts give the ids that are seen when the model answers.
+it is not assumed: `fit_format` tries which texts give the ids that are seen when the model answers.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,7 +35,7 @@ class PreferenceFormat:
 
     def prompt(self, instruction: str) -> str:
         """The prompt, BOS included, `<image>` standing for the image."""
-        return self.beginning + ask(self.template, instruction)
+        return self.beginning + fill_template(self.template, instruction)
 
     def response(self, response: str) -> str:
         """A response as it follows the prompt, EOS included."""
@@ -52,12 +52,12 @@ class PreferenceFormat:
         )
 
 
-def ask(template: str, instruction: str) -> str:
-    """The prompt template with the instruction in it; braces in the instruction stay as they are."""
+def fill_template(template: str, instruction: str) -> str:
+    """The prompt template with the instruction in it, whose braces stay as they are."""
     return template.replace(INSTRUCTION, instruction.strip())
 
 
-def fit(
+def fit_format(
     template: str, encode: Encode, bos: str | None, eos: str | None, special_tokens: Sequence[str]
 ) -> PreferenceFormat:
     """The format whose ids are those that the model sees when it answers.
@@ -75,33 +75,38 @@ def fit(
             "The base model's tokenizer has no end-of-sequence token: a trained answer could not"
             " end. Use another base model."
         )
-    prompt = ask(template, "What is this?")
-    seen = encode(prompt, True)
-    beginning = next(
-        (text for text in (bos or "", f"{bos or ''} ", "") if encode(text + prompt, False) == seen),
-        None,
-    )
-    if beginning is None:
-        raise UserError(
-            f"`training.prompt_template`: its beginning {prompt[:20]!r} has other token ids behind"
-            f" a written {bos!r} than behind the tokenizer's own. Begin the template with a word."
-        )
-    whole_prompt = beginning + prompt
-    between = "" if prompt[-1].isspace() else " "
-
-    def joins(before: str) -> bool:
-        prompt_ids = encode(whole_prompt, False)
-        return all(
-            prompt_ids + encode(before + probe + eos, False)
-            == encode(whole_prompt + between + probe + eos, False)
-            for probe in PROBES
-        )
-
-    before_response = next((before for before in ("", " ") if joins(before)), None)
-    if before_response is None:
-        raise UserError(
-            f"`training.prompt_template`: its end {prompt[-20:]!r} and a response behind it have"
-            " other token ids together than apart. End the template with the colon, or the token,"
-            " after which the model answers, and no space."
-        )
+    prompt = fill_template(template, "What is this?")
+    beginning = find_beginning(prompt, encode, bos or "")
+    before_response = find_text_before_response(beginning + prompt, encode, eos)
     return PreferenceFormat(template, beginning, before_response, eos, tuple(special_tokens))
+
+
+def find_beginning(prompt: str, encode: Encode, bos: str) -> str:
+    """The text before a prompt that gives the ids which the tokenizer gives it by itself. Errors:
+    UserError.
+    """
+    ids = encode(prompt, True)
+    for text in (bos, f"{bos} ", ""):
+        if encode(text + prompt, False) == ids:
+            return text
+    raise UserError(
+        f"`training.prompt_template`: its beginning {prompt[:20]!r} has other token ids behind"
+        f" a written {bos!r} than behind the tokenizer's own. Begin the template with a word."
+    )
+
+
+def find_text_before_response(prompt: str, encode: Encode, eos: str) -> str:
+    """The text before a response with which its ids, joined to the prompt's, are those of the whole
+    text. Errors: UserError.
+    """
+    between = "" if prompt[-1].isspace() else " "
+    prompt_ids = encode(prompt, False)
+    joint_ids = [encode(prompt + between + probe + eos, False) for probe in PROBES]
+    for before in ("", " "):
+        if joint_ids == [prompt_ids + encode(before + probe + eos, False) for probe in PROBES]:
+            return before
+    raise UserError(
+        f"`training.prompt_template`: its end {prompt[-20:]!r} and a response behind it have"
+        " other token ids together than apart. End the template with the colon, or the token,"
+        " after which the model answers, and no space."
+    )

@@ -55,3 +55,8 @@ class TrainingSettings(Block):
         json_schema_extra=NO_EFFECT,
     )
     seed: int = Field(42, ge=0, description="Order of the pairs and LoRA's first values.")
+
+    @property
+    def environment(self) -> str:
+        """The environment (envs/<name>.yaml) of a job that trains."""
+        return "training"

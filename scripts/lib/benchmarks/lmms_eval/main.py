@@ -19,19 +19,15 @@ It dies with the process that started it. Like lmms-eval it ends with 0 whatever
 counts are the files it leaves.
 """
 
-import ctypes
 import gc
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 RULE = "answer_benchmark"
-SET_PARENT_DEATH_SIGNAL = 1  # prctl(2)
 
 
 def answer_key(key: str, task: str, question: Any) -> str:
@@ -78,47 +74,28 @@ def journalled(ask: Ask, journal: Any, key: str, progress: Callable[..., Iterabl
     return generate_until
 
 
-def put_before_prompts(model_class: Any, system: str) -> None:
-    """Has a class of lmms-eval's models ask with the system prompt."""
-    from lib.models.response_generators.generation import with_system
-
-    load = model_class.__init__
-
-    def load_with_system(model: Any, *arguments: Any, **named: Any) -> None:
-        load(model, *arguments, **named)
-        ask = model._image_processor.apply_chat_template
-        model._image_processor.apply_chat_template = lambda *parts, **options: with_system(
-            ask(*parts, **options), system
-        )
-
-    model_class.__init__ = load_with_system
-
-
 def main(journal_path: str, key: str, system: str) -> None:
     """Runs lmms-eval with the rest of the command line."""
     gc.disable()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-    from lmms_eval import tasks
-
     from lib.jobs.journal import Journal
+    from lib.jobs.processes import die_with_parent
+    from lib.models.response_generators.chat import with_system
+    from lib.patches import lmms_eval as patches
 
-    tasks.TaskManager = partial(tasks.TaskManager, include_defaults=False)
+    die_with_parent()
+    patches.index_included_tasks_only()
     from lmms_eval.__main__ import cli_evaluate
-    from lmms_eval.models.chat import llava_hf
 
     # One call a question: their own bars and lines of figures would be one a question too.
-    progress = llava_hf.tqdm
-    llava_hf.tqdm = partial(progress, disable=True)
-    llava_hf.log_metrics = lambda **_: None
+    progress = patches.silence_calls()
     gc.freeze()
     gc.enable()
     with Journal(Path(journal_path), RULE) as journal:
-        llava_hf.LlavaHf.generate_until = journalled(
-            llava_hf.LlavaHf.generate_until, journal, key, progress
+        patches.change_answering(
+            lambda ask: journalled(ask, journal=journal, key=key, progress=progress)
         )
         if system:
-            put_before_prompts(llava_hf.LlavaHf, system)
+            patches.change_prompts(lambda prompt: with_system(prompt, system))
         cli_evaluate()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -164,7 +164,7 @@ def settle_status_command(settings: Any) -> None:
     """Makes the plugin ask squeue even while the controller is silent, and refuses a status command
     that can never answer.
     """
-    age = slurm_plugin.keep_minimum_job_age()
+    age = slurm_plugin.keep_min_job_age()
     by_sacct = settings.status_command == "sacct"
     if by_sacct or (age is not None and age < 3 * settings.init_seconds_before_status_checks):
         try:

@@ -9,7 +9,7 @@ from lib.head.slurm.checks import check_log_folder, check_needs, settle_status_c
 from lib.head.slurm.head_process import HeadProcess, cancel_orphans
 from lib.head.slurm.queue import NoAnswerError, queued_jobs
 from lib.head.slurm.watch import Watch, ended_from_outside
-from lib.patches import slurm_plugin
+from lib.patches import slurm_plugin, snakemake_graph
 
 log = logging.getLogger("snakemake.logging")
 
@@ -40,7 +40,7 @@ class SlurmRun:
         # As Ctrl-C does it, also in a head process started by `nohup` or in the background, where
         # SIGINT is ignored.
         signal.signal(signal.SIGUSR1, signal.default_int_handler)
-        head = HeadProcess(path, slurm_plugin.job_name_of(workflow))
+        head = HeadProcess(path, slurm_plugin.job_name(snakemake_graph.executor_of(workflow)))
         head.write()
         self._watch = Watch(head, 60 * self.patience)
         self._watch.start()

@@ -1,0 +1,47 @@
+"""lmms-eval 0.7.3: which tasks it reads, how it asks, and what it prints."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+
+def index_included_tasks_only() -> None:
+    """Has lmms-eval index the tasks of `--include_path` only, not first the 2,000 files of its own,
+    which it prefers. Before `lmms_eval.__main__` is imported.
+    """
+    from lmms_eval import tasks
+
+    tasks.TaskManager = partial(tasks.TaskManager, include_defaults=False)
+
+
+def silence_calls() -> Callable[..., Iterable[Any]]:
+    """Has a call of the model draw no bar and print no figures; returns the bar (tqdm)."""
+    from lmms_eval.models.chat import llava_hf
+
+    bar: Callable[..., Iterable[Any]] = llava_hf.tqdm
+    llava_hf.tqdm = partial(bar, disable=True)
+    llava_hf.log_metrics = lambda **_: None
+    return bar
+
+
+def change_answering(change: Callable[[Any], Any]) -> None:
+    """Has the model answer through `change(generate_until)`, given its own `generate_until`."""
+    from lmms_eval.models.chat import llava_hf
+
+    llava_hf.LlavaHf.generate_until = change(llava_hf.LlavaHf.generate_until)
+
+
+def change_prompts(change: Callable[[str], str]) -> None:
+    """Has the model see `change(prompt)` in place of what its chat template makes of a question."""
+    from lmms_eval.models.chat import llava_hf
+
+    load = llava_hf.LlavaHf.__init__
+
+    def load_with_change(model: Any, *arguments: Any, **named: Any) -> None:
+        load(model, *arguments, **named)
+        ask = model._image_processor.apply_chat_template
+        model._image_processor.apply_chat_template = lambda *parts, **options: change(
+            ask(*parts, **options)
+        )
+
+    llava_hf.LlavaHf.__init__ = load_with_change

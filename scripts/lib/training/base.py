@@ -1,0 +1,58 @@
+"""What a trainer is: the role of DPO in the paper (3.4)."""
+
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+from lib.blocks import Block, DType
+from lib.data.controls import Control
+from lib.training.settings import TrainingSettings
+
+
+class TrainingJob(Block):
+    """What the processes of one training work on; `launch` hands it to them as a file.
+
+    trainer  the kind of trainer (lib/training/registry.py)
+    base     the base model's folder
+    data     the data set's parquet files, in order
+    folder   where the training writes: checkpoints, caches, what stopped it
+    resume   the checkpoint to go on from, None at the beginning
+    """
+
+    trainer: str
+    base: Path
+    dtype: DType
+    device: str
+    prompt_template: str
+    settings: TrainingSettings
+    data: list[Path]
+    folder: Path
+    resume: Path | None = None
+    control: Control | None = None
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the trainer writes its checkpoints."""
+        return self.folder / "checkpoints"
+
+    @property
+    def stop(self) -> Path:
+        """The file whose presence asks the processes to save a checkpoint and end."""
+        return self.folder / "stop"
+
+
+class Trainer(Protocol):
+    """A way to train a LoRA adapter. VERSION is raised where the same pairs would give another one.
+
+    METRICS: what is published of each update, by the names of the trainer's log.
+    """
+
+    VERSION: ClassVar[int]
+    Settings: ClassVar[type[TrainingSettings]]
+    METRICS: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    def train(cls, job: TrainingJob) -> None:
+        """Does the part of one process (torchrun's RANK and WORLD_SIZE), writing checkpoints whose
+        marker stands last (`checkpoints.mark_complete`). Errors: UserError.
+        """
+        ...

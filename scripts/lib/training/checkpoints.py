@@ -1,0 +1,133 @@
+"""A training's checkpoints, and its finished results, which are made of the last one.
+
+A checkpoint counts once its marker, written last, lists all its files; results count while their
+marker's digests are those of the files.
+"""
+
+import json
+import shutil
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lib import weights
+from lib.blocks import Model
+from lib.files import digest_of_file, mendable_storage_errors, write_json, write_jsonl
+
+MARKER = "complete.json"
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
+METRICS_FILE = "metrics.jsonl"
+
+
+def is_complete(checkpoint: Path) -> bool:
+    """Whether a checkpoint is whole: its marker is there, and the files have the sizes that it
+    lists.
+    """
+    try:
+        sizes: dict[str, int] = json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return all(
+        (checkpoint / name).is_file() and (checkpoint / name).stat().st_size == size
+        for name, size in sizes.items()
+    )
+
+
+def mark_complete(checkpoint: Path) -> None:
+    """Writes a checkpoint's marker, all its files being there."""
+    files = [path for path in sorted(checkpoint.rglob("*")) if path.is_file()]
+    sizes = {path.relative_to(checkpoint).as_posix(): path.stat().st_size for path in files}
+    write_json(checkpoint / MARKER, sizes)
+
+
+def all_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, whole or not, the oldest first."""
+    return sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+def delete_others(folder: Path, kept: Path | None) -> None:
+    """Deletes the checkpoints in a folder, but one."""
+    for path in all_checkpoints(folder):
+        if path != kept:
+            shutil.rmtree(path)
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint; the others are deleted."""
+    whole = [path for path in all_checkpoints(folder) if is_complete(path)]
+    last = whole[-1] if whole else None
+    delete_others(folder, last)
+    return last
+
+
+@dataclass(frozen=True)
+class TrainerState:
+    """Updates done and planned, and the trainer's log, at a checkpoint or before the first."""
+
+    step: int = 0
+    steps: int = -1
+    log: Sequence[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def is_at_the_end(self) -> bool:
+        """Whether no update is left to do."""
+        return self.step == self.steps
+
+
+def state_at(checkpoint: Path | None) -> TrainerState:
+    """How far a training is at a checkpoint; None: at the beginning."""
+    if checkpoint is None:
+        return TrainerState()
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    return TrainerState(state["global_step"], state["max_steps"], state["log_history"])
+
+
+def metrics_of(log: Sequence[dict[str, Any]], names: Collection[str]) -> list[dict[str, Any]]:
+    """One row an update, without anything that depends on time or on where a training went on from
+    a checkpoint.
+    """
+    return [
+        {"step": row["step"], **{name: row[name] for name in names if name in row}}
+        for row in log
+        if "loss" in row
+    ]
+
+
+def keep_results(checkpoint: Path, finished: Path, base: Model, metrics: Collection[str]) -> None:
+    """Makes the folder with a training's results from its last checkpoint, whole or not at all.
+
+    `metrics`: the names of what is published of each update.
+    """
+    with mendable_storage_errors(finished):
+        scratch = finished.with_suffix(".tmp")
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        shutil.copyfile(checkpoint / ADAPTER_FILES[0], scratch / ADAPTER_FILES[0])
+        write_json(scratch / ADAPTER_FILES[1], adapter_config(checkpoint, base))
+        write_jsonl(scratch / METRICS_FILE, metrics_of(state_at(checkpoint).log, metrics))
+        names = (*ADAPTER_FILES, METRICS_FILE)
+        write_json(scratch / MARKER, {name: digest_of_file(scratch / name) for name in names})
+        scratch.rename(finished)
+
+
+def adapter_config(checkpoint: Path, base: Model) -> dict[str, Any]:
+    """PEFT's configuration of a checkpoint's adapter, its base model named as configured: an
+    absolute path would say where the adapter was made.
+    """
+    config = json.loads((checkpoint / ADAPTER_FILES[1]).read_text(encoding="utf-8"))
+    is_absolute = Path(base.model).expanduser().is_absolute()
+    return {
+        **config,
+        "base_model_name_or_path": Path(base.model).name if is_absolute else base.model,
+        "revision": None if weights.is_folder(base.model) else base.revision,
+    }
+
+
+def is_finished(finished: Path) -> bool:
+    """Whether a training's results are there and undamaged."""
+    try:
+        digests: dict[str, str] = json.loads((finished / MARKER).read_text(encoding="utf-8"))
+        return all(digest_of_file(finished / name) == content for name, content in digests.items())
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,221 @@
+"""Direct preference optimization by TRL: a LoRA adapter on the language model; the reference is the
+same model with the adapter switched off.
+"""
+
+import logging
+from collections.abc import Sized
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from lib.errors import UserError
+from lib.jobs.processes import calling_on_stop_signals
+from lib.patches.deepspeed import without_compiled_operators
+from lib.training.base import TrainingJob
+from lib.training.messages import Note, tell
+from lib.training.preference_data import load_processor, preference_dataset
+from lib.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from transformers import PreTrainedModel
+    from trl import DPOConfig, DPOTrainer
+
+#: The linear layers of the language model; not of the vision encoder, whose layers have the same
+#: names, nor its output layer.
+LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+
+
+class DPO:
+    """TRL's DPOTrainer, under DeepSpeed unless `zero_stage` is 0."""
+
+    VERSION: ClassVar[int] = 1
+    Settings: ClassVar[type[TrainingSettings]] = TrainingSettings
+    METRICS: ClassVar[tuple[str, ...]] = (
+        "epoch",
+        "loss",
+        "learning_rate",
+        "grad_norm",
+        "rewards/chosen",
+        "rewards/rejected",
+        "rewards/accuracies",
+        "rewards/margins",
+        "logps/chosen",
+        "logps/rejected",
+        "logits/chosen",
+        "logits/rejected",
+        "entropy",
+        "mean_token_accuracy",
+    )
+
+    @classmethod
+    def train(cls, job: TrainingJob) -> None:
+        """Does one process's part of a training."""
+        import torch
+
+        from lib.training.watching import Watching
+
+        set_up_libraries(job)
+        trainer = build_trainer(job)
+        pairs: Sized = trainer.train_dataset
+        watching = Watching(job, len(pairs))
+        trainer.add_callback(watching)
+        with calling_on_stop_signals(watching.stop):
+            trainer.train(resume_from_checkpoint=str(job.resume) if job.resume else None)
+            if torch.distributed.is_initialized():
+                torch.distributed.destroy_process_group()
+
+
+def set_up_libraries(job: TrainingJob) -> None:
+    """Has the libraries compute reproducibly, compile nothing on a CPU, and draw no bars."""
+    import torch
+    import transformers
+
+    logging.captureWarnings(True)
+    transformers.utils.logging.disable_progress_bar()
+    if job.device == "cpu" and job.settings.zero_stage:
+        without_compiled_operators()
+    if job.device == "cuda":
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False
+
+
+def build_trainer(job: TrainingJob) -> "DPOTrainer":
+    """TRL's trainer with the base model, its new adapter and the pairs."""
+    from trl import DPOTrainer
+
+    require_gpus(job)
+    args = training_arguments(job)  # before the model: under ZeRO-3 it is then loaded in parts
+    if job.settings.zero_stage and job.device == "cpu":
+        import deepspeed
+
+        deepspeed.init_distributed("gloo", auto_mpi_discovery=False)  # on a GPU accelerate does it
+    processor = load_processor(job.base)
+    dataset, notes = preference_dataset(job, args, processor)
+    if args.process_index == 0:
+        for note in notes:
+            tell(Note(note=note))
+    return DPOTrainer(
+        model=load_model(job),
+        args=args,
+        processing_class=processor,
+        train_dataset=dataset,
+        peft_config=lora_config(job.settings),
+    )
+
+
+def require_gpus(job: TrainingJob) -> None:
+    """A UserError if there are fewer GPUs than processes."""
+    import torch
+
+    processes = job.settings.processes
+    if job.device == "cuda" and (gpus := torch.cuda.device_count()) < processes:
+        raise UserError(
+            f"`training.settings.processes` is {processes}, one a GPU, but this machine shows"
+            f" {gpus} CUDA GPU(s). Ask for more, or lower `processes` and raise"
+            " `gradient_accumulation` by as much."
+        )
+
+
+def load_model(job: TrainingJob) -> "PreTrainedModel":
+    """The base model's weights."""
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    return AutoModelForImageTextToText.from_pretrained(
+        str(job.base),
+        dtype=getattr(torch, job.dtype),
+        use_safetensors=True,
+        trust_remote_code=False,
+        attn_implementation="sdpa",
+    )
+
+
+def lora_config(settings: TrainingSettings) -> "LoraConfig":
+    """The adapter, as PEFT takes it."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=LORA_TARGETS,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+
+
+def training_arguments(job: TrainingJob) -> "DPOConfig":
+    """All of TRL's arguments, nothing that matters left to its defaults."""
+    from trl import DPOConfig
+
+    settings, is_on_gpu = job.settings, job.device == "cuda"
+    return DPOConfig(
+        output_dir=str(job.checkpoints),
+        beta=settings.beta,
+        loss_type=["sigmoid"],
+        max_length=settings.max_length,
+        truncation_mode="keep_start",
+        # TRL switches the whole model's dropout off by default, the adapter's too: a configured
+        # dropout is to be one.
+        disable_dropout=settings.lora_dropout == 0,
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.scheduler,
+        warmup_steps=settings.warmup_ratio,  # below 1 it is a share of all steps
+        optim="adamw_torch",
+        adam_beta1=0.9,
+        adam_beta2=0.999,
+        adam_epsilon=1e-8,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_gradient_norm,
+        bf16=job.dtype == "bfloat16",
+        fp16=False,
+        tf32=False if is_on_gpu else None,
+        use_cpu=job.device == "cpu",
+        deepspeed=deepspeed_config(settings, job.dtype),
+        ddp_find_unused_parameters=False,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        gradient_checkpointing_kwargs=(
+            {"use_reentrant": False} if settings.gradient_checkpointing else None
+        ),
+        seed=settings.seed,
+        data_seed=settings.seed,
+        dataloader_num_workers=2 if is_on_gpu else 0,
+        dataloader_pin_memory=is_on_gpu,
+        remove_unused_columns=False,
+        logging_strategy="steps",
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # it would write a finite loss where there is none
+        save_strategy="steps",
+        save_steps=settings.save_steps,
+        save_total_limit=None,  # a checkpoint is deleted when a later one is complete, not before
+        disable_tqdm=True,
+        report_to="none",
+    )
+
+
+def deepspeed_config(settings: TrainingSettings, dtype: str) -> dict[str, Any] | None:
+    """DeepSpeed's configuration for a ZeRO stage; None for stage 0, which is without DeepSpeed."""
+    if not settings.zero_stage:
+        return None
+    zero: dict[str, Any] = {
+        "stage": settings.zero_stage,
+        "contiguous_gradients": True,
+        # An adapter's gradients are small, and a reduction that waits its turn always adds in the
+        # same order.
+        "overlap_comm": False,
+        "reduce_bucket_size": 50_000_000,
+    }
+    if settings.zero_stage == 3:
+        zero["stage3_gather_16bit_weights_on_model_save"] = True
+    pairs_an_update = settings.batch_size * settings.gradient_accumulation * settings.processes
+    return {
+        "train_micro_batch_size_per_gpu": settings.batch_size,
+        "gradient_accumulation_steps": settings.gradient_accumulation,
+        "train_batch_size": pairs_an_update,
+        "gradient_clipping": settings.max_gradient_norm,
+        "bf16": {"enabled": dtype == "bfloat16"},
+        "fp16": {"enabled": False},
+        "zero_optimization": zero,
+    }

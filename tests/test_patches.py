@@ -1,0 +1,399 @@
+"""Patches into other libraries: each does what it is for, and finds in the library what it replaces
+or reads.
+"""
+
+import asyncio
+import logging
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lib.patches import lmms_eval as lmms_eval_patches
+from lib.patches import slurm_plugin
+from lib.patches.deepspeed import without_compiled_operators
+from lib.patches.snakemake_graph import build_graph
+
+SCRIPTS = Path(slurm_plugin.__file__).resolve().parents[2]
+
+
+# --- DeepSpeed ------------------------------------------------------------------------------------
+
+
+def test_deepspeed_finds_no_operator_that_it_would_compile_and_asks_no_compiler(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its own table is still made on first access, by the function that is not called here, and
+    what it takes for usable is what stands in the table.
+    """
+    import deepspeed.ops
+    from deepspeed.ops.op_builder.all_ops import ALL_OPS
+
+    monkeypatch.setitem(vars(deepspeed.ops), "__compatible_ops__", None)
+    assert callable(deepspeed.ops._probe_compatible_ops)
+    without_compiled_operators()
+    probe = "_probe_compatible_ops"
+    monkeypatch.setattr(deepspeed.ops, probe, lambda: pytest.fail("operators were looked for"))
+    table = deepspeed.ops.__compatible_ops__
+    assert set(table) == {*ALL_OPS, "deepspeed_not_implemented"}
+    assert not any(table.values())
+
+
+def test_deepspeeds_own_table_has_the_entries_of_ours() -> None:
+    """Made in a process of its own, whose builders take every operator for usable."""
+    code = (
+        "import deepspeed.ops\n"
+        "from deepspeed.ops.op_builder import builder\n"
+        "builder.probe_is_compatible = lambda builder: True\n"
+        "own = set(deepspeed.ops.__compatible_ops__)\n"
+        "assert any(deepspeed.ops.__compatible_ops__.values())\n"
+        "from lib.patches.deepspeed import without_compiled_operators\n"
+        "without_compiled_operators()\n"
+        "assert set(deepspeed.ops.__compatible_ops__) == own\n"
+        "assert not any(deepspeed.ops.__compatible_ops__.values())\n"
+        "from deepspeed.ops import __compatible_ops__ as seen_by_deepspeed\n"
+        "assert not any(seen_by_deepspeed.values())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": str(SCRIPTS), "DS_ACCELERATOR": "cpu", "PATH": "/usr/bin:/bin"},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+# --- Snakemake's executor plugin for Slurm --------------------------------------------------------
+
+
+class Slurm:
+    """Commands of Slurm on PATH that write down how they are called."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        for name in ("squeue", "sacct"):
+            self.answer(name, "echo '1|RUNNING'")
+        monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+
+    def answer(self, command: str, script: str) -> None:
+        file = self.folder / command
+        file.write_text(f'#!/bin/sh\necho "$@" >> {self.folder}/{command}.calls\n{script}\n')
+        file.chmod(0o755)
+
+    def calls(self, command: str) -> list[str]:
+        file = self.folder / f"{command}.calls"
+        return file.read_text().splitlines() if file.exists() else []
+
+
+class NoLimit:
+    """What limits the plugin's questions, here not at all."""
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, *error: object) -> None:
+        pass
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Slurm:
+    """Slurm, and the plugin as it is installed, after the test too."""
+    import snakemake_executor_plugin_slurm as plugin
+
+    monkeypatch.setattr(plugin, "get_min_job_age", plugin.get_min_job_age)
+    return Slurm(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def executor(slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The plugin's own executor, without a workflow to run."""
+    import snakemake_executor_plugin_slurm as plugin
+
+    monkeypatch.setattr(plugin.Executor, "status_rate_limiter", NoLimit(), raising=False)
+    executor = plugin.Executor.__new__(plugin.Executor)
+    executor.workflow = SimpleNamespace(
+        executor_settings=plugin.ExecutorSettings(status_command="squeue", status_attempts=1)
+    )
+    executor.logger = logging.getLogger("test")
+    executor.__post_init__(test_mode=True)
+    return executor
+
+
+def look_at_jobs(executor: Any) -> None:
+    """Has the plugin ask once how its jobs are."""
+    job = SimpleNamespace(
+        external_jobid="1", aux={"slurm_logfile": Path("log")}, job=SimpleNamespace(is_group=bool)
+    )
+
+    async def look() -> None:
+        async for _ in executor.check_active_jobs([job]):
+            pass
+
+    asyncio.run(look())
+
+
+def test_the_plugin_goes_by_what_the_controller_said_at_the_start(
+    slurm: Slurm, executor: Any
+) -> None:
+    slurm.answer("scontrol", "echo 'MinJobAge = 300 sec'")
+    assert slurm_plugin.keep_min_job_age() == 300
+    slurm.answer("scontrol", "exit 1")
+    look_at_jobs(executor)
+    assert (len(slurm.calls("squeue")), slurm.calls("sacct")) == (1, [])
+
+
+def test_the_plugin_by_itself_turns_to_accounting_while_the_controller_is_silent(
+    slurm: Slurm, executor: Any
+) -> None:
+    """What the patch is for; where this fails, the patch can go."""
+    slurm.answer("scontrol", "exit 1")
+    look_at_jobs(executor)
+    assert slurm.calls("squeue") == []
+    assert slurm.calls("sacct")
+
+
+def test_a_controller_that_does_not_answer_at_the_start_is_none(slurm: Slurm) -> None:
+    slurm.answer("scontrol", "exit 1")
+    assert slurm_plugin.keep_min_job_age() is None
+
+
+def test_the_job_name_is_the_one_that_the_plugin_asks_for(slurm: Slurm, executor: Any) -> None:
+    slurm.answer("scontrol", "echo 'MinJobAge = 300 sec'")
+    name = slurm_plugin.job_name(executor)
+    assert len(name) == 36
+    look_at_jobs(executor)
+    assert slurm.calls("squeue")[0].endswith(f"--name {name}")
+
+
+# --- Snakemake ------------------------------------------------------------------------------------
+
+SNAKEFILE = """
+import sys
+sys.path.insert(0, {scripts!r})
+from lib.patches.snakemake_graph import executor_of
+
+rule all:
+    input: "b.txt"
+
+rule a:
+    output: "a.txt"
+    shell: "echo a > {{output}}"
+
+rule b:
+    input: "a.txt"
+    output: "b.txt"
+    shell: "cat {{input}} > {{output}}"
+
+onstart:
+    executor = executor_of(workflow)
+    print("EXECUTOR", type(executor).__module__, callable(executor.run_jobs), file=sys.stderr)
+"""
+
+
+@pytest.fixture
+def snakefile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "Snakefile"
+    file.write_text(SNAKEFILE.format(scripts=str(SCRIPTS)))
+    return file
+
+
+def test_the_graph_of_snakemakes_interface_is_handed_out(
+    snakefile: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from snakemake.api import SnakemakeApi
+    from snakemake.settings.enums import Quietness
+    from snakemake.settings.types import OutputSettings, ResourceSettings
+
+    with SnakemakeApi(OutputSettings(quiet={Quietness.ALL}, dryrun=True)) as api:
+        workflow = build_graph(
+            api.workflow(resource_settings=ResourceSettings(cores=1), snakefile=snakefile)
+        )
+        assert sorted(job.rule.name for job in workflow.dag.jobs) == ["a", "all", "b"]
+        assert sorted(rule.name for rule in workflow.rules) == ["a", "all", "b"]
+    assert "digraph" in capsys.readouterr().out
+
+
+def test_the_executor_is_there_when_a_run_starts(snakefile: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--cores", "1", "--quiet", "all"],
+        cwd=snakefile.parent,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert "EXECUTOR snakemake.executors.local True" in done.stderr, done.stderr[-2000:]
+
+
+# --- lmms-eval ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def llava(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """lmms-eval's module of the model that answers, as it is installed, after the test too."""
+    from lmms_eval.models.chat import llava_hf
+
+    for name in ("tqdm", "log_metrics"):
+        monkeypatch.setattr(llava_hf, name, getattr(llava_hf, name))
+    for name in ("generate_until", "__init__"):
+        monkeypatch.setattr(llava_hf.LlavaHf, name, getattr(llava_hf.LlavaHf, name))
+    return llava_hf
+
+
+def test_only_the_included_tasks_are_indexed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lmms_eval import tasks
+
+    (tmp_path / "ours.yaml").write_text("task: ours\ndataset_path: parquet\n")
+    monkeypatch.setattr(tasks, "TaskManager", tasks.TaskManager)
+    lmms_eval_patches.index_included_tasks_only()
+    # As lmms_eval/__main__.py makes it.
+    manager = tasks.TaskManager("INFO", include_path=str(tmp_path), model_name="llava_hf")
+    assert manager.all_tasks == ["ours"]
+
+
+def test_lmms_evals_program_makes_its_task_manager_by_the_name_that_is_replaced() -> None:
+    import lmms_eval
+
+    program = Path(str(lmms_eval.__file__)).with_name("__main__.py").read_text(encoding="utf-8")
+    assert "from lmms_eval.tasks import TaskManager" in program
+    assert "TaskManager(args.verbosity, include_path=args.include_path" in program
+
+
+class Answering:
+    """As much of lmms-eval's LLaVA as `generate_until` touches; its model writes three tokens."""
+
+    rank = 0
+    batch_size = batch_size_per_gpu = 1
+    use_cache = True
+    eot_token_id = 0
+    _device = "cpu"
+    task_dict: Any = {"task": {"test": [{"question": "What?"}]}}  # noqa: RUF012
+    accelerator = SimpleNamespace(is_main_process=False)
+    cache_hook = SimpleNamespace(add_partial=lambda *_: None)
+
+    def __init__(self) -> None:
+        self.prompts: list[str] = []
+        ids = SimpleNamespace(input_ids=[[1, 2]])
+        self.model = SimpleNamespace(dtype=None, generate=lambda **_: [[1, 2, 3, 4, 5]])
+        self.tokenizer = SimpleNamespace(batch_decode=lambda ids, **_: [f"{len(ids[0])} tokens"])
+        processor = SimpleNamespace(
+            apply_chat_template=lambda messages, **_: f"USER: {len(messages)} ASSISTANT:"
+        )
+        self._image_processor = Processor(processor.apply_chat_template, self.prompts, ids)
+
+    def flatten(self, parts: list[list[Any]]) -> list[Any]:
+        return [each for part in parts for each in part]
+
+
+class Inputs(dict[str, Any]):
+    """What a processor makes of a prompt."""
+
+    def __init__(self, ids: list[list[int]]) -> None:
+        super().__init__()
+        self.input_ids = ids
+
+    def to(self, *where: Any) -> "Inputs":
+        return self
+
+
+class Processor:
+    """A processor that remembers the prompts it is given."""
+
+    def __init__(self, template: Callable[..., str], prompts: list[str], ids: Any) -> None:
+        self.apply_chat_template = template
+        self.prompts = prompts
+        self.ids = ids
+
+    def __call__(self, text: str, **_: Any) -> Inputs:
+        self.prompts.append(text)
+        return Inputs(self.ids.input_ids)
+
+
+def question() -> Any:
+    """A request as lmms-eval gives it to a model that chats."""
+    from lmms_eval.api.instance import Instance
+
+    def messages(doc: dict[str, str]) -> list[dict[str, Any]]:
+        return [{"role": "user", "content": [{"type": "text", "text": doc["question"]}]}]
+
+    return Instance(
+        request_type="generate_until",
+        arguments=("What?", messages, {}, 0, "task", "test"),
+        idx=0,
+        metadata={"task": "task", "doc_id": 0, "repeats": 1},
+    )
+
+
+def test_a_call_draws_no_bar_and_prints_no_figures(
+    llava: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bar = lmms_eval_patches.silence_calls()
+    (answer,) = llava.LlavaHf.generate_until(Answering(), [question()])
+    assert answer.text == "3 tokens"
+    shown = capfd.readouterr()
+    assert "Model Responding" not in shown.err + shown.out
+    assert "avg_speed" not in shown.err + shown.out
+    assert list(bar([1, 2], disable=True)) == [1, 2]
+
+
+def test_a_call_by_itself_draws_a_bar(llava: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    """What the patch is for; where this fails, the patch can go."""
+    llava.LlavaHf.generate_until(Answering(), [question()])
+    assert "Model Responding" in capfd.readouterr().err
+
+
+def test_answers_go_through_the_change(llava: Any) -> None:
+    """And each has what the journal keeps of it: its text and its tokens, or none of these where
+    the model failed.
+    """
+
+    def remembering(ask: Any) -> Any:
+        def generate_until(model: Any, requests: Any) -> Any:
+            answers.extend(ask(model, requests))
+            return answers
+
+        return generate_until
+
+    answers: list[Any] = []
+    lmms_eval_patches.change_answering(remembering)
+    request = question()
+    assert (request.task_name, request.doc_id) == ("task", 0)
+    assert llava.LlavaHf.generate_until(Answering(), [request]) == answers
+    assert (answers[0].text, answers[0].token_counts.output_tokens) == ("3 tokens", 3)
+    failing = Answering()
+    failing.model.generate = lambda **_: 1 / 0
+    llava.LlavaHf.generate_until(failing, [question()])
+    assert answers[1].token_counts is None
+
+
+def test_the_model_is_asked_with_the_changed_prompt(
+    llava: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(model: Any) -> None:
+        vars(model).update(vars(Answering()))
+
+    monkeypatch.setattr(llava.LlavaHf, "__init__", load)
+    for name in ("rank", "task_dict", "batch_size", "use_cache", "eot_token_id", "flatten"):
+        monkeypatch.setattr(llava.LlavaHf, name, getattr(Answering, name))
+    lmms_eval_patches.change_prompts(lambda prompt: f"SYSTEM {prompt}")
+    model = llava.LlavaHf()
+    model.accelerator, model.cache_hook = Answering.accelerator, Answering.cache_hook
+    model._device, model.batch_size_per_gpu = "cpu", 1
+    model.generate_until([question()])
+    assert model._image_processor.prompts == ["SYSTEM USER: 1 ASSISTANT:"]
+
+
+def test_lmms_evals_model_keeps_its_processor_where_prompts_are_changed() -> None:
+    """Its own `__init__` loads a model; read, not run."""
+    import inspect
+
+    from lmms_eval.models.simple.llava_hf import LlavaHf
+
+    assert "self._image_processor = AutoProcessor" in inspect.getsource(LlavaHf.__init__)
