@@ -40,7 +40,7 @@ class ScaleShare(TypedDict):
     interval: list[float]
 
 
-class Panel(TypedDict):
+class TopicPanel(TypedDict):
     """A topic, its number of picks, and their guidance scales."""
 
     topic: str
@@ -76,7 +76,7 @@ def count_picks(
     return {topic: picks[topic] for topic in topics}
 
 
-def panels_of(picks: Mapping[str, Counter[float]], scales: Sequence[float]) -> list[Panel]:
+def panels_of(picks: Mapping[str, Counter[float]], scales: Sequence[float]) -> list[TopicPanel]:
     """The numbers that are drawn: for each topic its picks, and for each scale count, percent and
     interval in percent.
     """
@@ -101,13 +101,13 @@ def share_of(scale: float, picks: int, total: int) -> ScaleShare:
     }
 
 
-def highest_shown(panels: Sequence[Panel]) -> float:
+def highest_shown(panels: Sequence[TopicPanel]) -> float:
     """The upper end of the percents: room for every interval, in whole tens."""
     ends = [share["interval"][1] for panel in panels if panel["picks"] for share in panel["scales"]]
     return min(100.0, 10 * math.ceil(max(ends, default=100) / 10))
 
 
-def draw_panel(axes: "Axes", panel: Panel, top: float) -> None:
+def draw_panel(axes: "Axes", panel: TopicPanel, top: float) -> None:
     """One topic: a dot and its interval for each scale."""
     shares, is_all = panel["scales"], panel["topic"] == ALL
     even = 100 / len(shares)
@@ -135,7 +135,7 @@ def draw_shares(axes: "Axes", shares: Sequence[ScaleShare], colour: str) -> None
     axes.plot(places, percents, "o", color=colour, markersize=6, zorder=4, clip_on=False)
 
 
-def draw(figure: "Figure", panels: Sequence[Panel], scorer: str, label: str) -> None:
+def draw(figure: "Figure", panels: Sequence[TopicPanel], scorer: str, label: str) -> None:
     """All topics first, then each by itself, on one scale."""
     columns = min(COLUMNS, len(panels))
     top = highest_shown(panels)

@@ -152,13 +152,6 @@ class Plan:
         """
         return {**block.model_dump(mode="json"), **_folder_identities(block), **more}
 
-    def pick_settings(self) -> dict[str, Any]:
-        """How candidates are picked, where it is not by their scores; nothing otherwise, so that
-        other runs' parameters never change.
-        """
-        pick = self.config.image_ranking.pick
-        return {} if pick == "best" else {"pick": pick}
-
     def shard(self, topic: str, name: str) -> Shard:
         """One shard. A UserError if the topic has no prompt in it."""
         if (topic, name) not in self.shards:
