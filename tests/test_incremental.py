@@ -62,9 +62,8 @@ def run(project, *arguments):
     project.snakemake(*arguments)
     done: dict[str, Counter[str]] = {}
     for record in read_records(project.folder / "results/random", since):
-        counter = done.setdefault(record["rule"], Counter())
-        counter.update(
-            {"jobs": 1, **{name: record[name] for name in ("computed", "reused", "failed")}}
+        done.setdefault(record.rule, Counter()).update(
+            jobs=1, computed=record.computed, reused=record.reused, failed=record.failed
         )
     return done
 
@@ -175,9 +174,9 @@ def test_changing_one_policy_model_redoes_its_responses_and_what_depends_on_them
     done = run(project, "pairs")
     shards = len(
         {
-            (record["job"])
+            record.job
             for record in read_records(project.folder / "results/random")
-            if record["rule"] == "build_pairs"
+            if record.rule == "build_pairs"
         }
     )
     assert done["generate_responses"]["jobs"] == shards
@@ -257,9 +256,9 @@ def test_editing_a_script_reruns_its_rule_with_its_items_reused_and_no_model_loa
     records = [
         record
         for record in read_records(project.folder / "results/random")
-        if record["rule"] == "generate_responses"
+        if record.rule == "generate_responses"
     ]
-    assert all(record["load_seconds"] == 0 for record in records)
+    assert all(record.load_seconds == 0 for record in records)
     after = project.published()
     assert all(
         after[name] == before[name]

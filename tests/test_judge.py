@@ -19,7 +19,7 @@ from lib.benchmarks import SCORERS, Answer, Answers
 from lib.benchmarks.base import to_rows
 from lib.benchmarks.language import LanguageTools
 from lib.errors import UserError
-from lib.image_preference import Pair, compare, summary
+from lib.image_preference import ImagePair, compare, count_verdicts
 from lib.judge import Judge, Question, fill
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
@@ -259,7 +259,7 @@ def test_what_is_filled_into_a_template_is_data():
 def pair(tmp_path, name="p", caption="a {red} dog"):
     for side in ("first", "second"):
         (tmp_path / f"{name}-{side}.png").write_bytes(f"{name} {side}".encode())
-    return Pair(name, caption, tmp_path / f"{name}-first.png", tmp_path / f"{name}-second.png")
+    return ImagePair(name, caption, tmp_path / f"{name}-first.png", tmp_path / f"{name}-second.png")
 
 
 def shown(body):
@@ -310,7 +310,7 @@ def test_a_comparison_without_a_usable_reply_has_a_reason_and_no_verdict(server,
 
 def test_the_same_image_twice_is_a_tie_that_nobody_is_asked_about(server, tmp_path):
     one = pair(tmp_path)
-    same = Pair("p", one.caption, one.first, one.first)
+    same = ImagePair("p", one.caption, one.first, one.first)
     assert compare([same], Judge(server.endpoint(), tmp_path / "cache.jsonl"))["p"].verdict == "tie"
     assert not server.bodies()
 
@@ -320,7 +320,7 @@ def test_another_image_under_the_same_name_is_judged_anew(server, tmp_path):
     compare([pair(tmp_path)], Judge(server.endpoint(), tmp_path / "cache.jsonl"))
     (tmp_path / "p-first.png").write_bytes(b"another")
     compare(
-        [Pair("p", "a {red} dog", tmp_path / "p-first.png", tmp_path / "p-second.png")],
+        [ImagePair("p", "a {red} dog", tmp_path / "p-first.png", tmp_path / "p-second.png")],
         Judge(server.endpoint(), tmp_path / "cache.jsonl"),
     )
     assert len(server.bodies()) == 4
@@ -332,7 +332,7 @@ def test_the_rates_are_the_paper_s_for_the_paper_s_counts():
     def of(verdict, count):
         return [Comparison(verdict, None, (None, None))] * count
 
-    found = summary(of("first", 53) + of("second", 37) + of("tie", 10) + of(None, 2))
+    found = count_verdicts(of("first", 53) + of("second", 37) + of("tie", 10) + of(None, 2))
     assert {name: round(value, 1) for name, value in found.items()} == {
         "wins": 53,
         "losses": 37,

@@ -166,7 +166,7 @@ def test_what_make_tables_allows_is_every_rule_of_a_table_or_figure():
 def test_tables_from_kept_scores_ask_for_no_base_model(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        preflight.models, "check_access", lambda model, revision: asked.append(model)
+        preflight.weights, "check_access", lambda model, revision: asked.append(model)
     )
     prompts = tmp_path / "prompts"
     prompts.mkdir()
@@ -180,7 +180,7 @@ def test_tables_from_kept_scores_ask_for_no_base_model(tmp_path, monkeypatch):
             (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / path).touch()
     monkeypatch.setattr(preflight, "check_endpoint", lambda endpoint: None)
-    preflight.check(plan, tables_only=True)
+    preflight.check_run(plan, OF_TABLES)
     assert "llava-hf/llava-1.5-7b-hf" not in asked
-    preflight.check(plan)
+    preflight.check_run(plan, {"train_dpo"})
     assert "llava-hf/llava-1.5-7b-hf" in asked

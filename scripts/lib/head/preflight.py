@@ -15,6 +15,7 @@ from lib.errors import UserError
 from lib.files import mendable_storage_errors
 from lib.head import evaluation
 from lib.head.plan import Plan
+from lib.head.table_rows import comparison_files
 
 #: Rules that make a trained model.
 TRAINING_RULES = ("train_dpo", "merge_adapter")
@@ -125,7 +126,8 @@ def endpoints_of(plan: Plan) -> dict[str, Endpoint]:
             for name, value in config.instructions
             if isinstance(value, Endpoint)
         }
-    if (judge := config.image_ranking.judge) and not Path(plan.comparisons).exists():
+    judge = config.image_ranking.judge
+    if judge and not Path(comparison_files(plan)["comparisons"]).exists():
         endpoints["image_ranking.judge.endpoint"] = judge.endpoint
     if config.generate_prompts.count and config.generate_prompts.endpoint:
         endpoints["generate_prompts.endpoint"] = config.generate_prompts.endpoint

@@ -103,7 +103,7 @@ Run = tuple[str, int | None]
 def _fitting(
     runs: Sequence[Run], width: float, measure: Callable[[Run], float]
 ) -> Iterator[list[tuple[str, int | None, float]]]:
-    """A word's runs with their widths: as a whole if a line can hold it, else in parts that it can."""
+    """A word's runs with their widths: as a whole if a line can hold it, else in parts that do."""
     whole = [(*run, measure(run)) for run in runs]
     if sum(wide for *_, wide in whole) <= width:
         yield whole
