@@ -14,10 +14,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib.benchmarks import SCORERS, Mentions, Scorer
+from lib.benchmarks.base import Benchmark
 from lib.benchmarks.coco_objects import image_id
-from lib.benchmarks.language import LanguageTools
-from lib.benchmarks.questions import Question, read_questions
+from lib.benchmarks.mentions import Mentions, MentionsBenchmark
+from lib.benchmarks.questions import PublishedQuestion, read_questions
+from lib.benchmarks.registry import load_benchmark, load_questions_benchmark
 from lib.data.prompts import seed_of
 from lib.errors import UserError
 from lib.files import read_jsonl
@@ -64,7 +65,10 @@ def drawn(ids: Sequence[str], count: int, seed: int) -> list[str]:
 
 
 def read_mentions(
-    scorer: Scorer, scored: Path, scores: Mapping[str, Any], settings: Mapping[str, Any]
+    scorer: MentionsBenchmark[Any],
+    scored: Path,
+    scores: Mapping[str, Any],
+    settings: Mapping[str, Any],
 ) -> dict[str, Row]:
     """Each scored answer's text and mentions, by its image's id.
 
@@ -73,8 +77,7 @@ def read_mentions(
     """
     answers = scorer.read_answers(scored)
     reference = scorer.read_reference(*map(Path, settings["reference"]))
-    assert scorer.mentions is not None
-    found = scorer.mentions(answers, reference, LanguageTools(settings["language"]))
+    found = scorer.mentions(answers, reference)
     now = [
         sum(len(one.each) for one in found.values()),
         sum(one.hallucinated for one in found.values()),
@@ -91,7 +94,7 @@ def read_mentions(
     return {name: {"response": texts[name].text, "mentions": one} for name, one in found.items()}
 
 
-def image_of(question: Question, sha256_asked: set[str], benchmark: str) -> "Image":
+def image_of(question: PublishedQuestion, sha256_asked: set[str], benchmark: str) -> "Image":
     """The picture of a question. Errors: UserError if it is not the one that the models were asked
     about.
     """
@@ -139,7 +142,7 @@ def note_of(mentions: Mentions, hidden_lines: int) -> str:
     return "; ".join(told)
 
 
-def score_line(scorer: Scorer, scores: Mapping[str, Any]) -> str:
+def score_line(scorer: Benchmark[Any], scores: Mapping[str, Any]) -> str:
     """A model's scores over all questions: those that the benchmark is known for."""
     told = [
         f"{name} {scores['scores'][name]:.1f} %"
@@ -346,7 +349,8 @@ def as_json(row: Mapping[str, Any]) -> dict[str, Any]:
 def main(snakemake: Any) -> None:
     job = ShardJob(snakemake, VERSION)
     settings = job.settings
-    scorer = SCORERS[settings["scorer"]]
+    scorer = load_benchmark(settings["scorer"], settings["language"])
+    assert isinstance(scorer, MentionsBenchmark)
     models = ["base", settings["experiment"]]
     scores = [json.loads(Path(path).read_text(encoding="utf-8")) for path in snakemake.input.scores]
     answers = [
@@ -361,7 +365,9 @@ def main(snakemake: Any) -> None:
     rows = rows_of(drawn(both, settings["count"], job.seed), asked, answers, models)
     questions = {
         image_id(each.id): each
-        for each in read_questions(scorer.name, settings["questions"], settings["images"])
+        for each in read_questions(
+            load_questions_benchmark(scorer.name), settings["questions"], settings["images"]
+        )
     }
     blocks = []
     for row in rows:

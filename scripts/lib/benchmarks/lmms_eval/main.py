@@ -19,27 +19,14 @@ It dies with the process that started it. Like lmms-eval it ends with 0 whatever
 counts are the files it leaves.
 """
 
-import ctypes
 import gc
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-RULE = "answer_benchmark"
-SET_PARENT_DEATH_SIGNAL = 1  # prctl(2)
-
-
-def answer_key(key: str, task: str, question: Any) -> str:
-    """The journal's key of one question's answer; `key` stands for the model, the tasks, their data
-    and all settings.
-    """
-    return f"{key}/{task}/{question}"
-
 
 Ask = Callable[[Any, Sequence[Any]], list[Any]]
 
@@ -48,6 +35,8 @@ def journalled(ask: Ask, journal: Any, key: str, progress: Callable[..., Iterabl
     """A model's `generate_until`, one question at a time, each answer journalled."""
     import torch
     from lmms_eval.api.instance import GenerationResult, TokenCounts
+
+    from lib.benchmarks.lmms_eval.answer_journal import answer_key
 
     def generate_until(model: Any, requests: Sequence[Any]) -> list[Any]:
         answers = []
@@ -80,7 +69,7 @@ def journalled(ask: Ask, journal: Any, key: str, progress: Callable[..., Iterabl
 
 def put_before_prompts(model_class: Any, system: str) -> None:
     """Has a class of lmms-eval's models ask with the system prompt."""
-    from lib.models.response_generators.generation import with_system
+    from lib.models.response_generators.chat import with_system
 
     load = model_class.__init__
 
@@ -97,10 +86,12 @@ def put_before_prompts(model_class: Any, system: str) -> None:
 def main(journal_path: str, key: str, system: str) -> None:
     """Runs lmms-eval with the rest of the command line."""
     gc.disable()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    from lib.jobs.processes import die_with_parent
+
+    die_with_parent()
     from lmms_eval import tasks
 
+    from lib.benchmarks.lmms_eval.answer_journal import RULE
     from lib.jobs.journal import Journal
 
     tasks.TaskManager = partial(tasks.TaskManager, include_defaults=False)
