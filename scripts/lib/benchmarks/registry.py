@@ -35,9 +35,10 @@ def load_questions_benchmark(name: str) -> QuestionsBenchmark[Any]:
     return benchmark
 
 
-def names_of(role: type[Any]) -> list[str]:
-    """The benchmarks that are also of this class; all modules are imported for it."""
-    return [name for name in BENCHMARKS.kinds if issubclass(BENCHMARKS.load(name), role)]
+def names_of(*roles: type[Any]) -> list[str]:
+    """The benchmarks that are of all these classes; all modules are imported for it."""
+    classes = {name: BENCHMARKS.load(name) for name in BENCHMARKS.kinds}
+    return [name for name, cls in classes.items() if all(issubclass(cls, role) for role in roles)]
 
 
 def _known_scorer(name: str) -> str:

@@ -132,7 +132,7 @@ class QuestionBenchmark(Block):
         if self.judge and not issubclass(cls, JudgedBenchmark):
             raise ValueError(
                 f"`judge`: scorer '{self.scorer}' asks none; those that do:"
-                f" {', '.join(names_of(JudgedBenchmark))}. Take it away"
+                f" {', '.join(names_of(QuestionsBenchmark, JudgedBenchmark))}. Take it away"
             )
         return self
 
