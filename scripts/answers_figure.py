@@ -15,10 +15,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
-from lib.benchmarks import SCORERS, Mentions, Scorer
 from lib.benchmarks.coco_objects import image_id
-from lib.benchmarks.language import LanguageTools
-from lib.benchmarks.questions import Question, read_questions
+from lib.benchmarks.mentions import Mentions, MentionsBenchmark
+from lib.benchmarks.questions import PublishedQuestion, read_questions
+from lib.benchmarks.registry import load_benchmark, load_questions_benchmark
 from lib.config.figures import AnswersFigureJob
 from lib.data.prompts import seed_of
 from lib.errors import UserError
@@ -97,10 +97,12 @@ class ShownBenchmark:
 
     def __init__(self, settings: AnswersFigureJob) -> None:
         self.name = settings.benchmark
-        self.scorer: Scorer = SCORERS[settings.scorer]
-        self.reference = self.scorer.read_reference(*map(Path, settings.reference))
-        self.language = LanguageTools(settings.language)
-        questions = read_questions(settings.scorer, settings.questions, settings.images)
+        scorer = load_benchmark(settings.scorer, settings.language)
+        assert isinstance(scorer, MentionsBenchmark)  # the configuration refuses any other
+        self.scorer: MentionsBenchmark[Any] = scorer
+        self.reference = scorer.read_reference(*map(Path, settings.reference))
+        asked = load_questions_benchmark(settings.scorer)
+        questions = read_questions(asked, settings.questions, settings.images)
         self.questions = {image_id(question.id): question for question in questions}
 
     def read_mentions(self, scored: Path, scores: OwnScoresFile) -> dict[str, MarkedAnswer]:
@@ -109,9 +111,8 @@ class ShownBenchmark:
         `scored`, `scores`: what rule score_answers wrote. Errors: UserError where the mentions are
         not those that were counted.
         """
-        assert self.scorer.mentions is not None
         answers = self.scorer.read_answers(scored)
-        mentions = self.scorer.mentions(answers, self.reference, self.language)
+        mentions = self.scorer.mentions(answers, self.reference)
         refuse_other_counts(list(mentions.values()), scored.parent / "scores.json", scores)
         texts = answers.by_id()
         return {name: MarkedAnswer(texts[name].text, each) for name, each in mentions.items()}
@@ -165,7 +166,7 @@ def choose_questions(ids: Sequence[str], count: int, seed: int) -> list[str]:
     return [one for one in ids if one in chosen]
 
 
-def image_of(question: Question, digests: set[str], benchmark: str) -> "Image":
+def image_of(question: PublishedQuestion, digests: set[str], benchmark: str) -> "Image":
     """The picture of a question. `digests`: the sha256 of those that the models were asked about.
     Errors: UserError if it is another one.
     """

@@ -89,8 +89,8 @@ def problems_with_benchmarks(plan: Plan) -> list[str]:
     """What is wrong with the files of benchmarks that are not answered yet: a question, an image
     that is not there, a reference file.
     """
-    from lib.benchmarks import SCORERS
     from lib.benchmarks.questions import prompt_of, read_questions
+    from lib.benchmarks.registry import load_questions_benchmark
 
     problems = []
     for name, block in evaluation.question_sets(plan).items():
@@ -105,10 +105,11 @@ def problems_with_benchmarks(plan: Plan) -> list[str]:
             for file in (path.rglob("*") if path.is_dir() else [path])
         ]
         try:
-            for question in read_questions(block.scorer, block.questions, block.images):
-                prompt_of(block.scorer, question, block.prompt)
+            benchmark = load_questions_benchmark(block.scorer)
+            for question in read_questions(benchmark, block.questions, block.images):
+                prompt_of(question, block.prompt or benchmark.form.prompts)
             if sum(file.stat().st_size for file in files) <= READ_AT_ONCE:
-                SCORERS[block.scorer].read_reference(*map(Path, block.reference))
+                benchmark.read_reference(*map(Path, block.reference))
         except UserError as error:
             problems.append(f"evaluation.benchmarks.{name}: {error}")
     return problems

@@ -1,25 +1,19 @@
 """What a run has cost, by its own records, and the rates that these give."""
 
 import json
-import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, ValidationError, model_validator
-
-from lib.blocks import Block
 from lib.config.run import Config
-from lib.config.yaml_files import read_yaml, say_where
 from lib.errors import UserError
 from lib.head.summary import read_records
 from lib.jobs.job import Record
 from lib.planning.costs import Cost, items_of, name_of
-from lib.planning.rates import ANSWERING, OWN_RATES, Rates
 from lib.planning.graph import PlannedJob
-
+from lib.planning.rates import ANSWERING, OWN_RATES, Rates
 
 #: The folder under results/<run>/ whose files a rule publishes. models/ and evaluation/ are shared;
 #: see `rule_of_file`.
