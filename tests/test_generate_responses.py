@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy
 import pytest
@@ -15,7 +16,8 @@ from PIL import Image
 from generate_responses import main
 from lib.config.responses import GenerateResponsesJob, Responses
 from lib.data.prompts import Prompt
-from lib.data.shards import read_shard
+from lib.data.rows import ResponseRow
+from lib.data.shards import present, read_shard
 from lib.errors import UserError
 from lib.files import digest_of_file, write_jsonl
 from lib.models.response_generators.base import Request, Sampling
@@ -58,7 +60,7 @@ class Stage:
     def __init__(self, folder, rule_object, models):
         self.rule_object, self.models = rule_object, models
         self.root = folder / "run"
-        self.rows = {}
+        self.rows: dict[str, Any] = {}
         for number, text in enumerate(TEXTS):
             prompt = Prompt("art", text)
             file = f"images/art/00/{prompt.id}.png"
@@ -514,7 +516,7 @@ def test_snakemake_answers_mends_a_damaged_image_and_redoes_one_policy_model_onl
     targets = [f"results/random/responses/{policy}/art/00.jsonl" for policy in POLICIES[:2]]
     project.snakemake(*targets)
     before = project.published()
-    image = next(iter(read_shard(project.folder / targets[0]).values()))["image"]
+    image = present(read_shard(project.folder / targets[0], ResponseRow).values())[0]["image"]
 
     # A damaged image, and nothing else left of the responses: the message says what to delete, and
     # then one prompt's images are made anew.

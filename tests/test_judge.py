@@ -19,7 +19,7 @@ from lib.benchmarks.answers import Answer, Answers, to_rows
 from lib.benchmarks.registry import load_benchmark
 from lib.errors import UserError
 from lib.image_preference import ImagePair, compare, count_verdicts
-from lib.judge import Judge, Question, fill
+from lib.judge import Judge, JudgeQuestion, fill
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 
@@ -39,7 +39,7 @@ def server(monkeypatch):
 
 
 def questions(count=4):
-    return [Question(str(number), f"How good is {number}?") for number in range(count)]
+    return [JudgeQuestion(str(number), f"How good is {number}?") for number in range(count)]
 
 
 def ask(server, cache, asked=None, read=int, **settings):
@@ -85,7 +85,11 @@ def test_equal_questions_are_asked_once(server, tmp_path):
     _, judged = ask(
         server,
         tmp_path / "cache.jsonl",
-        [Question("a", "same"), Question("b", "same"), Question("c", "same", seed=1)],
+        [
+            JudgeQuestion("a", "same"),
+            JudgeQuestion("b", "same"),
+            JudgeQuestion("c", "same", seed=1),
+        ],
     )
     assert (len(judged), len(server.bodies())) == (3, 2)
 
@@ -148,7 +152,7 @@ def test_characters_that_no_file_can_hold_do_no_harm(server, tmp_path):
         _, judged = ask(
             server,
             tmp_path / "cache.jsonl",
-            [Question("a", "How good is \udfff?")],
+            [JudgeQuestion("a", "How good is \udfff?")],
             read=lambda text: text,
         )
         assert judged["a"].value == "5 ?"
@@ -304,7 +308,7 @@ def test_a_comparison_without_a_usable_reply_has_a_reason_and_no_verdict(server,
     server.reply = lambda body: "the one with the dog"
     comparison = compare([pair(tmp_path)], Judge(server.endpoint(), tmp_path / "cache.jsonl"))["p"]
     assert comparison.verdict is None
-    assert "the one with the dog" in comparison.reason
+    assert "the one with the dog" in str(comparison.reason)
 
 
 def test_the_same_image_twice_is_a_tie_that_nobody_is_asked_about(server, tmp_path):
