@@ -5,6 +5,21 @@ from typing import Any, NotRequired, TypedDict
 from lib.data.rows import Missing
 
 
+class ComputedBy(TypedDict):
+    """What made a score of the answers.
+
+    scorer          its name and version, in words
+    parser          how an answer was read, in words; None where the scorer's name says it
+    judge           `model` as configured and `version` as the endpoint reported it
+    language_tools  tokenizer, tagger, lemmatiser and word vectors, where a scorer uses any
+    """
+
+    scorer: str
+    parser: str | None
+    judge: dict[str, object] | None
+    language_tools: str | None
+
+
 class JudgeName(TypedDict):
     """A judge: the model as configured, and the version that answered."""
 
@@ -113,7 +128,7 @@ class OtherScores(TypedDict):
     """The scores of our scorer beside lmms-eval's. `judgements`: raw ones by question."""
 
     scores: dict[str, float]
-    computed_by: dict[str, Any]
+    computed_by: ComputedBy
     doubts: dict[str, Any]
     per_type: dict[str, dict[str, float]]
     problems: int

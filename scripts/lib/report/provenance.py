@@ -8,22 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TypedDict
 
+from lib.data.evaluation_files import ComputedBy
 from lib.files import digest_of_file
-
-
-class ComputedBy(TypedDict):
-    """What made a score of the answers.
-
-    scorer          its name and version, in words
-    parser          how an answer was read, in words; None where the scorer's name says it
-    judge           `model` as configured and `version` as the endpoint reported it
-    language_tools  tokenizer, tagger, lemmatiser and word vectors, where a scorer uses any
-    """
-
-    scorer: str
-    parser: str | None
-    judge: dict[str, str] | None
-    language_tools: str | None
 
 
 class AnswersFile(TypedDict):
