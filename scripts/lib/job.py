@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 from lib.errors import UserError
 from lib.files import FULL_DISK, READ_ONLY, digest, mendable_storage_errors, write_json, write_jsonl
 from lib.journal import Journal
+from lib.loading import quick_imports
 
 SECONDS_BETWEEN_PROGRESS_LINES = 10
 log = logging.getLogger("workflow")
@@ -233,7 +234,8 @@ class ShardJob:
 
     def _loaded(self, load: Callable[[], Model]) -> Model:
         try:
-            return load()
+            with quick_imports():
+                return load()
         except Exception as error:
             if isinstance(error, UserError) or not (
                 isinstance(error, OSError | ValueError) or type(error).__name__ == "SafetensorError"
