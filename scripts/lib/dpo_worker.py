@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from lib.controls import Control, is_exchanged
 from lib.errors import UserError
 from lib.files import write_json
+from lib.loading import quick_imports
 from lib.preference_format import PreferenceFormat, fit
 
 if TYPE_CHECKING:
@@ -488,8 +489,12 @@ def worker(path: Path) -> None:
 
 
 def train(job: Job) -> None:
-    import torch
-    import transformers
+    # TRL imports it, in a second, for a report that is not asked for.
+    sys.modules["wandb"] = None  # type: ignore[assignment]
+    with quick_imports():
+        import torch
+        import transformers
+        import trl.trainer.dpo_trainer  # noqa: F401  # with all that build_trainer imports
 
     logging.captureWarnings(True)
     transformers.utils.logging.disable_progress_bar()
