@@ -227,8 +227,8 @@ def rule_object(tmp_path: Path) -> Callable[..., SimpleNamespace]:
 
 
 def make_small(project: Project) -> None:
-    """Makes the random run smaller still: two topics of three prompts in two shards, two policy
-    models, two scorers, one benchmark.
+    """Makes the random run smaller still, with every rule left in it: three prompts in two shards,
+    two prompts in one, two policy models, two scorers, a benchmark of each kind.
     """
 
     def change(values: dict[str, Any]) -> None:
@@ -240,18 +240,22 @@ def make_small(project: Project) -> None:
         values["responses"]["policy_models"] = {name: policies[name] for name in list(policies)[:2]}
         values["pairs"]["sizes"] = [2]
         values["training"]["experiments"] = {"random-2": {"size": 2}}
-        values["training"]["settings"] |= {"processes": 1, "save_steps": 1, "epochs": 3}
+        values["training"]["settings"] |= {"save_steps": 1, "epochs": 3}
         # What benchmarks have in common with the training data is left out, so that all of it is on
         # the way to the pairs.
         values["evaluation"]["contamination"] = {"exclude": True}
-        values["evaluation"]["benchmarks"] = {"pope": values["evaluation"]["benchmarks"]["pope"]}
-        values["figures"].pop("answers", None)  # of a benchmark that is not there any more
+        benchmarks = values["evaluation"]["benchmarks"]
+        values["evaluation"]["benchmarks"] = {
+            name: benchmarks[name] for name in ("pope", "object_halbench")
+        }
+        values["figures"]["answers"] |= {"experiment": "random-2", "count": 1}
 
     project.edit_config(change)
-    for topic in ("art", "nature"):
+    # Nature's two are of one shard: a shard is ten jobs.
+    for topic, lines in (("art", slice(0, 3)), ("nature", slice(1, 3))):
         path = project.folder / f"demo/random_prompts/{topic}.txt"
         path.write_text(
-            "".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:3]),
+            "".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[lines]),
             encoding="utf-8",
         )
 
@@ -261,10 +265,13 @@ def made_once(
     tmp_path_factory: pytest.TempPathFactory, worker_id: str
 ) -> Callable[[str, Callable[[], Path]], Path]:
     """Gives the folder that `make` gives, made by whichever of pytest's workers asks for its name
-    first; the others wait for it.
+    first; the others wait for it. Where SHARED_RUNS names a folder, runs of pytest that go on side
+    by side share it too.
     """
     base = tmp_path_factory.getbasetemp()
-    shared = base if worker_id == "master" else base.parent
+    shared = Path(
+        os.environ.get("SHARED_RUNS") or (base if worker_id == "master" else base.parent)
+    )
 
     def once(name: str, make: Callable[[], Path]) -> Path:
         where = shared / f"{name}.txt"
