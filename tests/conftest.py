@@ -165,8 +165,11 @@ def new_project(
 ) -> Callable[..., Project]:
     """Makes a fresh clone in a folder of its own."""
 
-    def make(name: str = "project") -> Project:
-        folder = tmp_path_factory.mktemp(name)
+    def make(name: str = "project", folder: Path | None = None) -> Project:
+        if folder is None:
+            folder = tmp_path_factory.mktemp(name)
+        else:
+            folder.mkdir()
         for part in PROJECT:
             source = REPOSITORY / part
             if source.is_symlink():
@@ -282,44 +285,41 @@ def make_small(project: Project) -> None:
 
 @pytest.fixture(scope="session")
 def made_once(
-    tmp_path_factory: pytest.TempPathFactory, worker_id: str
-) -> Callable[[str, Callable[[], Path]], Path]:
-    """Gives the folder that `make` gives, made by whichever of pytest's workers asks for its name
-    first; the others wait for it. Where SHARED_RUNS names a folder, runs of pytest that go on side
-    by side share it too.
+    new_project: Callable[..., Project], tmp_path_factory: pytest.TempPathFactory, worker_id: str
+) -> Callable[[str, Callable[[Project], object]], Project]:
+    """Gives a clone in which `make` has been at work, made by whichever of pytest's workers asks
+    for its name first; the others wait for it. Where SHARED_RUNS names a folder, runs of pytest
+    that go on side by side share it too.
     """
     base = tmp_path_factory.getbasetemp()
-    shared = Path(
-        os.environ.get("SHARED_RUNS") or (base if worker_id == "master" else base.parent)
-    )
+    shared = Path(os.environ.get("SHARED_RUNS") or (base if worker_id == "master" else base.parent))
 
-    def once(name: str, make: Callable[[], Path]) -> Path:
-        where = shared / f"{name}.txt"
-        with FileLock(f"{where}.lock"):
-            if not where.exists():
-                where.write_text(str(make()), encoding="utf-8")
-        return Path(where.read_text(encoding="utf-8"))
+    def once(name: str, make: Callable[[Project], object]) -> Project:
+        folder, made = shared / f"once-{name}", shared / f"once-{name}.made"
+        with FileLock(f"{folder}.lock"):
+            if not made.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                make(new_project(folder=folder))
+                made.touch()
+        return Project(folder)
 
     return once
 
 
+def make_finished(project: Project) -> None:
+    """Makes the small run."""
+    make_small(project)
+    project.snakemake()
+
+
 @pytest.fixture(scope="session")
-def finished(
-    new_project: Callable[..., Project], made_once: Callable[[str, Callable[[], Path]], Path]
-) -> Project:
+def finished(made_once: Callable[[str, Callable[[Project], object]], Project]) -> Project:
     """A clone in which the small run has been made, undisturbed.
 
     Not to be changed, and no command is to be run in it: others may be copying it. See
     `finished_copy`.
     """
-
-    def make() -> Path:
-        project = new_project("finished")
-        make_small(project)
-        project.snakemake()
-        return project.folder
-
-    return Project(made_once("finished", make))
+    return made_once("finished", make_finished)
 
 
 @pytest.fixture

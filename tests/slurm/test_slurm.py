@@ -153,17 +153,15 @@ def make_images(project: Project, topics: Sequence[str] = ("art",), prompts: int
 
 @pytest.fixture(scope="module")
 def undisturbed(
-    new_project: Callable[..., Project], made_once: Callable[[str, Callable[[], Path]], Path]
+    made_once: Callable[[str, Callable[[Project], object]], Project],
 ) -> dict[str, bytes]:
     """The published files of the faults' run, made once on this machine without Slurm."""
 
-    def make() -> Path:
-        project = new_project("undisturbed")
+    def make(project: Project) -> None:
         make_images(project)
         project.snakemake("--", *IMAGES)
-        return project.folder
 
-    return Project(made_once("undisturbed", make)).published()
+    return made_once("undisturbed", make).published()
 
 
 def as_in_a_terminal() -> None:
