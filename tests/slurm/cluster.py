@@ -169,6 +169,20 @@ class Cluster:
                 time.sleep(0.2)
         for name in list(self.daemons):
             self.kill(name)
+        for pid in self._left_behind():
+            _kill(pid)
+
+    def _left_behind(self) -> list[int]:
+        """Processes of jobs that Slurm lost sight of, whose parents died before them: they are
+        known by the cluster that their environment names.
+        """
+        mark = f"SLURM_CONF={self.conf}".encode()
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has ended meanwhile
+                if mark in (process / "environ").read_bytes().split(b"\0"):
+                    found.append(int(process.name))
+        return [pid for pid in found if pid != os.getpid()]
 
     def _write_files(self) -> None:
         host = socket.gethostname().split(".")[0]
