@@ -17,6 +17,8 @@ import pytest
 import yaml
 from filelock import FileLock
 
+from lib.data.shards import Row, is_missing, read_shard
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 #: Released answers with known scores, and a published sample, which are no part of the project.
 GOLDEN = Path(os.environ.get("GOLDEN_DIR") or REPOSITORY.parent / "shared/golden")
@@ -204,6 +206,14 @@ def begun(project: Project) -> Counter[tuple[str, str]]:
             for key in json.loads(line).get("begin", []):
                 counts[str(path), key] += 1
     return counts
+
+
+def read_rows(path: str | Path, row: type[Row]) -> dict[str, Row]:
+    """The rows of a shard file by prompt id, of which none is missing."""
+    rows = read_shard(path, row)
+    present = {prompt_id: each for prompt_id, each in rows.items() if not is_missing(each)}
+    assert list(present) == list(rows), f"{path}: a row is missing"
+    return present
 
 
 class Wildcards(list[str]):
