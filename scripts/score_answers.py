@@ -68,7 +68,7 @@ class Scoring:
             return dict.fromkeys(names, NO_JUDGE.format(benchmark=benchmark))
         return {name: self.benchmark.no_score for name in names if name not in score.scores}
 
-    def computed_by(self, score: Score | None) -> dict[str, Any]:
+    def computed_by(self, score: Score | None) -> provenance.ComputedBy:
         """What computed the score, for the block of lib/report/provenance.py."""
         parsers = [score.parser if score else None, self.benchmark.reading]
         return provenance.computed_by(

@@ -16,8 +16,8 @@ from PIL import Image
 import answers_figure
 import score_answers
 from answers_figure import choose_questions, marks_of, remarks_on
-from lib.benchmarks import SCORERS, Mention, Mentions
-from lib.config.evaluation import MENTIONS_SCORERS
+from lib.benchmarks.mentions import Mention, Mentions, MentionsBenchmark
+from lib.benchmarks.registry import names_of
 from lib.config.run import Config
 from lib.errors import UserError
 from lib.files import write_json, write_jsonl
@@ -47,7 +47,7 @@ OURS = {"1": "A dog.", "2": "Dogs and\nhot dogs " * 300, "3": "Blue sky.", "4": 
 
 
 def test_the_scorers_that_a_sheet_can_show_are_those_that_say_where_mentions_are():
-    assert {name for name, each in SCORERS.items() if each.mentions} == set(MENTIONS_SCORERS)
+    assert names_of(MentionsBenchmark) == ["chair", "object_halbench"]
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def benchmark(tmp_path, rule_object):
 FORMATS = (("svg", "svg"), ("png", "png"), ("sidecar", "json"))
 
 
-@pytest.mark.parametrize("scorer", MENTIONS_SCORERS)
+@pytest.mark.parametrize("scorer", names_of(MentionsBenchmark))
 def test_what_is_marked_is_what_the_score_counts_and_the_sheet_is_the_same_each_time(
     benchmark, tmp_path, scorer
 ):

@@ -2,6 +2,7 @@
 
 from pydantic import Field, PositiveInt
 
+from lib.benchmarks.base import LanguageChoice
 from lib.blocks import Block, DType, Model, Name, dtype_field, model_field, revision_field
 from lib.data.controls import Pick
 from lib.report.sidecar import Label, ModelOrigin
@@ -117,6 +118,6 @@ class AnswersFigureJob(AnswersSheet):
     questions: list[str]
     images: str | None
     reference: list[str]
-    language: str
+    language: LanguageChoice
     names: tuple[str, str]
     label: Label

@@ -1,15 +1,12 @@
 """What `results/<run>/evaluation/<model>/<benchmark>/` holds, and what `contamination/` does."""
 
+from collections.abc import Mapping
 from typing import Any, NotRequired, TypedDict
 
 from lib.data.rows import Missing
 
-
-class JudgeName(TypedDict):
-    """A judge: the model as configured, and the version that answered."""
-
-    model: str
-    version: str
+#: A judge: its `model` as configured, and the `version` that answered.
+JudgeName = dict[str, str]
 
 
 class TaskAnswer(TypedDict):
@@ -113,7 +110,7 @@ class OtherScores(TypedDict):
     """The scores of our scorer beside lmms-eval's. `judgements`: raw ones by question."""
 
     scores: dict[str, float]
-    computed_by: dict[str, Any]
+    computed_by: Mapping[str, object]
     doubts: dict[str, Any]
     per_type: dict[str, dict[str, float]]
     problems: int

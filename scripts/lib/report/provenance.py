@@ -64,7 +64,7 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 def computed_by(
     scorer: str,
     parser: str | None = None,
-    judge: Mapping[str, object] | None = None,
+    judge: Mapping[str, str] | None = None,
     language_tools: str | None = None,
 ) -> ComputedBy:
     """What made a score of the answers."""
