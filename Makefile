@@ -71,7 +71,7 @@ lint: $(INSTALLED) ## Style, formatting, types, and Snakemake's own linter
 	$(BIN)/snakefmt --check Snakefile rules
 	PYTHONPATH=scripts $(BIN)/lint-imports
 	$(BIN)/mypy scripts demo benchmarks envs docs
-	$(BIN)/mypy --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls --cache-dir .mypy_cache/tests tests tests/slurm
+	$(BIN)/mypy --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls --cache-dir .mypy_cache/tests tests
 	$(BIN)/snakemake --lint
 
 bench: demo-models ## Measure the graph, and each stage against the bare libraries

@@ -17,7 +17,7 @@ from lib.benchmarks.judged import JudgedBenchmark
 from lib.benchmarks.registry import load_benchmark
 from lib.benchmarks.scores import Score, scorer_name
 from lib.config.evaluation import ScoreAnswersJob
-from lib.data.evaluation_files import AnswerScores, Asked, JudgeName, QuestionAnswer
+from lib.data.evaluation_files import AnswerScores, Asked, ComputedBy, JudgeName, QuestionAnswer
 from lib.files import digest_of_file, read_jsonl, write_json, write_jsonl
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
@@ -68,7 +68,7 @@ class Scoring:
             return dict.fromkeys(names, NO_JUDGE.format(benchmark=benchmark))
         return {name: self.benchmark.no_score for name in names if name not in score.scores}
 
-    def computed_by(self, score: Score | None) -> provenance.ComputedBy:
+    def computed_by(self, score: Score | None) -> ComputedBy:
         """What computed the score, for the block of lib/report/provenance.py."""
         parsers = [score.parser if score else None, self.benchmark.reading]
         return provenance.computed_by(

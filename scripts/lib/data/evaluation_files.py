@@ -1,12 +1,30 @@
 """What `results/<run>/evaluation/<model>/<benchmark>/` holds, and what `contamination/` does."""
 
-from collections.abc import Mapping
 from typing import Any, NotRequired, TypedDict
 
 from lib.data.rows import Missing
 
-#: A judge: its `model` as configured, and the `version` that answered.
-JudgeName = dict[str, str]
+
+class JudgeName(TypedDict):
+    """A judge: the model as configured, and the version that answered."""
+
+    model: str
+    version: str
+
+
+class ComputedBy(TypedDict):
+    """What made a score of the answers.
+
+    scorer          its name and version, in words
+    parser          how an answer was read, in words; None where the scorer's name says it
+    judge           whose judgements it is made of
+    language_tools  tokenizer, tagger, lemmatiser and word vectors, where a scorer uses any
+    """
+
+    scorer: str
+    parser: str | None
+    judge: JudgeName | None
+    language_tools: str | None
 
 
 class TaskAnswer(TypedDict):
@@ -110,7 +128,7 @@ class OtherScores(TypedDict):
     """The scores of our scorer beside lmms-eval's. `judgements`: raw ones by question."""
 
     scores: dict[str, float]
-    computed_by: Mapping[str, object]
+    computed_by: ComputedBy
     doubts: dict[str, Any]
     per_type: dict[str, dict[str, float]]
     problems: int

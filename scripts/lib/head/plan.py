@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lib import weights
-from lib.blocks import Block, Model, models_in
+from lib.blocks import Block, models_in
 from lib.config.run import Config
 from lib.data.prompts import Shard, read_topics, shard_of
 from lib.errors import UserError
@@ -120,7 +120,7 @@ class Plan:
         ]
 
     def common(self) -> dict[str, Any]:
-        """What every item stage is told besides its own settings."""
+        """Parameters common to all rules with a job's record (`jobs.job.Common`)."""
         config = self.config
         return {
             "root": self.root,
@@ -144,14 +144,6 @@ class Plan:
         }
         return made | ({"version": registry.class_of(block).VERSION} if registry else {})
 
-    def settings(self, block: Block, **more: Any) -> dict[str, Any]:
-        """A block of the configuration as a rule's parameter, with the identity of each model
-        folder in it.
-
-        Snakemake reruns the rule when any of it changes, also when a folder's files do.
-        """
-        return {**block.model_dump(mode="json"), **_folder_identities(block), **more}
-
     def shard(self, topic: str, name: str) -> Shard:
         """One shard. A UserError if the topic has no prompt in it."""
         if (topic, name) not in self.shards:
@@ -172,20 +164,3 @@ class Plan:
         except (OSError, ValueError):
             return ""
         return str(record["finished"] if record["failed"] else record["retry"])
-
-
-def _folder_identities(block: Block) -> dict[str, Any]:
-    """`{"identity": ...}` of a model in a folder; nested blocks keep theirs under "identities"."""
-    found: dict[str, Any] = {}
-    if isinstance(block, Model) and weights.is_folder(block.model):
-        found["identity"] = weights.folder_identity(block.model)
-    nested = {
-        name: value.model
-        for name, value in block
-        if isinstance(value, Model) and weights.is_folder(value.model)
-    }
-    if nested:
-        found["identities"] = {
-            name: weights.folder_identity(folder) for name, folder in nested.items()
-        }
-    return found

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
 
 from lib.blocks import Block
+from lib.data.evaluation_files import ComputedBy
 from lib.jobs.job import Job
-from lib.report.provenance import ComputedBy, Provenance
+from lib.report.provenance import Provenance
 from lib.report.published import (
     Published,
     PublishedRow,

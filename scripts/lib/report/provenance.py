@@ -8,22 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TypedDict
 
+from lib.data.evaluation_files import ComputedBy, JudgeName
 from lib.files import digest_of_file
-
-
-class ComputedBy(TypedDict):
-    """What made a score of the answers.
-
-    scorer          its name and version, in words
-    parser          how an answer was read, in words; None where the scorer's name says it
-    judge           `model` as configured and `version` as the endpoint reported it
-    language_tools  tokenizer, tagger, lemmatiser and word vectors, where a scorer uses any
-    """
-
-    scorer: str
-    parser: str | None
-    judge: dict[str, str] | None
-    language_tools: str | None
 
 
 class AnswersFile(TypedDict):
@@ -64,14 +50,14 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 def computed_by(
     scorer: str,
     parser: str | None = None,
-    judge: Mapping[str, str] | None = None,
+    judge: JudgeName | None = None,
     language_tools: str | None = None,
 ) -> ComputedBy:
     """What made a score of the answers."""
     return {
         "scorer": scorer,
         "parser": parser,
-        "judge": dict(judge) if judge else None,
+        "judge": judge,
         "language_tools": language_tools,
     }
 
