@@ -512,7 +512,8 @@ def similarity_table(golden: Path, vectors: str | None) -> str:
         )
         rows.append((about, f"{single:,.0f}", f"{table:.4f}", f"{single / table:,.0f}"))
     title = f"AMBER's similarities: {len(pairs):,} asked for, {len(set(pairs)):,} distinct pairs"
-    return f"{title}\n\n{markdown(('vectors', 'one at a time, s', 'as a table, s', 'times faster'), rows)}"
+    columns = ("vectors", "one at a time, s", "as a table, s", "times faster")
+    return f"{title}\n\n{markdown(columns, rows)}"
 
 
 def main() -> None:

@@ -72,7 +72,7 @@ class Scoring:
         """What computed the score, for the block of lib/report/provenance.py."""
         parsers = [score.parser if score else None, self.benchmark.reading]
         return provenance.computed_by(
-            scorer_name(self.benchmark.name, score.version if score else None),
+            scorer_name(self.benchmark, score.version if score else None),
             parser="; ".join(filter(None, parsers)) or None,
             judge=self._judge_name(score),
             language_tools=score.language_tools if score else None,

@@ -136,7 +136,7 @@ def score_by_ours(benchmark: Benchmark[Any], path: Path, judge: Judge | None = N
     also: OtherScores = {
         "scores": {reference_name(name): value for name, value in ours.scores.items()},
         "computed_by": provenance.computed_by(
-            scorer_name(benchmark.name, ours.version),
+            scorer_name(benchmark, ours.version),
             ours.parser,
             judge=judge_name(judge, ours) if judge else None,
         ),

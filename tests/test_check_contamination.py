@@ -134,7 +134,7 @@ def test_looking_up_the_rarest_pairs_finds_all_that_comparing_everything_does(si
 
 
 def test_our_own_prompts_and_the_demo_s_questions_have_nothing_in_common(demo_benchmarks):
-    """The negative control on real prompts: 620 descriptions and the questions of five benchmarks."""
+    """The negative control on real prompts: 620 of them, and the questions of five benchmarks."""
     questions = [row["question"] for make_rows, _ in BENCHMARKS.values() for row in make_rows()]
     asked = index(*questions)
     prompts = [

@@ -1,4 +1,4 @@
-"""Scorers: each equals its reference on released answers whose scores are known, to the last digit."""
+"""Scorers: each equals its reference on released answers with known scores, to the last digit."""
 
 import json
 import os
@@ -368,7 +368,7 @@ def test_every_counted_mention_has_its_place_in_the_answer_as_the_model_wrote_it
     assert marked(benchmark, text, reference) == (expected, [])
 
 
-def test_object_halbench_s_places_are_of_the_whole_answer_and_of_the_judge_s_names_where_it_has_them(
+def test_object_halbench_s_places_are_of_the_whole_answer_and_of_the_judge_s_names_that_it_has(
     tmp_path,
 ):
     folder = write(tmp_path, {"synonyms_refine.txt": SYNONYMS, "objects.json": {"1": ["dog"]}})

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
-from lib.judge import Judge, Judgement, Question, fill
+from lib.judge import Judge, Judgement, JudgeQuestion, fill
 
 Verdict = Literal["first", "second", "tie"]
 MAX_TOKENS = 16
@@ -107,8 +107,8 @@ def compare(pairs: Sequence[ImagePair], judge: Judge) -> dict[str, Comparison]:
         if pair.first != pair.second:
             text = fill(PROMPT, caption=pair.caption)
             questions += [
-                Question(f"{pair.id}#in order", text, (pair.first, pair.second)),
-                Question(f"{pair.id}#swapped", text, (pair.second, pair.first)),
+                JudgeQuestion(f"{pair.id}#in order", text, (pair.first, pair.second)),
+                JudgeQuestion(f"{pair.id}#swapped", text, (pair.second, pair.first)),
             ]
     judged = judge.ask(questions, read_verdict, max_tokens=MAX_TOKENS)
     return {

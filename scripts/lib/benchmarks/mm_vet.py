@@ -22,7 +22,7 @@ from lib.benchmarks.judged import NOT_NAMED, JudgedBenchmark, judges_in, with_ju
 from lib.benchmarks.rows import FileRow, answers_from, id_of, kind_of, read_rows
 from lib.benchmarks.scores import Score, match
 from lib.errors import UserError
-from lib.judge import Judge, Judgement, Question, fill
+from lib.judge import Judge, Judgement, JudgeQuestion, fill
 
 PARSER = "the grade is the judgement up to its first blank, a number of 0 to 1"
 NAMES = {
@@ -147,11 +147,13 @@ def read_grade(judgement: str) -> float:
     return grade
 
 
-def _questions_for_judge(answer: Answer, item: GradedQuestion, gradings: int) -> list[Question]:
+def _questions_for_judge(
+    answer: Answer, item: GradedQuestion, gradings: int
+) -> list[JudgeQuestion]:
     """The same question as often; a grading differs from the others in its seed alone."""
     truth = item.answer.replace("<AND>", " <AND> ").replace("<OR>", " <OR> ")
     text = fill(PROMPT, question=item.question, answer=truth, prediction=answer.text)
-    return [Question(f"{answer.id}#{run}", text, seed=run) for run in range(gradings)]
+    return [JudgeQuestion(f"{answer.id}#{run}", text, seed=run) for run in range(gradings)]
 
 
 def _details_of(judgements: Sequence[Judgement[float]]) -> dict[str, Any]:

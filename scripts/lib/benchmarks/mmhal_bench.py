@@ -28,7 +28,7 @@ from lib.benchmarks.questions import Form, QuestionsBenchmark
 from lib.benchmarks.rows import FileRow, answers_from, id_of, kind_of, read_rows, read_text
 from lib.benchmarks.scores import Score, finite, match
 from lib.errors import UserError
-from lib.judge import Judge, Question, fill
+from lib.judge import Judge, JudgeQuestion, fill
 
 PARSER = (
     '"rating: s" in the lower-cased judgement, exactly one s of 0 to 6; below 3 is a hallucination'
@@ -342,7 +342,7 @@ class MMHalBench(QuestionsBenchmark[RatedQuestions], JudgedBenchmark[RatedQuesti
         )
 
 
-def _question_for_judge(answer: Answer, item: RatedQuestion) -> Question:
+def _question_for_judge(answer: Answer, item: RatedQuestion) -> JudgeQuestion:
     text = fill(
         PROMPT,
         contents=item.contents,
@@ -350,4 +350,4 @@ def _question_for_judge(answer: Answer, item: RatedQuestion) -> Question:
         standard=item.answer,
         response=answer.text,
     )
-    return Question(answer.id, text)
+    return JudgeQuestion(answer.id, text)

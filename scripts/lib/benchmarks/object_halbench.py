@@ -32,7 +32,7 @@ from lib.benchmarks.mentions import Mentions, MentionsBenchmark
 from lib.benchmarks.questions import Form, QuestionsBenchmark
 from lib.benchmarks.rows import answers_from, read_rows
 from lib.benchmarks.scores import Score, finite, match
-from lib.judge import Judge, Question, fill
+from lib.judge import Judge, JudgeQuestion, fill
 
 BY_JUDGE = "objects listed by a judge"
 BY_WORDS = "objects found by words: tokens, base forms, pairs joined"
@@ -90,9 +90,9 @@ def read_objects(text: str) -> list[str]:
     raise ValueError(f"no JSON list of strings: {text.strip()[:80]!r}")
 
 
-def _question_for_judge(answer: Answer) -> Question:
+def _question_for_judge(answer: Answer) -> JudgeQuestion:
     asked = answer.details.get("question") or answer.details.get("prompt") or "Describe the image."
-    return Question(answer.id, fill(PROMPT, question=str(asked), answer=answer.text))
+    return JudgeQuestion(answer.id, fill(PROMPT, question=str(asked), answer=answer.text))
 
 
 def _objects_of(

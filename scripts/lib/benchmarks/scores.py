@@ -53,9 +53,10 @@ class Score:
         return {name: list(interval) for name, interval in self.intervals.items()}
 
 
-def scorer_name(benchmark: str, version: int | None) -> str:
-    """What scores.json calls a scorer of ours; without a version where nothing was scored."""
-    return f"scripts/lib/benchmarks/{benchmark}.py, version {version or '-'}"
+def scorer_name(benchmark: object, version: int | None) -> str:
+    """What scores.json calls a benchmark's scorer: its file; no version if nothing was scored."""
+    file = type(benchmark).__module__.replace(".", "/")
+    return f"scripts/{file}.py, version {version or '-'}"
 
 
 def match(

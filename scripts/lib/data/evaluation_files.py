@@ -5,26 +5,26 @@ from typing import Any, NotRequired, TypedDict
 from lib.data.rows import Missing
 
 
-class ComputedBy(TypedDict):
-    """What made a score of the answers.
-
-    scorer          its name and version, in words
-    parser          how an answer was read, in words; None where the scorer's name says it
-    judge           `model` as configured and `version` as the endpoint reported it
-    language_tools  tokenizer, tagger, lemmatiser and word vectors, where a scorer uses any
-    """
-
-    scorer: str
-    parser: str | None
-    judge: dict[str, object] | None
-    language_tools: str | None
-
-
 class JudgeName(TypedDict):
     """A judge: the model as configured, and the version that answered."""
 
     model: str
     version: str
+
+
+class ComputedBy(TypedDict):
+    """What made a score of the answers.
+
+    scorer          its name and version, in words
+    parser          how an answer was read, in words; None where the scorer's name says it
+    judge           whose judgements it is made of
+    language_tools  tokenizer, tagger, lemmatiser and word vectors, where a scorer uses any
+    """
+
+    scorer: str
+    parser: str | None
+    judge: JudgeName | None
+    language_tools: str | None
 
 
 class TaskAnswer(TypedDict):

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TypedDict
 
-from lib.data.evaluation_files import ComputedBy
+from lib.data.evaluation_files import ComputedBy, JudgeName
 from lib.files import digest_of_file
 
 
@@ -50,14 +50,14 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 def computed_by(
     scorer: str,
     parser: str | None = None,
-    judge: Mapping[str, object] | None = None,
+    judge: JudgeName | None = None,
     language_tools: str | None = None,
 ) -> ComputedBy:
     """What made a score of the answers."""
     return {
         "scorer": scorer,
         "parser": parser,
-        "judge": dict(judge) if judge else None,
+        "judge": judge,
         "language_tools": language_tools,
     }
 
