@@ -39,7 +39,7 @@ OPTIONAL = {"ImageReward": "image-reward.yaml", "vllm": "vllm.yaml", "spacy": No
 COMMANDS = {"score": ["workflow.yaml"], "plan": ["head.yaml"]}
 #: Where what a function imports is imported only to load a model.
 ROOMS_OF_MODELS = (SCRIPTS / "lib/models", SCRIPTS / "lib/training")
-DISTRIBUTIONS = packages_distributions() | {
+DISTRIBUTIONS = dict(packages_distributions()) | {
     "vllm": ["vllm"],
     "ImageReward": ["image-reward"],
     # Pydantic pins the one and needs the other.
@@ -117,7 +117,7 @@ def pins(environment):
     """Distribution -> version of an environment's file."""
     values = yaml.safe_load((REPOSITORY / "envs" / environment).read_text())
     packages = next(item["pip"] for item in values["dependencies"] if isinstance(item, dict))
-    found = {}
+    found: dict[str, str] = {}
     for package in packages:
         if package.startswith("-r "):
             lines = (REPOSITORY / "envs" / package[3:].strip()).read_text().splitlines()

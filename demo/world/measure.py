@@ -109,17 +109,14 @@ def answerer(folder: Path, count: int = 256) -> Figures:
     """Greedy answers about unseen scenes through the product's generator: captions and their
     hallucinations, yes and no.
     """
-    from lib.models.response_generators.generation import Request, Sampling, load_generator
+    from lib.models.response_generators.base import Request, Sampling
+    from lib.models.response_generators.transformers import TransformersGenerator
 
-    settings = {"model": str(folder), "revision": "main", "dtype": "float32"}
-    generator = load_generator(
-        "transformers",
-        settings,
-        "cpu",
-        Sampling(48, 0.0),
-        with_images=True,
-        batch_size=32,
-        max_model_len=512,
+    settings = TransformersGenerator.Settings(
+        backend="transformers", model=str(folder), dtype="float32"
+    )
+    generator = TransformersGenerator.load(
+        settings, "cpu", Sampling(48, 0.0), with_images=True, batch_size=32
     )
     scenes, pictures = unseen_scenes(count, 2)
     random = np.random.default_rng([SEED, 3])
