@@ -42,6 +42,8 @@ try:
         check_partition_file(partition_file)
     PLAN = Plan(CONFIG)
     SHARDS = PLAN.shards
+    # The user's own instructions are read, and refused if need be, before anything runs.
+    PLAN.written
 except UserError as error:
     raise WorkflowError(str(error)) from None
 

@@ -82,7 +82,9 @@ rule answer_questions:
     params:
         common=PLAN.common(),
         settings=lambda w: PLAN.params(evaluation.question_job(PLAN, w.benchmark)),
-        made_by=lambda w: PLAN.made_by(evaluation.question_job(PLAN, w.benchmark), GENERATORS),
+        made_by=lambda w: PLAN.made_by(
+            evaluation.question_job(PLAN, w.benchmark), GENERATORS
+        ),
         retry=lambda w: PLAN.retry("answer_questions", f"{w.model}/{w.benchmark}"),
     message:
         "Answers: model {wildcards.model}, benchmark {wildcards.benchmark}"

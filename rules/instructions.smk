@@ -1,23 +1,8 @@
 from lib.config.instructions import WriteInstructionsJob
 from lib.models.instruction_authors.registry import INSTRUCTION_AUTHORS
-from lib.models.instruction_authors.settings import written_digest
 from lib.models.response_generators.registry import GENERATORS
 
 AUTHOR = CONFIG.instructions
-
-# The user's own instructions are read, and refused if need be, before anything runs.
-try:
-    WRITTEN = AUTHOR.read_written(
-        [prompt for shard in SHARDS.values() for prompt in shard.prompts]
-    )
-except UserError as error:
-    raise WorkflowError(str(error)) from None
-
-
-def digest_of_written(wildcards):
-    """Changes when an instruction that the user wrote for a prompt of the shard does."""
-    shard = SHARDS.get((wildcards.topic, wildcards.shard))
-    return written_digest(WRITTEN, shard.prompts if shard else ())
 
 
 rule write_instructions:
@@ -48,7 +33,7 @@ rule write_instructions:
         generated_by=(
             PLAN.made_by(AUTHOR.generator, GENERATORS) if AUTHOR.generator else None
         ),
-        digest=digest_of_written,
+        digest=lambda w: PLAN.written_digest(w.topic, w.shard),
         retry=lambda w: PLAN.retry("write_instructions", f"{w.topic}/{w.shard}"),
     message:
         "Instructions: topic {wildcards.topic}, shard {wildcards.shard}"

@@ -1,12 +1,7 @@
 from lib.config.responses import GenerateResponsesJob
-from lib.models.response_generators.for_jobs import generator_settings
 from lib.models.response_generators.registry import GENERATORS
 
-
-def policy_model(wildcards):
-    """A policy model, and what runs it."""
-    policy = CONFIG.responses.policy_models[wildcards.policy]
-    return generator_settings(policy, CONFIG.responses)
+RESPONSES = CONFIG.responses
 
 
 rule generate_responses:
@@ -20,7 +15,7 @@ rule generate_responses:
     log:
         f"{ROOT}/logs/generate_responses/{{policy}}/{{topic}}/{{shard}}.log",
     conda:
-        lambda w: f"../envs/{policy_model(w).environment}.yaml"
+        f"../envs/{RESPONSES.environment}.yaml"
     threads: 1
     resources:
         gpu=GPU,
@@ -28,8 +23,8 @@ rule generate_responses:
         runtime=growing(480),
     params:
         common=PLAN.common(),
-        settings=lambda w: PLAN.params(CONFIG.responses.job_of(w.policy)),
-        made_by=lambda w: PLAN.made_by(policy_model(w), GENERATORS),
+        settings=lambda w: PLAN.params(RESPONSES.job_of(w.policy)),
+        made_by=lambda w: PLAN.made_by(RESPONSES.generator_of(w.policy), GENERATORS),
         retry=lambda w: PLAN.retry(
             "generate_responses", f"{w.policy}/{w.topic}/{w.shard}"
         ),

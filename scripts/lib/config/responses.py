@@ -5,7 +5,9 @@ from typing import Self
 from pydantic import Field, PositiveInt, model_validator
 
 from lib.blocks import NO_EFFECT, Block, Model, Name
+from lib.models.response_generators.for_jobs import generator_settings
 from lib.models.response_generators.registry import Backend
+from lib.models.response_generators.settings import GeneratorSettings
 
 
 class ResponseSettings(Block):
@@ -75,6 +77,15 @@ class Responses(ResponseSettings):
                     "their answers cannot be ranked against each other. Take one of them out"
                 )
         return self
+
+    @property
+    def environment(self) -> str:
+        """The environment (envs/<name>.yaml) of a job that answers."""
+        return self.generator_of(next(iter(self.policy_models))).environment
+
+    def generator_of(self, policy: str) -> GeneratorSettings:
+        """What runs a policy model."""
+        return generator_settings(self.policy_models[policy], self)
 
     def job_of(self, policy: str) -> "GenerateResponsesJob":
         """Parameters of generate_responses for one policy model."""

@@ -12,6 +12,7 @@ from lib.blocks import Block, models_in
 from lib.config.run import Config
 from lib.data.prompts import Shard, read_topics, shard_of
 from lib.errors import UserError
+from lib.models.instruction_authors.settings import written_digest
 from lib.registry import Registry
 
 TABLES = (
@@ -42,6 +43,19 @@ class Plan:
             config.shards_per_topic,
             config.max_prompt_characters,
         )
+
+    @cached_property
+    def written(self) -> dict[str, str]:
+        """The instructions that the user wrote, by prompt id, where that is how they come about.
+        Read once a process. Errors: UserError where one cannot be used, or a prompt has none.
+        """
+        prompts = [prompt for shard in self.shards.values() for prompt in shard.prompts]
+        return dict(self.config.instructions.read_written(prompts))
+
+    def written_digest(self, topic: str, shard: str) -> str:
+        """Changes when an instruction that the user wrote for a prompt of the shard does."""
+        there = self.shards.get((topic, shard))
+        return written_digest(self.written, there.prompts if there else ())
 
     def shard_files(self, stage: str) -> list[str]:
         """The published files of a stage, e.g. `images` or `responses/<policy>`, in canonical

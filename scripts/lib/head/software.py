@@ -61,11 +61,19 @@ def read_site(path: Path, environments: Collection[str]) -> Site:
     return site
 
 
-def environment_of(conda: Any) -> str:
-    """The environment that a rule's `conda:` names; where a function chooses (the image scorers),
-    the native one's.
+def environment_of(conda: Any, config: Config) -> str:
+    """The environment that a rule's `conda:` names. Errors: UserError where it is chosen job by job
+    (the image scorers'), and not the same for all.
     """
-    return "rewards" if callable(conda) else Path(str(conda)).stem
+    if not callable(conda):
+        return Path(str(conda)).stem
+    environments = {scorer.environment for scorer in config.image_ranking.scorers.values()}
+    if len(environments) > 1:
+        raise UserError(
+            f"image_ranking.scorers: they need different environments ({', '.join(environments)}),"
+            " which --sdm conda gives them, but no module here. Take one out, or --sdm conda."
+        )
+    return environments.pop()
 
 
 def deploy(rules: Collection[Any], methods: Collection[str], config: Config, folder: Path) -> None:
@@ -88,7 +96,7 @@ def deploy(rules: Collection[Any], methods: Collection[str], config: Config, fol
         from snakemake.deployment.env_modules import EnvModules
 
         for rule in rules:
-            environment = environment_of(rule.conda_env)
+            environment = environment_of(rule.conda_env, config)
             modules = site.modules_of(environment)
             if not modules:
                 raise UserError(
