@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from lib.benchmarks.coco_objects import image_id
 from lib.benchmarks.mentions import Mentions, MentionsBenchmark
 from lib.benchmarks.questions import PublishedQuestion, read_questions
 from lib.benchmarks.registry import load_benchmark, load_questions_benchmark
 from lib.config.figures import AnswersFigureJob
+from lib.data.evaluation_files import AnswerScores, QuestionAnswer
 from lib.data.prompts import seed_of
 from lib.errors import UserError
 from lib.files import read_jsonl
@@ -39,7 +40,7 @@ from lib.report.answers_sheet import (
 )
 from lib.report.figures import new_figure, thumbnail, write_figure
 from lib.report.marked_text import Mark
-from lib.report.model_tables import ScoresFile
+from lib.report.provenance import Provenance
 from lib.report.sheet import Sheet
 
 if TYPE_CHECKING:
@@ -50,19 +51,8 @@ VERSION = 1
 HEADLINES = 2
 
 
-class OwnScoresFile(ScoresFile):
+class ScoresOfAnswers(AnswerScores, Provenance):
     """A scores.json of rule score_answers."""
-
-    doubts: dict[str, Any]
-    reference: dict[str, str]
-
-
-class AskedRow(TypedDict):
-    """A row of answers.jsonl, as far as it tells what was asked."""
-
-    id: str
-    question: str
-    image_sha256: str
 
 
 @dataclass(frozen=True)
@@ -81,8 +71,8 @@ class ModelAnswers:
 
     model: str
     name: str
-    scores: OwnScoresFile
-    asked: dict[str, AskedRow]
+    scores: ScoresOfAnswers
+    asked: dict[str, QuestionAnswer]
     answers: dict[str, MarkedAnswer]
 
     def has_answered(self, question: str) -> bool:
@@ -105,7 +95,7 @@ class ShownBenchmark:
         questions = read_questions(asked, settings.questions, settings.images)
         self.questions = {image_id(question.id): question for question in questions}
 
-    def read_mentions(self, scored: Path, scores: OwnScoresFile) -> dict[str, MarkedAnswer]:
+    def read_mentions(self, scored: Path, scores: ScoresOfAnswers) -> dict[str, MarkedAnswer]:
         """Each scored answer with its mentions, by its image's id.
 
         `scored`, `scores`: what rule score_answers wrote. Errors: UserError where the mentions are
@@ -117,14 +107,14 @@ class ShownBenchmark:
         texts = answers.by_id()
         return {name: MarkedAnswer(texts[name].text, each) for name, each in mentions.items()}
 
-    def say_scores(self, scores: OwnScoresFile) -> str:
+    def say_scores(self, scores: ScoresOfAnswers) -> str:
         """A model's scores over all questions: those that the benchmark is known for."""
         given = [(name, scores["scores"].get(name)) for name in self.scorer.names]
         shown = [f"{name} {value:.1f} %" for name, value in given[:HEADLINES] if value is not None]
         return ", ".join(shown) or "no scores"
 
 
-def refuse_other_counts(mentions: Sequence[Mentions], file: Path, scores: OwnScoresFile) -> None:
+def refuse_other_counts(mentions: Sequence[Mentions], file: Path, scores: ScoresOfAnswers) -> None:
     """A UserError where the mentions are not those that a scores.json counted."""
     here = [
         sum(len(one.each) for one in mentions),
@@ -153,8 +143,10 @@ def read_models(
         inputs.answers,
         strict=True,
     ):
-        scores = cast("OwnScoresFile", json.loads(Path(scores_file).read_text(encoding="utf-8")))
-        asked = {image_id(row["id"]): cast("AskedRow", row) for row in read_jsonl(Path(answers))}
+        scores = cast("ScoresOfAnswers", json.loads(Path(scores_file).read_text(encoding="utf-8")))
+        asked = {
+            image_id(row["id"]): cast("QuestionAnswer", row) for row in read_jsonl(Path(answers))
+        }
         marked = benchmark.read_mentions(Path(scored), scores)
         models.append(ModelAnswers(model, name, scores, asked, marked))
     return models

@@ -20,8 +20,8 @@ from lib.data.shards import stage_rows
 from lib.errors import UserError
 from lib.files import digest, digest_of_file, mendable_storage_errors
 from lib.jobs.batches import Batches, Item
-from lib.jobs.device import halving
 from lib.jobs.job import Job
+from lib.jobs.memory import halving
 from lib.jobs.script import run_script
 from lib.models.image_generators.base import ImageGenerator
 from lib.models.image_generators.registry import IMAGE_GENERATORS

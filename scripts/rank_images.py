@@ -18,8 +18,8 @@ from lib.data.rows import ImagesRow, MissingRow
 from lib.data.shards import is_missing, missing_row, present, read_shard, stage_rows
 from lib.errors import ItemError, UserError
 from lib.jobs.batches import Batches, Item
-from lib.jobs.device import halving
 from lib.jobs.job import Job
+from lib.jobs.memory import halving
 from lib.jobs.script import run_script
 from lib.models.image_scorers.base import ImageScorer
 from lib.models.image_scorers.registry import IMAGE_SCORERS

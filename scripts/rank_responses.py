@@ -18,8 +18,8 @@ from lib.data.rows import MissingRow, PromptRow, RankedResponse, ResponseRow
 from lib.data.shards import is_missing, present, read_shard, stage_rows
 from lib.errors import ItemError, UserError
 from lib.jobs.batches import Batches, Item, Outcome
-from lib.jobs.device import halving
 from lib.jobs.job import Job
+from lib.jobs.memory import halving
 from lib.jobs.script import run_script
 from lib.models.response_rewards.base import Conversation, ResponseReward, Reward
 from lib.models.response_rewards.registry import RESPONSE_REWARDS

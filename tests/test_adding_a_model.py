@@ -23,7 +23,7 @@ from lib.config.image_ranking import RankImagesJob
 from lib.config.response_ranking import RankResponsesJob
 from lib.config.run import Config, load_config
 from lib.data.prompts import Prompt
-from lib.data.rows import ImageRankingRow, ResponseRankingRow
+from lib.data.rows import Candidate, ImageRankingRow, ResponseRankingRow
 from lib.data.shards import present, read_shard
 from lib.errors import UserError
 from lib.files import write_jsonl
@@ -134,9 +134,14 @@ def rank(
         path = root / f"images/art/00/{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path)
-        candidate = {"guidance_scale": 5.0 + number, "seed": 0, "blank": False}
-        candidate |= {"file": path.relative_to(root).as_posix()}
-        candidates.append(candidate | {"sha256": sha256(path.read_bytes()).hexdigest()})
+        candidate: Candidate = {
+            "guidance_scale": 5.0 + number,
+            "seed": 0,
+            "blank": False,
+            "file": path.relative_to(root).as_posix(),
+            "sha256": sha256(path.read_bytes()).hexdigest(),
+        }
+        candidates.append(candidate)
     source, output = root / "images/art/00.jsonl", root / "image_ranking/near/art/00.jsonl"
     write_jsonl(source, [PROMPT.row() | {"candidates": candidates}])
 

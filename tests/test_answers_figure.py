@@ -46,7 +46,7 @@ BASE = {
 OURS = {"1": "A dog.", "2": "Dogs and\nhot dogs " * 300, "3": "Blue sky.", "4": "A table, a puppy."}
 
 
-def test_the_scorers_that_a_sheet_can_show_are_those_that_say_where_mentions_are():
+def test_a_sheet_can_show_the_benchmarks_that_say_where_mentions_are():
     assert names_of(MentionsBenchmark) == ["chair", "object_halbench"]
 
 

@@ -7,20 +7,54 @@ import re
 import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 import yaml
 
+from lib.models.image_generators.registry import IMAGE_GENERATORS
+from lib.models.image_scorers.registry import IMAGE_SCORERS
+from lib.models.instruction_authors.registry import INSTRUCTION_AUTHORS
+from lib.models.response_generators.registry import GENERATORS
+from lib.models.response_rewards.registry import RESPONSE_REWARDS
+from lib.registry import Registry
+from lib.training.registry import TRAINERS
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 SCRIPTS = REPOSITORY / "scripts"
-#: A rule whose environment depends on the configuration: its script must be at home in both.
-BY_CONFIGURATION = {"scorer_environment": ["rewards.yaml", "image-reward.yaml"]}
+#: The rules in which a model plays a role: its settings name the environment, and the rule's script
+#: must be at home in all of them.
+REGISTRIES: dict[str, Registry[Any]] = {
+    "generate_images": IMAGE_GENERATORS,
+    "rank_images": IMAGE_SCORERS,
+    "write_instructions": INSTRUCTION_AUTHORS,
+    "generate_responses": GENERATORS,
+    "rank_responses": RESPONSE_REWARDS,
+    "train_dpo": TRAINERS,
+}
 #: Imports of which a rule needs those that its configuration asks for, and the environment that
 #: offers each.
 OPTIONAL = {"ImageReward": "image-reward.yaml", "vllm": "vllm.yaml", "spacy": None}
 #: Commands for people, which no rule runs, and where they are at home.
 COMMANDS = {"score": ["workflow.yaml"], "plan": ["head.yaml"]}
-DISTRIBUTIONS = packages_distributions() | {"vllm": ["vllm"], "ImageReward": ["image-reward"]}
+#: Where what a function imports is imported only to load a model.
+ROOMS_OF_MODELS = (SCRIPTS / "lib/models", SCRIPTS / "lib/training")
+DISTRIBUTIONS = dict(packages_distributions()) | {
+    "vllm": ["vllm"],
+    "ImageReward": ["image-reward"],
+    # Pydantic pins the one and needs the other.
+    "pydantic_core": ["pydantic"],
+    "typing_extensions": ["pydantic"],
+}
+
+
+def environments_of(registry, kind):
+    """The environments that a kind's settings can name, whichever backend they choose."""
+    settings = registry.settings_of(kind)
+    backend = settings.model_fields.get("backend")
+    choices = get_args(backend.annotation) if backend else [None]
+    chosen = [settings.model_construct(backend=choice) for choice in choices]
+    return sorted({f"{each.environment}.yaml" for each in chosen})
 
 
 def environments_by_script():
@@ -28,35 +62,48 @@ def environments_by_script():
     for path in sorted((REPOSITORY / "rules").glob("*.smk")):
         for rule in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]:
             script = re.search(r'script:\s*"\.\./scripts/(\w+)\.py"', rule)
-            environment = re.search(r'conda:\s*(?:"\.\./envs/([\w-]+\.yaml)"|(\w+))', rule)
-            if script:
-                assert environment, f"{path.name}: the rule of {script[1]} names no environment"
-                found[script[1]] = (
-                    [environment[1]] if environment[1] else BY_CONFIGURATION[environment[2]]
-                )
+            environment = re.search(r'conda:\s*"\.\./envs/([\w-]+\.yaml)"', rule)
+            if script and environment:
+                found[script[1]] = [environment[1]]
+            elif script:
+                assert ".environment}" in rule, f"{path.name}: {script[1]} names no environment"
+                registry = REGISTRIES[script[1]]
+                named = [
+                    name for kind in registry.kinds for name in environments_of(registry, kind)
+                ]
+                found[script[1]] = sorted(set(named))
     return found
 
 
-def imports_of(path, seen=None):
-    """All modules outside the standard library that a script and the project's modules under it
-    import, at any depth.
-    """
-    seen = set() if seen is None else seen
-    found = set()
+def imported_names(path, at_once):
+    """All that a file imports; `at_once`: as it is imported itself, and not inside of functions."""
+    tree = ast.parse(path.read_text())
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in tree.body if at_once else ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    for name in names:
+    return names
+
+
+def imports_of(path, loads_models, at_once=False, seen=None):
+    """All modules outside the standard library that a file and the project's modules under it
+    import, at any depth. `loads_models`: also what models' files, and what these use, import only
+    to load one; they are imported to read the configuration, too.
+    """
+    seen = set() if seen is None else seen
+    found = set()
+    is_of_models = any(room in path.parents for room in ROOMS_OF_MODELS)
+    at_once = at_once or (is_of_models and not loads_models)
+    for name in imported_names(path, at_once):
         top = name.split(".")[0]
         module = SCRIPTS / name.replace(".", "/")
         own = module / "__init__.py" if module.is_dir() else module.with_suffix(".py")
         if own.is_file():
-            if own not in seen:
-                seen.add(own)
-                found |= imports_of(own, seen)
+            if (own, at_once) not in seen:
+                seen.add((own, at_once))
+                found |= imports_of(own, loads_models, at_once, seen)
         elif (
             top not in sys.stdlib_module_names
             and top not in ("lib", "snakemake")
@@ -70,7 +117,7 @@ def pins(environment):
     """Distribution -> version of an environment's file."""
     values = yaml.safe_load((REPOSITORY / "envs" / environment).read_text())
     packages = next(item["pip"] for item in values["dependencies"] if isinstance(item, dict))
-    found = {}
+    found: dict[str, str] = {}
     for package in packages:
         if package.startswith("-r "):
             lines = (REPOSITORY / "envs" / package[3:].strip()).read_text().splitlines()
@@ -94,17 +141,39 @@ def test_every_script_of_a_rule_is_known():
     assert {path.stem for path in SCRIPTS.glob("*.py")} == set(SCRIPT_ENVIRONMENTS)
 
 
+def assert_pinned(environment, path, loads_models):
+    """Asserts that all that a file imports is pinned in an environment."""
+    pinned = pins(environment)
+    for module in imports_of(path, loads_models):
+        if OPTIONAL.get(module, environment) != environment:
+            continue
+        names = {name.lower().replace("_", "-") for name in DISTRIBUTIONS[module]}
+        assert names & pinned.keys(), (
+            f"{path.name} imports {module}, which envs/{environment} does not pin"
+        )
+
+
 @pytest.mark.parametrize("script", SCRIPT_ENVIRONMENTS)
 def test_every_import_of_a_rule_s_script_is_in_its_environment(script):
     for environment in SCRIPT_ENVIRONMENTS[script]:
-        pinned = pins(environment)
-        for module in imports_of(SCRIPTS / f"{script}.py"):
-            if OPTIONAL.get(module, environment) != environment:
-                continue
-            names = {name.lower().replace("_", "-") for name in DISTRIBUTIONS[module]}
-            assert names & pinned.keys(), (
-                f"{script} imports {module}, which envs/{environment} does not pin"
-            )
+        assert_pinned(environment, SCRIPTS / f"{script}.py", loads_models=False)
+
+
+KINDS = [(script, kind) for script, registry in REGISTRIES.items() for kind in registry.kinds]
+
+
+@pytest.mark.parametrize(("script", "kind"), KINDS)
+def test_every_import_of_a_model_s_file_is_in_the_environment_that_its_settings_name(script, kind):
+    module = REGISTRIES[script].kinds[kind].partition(":")[0]
+    file = (SCRIPTS / module.replace(".", "/")).with_suffix(".py")
+    for environment in environments_of(REGISTRIES[script], kind):
+        assert_pinned(environment, file, loads_models=True)
+
+
+@pytest.mark.parametrize("kind", GENERATORS.kinds)
+@pytest.mark.parametrize("script", ["answer_questions", "write_instructions"])
+def test_every_generator_is_at_home_where_questions_are_answered_and_written(script, kind):
+    assert set(environments_of(GENERATORS, kind)) <= set(SCRIPT_ENVIRONMENTS[script])
 
 
 @pytest.mark.parametrize(

@@ -554,7 +554,7 @@ def author_settings(tmp_path: Path, demo_models: Path) -> Iterator[Callable[[str
 
 def write(author: Any, texts: list[str]) -> dict[str, Any]:
     """What an author writes of each text, or why it writes nothing."""
-    results = {}
+    results: dict[str, Any] = {}
     with author.at_work() as writer:
         for start in range(0, len(texts), author.batch_size):
             batch = texts[start : start + author.batch_size]

@@ -158,7 +158,7 @@ def reference_image_reward(
     reward = words[0]
     for number in (0, 2, 4, 6, 7):
         reward = linear(f"mlp.layers.{number}", reward)
-    return (reward.item() - 0.16717362830052426) / 1.0333394966054072
+    return float(reward.item() - 0.16717362830052426) / 1.0333394966054072
 
 
 def test_image_reward_is_the_original_computation(folders, scorers, images):

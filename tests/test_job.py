@@ -17,8 +17,8 @@ from lib.blocks import LATER, NO_EFFECT, Block, Model, deciding
 from lib.data.shards import read_shard, stage_rows
 from lib.errors import ItemError, UserError
 from lib.jobs.batches import Batches, Item
-from lib.jobs.device import halving
 from lib.jobs.job import Job, NoSettings
+from lib.jobs.memory import halving
 
 
 class Parameters(dict[str, Any]):

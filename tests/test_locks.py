@@ -11,17 +11,19 @@ from pathlib import Path
 import pytest
 import yaml
 
+from test_environments import COMMANDS, SCRIPT_ENVIRONMENTS
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 ENVIRONMENTS = sorted(
     path.stem for path in (REPOSITORY / "envs").glob("*.yaml") if path.stem != "site"
 )
 NAMED_BY_RULES = sorted(
     {
-        name
-        for path in (REPOSITORY / "rules").glob("*.smk")
-        for name in re.findall(r"envs/([\w-]+)\.yaml", path.read_text())
+        name.removesuffix(".yaml")
+        for script, names in SCRIPT_ENVIRONMENTS.items()
+        for name in names
+        if script not in COMMANDS
     }
-    | {"rewards", "image-reward"}  # rules/common.smk chooses between them
 )
 
 

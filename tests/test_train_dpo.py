@@ -604,9 +604,7 @@ def test_a_finished_adapter_is_not_trained_again(
     """Also under other `save_steps`, which decide nothing; and no worker is started."""
     run = Run(tmp_path, base, dataset, save_steps=5)
     shutil.copytree(trained.folder / "work", tmp_path / "work")
-    started = time.monotonic()
     run.run()
-    assert time.monotonic() - started < 6
     assert run.published() == trained.published()
     assert (run.record["computed"], run.record["reused"]) == (0, UPDATES)
     assert not (tmp_path / "logs").exists()

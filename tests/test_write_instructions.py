@@ -924,9 +924,9 @@ def test_vllm_s_openai_server_writes_questions(stage, demo_models, monkeypatch):
         start_new_session=True,
     )
     try:
-        for _ in range(300):
+        for _ in range(1200):
             try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=60)
                 break
             except OSError:
                 assert server.poll() is None, "the server ended"

@@ -42,7 +42,7 @@ def load_whole(cls: Any, directory: Path, **options: Any) -> Any:
 
 
 def load_transformers_model(cls: Any, directory: Path, device: str, dtype: str) -> Any:
-    """A whole model of transformers, on a device; a pickle is read without running what is in it."""
+    """A whole model of transformers on a device; a pickle is read without running what is in it."""
     import torch
 
     model = load_whole(cls, directory, dtype=getattr(torch, dtype), weights_only=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
 
 from lib.blocks import Block
-from lib.data.evaluation_files import ComputedBy
+from lib.data.evaluation_files import BenchmarkScores, ComputedBy, OtherScores
 from lib.jobs.job import Job
 from lib.report.provenance import Provenance
 from lib.report.published import (
@@ -91,29 +91,13 @@ class ModelTableJob(Block):
     base: ModelOrigin
 
 
-class ScoresOfAnother(TypedDict):
-    """The scores in a scores.json that another scorer computed than the file's."""
-
-    scores: dict[str, float]
-    computed_by: ComputedBy
-
-
-class ScoresFile(Provenance):
-    """A scores.json, as far as tables read it; `file` is its place in the run's folder.
-
-    `missing`: score -> why there is none.
+class ScoresFile(BenchmarkScores, Provenance):
+    """A scores.json, as far as tables read it; `file` is its place in the run's folder, `also` the
+    scores in it that our scorer computed beside lmms-eval's.
     """
 
     file: NotRequired[str]
-    model: str
-    benchmark: str
-    model_identity: str
-    limit: int | None
-    questions: int
-    questions_in_data: int
-    scores: dict[str, float | None]
-    missing: NotRequired[dict[str, str]]
-    also: NotRequired[ScoresOfAnother]
+    also: NotRequired[OtherScores]
 
 
 #: By model and benchmark.

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from lib.blocks import Block
 from lib.errors import UserError
 from lib.files import write_json
-from lib.jobs.device import is_out_of_memory
+from lib.jobs.memory import is_out_of_memory
 
 LAST_LINES = 8
 PREFIX = "train_dpo event: "
