@@ -191,11 +191,11 @@ def main(snakemake: Any) -> None:
             job.note(f"judge {judge.name}: {judge.asked} asked, {judge.reused} reused")
         elif benchmark and not isinstance(benchmark, JudgedBenchmark):
             add_ours(scores, benchmark, path, None)
-        made = provenance.computed_by(
+        computed_by = provenance.computed_by(
             f"lmms-eval {results['lmms_eval']}, task {results['task']}", judge=results["judge"]
         )
         origin = provenance.block(
-            made, path, job.root, results["environment"], provenance.versions(PACKAGES)
+            computed_by, path, job.root, results["environment"], provenance.versions(PACKAGES)
         )
         write_json(Path(snakemake.output[0]), {**scores, **origin})
         job.count(len(answers))

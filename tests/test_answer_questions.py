@@ -8,6 +8,7 @@ import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -87,14 +88,11 @@ def job(rule, benchmark, settings, folder=Path("results/run/evaluation/base"), *
         for name in ("answers.jsonl", "asked.json", "scores.json", "scored.jsonl")
     }
     answers, asked = {"answers": files["answers.jsonl"]}, {"asked": files["asked.json"]}
-    inputs, outputs = (
-        ({"merged": []}, answers | asked)
-        if rule == "answer_questions"
-        else (
-            answers | asked,
-            {"scores": files["scores.json"], "scored": files["scored.jsonl"]},
-        )
-    )
+    scored = {"scores": files["scores.json"], "scored": files["scored.jsonl"]}
+    inputs: dict[str, Any] = answers | asked
+    outputs = scored
+    if rule == "answer_questions":
+        inputs, outputs = {"merged": []}, answers | asked
     return SimpleNamespace(
         rule=rule,
         wildcards=Wildcards(model="base", benchmark=benchmark),
@@ -584,9 +582,9 @@ def test_files_and_judges_of_benchmarks_are_looked_at_before_a_run(
     Path("mmhal_bench/images/sum.png").unlink()
     Path("amber/data/safe_words.txt").unlink()
     problems = preflight.problems_with_benchmarks(plan())
-    assert [re.match(r"evaluation\.benchmarks\.(\w+): ", problem)[1] for problem in problems] == [
-        "mmhal_bench",
-        "amber",
+    assert [re.findall(r"^evaluation\.benchmarks\.(\w+): ", problem) for problem in problems] == [
+        ["mmhal_bench"],
+        ["amber"],
     ]
     assert "sum.png" in problems[0]
     assert "safe_words.txt is missing" in problems[1]

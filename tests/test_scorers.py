@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,9 +21,17 @@ from lib.benchmarks import amber, mmhal_bench, pope
 from lib.benchmarks.answers import Answer, Answers
 from lib.benchmarks.bootstrap import intervals
 from lib.benchmarks.language import LanguageTools, similar_by_vectors
+from lib.benchmarks.mentions import MentionsBenchmark
+from lib.benchmarks.object_halbench import ObjectHalBench
 from lib.benchmarks.registry import load_benchmark
 from lib.errors import UserError
 from lib.head import table_rows
+
+
+def load_with_mentions(name):
+    benchmark = load_benchmark(name, "stand-in")
+    assert isinstance(benchmark, MentionsBenchmark)
+    return benchmark
 
 
 def scored(benchmark, answers, *reference, language="auto", **options):
@@ -120,7 +129,7 @@ def test_amber_prints_what_the_reference_prints_for_its_15220_answers_in_under_1
 @needs_golden
 @pytest.mark.parametrize("branch", ["no_gpt_branch", "extracted_objects_branch"])
 def test_object_halbench_equals_the_reference_s_arithmetic_with_either_extractor(branch):
-    scorer = load_benchmark("object_halbench", "exact")
+    scorer = ObjectHalBench("exact")
     answers = scorer.read_answers(GOLDEN / "chair/Instruction1_llava.json")
     reference = scorer.read_reference(GOLDEN / "objhal", GOLDEN / "chair/coco_gt_objects_2000.json")
     rows = answers.rows[:300]
@@ -172,6 +181,7 @@ def test_mmhal_bench_reads_a_real_judge_s_log_as_the_reference_does(reference):
         r" (.*)",
         log.read_text(),
     )
+    assert end is not None
     assert (
         [*rates, by_type]
         == [end[1], end[2], end[3].strip()]
@@ -271,7 +281,7 @@ def test_pope_s_scores_are_those_of_the_counts_in_any_order_of_answers(questions
         assert values.get("f1", f1s[-1]) == (pytest.approx(f1s[-1]) if tp else values.get("f1"))
     assert ("f1" in score.scores) == all(f1s)
     if all(f1s):
-        assert score.scores["f1"] == pytest.approx(sum(f1s) / len(f1s))
+        assert score.scores["f1"] == pytest.approx(sum(filter(None, f1s)) / len(f1s))
 
 
 def test_pope_takes_lmms_eval_s_kept_answers_as_their_own_reference(tmp_path):
@@ -321,7 +331,7 @@ def test_chair_counts_mentions_pairs_of_words_and_the_seat_of_a_toilet(tmp_path)
         "recall": pytest.approx(75),
     }
     assert score.extra["captions_without_objects"] == 1
-    assert "TextBlob" in score.language_tools
+    assert "TextBlob" in str(score.language_tools)
 
 
 def marked(benchmark, text, reference, **details):
@@ -329,7 +339,7 @@ def marked(benchmark, text, reference, **details):
     place.
     """
     given = answers({"1": text}, **({"1": details} if details else {}))
-    found = load_benchmark(benchmark, "stand-in").mentions(given, reference)["1"].each
+    found = load_with_mentions(benchmark).mentions(given, reference)["1"].each
     for mention in sorted(
         (each for each in found if each.place), key=lambda each: each.place, reverse=True
     ):
@@ -391,7 +401,7 @@ def test_object_halbench_s_places_are_of_the_whole_answer_and_of_the_judge_s_nam
 @needs_golden
 @pytest.mark.parametrize("benchmark", ["chair", "object_halbench"])
 def test_the_words_of_every_mention_in_released_captions_name_its_object(benchmark):
-    scorer = load_benchmark(benchmark, "stand-in")
+    scorer = load_with_mentions(benchmark)
     captions = scorer.read_answers(GOLDEN / "chair/Instruction1_mplug.json")
     captions = replace(captions, rows=captions.rows[:300])
     vocabulary = GOLDEN / (
@@ -687,7 +697,7 @@ def test_mmhal_bench_reads_the_reference_s_evaluation_file_and_names_its_judge(t
 
 
 def test_mm_vet_leaves_out_and_tells_grades_that_are_none_and_answers_with_fewer_runs(tmp_path):
-    grades = {
+    grades: dict[str, list[Any]] = {
         "v1_0": [0.5, 0.7],
         "v1_1": [1.0],
         "v1_2": [0.5, 2],
@@ -805,7 +815,7 @@ def test_missing_language_data_are_named_where_the_reference_s_are_wanted(monkey
 def test_nltk_s_own_tokenizer_and_tagger_are_used_where_their_data_are(tmp_path):
     # Data of NLTK's own format, made here: one abbreviation, and a tagger that knows four words.
     name = "averaged_perceptron_tagger_eng"
-    tagger = {
+    tagger: dict[str, Any] = {
         "weights": {},
         "tagdict": {"Dr.": "NNP", "Dogs": "NNS", "bark": "VBP", ".": "."},
         "classes": ["NN"],
@@ -816,7 +826,7 @@ def test_nltk_s_own_tokenizer_and_tagger_are_used_where_their_data_are(tmp_path)
         "ortho_context.tab": "",
         "abbrev_types.txt": "dr\n",
     }
-    files = {
+    files: dict[str, Any] = {
         f"nltk_data/tokenizers/punkt_tab/english/{file}": content for file, content in punkt.items()
     }
     files |= {

@@ -247,8 +247,8 @@ def read_reference(
     vocabularies: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            found = [each for name in vocabulary_names for each in sorted(path.rglob(name))]
-            vocabularies += found[:1]
+            named = [each for name in vocabulary_names for each in sorted(path.rglob(name))]
+            vocabularies += named[:1]
             files += [
                 each
                 for name in ("*objects*.json", "instances_*.json", "captions_*.json")

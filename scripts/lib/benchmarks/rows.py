@@ -203,8 +203,9 @@ class _AnswersReader:
 
     def tell(self, row: FileRow, number: int, what: str) -> None:
         """Puts a problem on record. In an array on one line, the row is told by its number."""
-        told = what if self._rows_on_line[row.line] == 1 else f"row {number}: {what}"
-        self.problems.append(Problem(self.file, row.line, told))
+        if self._rows_on_line[row.line] > 1:
+            what = f"row {number}: {what}"
+        self.problems.append(Problem(self.file, row.line, what))
 
     def add(self, row: FileRow, number: int, name: str, text: str, details: Json) -> None:
         """Takes an answer in; of several with one id, the first."""
