@@ -54,7 +54,7 @@ world: $(INSTALLED) ## Train the small world's checkpoints that are missing (hou
 tables: $(INSTALLED) ## Make tables and figures anew from kept results, and run nothing else: make tables RUN="--profile profiles/local --configfile my.yaml"
 	$(BIN)/snakemake $(or $(RUN),$(wordlist 2,99,$(DEMO))) tables --allowed-rules $(TABLES)
 
-# In the order of their names: xdist would begin the files with fewest tests last, and a run killed twenty times is one test, of minutes.
+# In the order of tests/conftest.py, the longest first: xdist would begin the files with fewest tests last, and a run killed twenty times is one test.
 test: demo-models ## Pass all tests but those on a Slurm cluster
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -71,7 +71,7 @@ lint: $(INSTALLED) ## Style, formatting, types, and Snakemake's own linter
 	$(BIN)/snakefmt --check Snakefile rules
 	PYTHONPATH=scripts $(BIN)/lint-imports
 	$(BIN)/mypy scripts demo benchmarks envs docs
-	$(BIN)/mypy --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls --cache-dir .mypy_cache/tests tests tests/slurm
+	$(BIN)/mypy --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls --cache-dir .mypy_cache/tests tests
 	$(BIN)/snakemake --lint
 
 bench: demo-models ## Measure the graph, and each stage against the bare libraries

@@ -35,8 +35,11 @@ from typing import Any
 
 import numpy as np
 
-from lib.benchmarks import SCORERS, Answers, Score, amber
+from lib.benchmarks import amber
+from lib.benchmarks.base import LanguageChoice
 from lib.benchmarks.language import LanguageTools, similar_by_vectors
+from lib.benchmarks.registry import load_benchmark
+from lib.benchmarks.scores import Score
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REPEATS = 3
@@ -81,17 +84,16 @@ def scoring(
     answers: Path,
     *reference: Path,
     first: int | None = None,
-    language: str | None = None,
+    language: LanguageChoice = "auto",
 ) -> Callable[[int], Score]:
     """Reads and scores with so many resamples; `first`: only so many answers."""
-    scorer = SCORERS[benchmark]
 
     def run(samples: int) -> Score:
-        found: Answers = scorer.read_answers(answers)
+        # A new one each time: its language tools remember words.
+        scorer = load_benchmark(benchmark, language)
+        found = scorer.read_answers(answers)
         kept = replace(found, rows=found.rows[:first])
-        # New tools each time: they remember words.
-        options = {"language": LanguageTools(language)} if language else {}
-        return scorer.score(kept, scorer.read_reference(*reference), samples=samples, **options)
+        return scorer.score(kept, scorer.read_reference(*reference), samples=samples)
 
     return run
 
@@ -205,7 +207,7 @@ def reference_chair(captions: str) -> Callable[[Path, Path], str]:
     """
 
     def run(references: Path, golden: Path) -> str:
-        rows = SCORERS["chair"].read_answers(golden / captions).rows
+        rows = load_benchmark("chair").read_answers(golden / captions).rows
         objects = json.loads((golden / "chair/coco_gt_objects_2000.json").read_text())
         synonyms: dict[str, list[str]] = {}
         for word, name in json.loads((golden / "chair/chair_vocab.json").read_text())[
@@ -299,7 +301,9 @@ def reference_amber(references: Path, golden: Path) -> str:
 def reference_object_halbench(references: Path, golden: Path) -> str:
     """RLHF-V's eval_gpt_obj_halbench.py without its LLM, on the first 300 captions."""
     rows = (
-        SCORERS["object_halbench"].read_answers(golden / "chair/Instruction1_llava.json").rows[:300]
+        load_benchmark("object_halbench")
+        .read_answers(golden / "chair/Instruction1_llava.json")
+        .rows[:300]
     )
     objects = json.loads((golden / "chair/coco_gt_objects_2000.json").read_text())
     with tempfile.TemporaryDirectory() as name:
@@ -323,7 +327,9 @@ def reference_object_halbench(references: Path, golden: Path) -> str:
 
 def reference_mmhal(references: Path, golden: Path) -> str:
     """MMHal-Bench's arithmetic as RLHF-V has it, on the judgements of the log."""
-    log = SCORERS["mmhal_bench"].read_answers(golden / "mmhal/mmhal_llava_onevision_0.5b.txt")
+    log = load_benchmark("mmhal_bench").read_answers(
+        golden / "mmhal/mmhal_llava_onevision_0.5b.txt"
+    )
     completions = [
         {"choices": [{"message": {"content": answer.details["judgement"]}}]} for answer in log.rows
     ]
@@ -446,8 +452,8 @@ def pairs_of_amber(golden: Path) -> list[tuple[str, str]]:
     """The pairs that AMBER's script asks for, where only equal words are similar: for each noun,
     its scene's words up to a hit.
     """
-    scorer = SCORERS["amber"]
-    reference: amber.Reference = scorer.read_reference(golden / "amber")
+    scorer = amber.Amber()
+    reference = scorer.read_reference(golden / "amber")
     language = LanguageTools("exact")
     vocabulary = {
         word for name, others in reference.association.items() for word in (name, *others)
@@ -506,7 +512,8 @@ def similarity_table(golden: Path, vectors: str | None) -> str:
         )
         rows.append((about, f"{single:,.0f}", f"{table:.4f}", f"{single / table:,.0f}"))
     title = f"AMBER's similarities: {len(pairs):,} asked for, {len(set(pairs)):,} distinct pairs"
-    return f"{title}\n\n{markdown(('vectors', 'one at a time, s', 'as a table, s', 'times faster'), rows)}"
+    columns = ("vectors", "one at a time, s", "as a table, s", "times faster")
+    return f"{title}\n\n{markdown(columns, rows)}"
 
 
 def main() -> None:

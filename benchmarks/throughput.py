@@ -30,9 +30,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
-from lib.models.response_generators.generation import Request, Sampling, load_generator
 from rich.console import Console
 from rich.table import Table
 
@@ -41,14 +40,32 @@ import generate_responses
 import rank_images
 import rank_responses
 from lib import weights
-from lib.blocks import Model
-from lib.config.images import Images
-from lib.config.run import ImageScorer, ResponseRanking, Responses
+from lib.blocks import Block, Model
+from lib.config.image_ranking import RankImagesJob
+from lib.config.images import GenerateImagesJob
+from lib.config.response_ranking import RankResponsesJob
+from lib.config.responses import GenerateResponsesJob
+from lib.data.image_files import read_image
 from lib.data.prompts import Prompt, make_shards, seed_of
-from lib.data.shards import read_shard
+from lib.data.rows import (
+    ImageRankingRow,
+    ImagesRow,
+    InstructionRow,
+    PickedRow,
+    ResponseRankingRow,
+    ResponseRow,
+)
+from lib.data.shards import present, prompt_of, read_shard
+from lib.models.image_generators.stable_diffusion_3 import StableDiffusion3
+from lib.models.image_scorers.image_reward import ImageReward
+from lib.models.response_generators.base import Generator, Request, Sampling
+from lib.models.response_generators.for_jobs import generator_settings
+from lib.models.response_generators.registry import GENERATORS
+from lib.models.response_rewards.armorm import ArmoRM
 from tiny.armorm import write_armorm
 from tiny.image_reward import write_image_reward
 from tiny.tokenization import bert_tokenizer, llama3_tokenizer
+from write_instructions import pick_image
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 os.chdir(REPOSITORY)
@@ -58,7 +75,6 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 MODELS = Path("demo/models")
 LIMIT = 1.10
-Rows = dict[str, dict[str, Any]]
 
 
 class Parameters(dict[str, Any]):
@@ -74,7 +90,7 @@ def run_rule(
     inputs: Any,
     output: Path,
     root: Path,
-    settings: dict[str, Any],
+    settings: Block,
     **params: Any,
 ) -> float:
     """Runs a rule's script with an empty journal; the seconds it took, less those of loading the
@@ -91,7 +107,7 @@ def run_rule(
             wildcards=names,
             input=inputs,
             output=[str(output)],
-            params=Parameters(common=common, settings=settings, **params),
+            params=Parameters(common=common, settings=settings.model_dump(mode="json"), **params),
         )
     )
     record = json.loads((root / "work" / rule / f"{job}.json").read_text())
@@ -104,11 +120,6 @@ def timed(work: Callable[[], Any]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
-
-
-def model_of(name: str) -> dict[str, Any]:
-    """A tiny model's settings."""
-    return Model(model=str(MODELS / name), dtype="float32").model_dump(mode="json")
 
 
 class Stages:
@@ -124,7 +135,7 @@ class Stages:
         self.topic_file.write_text("".join(f"{text}\n" for text in texts))
         self.prompts = make_shards([Prompt("art", text) for text in texts], 1)[0]
         size, steps = (256, 8) if larger else (64, 6)  # of the random run: demo/random.yaml
-        images = Images(
+        self.images = StableDiffusion3.Settings(
             model=str(MODELS / "stable-diffusion-3-medium"),
             dtype="float32",
             height=size,
@@ -132,12 +143,7 @@ class Stages:
             steps=steps,
             max_sequence_length=64,
         )
-        self.images = {
-            **images.model_dump(mode="json"),
-            "shards_per_topic": 1,
-            "max_prompt_characters": 1000,
-        }
-        self.pipeline = generate_images.load_pipeline(self.images, "cpu")
+        self.pipeline = StableDiffusion3.load(self.images, "cpu")
         rewards = MODELS
         if larger:
             rewards = root
@@ -149,35 +155,27 @@ class Stages:
                 image_size=128,
             )
             write_armorm(root / "armorm", tokenizer=llama3_tokenizer(), width=256, layers=8)
-        self.scoring = ImageScorer(
+        self.scoring = ImageReward.Settings(
             kind="image-reward", model=str(rewards / "image-reward")
-        ).model_dump(mode="json")
-        self.scorer = rank_images.load_scorer(self.scoring, "cpu")
-        self.responding = (
-            Responses().model_dump(mode="json")
-            | model_of("llava-v1.6-mistral")
-            | {
-                "backend": "transformers",
-                "max_new_tokens": 64,
-            }
         )
-        self.generator = self._generator(1)
-        self.ranking = ResponseRanking(
+        self.scorer = rank_images.load_scorer(self.scoring, "cpu")
+        self.responding = GenerateResponsesJob(
+            policy=Model(model=str(MODELS / "llava-v1.6-mistral"), dtype="float32"),
+            backend="transformers",
+            max_new_tokens=64,
+        )
+        self.generator = self._generator()
+        self.ranking = ArmoRM.Settings(
             model=str(rewards / "armorm"), dtype="float32", max_length=512
-        ).model_dump(mode="json")
-        self.armorm = rank_responses.load_armorm(self.ranking, "cpu")
+        )
+        self.armorm = rank_responses.load_reward(self.ranking, "cpu")
 
-    def _generator(self, batch_size: int) -> Any:
-        settings = self.responding
-        sampling = Sampling(settings["max_new_tokens"], settings["temperature"], settings["top_p"])
-        return load_generator(
-            "transformers",
-            settings,
-            "cpu",
-            sampling,
-            with_images=True,
-            batch_size=batch_size,
-            max_model_len=settings["max_model_len"],
+    def _generator(self) -> Generator:
+        job = self.responding
+        settings = generator_settings(job.policy, job)
+        sampling = Sampling(job.max_new_tokens, job.temperature, job.top_p)
+        return GENERATORS.load(settings.backend).load(
+            settings, "cpu", sampling, with_images=True, batch_size=1
         )
 
     def path(self, stage: str) -> Path:
@@ -196,18 +194,20 @@ class Stages:
             inputs,
             self.path("images"),
             self.root,
-            self.images,
+            GenerateImagesJob(
+                generator=self.images, shards_per_topic=1, max_prompt_characters=1000
+            ),
             digest=self.prompts.digest,
         )
 
     def _draw_all(self, one_by_one: bool) -> None:
         for prompt in self.prompts.prompts:
-            scales = self.images["guidance_scales"]
+            scales = self.images.guidance_scales
             seeds = [seed_of(0, "image", prompt.id, scale) for scale in scales]
             for part in zip(scales, seeds, strict=True) if one_by_one else ():
-                generate_images.draw(self.pipeline, prompt, [part[0]], [part[1]], self.images)
+                self.pipeline.generate(prompt.text, [part[0]], [part[1]])
             if not one_by_one:
-                generate_images.draw(self.pipeline, prompt, scales, seeds, self.images)
+                self.pipeline.generate(prompt.text, scales, seeds)
 
     def images_bare(self) -> float:
         """The pipeline alone, a prompt's candidates in one batch."""
@@ -228,17 +228,12 @@ class Stages:
             [str(self.path("images"))],
             output,
             self.root,
-            self.scoring,
+            RankImagesJob(scorer=self.scoring),
         )
 
     def _score_all(self, one_by_one: bool) -> None:
-        from PIL import Image
-
-        for row in read_shard(self.path("images")).values():
-            images = [
-                Image.open(self.root / candidate["file"]).convert("RGB")
-                for candidate in row["candidates"]
-            ]
+        for row in present(read_shard(self.path("images"), ImagesRow).values()):
+            images = [read_image(self.root / candidate["file"]) for candidate in row["candidates"]]
             for batch in [[image] for image in images] if one_by_one else [images]:
                 self.scorer.score(row["prompt"], batch)
 
@@ -250,60 +245,59 @@ class Stages:
         """One score an image."""
         return timed(lambda: self._score_all(one_by_one=True))
 
-    def instructions(self) -> Rows:
+    def instructions(self) -> list[InstructionRow]:
         """An instruction for each prompt about its picked image, as write_instructions publishes
         them.
         """
-        ranked = read_shard(self.path("image_ranking/image-reward"))
-        rows = {}
-        for prompt_id, row in read_shard(self.path("images")).items():
-            picked = row["candidates"][ranked[prompt_id]["winner"]]
-            image = {name: picked[name] for name in ("file", "sha256", "guidance_scale")}
-            rows[prompt_id] = {name: row[name] for name in ("id", "topic", "prompt")} | {
-                "image": image,
-                "instruction": "What is in the image?",
-            }
+        images = read_shard(self.path("images"), ImagesRow)
+        candidates = {row["id"]: row["candidates"] for row in present(images.values())}
+        ranked = read_shard(self.path("image_ranking/image-reward"), ImageRankingRow)
+        rows: list[InstructionRow] = []
+        for row in present(ranked.values()):
+            image = pick_image(row, candidates[row["id"]], "best", 0)
+            picked: PickedRow = {**prompt_of(row), "image": image}
+            rows.append(cast("InstructionRow", {**picked, "instruction": "What is there?"}))
         return rows
 
     def responses_workflow(self, prompts_per_batch: int = 1) -> float:
         """Rule generate_responses."""
         path = self.path("instructions")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps(row) + "\n" for row in self.instructions().values()))
+        path.write_text("".join(json.dumps(row) + "\n" for row in self.instructions()))
         inputs = SimpleNamespace(instructions=str(path), images=str(self.path("images")))
         output = self.path("responses/llava-v1.6-mistral")
         wildcards = {"policy": "llava-v1.6-mistral", "topic": "art", "shard": "00"}
-        settings = self.responding | {"prompts_per_batch": prompts_per_batch}
+        settings = self.responding.model_copy(update={"prompts_per_batch": prompts_per_batch})
         return run_rule(
             generate_responses, "generate_responses", wildcards, inputs, output, self.root, settings
         )
 
     def responses_bare(self) -> float:
         """The policy model alone, one response at a time; the published code's way as well."""
-        identity = weights.identity(self.responding["model"], "main")
+        identity = weights.identity(self.responding.policy.model, "main")
         requests = [
             Request(
                 row["instruction"],
                 seed_of(0, "response", identity, row["id"]),
                 self.root / row["image"]["file"],
             )
-            for row in self.instructions().values()
+            for row in self.instructions()
         ]
         return timed(lambda: [self.generator.generate([request]) for request in requests])
 
     def rewards_workflow(self) -> float:
         """Rule rank_responses."""
         policies = ["a", "b", "c", "d"]
-        answered = read_shard(self.path("responses/llava-v1.6-mistral"))
+        answered = read_shard(self.path("responses/llava-v1.6-mistral"), ResponseRow)
         for number, policy in enumerate(policies):
             path = self.path(f"responses/{policy}")
             path.parent.mkdir(parents=True, exist_ok=True)
             rows = [
-                row | {"response": f"{row['response']} {number}", "finish_reason": "stop"}
-                for row in answered.values()
+                {**row, "response": f"{row['response']} {number}", "finish_reason": "stop"}
+                for row in present(answered.values())
             ]
             path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        settings = self.ranking | {"policies": policies}
+        settings = RankResponsesJob(reward=self.ranking, policies=policies)
         inputs = [str(self.path(f"responses/{policy}")) for policy in policies]
         return run_rule(
             rank_responses,
@@ -316,7 +310,8 @@ class Stages:
         )
 
     def _reward_all(self, one_by_one: bool) -> None:
-        for row in read_shard(self.path("response_ranking")).values():
+        ranked = read_shard(self.path("response_ranking"), ResponseRankingRow)
+        for row in present(ranked.values()):
             texts = [
                 response["text"]
                 for response in row["responses"].values()
@@ -325,7 +320,7 @@ class Stages:
             asked = {"role": "user", "content": row["instruction"]}
             conversations = [[asked, {"role": "assistant", "content": text}] for text in texts]
             for batch in [[one] for one in conversations] if one_by_one else [conversations]:
-                self.armorm.score(batch, self.ranking["max_length"])
+                self.armorm.rate(batch)
 
     def rewards_bare(self) -> float:
         """ArmoRM alone, a prompt's responses in one batch."""

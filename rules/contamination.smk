@@ -17,7 +17,7 @@ rule index_benchmarks:
         runtime=growing(120),
     params:
         common=PLAN.common(),
-        settings=evaluation.index_settings(PLAN),
+        settings=PLAN.params(evaluation.index_job(PLAN)),
     message:
         "Contamination: the benchmarks' questions and images"
     script:
@@ -41,7 +41,7 @@ rule check_contamination:
         runtime=growing(60),
     params:
         common=PLAN.common(),
-        settings=evaluation.measures(PLAN),
+        settings=PLAN.params(evaluation.check_job(PLAN)),
         retry=lambda w: PLAN.retry("check_contamination", f"{w.topic}/{w.shard}"),
     message:
         "Contamination: topic {wildcards.topic}, shard {wildcards.shard}"
@@ -68,7 +68,7 @@ rule list_overlaps:
         runtime=growing(20),
     params:
         common=PLAN.common(),
-        settings=CONTAMINATION.model_dump(mode="json"),
+        settings=PLAN.params(evaluation.list_job(PLAN)),
     message:
         "Contamination: the list of overlaps"
     script:

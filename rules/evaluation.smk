@@ -1,4 +1,5 @@
 from lib.head import evaluation
+from lib.models.response_generators.registry import GENERATORS
 
 
 rule answer_benchmark:
@@ -23,7 +24,8 @@ rule answer_benchmark:
         runtime=growing(1440),
     params:
         common=PLAN.common(),
-        settings=lambda w: evaluation.answer_settings(PLAN, w.model, w.benchmark),
+        settings=lambda w: PLAN.params(evaluation.answer_job(PLAN, w.benchmark)),
+        made_by=lambda w: PLAN.made_by(evaluation.answer_job(PLAN, w.benchmark)),
         retry="",
     message:
         "Answers: model {wildcards.model}, benchmark {wildcards.benchmark}"
@@ -50,7 +52,8 @@ rule score_benchmark:
         runtime=growing(120),
     params:
         common=PLAN.common(),
-        settings=lambda w: evaluation.score_settings(PLAN, w.benchmark),
+        settings=lambda w: PLAN.params(evaluation.score_job(PLAN, w.benchmark)),
+        made_by=lambda w: evaluation.made_by_scorer(PLAN, w.benchmark),
     message:
         "Scores: model {wildcards.model}, benchmark {wildcards.benchmark}"
     script:
@@ -78,7 +81,8 @@ rule answer_questions:
         runtime=growing(1440),
     params:
         common=PLAN.common(),
-        settings=lambda w: evaluation.question_settings(PLAN, w.model, w.benchmark),
+        settings=lambda w: PLAN.params(evaluation.question_job(PLAN, w.benchmark)),
+        made_by=lambda w: PLAN.made_by(evaluation.question_job(PLAN, w.benchmark), GENERATORS),
         retry=lambda w: PLAN.retry("answer_questions", f"{w.model}/{w.benchmark}"),
     message:
         "Answers: model {wildcards.model}, benchmark {wildcards.benchmark}"
@@ -107,7 +111,8 @@ rule score_answers:
         runtime=growing(120),
     params:
         common=PLAN.common(),
-        settings=lambda w: evaluation.scorer_settings(PLAN, w.benchmark),
+        settings=lambda w: PLAN.params(evaluation.score_answers_job(PLAN, w.benchmark)),
+        made_by=lambda w: evaluation.made_by_scorer(PLAN, w.benchmark),
         retry="",
     message:
         "Scores: model {wildcards.model}, benchmark {wildcards.benchmark}"

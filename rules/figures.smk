@@ -2,6 +2,9 @@ from lib.config.figures import EmbedTextsJob
 from lib.head import evaluation, table_rows
 
 FIGURES = CONFIG.figures
+# None where the figure is left out.
+SIMILARITY = table_rows.similarity_job(PLAN)
+ANSWERS = table_rows.answers_job(PLAN)
 
 
 rule candidates_figure:
@@ -9,7 +12,7 @@ rule candidates_figure:
         images=PLAN.shard_files("images"),
         rankings=PLAN.shard_files(f"image_ranking/{CONFIG.image_ranking.select_by}"),
     output:
-        **PLAN.figure_files("candidates_figure"),
+        **table_rows.figure_files(PLAN, "candidates_figure"),
     log:
         f"{ROOT}/logs/candidates_figure.log",
     conda:
@@ -20,9 +23,7 @@ rule candidates_figure:
         runtime=growing(20),
     params:
         common=PLAN.common(),
-        settings=PLAN.figure_settings(
-            prompts=FIGURES.sheet_prompts, **PLAN.pick_settings()
-        ),
+        settings=PLAN.params(table_rows.candidates_job(PLAN)),
     message:
         "Figure: prompts with their candidates (the paper's Figure 2)"
     script:
@@ -34,7 +35,7 @@ rule guidance_figure:
         images=PLAN.shard_files("images"),
         rankings=PLAN.shard_files(f"image_ranking/{CONFIG.image_ranking.select_by}"),
     output:
-        **PLAN.figure_files("guidance_figure"),
+        **table_rows.figure_files(PLAN, "guidance_figure"),
     log:
         f"{ROOT}/logs/guidance_figure.log",
     conda:
@@ -45,7 +46,7 @@ rule guidance_figure:
         runtime=growing(20),
     params:
         common=PLAN.common(),
-        settings=PLAN.figure_settings(guidance_scales=CONFIG.images.guidance_scales),
+        settings=PLAN.params(table_rows.guidance_job(PLAN)),
     message:
         "Figure: how often each guidance scale is picked (the paper's Figure 4)"
     script:
@@ -87,7 +88,7 @@ rule similarity_figure:
         embeddings=PLAN.shard_files("embeddings"),
         pairs=PLAN.shard_files("pairs"),
     output:
-        **PLAN.figure_files("similarity_figure"),
+        **table_rows.figure_files(PLAN, "similarity_figure"),
     log:
         f"{ROOT}/logs/similarity_figure.log",
     conda:
@@ -98,10 +99,7 @@ rule similarity_figure:
         runtime=growing(60),
     params:
         common=PLAN.common(),
-        settings={
-            "label": CONFIG.label,
-            "embedding": PLAN.origin(FIGURES.embedding) if FIGURES.embedding else None,
-        },
+        settings=PLAN.params(SIMILARITY) if SIMILARITY else None,
     message:
         "Figure: similarity of prompts and of responses (the paper's Figure 6)"
     script:
@@ -123,7 +121,7 @@ rule answers_figure:
             else []
         ),
     output:
-        **PLAN.figure_files("answers_figure"),
+        **table_rows.figure_files(PLAN, "answers_figure"),
     log:
         f"{ROOT}/logs/answers_figure.log",
     conda:
@@ -134,7 +132,7 @@ rule answers_figure:
         runtime=growing(60),
     params:
         common=PLAN.common(),
-        settings=table_rows.answers_settings(PLAN),
+        settings=PLAN.params(ANSWERS) if ANSWERS else None,
     message:
         "Figure: two models' answers with their hallucinated words"
     script:

@@ -1,5 +1,8 @@
 from lib.head import table_rows
 
+# None where no judge is configured.
+COMPARISON = table_rows.compare_picks_job(PLAN)
+
 
 # Everything here and in figures.smk is made from kept scores and rankings: no GPU, no model but the
 # small one of embed_texts (on the CPU).
@@ -19,7 +22,7 @@ rule vision_language_table:
             table_rows.VISION_LANGUAGE_SCORES,
         ),
     output:
-        **PLAN.table_files("vision_language_table"),
+        **table_rows.table_files(PLAN, "vision_language_table"),
     log:
         f"{ROOT}/logs/vision_language_table.log",
     conda:
@@ -30,10 +33,12 @@ rule vision_language_table:
         runtime=growing(10),
     params:
         common=PLAN.common(),
-        settings=table_rows.table_settings(
-            PLAN,
-            table_rows.largest_experiments(PLAN),
-            table_rows.VISION_LANGUAGE_SCORES,
+        settings=PLAN.params(
+            table_rows.model_table_job(
+                PLAN,
+                table_rows.largest_experiments(PLAN),
+                table_rows.VISION_LANGUAGE_SCORES,
+            )
         ),
     message:
         "Table: vision-language benchmarks (the paper's Table 1)"
@@ -48,7 +53,7 @@ rule hallucination_table:
             PLAN, table_rows.largest_experiments(PLAN), table_rows.HALLUCINATION_SCORES
         ),
     output:
-        **PLAN.table_files("hallucination_table"),
+        **table_rows.table_files(PLAN, "hallucination_table"),
     log:
         f"{ROOT}/logs/hallucination_table.log",
     conda:
@@ -59,8 +64,12 @@ rule hallucination_table:
         runtime=growing(10),
     params:
         common=PLAN.common(),
-        settings=table_rows.table_settings(
-            PLAN, table_rows.largest_experiments(PLAN), table_rows.HALLUCINATION_SCORES
+        settings=PLAN.params(
+            table_rows.model_table_job(
+                PLAN,
+                table_rows.largest_experiments(PLAN),
+                table_rows.HALLUCINATION_SCORES,
+            )
         ),
     message:
         "Table: hallucination benchmarks (the paper's Table 2)"
@@ -75,7 +84,7 @@ rule size_table:
             PLAN, table_rows.experiments_by_size(PLAN), table_rows.SIZE_SCORES
         ),
     output:
-        **PLAN.table_files("size_table"),
+        **table_rows.table_files(PLAN, "size_table"),
     log:
         f"{ROOT}/logs/size_table.log",
     conda:
@@ -86,8 +95,10 @@ rule size_table:
         runtime=growing(10),
     params:
         common=PLAN.common(),
-        settings=table_rows.table_settings(
-            PLAN, table_rows.experiments_by_size(PLAN), table_rows.SIZE_SCORES
+        settings=PLAN.params(
+            table_rows.model_table_job(
+                PLAN, table_rows.experiments_by_size(PLAN), table_rows.SIZE_SCORES
+            )
         ),
     message:
         "Table: size of the preference data (the paper's Table 3)"
@@ -97,14 +108,10 @@ rule size_table:
 
 rule common_selections_table:
     input:
+        **table_rows.ranking_files(PLAN, CONFIG.image_ranking.scorers),
         published="published/table4.yaml",
-        rankings=[
-            path
-            for scorer in CONFIG.image_ranking.scorers
-            for path in PLAN.shard_files(f"image_ranking/{scorer}")
-        ],
     output:
-        **PLAN.table_files("common_selections_table"),
+        **table_rows.table_files(PLAN, "common_selections_table"),
     log:
         f"{ROOT}/logs/common_selections_table.log",
     conda:
@@ -115,17 +122,7 @@ rule common_selections_table:
         runtime=growing(20),
     params:
         common=PLAN.common(),
-        settings={
-            "scorers": {
-                name: scorer.kind
-                for name, scorer in CONFIG.image_ranking.scorers.items()
-            },
-            "models": {
-                name: PLAN.origin(scorer)
-                for name, scorer in CONFIG.image_ranking.scorers.items()
-            },
-            "label": CONFIG.label,
-        },
+        settings=PLAN.params(table_rows.common_selections_job(PLAN)),
     message:
         "Table: common selections of the image scorers (the paper's Table 4)"
     script:
@@ -135,11 +132,10 @@ rule common_selections_table:
 # Only where a judge is configured; its answers are kept, and a rerun asks nothing twice.
 rule compare_picks:
     input:
+        **table_rows.ranking_files(PLAN, table_rows.judged_scorers(PLAN)),
         images=PLAN.shard_files("images"),
-        rankings=PLAN.judged_rankings(),
     output:
-        comparisons=PLAN.comparisons,
-        summary=f"{ROOT}/image_judge/summary.json",
+        **table_rows.comparison_files(PLAN),
     log:
         f"{ROOT}/logs/compare_picks.log",
     conda:
@@ -151,7 +147,7 @@ rule compare_picks:
         runtime=growing(240),
     params:
         common=PLAN.common(),
-        settings=PLAN.judge_settings(),
+        settings=PLAN.params(COMPARISON) if COMPARISON else None,
         retry=PLAN.retry("compare_picks", "compare_picks"),
     message:
         "A judge compares the picks of two image scorers"
@@ -161,13 +157,10 @@ rule compare_picks:
 
 rule image_judge_table:
     input:
+        **(table_rows.comparison_files(PLAN) if COMPARISON else {}),
         published="published/table5.yaml",
-        comparisons=PLAN.comparisons if CONFIG.image_ranking.judge else [],
-        summary=(
-            f"{ROOT}/image_judge/summary.json" if CONFIG.image_ranking.judge else []
-        ),
     output:
-        **PLAN.table_files("image_judge_table"),
+        **table_rows.table_files(PLAN, "image_judge_table"),
     log:
         f"{ROOT}/logs/image_judge_table.log",
     conda:
@@ -178,14 +171,7 @@ rule image_judge_table:
         runtime=growing(10),
     params:
         common=PLAN.common(),
-        settings={
-            **PLAN.judge_settings(),
-            "kinds": {
-                name: scorer.kind
-                for name, scorer in CONFIG.image_ranking.scorers.items()
-            },
-            "label": CONFIG.label,
-        },
+        settings=PLAN.params(table_rows.image_judge_job(PLAN)),
     message:
         "Table: a judge between two image scorers (the paper's Table 5)"
     script:
@@ -196,7 +182,7 @@ rule reasons_table:
     input:
         PLAN.shard_files("pairs"),
     output:
-        **PLAN.table_files("reasons_table"),
+        **table_rows.table_files(PLAN, "reasons_table"),
     log:
         f"{ROOT}/logs/reasons_table.log",
     conda:
@@ -207,7 +193,7 @@ rule reasons_table:
         runtime=growing(10),
     params:
         common=PLAN.common(),
-        settings={"label": CONFIG.label},
+        settings=PLAN.params(table_rows.reasons_job(PLAN)),
     message:
         "Table: why prompts gave no pair"
     script:

@@ -1,31 +1,36 @@
 """Rule answer_questions: one model answers every question of a benchmark that publishes files
-(forms: lib/benchmarks/questions.py), greedily or by beam search.
+(forms: lib/benchmarks), greedily or by beam search.
 
 An item is a question: its text as it is put, its image, the model, the settings of generation and
 the versions of the libraries that generate. Raw answers are published with how they came about;
 scoring is a rule of its own, without a model.
 """
 
+from collections.abc import Sequence
 from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from lib.models.response_generators.generation import (
-    Generator,
-    Request,
-    Sampling,
-    generate_for_job,
-    load_for_job,
-)
-
-from lib import weights
-from lib.benchmarks.questions import FORMS, Question, prompt_of, read_questions
+from lib.benchmarks.evaluated_model import find_evaluated_model
+from lib.benchmarks.questions import PublishedQuestion, prompt_of, read_questions
+from lib.benchmarks.registry import load_questions_benchmark
+from lib.blocks import Model
+from lib.config.evaluation import AnswerQuestionsJob
+from lib.data.evaluation_files import Asked, QuestionAnswer
 from lib.errors import UserError
 from lib.files import digest_of_file, replacing, write_json
-from lib.jobs.batches import Item, Outcome
-from lib.jobs.legacy import ShardJob
+from lib.jobs.batches import Batches, Item, Outcome
+from lib.jobs.job import Job
 from lib.jobs.script import run_script
+from lib.models.response_generators.base import Generator, Request, Sampling
+from lib.models.response_generators.for_jobs import (
+    GeneratedText,
+    generate_for_job,
+    generator_in_key,
+    generator_settings,
+    load_for_job,
+)
 from lib.report import provenance
 
 VERSION = 1
@@ -36,7 +41,7 @@ PACKAGES = {
 }
 
 
-def unpacked(question: Question, folder: Path) -> Path:
+def unpack(question: PublishedQuestion, folder: Path) -> Path:
     """The question's image file; one that the questions file holds is written into `folder` first,
     under its digest.
     """
@@ -64,106 +69,115 @@ def check_readable(image: Path, benchmark: str) -> None:
         ) from error
 
 
-def main(snakemake: Any) -> None:
-    job = ShardJob(snakemake, VERSION)
-    settings, benchmark = job.settings, snakemake.wildcards.benchmark
-    scorer = settings["scorer"]
-    questions = read_questions(scorer, settings["questions"], settings["images"])
-    there_are = len(questions)
-    questions = questions[: settings["limit"]]
-    merged = str(snakemake.input.merged or "")
-    source, revision = (
-        (merged, "main") if merged else (settings["base_model"], settings["base_revision"])
-    )
-    identity = weights.identity(source, revision)
-    job.record.models[source if not merged else snakemake.wildcards.model] = identity
-    generation = {
-        "backend": settings["backend"],
-        "dtype": settings["dtype"],
-        "max_new_tokens": settings["max_new_tokens"] or FORMS[scorer].max_new_tokens,
-        "system_prompt": settings["system_prompt"] or "",
-        "temperature": 0,
-        "beams": settings["beams"],
-    }
-    if settings["backend"] == "vllm":
-        generation["max_model_len"] = settings["max_model_len"]
-    environment = provenance.versions(PACKAGES[settings["backend"]])
-    digest_of = cache(digest_of_file)
-    images = {question.id: unpacked(question, job.work / "images") for question in questions}
-    prompts = {
-        question.id: prompt_of(scorer, question, settings["prompt"]) for question in questions
-    }
+class Questions:
+    """The items of a job: what a model is asked, and what is published of its answers."""
 
-    def item(question: Question) -> Item:
-        image = images[question.id]
-        key = job.key(
-            prompt=prompts[question.id],
-            image=digest_of(image),
-            model=identity,
-            generation=generation,
-            environment=environment,
+    def __init__(self, job: Job[AnswerQuestionsJob], model: Model, identity: str) -> None:
+        """`model`: the one that is asked."""
+        self.job, self.identity = job, identity
+        settings = job.settings
+        self.generator = generator_settings(settings, model)
+        self.sampling = Sampling(settings.max_new_tokens, temperature=0, beams=settings.beams)
+        self.generation = generator_in_key(self.generator) | {
+            "max_new_tokens": self.sampling.max_new_tokens,
+            "system_prompt": settings.system_prompt or "",
+            "temperature": 0,
+            "beams": self.sampling.beams,
+        }
+        self.environment = provenance.versions(PACKAGES[settings.backend])
+        self.digest_of = cache(digest_of_file)
+
+    def image_of(self, question: PublishedQuestion) -> Path:
+        """The file of a question's image."""
+        return unpack(question, self.job.work / "images")
+
+    def item(self, question: PublishedQuestion) -> Item[Request]:
+        """The item of a question."""
+        prompt = prompt_of(question, self.job.settings.prompt)
+        image = self.image_of(question)
+        key = self.job.key(
+            prompt=prompt,
+            image=self.digest_of(image),
+            model=self.identity,
+            generation=self.generation,
+            environment=self.environment,
         )
-        return Item(
-            question.id, key, Request(prompts[question.id], 0, image, generation["system_prompt"])
-        )
+        return Item(question.id, key, Request(prompt, 0, image, self.generation["system_prompt"]))
 
-    checked = cache(lambda image: check_readable(image, benchmark))
-
-    def load() -> Generator:
-        sampling = Sampling(generation["max_new_tokens"], temperature=0, beams=settings["beams"])
+    def load(self) -> Generator:
+        """The model, ready to be asked."""
         return load_for_job(
-            job,
-            settings["backend"],
-            {"model": source, "revision": revision, "dtype": settings["dtype"]},
-            sampling,
+            self.job,
+            self.generator,
+            self.sampling,
             with_images=True,
-            batch_size=settings["questions_per_batch"],
-            max_model_len=settings["max_model_len"],
+            batch_size=self.job.settings.questions_per_batch,
             of="questions",
         )
 
-    outcomes = job.run(
-        [item(question) for question in questions],
-        load=load,
-        compute=partial(generate_for_job, job, what="question"),
-        batch_size=settings["questions_per_batch"],
-        check=lambda each: checked(each.inputs.image),
-    )
-
-    def row(question: Question, outcome: Outcome) -> dict[str, Any]:
-        kind = {"kind": question.kind} if question.kind else {}
-        asked = {
+    def row(self, question: PublishedQuestion, outcome: Outcome[GeneratedText]) -> QuestionAnswer:
+        """What is published of a question."""
+        row: QuestionAnswer = {
             "id": question.id,
             "question": question.text,
-            "image_sha256": digest_of(images[question.id]),
-            **kind,
+            "image_sha256": self.digest_of(self.image_of(question)),
         }
+        if question.kind:
+            row["kind"] = question.kind
         if outcome.result is None:
-            return {**asked, "missing": {"rule": job.rule, "reason": outcome.reason}}
+            return {**row, "missing": {"rule": self.job.rule, "reason": str(outcome.reason)}}
+        result = outcome.result
         return {
-            **asked,
-            "response": outcome.result["text"],
-            **{name: outcome.result[name] for name in ("finish_reason", "tokens")},
+            **row,
+            "response": result["text"],
+            "finish_reason": result["finish_reason"],
+            "tokens": result["tokens"],
         }
 
-    write_json(
-        Path(snakemake.output.asked),
-        {
-            "model": snakemake.wildcards.model,
-            "benchmark": benchmark,
-            "model_identity": identity,
-            "limit": settings["limit"],
-            "questions": len(questions),
-            "questions_in_data": there_are,
-            "generation": generation,
-            "environment": environment,
-            "prompts": settings["prompt"] or dict(FORMS[scorer].prompts),
-            "files": {Path(path).name: digest_of(Path(path)) for path in settings["questions"]},
-        },
-    )
-    job.publish(
-        snakemake.output.answers, [row(question, outcomes[question.id]) for question in questions]
-    )
+    def asked(self, wildcards: Any, questions: int, questions_in_data: int) -> Asked:
+        """Whose answers are published, and how they came about."""
+        settings = self.job.settings
+        return {
+            "model": wildcards.model,
+            "benchmark": wildcards.benchmark,
+            "model_identity": self.identity,
+            "limit": settings.limit,
+            "questions": questions,
+            "questions_in_data": questions_in_data,
+            "generation": self.generation,
+            "environment": self.environment,
+            "prompts": settings.prompt,
+            "files": {Path(path).name: self.digest_of(Path(path)) for path in settings.questions},
+        }
+
+
+def answer(
+    items: Questions, questions: Sequence[PublishedQuestion], benchmark: str
+) -> dict[str, Outcome[GeneratedText]]:
+    """The answer to every question by id."""
+    job = items.job
+    check = cache(partial(check_readable, benchmark=benchmark))
+    return Batches[Request, Generator, GeneratedText](
+        job,
+        load=items.load,
+        compute=partial(generate_for_job, job, what="question"),
+        batch_size=job.settings.questions_per_batch,
+        check=lambda item: check(item.inputs.image),
+    ).run([items.item(question) for question in questions])
+
+
+def main(snakemake: Any) -> None:
+    with Job(snakemake, AnswerQuestionsJob, VERSION) as job:
+        settings, wildcards = job.settings, snakemake.wildcards
+        benchmark = load_questions_benchmark(settings.scorer)
+        published = read_questions(benchmark, settings.questions, settings.images)
+        questions = published[: settings.limit]
+        items = Questions(job, *find_evaluated_model(snakemake, job, settings.base_model))
+        outcomes = answer(items, questions, wildcards.benchmark)
+        asked = items.asked(wildcards, len(questions), len(published))
+        write_json(Path(snakemake.output.asked), asked)
+        rows = [items.row(question, outcomes[question.id]) for question in questions]
+        job.publish(snakemake.output.answers, rows)
 
 
 if __name__ == "__main__":

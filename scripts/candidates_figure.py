@@ -6,21 +6,23 @@ prompt keeps its place in the draw whatever other prompts there are.
 """
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lib.config.figures import CandidatesFigureJob
 from lib.data.controls import Pick, pick_of
 from lib.data.image_files import check_image
 from lib.data.prompts import seed_of
-from lib.data.shards import Row, is_missing, read_shard
-from lib.jobs.legacy import ShardJob
+from lib.data.rows import Candidate, ImageRankingRow, ImagesRow, MissingRow, PromptRow
+from lib.data.shards import present, read_shard, read_shards
+from lib.jobs.job import Job
 from lib.jobs.script import run_script
 from lib.report.figures import (
     FAINT,
     GREEN,
     INK,
-    PIXELS_AN_INCH,
     QUIET,
     demo_mark,
     new_figure,
@@ -28,200 +30,210 @@ from lib.report.figures import (
     thumbnail,
     write_figure,
 )
-from lib.report.sidecar import model_origin
+from lib.report.sheet import MARGIN, Sheet
+from lib.report.sidecar import resolve_model, resolve_scorer
 from lib.report.tables import one_line
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from PIL.Image import Image
 
 VERSION = 1
-TILE = 1.45  # inches
-THUMBNAIL = round(TILE * PIXELS_AN_INCH)  # pixels, longer side
+TILE = 1.45  # inches: a picture's side
 TEXT = 2.5  # inches for the prompt
+GAP = 0.12  # inches between pictures
+HEAD = 0.95  # inches above the first picture
+CAPTION = 0.26  # inches below a picture
 LETTERS_A_LINE = 34
 LINES = 8
+#: The sidecar's words for a pick that is not the best one.
+DRAWN = "random: a candidate that is not blank, drawn with the run's seed and the prompt id"
 
 
-def drawn(rankings: Mapping[str, Row], count: int, seed: int) -> list[str]:
+class ShownCandidate(Candidate):
+    """A candidate with its score, and whether the run went on with it."""
+
+    score: float
+    picked: bool
+
+
+class ShownPrompt(PromptRow):
+    """A prompt with its candidates."""
+
+    candidates: list[ShownCandidate]
+
+
+@dataclass(frozen=True)
+class Legend:
+    """What the figure says of all its prompts: which scorer's scores stand there, how candidates
+    are picked, and whose run it is.
+    """
+
+    scorer: str
+    pick: Pick
+    label: str
+
+
+def choose_prompts(
+    rankings: Mapping[str, ImageRankingRow | MissingRow], count: int, seed: int
+) -> list[str]:
     """The ids of up to `count` prompts: one of each topic, then a second of each and so on, the
     topics' turn decided by the seed too.
     """
     by_topic: dict[str, list[str]] = {}
-    for prompt_id, row in rankings.items():
-        if not is_missing(row):
-            by_topic.setdefault(row["topic"], []).append(prompt_id)
+    for row in present(rankings.values()):
+        by_topic.setdefault(row["topic"], []).append(row["id"])
     places = {}
     for topic, ids in by_topic.items():
-        for turn, prompt_id in enumerate(
-            sorted(ids, key=lambda one: (seed_of(seed, "sheet", one), one))
-        ):
+        in_turn = sorted(ids, key=lambda one: (seed_of(seed, "sheet", one), one))
+        for turn, prompt_id in enumerate(in_turn):
             places[prompt_id] = (turn, seed_of(seed, "sheet", topic), topic)
     chosen = sorted(places, key=lambda one: places[one])[:count]
     return sorted(chosen, key=lambda one: (places[one][2], places[one][0]))
 
 
-def shortened(text: str) -> str:
+def shorten(text: str) -> str:
     """A prompt in at most so many lines as there is room for; what does not fit is left out at its
     end.
     """
     lines = textwrap.wrap(one_line(text), LETTERS_A_LINE) or [""]
-    return "\n".join(
-        lines
-        if len(lines) <= LINES
-        else [*lines[: LINES - 1], lines[LINES - 1][: LETTERS_A_LINE - 2] + " …"]
-    )
+    if len(lines) > LINES:
+        lines = [*lines[: LINES - 1], lines[LINES - 1][: LETTERS_A_LINE - 2] + " …"]
+    return "\n".join(lines)
 
 
 def draw(
-    figure: "Figure",
-    rows: Sequence[Mapping[str, Any]],
-    images: Mapping[str, "Image"],
-    settings: Mapping[str, Any],
+    sheet: Sheet, prompts: Sequence[ShownPrompt], images: Mapping[str, "Image"], legend: Legend
 ) -> None:
     """A line a prompt: its text, then its candidates by guidance scale, each with its score; the
-    pick is framed.
-
-    `settings`: with `pick` where it was drawn and is not the best one.
+    pick is framed. `images`: by their files' sha256.
     """
-    width, height = figure.get_figwidth(), figure.get_figheight()
-    gap, left, head, caption = 0.12, 0.15, 0.95, 0.26
-
-    def text(x: float, y: float, words: str, **more: Any) -> None:
-        figure.text(x / width, 1 - y / height, words, va=more.pop("va", "top"), **more)
-
-    text(left, 0.13, "Candidates and picks", fontsize=12, fontweight="bold")
-    is_drawn = settings.get("pick") == "random"
-    which = "the framed one was drawn at random (control)" if is_drawn else "the pick is framed"
-    text(
-        left,
-        0.38,
-        f"one image a guidance scale; below each its score by {settings['scorer']}; {which}",
-        fontsize=8,
-        color=QUIET,
-    )
-    text(width - left, 0.13, demo_mark(settings["label"]), fontsize=8, color=QUIET, ha="right")
-    if not rows:
-        text(left, head, "No prompt has a pick.", fontsize=9, color=QUIET)
-    for number, row in enumerate(rows):
-        top = head + number * (TILE + caption + gap)
-        text(left, top, pretty(row["topic"]), fontsize=8, color=QUIET)
-        text(left, top + 0.2, shortened(row["prompt"]), fontsize=8, linespacing=1.25)
-        for place, candidate in enumerate(row["candidates"]):
-            x = left + TEXT + place * (TILE + gap)
-            axes = figure.add_axes(
-                (x / width, 1 - (top + TILE) / height, TILE / width, TILE / height)
-            )
-            axes.imshow(
-                images[candidate["sha256"]],
-                interpolation=(
-                    "nearest" if images[candidate["sha256"]].width < THUMBNAIL else "antialiased"
-                ),
-            )
-            axes.set(xticks=[], yticks=[])
-            axes.grid(visible=False)
-            for spine in axes.spines.values():
-                spine.set(
-                    visible=True,
-                    color=GREEN if candidate["picked"] else FAINT,
-                    linewidth=3 if candidate["picked"] else 0.8,
-                )
+    draw_heading(sheet, legend)
+    if not prompts:
+        sheet.text(MARGIN, HEAD, "No prompt has a pick.", fontsize=9, color=QUIET)
+    for number, prompt in enumerate(prompts):
+        top = HEAD + number * (TILE + CAPTION + GAP)
+        sheet.text(MARGIN, top, pretty(prompt["topic"]), fontsize=8, color=QUIET)
+        sheet.text(MARGIN, top + 0.2, shorten(prompt["prompt"]), fontsize=8, linespacing=1.25)
+        for place, candidate in enumerate(prompt["candidates"]):
+            x = MARGIN + TEXT + place * (TILE + GAP)
+            draw_picture(sheet, x, top, candidate, images[candidate["sha256"]])
             if number == 0:
-                text(
-                    x + TILE / 2,
-                    top - 0.08,
-                    f"guidance {candidate['guidance_scale']:g}",
-                    fontsize=8,
-                    ha="center",
-                    va="bottom",
-                )
-            words = (
-                f"{candidate['score']:.2f}".replace("-", "−")
-                + (f"  ✓ {'drawn' if is_drawn else 'picked'}" if candidate["picked"] else "")
-                + ("  blank" if candidate["blank"] else "")
-            )
-            style = (
-                {"color": GREEN, "fontweight": "bold"} if candidate["picked"] else {"color": INK}
-            )
-            text(x + TILE / 2, top + TILE + 0.06, words, fontsize=8, ha="center", **style)
+                scale = f"guidance {candidate['guidance_scale']:g}"
+                sheet.text(x + TILE / 2, top - 0.08, scale, fontsize=8, ha="center", va="bottom")
+            draw_caption(sheet, x, top, candidate, legend)
 
 
-def row_of(image: Row, ranking: Row, pick: Pick, seed: int) -> dict[str, Any]:
+def draw_heading(sheet: Sheet, legend: Legend) -> None:
+    """What the figure shows, and how picks are marked."""
+    is_drawn = legend.pick == "random"
+    which = "the framed one was drawn at random (control)" if is_drawn else "the pick is framed"
+    below = f"one image a guidance scale; below each its score by {legend.scorer}; {which}"
+    sheet.text(MARGIN, 0.13, "Candidates and picks", fontsize=12, fontweight="bold")
+    sheet.text(MARGIN, 0.38, below, fontsize=8, color=QUIET)
+    mark, right = demo_mark(legend.label), sheet.width - MARGIN
+    sheet.text(right, 0.13, mark, fontsize=8, color=QUIET, ha="right")
+
+
+def draw_picture(
+    sheet: Sheet, x: float, top: float, candidate: ShownCandidate, image: "Image"
+) -> None:
+    """A candidate, framed where it is the pick."""
+    is_picked = candidate["picked"]
+    sheet.picture(
+        image,
+        (x, top, TILE, TILE),
+        frame=GREEN if is_picked else FAINT,
+        frame_width=3 if is_picked else 0.8,
+    )
+
+
+def draw_caption(
+    sheet: Sheet, x: float, top: float, candidate: ShownCandidate, legend: Legend
+) -> None:
+    """A candidate's score, and what it is."""
+    words = f"{candidate['score']:.2f}".replace("-", "−")
+    style: dict[str, Any] = {"color": INK}
+    if candidate["picked"]:
+        words += "  ✓ drawn" if legend.pick == "random" else "  ✓ picked"
+        style = {"color": GREEN, "fontweight": "bold"}
+    if candidate["blank"]:
+        words += "  blank"
+    sheet.text(x + TILE / 2, top + TILE + 0.06, words, fontsize=8, ha="center", **style)
+
+
+def shown_prompt(image: ImagesRow, ranking: ImageRankingRow, pick: Pick, seed: int) -> ShownPrompt:
     """What is drawn of one prompt: its rows of stage images and of image ranking as one, with the
     pick that the run went on with.
     """
     picked = pick_of(image["candidates"], ranking["winner"], pick, seed, image["id"])
-    candidates = []
-    for index, candidate in enumerate(image["candidates"]):
-        about = {
-            name: candidate[name] for name in ("guidance_scale", "seed", "file", "sha256", "blank")
-        }
-        candidates.append(about | {"score": ranking["scores"][index], "picked": index == picked})
     return {
         "id": image["id"],
         "topic": image["topic"],
         "prompt": image["prompt"],
-        "candidates": candidates,
+        "candidates": [
+            {**candidate, "score": ranking["scores"][index], "picked": index == picked}
+            for index, candidate in enumerate(image["candidates"])
+        ],
     }
+
+
+def read_images(
+    paths: Iterable[str], prompt_ids: Sequence[str]
+) -> tuple[dict[str, ImagesRow], dict[str, Path]]:
+    """The prompts' rows of stage images, and the shard file of each."""
+    rows: dict[str, ImagesRow] = {}
+    shard_of: dict[str, Path] = {}
+    for path in map(Path, paths):
+        for row in present(read_shard(path, ImagesRow).values()):
+            if row["id"] in prompt_ids:
+                rows[row["id"]], shard_of[row["id"]] = row, path
+    return rows, shard_of
+
+
+def read_thumbnails(
+    prompts: Sequence[ShownPrompt], root: Path, shard_of: Mapping[str, Path]
+) -> dict[str, "Image"]:
+    """The pictures of all candidates by their files' sha256. Errors: UserError for a file that is
+    not the one that was ranked.
+    """
+    pictures = {}
+    for prompt in prompts:
+        for candidate in prompt["candidates"]:
+            file = root / candidate["file"]
+            check_image(file, candidate["sha256"], shard_of[prompt["id"]])
+            pictures[candidate["sha256"]] = thumbnail(file, TILE)
+    return pictures
 
 
 def main(snakemake: Any) -> None:
-    job = ShardJob(snakemake, VERSION)
-    settings = job.settings
-    scorer = settings["scorer"]
-    images, shard_of = {}, {}
-    for path in snakemake.input.images:
-        for prompt_id, row in read_shard(path).items():
-            images[prompt_id], shard_of[prompt_id] = row, Path(path)
-    rankings = {
-        key: row for path in snakemake.input.rankings for key, row in read_shard(path).items()
-    }
-    pick: Pick = settings.get("pick", "best")
-    rows = [
-        row_of(images[one], rankings[one], pick, job.seed)
-        for one in drawn(rankings, settings["prompts"], job.seed)
-    ]
-    pictures = {}
-    for row in rows:
-        for candidate in row["candidates"]:
-            check_image(job.root / candidate["file"], candidate["sha256"], shard_of[row["id"]])
-            pictures[candidate["sha256"]] = thumbnail(job.root / candidate["file"], TILE)
-    about = {
-        "rows": rows,
-        "drawn_from": sum(not is_missing(row) for row in rankings.values()),
-        "seed": job.seed,
-        "scorer": {
-            "name": scorer,
-            **model_origin(settings["models"]["scorer"], job.root, "rank_images", scorer),
-        },
-        "image_model": model_origin(settings["models"]["images"], job.root, "generate_images"),
-        **(
-            {
-                "pick": (
-                    "random: a candidate that is not blank, drawn with the run's seed and the"
-                    " prompt id"
-                )
-            }
-            if pick == "random"
-            else {}
-        ),
-    }
-    columns = max((len(row["candidates"]) for row in rows), default=4)
-    with new_figure(
-        0.2 + TEXT + columns * (TILE + 0.12) + 0.1, 1.05 + max(1, len(rows)) * (TILE + 0.38)
-    ) as figure:
-        draw(figure, rows, pictures, settings)
-        inputs = [*snakemake.input.images, *snakemake.input.rankings]
-        write_figure(
-            figure,
-            "Prompts with their candidates, scores and picks",
-            snakemake.output,
-            inputs,
-            about,
-            "pillow",
-        )
-    job.record.items = job.record.computed = len(rows)
-    job.write_record()
+    with Job(snakemake, CandidatesFigureJob, VERSION) as job:
+        settings, inputs = job.settings, snakemake.input
+        rankings = read_shards(inputs.rankings, ImageRankingRow)
+        ranked = {row["id"]: row for row in present(rankings.values())}
+        chosen = choose_prompts(rankings, settings.prompts, job.seed)
+        images, shard_of = read_images(inputs.images, chosen)
+        prompts = [
+            shown_prompt(images[one], ranked[one], settings.pick, job.seed) for one in chosen
+        ]
+        pictures = read_thumbnails(prompts, job.root, shard_of)
+        about = {
+            "rows": prompts,
+            "drawn_from": len(ranked),
+            "seed": job.seed,
+            "scorer": resolve_scorer(settings.scorer, settings.scorer_model, job.root),
+            "image_model": resolve_model(settings.image_model, job.root, "generate_images"),
+            **({"pick": DRAWN} if settings.pick == "random" else {}),
+        }
+        columns = max((len(prompt["candidates"]) for prompt in prompts), default=4)
+        width = 0.2 + TEXT + columns * (TILE + GAP) + 0.1
+        height = 1.05 + max(1, len(prompts)) * (TILE + 0.38)
+        with new_figure(width, height) as figure:
+            legend = Legend(settings.scorer, settings.pick, settings.label)
+            draw(Sheet(figure), prompts, pictures, legend)
+            title = "Prompts with their candidates, scores and picks"
+            files = [*inputs.images, *inputs.rankings]
+            write_figure(figure, title, snakemake.output, files, about, "pillow")
+        job.count(len(prompts))
 
 
 if __name__ == "__main__":

@@ -6,61 +6,86 @@ here: `build_pairs` leaves such prompts out where the configuration says so.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
-from lib.contamination import Index, perceptual_hash, settings_of
+from lib.blocks import deciding
+from lib.config.contamination import CheckContaminationJob
+from lib.contamination import Index, perceptual_hash
+from lib.data.evaluation_files import IndexedQuestion
 from lib.data.image_files import check_image, read_image
-from lib.data.shards import Row, is_missing, read_shard, stage_rows
+from lib.data.rows import InstructionRow, OverlapEntry
+from lib.data.shards import present, read_shard, stage_rows
 from lib.files import digest_of_file, read_jsonl
-from lib.jobs.batches import Item
-from lib.jobs.legacy import ShardJob
+from lib.jobs.batches import Batches, Item
+from lib.jobs.job import Job
 from lib.jobs.script import run_script
 
 VERSION = 1
 
 
-def main(snakemake: Any) -> None:
-    job = ShardJob(snakemake, VERSION)
-    rows = read_shard(snakemake.input.instructions)
-    index_file, images_file = Path(snakemake.input.index), Path(snakemake.input.images)
-    measures = settings_of(job.settings)
-    index_digest = digest_of_file(index_file)
+class Overlaps(TypedDict):
+    """The result of an item: `OverlapsRow` without its prompt."""
 
-    def item(row: Row) -> Item:
-        key = job.key(
-            prompt=row["prompt"],
-            instruction=row["instruction"],
-            image=row["image"]["sha256"],
-            index=index_digest,
-            measures=measures,
-        )
-        return Item(row["id"], key, row)
+    overlaps: list[OverlapEntry]
 
-    def check(each: Item) -> None:
-        image = each.inputs["image"]
-        check_image(job.root / image["file"], image["sha256"], images_file)
 
-    def overlaps(index: Index, batch: Sequence[Item]) -> list[dict[str, Any]]:
-        results = []
-        for each in batch:
-            row = each.inputs
-            found = [
-                *index.of_text("prompt", row["prompt"]),
-                *index.of_text("instruction", row["instruction"]),
-                *index.of_image(perceptual_hash(read_image(job.root / row["image"]["file"]))),
-            ]
-            results.append({"overlaps": [asdict(overlap) for overlap in found]})
-        return results
-
-    outcomes = job.run(
-        [item(row) for row in rows.values() if not is_missing(row)],
-        load=lambda: Index(read_jsonl(index_file), **measures),
-        compute=overlaps,
-        check=check,
+def item_of(
+    row: InstructionRow, job: Job[CheckContaminationJob], index_digest: str
+) -> Item[InstructionRow]:
+    """The item of a prompt."""
+    key = job.key(
+        prompt=row["prompt"],
+        instruction=row["instruction"],
+        image=row["image"]["sha256"],
+        index=index_digest,
+        measures=deciding(job.settings),
     )
-    job.publish(snakemake.output[0], stage_rows(rows, outcomes, job.rule))
+    return Item(row["id"], key, row)
+
+
+def load_index(path: Path, measures: CheckContaminationJob) -> Index:
+    """The benchmarks' questions and images, to be searched."""
+    return Index(
+        cast("list[IndexedQuestion]", read_jsonl(path)),
+        ngram=measures.ngram,
+        short_similarity=measures.short_similarity,
+        min_words=measures.min_words,
+        image_distance=measures.image_distance,
+    )
+
+
+def find_overlaps(index: Index, row: InstructionRow, root: Path) -> Overlaps:
+    """What a prompt, its instruction and its picked image have in common with the benchmarks."""
+    image = read_image(root / row["image"]["file"])
+    overlaps = [
+        *index.of_text("prompt", row["prompt"]),
+        *index.of_text("instruction", row["instruction"]),
+        *index.of_image(perceptual_hash(image)),
+    ]
+    return {"overlaps": [overlap.entry() for overlap in overlaps]}
+
+
+def main(snakemake: Any) -> None:
+    with Job(snakemake, CheckContaminationJob, VERSION) as job:
+        rows = read_shard(snakemake.input.instructions, InstructionRow)
+        index_file, images_file = Path(snakemake.input.index), Path(snakemake.input.images)
+        index_digest = digest_of_file(index_file)
+
+        def check(item: Item[InstructionRow]) -> None:
+            image = item.inputs["image"]
+            check_image(job.root / image["file"], image["sha256"], images_file)
+
+        def compute(index: Index, batch: Sequence[Item[InstructionRow]]) -> list[Overlaps]:
+            return [find_overlaps(index, item.inputs, job.root) for item in batch]
+
+        outcomes = Batches(
+            job,
+            load=lambda: load_index(index_file, job.settings),
+            compute=compute,
+            check=check,
+        ).run([item_of(row, job, index_digest) for row in present(rows.values())])
+        job.publish(snakemake.output[0], stage_rows(rows, outcomes, job.rule))
 
 
 if __name__ == "__main__":

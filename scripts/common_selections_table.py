@@ -13,33 +13,73 @@ since all scorers do so, ties raise the common selection a little, so prompts wi
 that decides are counted in a note. Blank images rank after all others.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from lib.data.shards import is_missing, read_shard
-from lib.jobs.legacy import ShardJob
+from lib.config.tables import CommonSelectionsJob, rankings_input
+from lib.data.rows import ImageRankingRow, MissingRow
+from lib.data.shards import is_missing, read_shards
+from lib.jobs.job import Job
 from lib.jobs.script import run_script
-from lib.report.published import Published, notes_of, our_source, paper_rows, read_published
-from lib.report.sidecar import model_origin
-from lib.report.tables import Row, Table, write_table
+from lib.report.published import (
+    Published,
+    PublishedRow,
+    notes_of,
+    our_source,
+    paper_rows,
+    printed_values,
+    read_published,
+)
+from lib.report.sidecar import ResolvedModel, resolve_model
+from lib.report.tables import Table, TableRow, write_table
 
 VERSION = 1
 TOPS = (1, 2, 3)
+#: How many candidates a prompt of the paper has.
+CANDIDATES = 4
+NOTE = (
+    "Common selection at top k: mean over prompts of |intersection of the top-k sets| / k, in"
+    " percent."
+)
 
 #: prompt id -> candidates' indexes, best first.
 Rankings = Mapping[str, Sequence[int]]
 
 
-def has_deciding_tie(row: Mapping[str, Any]) -> bool:
+class RankingScorer:
+    """An image scorer of this run: its kind, the prompts that it ranked, and for the sidecar which
+    model it is.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        rows: Mapping[str, ImageRankingRow | MissingRow],
+        model: ResolvedModel | None = None,
+    ) -> None:
+        self.kind = kind
+        self.model = model
+        self.ranked = {name: row for name, row in rows.items() if not is_missing(row)}
+        self.rankings: Rankings = {name: row["ranking"] for name, row in self.ranked.items()}
+
+
+class SelectionOrigin(TypedDict):
+    """Where a common selection comes from: the scorers' rankings, which models they are, and how
+    many prompts all of them ranked.
+    """
+
+    rankings: list[str]
+    scorers: dict[str, ResolvedModel | None]
+    prompts: int
+
+
+def has_deciding_tie(row: ImageRankingRow) -> bool:
     """Whether two images of equal score, both blank or neither, are on the two sides of a top-k
     set's edge.
     """
-    ranked = [
-        (candidate in (row.get("blank") or []), row["scores"][candidate])
-        for candidate in row["ranking"]
-    ]
+    ranked = [(candidate in row["blank"], row["scores"][candidate]) for candidate in row["ranking"]]
     return any(ranked[top - 1] == ranked[top] for top in TOPS if top < len(ranked))
 
 
@@ -59,108 +99,133 @@ def common_selection(rankings: Sequence[Rankings], top: int) -> float | None:
     return 100 * shared / (top * len(prompts))
 
 
-def absent_rows(published: Published, scorers: Mapping[str, str], label: str) -> list[Row]:
+def common_prompts(scorers: Mapping[str, RankingScorer]) -> set[str]:
+    """The prompts that all of the scorers ranked."""
+    return set.intersection(*(set(scorer.rankings) for scorer in scorers.values()))
+
+
+def is_like_the_paper_s(scorers: Mapping[str, RankingScorer]) -> bool:
+    """Whether these are scorers of different kinds that ranked as many candidates a prompt as those
+    of the paper did.
+    """
+    kinds = {scorer.kind for scorer in scorers.values()}
+    counts = {
+        len(scorer.rankings[prompt])
+        for scorer in scorers.values()
+        for prompt in common_prompts(scorers)
+    }
+    return len(kinds) == len(scorers) and counts == {CANDIDATES}
+
+
+def group_row(
+    scorers: Mapping[str, RankingScorer],
+    published: Published,
+    source: str,
+    compared: PublishedRow | None,
+) -> TableRow:
+    """The row of some scorers by name. `compared`: the paper's row, None where nothing is."""
+    prompts = len(common_prompts(scorers))
+    row = TableRow(source, {first_column(published): f"{title_of(scorers)} ({prompts} prompts)"})
+    origin: SelectionOrigin = {
+        "rankings": [f"image_ranking/{name}" for name in scorers],
+        "scorers": {name: scorer.model for name, scorer in scorers.items()},
+        "prompts": prompts,
+    }
+    printed = printed_values(compared) if compared else {}
+    for top, column in zip(TOPS, published.columns, strict=True):
+        key = column.key
+        row.origins[key] = origin
+        value = common_selection([scorer.rankings for scorer in scorers.values()], top)
+        if value is None:
+            row.missing[key] = (
+                f"{column.header}: no prompt that all of them ranked has more than {top} images."
+            )
+            continue
+        row.values[key] = value
+        if key in printed:
+            row.differences[key] = value - printed[key]
+    return row
+
+
+def first_column(published: Published) -> str:
+    """The text column that names the scorers."""
+    return next(iter(published.text_columns))
+
+
+def title_of(scorers: Iterable[str]) -> str:
+    """The scorers' names as the table has them."""
+    names = list(scorers)
+    return (f"All {len(names)}: " if len(names) > 2 else "") + " & ".join(names)
+
+
+def absent_rows(
+    published: Published, scorers: Mapping[str, RankingScorer], source: str
+) -> list[TableRow]:
     """A row of dashes for each of the paper's rows that needs a kind of scorer which this run has
     not, with the reason.
     """
-    first = next(iter(published.text_columns))
+    kinds = {scorer.kind for scorer in scorers.values()}
     rows = []
     for printed in published.rows:
-        if absent := [kind for kind in printed["scorers"] if kind not in scorers.values()]:
-            all_of_them = f"All {len(printed['scorers'])}: " if len(printed["scorers"]) > 2 else ""
+        if absent := [kind for kind in printed.scorers if kind not in kinds]:
             reason = f"no image scorer of kind {' or '.join(absent)} is configured in this run."
-            row = Row(our_source(label), {first: f"{all_of_them}{' & '.join(printed['scorers'])}"})
+            row = TableRow(source, {first_column(published): title_of(printed.scorers)})
             row.missing = {column.key: reason for column in published.columns}
             rows.append(row)
     return rows
 
 
-def build_table(
-    published: Published,
-    scorers: Mapping[str, str],
-    rows: Mapping[str, Mapping[str, Any]],
-    label: str,
-    models: Mapping[str, Any] | None = None,
-) -> Table:
-    """The table: the paper's rows, ours for each pair of our scorers and for all, and dashes for
-    what this run has no scorer of.
-
-    `scorers`: name -> kind, in the configured order; `rows`: scorer -> prompt id -> published row
-    of rank_images; `models`: scorer -> which model it is, for the sidecar.
-    """
-    ranked = {
-        name: {key: row for key, row in rows[name].items() if not is_missing(row)}
-        for name in scorers
-    }
-    rankings = {
-        name: {key: row["ranking"] for key, row in found.items()} for name, found in ranked.items()
-    }
+def groups_of(scorers: Mapping[str, RankingScorer]) -> list[dict[str, RankingScorer]]:
+    """Every two of the scorers, and all of them where these are more."""
     groups: list[tuple[str, ...]] = list(combinations(scorers, 2))
     if len(scorers) > 2:
         groups.append(tuple(scorers))
-    printed = {frozenset(row["scorers"]): row for row in published.rows}
-    table_rows = paper_rows(published)
-    first = next(iter(published.text_columns))
-    for group in groups:
-        kinds = frozenset(scorers[name] for name in group)
-        prompts = set.intersection(*(set(rankings[name]) for name in group))
-        candidates = {len(rankings[name][prompt]) for name in group for prompt in prompts}
-        all_of_them = f"All {len(group)}: " if len(group) > 2 else ""
-        row = Row(
-            our_source(label), {first: f"{all_of_them}{' & '.join(group)} ({len(prompts)} prompts)"}
-        )
-        compared = (
-            printed.get(kinds)
-            if len(kinds) == len(group) and candidates == {4} and label == "ours"
-            else None
-        )
-        for top, column in zip(TOPS, published.columns, strict=True):
-            row.origins[column.key] = {
-                "rankings": [f"image_ranking/{name}" for name in group],
-                "scorers": {name: (models or {}).get(name) for name in group},
-                "prompts": len(prompts),
-            }
-            value = common_selection([rankings[name] for name in group], top)
-            if value is None:
-                row.missing[column.key] = (
-                    f"{column.header}: no prompt that all of them ranked has more than {top}"
-                    " images."
-                )
-                continue
-            row.values[column.key] = value
-            if compared:
-                row.differences[column.key] = value - compared[column.key]
-        table_rows.append(row)
-    table_rows += absent_rows(published, scorers, label)
-    notes = notes_of(published, table_rows, label)
-    notes.append(
-        "Common selection at top k: mean over prompts of |intersection of the top-k sets| / k, in"
-        " percent."
-    )
-    for name, found in ranked.items():
-        if ties := sum(has_deciding_tie(row) for row in found.values()):
+    return [{name: scorers[name] for name in group} for group in groups]
+
+
+def tie_notes(scorers: Mapping[str, RankingScorer]) -> list[str]:
+    """How many prompts have a tie that decides, by scorer."""
+    notes = []
+    for name, scorer in scorers.items():
+        if ties := sum(map(has_deciding_tie, scorer.ranked.values())):
             notes.append(
-                f"{name}: {ties} of {len(found)} prompts have a tie at a deciding rank, settled by"
-                " the order of the candidates."
+                f"{name}: {ties} of {len(scorer.ranked)} prompts have a tie at a deciding rank,"
+                " settled by the order of the candidates."
             )
-    return Table(published.title, published.text_columns, published.columns, table_rows, notes)
+    return notes
+
+
+def build_table(published: Published, scorers: Mapping[str, RankingScorer], label: str) -> Table:
+    """The table: the paper's rows, ours for each pair of our scorers and for all, and dashes for
+    what this run has no scorer of. `scorers`: by name, in the configured order.
+    """
+    source = our_source(label)
+    printed = {frozenset(row.scorers): row for row in published.rows}
+    rows = paper_rows(published)
+    for group in groups_of(scorers):
+        kinds = frozenset(scorer.kind for scorer in group.values())
+        is_compared = label == "ours" and is_like_the_paper_s(group)
+        compared = printed.get(kinds) if is_compared else None
+        rows.append(group_row(group, published, source, compared))
+    rows += absent_rows(published, scorers, source)
+    notes = [*notes_of(published, rows, label), NOTE, *tie_notes(scorers)]
+    return Table(published.title, published.text_columns, published.columns, rows, notes)
 
 
 def main(snakemake: Any) -> None:
-    job = ShardJob(snakemake, VERSION)
-    rows: dict[str, dict[str, Any]] = {name: {} for name in job.settings["scorers"]}
-    for path in map(Path, snakemake.input.rankings):
-        # image_ranking/<scorer>/<topic>/<shard>.jsonl
-        rows[path.parts[-3]] |= read_shard(path)
-    models = {
-        name: model_origin(model, job.root, "rank_images", name)
-        for name, model in job.settings["models"].items()
-    }
-    published = read_published(Path(snakemake.input.published))
-    table = build_table(published, job.settings["scorers"], rows, job.settings["label"], models)
-    write_table(table, [snakemake.input.published, *snakemake.input.rankings], snakemake.output)
-    job.record.items = job.record.computed = len(next(iter(rows.values())))
-    job.write_record()
+    with Job(snakemake, CommonSelectionsJob, VERSION) as job:
+        files = [snakemake.input.published]
+        scorers = {}
+        for name, scorer in job.settings.scorers.items():
+            shards = getattr(snakemake.input, rankings_input(name))
+            rows = read_shards(shards, ImageRankingRow)
+            model = resolve_model(scorer.origin, job.root, "rank_images", name)
+            scorers[name] = RankingScorer(scorer.kind, rows, model)
+            files += shards
+        published = read_published(Path(snakemake.input.published))
+        table = build_table(published, scorers, job.settings.label)
+        write_table(table, files, snakemake.output)
+        job.count(len(rows))
 
 
 if __name__ == "__main__":

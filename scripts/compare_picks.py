@@ -8,130 +8,196 @@ prompts, asks again about none. How a pair is shown and judged: lib/image_prefer
 reply is kept in the judge's journal, and the two of each pair in the published file, too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
-from lib.blocks import Endpoint
+from lib.config.tables import ComparePicksJob, rankings_input
 from lib.data.image_files import check_image
 from lib.data.prompts import seed_of
-from lib.data.shards import Row, is_missing, read_shard
+from lib.data.rows import Candidate, ImageRankingRow, ImagesRow, MissingRow, PromptRow
+from lib.data.shards import present, read_shard, read_shards
 from lib.files import write_json, write_jsonl
-from lib.image_preference import PROMPT, Comparison, Pair, compare, summary
-from lib.jobs.legacy import ShardJob
+from lib.image_preference import (
+    PROMPT,
+    Comparison,
+    ImagePair,
+    PicksSummary,
+    compare,
+    count_verdicts,
+)
+from lib.jobs.job import Job
 from lib.jobs.script import run_script
 from lib.judge import Judge
-from lib.report.sidecar import model_origin
+from lib.report.sidecar import resolve_model
 
 VERSION = 1
 
-Rankings = Mapping[str, Mapping[str, Row]]
+#: Scorer -> prompt id -> published row; two scorers.
+Rankings = Mapping[str, Mapping[str, ImageRankingRow | MissingRow]]
 
 
-def draw(rankings: Rankings, count: int, seed: int) -> tuple[list[str], list[str], list[str]]:
-    """The prompts that both scorers ranked: (those with the same pick, those with different picks,
-    up to `count` of the latter), by id.
-
-    `rankings`: scorer -> prompt id -> published row of rank_images; two scorers.
+@dataclass(frozen=True)
+class PromptsToCompare:
+    """The prompts that both scorers ranked, by id: those with the same pick, those with different
+    picks, and those of the latter that the judge sees.
     """
-    first, second = rankings.values()
-    both = [
-        one
-        for one in sorted(first)
-        if one in second and not is_missing(first[one]) and not is_missing(second[one])
-    ]
-    same = [one for one in both if first[one]["winner"] == second[one]["winner"]]
-    different = sorted(set(both) - set(same))
-    chosen = sorted(different, key=lambda one: (seed_of(seed, "comparison", one), one))[:count]
-    return same, different, sorted(chosen)
+
+    same: list[str]
+    different: list[str]
+    chosen: list[str]
 
 
-def row_of(
-    prompt_id: str, images: Row, rankings: Rankings, comparison: Comparison
-) -> dict[str, Any]:
+class ComparedPick(TypedDict):
+    """A scorer's pick, as far as it is published of a comparison."""
+
+    file: str
+    sha256: str
+    guidance_scale: float
+
+
+class Replies(TypedDict):
+    """The judge's raw replies to the two orders; None where there is none."""
+
+    in_order: str | None
+    swapped: str | None
+
+
+class ComparisonRow(PromptRow):
     """What is published of one comparison; `verdict` is the name of a scorer, "tie", or null with
     the reason.
     """
-    picks = {}
-    for name, rows in rankings.items():
-        candidate = images["candidates"][rows[prompt_id]["winner"]]
-        picks[name] = {part: candidate[part] for part in ("file", "sha256", "guidance_scale")}
-    names = dict(zip(("first", "second"), rankings, strict=True))
-    verdict = names.get(comparison.verdict, comparison.verdict) if comparison.verdict else None
-    replies = dict(zip(("in_order", "swapped"), comparison.replies, strict=True))
-    reason = {"reason": comparison.reason} if comparison.reason else {}
+
+    picks: dict[str, ComparedPick]
+    verdict: str | None
+    replies: Replies
+    reason: NotRequired[str]
+
+
+class ComparedPrompt:
+    """A prompt with the two scorers' picks, by scorer, and the shard file that names their image
+    files.
+    """
+
+    def __init__(self, images: ImagesRow, winners: Mapping[str, int], shard: Path) -> None:
+        self.images = images
+        self.shard = shard
+        self.picks: dict[str, Candidate] = {
+            name: images["candidates"][winner] for name, winner in winners.items()
+        }
+
+    def pair(self, root: Path) -> ImagePair:
+        """What the judge is shown. Errors: UserError for an image that is not the one that was
+        ranked.
+        """
+        files = []
+        for candidate in self.picks.values():
+            check_image(root / candidate["file"], candidate["sha256"], self.shard)
+            files.append(root / candidate["file"])
+        first, second = files
+        return ImagePair(self.images["id"], self.images["prompt"], first, second)
+
+    def row(self, comparison: Comparison) -> ComparisonRow:
+        """What is published of its comparison."""
+        in_order, swapped = comparison.replies
+        names = dict(zip(("first", "second"), self.picks, strict=True))
+        row: ComparisonRow = {
+            "id": self.images["id"],
+            "topic": self.images["topic"],
+            "prompt": self.images["prompt"],
+            "picks": {name: _compared_pick(pick) for name, pick in self.picks.items()},
+            "verdict": names.get(comparison.verdict or "", comparison.verdict),
+            "replies": {"in_order": in_order, "swapped": swapped},
+        }
+        if comparison.reason:
+            row["reason"] = comparison.reason
+        return row
+
+
+def _compared_pick(candidate: Candidate) -> ComparedPick:
     return {
-        "id": prompt_id,
-        "topic": images["topic"],
-        "prompt": images["prompt"],
-        "picks": picks,
-        "verdict": verdict,
-        "replies": replies,
-    } | reason
+        "file": candidate["file"],
+        "sha256": candidate["sha256"],
+        "guidance_scale": candidate["guidance_scale"],
+    }
+
+
+def winners_of(rankings: Rankings) -> dict[str, dict[str, int]]:
+    """Prompt id -> scorer -> the index of its pick, of the prompts that all of them ranked."""
+    winners: dict[str, dict[str, int]] = {}
+    for name, rows in rankings.items():
+        for row in present(rows.values()):
+            winners.setdefault(row["id"], {})[name] = row["winner"]
+    return {one: each for one, each in sorted(winners.items()) if len(each) == len(rankings)}
+
+
+def choose_prompts(
+    winners: Mapping[str, Mapping[str, int]], count: int, seed: int
+) -> PromptsToCompare:
+    """Up to `count` of the prompts whose picks differ. `winners`: see `winners_of`."""
+    same = [one for one, each in winners.items() if len(set(each.values())) == 1]
+    different = [one for one, each in winners.items() if len(set(each.values())) > 1]
+    chosen = sorted(different, key=lambda one: (seed_of(seed, "comparison", one), one))[:count]
+    return PromptsToCompare(same, different, sorted(chosen))
+
+
+def read_prompts(
+    paths: Iterable[str], winners: Mapping[str, Mapping[str, int]], chosen: Sequence[str]
+) -> dict[str, ComparedPrompt]:
+    """The chosen prompts with their picks, by id. `paths`: the files of stage images."""
+    prompts = {}
+    for path in map(Path, paths):
+        for row in present(read_shard(path, ImagesRow).values()):
+            if row["id"] in chosen:
+                prompts[row["id"]] = ComparedPrompt(row, winners[row["id"]], path)
+    return {one: prompts[one] for one in chosen}
+
+
+def is_unanswered(comparison: Comparison) -> bool:
+    """Whether the endpoint did not answer: it is asked again on the next run. A reply that cannot
+    be read would come from the cache again.
+    """
+    return comparison.verdict is None and None in comparison.replies
 
 
 def main(snakemake: Any) -> None:
-    job = ShardJob(snakemake, VERSION)
-    settings = job.settings
-    images: dict[str, Row] = {}
-    shard_of: dict[str, Path] = {}
-    for path in map(Path, snakemake.input.images):
-        for prompt_id, row in read_shard(path).items():
-            images[prompt_id], shard_of[prompt_id] = row, path
-    rankings: dict[str, dict[str, Row]] = {name: {} for name in settings["scorers"]}
-    for path in map(Path, snakemake.input.rankings):
-        # image_ranking/<scorer>/<topic>/<shard>.jsonl
-        rankings[path.parts[-3]] |= read_shard(path)
-
-    same, different, chosen = draw(rankings, settings["judge"]["comparisons"], job.seed)
-    pairs = []
-    for prompt_id in chosen:
-        files = []
-        for rows in rankings.values():
-            candidate = images[prompt_id]["candidates"][rows[prompt_id]["winner"]]
-            check_image(job.root / candidate["file"], candidate["sha256"], shard_of[prompt_id])
-            files.append(job.root / candidate["file"])
-        pairs.append(Pair(prompt_id, images[prompt_id]["prompt"], *files))
-    judge = Judge(
-        Endpoint.model_validate(settings["judge"]["endpoint"]),
-        job.work / f"{job.name}.journal.jsonl",
-    )
-    compared = compare(pairs, judge)
-
-    write_jsonl(
-        Path(snakemake.output.comparisons),
-        [row_of(one, images[one], rankings, compared[one]) for one in chosen],
-    )
-    write_json(
-        Path(snakemake.output.summary),
-        {
-            # Wins are of the first one. A list, since files keep the keys of objects sorted.
-            "compared": list(rankings),
+    with Job(snakemake, ComparePicksJob, VERSION) as job:
+        settings, inputs = job.settings, snakemake.input
+        rankings = {
+            name: read_shards(getattr(inputs, rankings_input(name)), ImageRankingRow)
+            for name in settings.scorers
+        }
+        winners = winners_of(rankings)
+        prompts = choose_prompts(winners, settings.judge.comparisons, job.seed)
+        to_compare = read_prompts(inputs.images, winners, prompts.chosen)
+        pairs = [prompt.pair(job.root) for prompt in to_compare.values()]
+        judge = Judge(settings.judge.endpoint, job.work / f"{job.name}.journal.jsonl")
+        compared = compare(pairs, judge)
+        rows = [prompt.row(compared[one]) for one, prompt in to_compare.items()]
+        write_jsonl(Path(snakemake.output.comparisons), rows)
+        summary: PicksSummary = {
+            "compared": list(settings.scorers),
             "scorers": {
-                name: model_origin(model, job.root, "rank_images", name)
-                for name, model in settings["scorers"].items()
+                name: resolve_model(origin, job.root, "rank_images", name)
+                for name, origin in settings.scorers.items()
             },
             "judge": judge.name,
             "question": PROMPT,
             "seed": job.seed,
             "prompts": {
-                "ranked_by_both": len(same) + len(different),
-                "same_pick": len(same),
-                "different_picks": len(different),
+                "ranked_by_both": len(winners),
+                "same_pick": len(prompts.same),
+                "different_picks": len(prompts.different),
             },
-            "comparisons": len(chosen),
-            **summary(list(compared.values())),
-        },
-    )
-    job.record.items = len(chosen)
-    # Tried again on the next run; a reply that cannot be read would come from the cache again.
-    job.record.failed = sum(
-        comparison.verdict is None and None in comparison.replies
-        for comparison in compared.values()
-    )
-    job.record.computed, job.record.reused = judge.asked, judge.reused
-    job.record.models["judge"] = judge.name
-    job.write_record()
+            "comparisons": len(prompts.chosen),
+            **count_verdicts(list(compared.values())),
+        }
+        write_json(Path(snakemake.output.summary), summary)
+        job.record.items = len(prompts.chosen)
+        job.record.failed = sum(map(is_unanswered, compared.values()))
+        job.record.computed, job.record.reused = judge.asked, judge.reused
+        job.record.models["judge"] = judge.name
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ An item is a prompt: its texts are one batch. The model is small and runs on the
 run is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypedDict
 
 from lib import weights
@@ -41,11 +41,12 @@ def texts_of(row: ResponseRankingRow) -> Texts:
     return texts
 
 
-def item_of(row: ResponseRankingRow, job: Job[EmbedTextsJob], identity: str) -> Item[Texts]:
-    """The item of a prompt."""
-    texts = texts_of(row)
-    key = job.key(texts=texts, model=identity, **deciding(job.settings.embedding))
-    return Item(row["id"], key, texts)
+def items_of(rows: Iterable[ResponseRankingRow], job: Job[EmbedTextsJob]) -> list[Item[Texts]]:
+    """The items of the prompts."""
+    settings = job.settings.embedding
+    embedder = {"model": job.identify(settings), **deciding(settings)}
+    texts = {row["id"]: texts_of(row) for row in rows}
+    return [Item(name, job.key(texts=each, **embedder), each) for name, each in texts.items()]
 
 
 def load_embedder(settings: TextEmbedding) -> TextEmbedder:
@@ -74,13 +75,12 @@ def embed_batch(
 def main(snakemake: Any) -> None:
     with Job(snakemake, EmbedTextsJob, VERSION) as job:
         settings = job.settings.embedding
-        identity = job.identify(settings)
         rows = read_shard(snakemake.input[0], ResponseRankingRow)
         outcomes = Batches(
             job,
             load=lambda: load_embedder(settings),
             compute=embed_batch,
-        ).run([item_of(row, job, identity) for row in present(rows.values())])
+        ).run(items_of(present(rows.values()), job))
         job.publish(snakemake.output[0], stage_rows(rows, outcomes, job.rule))
 
 

@@ -130,7 +130,7 @@ class ProposedTexts(TypedDict):
 
 @dataclass(frozen=True)
 class ProposalRequest:
-    """What the LLM is asked for some proposals."""
+    """What the LLM is sent for some proposals."""
 
     text: str
     seed: int
@@ -203,7 +203,7 @@ def count_and_endpoint(settings: GeneratePrompts, topic: str) -> tuple[int, Endp
 
 def select(requests: Requests, endpoint: Endpoint, count: int, selection: Selection) -> int:
     """Asks until so many proposals are accepted, or too often in vain; gives the requests made."""
-    asked, limit = 0, MOST_REQUESTS * -(-count // PROPOSALS_A_REQUEST)
+    sent, limit = 0, MOST_REQUESTS * -(-count // PROPOSALS_A_REQUEST)
     with ExitStack() as connections:
 
         @cache
@@ -213,15 +213,15 @@ def select(requests: Requests, endpoint: Endpoint, count: int, selection: Select
         batches = Batches(
             requests.job, load=connect, compute=requests.ask, batch_size=endpoint.concurrency
         )
-        while len(selection.accepted) < count and asked < limit:
+        while len(selection.accepted) < count and sent < limit:
             wanted = -(-(count - len(selection.accepted)) // PROPOSALS_A_REQUEST)
-            numbers = range(asked, min(asked + wanted, limit))
+            numbers = range(sent, min(sent + wanted, limit))
             outcomes = batches.run([requests.item(number) for number in numbers])
             for _, outcome in sorted(outcomes.items()):
                 for proposal in outcome.result["proposals"] if outcome.result else ():
                     selection.offer(proposal)
-            asked = numbers.stop
-    return asked
+            sent = numbers.stop
+    return sent
 
 
 def read_present(snakemake: Any, settings: GeneratePromptsJob) -> dict[str, list[str]]:
@@ -249,13 +249,13 @@ def main(snakemake: Any) -> None:
             settings.max_similarity,
         )
         requests = Requests(job, endpoint, topic, present[topic])
-        asked = select(requests, endpoint, count, selection)
+        sent = select(requests, endpoint, count, selection)
         accepted = selection.accepted[:count]
         for reason, number in sorted(selection.dropped.items()):
             job.note(f"{number} proposal(s) dropped: {reason}")
         if len(accepted) < count:
             job.note(
-                f"only {len(accepted)} of {count} proposals after {asked} requests; change the"
+                f"only {len(accepted)} of {count} proposals after {sent} requests; change the"
                 " template, or ask another model"
             )
         write_text(Path(snakemake.output[0]), "".join(f"{text}\n" for text in accepted))

@@ -7,115 +7,170 @@ of all.
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from lib.jobs.legacy import ShardJob
+from lib.config.tables import ImageJudgeTableJob
+from lib.image_preference import PicksSummary
+from lib.jobs.job import Job
 from lib.jobs.script import run_script
-from lib.report.published import Published, notes_of, our_source, paper_rows, read_published
-from lib.report.tables import Row, Table, write_table
+from lib.report.published import (
+    Published,
+    notes_of,
+    our_source,
+    paper_rows,
+    printed_values,
+    read_published,
+)
+from lib.report.tables import Table, TableRow, write_table
 
 VERSION = 1
 OFF = "no judge is configured in this run (`image_ranking.judge`)."
-#: What the three rows of the paper are in a summary of comparisons: its count, and its rate.
-OUTCOMES = (("wins", "win_rate"), ("losses", "loss_rate"), ("ties", "tie_rate"))
 #: The kinds of scorers that the paper compared, in its order.
 KINDS = ("image-reward", "clip")
 
 
+@dataclass(frozen=True)
+class JudgedOutcome:
+    """One of the three rows: how often it came, and its rate; None where there is none. `counted`,
+    `rated`: their names in a summary of comparisons.
+    """
+
+    name: str
+    counted: str
+    rated: str
+    count: int
+    rate: float | None
+    why_no_rate: str
+
+
+def outcomes_of(summary: PicksSummary) -> list[JudgedOutcome]:
+    """The outcomes in the order of the paper's rows."""
+    first, second = summary["compared"]
+    all_ties, no_verdict = "no comparison without a tie.", "no comparison has a verdict."
+    win_rate, loss_rate = summary.get("win_rate"), summary.get("loss_rate")
+    return [
+        JudgedOutcome(f"{first} wins", "wins", "win_rate", summary["wins"], win_rate, all_ties),
+        JudgedOutcome(
+            f"{second} wins", "losses", "loss_rate", summary["losses"], loss_rate, all_ties
+        ),
+        JudgedOutcome(
+            "ties", "ties", "tie_rate", summary["ties"], summary.get("tie_rate"), no_verdict
+        ),
+    ]
+
+
+def our_rows(
+    published: Published, summary: PicksSummary, kinds: Mapping[str, str], label: str, origin: Any
+) -> list[TableRow]:
+    """This run's rows. `kinds`: scorer -> kind; `origin`: for the sidecar."""
+    count, rate = (column.key for column in published.columns)
+    first = next(iter(published.text_columns))
+    compared = tuple(kinds.get(name) for name in summary["compared"])
+    is_compared = label == "ours" and compared == KINDS
+    rows = []
+    for printed, outcome in zip(published.rows, outcomes_of(summary), strict=True):
+        row = TableRow(our_source(label), {first: outcome.name}, {count: outcome.count})
+        row.origins = {
+            count: {"counted": outcome.counted, **(origin or {})},
+            rate: {"rate": outcome.rated, **(origin or {})},
+        }
+        if outcome.rate is None:
+            row.missing[rate] = outcome.why_no_rate
+        else:
+            row.values[rate] = outcome.rate
+            if is_compared:
+                row.differences[rate] = outcome.rate - printed_values(printed)[rate]
+        rows.append(row)
+    return rows
+
+
+def unjudged_rows(published: Published, label: str) -> list[TableRow]:
+    """Rows of dashes, where there is no judge."""
+    first = next(iter(published.text_columns))
+    missing = {column.key: OFF for column in published.columns}
+    names = [*(f"{kind} wins" for kind in KINDS), "ties"]
+    return [TableRow(our_source(label), {first: name}, missing=dict(missing)) for name in names]
+
+
 def build_table(
     published: Published,
-    summary: Mapping[str, Any] | None,
+    summary: PicksSummary | None,
     kinds: Mapping[str, str],
     label: str,
-    origin: Any = None,
+    origin: Mapping[str, Any] | None = None,
 ) -> Table:
     """The table. `summary`: as compare_picks publishes it, None without a judge; `kinds`: scorer ->
     kind; `origin`: for the sidecar.
     """
-    rows = paper_rows(published)
-    count, rate = published.columns
-    first = next(iter(published.text_columns))
-    scorers = summary["compared"] if summary else KINDS
-    comparable = label == "ours" and tuple(kinds.get(name) for name in scorers) == KINDS
-    for printed, name, (counted, rated) in zip(
-        published.rows, [f"{scorers[0]} wins", f"{scorers[1]} wins", "ties"], OUTCOMES, strict=True
-    ):
-        row = Row(our_source(label), {first: name})
-        if summary is None:
-            row.missing = {count.key: OFF, rate.key: OFF}
-        else:
-            row.values[count.key] = summary[counted]
-            row.origins = {
-                count.key: {"counted": counted, **(origin or {})},
-                rate.key: {"rate": rated, **(origin or {})},
-            }
-            if rated in summary:
-                row.values[rate.key] = summary[rated]
-                if comparable:
-                    row.differences[rate.key] = summary[rated] - printed[rate.key]
-            else:
-                row.missing[rate.key] = (
-                    "no comparison without a tie."
-                    if rated != "tie_rate"
-                    else "no comparison has a verdict."
-                )
-        rows.append(row)
+    ours = (
+        our_rows(published, summary, kinds, label, origin)
+        if summary
+        else unjudged_rows(published, label)
+    )
+    rows = [*paper_rows(published), *ours]
     return Table(
         published.title,
         published.text_columns,
         published.columns,
         rows,
-        notes(published, rows, summary, label),
+        table_notes(published, rows, summary, label),
     )
 
 
-def notes(
-    published: Published, rows: list[Row], summary: Mapping[str, Any] | None, label: str
+def table_notes(
+    published: Published, rows: list[TableRow], summary: PicksSummary | None, label: str
 ) -> list[str]:
     """What is to be known of the table: how rates are counted, who judged, what was not judged."""
-    found = [
+    notes = [
         note.replace("of the same model and data size", "of the same outcome")
         for note in notes_of(published, rows, label)
     ]
-    found.append(
+    notes.append(
         "Win rates are of the comparisons without a tie, that of ties is of all, as the paper"
         " counts."
     )
     if summary is not None:
-        prompts = summary["prompts"]
-        found.append(
-            f"Ours: judge {summary['judge']}; {summary['comparisons']} of the"
-            f" {prompts['different_picks']} prompts with different picks, drawn with seed"
-            f" {summary['seed']}. On {prompts['same_pick']} of {prompts['ranked_by_both']} prompts"
-            " both scorers pick the same image; these are not judged. Each pair is shown in both"
-            " orders: an image wins if it is preferred both times, and two verdicts that disagree"
-            " are a tie (the paper does not say how it dealt with the order)."
-        )
+        notes.append(say_what_was_judged(summary))
         if summary["without_verdict"]:
-            found.append(
+            notes.append(
                 f"{summary['without_verdict']} comparisons have no verdict and count nowhere; their"
                 " reasons are in comparisons.jsonl."
             )
-    return found
+    return notes
+
+
+def say_what_was_judged(summary: PicksSummary) -> str:
+    """Who judged which prompts, and how."""
+    prompts = summary["prompts"]
+    return (
+        f"Ours: judge {summary['judge']}; {summary['comparisons']} of the"
+        f" {prompts['different_picks']} prompts with different picks, drawn with seed"
+        f" {summary['seed']}. On {prompts['same_pick']} of {prompts['ranked_by_both']} prompts"
+        " both scorers pick the same image; these are not judged. Each pair is shown in both"
+        " orders: an image wins if it is preferred both times, and two verdicts that disagree"
+        " are a tie (the paper does not say how it dealt with the order)."
+    )
 
 
 def main(snakemake: Any) -> None:
-    job = ShardJob(snakemake, VERSION)
-    published = read_published(Path(snakemake.input.published))
-    summary, inputs, origin = None, [snakemake.input.published], None
-    if job.settings["judge"]:
-        summary = json.loads(Path(snakemake.input.summary).read_text(encoding="utf-8"))
-        inputs += [snakemake.input.comparisons, snakemake.input.summary]
-        origin = {
-            "comparisons": "image_judge/comparisons.jsonl",
-            "judge": summary["judge"],
-            "scorers": summary["scorers"],
-        }
-    table = build_table(published, summary, job.settings["kinds"], job.settings["label"], origin)
-    write_table(table, inputs, snakemake.output)
-    job.record.items = job.record.computed = summary["comparisons"] if summary else 0
-    job.write_record()
+    with Job(snakemake, ImageJudgeTableJob, VERSION) as job:
+        settings, inputs = job.settings, snakemake.input
+        summary, files, origin = None, [inputs.published], None
+        if settings.has_judge:
+            text = Path(inputs.summary).read_text(encoding="utf-8")
+            summary = cast("PicksSummary", json.loads(text))
+            files += [inputs.comparisons, inputs.summary]
+            origin = {
+                "comparisons": "image_judge/comparisons.jsonl",
+                "judge": summary["judge"],
+                "scorers": summary["scorers"],
+            }
+        published = read_published(Path(inputs.published))
+        table = build_table(published, summary, settings.kinds, settings.label, origin)
+        write_table(table, files, snakemake.output)
+        job.count(summary["comparisons"] if summary else 0)
 
 
 if __name__ == "__main__":

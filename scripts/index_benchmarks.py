@@ -6,31 +6,29 @@ benchmark whether it is in the index.
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from lib.benchmarks.questions import read_questions
+from lib.benchmarks.registry import load_questions_benchmark
+from lib.config.contamination import IndexBenchmarksJob, IndexedQuestions, IndexedTask
 from lib.contamination import parquet_rows, perceptual_hash
+from lib.data.evaluation_files import Coverage, IndexedQuestion
 from lib.data.image_files import read_image
 from lib.errors import UserError
-from lib.files import digest_of_file, write_json, write_jsonl
-from lib.jobs.legacy import ShardJob
+from lib.files import digest_of_file, write_json
+from lib.jobs.job import Job
 from lib.jobs.script import run_script
 
 VERSION = 1
 ON_THE_HUB = "its data are on the hub, not here: give local copies (`data`) to have them checked"
 
-Json = dict[str, Any]
-
 
 def hash_of_bytes(content: bytes) -> str:
     """The perceptual hash of an image file's bytes."""
-    from PIL import Image
-
-    with Image.open(io.BytesIO(content)) as image:
-        return perceptual_hash(image.convert("RGB"))
+    return perceptual_hash(read_image(io.BytesIO(content)))
 
 
 @cache
@@ -39,58 +37,71 @@ def hash_of_file(path: Path) -> str:
     return perceptual_hash(read_image(path))
 
 
-def rows_of(name: str, block: Json) -> Iterator[Json]:
-    """The rows of one benchmark. A question with several images has a row for each; one without an
-    image has one row.
+def rows_of_task(name: str, block: IndexedTask) -> Iterator[IndexedQuestion]:
+    """The rows of a task. A question with several images has a row for each; one without an image
+    has one row.
     """
-    if block.get("task"):
-        for path in block["data"].values():
-            for identity, question, images in parquet_rows(Path(path)):
-                hashes: list[str | None] = [hash_of_bytes(image) for image in images]
-                for found in hashes or [None]:
-                    yield {"benchmark": name, "id": identity, "question": question, "image": found}
-        return
-    for asked in read_questions(block["scorer"], block["questions"], block["images"]):
+    for path in block.files:
+        for identity, question, images in parquet_rows(Path(path)):
+            hashes: list[str | None] = [hash_of_bytes(image) for image in images]
+            for image in hashes or [None]:
+                yield {"benchmark": name, "id": identity, "question": question, "image": image}
+
+
+def rows_of_questions(name: str, block: IndexedQuestions) -> Iterator[IndexedQuestion]:
+    """The rows of a benchmark that publishes files, one a question."""
+    benchmark = load_questions_benchmark(block.scorer)
+    for asked in read_questions(benchmark, block.questions, block.images):
         image = hash_of_file(asked.image) if asked.image else hash_of_bytes(asked.embedded or b"")
         yield {"benchmark": name, "id": asked.id, "question": asked.text, "image": image}
 
 
-def files_of(block: Json) -> list[str]:
-    """The files of a benchmark's questions."""
-    return list((block["data"] or {}).values()) if block.get("task") else block["questions"]
+def rows_of(name: str, block: IndexedTask | IndexedQuestions) -> list[IndexedQuestion]:
+    """The rows of one benchmark. Errors: UserError; KeyError where a file has no questions."""
+    try:
+        if isinstance(block, IndexedTask):
+            return list(rows_of_task(name, block))
+        return list(rows_of_questions(name, block))
+    except OSError as error:
+        raise UserError(
+            f"evaluation.benchmarks.{name}: an image of it cannot be read ({error}). Replace the"
+            " file."
+        ) from error
+
+
+def coverage_of(rows: Sequence[IndexedQuestion], files: Sequence[str]) -> Coverage:
+    """What is told of a benchmark that is in the index."""
+    return {
+        "checked": True,
+        "questions": len({(row["id"], row["question"]) for row in rows}),
+        "different_images": len({row["image"] for row in rows} - {None}),
+        "files": {Path(file).name: digest_of_file(Path(file)) for file in files},
+    }
+
+
+def index(
+    name: str, block: IndexedTask | IndexedQuestions
+) -> tuple[list[IndexedQuestion], Coverage]:
+    """The rows of a benchmark, and what is told of them, or why there are none."""
+    if not block.files:
+        return [], {"checked": False, "why": ON_THE_HUB}
+    try:
+        rows = rows_of(name, block)
+    except KeyError as error:
+        return [], {"checked": False, "why": str(error.args[0])}
+    return rows, coverage_of(rows, block.files)
 
 
 def main(snakemake: Any) -> None:
-    job = ShardJob(snakemake, VERSION)
-    rows: list[Json] = []
-    coverage: Json = {}
-    for name, block in job.settings["benchmarks"].items():
-        files = files_of(block)
-        if not files:
-            coverage[name] = {"checked": False, "why": ON_THE_HUB}
-            continue
-        try:
-            found = list(rows_of(name, block))
-        except KeyError as error:
-            coverage[name] = {"checked": False, "why": str(error.args[0])}
-            continue
-        except OSError as error:
-            raise UserError(
-                f"evaluation.benchmarks.{name}: an image of it cannot be read ({error}). Replace"
-                " the file."
-            ) from error
-        rows += found
-        images = len({row["image"] for row in found} - {None})
-        coverage[name] = {
-            "checked": True,
-            "questions": len({(row["id"], row["question"]) for row in found}),
-            "different_images": images,
-            "files": {Path(file).name: digest_of_file(Path(file)) for file in files},
-        }
-    write_jsonl(Path(snakemake.output.index), rows)
-    write_json(Path(snakemake.output.coverage), coverage)
-    job.record.items = job.record.computed = len(rows)
-    job.write_record()
+    with Job(snakemake, IndexBenchmarksJob, VERSION) as job:
+        rows: list[IndexedQuestion] = []
+        coverage: dict[str, Coverage] = {}
+        for name, block in job.settings.benchmarks.items():
+            its_rows, coverage[name] = index(name, block)
+            rows += its_rows
+        job.publish(snakemake.output.index, rows)
+        write_json(Path(snakemake.output.coverage), coverage)
+        job.count(len(rows))
 
 
 if __name__ == "__main__":

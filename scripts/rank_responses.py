@@ -7,7 +7,7 @@ is not a number.
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypedDict, cast
@@ -122,17 +122,23 @@ def load_reward(settings: ResponseRewardSettings, device: str) -> ResponseReward
         ) from error
 
 
-def item_of(prompt: AnsweredPrompt, job: Job[RankResponsesJob], identity: str) -> Item[Any]:
-    """The item of a prompt."""
+def items_of(
+    prompts: Iterable[AnsweredPrompt], job: Job[RankResponsesJob]
+) -> list[Item[Conversations]]:
+    """The items of the prompts that have a valid response."""
     settings = job.settings.reward
-    conversations = prompt.conversations(settings.template)
-    key = job.key(
-        conversations=conversations,
-        model=identity,
+    reward = {
+        "model": job.identify(settings),
         **deciding(settings),
         **version_in_key(RESPONSE_REWARDS.class_of(settings)),
-    )
-    return Item(prompt.row["id"], key, conversations)
+    }
+    items = []
+    for prompt in prompts:
+        if prompt.valid:
+            conversations = prompt.conversations(settings.template)
+            key = job.key(conversations=conversations, **reward)
+            items.append(Item(prompt.row["id"], key, conversations))
+    return items
 
 
 def rate(
@@ -181,12 +187,12 @@ def published(prompt: AnsweredPrompt, outcome: Outcome[Rewards] | None) -> Outco
 
 def main(snakemake: Any) -> None:
     with Job(snakemake, RankResponsesJob, VERSION) as job:
-        settings = job.settings.reward
-        identity = job.identify(settings)
         rows, answered = read_responses(snakemake, job.settings)
         outcomes = Batches(
-            job, load=lambda: load_reward(settings, job.device), compute=partial(rate, job)
-        ).run([item_of(prompt, job, identity) for prompt in answered.values() if prompt.valid])
+            job,
+            load=lambda: load_reward(job.settings.reward, job.device),
+            compute=partial(rate, job),
+        ).run(items_of(answered.values(), job))
         results = {
             prompt_id: published(prompt, outcomes.get(prompt_id))
             for prompt_id, prompt in answered.items()

@@ -3,97 +3,122 @@ topic.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from lib.data.shards import Row as ShardRow
-from lib.data.shards import is_missing, read_shard
-from lib.jobs.legacy import ShardJob
+from lib.config.tables import ReasonsTableJob
+from lib.data.rows import MissingRow, PairRow
+from lib.data.shards import is_missing, read_shards
+from lib.jobs.job import Job
 from lib.jobs.script import run_script
 from lib.report.published import our_source
-from lib.report.tables import Column, Row, Table, write_table
+from lib.report.tables import Table, TableColumn, TableRow, write_table
 
 VERSION = 1
 #: Reasons that a stage gives on purpose; everything else that is missing is a failed item.
 ON_PURPOSE = ("all images blank", "image reward below minimum")
 TOTAL = "all topics"
+PAIRS = "pairs"
+NOTE = (
+    "An invalid response is left out of its prompt's ranking; a prompt with fewer than two valid"
+    " responses gives no pair."
+)
 
 
-def reason_of(row: ShardRow) -> str:
-    """What became of a prompt: "pairs", or why it has none. A failure's own words can be anything:
+class Reasons:
+    """How often each reason is given, by topic and for all topics: why prompts gave no pair (or
+    `PAIRS` where they did), and why responses are invalid.
+    """
+
+    def __init__(self, rows: Iterable[PairRow | MissingRow]) -> None:
+        self.prompts: dict[str, Counter[str]] = {}
+        self.responses: dict[str, Counter[str]] = {}
+        for row in rows:
+            invalid = [] if is_missing(row) else row["invalid_responses"].values()
+            for topic in (row["topic"], TOTAL):
+                self.prompts.setdefault(topic, Counter())[reason_of(row)] += 1
+                self.responses.setdefault(topic, Counter()).update(invalid)
+
+    @property
+    def topics(self) -> list[str]:
+        """The topics by name, and all of them last; nothing where there is no prompt."""
+        return sorted(self.prompts, key=lambda topic: (topic == TOTAL, topic))
+
+    @property
+    def of_prompts(self) -> list[str]:
+        """Why prompts gave no pair, the most frequent reason first."""
+        total = self.prompts.get(TOTAL, Counter())
+        reasons = [reason for reason in total if reason != PAIRS]
+        return sorted(reasons, key=lambda reason: (-total[reason], reason))
+
+    @property
+    def of_responses(self) -> list[str]:
+        """Why responses are invalid, by name."""
+        return sorted(self.responses.get(TOTAL, Counter()))
+
+
+def reason_of(row: PairRow | MissingRow) -> str:
+    """What became of a prompt: `PAIRS`, or why it has none. A failure's own words can be anything:
     it is counted by its rule.
     """
-    if "pair" in row:
-        return "pairs"
     if is_missing(row):
         rule, reason = row["missing"]["rule"], row["missing"]["reason"]
         return next((known for known in ON_PURPOSE if reason.startswith(known)), f"{rule} failed")
-    return str(row["no_pair"])
+    return PAIRS if "pair" in row else row["no_pair"]
 
 
-def build_table(rows: Iterable[ShardRow], source: str) -> Table:
+def columns_of(reasons: Reasons) -> list[TableColumn]:
+    """Prompts, pairs, and a column for each reason."""
+    no_pair, invalid = "No pair:", "Invalid responses:"
+    return [
+        TableColumn("prompts", "Prompts", "prompts", None, 0),
+        TableColumn("pairs", "Pairs", "prompts", None, 0),
+        *(
+            TableColumn(f"prompt {reason}", reason, "prompts", None, 0, no_pair)
+            for reason in reasons.of_prompts
+        ),
+        *(
+            TableColumn(f"response {reason}", reason, "responses", None, 0, invalid)
+            for reason in reasons.of_responses
+        ),
+    ]
+
+
+def row_of(topic: str, reasons: Reasons, columns: Sequence[TableColumn], source: str) -> TableRow:
+    """A topic's row."""
+    prompts, responses = reasons.prompts[topic], reasons.responses[topic]
+    values: dict[str, float] = {
+        "prompts": prompts.total(),
+        "pairs": prompts[PAIRS],
+        **{f"prompt {reason}": prompts[reason] for reason in reasons.of_prompts},
+        **{f"response {reason}": responses[reason] for reason in reasons.of_responses},
+    }
+    origin = {"pairs": "pairs" if topic == TOTAL else f"pairs/{topic}"}
+    origins = {column.key: origin for column in columns}
+    return TableRow(source, {"topic": topic}, values, origins={**origins})
+
+
+def build_table(rows: Iterable[PairRow | MissingRow], source: str) -> Table:
     """One line a topic and one for all: prompts, pairs, prompts left out by reason, invalid
     responses by reason. `source`: whose rows.
     """
-    prompts: dict[str, Counter[str]] = {}
-    responses: dict[str, Counter[str]] = {}
-    for row in rows:
-        for topic in (row["topic"], TOTAL):
-            prompts.setdefault(topic, Counter())[reason_of(row)] += 1
-            responses.setdefault(topic, Counter()).update(row.get("invalid_responses", {}).values())
-    total = prompts.get(TOTAL, Counter())
-    reasons = sorted(
-        (reason for reason in total if reason != "pairs"),
-        key=lambda reason: (-total[reason], reason),
-    )
-    invalid = sorted(responses.get(TOTAL, Counter()))
-    columns = [
-        Column("prompts", "Prompts", "prompts", None, 0),
-        Column("pairs", "Pairs", "prompts", None, 0),
-        *(Column(f"prompt {reason}", reason, "prompts", None, 0, "No pair:") for reason in reasons),
-        *(
-            Column(f"response {reason}", reason, "responses", None, 0, "Invalid responses:")
-            for reason in invalid
-        ),
-    ]
-    topics = [*sorted(topic for topic in prompts if topic != TOTAL), *([TOTAL] if prompts else [])]
-    lines = []
-    for topic in topics:
-        values: dict[str, float] = {
-            "prompts": prompts[topic].total(),
-            "pairs": prompts[topic]["pairs"],
-        }
-        values |= {f"prompt {reason}": prompts[topic][reason] for reason in reasons}
-        values |= {f"response {reason}": responses[topic][reason] for reason in invalid}
-        origin = {"pairs": "pairs" if topic == TOTAL else f"pairs/{topic}"}
-        lines.append(
-            Row(
-                source, {"topic": topic}, values, origins={column.key: origin for column in columns}
-            )
-        )
-    notes = [
-        "An invalid response is left out of its prompt's ranking; a prompt with fewer than two"
-        " valid responses gives no pair."
-    ]
+    reasons = Reasons(rows)
+    columns = columns_of(reasons)
     return Table(
         "Why prompts gave no pair, and why responses were not ranked",
         {"topic": "Topic"},
         columns,
-        lines,
-        notes,
+        [row_of(topic, reasons, columns, source) for topic in reasons.topics],
+        [NOTE],
     )
 
 
 def main(snakemake: Any) -> None:
-    job = ShardJob(snakemake, VERSION)
-    rows = [row for path in snakemake.input for row in read_shard(path).values()]
-    write_table(
-        build_table(rows, our_source(job.settings["label"])),
-        list(snakemake.input),
-        snakemake.output,
-    )
-    job.record.items = job.record.computed = len(rows)
-    job.write_record()
+    with Job(snakemake, ReasonsTableJob, VERSION) as job:
+        rows = read_shards(snakemake.input, PairRow)
+        table = build_table(rows.values(), our_source(job.settings.label))
+        write_table(table, list(snakemake.input), snakemake.output)
+        job.count(len(rows))
 
 
 if __name__ == "__main__":

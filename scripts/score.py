@@ -18,9 +18,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lib.benchmarks import SCORERS, Answers, Score, Scorer
-from lib.benchmarks.base import to_rows
-from lib.benchmarks.language import CHOICES, LanguageTools
+from lib.benchmarks.answers import Answers, to_rows
+from lib.benchmarks.base import Benchmark
+from lib.benchmarks.judged import JudgedBenchmark
+from lib.benchmarks.language import CHOICES, LanguageBenchmark
+from lib.benchmarks.registry import BENCHMARKS, load_benchmark
+from lib.benchmarks.scores import Score
 from lib.blocks import Endpoint
 from lib.errors import UserError
 from lib.files import write_jsonl
@@ -45,11 +48,8 @@ class Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    formats = "\n\n".join(
-        f"{name}: {each.title}\n{_indented(each.formats)}\n{_indented(_scores_of(each))}"
-        for name, each in SCORERS.items()
-    )
-    found = Parser(
+    formats = "\n\n".join(map(_formats_of, BENCHMARKS.kinds))
+    command = Parser(
         prog="score.py",
         description=(
             "Scores answers to a benchmark as the benchmark's own script does. Sources and"
@@ -62,17 +62,22 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    found.add_argument(
-        "benchmark", choices=list(SCORERS), metavar="BENCHMARK", help=", ".join(SCORERS)
-    )
-    found.add_argument(
+    _add_options(command)
+    _add_judge_options(command)
+    return command
+
+
+def _add_options(command: Parser) -> None:
+    names = list(BENCHMARKS.kinds)
+    command.add_argument("benchmark", choices=names, metavar="BENCHMARK", help=", ".join(names))
+    command.add_argument(
         "--answers",
         type=Path,
         required=True,
         metavar="FILE",
         help="the answers (or kept judgements), in a format below",
     )
-    found.add_argument(
+    command.add_argument(
         "--reference",
         type=Path,
         nargs="+",
@@ -80,30 +85,33 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE_OR_FOLDER",
         help="what they are held against, in a format below",
     )
-    found.add_argument(
+    command.add_argument(
         "--json", action="store_true", help="print JSON, with every bad row, in place of tables"
     )
-    found.add_argument(
+    command.add_argument(
         "--strict",
         action="store_true",
         help="exit code 1 where there are bad rows or missing answers",
     )
-    found.add_argument(
+    command.add_argument(
         "--language",
         choices=CHOICES,
         help="language tools of CHAIR, AMBER and Object HalBench (default: auto)",
     )
-    found.add_argument(
+    command.add_argument(
         "--samples",
         type=int,
         default=1000,
         metavar="N",
         help="resamples of the 95%% intervals; 0 for none (default: 1000)",
     )
-    found.add_argument(
+    command.add_argument(
         "--seed", type=int, default=0, metavar="N", help="seed of the resamples (default: 0)"
     )
-    judge = found.add_argument_group(
+
+
+def _add_judge_options(command: Parser) -> None:
+    judge = command.add_argument_group(
         "judge, for MMHal-Bench, MM-Vet, and Object HalBench if wanted"
     )
     judge.add_argument(
@@ -151,26 +159,28 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="write the answers with their judgements here; it can be scored again",
     )
-    return found
+
+
+def _formats_of(name: str) -> str:
+    """What a benchmark reads and gives."""
+    benchmark = load_benchmark(name)
+    scores = _indented(_scores_of(benchmark))
+    return f"{name}: {benchmark.title}\n{_indented(benchmark.formats)}\n{scores}"
 
 
 def _indented(text: str) -> str:
     return "\n".join(f"  {line}" for line in text.splitlines())
 
 
-def _scores_of(scorer: Scorer) -> str:
+def _scores_of(benchmark: Benchmark[Any]) -> str:
     return "\n".join(
         f"{'scores:    ' if not number else ' ' * 11}{name}: {what}"
-        for number, (name, what) in enumerate(scorer.names.items())
+        for number, (name, what) in enumerate(benchmark.names.items())
     )
 
 
-def judged(
-    arguments: argparse.Namespace, scorer: Scorer, answers: Answers, reference: Any
-) -> Answers:
-    """The answers with the judgements of the judge that the command line names."""
-    if scorer.ask is None:
-        raise UserError(f"{scorer.title} needs no judge: leave out --judge-url and --judge-model.")
+def judge_of(arguments: argparse.Namespace) -> Judge:
+    """The judge that the command line names. Errors: UserError."""
     if not (arguments.judge_url and arguments.judge_model):
         raise UserError(
             "a judge has an address and a name: give both, --judge-url and --judge-model."
@@ -192,22 +202,28 @@ def judged(
         raise UserError(
             "; ".join(f"--judge-{_option(each['loc'])}: {each['msg']}" for each in error.errors())
         ) from None
-    judge = Judge(
-        endpoint,
-        arguments.judge_cache
-        or arguments.answers.with_name(f"{arguments.answers.name}.judge.jsonl"),
-    )
-    options = {"runs": arguments.judge_runs} if arguments.judge_runs else {}
-    if options and scorer.name != "mm_vet":
-        raise UserError(f"--judge-runs belongs to MM-Vet; {scorer.title} is judged once.")
-    found = scorer.ask(answers, reference, judge, **options)
+    beside = arguments.answers.with_name(f"{arguments.answers.name}.judge.jsonl")
+    return Judge(endpoint, arguments.judge_cache or beside)
+
+
+def add_judgements(
+    arguments: argparse.Namespace, benchmark: Benchmark[Any], answers: Answers, reference: Any
+) -> Answers:
+    """The answers with the judgements of the judge that the command line names."""
+    title = benchmark.title
+    if not isinstance(benchmark, JudgedBenchmark):
+        raise UserError(f"{title} needs no judge: leave out --judge-url and --judge-model.")
+    judge = judge_of(arguments)
+    if arguments.judge_runs and benchmark.gradings == 1:
+        raise UserError(f"--judge-runs belongs to MM-Vet; {title} is judged once.")
+    judged = benchmark.add_judgements(answers, reference, judge, arguments.judge_runs)
     print(
         f"judge {judge.name}: {judge.asked} asked, {judge.reused} from {judge.cache}",
         file=sys.stderr,
     )
     if arguments.judged:
-        write_jsonl(arguments.judged, to_rows(found))
-    return found
+        write_jsonl(arguments.judged, to_rows(judged))
+    return judged
 
 
 def _option(location: tuple[int | str, ...]) -> str:
@@ -215,9 +231,8 @@ def _option(location: tuple[int | str, ...]) -> str:
     return names.get(str(location[0]), str(location[0])) if location else "url"
 
 
-def run(arguments: argparse.Namespace) -> Score:
-    """Reads, has judged if asked to, and scores. Errors: UserError."""
-    scorer = SCORERS[arguments.benchmark]
+def refuse_senseless_numbers(arguments: argparse.Namespace) -> None:
+    """A UserError where a number makes no sense."""
     if (
         arguments.samples < 0
         or arguments.seed < 0
@@ -227,53 +242,68 @@ def run(arguments: argparse.Namespace) -> Score:
         raise UserError(
             "--samples and --seed are 0 or more, --judge-concurrency and --judge-runs 1 or more."
         )
-    options: dict[str, Any] = {"samples": arguments.samples, "seed": arguments.seed}
-    if scorer.uses_language:
-        options["language"] = LanguageTools(arguments.language or "auto")
-    elif arguments.language:
-        raise UserError(f"{scorer.title} uses no language tools: leave out --language.")
-    answers = scorer.read_answers(arguments.answers)
-    reference = scorer.read_reference(*arguments.reference)
+
+
+def run(arguments: argparse.Namespace) -> Score:
+    """Reads, has judged if asked to, and scores. Errors: UserError."""
+    refuse_senseless_numbers(arguments)
+    benchmark = load_benchmark(arguments.benchmark, arguments.language or "auto")
+    if arguments.language and not isinstance(benchmark, LanguageBenchmark):
+        raise UserError(f"{benchmark.title} uses no language tools: leave out --language.")
+    answers = benchmark.read_answers(arguments.answers)
+    reference = benchmark.read_reference(*arguments.reference)
     if arguments.judge_url or arguments.judge_model:
-        answers = judged(arguments, scorer, answers, reference)
-    return scorer.score(answers, reference, **options)
+        answers = add_judgements(arguments, benchmark, answers, reference)
+    return benchmark.score(answers, reference, samples=arguments.samples, seed=arguments.seed)
 
 
 def show(score: Score, console: Console) -> None:
     """Prints a score for people. Everything from files is printed as data, never as markup."""
-    scorer = SCORERS[score.benchmark]
-    table = Table(title=scorer.title, title_justify="left")
+    console.print(_table_of_scores(score))
+    if score.per_type:
+        console.print(_table_of_types(score))
+    console.print(_table_of_doubts(score))
+
+
+def _table_of_scores(score: Score) -> Table:
+    benchmark = load_benchmark(score.benchmark)
+    table = Table(title=benchmark.title, title_justify="left")
     for name in ("score", "value", "95 % interval", "what it is"):
         table.add_column(name, justify="right" if name in ("value", "95 % interval") else "left")
     for name, value in score.scores.items():
         low_high = score.intervals.get(name)
         interval = f"{low_high[0]:.2f} to {low_high[1]:.2f}" if low_high else ""
-        table.add_row(name, f"{value:.2f}", interval, Text(scorer.names[name]))
-    console.print(table)
-    if score.per_type:
-        columns = list(dict.fromkeys(name for values in score.per_type.values() for name in values))
-        types = Table(title="By type", title_justify="left")
-        types.add_column("type", overflow="fold")
-        for name in columns:
-            types.add_column(name, justify="right", overflow="fold")
-        for kind, values in score.per_type.items():
-            types.add_row(Text(kind), *(_number(values.get(name)) for name in columns))
-        console.print(types)
-    about = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+        table.add_row(name, f"{value:.2f}", interval, Text(benchmark.names[name]))
+    return table
+
+
+def _table_of_types(score: Score) -> Table:
+    columns = list(dict.fromkeys(name for values in score.per_type.values() for name in values))
+    table = Table(title="By type", title_justify="left")
+    table.add_column("type", overflow="fold")
+    for name in columns:
+        table.add_column(name, justify="right", overflow="fold")
+    for kind, values in score.per_type.items():
+        table.add_row(Text(kind), *(_number(values.get(name)) for name in columns))
+    return table
+
+
+def _table_of_doubts(score: Score) -> Table:
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in score.extra.items():
-        about.add_row(name, Text(_number(value)))
-    about.add_row("parser", Text(score.parser))
+        table.add_row(name, Text(_number(value)))
+    table.add_row("parser", Text(score.parser))
     for name, used in (("language tools", score.language_tools), ("judge", score.judge)):
         if used:
-            about.add_row(name, Text(used))
-    console.print(about)
+            table.add_row(name, Text(used))
+    return table
 
 
 def _number(value: Any) -> str:
     return "" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
-def tell_problems(score: Score, everything_is_in_the_json: bool) -> None:
+def print_problems(score: Score, everything_is_in_the_json: bool) -> None:
     """Prints the bad rows to standard error."""
     if not score.problems:
         return
@@ -315,7 +345,7 @@ def main(words: Sequence[str] | None = None) -> int:
             score,
             Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else PAGE),
         )
-    tell_problems(score, arguments.json)
+    print_problems(score, arguments.json)
     return 1 if not score.scores or (arguments.strict and score.problems) else 0
 
 

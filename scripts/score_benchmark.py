@@ -11,38 +11,30 @@ lib/report/provenance.py.
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from lib.benchmarks import SCORERS
-from lib.blocks import Endpoint
-from lib.config.evaluation import JUDGED_TASKS
+from lib.benchmarks.answers import Answers
+from lib.benchmarks.base import Benchmark
+from lib.benchmarks.judged import JudgedBenchmark
+from lib.benchmarks.lmms_eval.tasks import JUDGED_TASKS
+from lib.benchmarks.registry import load_benchmark
+from lib.benchmarks.scores import Score, scorer_name
+from lib.config.evaluation import ScoreBenchmarkJob
+from lib.data.evaluation_files import JudgeName, OtherScores, TaskAnswer, TaskResults, TaskScores
 from lib.errors import UserError
 from lib.files import read_jsonl, write_json
-from lib.jobs.legacy import ShardJob
+from lib.jobs.job import Job
 from lib.jobs.script import run_script
 from lib.judge import Judge
 from lib.report import provenance
 
 VERSION = 2
-#: What the scores carry over from lmms-eval's results: whose they are and what of.
-KEPT = (
-    "model",
-    "benchmark",
-    "model_identity",
-    "task",
-    "limit",
-    "lmms_eval",
-    "questions",
-    "questions_in_data",
-)
-
 PACKAGES = ("numpy", "openai")
 UNJUDGED = "no judge is configured (`judge` of this benchmark)"
 ELSEWHERE = (
-    "lmms-eval's own grading is not asked for where our scorer has the judge grade: see"
-    " reference_{name}"
+    "lmms-eval's own grading is not asked for where our scorer has the judge grade: see {name}"
 )
 
 
@@ -54,8 +46,8 @@ def yes_or_no(text: str) -> str | None:
     return word if word in ("yes", "no") else None
 
 
-def yes_no_doubts(answers: Sequence[dict[str, Any]]) -> dict[str, float | int] | None:
-    """How a model answered yes/no questions; None where the targets are not all yes or no.
+def yes_no_doubts(answers: Sequence[TaskAnswer]) -> dict[str, float | int]:
+    """How a model answered yes/no questions; nothing where the targets are not all yes or no.
 
     `yes_ratio`: percent of all answers that are yes; `yes_ratio_of_targets`: what it would be if
     all were right;
@@ -64,7 +56,7 @@ def yes_no_doubts(answers: Sequence[dict[str, Any]]) -> dict[str, float | int] |
     """
     targets = [yes_or_no(str(answer["target"])) for answer in answers]
     if not answers or None in targets:
-        return None
+        return {}
     said = [yes_or_no(answer["response"]) for answer in answers]
     return {
         "yes_ratio": 100 * said.count("yes") / len(said),
@@ -73,28 +65,11 @@ def yes_no_doubts(answers: Sequence[dict[str, Any]]) -> dict[str, float | int] |
     }
 
 
-def score(
-    answers: Sequence[dict[str, Any]],
-    results: dict[str, Any],
-    metrics: dict[str, str],
-    percent: bool,
-) -> dict[str, Any]:
-    """The scores (our name -> value, times 100 where `percent` says that lmms-eval gives fractions
-    of 1) and what to know about them.
-
-    `metrics`: our name -> lmms-eval's name. Errors: UserError if a metric is missing, or if answers
-    and results are not of one run.
-    """
-    left_out = (
-        dict.fromkeys(metrics, UNJUDGED)
-        if results["task"] in JUDGED_TASKS and not results["judge"]
-        else {}
-    )
-    if missing := [
-        theirs
-        for name, theirs in metrics.items()
-        if theirs not in results["metrics"] and name not in left_out
-    ]:
+def refuse_unfit_files(
+    answers: Sequence[TaskAnswer], results: TaskResults, metrics: Mapping[str, str]
+) -> None:
+    """A UserError if a metric is missing, or if answers and results are not of one run."""
+    if missing := [theirs for theirs in metrics.values() if theirs not in results["metrics"]]:
         raise UserError(
             f"evaluation.benchmarks.{results['benchmark']}.metrics: lmms-eval's task"
             f" '{results['task']}' gives no {', '.join(missing)}. It gives"
@@ -105,83 +80,125 @@ def score(
             f"{results['model']} on {results['benchmark']}: {len(answers)} answers, but results of"
             f" {results['questions']}. The files are not of one run: delete both and run again."
         )
+
+
+def score(
+    answers: Sequence[TaskAnswer],
+    results: TaskResults,
+    metrics: Mapping[str, str],
+    percent: bool,
+) -> TaskScores:
+    """The scores (our name -> value, times 100 where `percent` says that lmms-eval gives fractions
+    of 1) and what to know about them.
+
+    `metrics`: our name -> lmms-eval's name. Errors: UserError if a metric is missing, or if answers
+    and results are not of one run.
+    """
+    is_unjudged = results["task"] in JUDGED_TASKS and not results["judge"]
+    given = {} if is_unjudged else metrics
+    refuse_unfit_files(answers, results, given)
     factor = 100 if percent else 1
-    kept = {name: results[name] for name in KEPT}
-    scores = {
-        name: round(factor * results["metrics"][theirs], 10)
-        for name, theirs in metrics.items()
-        if name not in left_out
+    return {
+        "model": results["model"],
+        "benchmark": results["benchmark"],
+        "model_identity": results["model_identity"],
+        "task": results["task"],
+        "limit": results["limit"],
+        "lmms_eval": results["lmms_eval"],
+        "questions": results["questions"],
+        "questions_in_data": results["questions_in_data"],
+        "scores": {
+            name: round(factor * results["metrics"][theirs], 10) for name, theirs in given.items()
+        },
+        "missing": dict.fromkeys(metrics, UNJUDGED) if is_unjudged else {},
+        "doubts": {
+            "empty": sum(not answer["response"].strip() for answer in answers),
+            **yes_no_doubts(answers),
+        },
     }
-    doubts = {"empty": sum(not answer["response"].strip() for answer in answers)} | (
-        yes_no_doubts(answers) or {}
-    )
-    return {**kept, "scores": scores, "missing": left_out, "doubts": doubts}
 
 
-def also_by(name: str, path: Path, judge: Judge | None = None) -> dict[str, Any]:
-    """What our scorer makes of kept answers that carry their targets: scores and what it is to be
-    known of them.
+def reference_name(score: str) -> str:
+    """What a score of our scorer is called beside lmms-eval's."""
+    return f"reference_{score}"
+
+
+def score_by_ours(benchmark: Benchmark[Any], path: Path, judge: Judge | None = None) -> OtherScores:
+    """What our scorer makes of kept answers that carry their targets: scores and what to know of
+    them.
 
     `judge`: for a scorer that asks one; its raw judgements stand in `judgements`, by question.
     """
-    scorer = SCORERS[name]
-    answers, reference = scorer.read_answers(path), scorer.read_reference(path)
-    if scorer.ask and judge:
-        answers = scorer.ask(answers, reference, judge)
-    found = scorer.score(answers, reference)
-    told = {"model": judge.endpoint.model, "version": found.judge or judge.name} if judge else None
-    judgements = {
+    answers, reference = benchmark.read_answers(path), benchmark.read_reference(path)
+    if judge and isinstance(benchmark, JudgedBenchmark):
+        answers = benchmark.add_judgements(answers, reference, judge)
+    ours = benchmark.score(answers, reference)
+    also: OtherScores = {
+        "scores": {reference_name(name): value for name, value in ours.scores.items()},
+        "computed_by": provenance.computed_by(
+            scorer_name(benchmark, ours.version),
+            ours.parser,
+            judge=judge_name(judge, ours) if judge else None,
+        ),
+        "doubts": ours.extra,
+        "per_type": ours.per_type,
+        "problems": len(ours.problems),
+        "intervals": {
+            reference_name(name): interval for name, interval in ours.intervals_as_lists().items()
+        },
+    }
+    return {**also, "judgements": judgements_in(answers)} if judge else also
+
+
+def judge_name(judge: Judge, score: Score) -> JudgeName:
+    """Whose judgements a score is made of."""
+    return {"model": judge.endpoint.model, "version": score.judge or judge.name}
+
+
+def judgements_in(answers: Answers) -> dict[str, list[str | None]]:
+    """The raw judgements that answers carry, by question."""
+    return {
         answer.id: answer.details["judgements"]
         for answer in answers.rows
         if "judgements" in answer.details
     }
-    return {
-        "scores": {f"reference_{score}": value for score, value in found.scores.items()},
-        "computed_by": provenance.computed_by(
-            f"scripts/lib/benchmarks/{name}.py, version {found.version}", found.parser, judge=told
-        ),
-        "doubts": found.extra,
-        "per_type": found.per_type,
-        "problems": len(found.problems),
-        "intervals": {
-            f"reference_{score}": list(interval) for score, interval in found.intervals.items()
-        },
-        **({"judgements": judgements} if judge else {}),
-    }
+
+
+def add_ours(
+    scores: TaskScores, benchmark: Benchmark[Any], path: Path, judge: Judge | None
+) -> None:
+    """Adds the scores of our scorer to lmms-eval's, and why one of them is missing."""
+    also = score_by_ours(benchmark, path, judge)
+    names = [reference_name(name) for name in benchmark.names]
+    if judge:
+        scores["missing"] = dict.fromkeys(scores["missing"], ELSEWHERE.format(name=names[0]))
+    scores["also"] = also
+    scores["scores"] |= also["scores"]
+    why = f"our scorer {benchmark.name} has none of these answers"
+    scores["missing"] |= {name: why for name in names if name not in also["scores"]}
 
 
 def main(snakemake: Any) -> None:
-    job = ShardJob(snakemake, VERSION)
-    answers = read_jsonl(Path(snakemake.input.answers))
-    results = json.loads(Path(snakemake.input.results).read_text(encoding="utf-8"))
-    path = Path(snakemake.input.answers)
-    found = score(answers, results, job.settings["metrics"], job.settings["percent"])
-    scorer, judged_by = job.settings["scorer"], job.settings["judge"]
-    if scorer and SCORERS[scorer].ask is None:
-        found["also"] = also_by(scorer, path)
-    elif scorer and judged_by:
-        judge = Judge(Endpoint.model_validate(judged_by), job.work / f"{job.name}.judge.jsonl")
-        found["also"] = also_by(scorer, path, judge)
-        found["missing"] = {name: ELSEWHERE.format(name="total") for name in found["missing"]}
-        job.note(f"judge {judge.name}: {judge.asked} asked, {judge.reused} reused")
-    if "also" in found:
-        ours = found["also"]["scores"]
-        found["scores"] |= ours
-        names = [f"reference_{name}" for name in SCORERS[scorer].names]
-        found["missing"] |= {
-            name: f"our scorer {scorer} has none of these answers"
-            for name in names
-            if name not in ours
-        }
-    made = provenance.computed_by(
-        f"lmms-eval {results['lmms_eval']}, task {results['task']}", judge=results["judge"]
-    )
-    origin = provenance.block(
-        made, path, job.root, results["environment"], provenance.versions(PACKAGES)
-    )
-    write_json(Path(snakemake.output[0]), {**found, **origin})
-    job.record.items = job.record.computed = len(answers)
-    job.write_record()
+    with Job(snakemake, ScoreBenchmarkJob, VERSION) as job:
+        settings, path = job.settings, Path(snakemake.input.answers)
+        answers = cast("list[TaskAnswer]", read_jsonl(path))
+        results: TaskResults = json.loads(Path(snakemake.input.results).read_text("utf-8"))
+        scores = score(answers, results, settings.metrics, settings.percent)
+        benchmark = load_benchmark(settings.scorer) if settings.scorer else None
+        if isinstance(benchmark, JudgedBenchmark) and settings.judge:
+            judge = Judge(settings.judge, job.work / f"{job.name}.judge.jsonl")
+            add_ours(scores, benchmark, path, judge)
+            job.note(f"judge {judge.name}: {judge.asked} asked, {judge.reused} reused")
+        elif benchmark and not isinstance(benchmark, JudgedBenchmark):
+            add_ours(scores, benchmark, path, None)
+        made = provenance.computed_by(
+            f"lmms-eval {results['lmms_eval']}, task {results['task']}", judge=results["judge"]
+        )
+        origin = provenance.block(
+            made, path, job.root, results["environment"], provenance.versions(PACKAGES)
+        )
+        write_json(Path(snakemake.output[0]), {**scores, **origin})
+        job.count(len(answers))
 
 
 if __name__ == "__main__":

@@ -13,13 +13,15 @@ two of them. Lower is more varied.
 import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
-from lib.data.shards import Row, is_missing, read_shard
-from lib.jobs.legacy import ShardJob
+from lib.config.figures import SimilarityFigureJob
+from lib.data.rows import EmbeddingsRow, MissingRow, PairRow
+from lib.data.shards import present, read_shards
+from lib.jobs.job import Job
 from lib.jobs.script import run_script
 from lib.report.figures import BLUE, GREEN, INK, ORANGE, QUIET, demo_mark, new_figure, write_figure
-from lib.report.sidecar import model_origin
+from lib.report.sidecar import resolve_model
 from lib.vectors import unpack
 
 if TYPE_CHECKING:
@@ -31,13 +33,34 @@ VERSION = 1
 BINS = 200  # from -1 to 1: the finest width, 0.01, which is kept in the sidecar
 WIDTHS = (1, 2, 5, 10)
 BLOCK = 1024  # rows of one matrix product
-#: (key, panel, name, colour) of each distribution.
-DISTRIBUTIONS = (
-    ("responses_of_two_prompts", "Responses", "of two prompts (chosen)", BLUE),
-    ("responses_to_one_prompt", "Responses", "of two models to one prompt", ORANGE),
-    ("instructions_of_two_prompts", "Prompts", "instructions", BLUE),
-    ("prompts", "Prompts", "text-to-image prompts", GREEN),
-)
+
+
+class Distribution(TypedDict):
+    """How similar texts are: how many there are, how many pairs of them, the mean of the pairs'
+    similarities, and their histogram: a bin's lower edge -> how many pairs are in it.
+    """
+
+    texts: int
+    pairs: int
+    mean: float | None
+    histogram: dict[str, int]
+
+
+class Distributions(TypedDict):
+    """The four that are drawn."""
+
+    responses_of_two_prompts: Distribution
+    responses_to_one_prompt: Distribution
+    instructions_of_two_prompts: Distribution
+    prompts: Distribution
+
+
+class Curve(NamedTuple):
+    """A distribution as it is drawn."""
+
+    name: str
+    colour: str
+    of: Distribution
 
 
 def histogram(similarities: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
@@ -49,7 +72,7 @@ def histogram(similarities: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
     return np.histogram(np.clip(np.round(similarities, 6), -1, 1), bins=BINS, range=(-1, 1))[0]
 
 
-def between(vectors: "np.ndarray[Any, Any]") -> dict[str, Any]:
+def compare_all(vectors: "np.ndarray[Any, Any]") -> Distribution:
     """The distribution of the similarity of every two of these vectors, (count, dimensions)."""
     import numpy as np
 
@@ -60,10 +83,10 @@ def between(vectors: "np.ndarray[Any, Any]") -> dict[str, Any]:
         counts += histogram(each)
         total += float(np.round(each, 6).sum())
         pairs += each.size
-    return described(counts, total, pairs, len(vectors))
+    return describe(counts, total, pairs, len(vectors))
 
 
-def within(groups: Sequence["np.ndarray[Any, Any]"]) -> dict[str, Any]:
+def compare_in_groups(groups: Sequence["np.ndarray[Any, Any]"]) -> Distribution:
     """The distribution of the similarity of every two vectors of the same group."""
     import numpy as np
 
@@ -74,53 +97,43 @@ def within(groups: Sequence["np.ndarray[Any, Any]"]) -> dict[str, Any]:
             for one, other in combinations(range(len(group)), 2)
         ]
     )
-    return described(
-        histogram(each), float(np.round(each, 6).sum()), each.size, sum(map(len, groups))
-    )
+    total = float(np.round(each, 6).sum())
+    return describe(histogram(each), total, each.size, sum(map(len, groups)))
 
 
-def described(
-    counts: "np.ndarray[Any, Any]", total: float, pairs: int, texts: int
-) -> dict[str, Any]:
-    """What the sidecar holds of a distribution: `histogram` of bin -> count (a bin is named by its
-    lower edge), and the mean.
-    """
+def describe(counts: "np.ndarray[Any, Any]", total: float, pairs: int, texts: int) -> Distribution:
+    """A distribution from the counts of all bins and the sum of all similarities."""
     filled = {
         f"{-1 + 2 * number / BINS:.2f}": int(count) for number, count in enumerate(counts) if count
     }
-    return {
-        "texts": texts,
-        "pairs": pairs,
-        "mean": round(total / pairs, 4) if pairs else None,
-        "histogram": filled,
-    }
+    mean = round(total / pairs, 4) if pairs else None
+    return {"texts": texts, "pairs": pairs, "mean": mean, "histogram": filled}
 
 
 def distributions(
-    embeddings: Mapping[str, Row], pairs: Mapping[str, Row]
-) -> dict[str, dict[str, Any]]:
-    """All four distributions, by key. Prompts that the stages have nothing of are left out."""
-    rows = {key: row["embeddings"] for key, row in embeddings.items() if not is_missing(row)}
+    embeddings: Mapping[str, EmbeddingsRow | MissingRow], pairs: Mapping[str, PairRow | MissingRow]
+) -> Distributions:
+    """All four distributions. Prompts that the stages have nothing of are left out."""
+    rows = {row["id"]: row["embeddings"] for row in present(embeddings.values())}
     chosen = [
-        rows[key][f"responses/{row['pair']['chosen']['policy']}"]
-        for key, row in pairs.items()
-        if "pair" in row and key in rows
+        rows[row["id"]][f"responses/{row['pair']['chosen']['policy']}"]
+        for row in present(pairs.values())
+        if "pair" in row and row["id"] in rows
     ]
     groups = [
         unpack([text for name, text in row.items() if name.startswith("responses/")])
         for row in rows.values()
     ]
+    instructions = unpack([row["instruction"] for row in rows.values()])
     return {
-        "responses_of_two_prompts": between(unpack(chosen)),
-        "responses_to_one_prompt": within(groups),
-        "instructions_of_two_prompts": between(
-            unpack([row["instruction"] for row in rows.values()])
-        ),
-        "prompts": between(unpack([row["prompt"] for row in rows.values()])),
+        "responses_of_two_prompts": compare_all(unpack(chosen)),
+        "responses_to_one_prompt": compare_in_groups(groups),
+        "instructions_of_two_prompts": compare_all(instructions),
+        "prompts": compare_all(unpack([row["prompt"] for row in rows.values()])),
     }
 
 
-def counts_of(distribution: Mapping[str, Any]) -> "np.ndarray[Any, Any]":
+def counts_of(distribution: Distribution) -> "np.ndarray[Any, Any]":
     """The counts of all bins from the sidecar's histogram, which holds the filled ones."""
     import numpy as np
 
@@ -130,7 +143,7 @@ def counts_of(distribution: Mapping[str, Any]) -> "np.ndarray[Any, Any]":
     return counts
 
 
-def bin_width(distribution: Mapping[str, Any]) -> int:
+def bin_width(distribution: Distribution) -> int:
     """How many of the finest bins make one that is drawn: the fewer pairs there are in a
     distribution's range, the more.
     """
@@ -143,7 +156,7 @@ def bin_width(distribution: Mapping[str, Any]) -> int:
     )
 
 
-def curve(distribution: Mapping[str, Any], width: int) -> tuple[list[float], list[float]]:
+def steps_of(distribution: Distribution, width: int) -> tuple[list[float], list[float]]:
     """(edges, densities) of a distribution as steps over its own range, `width` of the finest bins
     together.
     """
@@ -157,128 +170,116 @@ def curve(distribution: Mapping[str, Any], width: int) -> tuple[list[float], lis
     return list(np.linspace(-1, 1, BINS // width + 1)[first : last + 1]), list(heights[first:last])
 
 
-def draw_panel(
-    axes: "Axes", title: str, shown: Sequence[tuple[str, str, Mapping[str, Any]]], left: float
-) -> None:
-    """The distributions of one panel, filled and named, each with its mean. `shown`: (name, colour,
-    distribution).
-    """
+def panels_of(similarities: Distributions) -> dict[str, list[Curve]]:
+    """The curves of each panel."""
+    return {
+        "Responses": [
+            Curve("of two prompts (chosen)", BLUE, similarities["responses_of_two_prompts"]),
+            Curve("of two models to one prompt", ORANGE, similarities["responses_to_one_prompt"]),
+        ],
+        "Prompts": [
+            Curve("instructions", BLUE, similarities["instructions_of_two_prompts"]),
+            Curve("text-to-image prompts", GREEN, similarities["prompts"]),
+        ],
+    }
+
+
+def draw_panel(axes: "Axes", title: str, curves: Sequence[Curve], left: float) -> None:
+    """The distributions of one panel, filled and named, each with its mean."""
     axes.set_title(title, fontweight="bold")
     axes.set(xlim=(left, 1.0), xlabel="cosine similarity", yticks=[])
     axes.spines["left"].set_visible(False)
     axes.grid(visible=False)
     axes.tick_params(length=3)
-    top = 0.0
-    width = max(
-        (bin_width(distribution) for _, _, distribution in shown if distribution["pairs"]),
-        default=1,
-    )
-    for _, colour, distribution in shown:
-        if distribution["pairs"]:
-            edges, heights = curve(distribution, width)
-            axes.stairs(heights, edges, fill=True, color=colour, alpha=0.22, linewidth=0)
-            axes.stairs(heights, edges, color=colour, linewidth=1.4)
-            top = max(top, *heights)
+    top = draw_curves(axes, curves)
     axes.set_ylim(0, 1.5 * (top or 1))
-    for number, (name, colour, distribution) in enumerate(shown):
-        words = (
-            f"{name}: mean {distribution['mean']:.2f}"
-            if distribution["pairs"]
-            else f"{name}: no two to compare"
-        )
-        axes.text(
-            0.0,
-            0.98 - 0.135 * number,
-            words,
-            transform=axes.transAxes,
-            color=colour,
-            fontsize=8.5,
-            fontweight="bold",
-            va="top",
-        )
-        axes.text(
-            0.0,
-            0.925 - 0.135 * number,
-            f"{distribution['pairs']:,} pairs",
-            transform=axes.transAxes,
-            color=QUIET,
-            fontsize=7.5,
-            va="top",
-        )
-        if distribution["pairs"]:
-            axes.plot(
-                [distribution["mean"]] * 2,
-                [0, 1.06 * top],
-                color=colour,
-                linewidth=1.0,
-                linestyle=(0, (2, 2)),
-            )
+    for number, curve in enumerate(curves):
+        draw_name(axes, curve, number)
+        mean = curve.of["mean"]
+        if mean is not None:
+            dotted = (0, (2, 2))
+            axes.plot([mean] * 2, [0, 1.06 * top], color=curve.colour, lw=1.0, ls=dotted)
 
 
-def draw(
-    figure: "Figure",
-    found: Mapping[str, Mapping[str, Any]],
-    settings: Mapping[str, Any],
-    model: str,
-) -> None:
-    """A panel for responses and one for prompts, on one scale."""
-    lowest = min(
-        (float(edge) for each in found.values() for edge in each["histogram"]), default=0.0
-    )
-    left = max(-1.0, math.floor(lowest * 10) / 10)
-    for axes, panel in zip(figure.subplots(1, 2), ("Responses", "Prompts"), strict=True):
-        draw_panel(
-            axes,
-            panel,
-            [
-                (name, colour, found[key])
-                for key, place, name, colour in DISTRIBUTIONS
-                if place == panel
-            ],
-            left,
-        )
-    figure.subplots_adjust(left=0.035, right=0.965, bottom=0.15, top=0.76, wspace=0.15)
-    figure.text(
-        0.035,
-        0.965,
-        "How similar texts are to each other",
-        fontsize=12,
+def draw_curves(axes: "Axes", curves: Sequence[Curve]) -> float:
+    """The curves, all with bins of the same width; gives the highest density."""
+    filled = [curve for curve in curves if curve.of["pairs"]]
+    width = max((bin_width(curve.of) for curve in filled), default=1)
+    top = 0.0
+    for curve in filled:
+        edges, heights = steps_of(curve.of, width)
+        axes.stairs(heights, edges, fill=True, color=curve.colour, alpha=0.22, linewidth=0)
+        axes.stairs(heights, edges, color=curve.colour, linewidth=1.4)
+        top = max(top, *heights)
+    return top
+
+
+def draw_name(axes: "Axes", curve: Curve, number: int) -> None:
+    """A curve's name with its mean, and below it how many pairs there are; `number`: its line."""
+    mean, pairs = curve.of["mean"], curve.of["pairs"]
+    words = f"{curve.name}: no two to compare" if mean is None else f"{curve.name}: mean {mean:.2f}"
+    axes.text(
+        0.0,
+        0.98 - 0.135 * number,
+        words,
+        transform=axes.transAxes,
+        color=curve.colour,
+        fontsize=8.5,
         fontweight="bold",
-        color=INK,
         va="top",
     )
-    words = f"cosine of sentence embeddings ({model}); lower is more varied; dotted: mean"
-    figure.text(0.035, 0.895, words, fontsize=8, color=QUIET, va="top")
-    figure.text(
-        0.965, 0.965, demo_mark(settings["label"]), fontsize=8, color=QUIET, va="top", ha="right"
+    axes.text(
+        0.0,
+        0.925 - 0.135 * number,
+        f"{pairs:,} pairs",
+        transform=axes.transAxes,
+        color=QUIET,
+        fontsize=7.5,
+        va="top",
     )
+
+
+def draw(figure: "Figure", similarities: Distributions, model: str, label: str) -> None:
+    """A panel for responses and one for prompts, on one scale."""
+    panels = panels_of(similarities)
+    edges = [
+        float(edge)
+        for curves in panels.values()
+        for curve in curves
+        for edge in curve.of["histogram"]
+    ]
+    left = max(-1.0, math.floor(min(edges, default=0.0) * 10) / 10)
+    for axes, (title, curves) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+        draw_panel(axes, title, curves, left)
+    figure.subplots_adjust(left=0.035, right=0.965, bottom=0.15, top=0.76, wspace=0.15)
+    title = "How similar texts are to each other"
+    below = f"cosine of sentence embeddings ({model}); lower is more varied; dotted: mean"
+    mark = demo_mark(label)
+    figure.text(0.035, 0.965, title, fontsize=12, fontweight="bold", color=INK, va="top")
+    figure.text(0.035, 0.895, below, fontsize=8, color=QUIET, va="top")
+    figure.text(0.965, 0.965, mark, fontsize=8, color=QUIET, va="top", ha="right")
 
 
 def main(snakemake: Any) -> None:
-    job = ShardJob(snakemake, VERSION)
-    settings = job.settings
-    embeddings = {
-        key: row for path in snakemake.input.embeddings for key, row in read_shard(path).items()
-    }
-    pairs = {key: row for path in snakemake.input.pairs for key, row in read_shard(path).items()}
-    found = distributions(embeddings, pairs)
-    model = settings["embedding"]["model"].rstrip("/").rsplit("/", 1)[-1]
-    about = {
-        "distributions": found,
-        "similarity": (
-            "cosine of sentence embeddings; a histogram's bin is named by its lower edge and is"
-            " 0.01 wide"
-        ),
-        "embedding": model_origin(settings["embedding"], job.root, "embed_texts"),
-    }
-    with new_figure(8.6, 3.7) as figure:
-        draw(figure, found, settings, model)
-        inputs = [*snakemake.input.embeddings, *snakemake.input.pairs]
-        write_figure(
-            figure, "Similarity of prompts and of responses", snakemake.output, inputs, about
-        )
-    job.record.items = job.record.computed = len(embeddings)
-    job.write_record()
+    with Job(snakemake, SimilarityFigureJob, VERSION) as job:
+        settings, inputs = job.settings, snakemake.input
+        embeddings = read_shards(inputs.embeddings, EmbeddingsRow)
+        similarities = distributions(embeddings, read_shards(inputs.pairs, PairRow))
+        about = {
+            "distributions": similarities,
+            "similarity": (
+                "cosine of sentence embeddings; a histogram's bin is named by its lower edge and is"
+                " 0.01 wide"
+            ),
+            "embedding": resolve_model(settings.embedding, job.root, "embed_texts"),
+        }
+        with new_figure(8.6, 3.7) as figure:
+            model = settings.embedding.model.rstrip("/").rsplit("/", 1)[-1]
+            draw(figure, similarities, model, settings.label)
+            title = "Similarity of prompts and of responses"
+            files = [*inputs.embeddings, *inputs.pairs]
+            write_figure(figure, title, snakemake.output, files, about)
+        job.count(len(embeddings))
 
 
 if __name__ == "__main__":

@@ -50,8 +50,8 @@ def key_of(job: Job[TrainDpoJob], pairs: PairsDigest) -> str:
     )
 
 
-class Training:
-    """The training of a job, in its folder under work/."""
+class TrainingFolder:
+    """The folder of a job's training under work/, and what is done in it."""
 
     def __init__(self, job: Job[TrainDpoJob], data: list[Path], key: str) -> None:
         """`data`: the data set's parquet files."""
@@ -151,7 +151,7 @@ def main(snakemake: Any) -> None:
                 f"control '{control}': chosen and rejected are exchanged in {pairs.exchanged} of"
                 f" {pairs.pairs} pairs"
             )
-        training = Training(job, data, key_of(job, pairs))
+        training = TrainingFolder(job, data, key_of(job, pairs))
         metrics = training.finish()
         adapter = Path(output.adapter).parent
         with mendable_storage_errors(adapter):

@@ -17,6 +17,8 @@ import pytest
 import yaml
 from filelock import FileLock
 
+from lib.data.shards import Row, is_missing, read_shard
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 #: Released answers with known scores, and a published sample, which are no part of the project.
 GOLDEN = Path(os.environ.get("GOLDEN_DIR") or REPOSITORY.parent / "shared/golden")
@@ -38,7 +40,27 @@ PROJECT = (
     "Makefile",
 )
 
+#: The files whose tests take longest, which are begun first, so that no core is idle at the end.
+LONGEST = (
+    "test_killed.py",
+    "test_train_dpo.py",
+    "test_incremental.py",
+    "test_bad_input.py",
+    "test_generate_responses.py",
+    "test_write_instructions.py",
+    "test_plan_command.py",
+    "test_answer_benchmark.py",
+    "test_rebuilt_tables.py",
+    "test_software.py",
+)
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest files first; the others stay in the order of their names."""
+    rank = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
 def _built(name: str, script: str) -> Path:
@@ -145,8 +167,11 @@ def new_project(
 ) -> Callable[..., Project]:
     """Makes a fresh clone in a folder of its own."""
 
-    def make(name: str = "project") -> Project:
-        folder = tmp_path_factory.mktemp(name)
+    def make(name: str = "project", folder: Path | None = None) -> Project:
+        if folder is None:
+            folder = tmp_path_factory.mktemp(name)
+        else:
+            folder.mkdir()
         for part in PROJECT:
             source = REPOSITORY / part
             if source.is_symlink():
@@ -181,6 +206,14 @@ def begun(project: Project) -> Counter[tuple[str, str]]:
             for key in json.loads(line).get("begin", []):
                 counts[str(path), key] += 1
     return counts
+
+
+def read_rows(path: str | Path, row: type[Row]) -> dict[str, Row]:
+    """The rows of a shard file by prompt id, of which none is missing."""
+    rows = read_shard(path, row)
+    present = {prompt_id: each for prompt_id, each in rows.items() if not is_missing(each)}
+    assert list(present) == list(rows), f"{path}: a row is missing"
+    return present
 
 
 class Wildcards(list[str]):
@@ -227,8 +260,8 @@ def rule_object(tmp_path: Path) -> Callable[..., SimpleNamespace]:
 
 
 def make_small(project: Project) -> None:
-    """Makes the random run smaller still: two topics of three prompts in two shards, two policy
-    models, two scorers, one benchmark.
+    """Makes the random run smaller still, with every rule left in it: three prompts in two shards,
+    two prompts in one, two policy models, two scorers, a benchmark of each kind.
     """
 
     def change(values: dict[str, Any]) -> None:
@@ -240,59 +273,63 @@ def make_small(project: Project) -> None:
         values["responses"]["policy_models"] = {name: policies[name] for name in list(policies)[:2]}
         values["pairs"]["sizes"] = [2]
         values["training"]["experiments"] = {"random-2": {"size": 2}}
-        values["training"]["settings"] |= {"processes": 1, "save_steps": 1, "epochs": 3}
+        values["training"]["settings"] |= {"save_steps": 1, "epochs": 3}
         # What benchmarks have in common with the training data is left out, so that all of it is on
         # the way to the pairs.
         values["evaluation"]["contamination"] = {"exclude": True}
-        values["evaluation"]["benchmarks"] = {"pope": values["evaluation"]["benchmarks"]["pope"]}
-        values["figures"].pop("answers", None)  # of a benchmark that is not there any more
+        benchmarks = values["evaluation"]["benchmarks"]
+        values["evaluation"]["benchmarks"] = {
+            name: benchmarks[name] for name in ("pope", "object_halbench")
+        }
+        values["figures"]["answers"] |= {"experiment": "random-2", "count": 1}
 
     project.edit_config(change)
-    for topic in ("art", "nature"):
+    # Nature's two are of one shard: a shard is ten jobs.
+    for topic, lines in (("art", slice(0, 3)), ("nature", slice(1, 3))):
         path = project.folder / f"demo/random_prompts/{topic}.txt"
         path.write_text(
-            "".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:3]),
+            "".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[lines]),
             encoding="utf-8",
         )
 
 
 @pytest.fixture(scope="session")
 def made_once(
-    tmp_path_factory: pytest.TempPathFactory, worker_id: str
-) -> Callable[[str, Callable[[], Path]], Path]:
-    """Gives the folder that `make` gives, made by whichever of pytest's workers asks for its name
-    first; the others wait for it.
+    new_project: Callable[..., Project], tmp_path_factory: pytest.TempPathFactory, worker_id: str
+) -> Callable[[str, Callable[[Project], object]], Project]:
+    """Gives a clone in which `make` has been at work, made by whichever of pytest's workers asks
+    for its name first; the others wait for it. Where SHARED_RUNS names a folder, runs of pytest
+    that go on side by side share it too.
     """
     base = tmp_path_factory.getbasetemp()
-    shared = base if worker_id == "master" else base.parent
+    shared = Path(os.environ.get("SHARED_RUNS") or (base if worker_id == "master" else base.parent))
 
-    def once(name: str, make: Callable[[], Path]) -> Path:
-        where = shared / f"{name}.txt"
-        with FileLock(f"{where}.lock"):
-            if not where.exists():
-                where.write_text(str(make()), encoding="utf-8")
-        return Path(where.read_text(encoding="utf-8"))
+    def once(name: str, make: Callable[[Project], object]) -> Project:
+        folder, made = shared / f"once-{name}", shared / f"once-{name}.made"
+        with FileLock(f"{folder}.lock"):
+            if not made.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                make(new_project(folder=folder))
+                made.touch()
+        return Project(folder)
 
     return once
 
 
+def make_finished(project: Project) -> None:
+    """Makes the small run."""
+    make_small(project)
+    project.snakemake()
+
+
 @pytest.fixture(scope="session")
-def finished(
-    new_project: Callable[..., Project], made_once: Callable[[str, Callable[[], Path]], Path]
-) -> Project:
+def finished(made_once: Callable[[str, Callable[[Project], object]], Project]) -> Project:
     """A clone in which the small run has been made, undisturbed.
 
     Not to be changed, and no command is to be run in it: others may be copying it. See
     `finished_copy`.
     """
-
-    def make() -> Path:
-        project = new_project("finished")
-        make_small(project)
-        project.snakemake()
-        return project.folder
-
-    return Project(made_once("finished", make))
+    return made_once("finished", make_finished)
 
 
 @pytest.fixture

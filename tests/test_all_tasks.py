@@ -14,24 +14,32 @@ import pytest
 import answer_benchmark
 import score_benchmark
 from chat_server import ChatServer
-from lib.config import run as config
+from lib.benchmarks.lmms_eval import harness
+from lib.benchmarks.lmms_eval.harness import Harness
+from lib.benchmarks.lmms_eval.tasks import UNJUDGED, TaskSettings, find_task, local_task, task_text
+from lib.benchmarks.registry import load_benchmark
+from lib.config.evaluation import SYSTEM_PROMPT, Evaluation
 from lib.errors import UserError
 from lib.files import read_jsonl, write_json, write_jsonl
 from tiny.benchmarks.registry import BENCHMARKS
 
-DEFAULTS = config.Evaluation().benchmarks
+DEFAULTS = Evaluation().benchmarks
 KEY = "sk-the-key-of-the-judge"
 SPLITS = {"vqav2": "validation", "textvqa": "validation", "mmbench": "dev"}
 
 
 def settings_of(name, benchmarks, judge):
-    block = DEFAULTS[name].model_dump(mode="json")
+    """What is asked of a task of the paper's tables, with local data and the judge of MM-Vet."""
+    values = DEFAULTS[name].model_dump(mode="json", include=set(TaskSettings.model_fields))
     data = {SPLITS.get(name, "test"): str(benchmarks / f"{name}.parquet")}
-    return block | {
-        "data": data,
-        "system_prompt": config.SYSTEM_PROMPT,
-        "judge": judge if name == "mm_vet" else None,
-    }
+    return TaskSettings.model_validate(
+        values | {"data": data, "judge": judge if name == "mm_vet" else None}
+    )
+
+
+def but(settings, **changes):
+    """The same settings but for some."""
+    return settings.model_copy(update=changes)
 
 
 @pytest.fixture(scope="module")
@@ -42,22 +50,22 @@ def run(demo_models, demo_benchmarks, tmp_path_factory):
         lambda body: "0.7", model="judge", version="judge-2", api_key_variable="TEST_JUDGE_KEY"
     )
     settings = {name: settings_of(name, demo_benchmarks, judge.settings()) for name in DEFAULTS}
-    settings["mm_vet_unjudged"] = settings["mm_vet"] | {"judge": None}
+    settings["mm_vet_unjudged"] = but(settings["mm_vet"], judge=None)
     tasks = folder / "task"
     tasks.mkdir()
-    (tasks / answer_benchmark.UNJUDGED.name).write_bytes(answer_benchmark.UNJUDGED.read_bytes())
+    (tasks / UNJUDGED.name).write_bytes(UNJUDGED.read_bytes())
     for name, values in settings.items():
-        task = answer_benchmark.local_task(answer_benchmark.find_task(values["task"]), values)
+        task = local_task(find_task(values.task), values)
         task["task"] += "_unjudged" if name == "mm_vet_unjudged" else ""
-        (tasks / f"{name}.yaml").write_text(answer_benchmark.task_text(task, values))
-    names = [values["task"] for values in list(settings.values())[:-1]] + ["mmvet_unjudged"]
+        (tasks / f"{name}.yaml").write_text(task_text(task, values))
+    names = [values.task for values in list(settings.values())[:-1]] + ["mmvet_unjudged"]
     command = [
         sys.executable,
         "-P",
-        answer_benchmark.HARNESS,
+        harness.MAIN,
         folder / "journal.jsonl",
         "key",
-        config.SYSTEM_PROMPT,
+        SYSTEM_PROMPT,
         "--model",
         "llava_hf",
         "--model_args",
@@ -78,7 +86,7 @@ def run(demo_models, demo_benchmarks, tmp_path_factory):
     ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TEST_JUDGE_KEY", KEY)
-        environment = answer_benchmark.environment(folder, settings["mm_vet"], 1)
+        environment = harness.environment(folder, settings["mm_vet"], 1)
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
@@ -89,20 +97,18 @@ def run(demo_models, demo_benchmarks, tmp_path_factory):
     )
 
 
-def job_of(run, name):
-    settings = run.settings[name] | ({"task": "mmvet"} if name == "mm_vet_unjudged" else {})
-    return SimpleNamespace(settings=settings, name=f"base/{name}")
+def harness_of(run, name):
+    task = run.settings[name]
+    return Harness(task, f"base/{name}", run.log)
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_the_task_is_answered_and_gives_the_configured_scores(run, name):
-    results = answer_benchmark.read_results(job_of(run, name), run.folder / "out", run.log)
+    results = harness_of(run, name).read_results(run.folder / "out")
     make_rows, _ = BENCHMARKS[name]
     assert results["questions"] == results["questions_in_data"] == len(make_rows())
     assert set(DEFAULTS[name].metrics.values()) <= results["metrics"].keys()
-    answers = answer_benchmark.read_answers(
-        job_of(run, name), run.folder / "out", results["questions"], run.log
-    )
+    answers = harness_of(run, name).read_answers(run.folder / "out", results["questions"])
     assert all(isinstance(answer["response"], str) for answer in answers)
     found = score_benchmark.score(
         answers,
@@ -145,7 +151,7 @@ FORMS = {
 @pytest.mark.parametrize("name", FORMS)
 def test_a_question_is_put_as_for_llava_s_published_score(run, name):
     prompts = run.log.read_text()
-    assert f"\n\n{config.SYSTEM_PROMPT} USER: <image>\n{FORMS[name]} ASSISTANT:\n" in prompts
+    assert f"\n\n{SYSTEM_PROMPT} USER: <image>\n{FORMS[name]} ASSISTANT:\n" in prompts
 
 
 def test_the_judge_is_asked_with_its_key_which_is_in_no_file(run):
@@ -159,10 +165,10 @@ def test_the_judge_is_asked_with_its_key_which_is_in_no_file(run):
     files = [path for path in run.folder.rglob("*") if path.is_file()]
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
     assert KEY not in " ".join(map(str, run.command))
-    results = answer_benchmark.read_results(job_of(run, "mm_vet"), run.folder / "out", run.log)
+    results = harness_of(run, "mm_vet").read_results(run.folder / "out")
     assert results["metrics"]["gpt_eval_score"] == pytest.approx(70)
-    answers = answer_benchmark.read_answers(job_of(run, "mm_vet"), run.folder / "out", 4, run.log)
-    assert answer_benchmark.judge_of(run.settings["mm_vet"], answers) == {
+    answers = harness_of(run, "mm_vet").read_answers(run.folder / "out", 4)
+    assert answer_benchmark.judge_of(run.settings["mm_vet"].judge, answers) == {
         "model": "judge",
         "version": "judge-2",
     }
@@ -197,9 +203,7 @@ def test_without_a_judge_the_questions_are_answered_and_the_score_is_left_out_wi
 def test_without_a_judge_no_key_is_needed(run, tmp_path, monkeypatch):
     """A task's code is loaded whole, with the client of a judge that is never asked."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    environment = answer_benchmark.environment(
-        tmp_path, run.settings["mm_vet_unjudged"] | {"task": "mmvet"}, 1
-    )
+    environment = harness.environment(tmp_path, run.settings["mm_vet_unjudged"], 1)
     assert "OPENAI_API_KEY" not in environment
     command = [sys.executable, "-P", "-c", "import lmms_eval.tasks.mmvet.utils"]
     done = subprocess.run(
@@ -222,19 +226,18 @@ def test_a_judge_that_gave_no_verdict_stops_the_job_where_lmms_eval_scores_zero(
             "its judge gave no verdict on 1 questions (the first: 2), which it scores as 0"
         ),
     ):
-        answer_benchmark.read_answers(job_of(run, "mm_vet"), tmp_path / "out", 4, run.log)
+        harness_of(run, "mm_vet").read_answers(tmp_path / "out", 4)
 
 
-def test_mm_vet_s_kept_answers_are_graded_five_times_with_the_authors_prompt_and_a_rerun_asks_nothing(
+def test_mm_vet_s_kept_answers_are_graded_five_times_with_the_authors_prompt_and_reruns_ask_nothing(
     run, tmp_path, monkeypatch
 ):
     from test_answer_benchmark import Job
 
     monkeypatch.chdir(tmp_path)
-    unjudged = SimpleNamespace(
-        settings=run.settings["mm_vet_unjudged"] | {"task": "mmvet_unjudged"}, name="base/mm_vet"
-    )
-    answers = answer_benchmark.read_answers(unjudged, run.folder / "out", 4, run.log)
+    task = but(run.settings["mm_vet_unjudged"], task="mmvet_unjudged")
+    unjudged = Harness(task, "base/mm_vet", run.log)
+    answers = unjudged.read_answers(run.folder / "out", 4)
     judge = ChatServer(
         lambda body: f"0.{4 + body['seed']}",
         model="judge",
@@ -295,12 +298,12 @@ def test_mm_vet_s_kept_answers_are_graded_five_times_with_the_authors_prompt_and
 
 def test_pope_s_answers_are_scored_as_pope_s_own_script_does_beside_lmms_eval(run, tmp_path):
     """The two differ where an answer is more than a word, and in what the yes ratio counts."""
-    answers = answer_benchmark.read_answers(job_of(run, "pope"), run.folder / "out", 12, run.log)
+    answers = harness_of(run, "pope").read_answers(run.folder / "out", 12)
     for answer in answers:
         answer["response"] = "No, there is not." if answer["target"] == "no" else "Yes, there is."
     path = Path(tmp_path / "answers.jsonl")
     path.write_text("".join(json.dumps(answer) + "\n" for answer in answers))
-    also = score_benchmark.also_by("pope", path)
+    also = score_benchmark.score_by_ours(load_benchmark("pope"), path)
     assert also["scores"]["reference_f1"] == also["scores"]["reference_accuracy"] == 100
     assert also["scores"]["reference_yes_ratio"] == 50
     assert also["computed_by"]["scorer"] == "scripts/lib/benchmarks/pope.py, version 1"

@@ -16,14 +16,16 @@ from types import SimpleNamespace
 import pytest
 
 import answer_benchmark
-from answer_benchmark import find_task, local_task, read_answers, read_results, read_task
 from conftest import Parameters, Wildcards
-from lib.config import run as config
+from lib.benchmarks.lmms_eval.answer_journal import wait_for_lmms_eval_to_die
+from lib.benchmarks.lmms_eval.harness import Harness
+from lib.benchmarks.lmms_eval.tasks import TaskSettings, find_task, local_task, read_task
+from lib.config.evaluation import Evaluation
 from lib.errors import UserError
 from lib.files import read_jsonl
 
 SCRIPTS = Path(answer_benchmark.__file__).parent
-DEFAULTS = config.Evaluation().benchmarks
+DEFAULTS = Evaluation().benchmarks
 SECRET = "hf_thisisnotatokenofanybody"
 
 
@@ -59,11 +61,9 @@ class Job:
 
 
 def settings_of(benchmark, model, data, **changes):
-    block = DEFAULTS[benchmark].model_dump(mode="json", exclude={"percent"})
+    block = DEFAULTS[benchmark].model_dump(mode="json", exclude={"percent", "scorer"})
     base = {
-        "dtype": "float32",
-        "base_model": str(model),
-        "base_revision": "main",
+        "base_model": {"model": str(model), "revision": "main", "dtype": "float32"},
         "system_prompt": None,
     }
     return block | {"data": {"test": str(data)}} | base | changes
@@ -213,7 +213,7 @@ def test_the_hub_token_is_in_no_file(undisturbed):
 
 def test_a_warm_job_starts_no_harness_and_imports_no_torch(undisturbed, monkeypatch):
     monkeypatch.chdir(undisturbed.folder)
-    monkeypatch.setattr(answer_benchmark, "run_harness", None)
+    monkeypatch.setattr(Harness, "run", None)
     answer_benchmark.main(undisturbed.job)
     assert undisturbed.job.published() == undisturbed.published
     record = undisturbed.job.record()
@@ -240,27 +240,27 @@ def test_whatever_determines_the_answers_makes_them_anew(
     settings = dict(undisturbed.job.params.settings)
     other = tmp_path / "other"
     if change == "model":
-        shutil.copytree(settings["base_model"], other)
+        shutil.copytree(settings["base_model"]["model"], other)
         (other / "config.json").write_text((other / "config.json").read_text() + " ")
-        settings["base_model"] = str(other)
+        settings["base_model"] = settings["base_model"] | {"model": str(other)}
     elif change == "data":
-        other.write_bytes(Path(settings["data"]["test"]).read_bytes() + b" ")
+        other.write_bytes(Path(settings["data"]["test"]).read_bytes() + b"PAR1")
         settings["data"] = {"test": str(other)}
     else:
         settings |= {
             "limit": {"limit": 3},
             "task": {"task": "mme"},
             "prompt": {"prompt": {"pre_prompt": "x"}},
-            "dtype": {"dtype": "bfloat16"},
+            "dtype": {"base_model": settings["base_model"] | {"dtype": "bfloat16"}},
         }[change]
 
     class AskedError(Exception):
         pass
 
-    def run_harness(*_):
+    def run(*_):
         raise AskedError
 
-    monkeypatch.setattr(answer_benchmark, "run_harness", run_harness)
+    monkeypatch.setattr(Harness, "run", run)
     with pytest.raises(AskedError):
         answer_benchmark.main(Job(settings=settings))
 
@@ -289,7 +289,7 @@ def test_a_killed_job_takes_lmms_eval_with_it_and_goes_on_where_it_was(pope, und
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    answer_benchmark.wait_for_lmms_eval_to_die(journal)
+    wait_for_lmms_eval_to_die(journal)
     assert not list(
         Path("results/run/work/answer_benchmark/base/pope.run").glob("out/*/*_results.json")
     ), "lmms-eval went on alone"
@@ -324,10 +324,11 @@ def test_mme_of_a_merged_model_up_to_a_limit(demo_models, demo_benchmarks, tmp_p
 
 
 def test_a_damaged_model_is_told_with_the_end_of_the_log_and_nothing_is_published(pope, tmp_path):
-    shutil.copytree(pope.params.settings["base_model"], "model")
+    shutil.copytree(pope.params.settings["base_model"]["model"], "model")
     weights = Path("model/model.safetensors")
     weights.write_bytes(weights.read_bytes()[:-1000])
-    pope.params.settings["base_model"] = "model"
+    settings = pope.params.settings
+    settings["base_model"] = settings["base_model"] | {"model": "model"}
     with pytest.raises(
         UserError,
         match=(
@@ -350,10 +351,7 @@ def left(tmp_path, monkeypatch):
     folder = tmp_path / "out" / "model"
     folder.mkdir(parents=True)
     (tmp_path / "log").write_text("\x1b[32mfirst line\x1b[0m\nCUDA out of memory\n")
-    job = SimpleNamespace(
-        settings={"task": "pope", "limit": None, "judge": None, "metrics": {"f1": "pope_f1_score"}},
-        name="base/pope",
-    )
+    task = TaskSettings(task="pope", metrics={"f1": "pope_f1_score"})
     values = {
         "results": {
             "pope": {"alias": "pope", "pope_f1_score,none": 0.5, "pope_f1_score_stderr,none": "N/A"}
@@ -379,9 +377,8 @@ def left(tmp_path, monkeypatch):
 
     write(values, samples)
     return SimpleNamespace(
-        job=job,
+        harness=Harness(task, "base/pope", tmp_path / "log"),
         output=tmp_path / "out",
-        log=tmp_path / "log",
         values=values,
         samples=samples,
         write=write,
@@ -391,9 +388,9 @@ def left(tmp_path, monkeypatch):
 def test_a_complete_run_is_read_whatever_the_task_itself_wrote_beside_it(left):
     (left.output / "submissions").mkdir()
     (left.output / "submissions" / "mmbench_en_dev_static_results.json").write_text("{}")
-    results = read_results(left.job, left.output, left.log)
+    results = left.harness.read_results(left.output)
     assert results == {"metrics": {"pope_f1_score": 0.5}, "questions": 2, "questions_in_data": 2}
-    assert [answer["id"] for answer in read_answers(left.job, left.output, 2, left.log)] == [0, 1]
+    assert [answer["id"] for answer in left.harness.read_answers(left.output, 2)] == [0, 1]
 
 
 def test_a_missing_results_file_is_a_failure_that_shows_the_log(left):
@@ -405,7 +402,7 @@ def test_a_missing_results_file_is_a_failure_that_shows_the_log(left):
             r" memory"
         ),
     ):
-        read_results(left.job, left.output, left.log)
+        left.harness.read_results(left.output)
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), "N/A"])
@@ -415,26 +412,26 @@ def test_a_missing_metric_is_a_failure(left, value):
     )
     left.write(left.values, left.samples)
     with pytest.raises(UserError, match="it gave no pope_f1_score; it gave pope_accuracy"):
-        read_results(left.job, left.output, left.log)
+        left.harness.read_results(left.output)
 
 
 def test_missing_questions_are_a_failure(left):
     left.values["n-samples"]["pope"]["effective"] = 1
     left.write(left.values, left.samples)
     with pytest.raises(UserError, match="it took 1 of 2 questions"):
-        read_results(left.job, left.output, left.log)
+        left.harness.read_results(left.output)
 
 
 def test_missing_answers_are_a_failure(left):
     left.write(left.values, left.samples[:1])
     with pytest.raises(UserError, match="holds 1 of 2 questions"):
-        read_answers(left.job, left.output, 2, left.log)
+        left.harness.read_answers(left.output, 2)
 
 
 def test_the_raw_response_is_kept_where_a_filter_changed_it(left):
     left.samples[0]["resps"] = [["<think>hm</think>Yes"]]
     left.write(left.values, left.samples)
-    assert read_answers(left.job, left.output, 2, left.log)[1]["response"] == "<think>hm</think>Yes"
+    assert left.harness.read_answers(left.output, 2)[1]["response"] == "<think>hm</think>Yes"
 
 
 def test_an_answer_that_fails_stops_the_run_where_lmms_eval_would_score_an_empty_one(tmp_path):
@@ -488,17 +485,12 @@ def test_an_unknown_task_is_told_with_its_nearest_names():
 
 def test_local_data_replaces_the_hubs_and_nothing_else(tmp_path):
     path = find_task("textvqa_val")
-    settings = {
-        "task": "textvqa_val",
-        "data": {"validation": "x.parquet"},
-        "data_revision": None,
-        "prompt": {"ocr": True},
-    }
+    (tmp_path / "x.parquet").write_bytes(b"PAR1    PAR1")
+    data = {"validation": str(tmp_path / "x.parquet")}
+    settings = TaskSettings(task="textvqa_val", metrics={"m": "m"}, data=data, prompt={"ocr": True})
     task = local_task(path, settings)
     assert task["dataset_path"] == "parquet"
-    assert task["dataset_kwargs"] == {
-        "data_files": {"validation": str(Path("x.parquet").resolve())}
-    }
+    assert task["dataset_kwargs"] == {"data_files": data}
     assert task["lmms_eval_specific_kwargs"]["default"]["ocr"] is True
     assert (
         task["lmms_eval_specific_kwargs"]["default"]["post_prompt"]
@@ -516,7 +508,7 @@ def test_local_data_replaces_the_hubs_and_nothing_else(tmp_path):
 
 
 def test_the_hubs_data_need_no_token_and_can_be_pinned():
-    settings = {"task": "pope", "data": None, "data_revision": "abc", "prompt": {}}
+    settings = TaskSettings(task="pope", metrics={"m": "m"}, data_revision="abc")
     assert local_task(find_task("pope"), settings) == {
         "include": str(find_task("pope")),
         "task": "pope",

@@ -16,14 +16,25 @@ import answer_questions
 import score_answers
 from chat_server import ChatServer, text_of
 from conftest import Parameters, Wildcards
-from lib.benchmarks.questions import FORMS, SINGLE_WORD, Question, prompt_of, read_questions
-from lib.config import run as config
+from lib.benchmarks.amber import read_yes_or_no
+from lib.benchmarks.pope import SINGLE_WORD
+from lib.benchmarks.questions import PublishedQuestion, QuestionsBenchmark, prompt_of
+from lib.benchmarks.questions import read_questions as read_questions_of
+from lib.benchmarks.registry import load_benchmark, load_questions_benchmark, names_of
+from lib.config.evaluation import SYSTEM_PROMPT, QuestionBenchmark
+from lib.config.run import load_config
 from lib.errors import UserError
 from lib.files import digest_of_file, read_jsonl, write_jsonl
 from lib.head import evaluation, preflight
 from lib.head.plan import Plan
 
 NAMES = ("amber", "chair", "mmhal_bench", "object_halbench", "pope")
+#: Keys of a benchmark's block that its scorer reads.
+SCORING = ("scorer", "reference", "judge", "language")
+
+
+def read_questions(name, files, images):
+    return read_questions_of(load_questions_benchmark(name), files, images)
 
 
 def block(name, folder, **changes):
@@ -56,9 +67,15 @@ def block(name, folder, **changes):
         key: [str(each) for each in value] if isinstance(value, list) else str(value)
         for key, value in given.items()
     }
-    return config.QuestionBenchmark.model_validate({"scorer": name, **given, **changes}).model_dump(
+    return QuestionBenchmark.model_validate({"scorer": name, **given, **changes}).model_dump(
         mode="json"
     )
+
+
+def scoring(name, folder, **changes):
+    """What score_answers is told."""
+    values = block(name, folder, **changes)
+    return {key: values[key] for key in SCORING}
 
 
 def job(rule, benchmark, settings, folder=Path("results/run/evaluation/base"), **common):
@@ -89,6 +106,7 @@ def job(rule, benchmark, settings, folder=Path("results/run/evaluation/base"), *
 
 
 def settings_of(name, models, benchmarks, **changes):
+    asked = {key: value for key, value in block(name, benchmarks).items() if key not in SCORING[1:]}
     how = {
         "backend": "transformers",
         "questions_per_batch": 1,
@@ -96,9 +114,10 @@ def settings_of(name, models, benchmarks, **changes):
         "system_prompt": None,
         "max_new_tokens": 12,
         "beams": 1,
+        "prompt": dict(load_questions_benchmark(name).form.prompts),
     }
-    base = {"dtype": "float32", "base_model": str(models / "llava-1.5"), "base_revision": "main"}
-    return block(name, benchmarks) | how | base | changes
+    base = {"model": str(models / "llava-1.5"), "revision": "main", "dtype": "float32"}
+    return asked | how | {"base_model": base} | changes
 
 
 def record(rule, name):
@@ -112,7 +131,7 @@ def answered(demo_models, demo_benchmarks, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for name in NAMES:
-            changes = {"system_prompt": config.SYSTEM_PROMPT} if name == "amber" else {}
+            changes = {"system_prompt": SYSTEM_PROMPT} if name == "amber" else {}
             answer_questions.main(
                 job(
                     "answer_questions",
@@ -121,7 +140,7 @@ def answered(demo_models, demo_benchmarks, tmp_path_factory):
                 )
             )
             score_answers.main(
-                job("score_answers", name, block(name, demo_benchmarks, language="stand-in"))
+                job("score_answers", name, scoring(name, demo_benchmarks, language="stand-in"))
             )
     root = folder / "results/run/evaluation/base"
     return SimpleNamespace(
@@ -190,16 +209,10 @@ def test_without_a_judge_a_judged_score_is_left_out_with_its_reason(answered):
 
 
 def test_score_py_gives_the_same_scores_from_what_the_scorer_read(answered, demo_benchmarks):
-    from lib.benchmarks import SCORERS
-    from lib.benchmarks.language import LanguageTools
-
     for name in ("amber", "pope", "chair", "object_halbench"):
-        scorer = SCORERS[name]
-        more = {"language": LanguageTools("stand-in")} if scorer.uses_language else {}
+        scorer = load_benchmark(name, "stand-in")
         reference = scorer.read_reference(*map(Path, block(name, demo_benchmarks)["reference"]))
-        again = scorer.score(
-            scorer.read_answers(answered.root / name / "scored.jsonl"), reference, **more
-        )
+        again = scorer.score(scorer.read_answers(answered.root / name / "scored.jsonl"), reference)
         assert again.scores == answered.scores[name]["scores"], name
 
 
@@ -241,17 +254,17 @@ def test_whatever_determines_an_answer_asks_anew(
         Image.new("RGB", (96, 96), "orange").save(tmp_path / "images/000000000001.jpg")
         settings["images"] = str(tmp_path / "images")
     elif change == "model":
-        shutil.copytree(settings["base_model"], tmp_path / "model")
+        shutil.copytree(settings["base_model"]["model"], tmp_path / "model")
         (tmp_path / "model/config.json").write_text(
             (tmp_path / "model/config.json").read_text() + " "
         )
-        settings["base_model"] = str(tmp_path / "model")
+        settings["base_model"]["model"] = str(tmp_path / "model")
     else:
         settings |= {
             "prompt": {"prompt": "{question} Be brief."},
             "system_prompt": {"system_prompt": "Hello."},
             "max_new_tokens": {"max_new_tokens": 5},
-            "dtype": {"dtype": "bfloat16"},
+            "dtype": {"base_model": settings["base_model"] | {"dtype": "bfloat16"}},
         }[change]
 
     class AskedError(Exception):
@@ -324,7 +337,7 @@ def test_a_limit_asks_the_first_questions_only(demo_models, demo_benchmarks, tmp
     answer_questions.main(
         job("answer_questions", "pope", settings_of("pope", demo_models, demo_benchmarks, limit=2))
     )
-    score_answers.main(job("score_answers", "pope", block("pope", demo_benchmarks)))
+    score_answers.main(job("score_answers", "pope", scoring("pope", demo_benchmarks)))
     score = json.loads(Path("results/run/evaluation/base/pope/scores.json").read_text())
     assert (score["questions"], score["questions_in_data"], score["limit"]) == (2, 12, 2)
 
@@ -332,14 +345,20 @@ def test_a_limit_asks_the_first_questions_only(demo_models, demo_benchmarks, tmp
 def test_several_beams_are_the_library_s_own_search_and_are_told(
     demo_models, demo_benchmarks, tmp_path, monkeypatch
 ):
-    from lib.models.response_generators.generation import Sampling, chat_prompt, load_generator
+    from lib.models.response_generators.base import Sampling
+    from lib.models.response_generators.chat import chat_prompt
+    from lib.models.response_generators.transformers import TransformersGenerator
 
     monkeypatch.chdir(tmp_path)
     settings = settings_of(
         "object_halbench",
         demo_models,
         demo_benchmarks,
-        base_model=str(demo_models / "llava-v1.6-vicuna-7b"),
+        base_model={
+            "model": str(demo_models / "llava-v1.6-vicuna-7b"),
+            "revision": "main",
+            "dtype": "float32",
+        },
     )
     answers = {}
     for beams in (1, 3):
@@ -356,10 +375,9 @@ def test_several_beams_are_the_library_s_own_search_and_are_told(
         == 3
     )
     assert [row["response"] for row in answers[1]] != [row["response"] for row in answers[3]]
-    model = {"model": settings["base_model"], "revision": "main", "dtype": "float32"}
-    sampling = Sampling(12, 0)
-    generator = load_generator(
-        "transformers", model, "cpu", sampling, with_images=True, batch_size=1, max_model_len=1
+    model = TransformersGenerator.Settings(backend="transformers", **settings["base_model"])
+    generator = TransformersGenerator.load(
+        model, "cpu", Sampling(12, 0), with_images=True, batch_size=1
     )
     for question, row in zip(
         read_questions("object_halbench", settings["questions"], None), answers[3], strict=True
@@ -383,16 +401,16 @@ def test_object_halbench_takes_the_beams_of_its_authors_unless_told_otherwise(
     blocks = {name: block(name, demo_benchmarks) for name in ("amber", "object_halbench")}
     blocks["object_halbench"] |= changes
     plan = Plan(
-        config.load(
+        load_config(
             {"evaluation": {"benchmarks": blocks, "backend": "vllm", "questions_per_batch": 8}}, []
         )
     )
-    told = evaluation.question_settings(plan, "base", "object_halbench")
+    asked = evaluation.question_job(plan, "object_halbench")
     # vLLM searches no beams.
     how = ("transformers", 1) if beams > 1 else ("vllm", 8)
-    assert (told["beams"], told["backend"], told["questions_per_batch"]) == (beams, *how)
-    greedy = evaluation.question_settings(plan, "base", "amber")
-    assert (greedy["beams"], greedy["backend"], greedy["questions_per_batch"]) == (1, "vllm", 8)
+    assert (asked.beams, asked.backend, asked.questions_per_batch) == (beams, *how)
+    greedy = evaluation.question_job(plan, "amber")
+    assert (greedy.beams, greedy.backend, greedy.questions_per_batch) == (1, "vllm", 8)
 
 
 # How questions are put
@@ -400,8 +418,10 @@ def test_object_halbench_takes_the_beams_of_its_authors_unless_told_otherwise(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_scorer_that_can_be_configured_has_a_form(name):
-    assert set(FORMS) == set(NAMES)
-    assert all("{question}" in form for form in FORMS[name].prompts.values())
+    assert set(names_of(QuestionsBenchmark)) == set(NAMES)
+    prompts = load_questions_benchmark(name).form.prompts
+    assert prompts
+    assert all("{question}" in form for form in prompts.values())
 
 
 def test_llava_s_pope_file_and_pope_s_own_ask_the_same_and_have_the_same_ids(tmp_path):
@@ -428,31 +448,31 @@ def test_llava_s_pope_file_and_pope_s_own_ask_the_same_and_have_the_same_ids(tmp
     )
     (theirs,) = read_questions("pope", [tmp_path / "llava.jsonl"], tmp_path)
     (own,) = read_questions("pope", [tmp_path / "coco_pope_popular.json"], tmp_path)
+    expected = PublishedQuestion("popular/1", "Is there a dog in the image?", tmp_path / "a.jpg")
+    assert theirs == own == expected
     assert (
-        theirs == own == Question("popular/1", "Is there a dog in the image?", tmp_path / "a.jpg")
-    )
-    assert (
-        prompt_of("pope", own, None)
+        prompt_of(own, load_questions_benchmark("pope").form.prompts)
         == "Is there a dog in the image?\nAnswer the question using a single word or phrase."
     )
 
 
 def test_amber_s_two_kinds_can_be_put_differently():
     generative, discriminative = (
-        Question("1004", "Describe.", kind="generative"),
-        Question("1005", "Is it?", kind="discriminative"),
+        PublishedQuestion("1004", "Describe.", kind="generative"),
+        PublishedQuestion("1005", "Is it?", kind="discriminative"),
     )
     forms = {"generative": "{question}", "discriminative": "{question} Yes or no."}
-    assert prompt_of("amber", generative, forms) == "Describe."
-    assert prompt_of("amber", discriminative, forms) == "Is it? Yes or no."
+    assert prompt_of(generative, forms) == "Describe."
+    assert prompt_of(discriminative, forms) == "Is it? Yes or no."
     with pytest.raises(
         UserError, match="no form for questions of the kind 'discriminative', only for generative"
     ):
-        prompt_of("amber", discriminative, {"generative": "{question}"})
+        prompt_of(discriminative, {"generative": "{question}"})
 
 
 def test_braces_in_a_question_are_text():
-    assert prompt_of("chair", Question("1", "{question} {0}"), None) == "{question} {0}"
+    asked = PublishedQuestion("1", "{question} {0}")
+    assert prompt_of(asked, {"": "{question}"}) == "{question} {0}"
 
 
 @pytest.mark.parametrize(
@@ -482,12 +502,12 @@ def test_a_bad_row_is_told_with_its_line(tmp_path, row, message):
 
 @pytest.mark.parametrize("text", ["yes", "Yes, there is.", "I say YES"])
 def test_an_answer_with_yes_in_it_is_yes(text):
-    assert score_answers.as_yes_or_no(text) == "Yes"
+    assert read_yes_or_no(text) == "Yes"
 
 
 @pytest.mark.parametrize("text", ["No", "", "There is none."])
 def test_any_other_answer_is_no(text):
-    assert score_answers.as_yes_or_no(text) == "No"
+    assert read_yes_or_no(text) == "No"
 
 
 # Judges, and what is looked at before a run
@@ -525,7 +545,7 @@ def test_a_judge_is_asked_once_an_answer_and_named_with_its_version(
     rule = job(
         "score_answers",
         name,
-        block(name, demo_benchmarks, language="stand-in", judge=judge.settings()),
+        scoring(name, demo_benchmarks, language="stand-in", judge=judge.settings()),
     )
     kept = (folder / "answers.jsonl").read_bytes()
     score_answers.main(rule)
@@ -557,7 +577,7 @@ def test_files_and_judges_of_benchmarks_are_looked_at_before_a_run(
             )
             for name in ("mmhal_bench", "amber")
         }
-        return Plan(config.load({"evaluation": {"benchmarks": blocks}}, []))
+        return Plan(load_config({"evaluation": {"benchmarks": blocks}}, []))
 
     assert preflight.problems_with_benchmarks(plan()) == []
     assert list(preflight.benchmark_judges(plan())) == ["evaluation.benchmarks.mmhal_bench.judge"]

@@ -15,13 +15,23 @@ from PIL import Image
 
 import answers_figure
 import score_answers
-from answers_figure import COLUMN, HALLUCINATED, LINES, block_of, drawn, marks_of, measure, note_of
-from lib.benchmarks import SCORERS, Mention, Mentions
-from lib.config.run import MENTIONS_SCORERS, Config
+from answers_figure import choose_questions, marks_of, remarks_on
+from lib.benchmarks.mentions import Mention, Mentions, MentionsBenchmark
+from lib.benchmarks.registry import names_of
+from lib.config.run import Config
 from lib.errors import UserError
 from lib.files import write_json, write_jsonl
 from lib.head import table_rows
 from lib.head.plan import Plan
+from lib.report.answers_sheet import (
+    COLUMN,
+    HALLUCINATED,
+    LINES,
+    SheetAnswer,
+    SheetQuestion,
+    lay_out_question,
+    measure,
+)
 from lib.report.marked_text import Mark, lay_out
 from test_figures import HOSTILE, check_pictures
 
@@ -36,8 +46,8 @@ BASE = {
 OURS = {"1": "A dog.", "2": "Dogs and\nhot dogs " * 300, "3": "Blue sky.", "4": "A table, a puppy."}
 
 
-def test_the_scorers_that_a_sheet_can_show_are_those_that_say_where_mentions_are():
-    assert {name for name, each in SCORERS.items() if each.mentions} == set(MENTIONS_SCORERS)
+def test_a_sheet_can_show_the_benchmarks_that_say_where_mentions_are():
+    assert names_of(MentionsBenchmark) == ["chair", "object_halbench"]
 
 
 @pytest.fixture
@@ -150,7 +160,7 @@ def benchmark(tmp_path, rule_object):
 FORMATS = (("svg", "svg"), ("png", "png"), ("sidecar", "json"))
 
 
-@pytest.mark.parametrize("scorer", MENTIONS_SCORERS)
+@pytest.mark.parametrize("scorer", names_of(MentionsBenchmark))
 def test_what_is_marked_is_what_the_score_counts_and_the_sheet_is_the_same_each_time(
     benchmark, tmp_path, scorer
 ):
@@ -181,12 +191,14 @@ def test_what_is_marked_is_what_the_score_counts_and_the_sheet_is_the_same_each_
 
 def test_questions_are_drawn_by_the_seed_whatever_the_answers_say():
     ids = [str(number) for number in range(60)]
-    six = drawn(ids, 6, seed=0)
+    six = choose_questions(ids, 6, seed=0)
     assert six == sorted(six, key=ids.index)
-    assert drawn(ids, 6, seed=1) != six
-    assert set(six) < set(drawn(ids, 9, seed=0))
-    assert set(six) - {six[0]} < set(drawn([one for one in ids if one != six[0]], 6, seed=0))
-    assert drawn(ids, 100, seed=0) == ids
+    assert choose_questions(ids, 6, seed=1) != six
+    assert set(six) < set(choose_questions(ids, 9, seed=0))
+    assert set(six) - {six[0]} < set(
+        choose_questions([one for one in ids if one != six[0]], 6, seed=0)
+    )
+    assert choose_questions(ids, 100, seed=0) == ids
 
 
 def test_the_same_questions_are_shown_of_other_answers_and_those_without_one_are_told(benchmark):
@@ -255,26 +267,28 @@ def test_a_long_answer_is_cut_and_says_so_and_a_picture_keeps_its_shape():
     mentions = Mentions(
         (Mention("dog", False, (0, 3)), Mention("cat", True, None)), frozenset({"cat"})
     )
-    row = {
-        "shown": ["cat"],
-        "question": "What?",
-        "answers": [{"response": "dog " * 2000, "mentions": mentions}] * 2,
-    }
-    block = block_of(row, Image.new("RGB", (300, 600)))
-    assert len(block["answers"][0]["lines"]) == LINES
-    assert (
-        note_of(mentions, 3)
-        == "1 of 2 mentions hallucinated; 1 named by the judge in other words; the last 3 lines are"
-        " not shown"
-    )
+    remarks = remarks_on(mentions)
+    assert remarks == ["1 of 2 mentions hallucinated", "1 named by the judge in other words"]
     assert marks_of(mentions) == [Mark(0, 3, HALLUCINATED)]
+    text = "dog " * 2000
+    hidden = len(lay_out(text, marks_of(mentions), COLUMN, measure)) - LINES
+    answer = SheetAnswer(text, marks_of(mentions), remarks)
+    block = lay_out_question(
+        SheetQuestion("What?", Image.new("RGB", (300, 600)), ["cat"], [answer] * 2)
+    )
+    assert len(block.answers[0].lines) == LINES
+    assert " ".join(block.answers[0].note) == (
+        "1 of 2 mentions hallucinated; 1 named by the judge in other words; the last"
+        f" {hidden} lines are not shown"
+    )
 
 
-def test_a_run_without_a_sheet_has_none_and_with_one_its_files_are_the_base_model_s_and_the_experiment_s(
+def test_a_run_without_a_sheet_has_none_and_with_one_its_files_are_those_of_both_models(
     tmp_path,
 ):
     plan = Plan(Config.model_validate({}))
     assert table_rows.answers_files(plan, "scores.json") == []
+    assert table_rows.answers_job(plan) is None
     assert not any("answers_figure" in path for path in plan.tables_and_figures())
     for name in ("questions.jsonl", "synonyms.txt"):
         (tmp_path / name).write_text("x")
@@ -291,10 +305,9 @@ def test_a_run_without_a_sheet_has_none_and_with_one_its_files_are_the_base_mode
     assert table_rows.answers_files(plan, "scores.json") == [
         f"results/paper/evaluation/{model}/captions/scores.json" for model in ("base", "pds-dpo-9k")
     ]
-    assert table_rows.answers_settings(plan)["names"] == [
-        "llava-1.5-7b-hf (base model)",
-        "pds-dpo-9k (9000 pairs)",
-    ]
+    job = table_rows.answers_job(plan)
+    assert job.names == ("llava-1.5-7b-hf (base model)", "pds-dpo-9k (9000 pairs)")
+    assert (job.scorer, job.benchmark, job.experiment) == ("chair", "captions", "pds-dpo-9k")
     assert "results/paper/figures/answers_figure.svg" in plan.tables_and_figures()
 
 

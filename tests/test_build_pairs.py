@@ -8,7 +8,17 @@ from tokenizers import Tokenizer
 
 import build_pairs
 import reasons_table
-from build_pairs import image_tokens, pair_of, same_after_truncation, unusable_for_training
+from build_pairs import (
+    VisionConfig,
+    image_tokens,
+    pair_of,
+    same_after_truncation,
+    unusable_for_training,
+)
+from lib.blocks import Model
+from lib.config.pairs import BuildPairsJob
+from lib.data.rows import Pair, PairRow
+from lib.data.shards import read_shard
 from lib.files import read_jsonl, write_jsonl
 
 
@@ -63,8 +73,9 @@ def test_responses_that_differ_only_beyond_what_training_sees_are_the_same():
 
 
 def test_image_tokens_of_llava_1_5_are_576():
-    assert image_tokens({"vision_config": {"image_size": 336, "patch_size": 14}}) == 576
-    assert image_tokens({"image_seq_length": 16, "vision_config": {}}) == 16
+    vision: VisionConfig = {"image_size": 336, "patch_size": 14}
+    assert image_tokens({"vision_config": vision}) == 576
+    assert image_tokens({"image_seq_length": 16, "vision_config": vision}) == 16
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +83,12 @@ def tokenizer(demo_models):
     return Tokenizer.from_file(str(demo_models / "llava-1.5/tokenizer.json"))
 
 
-def written(chosen, rejected, instruction="What is it?"):
-    return {
-        "instruction": instruction,
-        "pair": {"chosen": {"text": chosen}, "rejected": {"text": rejected}},
+def written(chosen: str, rejected: str, instruction: str = "What is it?") -> tuple[str, Pair]:
+    """An instruction and a pair of responses to it."""
+    return instruction, {
+        "chosen": {"policy": "a", "text": chosen, "score": 1.0},
+        "rejected": {"policy": "b", "text": rejected, "score": 0.0},
+        "margin": 1.0,
     }
 
 
@@ -88,20 +101,20 @@ def test_pairs_that_training_could_not_use_are_left_out(tokenizer):
         place for place, (left, right) in enumerate(zip(*tokens, strict=False)) if left != right
     )
     assert shared > 0
-    assert unusable_for_training(same_start, tokenizer, shared) == "same after truncation"
-    assert unusable_for_training(same_start, tokenizer, shared + 1) is None
-    assert unusable_for_training(same_start, tokenizer, 0) == "no room for a response"
+    assert unusable_for_training(*same_start, tokenizer, shared) == "same after truncation"
+    assert unusable_for_training(*same_start, tokenizer, shared + 1) is None
+    assert unusable_for_training(*same_start, tokenizer, 0) == "no room for a response"
     assert (
-        unusable_for_training(written("an <image> of a cat", "a dog"), tokenizer, 50)
+        unusable_for_training(*written("an <image> of a cat", "a dog"), tokenizer, 50)
         == "special token in a text"
     )
     assert (
-        unusable_for_training(written("a cat", "a dog", "What is in the <image>?"), tokenizer, 50)
+        unusable_for_training(*written("a cat", "a dog", "What is in the <image>?"), tokenizer, 50)
         == "special token in a text"
     )
 
 
-def test_a_prompt_that_a_benchmark_has_too_gives_no_pair_with_that_reason_where_it_is_to_be_left_out(
+def test_a_prompt_that_a_benchmark_has_too_gives_no_pair_where_it_is_to_be_left_out(
     rule_object, demo_models, tmp_path
 ):
     def response(score):
@@ -131,13 +144,13 @@ def test_a_prompt_that_a_benchmark_has_too_gives_no_pair_with_that_reason_where_
             {"id": "art-2", "topic": "art", "prompt": "?", "overlaps": []},
         ],
     )
-    settings = {
-        "policies": ["a", "b"],
-        "min_margin": 0,
-        "max_length": 512,
-        "prompt_template": "USER: <image>\n{instruction} ASSISTANT:",
-        "base_model": {"model": str(demo_models / "llava-1.5"), "revision": "main"},
-    }
+    settings = BuildPairsJob(
+        policies=["a", "b"],
+        min_margin=0,
+        max_length=512,
+        prompt_template="USER: <image>\n{instruction} ASSISTANT:",
+        base_model=Model(model=str(demo_models / "llava-1.5")),
+    ).model_dump(mode="json")
 
     def run(files):
         inputs = SimpleNamespace(ranking=ranking, overlaps=files)
@@ -150,5 +163,5 @@ def test_a_prompt_that_a_benchmark_has_too_gives_no_pair_with_that_reason_where_
 
     assert run([]) == {"art-1": None, "art-2": None}
     assert run([overlaps]) == {"art-1": "in a benchmark", "art-2": None}
-    assert reasons_table.reason_of(read_jsonl(Path(output))[0]) == "in a benchmark"
+    assert reasons_table.reason_of(read_shard(output, PairRow)["art-1"]) == "in a benchmark"
     assert run([]) == {"art-1": None, "art-2": None}

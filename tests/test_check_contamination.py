@@ -15,15 +15,14 @@ import check_contamination
 import index_benchmarks
 import list_overlaps
 from conftest import Parameters, Wildcards
-from lib.config.contamination import Contamination
-from lib.config.run import Config
-from lib.contamination import Index, perceptual_hash, question_words, settings_of, words_of
+from lib.config.contamination import Contamination, OverlapMeasures
+from lib.contamination import Index, perceptual_hash, question_words, words_of
 from lib.files import digest_of_file, read_jsonl, write_jsonl
 from test_answer_questions import block
 from tiny.benchmarks.registry import BENCHMARKS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-MEASURES = settings_of(Contamination().model_dump())
+MEASURES = OverlapMeasures().model_dump()
 LONG = (
     "In the kitchen on the left there are three red pots standing on a wooden shelf next to the"
     " window"
@@ -135,7 +134,7 @@ def test_looking_up_the_rarest_pairs_finds_all_that_comparing_everything_does(si
 
 
 def test_our_own_prompts_and_the_demo_s_questions_have_nothing_in_common(demo_benchmarks):
-    """The negative control on real prompts: 620 descriptions and the questions of five benchmarks."""
+    """The negative control on real prompts: 620 of them, and the questions of five benchmarks."""
     questions = [row["question"] for make_rows, _ in BENCHMARKS.values() for row in make_rows()]
     asked = index(*questions)
     prompts = [
@@ -197,6 +196,12 @@ def test_other_images_are_not_found():
 
 
 # The rules
+
+
+def questions_of(name, benchmarks):
+    """Where a benchmark's questions are."""
+    values = block(name, benchmarks)
+    return {key: values[key] for key in ("scorer", "questions", "images")}
 
 
 class Run:
@@ -265,15 +270,11 @@ class Run:
 
     def make(self, **changes):
         here = Path("results/run/contamination")
-        mme = Config().evaluation.benchmarks["mme"].model_dump(mode="json") | {
-            "data": {"test": str(self.benchmarks / "mme.parquet")}
-        }
-        vqav2 = Config().evaluation.benchmarks["vqav2"].model_dump(mode="json")
         blocks = {
-            "mmhal": block("mmhal_bench", self.benchmarks),
-            "chair": block("chair", self.benchmarks),
-            "mme": mme,
-            "vqav2": vqav2,
+            "mmhal": questions_of("mmhal_bench", self.benchmarks),
+            "chair": questions_of("chair", self.benchmarks),
+            "mme": {"task": "mme", "data": {"test": str(self.benchmarks / "mme.parquet")}},
+            "vqav2": {"task": "vqav2_val", "data": None},
         }
         index, coverage = here / "benchmarks.jsonl", here / "coverage.json"
         index_benchmarks.main(
@@ -285,6 +286,7 @@ class Run:
             )
         )
         settings = Contamination(**changes).model_dump()
+        measures = {name: settings[name] for name in MEASURES}
         inputs = SimpleNamespace(
             index=index,
             instructions="results/run/instructions/art/00.jsonl",
@@ -292,7 +294,7 @@ class Run:
         )
         shard = here / "art/00.jsonl"
         check_contamination.main(
-            self.job("check_contamination", inputs, [shard], settings, topic="art", shard="00")
+            self.job("check_contamination", inputs, [shard], measures, topic="art", shard="00")
         )
         outputs = SimpleNamespace(
             list=here / "overlaps.jsonl", csv=here / "overlaps.csv", page=here / "overlaps.md"

@@ -80,7 +80,7 @@ def test_what_claims_run_is_valid_and_needs_nothing_of_the_hub(
 ) -> None:
     monkeypatch.chdir(ROOT)
     build_world.main(["--output", "demo/world/benchmarks"])
-    found = configuration.load(
+    found = configuration.load_config(
         claims.configuration(1, random_picture) | {"prompts": "demo/prompts"}, []
     )
     assert found.figures.embedding is None

@@ -10,9 +10,10 @@ import pytest
 import compare_picks
 import lib.endpoint
 from chat_server import ChatServer, error
-from compare_picks import draw
+from compare_picks import choose_prompts, winners_of
 from image_judge_table import OFF, build_table
-from lib.config.run import ImageRanking, ImageScorer, PickJudge
+from lib.config.image_ranking import ImageRanking, PickJudge
+from lib.config.tables import rankings_input
 from lib.errors import UserError
 from lib.files import read_jsonl, write_jsonl
 from lib.report.published import read_published
@@ -71,8 +72,11 @@ def stage(tmp_path, rule_object, server):
             mode="json"
         )
         settings = {"judge": judge, "scorers": dict.fromkeys(SCORERS, MODEL)}
-        files = [str(root / f"image_ranking/{name}/art/00.jsonl") for name in SCORERS]
-        inputs = SimpleNamespace(images=[str(root / "images/art/00.jsonl")], rankings=files)
+        files = {
+            rankings_input(name): [str(root / f"image_ranking/{name}/art/00.jsonl")]
+            for name in SCORERS
+        }
+        inputs = SimpleNamespace(images=[str(root / "images/art/00.jsonl")], **files)
         compare_picks.main(rule_object("compare_picks", {}, inputs, outputs, settings=settings))
         return read_jsonl(root / "image_judge/comparisons.jsonl"), json.loads(
             (root / "image_judge/summary.json").read_text()
@@ -208,11 +212,12 @@ def test_an_image_that_was_changed_is_not_shown_to_the_judge(stage):
 def test_prompts_that_a_scorer_has_not_ranked_are_no_comparison(stage):
     rows = {name: {row["id"]: row for row in each} for name, each in stage.rankings.items()}
     rows["clip"][stage.images[1]["id"]] = missing(stage.images[1])
-    same, different, chosen = draw(rows, 3, seed=0)
-    assert (len(same), len(different)) == (4, 7)
-    assert set(chosen) < set(different)
-    assert set(chosen) < set(draw(rows, 5, seed=0)[2])
-    assert draw(rows, 3, seed=1)[2] != chosen
+    winners = winners_of(rows)
+    prompts = choose_prompts(winners, 3, seed=0)
+    assert (len(prompts.same), len(prompts.different)) == (4, 7)
+    assert set(prompts.chosen) < set(prompts.different)
+    assert set(prompts.chosen) < set(choose_prompts(winners, 5, seed=0).chosen)
+    assert choose_prompts(winners, 3, seed=1).chosen != prompts.chosen
 
 
 # The table
@@ -286,7 +291,7 @@ def test_without_a_judge_the_rows_are_dashes_with_the_reason():
     ],
 )
 def test_a_judge_between_scorers_that_are_not_two_is_refused(judge, told, demo_models):
-    scorers = {name: ImageScorer(kind=name, model=str(demo_models / name)) for name in SCORERS}
+    scorers = {name: {"kind": name, "model": str(demo_models / name)} for name in SCORERS}
     endpoint = {"base_url": "http://127.0.0.1:9/v1", "model": "m"}
     with pytest.raises(ValueError, match=told):
-        ImageRanking(scorers=scorers, judge={"endpoint": endpoint, **judge})
+        ImageRanking.model_validate({"scorers": scorers, "judge": {"endpoint": endpoint, **judge}})

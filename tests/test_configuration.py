@@ -163,7 +163,7 @@ def test_the_lines_to_take_comments_from_are_a_valid_configuration(tmp_path, mon
         ),
         (
             "{scorer: pop, questions: x, reference: y}",
-            r"pope\.scorer: Input should be 'amber', 'object_halbench'",
+            r"pope\.scorer: there is no scorer 'pop'\. Did you mean 'pope'\?",
         ),
         (
             "{scorer: pope, questions: none.json, reference: y}",
@@ -186,7 +186,7 @@ def test_the_lines_to_take_comments_from_are_a_valid_configuration(tmp_path, mon
                 "{scorer: pope, questions: c.yaml, reference: c.yaml, judge: {base_url: 'http://x',"
                 " model: m}}"
             ),
-            r"pope: `judge`: scorer 'pope' asks none; those that do: mmhal_bench, object_halbench",
+            r"pope: `judge`: scorer 'pope' asks none; those that do: object_halbench, mmhal_bench",
         ),
         (
             "{task: pope, metrics: {f1: x}, judge: {base_url: 'http://x', model: m}}",

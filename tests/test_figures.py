@@ -14,21 +14,27 @@ from PIL import Image
 import candidates_figure
 import guidance_figure
 import similarity_figure
-from candidates_figure import drawn, shortened
-from guidance_figure import ALL, count_picks, panels_of, wilson
+from candidates_figure import choose_prompts, shorten
+from guidance_figure import ALL, count_picks, panels_of, wilson_interval
 from lib.config.run import Config
 from lib.errors import UserError
 from lib.files import write_jsonl
 from lib.head.plan import Plan
+from lib.head.table_rows import candidates_job, guidance_job
 from lib.vectors import pack, unpack
-from similarity_figure import between, bin_width, curve, distributions, within
-from write_instructions import picked_images
+from similarity_figure import (
+    bin_width,
+    compare_all,
+    compare_in_groups,
+    distributions,
+    steps_of,
+)
+from write_instructions import pick_image
 
 SCALES = (5.0, 7.0, 9.0, 11.0)
-MODELS = {
-    kind: {"model": "owner/name", "revision": "a" * 40, "identity": None}
-    for kind in ("images", "scorer")
-}
+MODEL = {"model": "owner/name", "revision": "a" * 40}
+PICKS = {"scorer": "image-reward", "scorer_model": MODEL, "image_model": MODEL}
+SHEET = {**PICKS, "prompts": 6, "pick": "best"}
 HOSTILE = "a $\\frac{1}{$ <b>&amp; 猫\u202e]]>\x1b[31m " + "very long words " * 40
 
 
@@ -89,8 +95,8 @@ def run(tmp_path, rule_object):
                 for kind, end in (("svg", "svg"), ("png", "png"), ("sidecar", "json"))
             }
         )
-        told = {"scorer": "image-reward", "models": MODELS, "label": "demo", **settings}
-        module.main(rule_object(name, {}, SimpleNamespace(**files), outputs, settings=told))
+        settings["label"] = "demo"
+        module.main(rule_object(name, {}, SimpleNamespace(**files), outputs, settings=settings))
         return (
             json.loads((root / f"{name}.json").read_text()),
             (root / f"{name}.svg").read_bytes(),
@@ -124,8 +130,8 @@ def test_wilson_s_interval_is_that_of_the_statistics_library():
 
     for hits, tries in ((0, 4), (3, 12), (4, 4), (270, 900)):
         theirs = binomtest(hits, tries).proportion_ci(0.95, method="wilson")
-        assert wilson(hits, tries) == pytest.approx((theirs.low, theirs.high), abs=1e-6)
-    assert wilson(0, 0) == (0, 1)
+        assert wilson_interval(hits, tries) == pytest.approx((theirs.low, theirs.high), abs=1e-6)
+    assert wilson_interval(0, 0) == (0, 1)
 
 
 def test_picks_are_counted_by_topic_and_prompts_without_a_pick_are_left_out(tmp_path):
@@ -160,7 +166,7 @@ def test_the_guidance_figure_is_whole_and_the_same_each_time(run, tmp_path):
         "images": images,
         "rankings": [ranking_row(row, generator.randrange(4)) for row in images],
     }
-    first = run(guidance_figure, inputs, guidance_scales=list(SCALES))
+    first = run(guidance_figure, inputs, **PICKS, guidance_scales=list(SCALES))
     check_pictures(tmp_path, "guidance_figure", *first)
     assert sum(bar["picks"] for bar in first[0]["panels"][0]["scales"]) == 20
     assert first[0]["scorer"] == {
@@ -169,15 +175,15 @@ def test_the_guidance_figure_is_whole_and_the_same_each_time(run, tmp_path):
         "revision": "a" * 40,
         "identity": "a" * 40,
     }
-    assert run(guidance_figure, inputs, guidance_scales=list(SCALES)) == first
+    assert run(guidance_figure, inputs, **PICKS, guidance_scales=list(SCALES)) == first
 
 
 def test_a_run_without_any_pick_has_a_figure_that_shows_nothing(run, tmp_path):
     image = image_row(tmp_path, 1, write=True)
     inputs = {"images": [image], "rankings": [missing(image)]}
-    sidecar, _, _ = run(guidance_figure, inputs, guidance_scales=list(SCALES))
+    sidecar, _, _ = run(guidance_figure, inputs, **PICKS, guidance_scales=list(SCALES))
     assert (sidecar["panels"][0]["picks"], sidecar["prompts_without_a_pick"]) == (0, 1)
-    sidecar, _, _ = run(candidates_figure, inputs, prompts=6)
+    sidecar, _, _ = run(candidates_figure, inputs, **SHEET)
     assert sidecar["rows"] == []
 
 
@@ -191,20 +197,20 @@ def test_the_sheet_draws_topics_in_turn_and_a_prompt_keeps_its_place(tmp_path):
         for number in range(9)
     ]
     rankings = {row["id"]: ranking_row(row, 0) for row in images}
-    six = drawn(rankings, 6, seed=0)
+    six = choose_prompts(rankings, 6, seed=0)
     assert Counter(one.split("-")[0] for one in six) == {"art": 2, "nature": 2, "school": 2}
     assert six == sorted(six, key=lambda one: one.split("-")[0])
-    assert drawn(dict(reversed(rankings.items())), 6, seed=0) == six
-    assert set(six) < set(drawn(rankings, 9, seed=0))
-    assert drawn(rankings, 6, seed=1) != six
+    assert choose_prompts(dict(reversed(rankings.items())), 6, seed=0) == six
+    assert set(six) < set(choose_prompts(rankings, 9, seed=0))
+    assert choose_prompts(rankings, 6, seed=1) != six
     without = {key: row for key, row in rankings.items() if key != six[0]}
-    assert set(six[1:]) < set(drawn(without, 6, seed=0))
-    assert len(drawn(rankings, 100, seed=0)) == 27
+    assert set(six[1:]) < set(choose_prompts(without, 6, seed=0))
+    assert len(choose_prompts(rankings, 100, seed=0)) == 27
 
 
 def test_prompts_are_shortened_to_the_room_there_is():
-    assert shortened("a cat\n\tand\x00 a dog") == "a cat and a dog"
-    long = shortened("word " * 200).splitlines()
+    assert shorten("a cat\n\tand\x00 a dog") == "a cat and a dog"
+    long = shorten("word " * 200).splitlines()
     assert len(long) == 8
     assert long[-1].endswith(" …")
     assert max(map(len, long)) <= 36
@@ -217,7 +223,7 @@ def test_a_hostile_prompt_is_drawn_as_text_and_the_pick_is_the_ranking_s(run, tm
         image_row(root, 2, "nature", write=True),
     ]
     inputs = {"images": images, "rankings": [ranking_row(images[0], 2), ranking_row(images[1], 0)]}
-    first = run(candidates_figure, inputs, prompts=6)
+    first = run(candidates_figure, inputs, **SHEET)
     check_pictures(tmp_path, "candidates_figure", *first)
     sidecar = first[0]
     assert [
@@ -225,7 +231,7 @@ def test_a_hostile_prompt_is_drawn_as_text_and_the_pick_is_the_ranking_s(run, tm
         for row in sidecar["rows"]
     ] == [2, 0]
     assert sidecar["rows"][0]["prompt"] == HOSTILE
-    assert run(candidates_figure, inputs, prompts=6) == first
+    assert run(candidates_figure, inputs, **SHEET) == first
 
 
 def test_a_pick_that_was_drawn_is_the_one_the_run_went_on_with_and_is_said_to_be_drawn(
@@ -236,33 +242,34 @@ def test_a_pick_that_was_drawn_is_the_one_the_run_went_on_with_and_is_said_to_be
     rankings = [ranking_row(row, 0) for row in images]
     inputs = {"images": images, "rankings": rankings}
     best, drawn_ones = (
-        run(candidates_figure, inputs, prompts=6),
-        run(candidates_figure, inputs, prompts=6, pick="random"),
-    )
-    used = picked_images(
-        {row["id"]: row for row in images}, {row["id"]: row for row in rankings}, None, "random", 0
+        run(candidates_figure, inputs, **SHEET),
+        run(candidates_figure, inputs, **SHEET | {"pick": "random"}),
     )
     for row in drawn_ones[0]["rows"]:
+        place = [image["id"] for image in images].index(row["id"])
+        used = pick_image(rankings[place], images[place]["candidates"], "random", 0)
         [shown] = [candidate["file"] for candidate in row["candidates"] if candidate["picked"]]
-        assert shown == used[row["id"]]["image"]["file"]
+        assert shown == used["file"]
     assert drawn_ones[0]["pick"].startswith("random: ")
     assert "pick" not in best[0]
     assert drawn_ones[1] != best[1]
     check_pictures(tmp_path, "candidates_figure", *drawn_ones)
 
 
-def test_only_the_sheet_is_told_of_a_drawn_pick_and_only_where_there_is_one():
-    assert Plan(Config()).pick_settings() == {}
-    plan = Plan(Config.model_validate({"image_ranking": {"pick": "random"}}))
-    assert plan.pick_settings() == {"pick": "random"}
-    assert "pick" not in plan.figure_settings(guidance_scales=[5.0])
+def test_only_the_sheet_is_told_of_a_drawn_pick():
+    best, drawn = (
+        Plan(Config.model_validate({"image_ranking": {"pick": pick}}))
+        for pick in ("best", "random")
+    )
+    assert (candidates_job(best).pick, candidates_job(drawn).pick) == ("best", "random")
+    assert guidance_job(best) == guidance_job(drawn)
 
 
 def test_an_image_that_is_not_the_one_that_was_ranked_is_not_shown(run, tmp_path):
     image = image_row(tmp_path / "run", 1, write=True)
     (tmp_path / "run" / image["candidates"][0]["file"]).write_bytes(b"another")
     with pytest.raises(UserError, match="has other contents"):
-        run(candidates_figure, {"images": [image], "rankings": [ranking_row(image, 0)]}, prompts=6)
+        run(candidates_figure, {"images": [image], "rankings": [ranking_row(image, 0)]}, **SHEET)
 
 
 # Figure 6
@@ -276,32 +283,32 @@ def vectors(count, seed=0, dimensions=8):
 def test_similarities_between_are_those_of_every_two_vectors(monkeypatch):
     found = vectors(50)
     every = (found @ found.T)[np.triu_indices(50, 1)]
-    whole = between(found)
+    whole = compare_all(found)
     assert (whole["pairs"], whole["texts"]) == (1225, 50)
     assert whole["mean"] == pytest.approx(every.mean(), abs=1e-4)
     assert sum(whole["histogram"].values()) == 1225
     assert whole["histogram"].get("0.00", 0) == ((every >= 0) & (every < 0.01)).sum()
     monkeypatch.setattr(similarity_figure, "BLOCK", 7)
-    assert between(found) == whole
+    assert compare_all(found) == whole
 
 
 def test_similarities_within_are_of_the_same_group_only():
     one, two = vectors(1)[0], vectors(1, seed=1)[0]
-    found = within([np.stack([one, one]), np.stack([two, two, two]), np.stack([one])])
+    found = compare_in_groups([np.stack([one, one]), np.stack([two, two, two]), np.stack([one])])
     assert (found["pairs"], found["mean"], found["histogram"]) == (4, 1.0, {"0.99": 4})
 
 
 def test_nothing_to_compare_has_no_mean():
-    assert between(unpack([]))["mean"] is None
-    assert within([]) == {"texts": 0, "pairs": 0, "mean": None, "histogram": {}}
+    assert compare_all(unpack([]))["mean"] is None
+    assert compare_in_groups([]) == {"texts": 0, "pairs": 0, "mean": None, "histogram": {}}
 
 
 def test_a_drawn_curve_has_the_area_one():
-    distribution = between(vectors(40))
+    distribution = compare_all(vectors(40))
     for width in (1, 2, 5, 10):
-        edges, heights = curve(distribution, width)
+        edges, heights = steps_of(distribution, width)
         assert sum(height * (edges[1] - edges[0]) for height in heights) == pytest.approx(1)
-    assert bin_width(between(vectors(5))) > bin_width(between(vectors(300)))
+    assert bin_width(compare_all(vectors(5))) > bin_width(compare_all(vectors(300)))
 
 
 def embedded(number, **texts):
@@ -328,12 +335,9 @@ def test_the_chosen_responses_are_compared_and_the_figure_is_the_same_each_time(
             if number
         ]
     )
-    assert found["responses_of_two_prompts"] == between(picked)
+    assert found["responses_of_two_prompts"] == compare_all(picked)
     assert [each["pairs"] for each in found.values()] == [10, 6, 15, 15]
-    first = run(similarity_figure, {"embeddings": rows, "pairs": pairs}, embedding=MODELS["images"])
+    first = run(similarity_figure, {"embeddings": rows, "pairs": pairs}, embedding=MODEL)
     check_pictures(tmp_path, "similarity_figure", *first)
     assert first[0]["embedding"]["identity"] == "a" * 40
-    assert (
-        run(similarity_figure, {"embeddings": rows, "pairs": pairs}, embedding=MODELS["images"])
-        == first
-    )
+    assert run(similarity_figure, {"embeddings": rows, "pairs": pairs}, embedding=MODEL) == first

@@ -2,6 +2,7 @@
 
 import json
 from itertools import count
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -59,17 +60,17 @@ def server(monkeypatch):
 
     def reply(body):
         text = (
-            server.answers.pop(0)
-            if server.answers
+            chat.answers.pop(0)
+            if chat.answers
             else "\n".join(scene(next(numbers)) for _ in range(10))
         )
-        return completion(text, server.finish_reason)
+        return completion(text, chat.finish_reason)
 
     # One request at a time, so that the answers come in order.
-    server = ChatServer(reply, api_key_variable="TEST_KEY", retries=0, concurrency=1)
-    server.answers, server.finish_reason = [], "stop"
-    yield server
-    server.close()
+    chat: Any = ChatServer(reply, api_key_variable="TEST_KEY", retries=0, concurrency=1)
+    chat.answers, chat.finish_reason = [], "stop"
+    yield chat
+    chat.close()
 
 
 def job_settings(block, topics):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy
 import pytest
@@ -15,7 +16,8 @@ from PIL import Image
 from generate_responses import main
 from lib.config.responses import GenerateResponsesJob, Responses
 from lib.data.prompts import Prompt
-from lib.data.shards import read_shard
+from lib.data.rows import ResponseRow
+from lib.data.shards import present, read_shard
 from lib.errors import UserError
 from lib.files import digest_of_file, write_jsonl
 from lib.models.response_generators.base import Request, Sampling
@@ -58,7 +60,7 @@ class Stage:
     def __init__(self, folder, rule_object, models):
         self.rule_object, self.models = rule_object, models
         self.root = folder / "run"
-        self.rows = {}
+        self.rows: dict[str, Any] = {}
         for number, text in enumerate(TEXTS):
             prompt = Prompt("art", text)
             file = f"images/art/00/{prompt.id}.png"
@@ -509,12 +511,14 @@ def test_a_prompt_too_long_for_vllm_fails_alone(stage):
 
 
 @pytest.mark.slow
-def test_snakemake_answers_mends_a_damaged_image_and_redoes_one_policy_model_only(project):
+def test_snakemake_answers_mends_a_damaged_image_and_redoes_one_policy_model_only(
+    finished_copy,
+):
+    project = finished_copy
     run = project.folder / "results/random"
-    targets = [f"results/random/responses/{policy}/art/00.jsonl" for policy in POLICIES[:2]]
-    project.snakemake(*targets)
+    targets = [f"results/random/responses/{policy}/art/01.jsonl" for policy in POLICIES[:2]]
     before = project.published()
-    image = next(iter(read_shard(project.folder / targets[0]).values()))["image"]
+    image = present(read_shard(project.folder / targets[0], ResponseRow).values())[0]["image"]
 
     # A damaged image, and nothing else left of the responses: the message says what to delete, and
     # then one prompt's images are made anew.
@@ -527,12 +531,12 @@ def test_snakemake_answers_mends_a_damaged_image_and_redoes_one_policy_model_onl
     done = project.snakemake(*targets, check=False)
     assert done.returncode != 0
     assert f"{image['file']}: this image file has other contents" in done.stdout
-    assert "Delete results/random/images/art/00.jsonl and run again" in done.stdout
-    (run / "images/art/00.jsonl").unlink()
+    assert "Delete results/random/images/art/01.jsonl and run again" in done.stdout
+    (run / "images/art/01.jsonl").unlink()
     project.snakemake(*targets)
     assert project.published() == before
-    record = json.loads((run / "work/generate_images/art/00.json").read_text())
-    assert (record["computed"], record["reused"]) == (1, 3)
+    record = json.loads((run / "work/generate_images/art/01.json").read_text())
+    assert (record["computed"], record["reused"]) == (1, 1)
 
     # Another setting of one policy model redoes that model's responses and no other's.
     project.edit_config(

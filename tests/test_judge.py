@@ -15,12 +15,11 @@ import pytest
 
 import lib.endpoint
 from chat_server import ChatServer, closed_port, error, text_of
-from lib.benchmarks import SCORERS, Answer, Answers
-from lib.benchmarks.base import to_rows
-from lib.benchmarks.language import LanguageTools
+from lib.benchmarks.answers import Answer, Answers, to_rows
+from lib.benchmarks.registry import load_benchmark
 from lib.errors import UserError
-from lib.image_preference import Pair, compare, summary
-from lib.judge import Judge, Question, fill
+from lib.image_preference import ImagePair, compare, count_verdicts
+from lib.judge import Judge, JudgeQuestion, fill
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 
@@ -40,7 +39,7 @@ def server(monkeypatch):
 
 
 def questions(count=4):
-    return [Question(str(number), f"How good is {number}?") for number in range(count)]
+    return [JudgeQuestion(str(number), f"How good is {number}?") for number in range(count)]
 
 
 def ask(server, cache, asked=None, read=int, **settings):
@@ -86,7 +85,11 @@ def test_equal_questions_are_asked_once(server, tmp_path):
     _, judged = ask(
         server,
         tmp_path / "cache.jsonl",
-        [Question("a", "same"), Question("b", "same"), Question("c", "same", seed=1)],
+        [
+            JudgeQuestion("a", "same"),
+            JudgeQuestion("b", "same"),
+            JudgeQuestion("c", "same", seed=1),
+        ],
     )
     assert (len(judged), len(server.bodies())) == (3, 2)
 
@@ -149,7 +152,7 @@ def test_characters_that_no_file_can_hold_do_no_harm(server, tmp_path):
         _, judged = ask(
             server,
             tmp_path / "cache.jsonl",
-            [Question("a", "How good is \udfff?")],
+            [JudgeQuestion("a", "How good is \udfff?")],
             read=lambda text: text,
         )
         assert judged["a"].value == "5 ?"
@@ -259,7 +262,7 @@ def test_what_is_filled_into_a_template_is_data():
 def pair(tmp_path, name="p", caption="a {red} dog"):
     for side in ("first", "second"):
         (tmp_path / f"{name}-{side}.png").write_bytes(f"{name} {side}".encode())
-    return Pair(name, caption, tmp_path / f"{name}-first.png", tmp_path / f"{name}-second.png")
+    return ImagePair(name, caption, tmp_path / f"{name}-first.png", tmp_path / f"{name}-second.png")
 
 
 def shown(body):
@@ -305,12 +308,12 @@ def test_a_comparison_without_a_usable_reply_has_a_reason_and_no_verdict(server,
     server.reply = lambda body: "the one with the dog"
     comparison = compare([pair(tmp_path)], Judge(server.endpoint(), tmp_path / "cache.jsonl"))["p"]
     assert comparison.verdict is None
-    assert "the one with the dog" in comparison.reason
+    assert "the one with the dog" in str(comparison.reason)
 
 
 def test_the_same_image_twice_is_a_tie_that_nobody_is_asked_about(server, tmp_path):
     one = pair(tmp_path)
-    same = Pair("p", one.caption, one.first, one.first)
+    same = ImagePair("p", one.caption, one.first, one.first)
     assert compare([same], Judge(server.endpoint(), tmp_path / "cache.jsonl"))["p"].verdict == "tie"
     assert not server.bodies()
 
@@ -320,7 +323,7 @@ def test_another_image_under_the_same_name_is_judged_anew(server, tmp_path):
     compare([pair(tmp_path)], Judge(server.endpoint(), tmp_path / "cache.jsonl"))
     (tmp_path / "p-first.png").write_bytes(b"another")
     compare(
-        [Pair("p", "a {red} dog", tmp_path / "p-first.png", tmp_path / "p-second.png")],
+        [ImagePair("p", "a {red} dog", tmp_path / "p-first.png", tmp_path / "p-second.png")],
         Judge(server.endpoint(), tmp_path / "cache.jsonl"),
     )
     assert len(server.bodies()) == 4
@@ -332,7 +335,7 @@ def test_the_rates_are_the_paper_s_for_the_paper_s_counts():
     def of(verdict, count):
         return [Comparison(verdict, None, (None, None))] * count
 
-    found = summary(of("first", 53) + of("second", 37) + of("tie", 10) + of(None, 2))
+    found = count_verdicts(of("first", 53) + of("second", 37) + of("tie", 10) + of(None, 2))
     assert {name: round(value, 1) for name, value in found.items()} == {
         "wins": 53,
         "losses": 37,
@@ -366,7 +369,7 @@ def mmhal(tmp_path):
         for kind in ("attribute", "adversarial", "comparison")
     ]
     (tmp_path / "response_template.json").write_text(json.dumps(rows))
-    return SCORERS["mmhal_bench"].read_reference(tmp_path / "response_template.json")
+    return load_benchmark("mmhal_bench").read_reference(tmp_path / "response_template.json")
 
 
 def test_mmhal_bench_is_rated_by_the_judge_from_question_contents_and_human_answer(
@@ -378,8 +381,8 @@ def test_mmhal_bench_is_rated_by_the_judge_from_question_contents_and_human_answ
         f" {next(r for kind, r in ratings.items() if f'What {kind}?' in text_of(body))}, so"
         " it is"
     )
-    scorer = SCORERS["mmhal_bench"]
-    judged = scorer.ask(
+    scorer = load_benchmark("mmhal_bench")
+    judged = scorer.add_judgements(
         answers(n0="one {question}", n1="two", n2="three"),
         mmhal,
         Judge(server.endpoint(), tmp_path / "c.jsonl"),
@@ -399,8 +402,8 @@ def test_mmhal_bench_leaves_out_and_tells_what_the_judge_never_rates(server, tmp
     server.reply = lambda body: (
         "Rating: 1 or Rating: 2" if "What adversarial?" in text_of(body) else "Rating: 4"
     )
-    scorer = SCORERS["mmhal_bench"]
-    judged = scorer.ask(
+    scorer = load_benchmark("mmhal_bench")
+    judged = scorer.add_judgements(
         answers(n0="one", n1="two", n2="three"),
         mmhal,
         Judge(server.endpoint(), tmp_path / "c.jsonl"),
@@ -417,8 +420,8 @@ def test_judged_answers_can_be_written_and_scored_again_without_the_judge(server
     from lib.files import write_jsonl
 
     server.reply = lambda body: "nonsense" if "What adversarial?" in text_of(body) else "Rating: 4"
-    scorer = SCORERS["mmhal_bench"]
-    judged = scorer.ask(
+    scorer = load_benchmark("mmhal_bench")
+    judged = scorer.add_judgements(
         answers(n0="one", n1="two", n2="three"),
         mmhal,
         Judge(server.endpoint(), tmp_path / "c.jsonl"),
@@ -439,17 +442,19 @@ def mm_vet(tmp_path):
         "v1_1": {"question": "Where?", "answer": "here<OR>there", "capability": ["ocr"]},
     }
     (tmp_path / "mm-vet.json").write_text(json.dumps(items))
-    return SCORERS["mm_vet"].read_reference(tmp_path)
+    return load_benchmark("mm_vet").read_reference(tmp_path)
 
 
 def test_mm_vet_is_graded_as_often_as_asked_with_the_reference_s_words(server, tmp_path, mm_vet):
     server.reply = lambda body: (
         ["0.5", "0.7"][body["seed"]] if "| x = 1 |" in text_of(body) else "1.0"
     )
-    scorer = SCORERS["mm_vet"]
+    scorer = load_benchmark("mm_vet")
     judge = Judge(server.endpoint(), tmp_path / "c.jsonl")
     score = scorer.score(
-        scorer.ask(answers(v1_0="x = 1", v1_1="there"), mm_vet, judge, runs=2), mm_vet, samples=0
+        scorer.add_judgements(answers(v1_0="x = 1", v1_1="there"), mm_vet, judge, gradings=2),
+        mm_vet,
+        samples=0,
     )
     assert score.scores == {"total": 80.0, "std": 5.0}
     assert score.extra["totals_of_runs"] == [75.0, 85.0]
@@ -467,12 +472,12 @@ def test_mm_vet_asks_again_with_the_reference_s_addition(server, tmp_path, mm_ve
         if text_of(body).endswith("Predict the correctness of the answer (digit): ")
         else "Well"
     )
-    scorer = SCORERS["mm_vet"]
-    judged = scorer.ask(
+    scorer = load_benchmark("mm_vet")
+    judged = scorer.add_judgements(
         answers(v1_0="x = 1", v1_1="there"),
         mm_vet,
         Judge(server.endpoint(), tmp_path / "c.jsonl"),
-        runs=1,
+        gradings=1,
     )
     assert scorer.score(judged, mm_vet, samples=0).scores["total"] == 40.0
 
@@ -480,12 +485,12 @@ def test_mm_vet_asks_again_with_the_reference_s_addition(server, tmp_path, mm_ve
 @pytest.mark.parametrize("reply", ["good", "1.5", "-0.1", "nan", "", "0.5/1"])
 def test_mm_vet_never_makes_a_grade_of_nonsense(server, tmp_path, mm_vet, reply):
     server.reply = lambda body: reply if "| x = 1 |" in text_of(body) else "1.0"
-    scorer = SCORERS["mm_vet"]
-    judged = scorer.ask(
+    scorer = load_benchmark("mm_vet")
+    judged = scorer.add_judgements(
         answers(v1_0="x = 1", v1_1="there"),
         mm_vet,
         Judge(server.endpoint(), tmp_path / "c.jsonl"),
-        runs=1,
+        gradings=1,
     )
     score = scorer.score(judged, mm_vet, samples=0)
     assert (score.scores["total"], score.extra["graded"]) == (100.0, 1)
@@ -498,7 +503,7 @@ def halbench(tmp_path):
     (tmp_path / "objects.json").write_text(
         json.dumps({"1": ["person", "dining table"], "2": ["dog"]})
     )
-    return SCORERS["object_halbench"].read_reference(tmp_path)
+    return load_benchmark("object_halbench").read_reference(tmp_path)
 
 
 def test_object_halbench_asks_the_judge_for_the_objects_of_each_answer(server, tmp_path, halbench):
@@ -509,13 +514,13 @@ def test_object_halbench_asks_the_judge_for_the_objects_of_each_answer(server, t
     server.reply = lambda body: next(
         reply for word, reply in listed.items() if f"{word} stands" in text_of(body)
     )
-    scorer = SCORERS["object_halbench"]
-    judged = scorer.ask(
+    scorer = load_benchmark("object_halbench", "stand-in")
+    judged = scorer.add_judgements(
         answers(n1="A table stands before men.", n2="A cat stands there, {x}"),
         halbench,
         Judge(server.endpoint(), tmp_path / "c"),
     )
-    score = scorer.score(judged, halbench, samples=0, language=LanguageTools("stand-in"))
+    score = scorer.score(judged, halbench, samples=0)
     # men, wine glass (wrong), table once; dog
     assert score.scores == {"response": 50.0, "mention": 25.0}
     assert (score.extra["mentions"], score.judge) == (4, "judge (answered as judge-2026-01-01)")
@@ -523,7 +528,7 @@ def test_object_halbench_asks_the_judge_for_the_objects_of_each_answer(server, t
 
 
 def test_object_halbench_does_not_ask_about_answers_of_three_words(server, tmp_path, halbench):
-    judged = SCORERS["object_halbench"].ask(
+    judged = load_benchmark("object_halbench").add_judgements(
         answers(n1="A man sits."), halbench, Judge(server.endpoint(), tmp_path / "c")
     )
     assert (server.bodies(), judged.rows[0].details["objects"]) == ([], [])
@@ -536,8 +541,8 @@ def test_object_halbench_leaves_out_and_tells_an_answer_without_a_usable_list(
     server, tmp_path, halbench, reply
 ):
     server.reply = lambda body: reply if "first" in text_of(body) else '["dog"]'
-    scorer = SCORERS["object_halbench"]
-    judged = scorer.ask(
+    scorer = load_benchmark("object_halbench")
+    judged = scorer.add_judgements(
         answers(n1="This is the first answer.", n2="There is a dog here."),
         halbench,
         Judge(server.endpoint(), tmp_path / "c"),

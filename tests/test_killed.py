@@ -13,7 +13,7 @@ import pytest
 from conftest import Project, begun, make_small
 from lib.head.summary import read_records
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 KILLS = 20
 CORES = 2
 
@@ -61,7 +61,7 @@ def test_twenty_kills_spread_over_a_run_change_no_byte_and_lose_at_most_the_batc
         # From before the first job has ended to the last benchmark; the tables that follow take a
         # second.
         assert run_and_kill(
-            project, kill * (jobs - 5) // (KILLS - 1), randomness.uniform(0.2, 5)
+            project, kill * (jobs - 9) // (KILLS - 1), randomness.uniform(0.2, 4)
         ), f"the run ended before kill {kill}"
         twice = sum(count - 1 for count in begun(project).values())
         assert twice - twice_before <= CORES, (

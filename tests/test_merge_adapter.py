@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 import merge_adapter
+from lib.blocks import Model
+from lib.config.training import MergeAdapterJob
 from lib.errors import UserError
 from lib.files import digest_of_file
-from lib.training.worker import LORA_TARGETS
+from lib.training.dpo import LORA_TARGETS
 
 PROMPT = "USER: <image>\nWhat stands near the table? ASSISTANT:"
 
@@ -123,7 +125,7 @@ def test_a_model_in_several_files_keeps_its_files(
     (parts / "model.safetensors").unlink()
     tensors = load_file(base / "model.safetensors")
     names = sorted(tensors)
-    index = {}
+    index: dict[str, str] = {}
     for number in range(3):
         file = f"model-{number + 1:05d}-of-00003.safetensors"
         save_file(
@@ -185,11 +187,15 @@ def test_the_rule_publishes_the_model_and_its_record(
     tmp_path: Path,
 ) -> None:
     output = tmp_path / "run" / "models" / "test" / "merged"
-    settings = {"model": str(base), "revision": "main", "dtype": "float32"}
+    settings = MergeAdapterJob(base_model=Model(model=str(base), dtype="float32"))
     inputs = SimpleNamespace(adapter=str(adapter / "adapter_model.safetensors"))
     merge_adapter.main(
         rule_object(
-            "merge_adapter", {"experiment": "test"}, inputs, [str(output)], settings=settings
+            "merge_adapter",
+            {"experiment": "test"},
+            inputs,
+            [str(output)],
+            settings=settings.model_dump(mode="json"),
         )
     )
     assert {file.name for file in output.iterdir()} == {file.name for file in merged.iterdir()}
@@ -202,9 +208,11 @@ VLLM = """
 import sys
 from PIL import Image
 from vllm import LLM, SamplingParams
-model = LLM(sys.argv[1], dtype="float32", max_model_len=256, max_num_seqs=2, enforce_eager=True, limit_mm_per_prompt={"image": 1}, seed=0)
+limits = {"max_model_len": 256, "max_num_seqs": 2, "limit_mm_per_prompt": {"image": 1}}
+model = LLM(sys.argv[1], dtype="float32", enforce_eager=True, seed=0, **limits)
 picture = Image.linear_gradient("L").convert("RGB").resize((64, 64))
-out = model.generate({"prompt": sys.argv[2], "multi_modal_data": {"image": picture}}, SamplingParams(temperature=0, max_tokens=8))
+prompt = {"prompt": sys.argv[2], "multi_modal_data": {"image": picture}}
+out = model.generate(prompt, SamplingParams(temperature=0, max_tokens=8))
 print("TOKENS", list(out[0].outputs[0].token_ids))
 """
 

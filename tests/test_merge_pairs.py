@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from lib.data.rows import MissingRow, Pair, PairRow, PickedImage
 from lib.errors import UserError
 from lib.files import digest_of_file
 from merge_pairs import llava_record, ordered_pairs, write_parquet
 
 
-def row(topic, number, root=None):
+def row(topic: str, number: int, root: Path | None = None) -> PairRow:
     name = f"{topic}-{sha256(f'{topic}{number}'.encode()).hexdigest()[:10]}"
-    image = {
+    image: PickedImage = {
         "file": f"images/{topic}/00/{name}.png",
         "sha256": "",
         "guidance_scale": 7.0,
@@ -26,7 +27,7 @@ def row(topic, number, root=None):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8), (number % 256, 0, 0)).save(path)
         image["sha256"] = digest_of_file(path)
-    pair = {
+    pair: Pair = {
         "chosen": {"policy": "a", "text": f"right {number}", "score": 1.0},
         "rejected": {"policy": "b", "text": 'wrong 😀 "quoted"', "score": 0.0},
         "margin": 1.0,
@@ -37,6 +38,7 @@ def row(topic, number, root=None):
         "prompt": f"{topic} {number}",
         "instruction": "What is it?",
         "image": image,
+        "invalid_responses": {},
         "pair": pair,
     }
 
@@ -61,9 +63,9 @@ def test_the_order_does_not_depend_on_the_order_of_shards():
 
 
 def test_rows_without_a_pair_are_left_out():
-    without = {**row("art", 1000), "no_pair": "tie"}
+    without: PairRow = {**row("art", 1000), "no_pair": "tie"}
     del without["pair"]
-    missing = {
+    missing: MissingRow = {
         "id": "art-0",
         "topic": "art",
         "prompt": "",

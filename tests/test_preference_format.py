@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from lib.errors import UserError
-from lib.training.preference_format import Encode, PreferenceFormat, ask, fit
+from lib.training.preference_format import Encode, PreferenceFormat, fill_template, fit_format
 
 TEMPLATE = "USER: <image>\n{instruction} ASSISTANT:"
 INSTRUCTION = "How many objects are visible near the lamp in this image?"
@@ -38,7 +38,7 @@ def llama(demo_models: Path, legacy: bool) -> Tokenizer:
 def fitted(
     tokenizer: Tokenizer, bos: str = "<s>", eos: str = "</s>", template: str = TEMPLATE
 ) -> PreferenceFormat:
-    return fit(template, encoder(tokenizer), bos, eos, ["<image>", bos, eos])
+    return fit_format(template, encoder(tokenizer), bos, eos, ["<image>", bos, eos])
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -49,14 +49,13 @@ def test_prompt_and_response_have_the_ids_of_the_joint_text(
     form, encode = fitted(tokenizer), encoder(tokenizer)
     ids = encode(form.prompt(INSTRUCTION), False) + encode(form.response(RESPONSE), False)
     joint = [
-        *encode(f"{ask(TEMPLATE, INSTRUCTION)} {RESPONSE}", True),
+        *encode(f"{fill_template(TEMPLATE, INSTRUCTION)} {RESPONSE}", True),
         tokenizer.token_to_id("</s>"),
     ]
     assert ids == joint
-    assert ids.count(tokenizer.token_to_id("<s>")) == 1
-    assert ids[0] == tokenizer.token_to_id("<s>")
-    assert ids.count(tokenizer.token_to_id("</s>")) == 1
-    assert ids[-1] == tokenizer.token_to_id("</s>")
+    bos, eos = ids[0], ids[-1]
+    assert (tokenizer.id_to_token(bos), tokenizer.id_to_token(eos)) == ("<s>", "</s>")
+    assert (ids.count(bos), ids.count(eos)) == (1, 1)
     assert tokenizer.decode(ids).endswith(f"{INSTRUCTION} ASSISTANT: {RESPONSE}")
     assert tokenizer.id_to_token(ids[1]) == "▁USER"
     assert tokenizer.id_to_token(encode(form.response(RESPONSE), False)[0]) == "▁The"
@@ -67,7 +66,7 @@ def test_a_byte_level_tokenizer_gets_the_space_before_the_response(demo_models: 
     form, encode = fitted(tokenizer, "<|begin_of_text|>", "<|eot_id|>"), encoder(tokenizer)
     assert form.before_response == " "
     ids = encode(form.prompt(INSTRUCTION), False) + encode(form.response(RESPONSE), False)
-    assert ids == encode(f"{ask(TEMPLATE, INSTRUCTION)} {RESPONSE}<|eot_id|>", True)
+    assert ids == encode(f"{fill_template(TEMPLATE, INSTRUCTION)} {RESPONSE}<|eot_id|>", True)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +99,7 @@ def test_a_template_that_ends_in_a_space_is_refused(demo_models: Path) -> None:
 
 def test_a_tokenizer_without_an_end_is_refused(demo_models: Path) -> None:
     with pytest.raises(UserError, match="end-of-sequence"):
-        fit(TEMPLATE, encoder(llama(demo_models, False)), "<s>", None, [])
+        fit_format(TEMPLATE, encoder(llama(demo_models, False)), "<s>", None, [])
 
 
 def test_a_chat_template_that_ends_in_a_line_break_needs_no_space(demo_models: Path) -> None:

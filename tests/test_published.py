@@ -54,14 +54,14 @@ def test_every_number_is_the_one_that_the_paper_prints(number):
     printed = printed_rows(number)
     assert len(published.rows) == len(printed)
     for row, cells in zip(published.rows, printed, strict=True):
-        cited = f" [{row['cites']}]" if row.get("cites") is not None else ""
+        cited = f" [{row.cites}]" if row.cites is not None else ""
         first, *texts = published.text_columns
-        expected = [f"{row[first]}{cited}", *(row[key] or "-" for key in texts)]
+        expected = [f"{row.texts[first]}{cited}", *(row.texts[key] or "-" for key in texts)]
         assert cells[: len(expected)] == expected
         numbers = [cell.rstrip("%") for cell in cells[len(expected) :]]
         assert len(numbers) == len(published.columns)
         for column, text in zip(published.columns, numbers, strict=True):
-            value = row[column.key]
+            value = row.values[column.key]
             assert (None if text == "-" else Decimal(text)) == (
                 None if value is None else Decimal(str(value))
             ), (row, column)
@@ -77,7 +77,8 @@ def test_a_table_says_where_it_is_from_and_what_its_columns_are(number):
     assert all(
         column.unit and column.better in ("higher", "lower", None) for column in published.columns
     )
-    assert all(set(row) >= {column.key for column in published.columns} for row in published.rows)
+    keys = {column.key for column in published.columns}
+    assert all(set(row.values) == keys for row in published.rows)
     assert len(paper_rows(published)) == len(published.rows)
 
 
@@ -89,13 +90,19 @@ def test_the_readme_tells_of_every_file():
 
 
 def test_rows_that_runs_are_compared_with_are_marked():
-    assert {row["pairs"]: row["method"] for row in table(2).rows if "pairs" in row} == {
+    assert {row.pairs: row.texts["method"] for row in table(2).rows if row.pairs is not None} == {
         0: "LLaVA-1.5",
         9000: "+ PDS-DPO",
     }
-    assert [row["pairs"] for row in table(3).rows if "pairs" in row] == [0, 2000, 5000, 7000, 9000]
+    assert [row.pairs for row in table(3).rows if row.pairs is not None] == [
+        0,
+        2000,
+        5000,
+        7000,
+        9000,
+    ]
     kinds = ["image-reward", "clip", "blip"]
-    assert [tuple(row["scorers"]) for row in table(4).rows] == [
+    assert [row.scorers for row in table(4).rows] == [
         *combinations(kinds, 2),
         tuple(kinds),
     ]
@@ -107,15 +114,15 @@ def test_table_4_fits_the_common_selections_of_500_prompts():
     """
     for row in table(4).rows:
         for top, column in enumerate(table(4).columns, start=1):
-            steps = round(row[column.key] * 500 * top / 100)
+            steps = round(row.values[column.key] * 500 * top / 100)
             assert (
                 f"{steps * 100 / (500 * top):.{column.decimals}f}"
-                == f"{row[column.key]:.{column.decimals}f}"
+                == f"{row.values[column.key]:.{column.decimals}f}"
             )
 
 
 def test_numbers_that_seem_to_be_of_another_measure_are_not_compared_with_a_run():
-    from lib.report.model_tables import compare_models
+    from lib.report.model_tables import ModelTableRow, compare_models
 
     wanted = {column.key: f"{column.key}/x" for column in table(3).columns}
     made = {"scorer": "s", "parser": None, "judge": None, "language_tools": None}
@@ -130,7 +137,7 @@ def test_numbers_that_seem_to_be_of_another_measure_are_not_compared_with_a_run(
         for name in wanted
     }
     rows = [
-        {"name": name, "models": [name], "seeds": [], "pairs": pairs, "texts": {}}
+        ModelTableRow(name=name, models=[name], seeds=[], pairs=pairs, texts={})
         for name, pairs in (("base", 0), ("dpo", 9000))
     ]
     *_, base, dpo = compare_models(

@@ -223,10 +223,12 @@ def test_a_score_that_is_not_a_number_makes_its_response_invalid(run, shards, mo
     def load_broken(settings, device):
         armorm = load(settings, device)
         rate = armorm.rate
-        armorm.rate = lambda conversations: [
-            replace(reward, score=math.nan) if n == 1 else reward
-            for n, reward in enumerate(rate(conversations))
-        ]
+
+        def rate_badly(conversations):
+            first, second, *others = rate(conversations)
+            return [first, replace(second, score=math.nan), *others]
+
+        monkeypatch.setattr(armorm, "rate", rate_badly)
         return armorm
 
     monkeypatch.setattr(rank_responses, "load_reward", load_broken)

@@ -18,8 +18,6 @@ from lib.head import preflight
 from lib.head.plan import FIGURES, TABLES, Plan
 
 OF_TABLES = {*TABLES, *FIGURES, "tables"}
-#: The small run has no benchmark that a sheet of answers could show.
-OF_SMALL_RUN = OF_TABLES - {"answers_figure"}
 
 
 def planned(project, *arguments):
@@ -45,13 +43,11 @@ def test_deleted_tables_and_figures_are_made_again_by_their_rules_alone_and_with
 ):
     before = finished_copy.published()
     delete_products(finished_copy)
-    assert planned(finished_copy, "tables") == OF_SMALL_RUN
+    assert planned(finished_copy, "tables") == OF_TABLES
     finished_copy.snakemake("tables")
     after = finished_copy.published()
     assert {name for name in before if before[name] != after.get(name)} == set()
-    assert len([name for name in after if name.startswith("figures/")]) == 3 * len(
-        OF_SMALL_RUN.intersection(FIGURES)
-    )
+    assert len([name for name in after if name.startswith("figures/")]) == 3 * len(FIGURES)
     assert len([name for name in after if name.startswith("tables/")]) == 4 * len(TABLES)
 
 
@@ -71,13 +67,13 @@ def test_kept_results_alone_are_enough_on_another_machine_whatever_changed_upstr
     shutil.rmtree(project.folder / ".snakemake")
     shutil.rmtree(project.folder / "results/random/models")
     shutil.rmtree(project.folder / "results/random/work")
-    assert planned(project, "tables") > OF_SMALL_RUN
-    assert planned(project, "tables", "--rerun-triggers", "mtime") == OF_SMALL_RUN
+    assert planned(project, "tables") > OF_TABLES
+    assert planned(project, "tables", "--rerun-triggers", "mtime") == OF_TABLES
     # Copied without their times, too.
     for number, path in enumerate(sorted((project.folder / "results/random").rglob("*.json*"))):
         if number % 3 == 0:
             path.touch()
-    assert planned(project, "tables", *allowed()) == OF_SMALL_RUN
+    assert planned(project, "tables", *allowed()) == OF_TABLES
     project.snakemake("tables", *allowed())
     after = project.published()
     assert {name for name in before if before[name] != after.get(name)} == set()
@@ -123,7 +119,7 @@ def test_every_cell_and_every_drawn_number_is_traced_to_the_file_that_it_comes_f
         9.0: picks[9.0],
     }
     sheet = json.loads((root / "figures/candidates_figure.json").read_text(encoding="utf-8"))
-    assert len(sheet["rows"]) == 6
+    assert len(sheet["rows"]) == 5
     for row in sheet["rows"]:
         assert [candidate["score"] for candidate in row["candidates"]] == rankings[row["id"]][
             "scores"
@@ -134,7 +130,7 @@ def test_every_cell_and_every_drawn_number_is_traced_to_the_file_that_it_comes_f
     assert (
         similarity["distributions"]["responses_of_two_prompts"]["pairs"] == count * (count - 1) // 2
     )
-    assert similarity["distributions"]["prompts"]["pairs"] == 15
+    assert similarity["distributions"]["prompts"]["pairs"] == 10
     assert similarity["embedding"]["model"] == "demo/models/sentence-embedding"
 
 
@@ -166,7 +162,7 @@ def test_what_make_tables_allows_is_every_rule_of_a_table_or_figure():
 def test_tables_from_kept_scores_ask_for_no_base_model(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        preflight.models, "check_access", lambda model, revision: asked.append(model)
+        preflight.weights, "check_access", lambda model, revision: asked.append(model)
     )
     prompts = tmp_path / "prompts"
     prompts.mkdir()
@@ -180,7 +176,7 @@ def test_tables_from_kept_scores_ask_for_no_base_model(tmp_path, monkeypatch):
             (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / path).touch()
     monkeypatch.setattr(preflight, "check_endpoint", lambda endpoint: None)
-    preflight.check(plan, tables_only=True)
+    preflight.check_run(plan, OF_TABLES)
     assert "llava-hf/llava-1.5-7b-hf" not in asked
-    preflight.check(plan)
+    preflight.check_run(plan, {"train_dpo"})
     assert "llava-hf/llava-1.5-7b-hf" in asked

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 import lib.endpoint
 import score
 from chat_server import ChatServer, closed_port, error
-from lib.benchmarks import SCORERS
+from lib.benchmarks.language import LanguageBenchmark
+from lib.benchmarks.registry import BENCHMARKS, load_benchmark
 
 SCRIPT = Path(score.__file__)
 
@@ -128,7 +129,7 @@ def test_it_runs_as_people_type_it(files):
 def test_help_explains_the_formats_of_every_benchmark(capsys):
     code, out, _ = run(capsys, "--help")
     assert code == 0
-    for scorer in SCORERS.values():
+    for scorer in map(load_benchmark, BENCHMARKS.kinds):
         assert scorer.title in out
         for line in scorer.formats.splitlines():
             assert line in out
@@ -494,7 +495,9 @@ def test_whatever_json_a_file_holds_it_ends_with_a_score_or_one_message(
         "\n".join(map(json.dumps, rows)) if as_lines else json.dumps(document)
     )
     reference = "some.json" if also_the_reference else REFERENCES[benchmark]
-    language = " --language exact" if SCORERS[benchmark].uses_language else ""
+    language = (
+        " --language exact" if isinstance(load_benchmark(benchmark), LanguageBenchmark) else ""
+    )
     code, out, err = run(
         capsys,
         f"{benchmark} --answers some.json --reference {reference} --json --samples 5{language}",

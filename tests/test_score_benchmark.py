@@ -115,7 +115,7 @@ def test_doubts_of_yes_no_questions():
 
 
 def test_other_questions_have_no_such_doubts_but_empty_answers_are_counted():
-    assert yes_no_doubts(answers(("B", "B"))) is None
+    assert yes_no_doubts(answers(("B", "B"))) == {}
     assert score(answers(("B", "B"), ("A", " ")), results(2, x=0.5), {"x": "x"}, True)[
         "doubts"
     ] == {"empty": 1}

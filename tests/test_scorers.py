@@ -1,4 +1,4 @@
-"""Scorers: each equals its reference on released answers whose scores are known, to the last digit."""
+"""Scorers: each equals its reference on released answers with known scores, to the last digit."""
 
 import json
 import os
@@ -16,15 +16,17 @@ from hypothesis import strategies as st
 
 import score
 from conftest import GOLDEN, needs_golden
-from lib.benchmarks import SCORERS, Answer, Answers, amber, mmhal_bench, pope
+from lib.benchmarks import amber, mmhal_bench, pope
+from lib.benchmarks.answers import Answer, Answers
 from lib.benchmarks.bootstrap import intervals
 from lib.benchmarks.language import LanguageTools, similar_by_vectors
+from lib.benchmarks.registry import load_benchmark
 from lib.errors import UserError
 from lib.head import table_rows
 
 
-def scored(benchmark, answers, *reference, **options):
-    scorer = SCORERS[benchmark]
+def scored(benchmark, answers, *reference, language="auto", **options):
+    scorer = load_benchmark(benchmark, language)
     return scorer.score(scorer.read_answers(answers), scorer.read_reference(*reference), **options)
 
 
@@ -106,9 +108,7 @@ def printed_like_amber(score):
 @needs_golden
 def test_amber_prints_what_the_reference_prints_for_its_15220_answers_in_under_10_seconds():
     began = time.process_time()  # of CPU: what else runs on this machine does not count
-    score = scored(
-        "amber", GOLDEN / "amber/responses.json", GOLDEN / "amber", language=LanguageTools("exact")
-    )
+    score = scored("amber", GOLDEN / "amber/responses.json", GOLDEN / "amber", language="exact")
     assert time.process_time() - began < 10
     assert (
         printed_like_amber(score)
@@ -120,7 +120,7 @@ def test_amber_prints_what_the_reference_prints_for_its_15220_answers_in_under_1
 @needs_golden
 @pytest.mark.parametrize("branch", ["no_gpt_branch", "extracted_objects_branch"])
 def test_object_halbench_equals_the_reference_s_arithmetic_with_either_extractor(branch):
-    scorer, language = SCORERS["object_halbench"], LanguageTools("exact")
+    scorer = load_benchmark("object_halbench", "exact")
     answers = scorer.read_answers(GOLDEN / "chair/Instruction1_llava.json")
     reference = scorer.read_reference(GOLDEN / "objhal", GOLDEN / "chair/coco_gt_objects_2000.json")
     rows = answers.rows[:300]
@@ -131,7 +131,7 @@ def test_object_halbench_equals_the_reference_s_arithmetic_with_either_extractor
                 row,
                 details={
                     "objects": (
-                        sorted(known & set(language.tokenizer.run(row.text)))
+                        sorted(known & set(scorer.tools.tokenizer.run(row.text)))
                         if len(row.text.split()) > 3
                         else []
                     )
@@ -139,7 +139,7 @@ def test_object_halbench_equals_the_reference_s_arithmetic_with_either_extractor
             )
             for row in rows
         ]
-    score = scorer.score(replace(answers, rows=rows), reference, language=language, samples=0)
+    score = scorer.score(replace(answers, rows=rows), reference, samples=0)
     golden = json.loads((GOLDEN / "objhal/golden.json").read_text())["Instruction1_llava"][branch]
     assert score.scores == {
         "response": 100 * golden["CHAIRs_refine"],
@@ -197,7 +197,7 @@ def test_every_column_of_the_tables_that_ours_fill_is_a_score_of_a_scorer():
     for column in (*table_rows.HALLUCINATION_SCORES.values(), *table_rows.SIZE_SCORES.values()):
         benchmark, names = column.split("/")
         # Where lmms-eval scores the same answers, ours is named `reference_...` and comes first.
-        assert names.split("|")[0].removeprefix("reference_") in SCORERS[benchmark].names
+        assert names.split("|")[0].removeprefix("reference_") in load_benchmark(benchmark).names
 
 
 def write(folder, files):
@@ -254,10 +254,10 @@ def test_pope_s_scores_are_those_of_the_counts_in_any_order_of_answers(questions
     texts = {
         name: "Yes" if said else "No" for name, (_, _, said) in zip(labels, questions, strict=True)
     }
-    score = pope.score(answers(texts), labels, samples=0)
+    score = pope.Pope().score(answers(texts), labels, samples=0)
     names = list(texts)
     random.shuffle(names)
-    assert pope.score(
+    assert pope.Pope().score(
         answers({name: texts[name] for name in names}), labels, samples=0
     ).scores == pytest.approx(score.scores)
     f1s = []
@@ -313,12 +313,8 @@ def test_chair_counts_mentions_pairs_of_words_and_the_seat_of_a_toilet(tmp_path)
         ),  # toilet, toilet; seats are no chair; "men" is a person (wrong)
         "3": "Blue sky.",
     }
-    score = SCORERS["chair"].score(
-        answers(texts),
-        SCORERS["chair"].read_reference(folder),
-        language=LanguageTools("stand-in"),
-        samples=0,
-    )
+    scorer = load_benchmark("chair", "stand-in")
+    score = scorer.score(answers(texts), scorer.read_reference(folder), samples=0)
     assert score.scores == {
         "chair_i": pytest.approx(100 * 2 / 6),
         "chair_s": pytest.approx(100 * 2 / 3),
@@ -333,7 +329,7 @@ def marked(benchmark, text, reference, **details):
     place.
     """
     given = answers({"1": text}, **({"1": details} if details else {}))
-    found = SCORERS[benchmark].mentions(given, reference, LanguageTools("stand-in"))["1"].each
+    found = load_benchmark(benchmark, "stand-in").mentions(given, reference)["1"].each
     for mention in sorted(
         (each for each in found if each.place), key=lambda each: each.place, reverse=True
     ):
@@ -368,15 +364,15 @@ def test_every_counted_mention_has_its_place_in_the_answer_as_the_model_wrote_it
 ):
     name = {"chair": "synonyms.txt", "object_halbench": "synonyms_refine.txt"}[benchmark]
     folder = write(tmp_path, {name: SYNONYMS, "objects.json": {"1": ["hot dog", "dining table"]}})
-    reference = SCORERS[benchmark].read_reference(folder)
+    reference = load_benchmark(benchmark).read_reference(folder)
     assert marked(benchmark, text, reference) == (expected, [])
 
 
-def test_object_halbench_s_places_are_of_the_whole_answer_and_of_the_judge_s_names_where_it_has_them(
+def test_object_halbench_s_places_are_of_the_whole_answer_and_of_the_judge_s_names_that_it_has(
     tmp_path,
 ):
     folder = write(tmp_path, {"synonyms_refine.txt": SYNONYMS, "objects.json": {"1": ["dog"]}})
-    reference = SCORERS["object_halbench"].read_reference(folder)
+    reference = load_benchmark("object_halbench").read_reference(folder)
     text = "  Assistant: A hotAssistant: dog, a dog, Dogs and women."
     assert marked("object_halbench", text, reference) == (
         (
@@ -395,14 +391,14 @@ def test_object_halbench_s_places_are_of_the_whole_answer_and_of_the_judge_s_nam
 @needs_golden
 @pytest.mark.parametrize("benchmark", ["chair", "object_halbench"])
 def test_the_words_of_every_mention_in_released_captions_name_its_object(benchmark):
-    scorer, language = SCORERS[benchmark], LanguageTools("stand-in")
+    scorer = load_benchmark(benchmark, "stand-in")
     captions = scorer.read_answers(GOLDEN / "chair/Instruction1_mplug.json")
     captions = replace(captions, rows=captions.rows[:300])
     vocabulary = GOLDEN / (
         "chair/chair_vocab.json" if benchmark == "chair" else "objhal/synonyms_refine.txt"
     )
     reference = scorer.read_reference(vocabulary, GOLDEN / "chair/coco_gt_objects_2000.json")
-    found = scorer.mentions(captions, reference, language)
+    found = scorer.mentions(captions, reference)
     texts = captions.by_id()
     named = [
         (mention, texts[name].text[slice(*mention.place)])
@@ -411,12 +407,12 @@ def test_the_words_of_every_mention_in_released_captions_name_its_object(benchma
     ]
     alone = answers({str(number): text for number, (_, text) in enumerate(named)})
     again = scorer.mentions(
-        alone, replace(reference, given=dict.fromkeys(alone.by_id(), frozenset())), language
+        alone, replace(reference, given=dict.fromkeys(alone.by_id(), frozenset()))
     )
     assert [[each.thing for each in one.each] for one in again.values()] == [
         [mention.thing] for mention, _ in named
     ]
-    score = scorer.score(captions, reference, language=language, samples=0)
+    score = scorer.score(captions, reference, samples=0)
     assert (len(named), sum(not mention.there for mention, _ in named)) == (
         score.extra["mentions"],
         score.extra["hallucinated_mentions"],
@@ -437,7 +433,7 @@ def test_an_image_shows_its_instances_and_what_its_human_captions_mention(tmp_pa
             "annotations": [{"image_id": 391895, "caption": "A man sits at the tables."}]
         },
     }
-    scorer = SCORERS["chair"]
+    scorer = load_benchmark("chair", "stand-in")
     reference = scorer.read_reference(write(tmp_path, coco))
     (tmp_path / "answers.json").write_text(
         json.dumps(
@@ -453,7 +449,6 @@ def test_an_image_shows_its_instances_and_what_its_human_captions_mention(tmp_pa
     score = scorer.score(
         scorer.read_answers(tmp_path / "answers.json"),
         reference,
-        language=LanguageTools("stand-in"),
         samples=0,
     )
     assert score.scores == {"chair_i": 25.0, "chair_s": 100.0, "recall": 100.0}
@@ -471,7 +466,7 @@ def test_half_of_coco_s_annotations_is_a_mistake(tmp_path, missing):
     }
     del files[missing]
     with pytest.raises(UserError, match=missing.split("_")[0]):
-        SCORERS["chair"].read_reference(write(tmp_path, files))
+        load_benchmark("chair").read_reference(write(tmp_path, files))
 
 
 def test_object_halbench_takes_each_object_of_the_judge_once_and_joins_runs_of_nouns(tmp_path):
@@ -487,12 +482,9 @@ def test_object_halbench_takes_each_object_of_the_judge_once_and_joins_runs_of_n
         "2": {"objects": []},
         "3": {"objects": ["men", "sky"]},
     }
-    score = SCORERS["object_halbench"].score(
-        answers(dict.fromkeys("123", "text"), **listed),
-        SCORERS["object_halbench"].read_reference(folder),
-        samples=0,
-        language=LanguageTools("stand-in"),
-    )
+    scorer = load_benchmark("object_halbench", "stand-in")
+    given = answers(dict.fromkeys("123", "text"), **listed)
+    score = scorer.score(given, scorer.read_reference(folder), samples=0)
     # "big dog" is one run of nouns for the stand-in, and no object; dog once, stop light (wrong),
     # person
     assert score.scores == {"response": 50.0, "mention": pytest.approx(100 / 3)}
@@ -563,7 +555,7 @@ words = st.lists(st.sampled_from(WORDS), max_size=5)
 def test_amber_s_table_of_similarities_gives_what_one_similarity_at_a_time_gives(
     nouns, truth, hallu, association, safe, pairs
 ):
-    reference = amber.Reference({}, association, frozenset(safe))
+    reference = amber.AmberReference({}, association, frozenset(safe))
     scene = amber.Scene(tuple(truth), tuple(hallu))
     table = {noun: frozenset(word for word in WORDS if (noun, word) in pairs) for noun in WORDS}
     found = amber.caption_counts(nouns, scene, reference, table)
@@ -591,7 +583,7 @@ def test_amber_by_hand(tmp_path):
         },
         "safe_words.txt": "sign\n",
     }
-    scorer = SCORERS["amber"]
+    scorer = load_benchmark("amber", "exact")
     reference = scorer.read_reference(write(tmp_path, data))
     texts = {
         "1": "A puppy, a cat and a sign on a table",
@@ -600,7 +592,7 @@ def test_amber_by_hand(tmp_path):
         "4": "No.",
         "5": "Yes",
     }
-    score = scorer.score(answers(texts), reference, language=LanguageTools("exact"), samples=0)
+    score = scorer.score(answers(texts), reference, samples=0)
     assert score.scores == {
         "accuracy": round(100 * 2 / 3.001, 1),
         "precision": round(100 * 1 / 1.001, 1),
@@ -627,11 +619,14 @@ def test_amber_scores_one_part_alone(tmp_path):
         "relation.json": {"dog": []},
         "safe_words.txt": "sign\n",
     }
-    scorer = SCORERS["amber"]
+    scorer = load_benchmark("amber", "exact")
     reference = scorer.read_reference(write(tmp_path, data))
-    assert scorer.score(
-        answers({"1": "dog"}), reference, language=LanguageTools("exact")
-    ).scores.keys() == {"chair", "cover", "hal", "cog"}
+    assert scorer.score(answers({"1": "dog"}), reference).scores.keys() == {
+        "chair",
+        "cover",
+        "hal",
+        "cog",
+    }
     asked = scorer.score(answers({"2": "No"}), reference)
     assert asked.scores.keys() == {"accuracy", "f1", "precision", "recall"}
     assert asked.language_tools is None
@@ -738,10 +733,12 @@ def test_an_interval_is_what_theory_says_for_a_proportion():
 def test_questions_of_one_image_are_drawn_together_so_an_interval_is_not_too_narrow():
     labels = {f"all/{n}": pope.Label("all", True, f"{n // 10}") for n in range(400)}
     texts = {f"all/{n}": "Yes" if n // 10 % 2 else "No" for n in range(400)}
-    together = pope.score(answers(texts), labels).intervals["recall"]
-    apart = pope.score(
-        answers(texts), {name: replace(label, image=name) for name, label in labels.items()}
-    ).intervals["recall"]
+    together = pope.Pope().score(answers(texts), labels).intervals["recall"]
+    apart = (
+        pope.Pope()
+        .score(answers(texts), {name: replace(label, image=name) for name, label in labels.items()})
+        .intervals["recall"]
+    )
     assert together[1] - together[0] > 2.5 * (apart[1] - apart[0])
 
 

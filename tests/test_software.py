@@ -13,8 +13,6 @@ import pytest
 import yaml
 from snakemake.settings.types import DeploymentMethod
 
-from conftest import make_small
-
 REPOSITORY = Path(__file__).resolve().parent.parent
 #: What conda makes one environment for, and what needs no model: the counts of why prompts gave no
 #: pair.
@@ -163,22 +161,10 @@ def shell_with_modules():
     )
 
 
-@pytest.fixture(scope="module")
-def ranked_once(new_project):
-    """A clone in which one shard's images are made and ranked, in the plain environment. Not to be
-    changed.
-    """
-    project = new_project("ranked")
-    make_small(project)
-    project.snakemake(RANKED)
-    return project
-
-
 @pytest.fixture
-def ranked(ranked_once, tmp_path):
-    """A copy of it."""
-    shutil.copytree(ranked_once.folder, tmp_path / "copy", symlinks=True)
-    return type(ranked_once)(tmp_path / "copy")
+def ranked(finished_copy):
+    """A clone in which one shard's images are made and ranked, in the plain environment."""
+    return finished_copy
 
 
 def assert_all_was_reused(project, before, published):

@@ -1,10 +1,11 @@
 """The table that ends every run."""
 
 from lib.head.summary import notes_of
+from lib.jobs.job import Record
 
 
-def record(rule: str, job: str, *notes: str) -> dict[str, object]:
-    return {"rule": rule, "job": job, "notes": list(notes)}
+def record(rule: str, job: str, *notes: str) -> Record:
+    return Record(rule, job, retry="", notes=list(notes))
 
 
 def test_what_many_jobs_say_in_the_same_words_is_one_line_and_nothing_is_lost() -> None:

@@ -14,24 +14,30 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from common_selections_table import build_table, common_selection, has_deciding_tie
+from common_selections_table import (
+    RankingScorer,
+    build_table,
+    common_selection,
+    has_deciding_tie,
+)
 from lib.config.run import Config
 from lib.files import digest_of_file, write_json
-from lib.head.evaluation import (
+from lib.head.plan import Plan
+from lib.head.table_rows import (
     common_name,
     experiments_by_size,
     largest_experiments,
+    model_table_job,
     seed_groups,
-    table_settings,
 )
-from lib.head.plan import Plan
-from lib.report.model_tables import compare_models, read_scores
-from lib.report.published import Published, read_published
-from lib.report.sidecar import model_origin, project_commit
+from lib.jobs.job import Record
+from lib.report.model_tables import ModelTableRow, about_models, compare_models, read_scores
+from lib.report.published import Published, PublishedRow, read_published
+from lib.report.sidecar import ModelOrigin, project_commit, resolve_model
 from lib.report.tables import (
-    Column,
-    Row,
     Table,
+    TableColumn,
+    TableRow,
     csv_text,
     latex_text,
     markdown_text,
@@ -43,30 +49,23 @@ from lib.report.tables import (
 
 PUBLISHED = Path(__file__).resolve().parents[1] / "published"
 HOSTILE = "=cmd|'/c calc'!A1 & $x_1$ 100% #{a}\\end{table} ~^<b>|</b> `--` [z]\n\"q\""
-PLAIN = Column("pope", "Score", "percent", "higher", 1, "POPE")
-JUDGED = Column("mmhal", "Score", "points of 6", "higher", 2, "MMHal-Bench")
+PLAIN = TableColumn("pope", "Score", "percent", "higher", 1, "POPE")
+JUDGED = TableColumn("mmhal", "Score", "points of 6", "higher", 2, "MMHal-Bench")
 FORMATS = {"csv": "csv", "markdown": "md", "latex": "tex", "sidecar": "json"}
 WANTED = {"pope": "pope/f1", "mmhal": "mmhal_bench/score"}
 
 
 def published():
     rows = (
-        {
-            "method": "LLaVA-1.5",
-            "cites": 24,
-            "llm": "Vicuna 7B",
-            "mmhal": 2.36,
-            "pope": 86.1,
-            "pairs": 0,
-        },
-        {
-            "method": "+ PDS-DPO",
-            "cites": None,
-            "llm": None,
-            "mmhal": None,
-            "pope": 87.6,
-            "pairs": 9000,
-        },
+        PublishedRow(
+            {"method": "LLaVA-1.5", "llm": "Vicuna 7B"},
+            {"mmhal": 2.36, "pope": 86.1},
+            cites=24,
+            pairs=0,
+        ),
+        PublishedRow(
+            {"method": "+ PDS-DPO", "llm": None}, {"mmhal": None, "pope": 87.6}, pairs=9000
+        ),
     )
     return Published(
         2,
@@ -98,14 +97,15 @@ def scores(**models):
     }
 
 
-def our(name, pairs, *models, seeds=()):
-    return {
-        "name": name,
-        "models": list(models or [name]),
-        "seeds": list(seeds),
-        "pairs": pairs,
-        "texts": {},
-    }
+def our(name, pairs, *models, seeds=(), control=None):
+    return ModelTableRow(
+        name=name,
+        models=list(models or [name]),
+        seeds=list(seeds),
+        pairs=pairs,
+        texts={},
+        control=control,
+    )
 
 
 BASE = our("llava-1.5-7b-hf", 0, "base")
@@ -287,8 +287,8 @@ def test_seeds_are_found_from_the_settings_alone():
     )
     groups = seed_groups(plan, list(plan.config.training.experiments))
     assert groups == [["dpo-9k", "dpo-9k-seed7"], ["again"], ["sharp"], ["small"]]
-    rows = table_settings(plan, list(plan.config.training.experiments), WANTED)["rows"]
-    assert [(row["name"], row["seeds"]) for row in rows] == [
+    rows = model_table_job(plan, list(plan.config.training.experiments), WANTED).rows
+    assert [(row.name, row.seeds) for row in rows] == [
         ("llava-1.5-7b-hf", []),
         ("dpo-9k", [42, 7]),
         ("again", [7]),
@@ -315,14 +315,14 @@ def test_controls_are_rows_of_their_own_after_all_sizes():
         "a-random-2",
         "a-swapped",
     ]
-    rows = table_settings(plan, experiments_by_size(plan), WANTED)["rows"]
-    assert [(row["name"], row["models"], row.get("control")) for row in rows[1:]] == [
+    rows = model_table_job(plan, experiments_by_size(plan), WANTED).rows
+    assert [(row.name, row.models, row.control) for row in rows[1:]] == [
         ("dpo-2k", ["dpo-2k"], None),
         ("dpo-9k", ["dpo-9k"], None),
         ("a-random", ["a-random-1", "a-random-2"], "labels at random"),
         ("a-swapped", ["a-swapped"], "labels swapped"),
     ]
-    assert [row["texts"]["feedback"] for row in rows[1:]] == ["RM", "RM", "control", "control"]
+    assert [row.texts["feedback"] for row in rows[1:]] == ["RM", "RM", "control", "control"]
 
 
 def test_a_control_is_never_the_largest_experiment():
@@ -337,16 +337,16 @@ def test_a_control_is_never_the_largest_experiment():
     assert largest_experiments(configured(**{"a-swapped": CONTROLS["a-swapped"]})) == ["a-swapped"]
 
 
-def test_without_controls_a_table_is_told_what_it_always_was():
-    plan = configured(**{"dpo-9k": {"size": 9000}})
-    assert [set(row) for row in table_settings(plan, ["dpo-9k"], WANTED)["rows"]] == [
-        {"name", "models", "seeds", "pairs", "texts"}
-    ] * 2
+def test_without_controls_a_sidecar_says_nothing_of_them():
+    plan = configured(**{"dpo-9k": {"size": 9000}, "a-swapped": CONTROLS["a-swapped"]})
+    about = about_models(model_table_job(plan, ["dpo-9k", "a-swapped"], WANTED))
+    assert about["experiments"]["dpo-9k"] == {"models": ["dpo-9k"], "seeds": [42]}
+    assert about["experiments"]["a-swapped"]["control"] == "labels swapped"
 
 
 def test_a_control_s_row_is_marked_and_compared_with_no_row_of_the_paper():
-    swapped = {**our("dpo-9k-swapped", 9000), "control": "labels swapped"}
-    coins = {**our("coins", 9000, "one", "two", seeds=(1, 2)), "control": "labels at random"}
+    swapped = our("dpo-9k-swapped", 9000, control="labels swapped")
+    coins = our("coins", 9000, "one", "two", seeds=(1, 2), control="labels at random")
     table = compare(
         scores(**{"dpo-9k": 87.0, "dpo-9k-swapped": 80.0, "one": 84.0, "two": 85.0}),
         rows=[DPO, swapped, coins],
@@ -401,7 +401,7 @@ def test_a_hostile_name_breaks_no_format(tmp_path):
         HOSTILE,
         {"method": "Model", "other": HOSTILE},
         [PLAIN],
-        [Row("ours", names, {"pope": -1.25})],
+        [TableRow("ours", names, {"pope": -1.25})],
         [HOSTILE],
     )
     write_table(table, [], files_in(tmp_path))
@@ -524,23 +524,25 @@ def test_without_git_there_is_no_commit(tmp_path, monkeypatch):
 
 
 def test_a_model_s_revision_is_what_it_resolved_to(tmp_path):
-    branch = {"model": "owner/name", "revision": "main", "identity": None}
-    assert model_origin(branch, tmp_path, "rank_images") == {
+    branch = ModelOrigin(model="owner/name", revision="main")
+
+    def ran(shard, commit):
+        record = Record("rank_images", f"clip/art/{shard}", "", models={"owner/name": commit})
+        write_json(tmp_path / f"work/rank_images/clip/art/{shard}.json", vars(record))
+
+    assert resolve_model(branch, tmp_path, "rank_images") == {
         "model": "owner/name",
         "revision": "main",
         "identity": None,
     }
-    for shard, commit in (("00", "a" * 40), ("01", "a" * 40)):
-        write_json(
-            tmp_path / f"work/rank_images/clip/art/{shard}.json", {"models": {"owner/name": commit}}
-        )
-    assert model_origin(branch, tmp_path, "rank_images", "clip")["identity"] == "a" * 40
-    write_json(tmp_path / "work/rank_images/clip/art/02.json", {"models": {"owner/name": "b" * 40}})
-    assert model_origin(branch, tmp_path, "rank_images", "clip")["identity"] == ["a" * 40, "b" * 40]
-    assert (
-        model_origin(branch | {"revision": "c" * 40}, tmp_path, "rank_images")["identity"]
-        == "c" * 40
-    )
+    ran("00", "a" * 40)
+    ran("01", "a" * 40)
+    assert resolve_model(branch, tmp_path, "rank_images", "clip")["identity"] == "a" * 40
+    ran("02", "b" * 40)
+    both = resolve_model(branch, tmp_path, "rank_images", "clip")["identity"]
+    assert both == ["a" * 40, "b" * 40]
+    pinned = ModelOrigin(model="owner/name", revision="c" * 40)
+    assert resolve_model(pinned, tmp_path, "rank_images")["identity"] == "c" * 40
 
 
 @pytest.mark.skipif(
@@ -555,7 +557,7 @@ def test_a_model_s_revision_is_what_it_resolved_to(tmp_path):
 def test_latex_compiles_whatever_the_names_are(tmp_path, encoding):
     hostile = HOSTILE.replace("\n", " ")
     rows = [
-        Row(
+        TableRow(
             "ours",
             {"method": hostile},
             {"pope": -1.25, "mmhal": 2},
@@ -598,7 +600,7 @@ def test_latex_compiles_whatever_the_names_are(tmp_path, encoding):
 
 def test_scores_are_found_by_model_and_benchmark(tmp_path):
     (tmp_path / "scores.json").write_text('{"model": "base", "benchmark": "pope", "scores": {}}')
-    assert list(read_scores([tmp_path / "scores.json"])) == [("base", "pope")]
+    assert list(read_scores([tmp_path / "scores.json"], tmp_path)) == [("base", "pope")]
 
 
 # Table 4
@@ -679,7 +681,8 @@ def selections(label="ours", count=4):
         },
     }
     kinds = {"rm": "image-reward", "clip-l": "clip", "blip": "blip"}
-    return build_table(read_published(PUBLISHED / "table4.yaml"), kinds, found, label)
+    scorers = {name: RankingScorer(kind, found[name]) for name, kind in kinds.items()}
+    return build_table(read_published(PUBLISHED / "table4.yaml"), scorers, label)
 
 
 def test_the_table_has_each_pair_and_all_three_beside_the_papers():
@@ -706,9 +709,9 @@ def test_a_demo_and_another_number_of_candidates_are_not_compared_with_the_paper
 
 def test_what_this_run_has_no_scorer_of_is_a_row_of_dashes_with_the_reason():
     published = read_published(PUBLISHED / "table4.yaml")
-    alone = build_table(
-        published, {"rm": "image-reward"}, {"rm": {"p": ranked([2.0, 1.0])}}, "ours"
-    )
+    rows = {"p": ranked([2.0, 1.0])}
+    scorers = {"rm": RankingScorer("image-reward", rows), "c": RankingScorer("clip", rows)}
+    alone = build_table(published, {"rm": scorers["rm"]}, "ours")
     assert [row.source for row in alone.rows] == ["paper"] * 4 + ["ours"] * 4
     assert (
         alone.rows[4].missing["top1"] == "no image scorer of kind clip is configured in this run."
@@ -717,10 +720,5 @@ def test_what_this_run_has_no_scorer_of_is_a_row_of_dashes_with_the_reason():
         alone.rows[7].missing["top3"]
         == "no image scorer of kind clip or blip is configured in this run."
     )
-    two = build_table(
-        published,
-        {"rm": "image-reward", "c": "clip"},
-        {name: {"p": ranked([2.0, 1.0])} for name in ("rm", "c")},
-        "ours",
-    )
+    two = build_table(published, scorers, "ours")
     assert [bool(row.values) for row in two.rows[4:]] == [True, False, False, False]

@@ -1,9 +1,10 @@
-"""Rule train_dpo: real vision DPO whose results are the same bytes, whatever stopped it on the way."""
+"""Rule train_dpo: real vision DPO whose results are the same bytes, whatever stopped it."""
 
 import copy
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,11 +17,29 @@ from typing import Any
 import pytest
 
 import train_dpo
-from lib.config.run import Training, TrainingSettings
-from lib.data.controls import is_exchanged
+from conftest import Parameters
+from lib.blocks import Model
+from lib.config.training import Experiment, TrainDpoJob, Training
+from lib.data.controls import Control, is_exchanged
 from lib.errors import UserError
 from lib.files import read_jsonl, write_json
-from lib.training import worker as dpo_worker
+from lib.jobs.job import Job
+from lib.report.training_figure import draw_training
+from lib.training.base import TrainingJob
+from lib.training.checkpoints import (
+    MARKER,
+    is_finished,
+    last_checkpoint,
+    metrics_of,
+    state_at,
+)
+from lib.training.dpo import DPO, build_trainer, training_arguments
+from lib.training.launch import what_stopped_them
+from lib.training.messages import LAST_LINES, WorkerError, first_error
+from lib.training.pairs_digest import COLUMNS, PairsDigest, digest_pairs
+from lib.training.preference_data import load_processor, preference_dataset
+from lib.training.registry import TRAINERS
+from lib.training.settings import TrainingSettings
 from lib.weights import folder_identity
 
 TEMPLATE = "USER: <image>\n{instruction} ASSISTANT:"
@@ -95,6 +114,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pairs(tmp_path_factory.mktemp("dataset"), PAIRS)
 
 
+#: Of the default settings, computed by the code of that commit.
+KEY_OF_B7F97EC = "ffc79517af80d99be2cf7aa8d162addb63d7414272bf4613bd37173c4ecfc1f9"
+
+
 class Run:
     """An experiment in a run's folder, and the rule's job on it in a process of its own, as
     Snakemake would start it.
@@ -106,18 +129,18 @@ class Run:
         self.dataset = dataset
         self.settings = TrainingSettings(**SETTINGS | settings).model_dump(mode="json")
         self.models = folder / "models" / "test"
-        self.control: str | None = None
+        self.control: Control | None = None
 
     def start(self) -> "subprocess.Popen[str]":
-        told = {
+        params = {
             "root": str(self.folder),
             "model": str(self.base),
             "dataset": str(self.dataset),
             "training": self.settings,
         }
-        told |= {"control": self.control} if self.control else {}
+        params |= {"control": self.control} if self.control else {}
         return subprocess.Popen(
-            [sys.executable, __file__, json.dumps(told)],
+            [sys.executable, __file__, json.dumps(params)],
             env=os.environ | {"PYTHONPATH": str(Path(train_dpo.__file__).parent)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -153,20 +176,17 @@ class Run:
             time.sleep(0.01)
 
 
-def as_snakemake(told: dict[str, Any]) -> SimpleNamespace:
+def as_snakemake(params: dict[str, Any]) -> SimpleNamespace:
     """What Snakemake would hand to the script."""
-    models = Path(told["root"], "models", "test")
+    models = Path(params["root"], "models", "test")
     (models / "adapter").mkdir(parents=True, exist_ok=True)
-    settings = {
-        "model": told["model"],
-        "revision": "main",
-        "dtype": "float32",
-        "prompt_template": TEMPLATE,
-        "training": told["training"],
-    }
-    settings["identity"] = folder_identity(told["model"])
-    settings |= {"control": told["control"]} if "control" in told else {}
-    common = {"root": told["root"], "device": "cpu", "seed": 0, "max_failed_fraction": 0.0}
+    settings = TrainDpoJob(
+        base_model=Model(model=params["model"], dtype="float32"),
+        prompt_template=TEMPLATE,
+        training=params["training"],
+        control=params.get("control"),
+    ).model_dump(mode="json")
+    common = {"root": params["root"], "device": "cpu", "seed": 0, "max_failed_fraction": 0.0}
     output = {
         "adapter": models / "adapter" / "adapter_model.safetensors",
         "config": models / "adapter" / "adapter_config.json",
@@ -177,12 +197,10 @@ def as_snakemake(told: dict[str, Any]) -> SimpleNamespace:
     return SimpleNamespace(
         rule="train_dpo",
         wildcards=["test"],
-        input=SimpleNamespace(dataset=told["dataset"]),
+        input=SimpleNamespace(dataset=params["dataset"]),
         output=SimpleNamespace(**output),
         log=[],
-        params=type("Parameters", (dict,), {"__getattr__": dict.__getitem__})(
-            common=common, settings=settings
-        ),
+        params=Parameters(common=common, settings=settings),
     )
 
 
@@ -204,33 +222,36 @@ def trained(tmp_path_factory: pytest.TempPathFactory, base: Path, dataset: Path)
     return run
 
 
-@pytest.fixture
-def job(tmp_path: Path, base: Path, dataset: Path) -> dpo_worker.Job:
-    """A training in this process, without DeepSpeed; the same pairs a update as `trained`."""
-    settings = TrainingSettings(
-        **SETTINGS | {"processes": 1, "zero_stage": 0, "gradient_accumulation": 4}
-    ).model_dump(mode="json")
-    data = str(dataset.parent / "data" / "train-00000-of-00001.parquet")
-    return dpo_worker.Job(
-        str(base), "float32", "cpu", TEMPLATE, settings, [data], str(tmp_path), None
+def training_job(base: Path, dataset: Path, folder: Path, **settings: Any) -> TrainingJob:
+    """A training for a process of its own, without DeepSpeed."""
+    values = SETTINGS | {"processes": 1, "zero_stage": 0} | settings
+    return TrainingJob(
+        trainer="dpo",
+        base=base,
+        dtype="float32",
+        device="cpu",
+        prompt_template=TEMPLATE,
+        settings=TrainingSettings.model_validate(values),
+        data=[dataset.parent / "data" / "train-00000-of-00001.parquet"],
+        folder=folder,
     )
+
+
+@pytest.fixture
+def job(tmp_path: Path, base: Path, dataset: Path) -> TrainingJob:
+    """A training in this process, without DeepSpeed; the same pairs a update as `trained`."""
+    return training_job(base, dataset, tmp_path, gradient_accumulation=4)
 
 
 @pytest.fixture(scope="session")
 def trainer(tmp_path_factory: pytest.TempPathFactory, base: Path, dataset: Path) -> Any:
     """TRL's trainer as the script builds it, before its first step."""
-    settings = TrainingSettings(
-        **SETTINGS | {"processes": 1, "zero_stage": 0, "batch_size": 10}
-    ).model_dump(mode="json")
-    data = str(dataset.parent / "data" / "train-00000-of-00001.parquet")
-    folder = str(tmp_path_factory.mktemp("trainer"))
-    return dpo_worker.build_trainer(
-        dpo_worker.Job(str(base), "float32", "cpu", TEMPLATE, settings, [data], folder, None)
-    )
+    folder = tmp_path_factory.mktemp("trainer")
+    return build_trainer(training_job(base, dataset, folder, batch_size=10))
 
 
-def changed(job: dpo_worker.Job, **settings: Any) -> dpo_worker.Job:
-    return dpo_worker.Job(**{**vars(job), "settings": job.settings | settings})
+def changed(job: TrainingJob, **settings: Any) -> TrainingJob:
+    return job.model_copy(update={"settings": job.settings.model_copy(update=settings)})
 
 
 # --------------------------------------------------------------------------------------------------
@@ -249,7 +270,7 @@ def test_training_prefers_the_chosen_responses(trained: Run) -> None:
 
 def test_the_metrics_have_one_row_an_update_and_no_times(trained: Run) -> None:
     assert [row["step"] for row in trained.metrics] == list(range(1, UPDATES + 1))
-    assert set(trained.metrics[0]) == {"step", *dpo_worker.METRICS}
+    assert set(trained.metrics[0]) == {"step", *DPO.METRICS}
 
 
 def test_the_adapter_is_on_the_language_model_only(trained: Run) -> None:
@@ -272,7 +293,7 @@ def test_no_published_file_names_a_folder_of_this_machine(trained: Run) -> None:
 def test_the_figure_says_nothing_but_the_metrics(trained: Run, tmp_path: Path) -> None:
     title = f"test: DPO on {len(PAIRS)} pairs, β = 0.1, LoRA rank 8"
     again = [tmp_path / "training.svg", tmp_path / "training.png"]
-    train_dpo.draw_figure(trained.metrics, title, again)
+    draw_training(trained.metrics, title, again)
     for path in again:
         assert path.read_bytes() == (trained.models / path.name).read_bytes()
     assert b"<dc:date>" not in again[0].read_bytes()
@@ -283,7 +304,7 @@ def test_the_figure_of_a_long_training_is_drawn(tmp_path: Path) -> None:
         {"step": step, "loss": 1 / step, "rewards/margins": step, "rewards/accuracies": 0.5}
         for step in range(1, 2001)
     ]
-    train_dpo.draw_figure(rows, "long", [tmp_path / "training.png"])
+    draw_training(rows, "long", [tmp_path / "training.png"])
     assert (tmp_path / "training.png").stat().st_size > 10_000
 
 
@@ -314,7 +335,7 @@ def test_the_token_ids_are_those_of_the_joint_text(trainer: Any, base: Path) -> 
     """One BOS, one EOS, the image's tokens, no doubled space: what the processor makes of the whole
     text.
     """
-    processor = dpo_worker.load_processor(str(base))
+    processor = load_processor(base)
     rows = [trainer.train_dataset[index] for index in range(len(PAIRS))]
     batch = trainer.data_collator(copy.deepcopy(rows))
     tokenizer = processor.tokenizer
@@ -352,7 +373,7 @@ def test_only_the_adapter_is_trained(trainer: Any) -> None:
 
 
 def test_pairs_that_cannot_be_trained_on_are_left_out_and_counted(
-    tmp_path: Path, job: dpo_worker.Job
+    tmp_path: Path, job: TrainingJob
 ) -> None:
     bad = [
         ("What is this?", "The <image> shows it.", "A lamp."),
@@ -360,10 +381,8 @@ def test_pairs_that_cannot_be_trained_on_are_left_out_and_counted(
         ("What?", "word " * 300, "No"),
     ]
     summary = write_pairs(tmp_path / "odd", [*PAIRS[:2], *bad])
-    odd = dpo_worker.Job(**{**vars(job), "data": [str(next((summary.parent / "data").glob("*")))]})
-    dataset, notes = dpo_worker.preference_dataset(
-        odd, dpo_worker.arguments(odd), dpo_worker.load_processor(odd.base)
-    )
+    odd = job.model_copy(update={"data": [*(summary.parent / "data").glob("*")]})
+    dataset, notes = preference_dataset(odd, training_arguments(odd), load_processor(odd.base))
     assert len(dataset) == 3
     assert [note.split(":")[0] for note in notes] == [
         "1 pair(s) left out",
@@ -372,17 +391,15 @@ def test_pairs_that_cannot_be_trained_on_are_left_out_and_counted(
     ]
 
 
-def test_no_trainable_pair_is_a_clear_error(job: dpo_worker.Job) -> None:
+def test_no_trainable_pair_is_a_clear_error(job: TrainingJob) -> None:
     short = changed(job, max_length=10)
     with pytest.raises(UserError, match=r"No pair can be trained on.*max_length"):
-        dpo_worker.preference_dataset(
-            short, dpo_worker.arguments(short), dpo_worker.load_processor(short.base)
-        )
+        preference_dataset(short, training_arguments(short), load_processor(short.base))
 
 
-def test_a_configured_dropout_is_one(job: dpo_worker.Job) -> None:
-    assert dpo_worker.arguments(job).disable_dropout
-    assert not dpo_worker.arguments(changed(job, lora_dropout=0.05)).disable_dropout
+def test_a_configured_dropout_is_one(job: TrainingJob) -> None:
+    assert training_arguments(job).disable_dropout
+    assert not training_arguments(changed(job, lora_dropout=0.05)).disable_dropout
 
 
 # --------------------------------------------------------------------------------------------------
@@ -411,15 +428,11 @@ def test_without_a_control_nothing_is_exchanged_and_swapped_exchanges_all() -> N
 
 @pytest.mark.parametrize("control", [None, "random", "swapped"])
 def test_a_control_exchanges_chosen_and_rejected_in_what_the_trainer_reads_and_nothing_else(
-    job: dpo_worker.Job, control: Any
+    job: TrainingJob, control: Any
 ) -> None:
-    controlled = dpo_worker.Job(**{**vars(job), "control": control})
-    dataset, _ = dpo_worker.preference_dataset(
-        controlled, dpo_worker.arguments(job), dpo_worker.load_processor(job.base)
-    )
-    plain, _ = dpo_worker.preference_dataset(
-        job, dpo_worker.arguments(job), dpo_worker.load_processor(job.base)
-    )
+    controlled = job.model_copy(update={"control": control})
+    dataset, _ = preference_dataset(controlled, training_arguments(job), load_processor(job.base))
+    plain, _ = preference_dataset(job, training_arguments(job), load_processor(job.base))
     for number, (ours, theirs) in enumerate(zip(dataset, plain, strict=True)):
         sides = [theirs["chosen"], theirs["rejected"]]
         if is_exchanged(control, SETTINGS.get("seed", 42), f"art-{number:010x}"):
@@ -438,16 +451,16 @@ def test_the_digest_of_a_control_is_that_of_the_pairs_it_trains_on(
         [(instruction, rejected, chosen) for instruction, chosen, rejected in PAIRS],
     )
     files, swapped = ([next((each.parent / "data").glob("*"))] for each in (dataset, by_hand))
-    digest, count, exchanged = train_dpo.read_pairs(files)
+    digest, count, exchanged = digest_pairs(files)
     assert (count, exchanged) == (len(PAIRS), 0)
-    assert train_dpo.read_pairs(files, "swapped", 42) == (
-        train_dpo.read_pairs(swapped)[0],
+    assert digest_pairs(files, "swapped", 42) == (
+        digest_pairs(swapped)[0],
         len(PAIRS),
         len(PAIRS),
     )
-    by_coin = train_dpo.read_pairs(files, "random", 42)
+    by_coin = digest_pairs(files, "random", 42)
     assert 0 < by_coin[2] < len(PAIRS)
-    assert len({digest, by_coin[0], train_dpo.read_pairs(files, "random", 43)[0]}) == 3
+    assert len({digest, by_coin[0], digest_pairs(files, "random", 43)[0]}) == 3
 
 
 def test_trained_on_swapped_pairs_it_prefers_the_rejected_and_says_so(
@@ -484,24 +497,69 @@ def test_trained_on_swapped_pairs_it_prefers_the_rejected_and_says_so(
     } == {"training.svg", "training.png"}
 
 
-def test_an_experiment_without_a_control_is_told_what_it_always_was() -> None:
-    training = Training.model_validate(
-        {"experiments": {"a": {"size": 2}, "b": {"size": 2, "control": "random"}}}
+def test_the_parameters_of_an_experiment_with_a_control_differ_in_nothing_else(base: Path) -> None:
+    training = Training(
+        base_model=Model(model=str(base)),
+        experiments={"a": Experiment(size=2), "b": Experiment(size=2, control="random")},
     )
-    assert set(training.told("a")) == {"prompt_template", "training"}
-    assert training.told("b") == {**training.told("a"), "control": "random"}
+    plain, controlled = training.train_params("a"), training.train_params("b")
+    assert plain.control is None
+    assert controlled == plain.model_copy(update={"control": "random"})
+
+
+def key_of(training: TrainingSettings, root: Path, base: Path, **params: Any) -> str:
+    """The key of a training on pairs whose digest is "pairs"."""
+    settings = {
+        "base_model": {"model": str(base)},
+        "prompt_template": TEMPLATE,
+        "training": training.model_dump(),
+        "control": None,
+    }
+    common = {"root": root, "device": "cpu", "seed": 0, "max_failed_fraction": 0.0}
+    values = Parameters(common=common, settings=settings | params)
+    snakemake = SimpleNamespace(rule="train_dpo", wildcards=["test"], params=values)
+    job = Job(snakemake, TrainDpoJob, train_dpo.VERSION)
+    return train_dpo.key_of(job, PairsDigest("pairs", 8, 0))
+
+
+def test_the_key_is_that_of_trainings_before_settings_were_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: Path
+) -> None:
+    """Results of commit b7f97ec are taken over; `save_steps` is in no key."""
+    monkeypatch.setattr("lib.weights.folder_identity", lambda folder: "folder-0123456789abcdef")
+    key = KEY_OF_B7F97EC
+    assert key_of(TrainingSettings(), tmp_path, base) == key
+    assert key_of(TrainingSettings(save_steps=7), tmp_path, base) == key
+    # A control's own is the digest of its pairs.
+    assert key_of(TrainingSettings(), tmp_path, base, control="swapped") == key
+    assert key_of(TrainingSettings(beta=0.2), tmp_path, base) != key
+
+
+class TrainerOfTheNextVersion(DPO):
+    VERSION = 2
+
+
+def test_the_version_of_a_trainers_class_is_in_its_keys_and_in_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: Path
+) -> None:
+    where = f"{__name__}:{TrainerOfTheNextVersion.__name__}"
+    monkeypatch.setitem(TRAINERS.kinds, "next", where)
+    before = key_of(TrainingSettings(), tmp_path, base)
+    assert key_of(TrainingSettings(), tmp_path, base, trainer="next") != before
+    monkeypatch.setattr(TrainerOfTheNextVersion, "VERSION", 1)
+    assert key_of(TrainingSettings(), tmp_path, base, trainer="next") == before
 
 
 # --------------------------------------------------------------------------------------------------
 
 
-def test_two_processes_under_zero_2_train_like_one(trained: Run, job: dpo_worker.Job) -> None:
+def test_two_processes_under_zero_2_train_like_one(trained: Run, job: TrainingJob) -> None:
     """The same pairs in each update, also in an epoch's last, which has fewer: equal up to the
     order of sums.
     """
-    dpo_worker.train(job)
+    DPO.train(job)
     (checkpoint,) = job.checkpoints.glob("checkpoint-*")
-    alone = train_dpo.metrics_of(train_dpo.trainer_state(checkpoint)["log_history"])
+    alone = metrics_of(state_at(checkpoint).log, DPO.METRICS)
     for one, two in zip(alone, trained.metrics, strict=True):
         for name in (
             "loss",
@@ -513,12 +571,12 @@ def test_two_processes_under_zero_2_train_like_one(trained: Run, job: dpo_worker
             assert one[name] == pytest.approx(two[name], rel=2e-3, abs=2e-4), (one["step"], name)
 
 
-def test_training_that_diverges_stops_with_a_clear_message(job: dpo_worker.Job) -> None:
+def test_training_that_diverges_stops_with_a_clear_message(job: TrainingJob) -> None:
     with pytest.raises(
         UserError, match=r"diverges: \w+ is (nan|inf) at update \d of 12.*learning_rate"
     ):
-        dpo_worker.train(changed(job, learning_rate=1e30, save_steps=100))
-    assert train_dpo.last_checkpoint(job.checkpoints) is None
+        DPO.train(changed(job, learning_rate=1e30, save_steps=100))
+    assert last_checkpoint(job.checkpoints) is None
 
 
 # --------------------------------------------------------------------------------------------------
@@ -546,9 +604,7 @@ def test_a_finished_adapter_is_not_trained_again(
     """Also under other `save_steps`, which decide nothing; and no worker is started."""
     run = Run(tmp_path, base, dataset, save_steps=5)
     shutil.copytree(trained.folder / "work", tmp_path / "work")
-    started = time.monotonic()
     run.run()
-    assert time.monotonic() - started < 6
     assert run.published() == trained.published()
     assert (run.record["computed"], run.record["reused"]) == (0, UPDATES)
     assert not (tmp_path / "logs").exists()
@@ -560,7 +616,7 @@ def test_what_determines_the_training_decides_what_is_reused(
     """Other settings, another data set or another base model start anew: their folder has another
     name.
     """
-    told = {
+    params = {
         "root": str(tmp_path),
         "model": str(trained.base),
         "dataset": str(trained.dataset),
@@ -585,7 +641,7 @@ def test_what_determines_the_training_decides_what_is_reused(
             {"model": str(demo_models / "llava-v1.6-vicuna-7b")},
         ):
             with pytest.raises(UserError, match="enough"):
-                train_dpo.main(as_snakemake(told | change))
+                train_dpo.main(as_snakemake(params | change))
     assert len(keys) == 6
 
 
@@ -593,16 +649,16 @@ def checkpoint(folder: Path, step: int) -> Path:
     path = folder / f"checkpoint-{step}"
     (path / "global_step").mkdir(parents=True)
     (path / "global_step" / "state.pt").write_bytes(b"x" * step)
-    write_json(path / dpo_worker.MARKER, {"global_step/state.pt": step})
+    write_json(path / MARKER, {"global_step/state.pt": step})
     return path
 
 
 def test_a_torn_checkpoint_is_ignored(tmp_path: Path) -> None:
     for step in (3, 20, 100, 200):
         checkpoint(tmp_path, step)
-    (tmp_path / "checkpoint-200" / dpo_worker.MARKER).unlink()
+    (tmp_path / "checkpoint-200" / MARKER).unlink()
     (tmp_path / "checkpoint-100" / "global_step" / "state.pt").write_bytes(b"short")
-    assert train_dpo.last_checkpoint(tmp_path) == tmp_path / "checkpoint-20"
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-20"
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-20"]
 
 
@@ -610,11 +666,11 @@ def test_a_damaged_result_is_not_reused(tmp_path: Path, trained: Run) -> None:
     (finished,) = trained.folder.glob("work/train_dpo/test/*/finished")
     copied = tmp_path / "finished"
     shutil.copytree(finished, copied)
-    assert train_dpo.is_finished(copied)
+    assert is_finished(copied)
     with open(copied / "adapter_model.safetensors", "r+b") as stream:
         stream.seek(2000)
         stream.write(b"damage")
-    assert not train_dpo.is_finished(copied)
+    assert not is_finished(copied)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -625,12 +681,12 @@ def test_an_empty_data_set_is_a_clear_error(tmp_path: Path) -> None:
     from pyarrow import parquet
 
     file = tmp_path / "train-00000-of-00001.parquet"
-    parquet.write_table(pyarrow.table({name: [] for name in dpo_worker.COLUMNS}), file)
+    parquet.write_table(pyarrow.table({name: [] for name in COLUMNS}), file)
     with pytest.raises(UserError, match=r"no pair to train on.*min_margin"):
-        train_dpo.read_pairs([file])
+        digest_pairs([file])
     parquet.write_table(pyarrow.table({"instruction": ["What?"]}), file)
     with pytest.raises(UserError, match="no column chosen, images, rejected"):
-        train_dpo.read_pairs([file])
+        digest_pairs([file])
 
 
 def test_a_damaged_data_set_is_a_clear_error(tmp_path: Path) -> None:
@@ -639,13 +695,13 @@ def test_a_damaged_data_set_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"train-00000.parquet: is damaged .* merge_pairs makes it anew"
     ):
-        train_dpo.read_pairs([file])
+        digest_pairs([file])
 
 
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        ({"user": True, "message": "Lower it."}, "^Lower it.$"),
+        ({"is_user_error": True, "message": "Lower it."}, "^Lower it.$"),
         (
             {"type": "OutOfMemoryError", "out_of_memory": True, "message": "CUDA out of memory"},
             "(?s)Out of memory.*gradient_checkpointing",
@@ -657,24 +713,19 @@ def test_a_damaged_data_set_is_a_clear_error(tmp_path: Path) -> None:
     ],
 )
 def test_what_stopped_a_worker_is_told_in_few_lines(
-    job: dpo_worker.Job, tmp_path: Path, error: dict[str, Any], message: str
+    tmp_path: Path, error: dict[str, Any], message: str
 ) -> None:
-    write_json(
-        job.error(1),
-        {"rank": 1, "type": "", "message": "", "user": False, "out_of_memory": False, "trace": []}
-        | error,
-    )
-    with pytest.raises(UserError, match=message) as told:
-        raise UserError(train_dpo.what_stopped_them(job, 2, 1, tmp_path / "log"))
-    assert str(told.value).count("\n") <= train_dpo.LAST_LINES + 2
+    plain = {"rank": 1, "type": "", "message": "", "is_user_error": False, "trace": []}
+    WorkerError.model_validate(plain | {"out_of_memory": False} | error).write(tmp_path)
+    shown = what_stopped_them(first_error(tmp_path), 2, 1, tmp_path / "log")
+    assert re.search(message, shown)
+    assert shown.count("\n") <= LAST_LINES + 2
 
 
-def test_workers_that_were_killed_are_told_by_their_last_lines(
-    job: dpo_worker.Job, tmp_path: Path
-) -> None:
+def test_workers_that_were_killed_are_told_by_their_last_lines(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("\n".join(f"line {number}" for number in range(500)))
-    message = train_dpo.what_stopped_them(job, 2, -9, log)
+    message = what_stopped_them(first_error(tmp_path), 2, -9, log)
     assert "memory" in message
     assert "line 499" in message
     assert "line 480" not in message

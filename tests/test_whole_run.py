@@ -7,10 +7,11 @@ import math
 import pytest
 from PIL import Image
 
-from generate_images import read_provenance
-from lib.config.run import load
+from conftest import read_rows
+from lib.config.run import load_config
 from lib.config.yaml_files import read_yaml
-from lib.data.shards import read_shard
+from lib.data.image_files import read_provenance
+from lib.data.rows import ImageRankingRow, ImagesRow, PairRow, ResponseRankingRow
 from lib.head.plan import TABLES
 
 pytestmark = pytest.mark.slow
@@ -44,11 +45,15 @@ def test_datasets_reads_the_data_set_with_its_images(root, tmp_path):
 
 def test_every_image_of_a_pair_is_the_best_by_the_configured_scorer(root):
     rows = {
-        row["id"]: row for path in root.glob("pairs/*/*.jsonl") for row in read_shard(path).values()
+        row["id"]: row
+        for path in root.glob("pairs/*/*.jsonl")
+        for row in read_rows(path, PairRow).values()
     }
     for path in root.glob("image_ranking/image-reward/*/*.jsonl"):
-        images = read_shard(root / "images" / path.relative_to(root / "image_ranking/image-reward"))
-        for prompt_id, row in read_shard(path).items():
+        images = read_rows(
+            root / "images" / path.relative_to(root / "image_ranking/image-reward"), ImagesRow
+        )
+        for prompt_id, row in read_rows(path, ImageRankingRow).items():
             best = row["scores"].index(max(row["scores"]))
             picked = images[prompt_id]["candidates"][best]
             assert rows[prompt_id]["image"]["file"] == picked["file"]
@@ -58,8 +63,10 @@ def test_every_image_of_a_pair_is_the_best_by_the_configured_scorer(root):
 def test_chosen_and_rejected_are_the_best_and_worst_of_armorm_s_scores(root):
     checked = 0
     for path in root.glob("pairs/*/*.jsonl"):
-        ranking = read_shard(root / "response_ranking" / path.relative_to(root / "pairs"))
-        for prompt_id, row in read_shard(path).items():
+        ranking = read_rows(
+            root / "response_ranking" / path.relative_to(root / "pairs"), ResponseRankingRow
+        )
+        for prompt_id, row in read_rows(path, PairRow).items():
             scores = [
                 answer["score"]
                 for answer in ranking[prompt_id]["responses"].values()
@@ -122,7 +129,7 @@ def test_the_tables_have_the_paper_s_rows_and_ours_marked_as_a_demo_s(root):
 def test_no_published_file_tells_of_this_machine_or_moment(finished, root):
     import datetime
 
-    configured = load(read_yaml(finished.folder / finished.configfile), [])
+    configured = load_config(read_yaml(finished.folder / finished.configfile), [])
     assert configured.label == "demo"
     today = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d").encode()
     for name, content in finished.published().items():

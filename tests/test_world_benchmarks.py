@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lib.benchmarks import SCORERS
 from lib.benchmarks.questions import prompt_of, read_questions
+from lib.benchmarks.registry import load_benchmark, load_questions_benchmark
 from world import benchmarks, oracle, words
 from world.answerer import CALLS, TRUTHFUL, Habit
 from world.scenes import KINDS
@@ -23,7 +23,7 @@ def write(files: benchmarks.Files, folder: Path) -> Path:
 
 
 def scores_of(benchmark: str, answers: Path, reference: Path) -> dict[str, float]:
-    scorer = SCORERS[benchmark]
+    scorer = load_benchmark(benchmark)
     found = scorer.score(scorer.read_answers(answers), scorer.read_reference(reference))
     assert not found.problems
     return dict(found.scores)
@@ -94,11 +94,12 @@ def test_the_product_reads_the_questions_with_their_pictures(
     )
     folder = write(made, tmp_path)
     files = sorted(folder.glob("questions.jsonl" if benchmark == "chair" else "coco_pope_*.json"))
-    questions = read_questions(benchmark, files, folder / "images")
+    asked = load_questions_benchmark(benchmark)
+    questions = read_questions(asked, files, folder / "images")
     assert len(questions) == count
     assert all(question.image and question.image.is_file() for question in questions)
     form = "{}\nAnswer the question using a single word or phrase." if benchmark == "pope" else "{}"
-    assert prompt_of(benchmark, questions[0], None) == form.format(questions[0].text)
+    assert prompt_of(questions[0], asked.form.prompts) == form.format(questions[0].text)
 
 
 def test_prompts_are_as_many_as_asked_each_once_and_read_back() -> None:

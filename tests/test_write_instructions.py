@@ -11,6 +11,7 @@ import time
 import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -20,11 +21,13 @@ import lib.endpoint
 import tell_prompt
 from chat_server import ChatServer, error, text_of
 from conftest import GOLDEN, needs_golden
+from lib.blocks import Endpoint
 from lib.config.instructions import WriteInstructionsJob
 from lib.config.run import Config
 from lib.data.controls import pick_of
 from lib.data.prompts import Prompt, make_shards
-from lib.data.shards import read_shard
+from lib.data.rows import InstructionRow
+from lib.data.shards import present, read_shard, read_shards
 from lib.errors import UserError
 from lib.files import digest_of_file, write_jsonl
 from lib.jobs.job import Job
@@ -172,11 +175,12 @@ def test_a_question_about_the_image_passes(instruction):
     ],
 )
 def test_an_answer_that_is_no_question_about_the_image_is_refused(answer, problem):
-    assert problem in problem_with_answer(clean(answer), TEXTS[0], "stop", True)
+    assert problem in (problem_with_answer(clean(answer), TEXTS[0], "stop", True) or "")
 
 
 def test_an_answer_that_was_cut_off_is_refused():
-    assert "cut off" in problem_with_answer("How many teapots?", TEXTS[0], "length", True)
+    problem = problem_with_answer("How many teapots?", TEXTS[0], "length", True)
+    assert problem == "it was cut off at `max_new_tokens`"
 
 
 def test_a_question_mark_is_asked_for_only_where_configured():
@@ -647,15 +651,15 @@ def server(monkeypatch):
 
     def by_word(body):
         answers = next(
-            (answers for word, answers in server.answers.items() if word in text_of(body)),
+            (answers for word, answers in chat.answers.items() if word in text_of(body)),
             ["What is in this image?"],
         )
         return answers.pop(0) if len(answers) > 1 else answers[0]
 
-    server = ChatServer(by_word, retries=1, api_key_variable="TEST_KEY")
-    server.answers = {}
-    yield server
-    server.close()
+    chat: Any = ChatServer(by_word, retries=1, api_key_variable="TEST_KEY")
+    chat.answers = {}
+    yield chat
+    chat.close()
 
 
 def test_an_endpoint_is_asked_once_for_each_prompt_with_the_prompt_in_the_template(stage, server):
@@ -920,9 +924,9 @@ def test_vllm_s_openai_server_writes_questions(stage, demo_models, monkeypatch):
         start_new_session=True,
     )
     try:
-        for _ in range(300):
+        for _ in range(1200):
             try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=60)
                 break
             except OSError:
                 assert server.poll() is None, "the server ended"
@@ -933,14 +937,14 @@ def test_vllm_s_openai_server_writes_questions(stage, demo_models, monkeypatch):
             "model": "tiny",
             "api_key_variable": "TEST_KEY",
         }
-        lib.endpoint.check_endpoint(lib.endpoint.Endpoint(**endpoint))
+        lib.endpoint.check_endpoint(Endpoint(**endpoint))
         with pytest.raises(UserError, match="knows no model 'other'"):
-            lib.endpoint.check_endpoint(lib.endpoint.Endpoint(**{**endpoint, "model": "other"}))
+            lib.endpoint.check_endpoint(Endpoint(**{**endpoint, "model": "other"}))
         rows = stage.run(endpoint=endpoint, max_new_tokens=40)
         assert all(row["instruction"].endswith("?") for row in rows.values())
         monkeypatch.setenv("TEST_KEY", "sk-wrong")
         with pytest.raises(UserError, match="refuses the key in TEST_KEY"):
-            lib.endpoint.check_endpoint(lib.endpoint.Endpoint(**endpoint))
+            lib.endpoint.check_endpoint(Endpoint(**endpoint))
     finally:
         server.terminate()
         try:
@@ -980,10 +984,8 @@ def test_snakemake_takes_the_file_s_instructions_and_editing_one_line_reruns_one
 
     file.write_text(lines_of(*reversed(entries)), encoding="utf-8")
     project.snakemake(*targets)
-    rows = {
-        id: row for target in targets for id, row in read_shard(project.folder / target).items()
-    }
-    assert {row["prompt"]: row["instruction"] for row in rows.values()} == {
+    rows = read_shards([project.folder / target for target in targets], InstructionRow)
+    assert {row["prompt"]: row["instruction"] for row in present(rows.values())} == {
         entry["prompt"]: entry["instruction"] for entry in entries
     }
 

@@ -19,13 +19,16 @@ differ; two unrelated images differ in 32 of 64 on average.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
+
+from lib.data.evaluation_files import IndexedQuestion
+from lib.data.rows import OverlapEntry
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -80,12 +83,26 @@ class Overlap:
     value: float
     text: str
 
+    def entry(self) -> OverlapEntry:
+        """As rows have it."""
+        return cast("OverlapEntry", asdict(self))
+
 
 @dataclass(frozen=True)
-class _Entry:
+class _QuestionText:
+    """A text that questions of a benchmark have, and their ids."""
+
     benchmark: str
     words: Words
     ids: tuple[str, ...]
+
+
+class _InCommon(NamedTuple):
+    """What a text has in common with a question (`Overlap`)."""
+
+    measure: str
+    value: float
+    words: Words
 
 
 class Index:
@@ -93,15 +110,15 @@ class Index:
 
     def __init__(
         self,
-        rows: Iterable[Mapping[str, Any]],
+        rows: Iterable[IndexedQuestion],
         *,
         ngram: int,
         short_similarity: float,
         min_words: int,
         image_distance: int,
     ) -> None:
-        """`rows`: `{"benchmark", "id", "question", "image": hash or None}`, as `index_benchmarks`
-        publishes them.
+        """`rows`: as `index_benchmarks` publishes them; the rest: the configuration's block
+        `evaluation.contamination`.
         """
         self.ngram, self.similarity, self.distance = ngram, short_similarity, image_distance
         texts: dict[tuple[str, Words], list[str]] = defaultdict(list)
@@ -110,23 +127,30 @@ class Index:
             texts[row["benchmark"], question_words(row["question"])].append(row["id"])
             if row["image"] is not None:
                 images[row["benchmark"], row["image"]].append(row["id"])
-        self.entries = [
-            _Entry(name, words, tuple(ids))
+        self.questions = [
+            _QuestionText(name, words, tuple(ids))
             for (name, words), ids in texts.items()
             if len(words) >= min_words
         ]
+        self._index_words()
         self._images = list(images.items())
-        self._hashes = np.array([int(found, 16) for (_, found), _ in self._images], dtype=np.uint64)
+        hashes = [int(image, 16) for (_, image), _ in self._images]
+        self._hashes = np.array(hashes, dtype=np.uint64)
+
+    def _index_words(self) -> None:
+        """Which questions have a run of words: long ones by n-gram, short ones as a whole and by
+        pair.
+        """
         self._long: dict[Words, list[int]] = defaultdict(list)
         self._short: dict[Words, list[int]] = defaultdict(list)
         self._pairs: dict[Words, list[int]] = defaultdict(list)
-        for number, entry in enumerate(self.entries):
-            if len(entry.words) >= ngram:
-                for run in set(runs(entry.words, ngram)):
+        for number, question in enumerate(self.questions):
+            if len(question.words) >= self.ngram:
+                for run in set(runs(question.words, self.ngram)):
                     self._long[run].append(number)
             else:
-                self._short[entry.words].append(number)
-                for pair in set(runs(entry.words, 2)):
+                self._short[question.words].append(number)
+                for pair in set(runs(question.words, 2)):
                     self._pairs[pair].append(number)
         self._lengths = sorted({len(words) for words in self._short})
 
@@ -134,18 +158,22 @@ class Index:
         """What a text has in common with the questions, each question text once, by its strongest
         measure, in the order of the index.
         """
-        words = words_of(text)
-        found: dict[int, tuple[str, float, Words]] = {}
+        strongest: dict[int, _InCommon] = {}
+        for number, in_common in self._in_common(words_of(text)):
+            strongest.setdefault(number, in_common)
+        return [self._overlap(of, number, strongest[number]) for number in sorted(strongest)]
+
+    def _in_common(self, words: Words) -> Iterator[tuple[int, _InCommon]]:
+        """Questions and what words have in common with them, the strongest measure first."""
         for run in runs(words, self.ngram):
             for number in self._long.get(run, ()):
-                found.setdefault(number, ("ngram", float(self.ngram), run))
+                yield number, _InCommon("ngram", float(self.ngram), run)
         for length in self._lengths:
             for run in runs(words, length):
                 for number in self._short.get(run, ()):
-                    found.setdefault(number, ("contained", float(length), run))
+                    yield number, _InCommon("contained", float(length), run)
         for number, share in self._similar(words):
-            found.setdefault(number, ("similar", round(share, 4), self.entries[number].words))
-        return [self._overlap(of, self.entries[number], *found[number]) for number in sorted(found)]
+            yield number, _InCommon("similar", round(share, 4), self.questions[number].words)
 
     def _similar(self, words: Words) -> list[tuple[int, float]]:
         """Short questions whose word pairs are near enough to the text's.
@@ -161,17 +189,19 @@ class Index:
         candidates = {number for pair in rarest[:needed] for number in self._pairs.get(pair, ())}
         shares = []
         for number in sorted(candidates):
-            theirs = set(runs(self.entries[number].words, 2))
+            theirs = set(runs(self.questions[number].words, 2))
             share = len(pairs & theirs) / len(pairs | theirs)
             if share >= self.similarity:
                 shares.append((number, share))
         return shares
 
-    def of_image(self, found: str) -> list[Overlap]:
-        """The benchmarks' images whose hash differs in few enough bits, in the order of the index."""
+    def of_image(self, image: str) -> list[Overlap]:
+        """The benchmarks' images whose hash differs in few enough bits from that of an image, in
+        the order of the index.
+        """
         if not len(self._hashes):
             return []
-        bits = np.bitwise_count(self._hashes ^ np.uint64(int(found, 16)))
+        bits = np.bitwise_count(self._hashes ^ np.uint64(int(image, 16)))
         near = []
         for number in np.flatnonzero(bits <= self.distance):
             (benchmark, _), ids = self._images[number]
@@ -180,10 +210,16 @@ class Index:
             )
         return near
 
-    @staticmethod
-    def _overlap(of: str, entry: _Entry, measure: str, value: float, words: Words) -> Overlap:
+    def _overlap(self, of: str, number: int, in_common: _InCommon) -> Overlap:
+        question = self.questions[number]
         return Overlap(
-            of, entry.benchmark, entry.ids[0], len(entry.ids), measure, value, " ".join(words)
+            of,
+            question.benchmark,
+            question.ids[0],
+            len(question.ids),
+            in_common.measure,
+            in_common.value,
+            " ".join(in_common.words),
         )
 
 
@@ -220,13 +256,6 @@ def parquet_rows(path: Path) -> Iterable[tuple[str, str, list[bytes]]]:
             number += 1
 
 
-def settings_of(block: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `Index` from the configuration's block `evaluation.contamination`."""
-    return {
-        name: block[name] for name in ("ngram", "short_similarity", "min_words", "image_distance")
-    }
-
-
-def short_questions(rows: Sequence[Mapping[str, Any]], min_words: int) -> int:
+def short_questions(rows: Sequence[IndexedQuestion], min_words: int) -> int:
     """How many questions are too short to be compared."""
     return sum(len(question_words(row["question"])) < min_words for row in rows)

@@ -8,9 +8,9 @@ both times; a tie is what the judge calls a tie twice, or any two verdicts that 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NotRequired, TypedDict
 
-from lib.judge import Judge, Judgement, Question, fill
+from lib.judge import Judge, Judgement, JudgeQuestion, fill
 
 Verdict = Literal["first", "second", "tie"]
 MAX_TOKENS = 16
@@ -20,13 +20,16 @@ You see two images, the first and the second, that were made for this caption:
 
 {caption}
 
-Which image shows better what the caption says? Judge by how well it fits the caption, then by its quality (broken hands, faces and \
-objects are faults). Reply with one word: "first", "second", or "tie" if neither is better."""
+Which image shows better what the caption says? Judge by how well it fits the \
+caption, then by its quality (broken hands, faces and objects are faults). \
+Reply with one word: "first", "second", or "tie" if neither is better."""
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two images of one caption. An image compared with itself is a tie that nobody is asked about."""
+class ImagePair:
+    """Two images of one caption. An image compared with itself is a tie that nobody is asked
+    about.
+    """
 
     id: str
     caption: str
@@ -57,15 +60,55 @@ def read_verdict(reply: str) -> Verdict:
     raise ValueError(f'not "first", "second" or "tie": {reply.strip()[:80]!r}')
 
 
-def compare(pairs: Sequence[Pair], judge: Judge) -> dict[str, Comparison]:
+class VerdictCounts(TypedDict):
+    """How often the first image of a pair wins and loses, and of the ties; and the paper's rates of
+    these, in percent: wins and losses of the comparisons without ties, ties of all. Comparisons
+    without a verdict are counted and belong to no rate.
+    """
+
+    wins: int
+    losses: int
+    ties: int
+    without_verdict: int
+    win_rate: NotRequired[float]
+    loss_rate: NotRequired[float]
+    tie_rate: NotRequired[float]
+
+
+class PromptCounts(TypedDict):
+    """How many prompts both scorers ranked, and of how many they pick the same image."""
+
+    ranked_by_both: int
+    same_pick: int
+    different_picks: int
+
+
+class PicksSummary(VerdictCounts):
+    """What rule compare_picks publishes of all comparisons of two scorers' picks.
+
+    compared  the scorers' names; wins are of the first one. A list, since files keep the keys of
+              objects sorted
+    scorers   which model each is (lib/report/sidecar.py)
+    """
+
+    compared: list[str]
+    scorers: dict[str, Any]
+    judge: str
+    question: str
+    seed: int
+    prompts: PromptCounts
+    comparisons: int
+
+
+def compare(pairs: Sequence[ImagePair], judge: Judge) -> dict[str, Comparison]:
     """The comparison of every pair by id. Errors: UserError as in `Judge.ask`."""
     questions = []
     for pair in pairs:
         if pair.first != pair.second:
             text = fill(PROMPT, caption=pair.caption)
             questions += [
-                Question(f"{pair.id}#in order", text, (pair.first, pair.second)),
-                Question(f"{pair.id}#swapped", text, (pair.second, pair.first)),
+                JudgeQuestion(f"{pair.id}#in order", text, (pair.first, pair.second)),
+                JudgeQuestion(f"{pair.id}#swapped", text, (pair.second, pair.first)),
             ]
     judged = judge.ask(questions, read_verdict, max_tokens=MAX_TOKENS)
     return {
@@ -88,24 +131,19 @@ def _combined(in_order: Judgement[Verdict], swapped: Judgement[Verdict]) -> Comp
     return Comparison(in_order.value if agreed else "tie", None, replies)
 
 
-def summary(comparisons: Sequence[Comparison]) -> dict[str, float]:
-    """Wins, losses (of the first image of each pair) and ties, with the paper's rates, in percent:
-    wins and losses of the comparisons without ties, ties of all. Comparisons without a verdict are
-    counted and belong to no rate.
-    """
+def count_verdicts(comparisons: Sequence[Comparison]) -> VerdictCounts:
+    """The verdicts, counted."""
     verdicts = [comparison.verdict for comparison in comparisons if comparison.verdict]
     wins, losses, ties = (verdicts.count(verdict) for verdict in ("first", "second", "tie"))
-    found: dict[str, float] = {
+    counts: VerdictCounts = {
         "wins": wins,
         "losses": losses,
         "ties": ties,
         "without_verdict": len(comparisons) - len(verdicts),
     }
     if wins + losses:
-        found |= {
-            "win_rate": 100 * wins / (wins + losses),
-            "loss_rate": 100 * losses / (wins + losses),
-        }
+        counts["win_rate"] = 100 * wins / (wins + losses)
+        counts["loss_rate"] = 100 * losses / (wins + losses)
     if verdicts:
-        found["tie_rate"] = 100 * ties / len(verdicts)
-    return found
+        counts["tie_rate"] = 100 * ties / len(verdicts)
+    return counts

@@ -44,9 +44,6 @@ class JudgeQuestion:
     seed: int = 0
 
 
-Question = JudgeQuestion  # TEMPORARY: for users that are not converted yet
-
-
 class Reply(TypedDict):
     """A judge's reply as the journal holds it."""
 

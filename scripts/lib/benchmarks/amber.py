@@ -12,22 +12,28 @@ All similarities that a file needs are computed at once, as a table over distinc
 reference computes each anew. lmms-eval's amber_g adds the 0.001 once an answer, not once in all,
 does not round, takes the first of several spaCy models that it finds, and reads any answer with
 "yes" in it as Yes.
+
+Questions are put as they stand in query_all.json. AMBER has no script for LLaVA-1.5; HALVA's
+(src/evaluate_hall/amber.sh, eval_hall/model_amber_loader.py of pritamqu/HALVA) adds nothing to the
+query, 1,024 new tokens, and reads any answer with "yes" in it as Yes, all others as No: so do we
+with the answers of a run's models (`read_free_answers`).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from lib.benchmarks.base import Answers, Score, Scorer, finite, match
+from lib.benchmarks.answers import Answer, Answers
 from lib.benchmarks.bootstrap import Floats, intervals
-from lib.benchmarks.language import LanguageTools
-from lib.benchmarks.rows import Row, answers_from, id_of, read_json, read_rows, read_text
+from lib.benchmarks.language import LanguageBenchmark, LanguageTools
+from lib.benchmarks.questions import Form, QuestionsBenchmark
+from lib.benchmarks.rows import FileRow, answers_from, id_of, read_json, read_rows, read_text
+from lib.benchmarks.scores import Score, finite, match
 from lib.errors import UserError
 
-VERSION = 1
 PARSER = (
     'discriminative: exactly "Yes" or "No"; generative: nouns in the vocabulary of relation.json,'
     " similarity above 0.8"
@@ -44,11 +50,17 @@ NAMES = {
     "amber_score": "(100 - chair + f1) / 2, of both parts",
 }
 FORMATS = """\
-answers:   a JSON array or JSON lines of {"id": 1 to 15220, "response": "..."}; one of the two parts alone can be scored
-reference: the folder with AMBER's annotations.json, relation.json and safe_words.txt (its data/)"""
+answers:   a JSON array or JSON lines of {"id": 1 to 15220, "response": "..."}; one of the two
+           parts alone can be scored
+reference: the folder with AMBER's annotations.json, relation.json and safe_words.txt (its
+           data/)"""
+READING = 'a discriminative answer with "yes" in it is Yes, any other No'
 START = 0.001
 THRESHOLD = 0.8
-GENERATIVE = "generative"
+#: The two parts, whose questions can be put differently.
+GENERATIVE, DISCRIMINATIVE = "generative", "discriminative"
+#: Generative questions are numbered up to this one.
+LAST_GENERATIVE = 1004
 #: AMBER's types of questions -> ours; all others are relations, as in the reference.
 _TYPES = {
     "discriminative-hallucination": "existence",
@@ -79,7 +91,7 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class Question:
+class YesNoQuestion:
     """A yes/no question: its kind (one of `KINDS`), and whether no is right."""
 
     kind: str
@@ -87,61 +99,53 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Reference:
+class AmberReference:
     """AMBER's data. `association`: a word and the words that stand for it."""
 
-    items: Mapping[str, Scene | Question]
+    items: Mapping[str, Scene | YesNoQuestion]
     association: Mapping[str, Sequence[str]]
     safe_words: frozenset[str]
 
 
-def read_answers(path: Path) -> Answers:
-    """A file of answers."""
-    return answers_from(path, read_rows(path), ("id",))
-
-
-def read_reference(*paths: Path) -> Reference:
-    """AMBER's data folder. Errors: UserError where a file is missing or damaged."""
-    found = {}
+def _find_files(paths: Sequence[Path]) -> dict[str, Path]:
+    """AMBER's files by name. Errors: UserError where one is missing."""
+    files = {}
     for name in ("annotations.json", "relation.json", "safe_words.txt"):
-        files = [
+        there = [
             file
-            for path in map(Path, paths)
+            for path in paths
             for file in ([path] if path.name == name else sorted(path.rglob(name)))
         ]
-        if not files:
+        if not there:
             where = " ".join(map(str, paths)) or "no reference"
             raise UserError(
                 f"{where}: AMBER's {name} is missing. --reference names the folder that holds it"
                 " (data/ of AMBER's repository)."
             )
-        found[name] = files[0]
-    association = read_json(found["relation.json"])
-    if not isinstance(association, dict) or not all(
-        _words(words) for words in association.values()
-    ):
+        files[name] = there[0]
+    return files
+
+
+def _read_association(file: Path) -> dict[str, list[str]]:
+    association = read_json(file)
+    if not isinstance(association, dict) or not all(map(_words, association.values())):
         raise UserError(
-            f"{found['relation.json']}: an object is expected, each word with the list of words"
-            " that stand for it."
+            f"{file}: an object is expected, each word with the list of words that stand for it."
         )
-    items = {}
-    for row in read_rows(found["annotations.json"]):
-        name, item = _item(found["annotations.json"], row)
-        items[name] = item
-    return Reference(items, association, frozenset(read_text(found["safe_words.txt"]).splitlines()))
+    return association
 
 
 def _words(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(word, str) for word in value)
 
 
-def _item(file: Path, row: Row) -> tuple[str, Scene | Question]:
+def _item(file: Path, row: FileRow) -> tuple[str, Scene | YesNoQuestion]:
     value = row.value if isinstance(row.value, dict) else {}
     name, kind, truth = id_of(value.get("id")), value.get("type"), value.get("truth")
     if name and kind == GENERATIVE and _words(truth) and _words(value.get("hallu")):
         return name, Scene(tuple(value["truth"]), tuple(value["hallu"]))
     if name and kind in _TYPES and truth in ("yes", "no"):
-        return name, Question(_TYPES[kind], truth == "no")
+        return name, YesNoQuestion(_TYPES[kind], truth == "no")
     raise UserError(
         f"{file}, line {row.line}: no annotation of AMBER ({{id, type, truth}}, and hallu where the"
         " type is generative)."
@@ -195,7 +199,10 @@ class _Marks:
 
 
 def caption_counts(
-    nouns: Sequence[str], scene: Scene, reference: Reference, similar: Mapping[str, frozenset[str]]
+    nouns: Sequence[str],
+    scene: Scene,
+    reference: AmberReference,
+    similar: Mapping[str, frozenset[str]],
 ) -> list[int]:
     """What an answer adds to the counters. `nouns`: those of the vocabulary, in order; `similar`:
     noun -> words that mean the same.
@@ -224,7 +231,7 @@ def caption_counts(
 
 
 def _generative(
-    answers: Mapping[str, str], reference: Reference, language: LanguageTools
+    answers: Mapping[str, str], reference: AmberReference, language: LanguageTools
 ) -> Floats:
     """Counts [answer, column]."""
     vocabulary = {word for name, words in reference.association.items() for word in (name, *words)}
@@ -260,22 +267,20 @@ def generative_scores(sums: Floats) -> dict[str, Floats]:
 RIGHT, QUESTIONS, RIGHT_NO, SAID_NO, NO = range(5)
 
 
-def _discriminative(answers: Mapping[str, str], reference: Reference) -> Floats:
+def _discriminative(answers: Mapping[str, str], reference: AmberReference) -> Floats:
     """Counts [question, kind, column]."""
     counts = np.zeros((len(answers), len(KINDS), 5))
     for place, (name, text) in enumerate(answers.items()):
         question = reference.items[name]
-        if isinstance(question, Question):
-            said_no = text == "No"
-            right = said_no if question.no else text == "Yes"
-            counts[place, KINDS.index(question.kind)] = (
-                right,
-                1,
-                said_no and question.no,
-                said_no,
-                question.no,
-            )
+        if isinstance(question, YesNoQuestion):
+            counts[place, KINDS.index(question.kind)] = _question_counts(question, text)
     return counts
+
+
+def _question_counts(question: YesNoQuestion, text: str) -> tuple[bool, int, bool, bool, bool]:
+    said_no = text == "No"
+    right = said_no if question.no else text == "Yes"
+    return right, 1, said_no and question.no, said_no, question.no
 
 
 def discriminative_scores(
@@ -295,92 +300,162 @@ def discriminative_scores(
     return {"accuracy": accuracy, "f1": f1, "precision": precision, "recall": recall}
 
 
-def score(
-    answers: Answers,
-    reference: Reference,
-    *,
-    language: LanguageTools | None = None,
-    samples: int = 1000,
-    seed: int = 0,
-) -> Score:
-    """AMBER's scores, of the parts that are answered. The units of the bootstrap are answers and
-    questions, each part by itself.
+def _per_type(questions: Floats) -> dict[str, dict[str, float]]:
+    """The discriminative scores of each group of types. `questions`: counts [question, kind,
+    column].
     """
-    language = language or LanguageTools()
-    matched, problems, counts = match(answers, list(reference.items), "AMBER")
-    texts = {name: answer.text for name, answer in matched.items()}
-    described = {
-        name: text for name, text in texts.items() if isinstance(reference.items[name], Scene)
-    }
-    asked = {name: text for name, text in texts.items() if name not in described}
-    captions = _generative(described, reference, language) if described else np.zeros((0, 8))
-    questions = _discriminative(asked, reference)
-
-    def rates(sums: Sequence[Floats]) -> dict[str, Floats]:
-        found: dict[str, Floats] = {}
-        if asked:
-            found |= discriminative_scores(
-                sums[1].reshape(*sums[1].shape[:-1], len(KINDS), 5).sum(axis=-2)
-            )
-        if described:
-            found |= generative_scores(sums[0])
-        if asked and described:
-            found["amber_score"] = _rounded((100 - found["chair"] + found["f1"]) / 2, 2)
-        return found
-
-    flat = questions.reshape(len(questions), len(KINDS) * 5)
     kinds = questions.sum(axis=0)
     per_type = {}
     for group, members in _GROUPS.items():
         sums = kinds[[KINDS.index(kind) for kind in members]].sum(axis=0)
         if sums[QUESTIONS]:
-            values = discriminative_scores(
-                sums, len(members), in_f1=0.001 if group == "existence" else 0.0001
-            )
+            in_f1 = 0.001 if group == "existence" else 0.0001
+            values = discriminative_scores(sums, len(members), in_f1)
             per_type[group] = {name: float(value) for name, value in values.items()} | {
                 "questions": int(sums[QUESTIONS])
             }
-    groups = [group if len(group) else np.zeros((1, group.shape[1])) for group in (captions, flat)]
-    return Score(
-        benchmark="amber",
-        scores=finite(rates([captions.sum(axis=0), flat.sum(axis=0)])),
-        extra={
-            **counts,
-            **_doubts(asked, reference),
-            **({"nouns": int(captions[:, NOUNS].sum())} if described else {}),
-        },
-        per_type=per_type,
-        intervals=intervals(groups, rates, samples=samples, seed=seed),
-        problems=problems,
-        parser=PARSER,
-        version=VERSION,
-        language_tools=(
-            language.names("tokenizer", "tagger", "lemmatizer", "similarity") if described else None
-        ),
-    )
+    return per_type
 
 
-def _doubts(asked: Mapping[str, str], reference: Reference) -> dict[str, Any]:
+def _doubts(asked: Mapping[str, str], reference: AmberReference) -> dict[str, Any]:
     """Answers that are not exactly Yes or No, the yes ratio, and what the first word alone would
     give.
     """
     if not asked:
         return {}
     first = {name: "".join(text.split()[:1]).strip(".,;:!").lower() for name, text in asked.items()}
-    questions = {
-        name: item for name in asked if isinstance(item := reference.items[name], Question)
+    right = {
+        name: "no" if item.no else "yes"
+        for name in asked
+        if isinstance(item := reference.items[name], YesNoQuestion)
     }
     return {
         "unparsed": sum(text not in ("Yes", "No") for text in asked.values()),
         "yes_ratio": 100 * sum(text == "Yes" for text in asked.values()) / len(asked),
         "accuracy_by_first_word": (
-            100
-            * sum(first[name] == ("no" if each.no else "yes") for name, each in questions.items())
-            / len(asked)
+            100 * sum(first[name] == word for name, word in right.items()) / len(asked)
         ),
     }
 
 
-SCORER = Scorer(
-    "amber", "AMBER", NAMES, read_answers, read_reference, score, FORMATS, uses_language=True
-)
+def read_yes_or_no(text: str) -> str:
+    """An answer as AMBER's script wants it, which compares with exactly "Yes" and "No". Read as
+    HALVA's evaluation of LLaVA-1.5 does.
+    """
+    return "Yes" if "yes" in text.lower() else "No"
+
+
+class _Parts:
+    """The answers of the two parts, as far as there are any, and their scores."""
+
+    def __init__(
+        self, texts: Mapping[str, str], reference: AmberReference, language: LanguageTools
+    ) -> None:
+        items = reference.items
+        self.described = {
+            name: text for name, text in texts.items() if isinstance(items[name], Scene)
+        }
+        self.asked = {name: text for name, text in texts.items() if name not in self.described}
+        self.captions = (
+            _generative(self.described, reference, language) if self.described else np.zeros((0, 8))
+        )
+        self.questions = _discriminative(self.asked, reference)
+        self.flat = self.questions.reshape(len(self.questions), len(KINDS) * 5)
+
+    def rates(self, sums: Sequence[Floats]) -> dict[str, Floats]:
+        """The scores of the parts that are answered, from the sums of both parts' counts."""
+        captions, flat = sums
+        rates: dict[str, Floats] = {}
+        if self.asked:
+            by_kind = flat.reshape(*flat.shape[:-1], len(KINDS), 5)
+            rates |= discriminative_scores(by_kind.sum(axis=-2))
+        if self.described:
+            rates |= generative_scores(captions)
+        if self.asked and self.described:
+            rates["amber_score"] = _rounded((100 - rates["chair"] + rates["f1"]) / 2, 2)
+        return rates
+
+    def scores(self) -> dict[str, float]:
+        """The scores of all answers."""
+        return finite(self.rates([self.captions.sum(axis=0), self.flat.sum(axis=0)]))
+
+    def intervals(self, samples: int, seed: int) -> dict[str, tuple[float, float]]:
+        """Their intervals, each part resampled by itself."""
+        groups = [
+            group if len(group) else np.zeros((1, group.shape[1]))
+            for group in (self.captions, self.flat)
+        ]
+        return intervals(groups, self.rates, samples=samples, seed=seed)
+
+
+class Amber(QuestionsBenchmark[AmberReference], LanguageBenchmark[AmberReference]):
+    """AMBER: a generative and a discriminative part; one of them alone can be scored."""
+
+    VERSION: ClassVar[int] = 1
+    name = "amber"
+    title = "AMBER"
+    names = NAMES
+    formats = FORMATS
+    form = Form({GENERATIVE: "{question}", DISCRIMINATIVE: "{question}"}, max_new_tokens=1024)
+    reading = READING
+
+    def question_kind(self, question_id: str) -> str:
+        """The part that a question is of."""
+        return DISCRIMINATIVE if self._is_yes_or_no(question_id) else GENERATIVE
+
+    def _is_yes_or_no(self, question_id: str) -> bool:
+        return not question_id.isdecimal() or int(question_id) > LAST_GENERATIVE
+
+    def read_answers(self, path: Path) -> Answers:
+        """A file of answers."""
+        return answers_from(path, read_rows(path), ("id",))
+
+    def read_free_answers(self, answers: Answers) -> Answers:
+        """The answers with every discriminative one read as Yes or No; the raw one stays beside
+        it.
+        """
+        return replace(answers, rows=[self._read_free(answer) for answer in answers.rows])
+
+    def _read_free(self, answer: Answer) -> Answer:
+        if not (answer.id.isdecimal() and self._is_yes_or_no(answer.id)):
+            return answer
+        details = {**answer.details, "raw": answer.text}
+        return replace(answer, text=read_yes_or_no(answer.text), details=details)
+
+    def doubts(self, answers: Answers) -> dict[str, int]:
+        """Discriminative answers that say neither."""
+        raw = [answer.details["raw"].lower() for answer in answers.rows if "raw" in answer.details]
+        neither = sum(not any(word in text for word in ("yes", "no")) for text in raw)
+        return {"neither_yes_nor_no": neither} if raw else {}
+
+    def read_reference(self, *paths: Path) -> AmberReference:
+        """AMBER's data folder. Errors: UserError where a file is missing or damaged."""
+        files = _find_files([*map(Path, paths)])
+        association = _read_association(files["relation.json"])
+        annotations = files["annotations.json"]
+        items = dict(_item(annotations, row) for row in read_rows(annotations))
+        safe_words = read_text(files["safe_words.txt"]).splitlines()
+        return AmberReference(items, association, frozenset(safe_words))
+
+    def score(
+        self, answers: Answers, reference: AmberReference, *, samples: int = 1000, seed: int = 0
+    ) -> Score:
+        """AMBER's scores, of the parts that are answered. The units of the bootstrap are answers
+        and questions, each part by itself.
+        """
+        matched, problems, counts = match(answers, list(reference.items), self.title)
+        texts = {name: answer.text for name, answer in matched.items()}
+        parts = _Parts(texts, reference, self.tools)
+        nouns = {"nouns": int(parts.captions[:, NOUNS].sum())} if parts.described else {}
+        used = ("tokenizer", "tagger", "lemmatizer", "similarity")
+        return Score(
+            benchmark=self.name,
+            scores=parts.scores(),
+            extra={**counts, **_doubts(parts.asked, reference), **nouns},
+            per_type=_per_type(parts.questions),
+            intervals=parts.intervals(samples, seed),
+            problems=problems,
+            parser=PARSER,
+            version=self.VERSION,
+            language_tools=self.tools.names(*used) if parts.described else None,
+        )

@@ -5,20 +5,28 @@ A caption is lower-cased, cut into words, each made singular; pairs of words are
 the vocabulary are mentions of COCO objects. CHAIR_i = hallucinated mentions / all mentions, CHAIR_s
 = captions with one / all captions. lmms-eval's coco_cap_chair takes WordNet lemmas in place of the
 singulariser.
+
+A caption is asked for with "Please describe this image in detail.", 512 new tokens (chair_eval.py
+of shikiw/OPERA, with the prompt alone around it: no system prompt; its number of beams is an
+argument).
 """
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from lib.benchmarks import coco_objects
-from lib.benchmarks.base import Answers, Mentions, Score, Scorer, finite, match
+from lib.benchmarks.answers import Answers
 from lib.benchmarks.bootstrap import Floats, intervals
-from lib.benchmarks.coco_objects import Word
-from lib.benchmarks.language import LanguageTools
+from lib.benchmarks.coco_objects import CocoReference, Word
+from lib.benchmarks.language import LanguageBenchmark
+from lib.benchmarks.mentions import Mentions, MentionsBenchmark
+from lib.benchmarks.questions import Form, QuestionsBenchmark
 from lib.benchmarks.rows import answers_from, read_rows
+from lib.benchmarks.scores import Score, finite, match
 
-VERSION = 1
 PARSER = "lower case, words, singular, pairs joined, mentions of the synonym vocabulary"
 NAMES = {
     "chair_i": "hallucinated mentions of all mentions of objects, percent (headline)",
@@ -26,103 +34,109 @@ NAMES = {
     "recall": "objects of the images that are mentioned, percent",
 }
 FORMATS = """\
-answers:   JSON lines or an array, {"image_id" or "id", "response" or "text" or "caption"}; ids are COCO image ids, one caption an image
-reference: files or folders with the synonym vocabulary (CHAIR's synonyms.txt, or *vocab*.json) and with what the images show:
-           {image id: [objects]} (*objects*.json), or COCO's own instances_*.json and captions_*.json"""
+answers:   JSON lines or an array, {"image_id" or "id", "response" or "text" or "caption"}; ids
+           are COCO image ids, one caption an image
+reference: files or folders with the synonym vocabulary (CHAIR's synonyms.txt, or *vocab*.json)
+           and with what the images show: {image id: [objects]} (*objects*.json), or COCO's own
+           instances_*.json and captions_*.json"""
 
 
-def read_answers(path: Path) -> Answers:
-    """A file of captions; ids are COCO image ids."""
-    rows = read_rows(path)
-    return answers_from(
-        path, rows, ("image_id", "id", "question_id"), lambda name, row: coco_objects.image_id(name)
-    )
+#: Columns of a caption's counts.
+WRONG, MENTIONED, HALLUCINATED, CAPTIONS, FOUND, SHOWN, EMPTY = range(7)
 
 
-def read_reference(*paths: Path) -> coco_objects.Reference:
-    """The vocabulary and what images show."""
-    return coco_objects.read_reference(
-        paths, ("*vocab*.json", "synonyms*.txt"), pairs_from_synonyms=False, benchmark="CHAIR"
-    )
+def _counts(mentions: Iterable[Mentions]) -> Floats:
+    """Counts [caption, column]."""
+    rows = []
+    for one in mentions:
+        wrong = one.hallucinated
+        rows.append((wrong, len(one.each), wrong > 0, 1, one.found, len(one.shown), not one.each))
+    return np.array(rows, dtype=np.float64)
 
 
-def mentions(
-    answers: Answers, reference: coco_objects.Reference, language: LanguageTools
-) -> dict[str, Mentions]:
-    """What each caption mentions, by its image's id."""
-    vocabulary = reference.vocabulary
+def _rates(sums: Floats) -> dict[str, Floats]:
+    """Scores from the counts' sums [..., column]; NaN where there is nothing to divide by."""
 
-    def words_of(text: str) -> list[Word]:
-        return vocabulary.join(
-            coco_objects.cut(text, language.tokenizer.run, language.singulariser.run)
-        )
+    def share(part: int, whole: int) -> Floats:
+        return 100 * (sums[..., part] / sums[..., whole])
 
-    given = answers.by_id()
     return {
-        name: vocabulary.mentions(words_of(given[name].text), reference.objects(name, words_of))
-        for name in reference.expected(given)
-        if name in given
+        "chair_i": share(WRONG, MENTIONED),
+        "chair_s": share(HALLUCINATED, CAPTIONS),
+        "recall": share(FOUND, SHOWN),
     }
 
 
-def score(
-    answers: Answers,
-    reference: coco_objects.Reference,
-    *,
-    language: LanguageTools | None = None,
-    samples: int = 1000,
-    seed: int = 0,
-) -> Score:
-    """CHAIR's scores. The unit of the bootstrap is the caption."""
-    language = language or LanguageTools()
-    matched, problems, counts = match(answers, reference.expected(answers.by_id()), "CHAIR")
-    rows = []
-    for one in mentions(answers, reference, language).values():
-        wrong = one.hallucinated
-        rows.append((wrong, len(one.each), wrong > 0, 1, one.found, len(one.shown), not one.each))
-    table = np.array(rows, dtype=np.float64)
+class Chair(
+    QuestionsBenchmark[CocoReference],
+    MentionsBenchmark[CocoReference],
+    LanguageBenchmark[CocoReference],
+):
+    """CHAIR: one caption an image, whose COCO id it has."""
 
-    def rates(sums: Floats) -> dict[str, Floats]:
-        wrong, mentioned, captions_wrong, captions, found, shown, _ = np.moveaxis(sums, -1, 0)
+    VERSION: ClassVar[int] = 1
+    name = "chair"
+    title = "CHAIR"
+    names = NAMES
+    formats = FORMATS
+    form = Form({"": "{question}"}, max_new_tokens=512)
+    asked_if_unsaid = "Please describe this image in detail."
+    id_keys = ("image_id", "id", "question_id")
+
+    def read_answers(self, path: Path) -> Answers:
+        """A file of captions; ids are COCO image ids."""
+        rows = read_rows(path)
+        return answers_from(path, rows, self.id_keys, lambda name, row: coco_objects.image_id(name))
+
+    def read_reference(self, *paths: Path) -> CocoReference:
+        """The vocabulary and what images show."""
+        return coco_objects.read_reference(
+            paths,
+            ("*vocab*.json", "synonyms*.txt"),
+            pairs_from_synonyms=False,
+            benchmark=self.title,
+        )
+
+    def mentions(self, answers: Answers, reference: CocoReference) -> dict[str, Mentions]:
+        """What each caption mentions, by its image's id."""
+        vocabulary = reference.vocabulary
+        tokenize, singular = self.tools.tokenizer.run, self.tools.singulariser.run
+
+        def words_of(text: str) -> list[Word]:
+            return vocabulary.join(coco_objects.cut(text, tokenize, singular))
+
+        given = answers.by_id()
         return {
-            "chair_i": 100 * (wrong / mentioned),
-            "chair_s": 100 * (captions_wrong / captions),
-            "recall": 100 * (found / shown),
+            name: vocabulary.mentions(words_of(given[name].text), reference.objects(name, words_of))
+            for name in reference.expected(given)
+            if name in given
         }
 
-    with np.errstate(divide="ignore", invalid="ignore"):
-        overall = rates(table.sum(axis=0))
-    sums = table.sum(axis=0)
-    return Score(
-        benchmark="chair",
-        scores=finite(overall),
-        extra={
-            **counts,
-            "mentions": int(sums[1]),
-            "hallucinated_mentions": int(sums[0]),
-            "captions_with_hallucination": int(sums[2]),
-            "captions_without_objects": int(sums[6]),
-            "words_per_caption": float(
-                np.mean([len(answer.text.split()) for answer in matched.values()])
-            ),
-        },
-        per_type={},
-        intervals=intervals([table], lambda sums: rates(sums[0]), samples=samples, seed=seed),
-        problems=problems,
-        parser=PARSER,
-        version=VERSION,
-        language_tools=language.names("tokenizer", "singulariser"),
-    )
-
-
-SCORER = Scorer(
-    "chair",
-    "CHAIR",
-    NAMES,
-    read_answers,
-    read_reference,
-    score,
-    FORMATS,
-    uses_language=True,
-    mentions=mentions,
-)
+    def score(
+        self, answers: Answers, reference: CocoReference, *, samples: int = 1000, seed: int = 0
+    ) -> Score:
+        """CHAIR's scores. The unit of the bootstrap is the caption."""
+        matched, problems, counts = match(answers, reference.expected(answers.by_id()), self.title)
+        table = _counts(self.mentions(answers, reference).values())
+        sums = table.sum(axis=0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            overall = _rates(sums)
+        words = [len(answer.text.split()) for answer in matched.values()]
+        return Score(
+            benchmark=self.name,
+            scores=finite(overall),
+            extra={
+                **counts,
+                "mentions": int(sums[MENTIONED]),
+                "hallucinated_mentions": int(sums[WRONG]),
+                "captions_with_hallucination": int(sums[HALLUCINATED]),
+                "captions_without_objects": int(sums[EMPTY]),
+                "words_per_caption": float(np.mean(words)),
+            },
+            per_type={},
+            intervals=intervals([table], lambda sums: _rates(sums[0]), samples=samples, seed=seed),
+            problems=problems,
+            parser=PARSER,
+            version=self.VERSION,
+            language_tools=self.tools.names("tokenizer", "singulariser"),
+        )

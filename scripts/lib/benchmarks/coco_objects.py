@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lib.benchmarks.base import Mention, Mentions
 from lib.benchmarks.language import places_of
+from lib.benchmarks.mentions import Mention, Mentions
 from lib.benchmarks.rows import read_json, read_text
 from lib.errors import UserError
 
@@ -126,7 +126,7 @@ class Vocabulary:
         return joined
 
     def named(self, words: Sequence[Word]) -> list[Word]:
-        """The objects that words mention, in order and as often; the seat of a toilet is no chair."""
+        """The objects that words mention, in order and as often; a toilet's seat is no chair."""
         texts = {word.text for word in words}
         left_out = "seat" if texts >= {"toilet", "seat"} else None
         return [
@@ -191,7 +191,7 @@ def _texts(value: Any) -> bool:
 
 
 @dataclass
-class Reference:
+class CocoReference:
     """What images show.
 
     given       image -> its objects, where somebody has worked them out
@@ -214,7 +214,7 @@ class Reference:
         return [image for image in answered if image in known] or sorted(known)
 
     def objects(self, image: str, words_of: Callable[[str], list[Word]]) -> frozenset[str]:
-        """What an image shows; `words_of` cuts a human caption into words as it does with answers."""
+        """What an image shows; `words_of` cuts human captions into words as it does answers."""
         if image in self.given:
             return self.given[image]
         names = {self.vocabulary.objects.get(name, name) for name in self.instances.get(image, ())}
@@ -236,7 +236,7 @@ def read_reference(
     vocabulary_names: Sequence[str],
     pairs_from_synonyms: bool,
     benchmark: str,
-) -> Reference:
+) -> CocoReference:
     """The vocabulary and what images show, from files or folders.
 
     In a folder (and its sub-folders) these are looked at: the first of `vocabulary_names` that
@@ -266,7 +266,7 @@ def read_reference(
             f" ({' or '.join(vocabulary_names)}) and with {{image id: [objects]}} (*objects*.json)"
             " or COCO's instances_*.json and captions_*.json."
         )
-    reference = Reference(read_vocabulary(vocabularies[0], pairs_from_synonyms))
+    reference = CocoReference(read_vocabulary(vocabularies[0], pairs_from_synonyms))
     for file in files:
         _read_objects(file, reference)
     if bool(reference.instances) != bool(reference.captions):
@@ -278,7 +278,7 @@ def read_reference(
     return reference
 
 
-def _read_objects(file: Path, reference: Reference) -> None:
+def _read_objects(file: Path, reference: CocoReference) -> None:
     value = read_json(file)
     if not isinstance(value, dict):
         raise UserError(

@@ -24,14 +24,15 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lib.benchmarks.base import Benchmark, LanguageChoice, R
 from lib.errors import UserError
 
-CHOICES = ("auto", "reference", "stand-in", "exact")
+CHOICES: tuple[str, ...] = get_args(LanguageChoice)
 VECTORS = "en_core_web_lg"
 PHRASES = "en_core_web_trf"
 #: Similarities of a matrix product that are this near to the threshold are computed once more, as
@@ -128,7 +129,7 @@ class LanguageTools:
         return self._pick(_spacy_similarity, lambda: _EQUALITY, _EQUALITY)
 
     def nouns(self, text: str) -> list[str]:
-        """The base forms of the nouns of a text, in its order (NLTK's way: tokens, tags, WordNet)."""
+        """The base forms of a text's nouns, in order (NLTK's way: tokens, tags, WordNet)."""
         words = self.tokenizer.run(text)
         return [
             self.lemmatizer.run(word)
@@ -139,6 +140,15 @@ class LanguageTools:
     def names(self, *parts: str) -> str:
         """The names of these parts, for a score."""
         return "; ".join(f"{part}: {getattr(self, part).name}" for part in parts)
+
+
+class LanguageBenchmark(Benchmark[R]):
+    """A benchmark whose scores depend on language tools."""
+
+    @cached_property
+    def tools(self) -> LanguageTools:
+        """The tools of its choice; they remember words."""
+        return LanguageTools(self.language)
 
 
 def places_of(words: Strings, text: str) -> list[tuple[int, int] | None]:

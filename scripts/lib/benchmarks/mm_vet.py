@@ -9,20 +9,21 @@ grades once, with another model, and its prompt has "gpt_query_prompt" where the
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from lib.benchmarks.base import Answer, Answers, Problem, Score, Scorer, match, with_judgements
+from lib.benchmarks.answers import Answer, Answers, Problem
 from lib.benchmarks.bootstrap import Floats, intervals
-from lib.benchmarks.rows import answers_from, id_of, kind_of, read_rows
+from lib.benchmarks.judged import NOT_NAMED, JudgedBenchmark, judges_in, with_judgements
+from lib.benchmarks.rows import FileRow, answers_from, id_of, kind_of, read_rows
+from lib.benchmarks.scores import Score, match
 from lib.errors import UserError
-from lib.judge import Judge, Question, fill
+from lib.judge import Judge, Judgement, JudgeQuestion, fill
 
-VERSION = 1
 PARSER = "the grade is the judgement up to its first blank, a number of 0 to 1"
 NAMES = {
     "total": "mean of the judge's grades, percent, mean of the runs (headline)",
@@ -34,17 +35,18 @@ PROMPT = (Path(__file__).parent / "prompts" / "mm_vet.txt").read_text(encoding="
 #: What the reference adds when it asks again.
 AGAIN = "\nPredict the correctness of the answer (digit): "
 MAX_TOKENS = 3
-RUNS = 5
 FORMATS = """\
-answers:   MM-Vet's result file, an object {"v1_0": "answer", ...}; its grade file {"v1_0": {"model": [...], "content": [...], "score":
-           [...]}, ...}, one member of each list a run; JSON lines {"id", "response"}, with "grades": [...] if there are grades already; or
-           lmms-eval's kept answers {"question_id", "response", "target", ...}
-reference: mm-vet.json (question, answer, capability of each id), the folder that holds it, or lmms-eval's kept answers themselves; needed
-           to ask a judge, and for the scores of the capabilities. Kept grades can be scored without it"""
+answers:   MM-Vet's result file, an object {"v1_0": "answer", ...}; its grade file {"v1_0":
+           {"model": [...], "content": [...], "score": [...]}, ...}, one member of each list a
+           run; JSON lines {"id", "response"}, with "grades": [...] if there are grades already;
+           or lmms-eval's kept answers {"question_id", "response", "target", ...}
+reference: mm-vet.json (question, answer, capability of each id), the folder that holds it, or
+           lmms-eval's kept answers themselves; needed to ask a judge, and for the scores of the
+           capabilities. Kept grades can be scored without it"""
 
 
 @dataclass(frozen=True)
-class Item:
+class GradedQuestion:
     """A question, its true answer (with <AND>, <OR>), and what it needs."""
 
     question: str
@@ -52,113 +54,83 @@ class Item:
     capabilities: tuple[str, ...]
 
 
-def read_answers(path: Path) -> Answers:
-    """A file of answers or of grades."""
-    file = str(path)
-    rows = read_rows(path)
-    if (
-        len(rows) > 1
-        or not isinstance(rows[0].value, dict)
-        or rows[0].value.keys() & {"id", "question_id"}
-    ):
-        answers = answers_from(
-            path, rows, ("question_id", "id"), details=("grades", "judgements", "judge", "reason")
-        )
-        named = {
-            answer.details["judge"]
-            for answer in answers.rows
-            if isinstance(answer.details.get("judge"), str)
-        }
-        kept = any("grades" in answer.details for answer in answers.rows)
-        return Answers(
-            file,
-            answers.rows,
-            answers.problems,
-            ", ".join(sorted(named)) or ("not named in the file" if kept else None),
-        )
-    found: dict[str, Answer] = {}
-    problems: list[Problem] = []
-    models: set[str] = set()
-    for row in read_rows(path, keyed=True):
-        name, value = str(row.key), row.value
-        if name in found:
-            problems.append(
-                Problem(
-                    file,
-                    row.line,
-                    f"id {name!r} again: line {found[name].line} has it already, and that one is"
-                    " scored",
-                )
+GradedQuestions = Mapping[str, GradedQuestion]
+
+
+class _OwnFile:
+    """MM-Vet's file of answers or of grades: one object, a member an id."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = str(path)
+        self.answers: dict[str, Answer] = {}
+        self.problems: list[Problem] = []
+        self.models: set[str] = set()
+        for row in read_rows(path, keyed=True):
+            self._add(str(row.key), row)
+
+    def _add(self, name: str, row: FileRow) -> None:
+        value = row.value
+        if name in self.answers:
+            line = self.answers[name].line
+            self._tell(
+                row, f"id {name!r} again: line {line} has it already, and that one is scored"
             )
         elif isinstance(value, str):
-            found[name] = Answer(name, value, row.line)
+            self.answers[name] = Answer(name, value, row.line)
             if not value.strip():
-                problems.append(
-                    Problem(
-                        file,
-                        row.line,
-                        f"the answer of id {name!r} is empty; scored as the reference scores it",
-                    )
-                )
+                what = f"the answer of id {name!r} is empty; scored as the reference scores it"
+                self._tell(row, what)
         elif isinstance(value, dict) and isinstance(value.get("score"), list):
-            found[name] = Answer(name, "", row.line, {"grades": value["score"]})
-            models.update(map(str, value["model"] if isinstance(value.get("model"), list) else ()))
+            self.answers[name] = Answer(name, "", row.line, {"grades": value["score"]})
+            models = value.get("model")
+            self.models.update(map(str, models if isinstance(models, list) else ()))
         else:
-            problems.append(
-                Problem(
-                    file,
-                    row.line,
-                    f"the answer of id {name!r} is {kind_of(value)}, neither text nor grades; not"
-                    " scored",
-                )
-            )
-    if not found:
-        raise UserError(
-            f"{problems[0]} (and so with all rows). Is this a file of MM-Vet's answers or grades?"
-        )
-    graded = any("grades" in answer.details for answer in found.values())
-    return Answers(
-        file,
-        list(found.values()),
-        problems,
-        (", ".join(sorted(models)) or "not named in the file") if graded else None,
-    )
+            what = f"the answer of id {name!r} is {kind_of(value)}, neither text nor grades"
+            self._tell(row, f"{what}; not scored")
 
+    def _tell(self, row: FileRow, what: str) -> None:
+        self.problems.append(Problem(self.file, row.line, what))
 
-def read_reference(*paths: Path) -> Mapping[str, Item]:
-    """The questions by id; without mm-vet.json, ids alone. Errors: UserError."""
-    files = [
-        file
-        for path in map(Path, paths)
-        for file in (sorted(path.rglob("mm-vet.json")) if path.is_dir() else [path])
-    ]
-    if not files:
-        return {f"v1_{number}": Item("", "", ()) for number in range(QUESTIONS)}
-    first = read_rows(files[0])[0].value
-    kept = isinstance(first, dict) and "question_id" in first
-    items = {}
-    for row in read_rows(files[0], keyed=not kept):
-        value = row.value if isinstance(row.value, dict) else {}
-        name = id_of(value.get("question_id")) if kept else row.key
-        question, answer = (
-            value.get(key)
-            for key in (("bare_question", "target") if kept else ("question", "answer"))
-        )
-        needs = value.get("capability")
-        needs = needs.split(",") if isinstance(needs, str) else needs  # a text in lmms-eval's data
-        if (
-            name is None
-            or not isinstance(question, str)
-            or not isinstance(answer, str)
-            or not isinstance(needs, list)
-        ):
+    def read(self) -> Answers:
+        """What the file holds. Errors: UserError where that is nothing."""
+        if not self.answers:
             raise UserError(
-                f"{files[0]}, line {row.line}: no question of MM-Vet (`question`, `answer`,"
-                " `capability`; in kept answers `question_id`, `bare_question`, `target`,"
-                " `capability`)."
+                f"{self.problems[0]} (and so with all rows). Is this a file of MM-Vet's answers or"
+                " grades?"
             )
-        items[name] = Item(question, answer, tuple(sorted({str(need).strip() for need in needs})))
-    return items
+        are_graded = any("grades" in answer.details for answer in self.answers.values())
+        judge = ", ".join(sorted(self.models)) or NOT_NAMED
+        return Answers(
+            self.file, list(self.answers.values()), self.problems, judge if are_graded else None
+        )
+
+
+def _is_own_file(rows: Sequence[FileRow]) -> bool:
+    first = rows[0].value
+    return len(rows) == 1 and isinstance(first, dict) and not first.keys() & {"id", "question_id"}
+
+
+def _graded_question(file: Path, row: FileRow, kept: bool) -> tuple[str, GradedQuestion]:
+    """A question of mm-vet.json, or (`kept`) of lmms-eval's kept answers."""
+    value = row.value if isinstance(row.value, dict) else {}
+    name = id_of(value.get("question_id")) if kept else row.key
+    keys = ("bare_question", "target") if kept else ("question", "answer")
+    question, answer = (value.get(key) for key in keys)
+    needs = value.get("capability")
+    needs = needs.split(",") if isinstance(needs, str) else needs  # a text in lmms-eval's data
+    if (
+        name is None
+        or not isinstance(question, str)
+        or not isinstance(answer, str)
+        or not isinstance(needs, list)
+    ):
+        raise UserError(
+            f"{file}, line {row.line}: no question of MM-Vet (`question`, `answer`,"
+            " `capability`; in kept answers `question_id`, `bare_question`, `target`,"
+            " `capability`)."
+        )
+    capabilities = tuple(sorted({str(need).strip() for need in needs}))
+    return name, GradedQuestion(question, answer, capabilities)
 
 
 def read_grade(judgement: str) -> float:
@@ -175,34 +147,22 @@ def read_grade(judgement: str) -> float:
     return grade
 
 
-def ask(answers: Answers, reference: Mapping[str, Item], judge: Judge, runs: int = RUNS) -> Answers:
-    """The answers with `runs` grades each. A run differs from the others in its seed alone."""
-    wanted = [
-        answer
-        for answer in answers.rows
-        if answer.id in reference and "grades" not in answer.details
-    ]
-    if any(not reference[answer.id].question for answer in wanted):
-        raise UserError(
-            "a judge of MM-Vet needs the questions and true answers: name mm-vet.json with"
-            " --reference."
-        )
-    questions = []
-    for answer in wanted:
-        item = reference[answer.id]
-        truth = item.answer.replace("<AND>", " <AND> ").replace("<OR>", " <OR> ")
-        text = fill(PROMPT, question=item.question, answer=truth, prediction=answer.text)
-        questions += [Question(f"{answer.id}#{run}", text, seed=run) for run in range(runs)]
-    judged = judge.ask(questions, read_grade, max_tokens=MAX_TOKENS, again=AGAIN)
-    details: dict[str, dict[str, Any]] = {}
-    for answer in wanted:
-        of_runs = [judged[f"{answer.id}#{run}"] for run in range(runs)]
-        reason = next((one.reason for one in of_runs if one.reason is not None), None)
-        kept: dict[str, Any] = {"judgements": [one.text for one in of_runs]}
-        details[answer.id] = kept | (
-            {"grades": [one.value for one in of_runs]} if reason is None else {"reason": reason}
-        )
-    return with_judgements(answers, {}, lambda one: {}, judge, details)
+def _questions_for_judge(
+    answer: Answer, item: GradedQuestion, gradings: int
+) -> list[JudgeQuestion]:
+    """The same question as often; a grading differs from the others in its seed alone."""
+    truth = item.answer.replace("<AND>", " <AND> ").replace("<OR>", " <OR> ")
+    text = fill(PROMPT, question=item.question, answer=truth, prediction=answer.text)
+    return [JudgeQuestion(f"{answer.id}#{run}", text, seed=run) for run in range(gradings)]
+
+
+def _details_of(judgements: Sequence[Judgement[float]]) -> dict[str, Any]:
+    """What is kept of an answer's gradings: grades if all have one, else the reason."""
+    reason = next((one.reason for one in judgements if one.reason is not None), None)
+    kept: dict[str, Any] = {"judgements": [one.text for one in judgements]}
+    if reason is not None:
+        return kept | {"reason": reason}
+    return kept | {"grades": [one.value for one in judgements]}
 
 
 def _grades(answer: Answer) -> list[float]:
@@ -218,80 +178,162 @@ def _grades(answer: Answer) -> list[float]:
     return [float(grade) for grade in grades]
 
 
-def score(
-    answers: Answers, reference: Mapping[str, Item], *, samples: int = 1000, seed: int = 0
-) -> Score:
-    """MM-Vet's scores from grades. The unit of the bootstrap is the question. Errors: UserError
-    without any grade.
-    """
-    matched, problems, counts = match(answers, list(reference), "MM-Vet")
-    if not any(
-        "grades" in answer.details or "reason" in answer.details for answer in matched.values()
-    ):
-        raise UserError(
-            f"{answers.file}: no grades. MM-Vet is graded by a judge: name one (--judge-url,"
-            " --judge-model)."
-        )
+def _read_grades(
+    file: str, answers: Mapping[str, Answer]
+) -> tuple[dict[str, list[float]], list[Problem]]:
+    """The grades of answers that have as many as any other, and what is wrong with the rest."""
     graded: dict[str, list[float]] = {}
-    for name, answer in matched.items():
+    problems = []
+    for name, answer in answers.items():
         try:
             graded[name] = _grades(answer)
         except ValueError as error:
-            problems.append(
-                Problem(
-                    answers.file, answer.line, f"id {name!r} has no grades ({error}); not scored"
-                )
-            )
+            what = f"id {name!r} has no grades ({error}); not scored"
+            problems.append(Problem(file, answer.line, what))
     runs = max(map(len, graded.values()), default=0)
     for name in [name for name, grades in graded.items() if len(grades) < runs]:
-        problems.append(
-            Problem(
-                answers.file,
-                matched[name].line,
-                f"id {name!r} has {len(graded.pop(name))} of {runs} grades; not scored",
-            )
-        )
-    table = np.array(list(graded.values()), dtype=np.float64).reshape(len(graded), runs)
-    scores: dict[str, float] = {}
-    extra: dict[str, Any] = {**counts, "graded": len(table), "runs": runs}
-    per_type: dict[str, dict[str, float]] = {}
-    found: dict[str, tuple[float, float]] = {}
-    if len(table):
-        totals = table.sum(axis=0) / len(table) * 100
-        scores = {"total": round(float(totals.mean()), 1), "std": round(float(totals.std()), 1)}
-        extra |= {
-            "totals_of_runs": [round(float(total), 1) for total in totals],
-            "total_unrounded": float(totals.mean()),
+        what = f"id {name!r} has {len(graded.pop(name))} of {runs} grades; not scored"
+        problems.append(Problem(file, answers[name].line, what))
+    return graded, problems
+
+
+class _GradeTable:
+    """The grades of answers [question, run], with what their questions need."""
+
+    def __init__(self, graded: Mapping[str, list[float]], reference: GradedQuestions) -> None:
+        self.needs = [reference[name].capabilities for name in graded]
+        self.runs = max(map(len, graded.values()), default=0)
+        self.grades = np.array(list(graded.values()), dtype=np.float64)
+        self.grades = self.grades.reshape(len(graded), self.runs)
+        self.totals = self._totals(self.grades)
+
+    @staticmethod
+    def _totals(grades: Floats) -> Floats:
+        """The total of each run, percent."""
+        return np.asarray(grades.sum(axis=0) / len(grades) * 100)
+
+    def scores(self) -> dict[str, float]:
+        """MM-Vet's own scores."""
+        return {
+            "total": round(float(self.totals.mean()), 1),
+            "std": round(float(self.totals.std()), 1),
         }
-        for capability in sorted(
-            {each for name in graded for each in reference[name].capabilities}
-        ):
-            of_capability = np.array(
-                [
-                    grades
-                    for name, grades in graded.items()
-                    if capability in reference[name].capabilities
-                ]
+
+    def extra(self) -> dict[str, Any]:
+        """The totals that the scores are made of."""
+        return {
+            "totals_of_runs": [round(float(total), 1) for total in self.totals],
+            "total_unrounded": float(self.totals.mean()),
+        }
+
+    def per_type(self) -> dict[str, dict[str, float]]:
+        """The total over the questions that need each capability."""
+        per_type: dict[str, dict[str, float]] = {}
+        for capability in sorted({each for needs in self.needs for each in needs}):
+            rows = [number for number, needs in enumerate(self.needs) if capability in needs]
+            mean = round(float(self._totals(self.grades[rows]).mean()), 1)
+            per_type[capability] = {"total": mean, "questions": len(rows)}
+        return per_type
+
+    def intervals(self, samples: int, seed: int) -> dict[str, tuple[float, float]]:
+        """The interval of the total."""
+        units = np.stack([self.grades.mean(axis=1), np.ones(len(self.grades))], axis=1)
+        return intervals(
+            [units],
+            lambda sums: {"total": 100 * sums[0][..., 0] / sums[0][..., 1]},
+            samples=samples,
+            seed=seed,
+        )
+
+
+class MMVet(JudgedBenchmark[GradedQuestions]):
+    """MM-Vet, of lmms-eval's kept answers or of files of one's own."""
+
+    VERSION: ClassVar[int] = 1
+    name = "mm_vet"
+    title = "MM-Vet"
+    names = NAMES
+    formats = FORMATS
+    kept_tasks = ("mmvet",)
+    gradings = 5
+
+    def read_answers(self, path: Path) -> Answers:
+        """A file of answers or of grades."""
+        rows = read_rows(path)
+        if _is_own_file(rows):
+            return _OwnFile(path).read()
+        details = ("grades", "judgements", "judge", "reason")
+        answers = answers_from(path, rows, ("question_id", "id"), details=details)
+        return replace(answers, judge=judges_in(answers, "grades"))
+
+    def read_reference(self, *paths: Path) -> GradedQuestions:
+        """The questions by id; without mm-vet.json, ids alone. Errors: UserError."""
+        files = [
+            file
+            for path in map(Path, paths)
+            for file in (sorted(path.rglob("mm-vet.json")) if path.is_dir() else [path])
+        ]
+        if not files:
+            return {f"v1_{number}": GradedQuestion("", "", ()) for number in range(QUESTIONS)}
+        first = read_rows(files[0])[0].value
+        kept = isinstance(first, dict) and "question_id" in first
+        rows = read_rows(files[0], keyed=not kept)
+        return dict(_graded_question(files[0], row, kept) for row in rows)
+
+    def add_judgements(
+        self,
+        answers: Answers,
+        reference: GradedQuestions,
+        judge: Judge,
+        gradings: int | None = None,
+    ) -> Answers:
+        """The answers with `gradings` grades each."""
+        gradings = gradings or self.gradings
+        ungraded = [
+            answer
+            for answer in answers.rows
+            if answer.id in reference and "grades" not in answer.details
+        ]
+        if any(not reference[answer.id].question for answer in ungraded):
+            raise UserError(
+                "a judge of MM-Vet needs the questions and true answers: name mm-vet.json with"
+                " --reference."
             )
-            mean = round(float((of_capability.sum(axis=0) / len(of_capability) * 100).mean()), 1)
-            per_type[capability] = {"total": mean, "questions": len(of_capability)}
+        questions = [
+            question
+            for answer in ungraded
+            for question in _questions_for_judge(answer, reference[answer.id], gradings)
+        ]
+        judged = judge.ask(questions, read_grade, max_tokens=MAX_TOKENS, again=AGAIN)
+        details = {
+            answer.id: _details_of([judged[f"{answer.id}#{run}"] for run in range(gradings)])
+            for answer in ungraded
+        }
+        return with_judgements(answers, {}, lambda one: {}, judge, details)
 
-        def totals_of(sums: Floats) -> dict[str, Floats]:
-            return {"total": 100 * sums[..., 0] / sums[..., 1]}
-
-        units = np.stack([table.mean(axis=1), np.ones(len(table))], axis=1)
-        found = intervals([units], lambda sums: totals_of(sums[0]), samples=samples, seed=seed)
-    return Score(
-        benchmark="mm_vet",
-        scores=scores,
-        extra=extra,
-        per_type=per_type,
-        intervals=found,
-        problems=problems,
-        parser=PARSER,
-        version=VERSION,
-        judge=answers.judge,
-    )
-
-
-SCORER = Scorer("mm_vet", "MM-Vet", NAMES, read_answers, read_reference, score, FORMATS, ask=ask)
+    def score(
+        self, answers: Answers, reference: GradedQuestions, *, samples: int = 1000, seed: int = 0
+    ) -> Score:
+        """MM-Vet's scores from grades. The unit of the bootstrap is the question. Errors: UserError
+        without any grade.
+        """
+        matched, problems, counts = match(answers, list(reference), self.title)
+        if not any(answer.details.keys() & {"grades", "reason"} for answer in matched.values()):
+            raise UserError(
+                f"{answers.file}: no grades. MM-Vet is graded by a judge: name one (--judge-url,"
+                " --judge-model)."
+            )
+        graded, not_graded = _read_grades(answers.file, matched)
+        table = _GradeTable(graded, reference)
+        extra = {**counts, "graded": len(graded), "runs": table.runs}
+        return Score(
+            benchmark=self.name,
+            scores=table.scores() if graded else {},
+            extra=extra | (table.extra() if graded else {}),
+            per_type=table.per_type() if graded else {},
+            intervals=table.intervals(samples, seed) if graded else {},
+            problems=[*problems, *not_graded],
+            parser=PARSER,
+            version=self.VERSION,
+            judge=answers.judge,
+        )

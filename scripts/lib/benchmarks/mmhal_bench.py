@@ -6,31 +6,30 @@ must be found. A rating below 3 is a hallucination. The reference gives any othe
 we with judgements that somebody kept, and say so; our own judge is asked again, and an answer that
 it never rates is left out, and told. The judge decides much: a score without its judge's name says
 little.
+
+Questions are put as they stand in response_template.json; the benchmark's authors
+(Eval/eval_scripts/eval_mmhal.sh of llava-rlhf/LLaVA-RLHF) and HALVA (eval_hall/model_vqa_mmhal.py,
+1,024 new tokens) add nothing and are greedy. RLHF-V/RLAIF-V asks with three beams
+(script/eval/chair/eval_llava1.5_chair.sh): `beams: 3`.
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
-from lib.benchmarks.base import (
-    Answer,
-    Answers,
-    Problem,
-    Score,
-    Scorer,
-    finite,
-    match,
-    with_judgements,
-)
+from lib.benchmarks.answers import Answer, Answers, Problem
 from lib.benchmarks.bootstrap import Floats, intervals
-from lib.benchmarks.rows import Row, answers_from, id_of, kind_of, read_rows, read_text
+from lib.benchmarks.judged import JudgedBenchmark, judges_in, with_judgements
+from lib.benchmarks.questions import Form, QuestionsBenchmark
+from lib.benchmarks.rows import FileRow, answers_from, id_of, kind_of, read_rows, read_text
+from lib.benchmarks.scores import Score, finite, match
 from lib.errors import UserError
-from lib.judge import Judge, Question, fill
+from lib.judge import Judge, JudgeQuestion, fill
 
-VERSION = 1
 PARSER = (
     '"rating: s" in the lower-cased judgement, exactly one s of 0 to 6; below 3 is a hallucination'
 )
@@ -54,16 +53,19 @@ QUESTIONS = 96
 PROMPT = (Path(__file__).parent / "prompts" / "mmhal_bench.txt").read_text(encoding="utf-8")
 MAX_TOKENS = 1024
 FORMATS = """\
-answers:   MMHal-Bench's response file (an array of 96 rows with "model_answer", in the benchmark's order); JSON lines {"id": 0 to 95,
-           "response"}, with "judgement": the judge's text, if there is one already; or a judge's log as eval_gpt4.py prints it
-           ("0 <judgement>", "1 <judgement>", ...), or its evaluation file (an array of the judge's chat completions)
-reference: response_template.json (the questions with image contents and human answers); needed to ask a judge, and for a file that has
-           other types than the order tells. Kept judgements can be scored without it"""
+answers:   MMHal-Bench's response file (an array of 96 rows with "model_answer", in the
+           benchmark's order); JSON lines {"id": 0 to 95, "response"}, with "judgement": the
+           judge's text, if there is one already; or a judge's log as eval_gpt4.py prints it ("0
+           <judgement>", "1 <judgement>", ...), or its evaluation file (an array of the judge's
+           chat completions)
+reference: response_template.json (the questions with image contents and human answers); needed
+           to ask a judge, and for a file that has other types than the order tells. Kept
+           judgements can be scored without it"""
 
 
 @dataclass(frozen=True)
-class Item:
-    """A question of the benchmark."""
+class RatedQuestion:
+    """A question of the benchmark, with what a judge is told of it."""
 
     question: str
     answer: str
@@ -71,81 +73,68 @@ class Item:
     type: str
 
 
-def read_answers(path: Path) -> Answers:
-    """A file of answers or of judgements."""
-    text = read_text(path)
-    if text.lstrip()[:1] not in ("[", "{"):
-        return _read_log(path, text)
-    rows = read_rows(path)
-    if all(isinstance(row.value, dict) and "choices" in row.value for row in rows):
-        return _read_completions(path, rows)
-    if text.lstrip()[:1] == "[" and not any(
-        isinstance(row.value, dict) and "id" in row.value for row in rows
-    ):
-        # The benchmark's own file: its order is the id.
-        rows = [
-            Row(row.line, {**row.value, "id": number} if isinstance(row.value, dict) else row.value)
-            for number, row in enumerate(rows)
-        ]
-    answers = answers_from(path, rows, ("id",), details=("judgement", "judge", "reason"))
-    named = {
-        answer.details["judge"]
-        for answer in answers.rows
-        if isinstance(answer.details.get("judge"), str)
-    }
-    kept = any("judgement" in answer.details for answer in answers.rows)
-    return Answers(
-        answers.file,
-        answers.rows,
-        answers.problems,
-        ", ".join(sorted(named)) or ("not named in the file" if kept else None),
-    )
+RatedQuestions = Mapping[str, RatedQuestion]
+
+
+def _in_benchmark_order(rows: Sequence[FileRow]) -> list[FileRow]:
+    """The rows of the benchmark's own file, whose order is the id."""
+    return [
+        replace(row, value={**row.value, "id": number}) if isinstance(row.value, dict) else row
+        for number, row in enumerate(rows)
+    ]
 
 
 def _read_log(path: Path, text: str) -> Answers:
     """The judge's log: every judgement begins on a line with its number, the numbers count up; the
     means stand at the end.
-
-    A line of a judgement's text can begin with the next number, too: the next one is looked for
-    after a rating, if there is one there.
     """
     end = re.search(r"^(Average score|Hallucination rate): ", text, re.MULTILINE)
     body = text[: end.start()] if end else text
-    begins: dict[int, list[re.Match[str]]] = {}
-    for found in re.finditer(r"^(\d{1,4}) ", body, re.MULTILINE):
-        begins.setdefault(int(found[1]), []).append(found)
-    rated = [found.end() for found in re.finditer("rating: ", body, re.IGNORECASE)]
-    starts: list[re.Match[str]] = begins.get(0, [])[:1]
-    while starts:
-        position = starts[-1].end()
-        after_rating = next((place for place in rated if place > position), len(body))
-        following = [found for found in begins.get(len(starts), []) if found.start() >= position]
-        chosen = next(
-            (found for found in following if found.start() >= after_rating),
-            following[0] if following else None,
-        )
-        if chosen is None:
-            break
-        starts.append(chosen)
+    rated = [match_.end() for match_ in re.finditer("rating: ", body, re.IGNORECASE)]
+    starts = list(_starts(body, rated))
     if not starts or not rated:
         raise UserError(
             f"{path}: neither JSON nor a judge's log of MMHal-Bench (lines '0 <judgement>', '1"
             " <judgement>', ...)."
         )
-    ends = [found.start() for found in starts[1:]] + [len(body)]
+    ends = [start.start() for start in starts[1:]] + [len(body)]
     rows = [
         Answer(
             str(number),
             "",
-            body.count("\n", 0, found.start()) + 1,
-            {"judgement": body[found.end() : stop].strip()},
+            body.count("\n", 0, start.start()) + 1,
+            {"judgement": body[start.end() : stop].strip()},
         )
-        for number, (found, stop) in enumerate(zip(starts, ends, strict=True))
+        for number, (start, stop) in enumerate(zip(starts, ends, strict=True))
     ]
     return Answers(str(path), rows, judge="not named in the log")
 
 
-def _read_completions(path: Path, rows: Sequence[Row]) -> Answers:
+def _starts(body: str, rated: Sequence[int]) -> Iterator[re.Match[str]]:
+    """Where the judgements of a log begin: "0 ", then the next number after a rating.
+
+    A line of a judgement's text can begin with the next number, too: the next one is looked for
+    after a rating, if there is one there.
+    """
+    begins: dict[int, list[re.Match[str]]] = {}
+    for number in re.finditer(r"^(\d{1,4}) ", body, re.MULTILINE):
+        begins.setdefault(int(number[1]), []).append(number)
+    start = next(iter(begins.get(0, [])), None)
+    count = 0
+    while start is not None:
+        yield start
+        count += 1
+        position = start.end()
+        after_rating = next((place for place in rated if place > position), len(body))
+        following = [number for number in begins.get(count, []) if number.start() >= position]
+        start = next(
+            (number for number in following if number.start() >= after_rating),
+            following[0] if following else None,
+        )
+
+
+def _read_completions(path: Path, rows: Sequence[FileRow]) -> Answers:
+    """The reference's evaluation file: the judge's chat completions."""
     answers, problems, models = [], [], set()
     for number, row in enumerate(rows):
         try:
@@ -156,142 +145,88 @@ def _read_completions(path: Path, rows: Sequence[Row]) -> Answers:
             answers.append(Answer(str(number), "", row.line, {"judgement": judgement}))
             models.add(str(row.value.get("model", "not named")))
         else:
-            problems.append(
-                Problem(
-                    str(path),
-                    row.line,
-                    f"id '{number}': no text in its chat completion; not scored",
-                )
-            )
+            what = f"id '{number}': no text in its chat completion; not scored"
+            problems.append(Problem(str(path), row.line, what))
     if not answers:
         raise UserError(f"{problems[0]} (and so with all rows).")
     return Answers(str(path), answers, problems, judge=", ".join(sorted(models)))
 
 
-def read_reference(*paths: Path) -> Mapping[str, Item]:
-    """The questions by id, in order; without a path, ids and types alone. Errors: UserError."""
-    if not paths:
-        return {
-            str(number): Item("", "", "", TYPES[number % len(TYPES)]) for number in range(QUESTIONS)
-        }
-    path = Path(paths[0])
-    if path.is_dir():
-        files = sorted(path.rglob("*template*.json"))
-        if not files:
-            raise UserError(
-                f"{path}: holds no response_template.json with MMHal-Bench's questions."
-            )
-        path = files[0]
-    items = {}
-    for number, row in enumerate(read_rows(path)):
-        value = row.value if isinstance(row.value, dict) else {}
-        contents = value.get("image_content", [])
-        if (
-            not isinstance(value.get("question"), str)
-            or not isinstance(value.get("gt_answer"), str)
-            or not isinstance(contents, list)
-        ):
-            raise UserError(
-                f"{path}, line {row.line}: no question of MMHal-Bench (`question`, `gt_answer`,"
-                " `image_content`)."
-            )
-        name = id_of(value.get("id")) or str(number)
-        kind = value.get("question_type") or TYPES[number % len(TYPES)]
-        items[name] = Item(
-            value["question"], value["gt_answer"], ", ".join(map(str, contents)), str(kind)
+def _template_in(folder: Path) -> Path:
+    files = sorted(folder.rglob("*template*.json"))
+    if not files:
+        raise UserError(f"{folder}: holds no response_template.json with MMHal-Bench's questions.")
+    return files[0]
+
+
+def _rated_question(path: Path, row: FileRow, number: int) -> tuple[str, RatedQuestion]:
+    value = row.value if isinstance(row.value, dict) else {}
+    contents = value.get("image_content", [])
+    if (
+        not isinstance(value.get("question"), str)
+        or not isinstance(value.get("gt_answer"), str)
+        or not isinstance(contents, list)
+    ):
+        raise UserError(
+            f"{path}, line {row.line}: no question of MMHal-Bench (`question`, `gt_answer`,"
+            " `image_content`)."
         )
-    return items
+    name = id_of(value.get("id")) or str(number)
+    kind = str(value.get("question_type") or TYPES[number % len(TYPES)])
+    shown = ", ".join(map(str, contents))
+    return name, RatedQuestion(value["question"], value["gt_answer"], shown, kind)
 
 
 def read_rating(judgement: str) -> int:
     """The rating of a judgement. Errors: ValueError where there is not exactly one."""
-    found = [rating for rating in range(7) if f"rating: {rating}" in judgement.lower()]
-    if len(found) != 1:
+    ratings = [rating for rating in range(7) if f"rating: {rating}" in judgement.lower()]
+    if len(ratings) != 1:
         raise ValueError(
-            f"{len(found)} ratings instead of one: {' '.join(judgement.split())[-80:]!r}"
+            f"{len(ratings)} ratings instead of one: {' '.join(judgement.split())[-80:]!r}"
         )
-    return found[0]
+    return ratings[0]
 
 
-def ask(answers: Answers, reference: Mapping[str, Item], judge: Judge) -> Answers:
-    """The answers with the judge's judgements."""
-    items = {
-        answer.id: reference[answer.id]
-        for answer in answers.rows
-        if answer.id in reference and "judgement" not in answer.details
-    }
-    if any(not item.question for item in items.values()):
-        raise UserError(
-            "a judge of MMHal-Bench needs the questions: name response_template.json with"
-            " --reference."
-        )
-    questions = [
-        Question(
-            answer.id,
-            fill(
-                PROMPT,
-                contents=item.contents,
-                question=item.question,
-                standard=item.answer,
-                response=answer.text,
-            ),
-        )
-        for answer in answers.rows
-        if (item := items.get(answer.id))
-    ]
-    judged = judge.ask(questions, read_rating, max_tokens=MAX_TOKENS)
-    return with_judgements(answers, judged, lambda one: {"judgement": one.text}, judge)
+class _Ratings:
+    """The ratings of answers by id. `unparsed`: judgements without one, which count as 0."""
 
+    def __init__(self, file: str, answers: Mapping[str, Answer]) -> None:
+        self.file = file
+        self.by_id: dict[str, int] = {}
+        self.unparsed = 0
+        self.problems: list[Problem] = []
+        for answer in answers.values():
+            self._add(answer)
 
-def score(
-    answers: Answers, reference: Mapping[str, Item], *, samples: int = 1000, seed: int = 0
-) -> Score:
-    """MMHal-Bench's scores from judgements. The unit of the bootstrap is the question. Errors:
-    UserError without any judgement.
-    """
-    matched, problems, counts = match(answers, list(reference), "MMHal-Bench")
-    if not any(
-        "judgement" in answer.details or "reason" in answer.details for answer in matched.values()
-    ):
-        raise UserError(
-            f"{answers.file}: no judgements. MMHal-Bench is rated by a judge: name one"
-            " (--judge-url, --judge-model)."
-        )
-    ratings: dict[str, int] = {}
-    unparsed = 0
-    for name, answer in matched.items():
+    def _add(self, answer: Answer) -> None:
         judgement = answer.details.get("judgement")
         if not isinstance(judgement, str):
             why = answer.details.get("reason") or (
                 "none in the file" if judgement is None else f"it is {kind_of(judgement)}"
             )
-            problems.append(
-                Problem(
-                    answers.file, answer.line, f"id {name!r} has no judgement ({why}); not scored"
-                )
-            )
-            continue
+            self._tell(answer, f"id {answer.id!r} has no judgement ({why}); not scored")
+            return
         try:
-            ratings[name] = read_rating(judgement)
+            self.by_id[answer.id] = read_rating(judgement)
         except ValueError as error:
-            unparsed += 1
-            ratings[name] = 0
-            problems.append(
-                Problem(
-                    answers.file,
-                    answer.line,
-                    f"the judgement of id {name!r} has {error}; 0, as in the reference",
-                )
-            )
-    values = np.array(list(ratings.values()), dtype=np.float64)
-    table = np.stack([values, values < 3, np.ones_like(values)], axis=1)
+            self.unparsed += 1
+            self.by_id[answer.id] = 0
+            what = f"the judgement of id {answer.id!r} has {error}; 0, as in the reference"
+            self._tell(answer, what)
 
-    def means(sums: Floats) -> dict[str, Floats]:
-        return {
-            "score": sums[..., 0] / sums[..., 2],
-            "hallucination": 100 * (sums[..., 1] / sums[..., 2]),
-        }
+    def _tell(self, answer: Answer, what: str) -> None:
+        self.problems.append(Problem(self.file, answer.line, what))
 
+
+def _means(sums: Floats) -> dict[str, Floats]:
+    """Scores from sums [..., (rating, hallucinated, answers)]."""
+    return {
+        "score": sums[..., 0] / sums[..., 2],
+        "hallucination": 100 * (sums[..., 1] / sums[..., 2]),
+    }
+
+
+def _per_type(ratings: Mapping[str, int], reference: RatedQuestions) -> dict[str, dict[str, float]]:
     per_type = {}
     for kind in dict.fromkeys(item.type for item in reference.values()):
         of_kind = np.array(
@@ -303,29 +238,116 @@ def score(
                 "hallucination": float(100 * (of_kind < 3).mean()),
                 "questions": len(of_kind),
             }
-    informative = np.where(values >= 3, values - 3, values)
-    return Score(
-        benchmark="mmhal_bench",
-        scores=finite(means(table.sum(axis=0))) if len(values) else {},
-        extra={
-            **counts,
-            "judged": len(values),
-            "unparsed": unparsed,
-            **({"informativeness": float(informative.mean() / 3 * 100)} if len(values) else {}),
-        },
-        per_type=per_type,
-        intervals=(
-            intervals([table], lambda sums: means(sums[0]), samples=samples, seed=seed)
-            if len(values)
-            else {}
-        ),
-        problems=problems,
-        parser=PARSER,
-        version=VERSION,
-        judge=answers.judge,
+    return per_type
+
+
+def _informativeness(values: Floats) -> float:
+    return float(np.where(values >= 3, values - 3, values).mean() / 3 * 100)
+
+
+class MMHalBench(QuestionsBenchmark[RatedQuestions], JudgedBenchmark[RatedQuestions]):
+    """MMHal-Bench."""
+
+    VERSION: ClassVar[int] = 1
+    name = "mmhal_bench"
+    title = "MMHal-Bench"
+    names = NAMES
+    formats = FORMATS
+    form = Form({"": "{question}"}, max_new_tokens=1024)
+
+    def question_id(self, path: Path, row: Mapping[str, Any], position: int) -> str | None:
+        """Its place: the benchmark's type of a question is its place modulo 8."""
+        return str(position)
+
+    def read_answers(self, path: Path) -> Answers:
+        """A file of answers or of judgements."""
+        text = read_text(path)
+        begin = text.lstrip()[:1]
+        if begin not in ("[", "{"):
+            return _read_log(path, text)
+        rows = read_rows(path)
+        values = [row.value for row in rows if isinstance(row.value, dict)]
+        if len(values) == len(rows) and all("choices" in value for value in values):
+            return _read_completions(path, rows)
+        if begin == "[" and not any("id" in value for value in values):
+            rows = _in_benchmark_order(rows)
+        answers = answers_from(path, rows, ("id",), details=("judgement", "judge", "reason"))
+        return replace(answers, judge=judges_in(answers, "judgement"))
+
+    def read_reference(self, *paths: Path) -> RatedQuestions:
+        """The questions by id, in order; without a path, ids and types alone. Errors: UserError."""
+        if not paths:
+            return {
+                str(number): RatedQuestion("", "", "", TYPES[number % len(TYPES)])
+                for number in range(QUESTIONS)
+            }
+        path = Path(paths[0])
+        path = _template_in(path) if path.is_dir() else path
+        return dict(
+            _rated_question(path, row, number) for number, row in enumerate(read_rows(path))
+        )
+
+    def add_judgements(
+        self,
+        answers: Answers,
+        reference: RatedQuestions,
+        judge: Judge,
+        gradings: int | None = None,
+    ) -> Answers:
+        """The answers with the judge's judgements."""
+        unjudged = [
+            answer
+            for answer in answers.rows
+            if answer.id in reference and "judgement" not in answer.details
+        ]
+        if any(not reference[answer.id].question for answer in unjudged):
+            raise UserError(
+                "a judge of MMHal-Bench needs the questions: name response_template.json with"
+                " --reference."
+            )
+        questions = [_question_for_judge(answer, reference[answer.id]) for answer in unjudged]
+        judged = judge.ask(questions, read_rating, max_tokens=MAX_TOKENS)
+        return with_judgements(answers, judged, lambda one: {"judgement": one.text}, judge)
+
+    def score(
+        self, answers: Answers, reference: RatedQuestions, *, samples: int = 1000, seed: int = 0
+    ) -> Score:
+        """MMHal-Bench's scores from judgements. The unit of the bootstrap is the question. Errors:
+        UserError without any judgement.
+        """
+        matched, problems, counts = match(answers, list(reference), self.title)
+        if not any(answer.details.keys() & {"judgement", "reason"} for answer in matched.values()):
+            raise UserError(
+                f"{answers.file}: no judgements. MMHal-Bench is rated by a judge: name one"
+                " (--judge-url, --judge-model)."
+            )
+        ratings = _Ratings(answers.file, matched)
+        values = np.array(list(ratings.by_id.values()), dtype=np.float64)
+        table = np.stack([values, values < 3, np.ones_like(values)], axis=1)
+        about = {"informativeness": _informativeness(values)} if len(values) else {}
+        return Score(
+            benchmark=self.name,
+            scores=finite(_means(table.sum(axis=0))) if len(values) else {},
+            extra={**counts, "judged": len(values), "unparsed": ratings.unparsed, **about},
+            per_type=_per_type(ratings.by_id, reference),
+            intervals=(
+                intervals([table], lambda sums: _means(sums[0]), samples=samples, seed=seed)
+                if len(values)
+                else {}
+            ),
+            problems=[*problems, *ratings.problems],
+            parser=PARSER,
+            version=self.VERSION,
+            judge=answers.judge,
+        )
+
+
+def _question_for_judge(answer: Answer, item: RatedQuestion) -> JudgeQuestion:
+    text = fill(
+        PROMPT,
+        contents=item.contents,
+        question=item.question,
+        standard=item.answer,
+        response=answer.text,
     )
-
-
-SCORER = Scorer(
-    "mmhal_bench", "MMHal-Bench", NAMES, read_answers, read_reference, score, FORMATS, ask=ask
-)
+    return JudgeQuestion(answer.id, text)

@@ -7,35 +7,35 @@ first, else runs of nouns; an object counts once an answer. Or by words alone: t
 pairs joined, every mention counts. Both are mapped to COCO's objects with synonyms_refine.txt.
 response = answers with a wrong object / answers with a COCO object; mention = wrong mentions / all
 mentions.
+
+Questions are put as they stand in obj_halbench_300_with_image.jsonl of RLHF-V/RLAIF-V;
+muffin/eval/llava15_chair.py there adds nothing, 1,024 new tokens, temperature 0 and three beams
+(script/eval/chair/eval_llava1.5_chair.sh).
 """
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from lib.benchmarks import coco_objects
-from lib.benchmarks.base import (
-    Answer,
-    Answers,
-    Mentions,
-    Problem,
-    Score,
-    Scorer,
-    finite,
-    match,
-    with_judgements,
-)
+from lib.benchmarks.answers import Answer, Answers, Problem
 from lib.benchmarks.bootstrap import Floats, intervals
-from lib.benchmarks.coco_objects import Word
-from lib.benchmarks.language import LanguageTools
+from lib.benchmarks.coco_objects import CocoReference, Word
+from lib.benchmarks.judged import JudgedBenchmark, judges_in, with_judgements
+from lib.benchmarks.language import LanguageBenchmark, LanguageTools
+from lib.benchmarks.mentions import Mentions, MentionsBenchmark
+from lib.benchmarks.questions import Form, QuestionsBenchmark
 from lib.benchmarks.rows import answers_from, read_rows
-from lib.judge import Judge, Question, fill
+from lib.benchmarks.scores import Score, finite, match
+from lib.judge import Judge, JudgeQuestion, fill
 
-VERSION = 1
+BY_JUDGE = "objects listed by a judge"
+BY_WORDS = "objects found by words: tokens, base forms, pairs joined"
 #: Answers of so few words are not sent to the judge: they name no object.
 SHORT = 3
 #: What the reference takes out of answers.
@@ -47,14 +47,16 @@ NAMES = {
     "mention": "hallucinated mentions of all mentions, percent",
 }
 FORMATS = """\
-answers:   JSON lines or an array, {"image_id" or "id", "response" or "text" or "answer"}; ids are COCO image ids, one answer an image;
-           "objects": [...] in a row is the judge's list of objects, kept from an earlier run. Without it, and without a judge, objects
+answers:   JSON lines or an array, {"image_id" or "id", "response" or "text" or "answer"}; ids
+           are COCO image ids, one answer an image; "objects": [...] in a row is the judge's
+           list of objects, kept from an earlier run. Without it, and without a judge, objects
            are found by words alone
-reference: files or folders with synonyms_refine.txt and with what the images show: {image id: [objects]} (*objects*.json), or COCO's own
-           instances_*.json and captions_*.json"""
+reference: files or folders with synonyms_refine.txt and with what the images show: {image id:
+           [objects]} (*objects*.json), or COCO's own instances_*.json and captions_*.json"""
 #: In our own words; the reference asks GPT-3.5 for the same.
 PROMPT = """\
-Somebody looked at an image and answered a question about it. List the objects that the answer says are in the image.
+Somebody looked at an image and answered a question about it. List the objects that the answer \
+says are in the image.
 
 Question:
 {question}
@@ -62,42 +64,11 @@ Question:
 Answer:
 {answer}
 
-Take the answer as true and add nothing of your own. Name only visible objects that the answer mentions, each by its bare name, without \
-colour, material, number or other attributes. Reply with a JSON list of strings and nothing else, for example ["dog", "wine glass"]; \
-reply with [] if the answer mentions no visible object."""
+Take the answer as true and add nothing of your own. Name only visible objects that the answer \
+mentions, each by its bare name, without colour, material, number or other attributes. Reply with\
+ a JSON list of strings and nothing else, for example ["dog", "wine glass"]; reply with [] if the\
+ answer mentions no visible object."""
 MAX_TOKENS = 512
-
-
-def read_answers(path: Path) -> Answers:
-    """A file of answers; ids are COCO image ids."""
-    rows = read_rows(path)
-    keys = ("image_id", "id", "question_id")
-    answers = answers_from(
-        path,
-        rows,
-        keys,
-        lambda name, row: coco_objects.image_id(name),
-        details=("objects", "question", "prompt", "judge"),
-    )
-    named = {
-        answer.details["judge"]
-        for answer in answers.rows
-        if isinstance(answer.details.get("judge"), str)
-    }
-    kept = any("objects" in answer.details for answer in answers.rows)
-    return Answers(
-        answers.file,
-        answers.rows,
-        answers.problems,
-        ", ".join(sorted(named)) or ("not named in the file" if kept else None),
-    )
-
-
-def read_reference(*paths: Path) -> coco_objects.Reference:
-    """The vocabulary and what images show."""
-    return coco_objects.read_reference(
-        paths, ("synonyms*.txt",), pairs_from_synonyms=True, benchmark="Object HalBench"
-    )
 
 
 def read_objects(text: str) -> list[str]:
@@ -119,25 +90,9 @@ def read_objects(text: str) -> list[str]:
     raise ValueError(f"no JSON list of strings: {text.strip()[:80]!r}")
 
 
-def ask(answers: Answers, reference: coco_objects.Reference, judge: Judge) -> Answers:
-    """The answers with the objects that the judge finds in each. `reference` is not needed for it."""
-    questions = []
-    objects: dict[str, Any] = {}
-    for answer in answers.rows:
-        if len(answer.text.split()) <= SHORT:
-            objects[answer.id] = []
-        elif "objects" not in answer.details:
-            question = (
-                answer.details.get("question")
-                or answer.details.get("prompt")
-                or "Describe the image."
-            )
-            questions.append(
-                Question(answer.id, fill(PROMPT, question=str(question), answer=answer.text))
-            )
-    judged = judge.ask(questions, read_objects, max_tokens=MAX_TOKENS)
-    details = {name: {"objects": found} for name, found in objects.items()}
-    return with_judgements(answers, judged, lambda one: {"objects": one.value}, judge, details)
+def _question_for_judge(answer: Answer) -> JudgeQuestion:
+    asked = answer.details.get("question") or answer.details.get("prompt") or "Describe the image."
+    return JudgeQuestion(answer.id, fill(PROMPT, question=str(asked), answer=answer.text))
 
 
 def _objects_of(
@@ -149,26 +104,31 @@ def _objects_of(
     The place of an object is that where the answer first has the name that the judge gave, in the
     singular or the plural.
     """
-    found: dict[str, tuple[int, int] | None] = {}
+    places: dict[str, tuple[int, int] | None] = {}
     for name in answer.details["objects"]:
         phrase = language.phrases.run(f"a {name}")
-        words = [word for word, _ in phrase]
-        pairs = []
-        position = 0
-        while position < len(words):
-            pair = vocabulary.pairs.get(" ".join(words[position : position + 2]))
-            pairs += [] if pair is None else [pair]
-            position += 1 if pair is None else 2
         place = _place(name, answer.text)
+        pairs = _pairs_in([word for word, _ in phrase], vocabulary)
         for word in pairs or _noun_runs(phrase):
-            found.setdefault(word, place)
-    return [Word(word, place) for word, place in found.items()]
+            places.setdefault(word, place)
+    return [Word(word, place) for word, place in places.items()]
+
+
+def _pairs_in(words: Sequence[str], vocabulary: coco_objects.Vocabulary) -> list[str]:
+    """The pairs of words that are one object, from left to right."""
+    pairs = []
+    position = 0
+    while position < len(words):
+        pair = vocabulary.pairs.get(" ".join(words[position : position + 2]))
+        pairs += [] if pair is None else [pair]
+        position += 1 if pair is None else 2
+    return pairs
 
 
 def _place(name: str, text: str) -> tuple[int, int] | None:
     words = r"\s+".join(map(re.escape, name.split()))
-    found = re.search(rf"(?<!\w){words}(?:e?s)?(?!\w)", text, re.IGNORECASE) if words else None
-    return found.span() if found else None
+    there = re.search(rf"(?<!\w){words}(?:e?s)?(?!\w)", text, re.IGNORECASE) if words else None
+    return there.span() if there else None
 
 
 def _noun_runs(phrase: Sequence[tuple[str, str]]) -> list[str]:
@@ -198,120 +158,6 @@ def _said(text: str) -> tuple[str, list[int]]:
     return said.strip(), origins[len(said) - len(said.lstrip()) :]
 
 
-def mentions(
-    answers: Answers, reference: coco_objects.Reference, language: LanguageTools
-) -> dict[str, Mentions]:
-    """What each answer mentions, by its image's id; answers that a judge should have read and has
-    not are left out.
-    """
-    vocabulary = reference.vocabulary
-    by_judge = _by_judge(answers)
-
-    def words_of(text: str) -> list[Word]:
-        return vocabulary.join(
-            coco_objects.cut(text, language.tokenizer.run, language.lemmatizer.run)
-        )
-
-    given = answers.by_id()
-    found = {}
-    for name in reference.expected(given):
-        if name not in given or (by_judge and _problem_with_objects(answers.file, given[name])):
-            continue
-        if by_judge:
-            words = _objects_of(given[name], vocabulary, language)
-        else:
-            said, origins = _said(given[name].text)
-            words = (
-                words_of(said)
-                if said == given[name].text
-                else coco_objects.moved(words_of(said), origins)
-            )
-        found[name] = vocabulary.mentions(words, reference.objects(name, words_of))
-    return found
-
-
-def score(
-    answers: Answers,
-    reference: coco_objects.Reference,
-    *,
-    language: LanguageTools | None = None,
-    samples: int = 1000,
-    seed: int = 0,
-) -> Score:
-    """Object HalBench's scores, by the judge's objects where answers carry them, else by words. The
-    unit of the bootstrap is the answer.
-    """
-    language = language or LanguageTools()
-    by_judge = _by_judge(answers)
-    found = mentions(answers, reference, language)
-    matched, problems, counts = match(
-        answers, reference.expected(answers.by_id()), "Object HalBench"
-    )
-    rows = []
-    words = []
-    for name, answer in matched.items():
-        if by_judge and (problem := _problem_with_objects(answers.file, answer)):
-            problems.append(problem)
-            continue
-        one, wrong = found[name], found[name].hallucinated
-        rows.append(
-            (wrong, len(one.each), wrong > 0, len(one.each) > 0, 1, one.found, len(one.shown))
-        )
-        words.append(len(_said(answer.text)[0].split(" ")))
-    table = np.array(rows, dtype=np.float64).reshape(-1, 7)
-
-    def rates(sums: Floats) -> dict[str, Floats]:
-        wrong, mentioned, hallucinated, with_objects, *_ = np.moveaxis(sums, -1, 0)
-        return {
-            "response": 100 * (hallucinated / with_objects),
-            "mention": 100 * (wrong / mentioned),
-        }
-
-    sums = table.sum(axis=0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        overall = finite(rates(sums))
-        others = finite(
-            {
-                "response_of_all_answers": 100 * (sums[2] / sums[4]),
-                "recall": 100 * (sums[5] / sums[6]),
-            }
-        )
-    names = (
-        "hallucinated_mentions",
-        "mentions",
-        "hallucinated_answers",
-        "answers_with_objects",
-        "scored",
-        "objects_found",
-        "objects_shown",
-    )
-    return Score(
-        benchmark="object_halbench",
-        scores=overall,
-        extra={
-            **counts,
-            **others,
-            **dict(zip(names, map(int, sums), strict=True)),
-            "words_per_answer": float(np.mean(words)) if words else 0.0,
-        },
-        per_type={},
-        intervals=(
-            intervals([table], lambda sums: rates(sums[0]), samples=samples, seed=seed)
-            if rows
-            else {}
-        ),
-        problems=problems,
-        parser=(
-            "objects listed by a judge"
-            if by_judge
-            else "objects found by words: tokens, base forms, pairs joined"
-        ),
-        version=VERSION,
-        language_tools=language.names(*(["phrases"] if by_judge else ["tokenizer", "lemmatizer"])),
-        judge=answers.judge if by_judge else None,
-    )
-
-
 def _problem_with_objects(file: str, answer: Answer) -> Problem | None:
     objects: Any = answer.details.get("objects")
     if isinstance(objects, list) and all(isinstance(name, str) for name in objects):
@@ -322,15 +168,167 @@ def _problem_with_objects(file: str, answer: Answer) -> Problem | None:
     )
 
 
-SCORER = Scorer(
-    "object_halbench",
-    "Object HalBench",
-    NAMES,
-    read_answers,
-    read_reference,
-    score,
-    FORMATS,
-    uses_language=True,
-    ask=ask,
-    mentions=mentions,
+#: Columns of an answer's counts, and what `Score.extra` calls their sums.
+COLUMNS = (
+    "hallucinated_mentions",
+    "mentions",
+    "hallucinated_answers",
+    "answers_with_objects",
+    "scored",
+    "objects_found",
+    "objects_shown",
 )
+WRONG, MENTIONED, HALLUCINATED, WITH_OBJECTS, SCORED, FOUND, SHOWN = range(len(COLUMNS))
+
+
+def _counts(mentions: Sequence[Mentions]) -> Floats:
+    """Counts [answer, column]."""
+    rows = []
+    for one in mentions:
+        wrong, count = one.hallucinated, len(one.each)
+        rows.append((wrong, count, wrong > 0, count > 0, 1, one.found, len(one.shown)))
+    return np.array(rows, dtype=np.float64).reshape(-1, len(COLUMNS))
+
+
+def _rates(sums: Floats) -> dict[str, Floats]:
+    """Scores from the counts' sums [..., column]; NaN where there is nothing to divide by."""
+    return {
+        "response": 100 * (sums[..., HALLUCINATED] / sums[..., WITH_OBJECTS]),
+        "mention": 100 * (sums[..., WRONG] / sums[..., MENTIONED]),
+    }
+
+
+def _other_rates(sums: Floats) -> dict[str, Floats]:
+    return {
+        "response_of_all_answers": 100 * (sums[HALLUCINATED] / sums[SCORED]),
+        "recall": 100 * (sums[FOUND] / sums[SHOWN]),
+    }
+
+
+class ObjectHalBench(
+    QuestionsBenchmark[CocoReference],
+    JudgedBenchmark[CocoReference],
+    MentionsBenchmark[CocoReference],
+    LanguageBenchmark[CocoReference],
+):
+    """Object HalBench: one answer an image, whose COCO id it has."""
+
+    VERSION: ClassVar[int] = 1
+    name = "object_halbench"
+    title = "Object HalBench"
+    names = NAMES
+    formats = FORMATS
+    form = Form({"": "{question}"}, max_new_tokens=1024, beams=3)
+    id_keys = ("image_id", "id", "question_id")
+    needs_judge = False
+
+    def read_answers(self, path: Path) -> Answers:
+        """A file of answers; ids are COCO image ids."""
+        answers = answers_from(
+            path,
+            read_rows(path),
+            self.id_keys,
+            lambda name, row: coco_objects.image_id(name),
+            details=("objects", "question", "prompt", "judge"),
+        )
+        return replace(answers, judge=judges_in(answers, "objects"))
+
+    def read_reference(self, *paths: Path) -> CocoReference:
+        """The vocabulary and what images show."""
+        return coco_objects.read_reference(
+            paths, ("synonyms*.txt",), pairs_from_synonyms=True, benchmark=self.title
+        )
+
+    def add_judgements(
+        self,
+        answers: Answers,
+        reference: CocoReference,
+        judge: Judge,
+        gradings: int | None = None,
+    ) -> Answers:
+        """The answers with the objects that the judge finds in each. `reference` is not needed for
+        it.
+        """
+        short = {answer.id for answer in answers.rows if len(answer.text.split()) <= SHORT}
+        questions = [
+            _question_for_judge(answer)
+            for answer in answers.rows
+            if answer.id not in short and "objects" not in answer.details
+        ]
+        judged = judge.ask(questions, read_objects, max_tokens=MAX_TOKENS)
+        none: dict[str, dict[str, list[str]]] = {
+            answer.id: {"objects": []} for answer in answers.rows if answer.id in short
+        }
+        return with_judgements(answers, judged, lambda one: {"objects": one.value}, judge, none)
+
+    def mentions(self, answers: Answers, reference: CocoReference) -> dict[str, Mentions]:
+        """What each answer mentions, by its image's id; answers that a judge should have read and
+        has not are left out.
+        """
+        vocabulary = reference.vocabulary
+        by_judge = _by_judge(answers)
+        tokenize, base_form = self.tools.tokenizer.run, self.tools.lemmatizer.run
+
+        def words_of(text: str) -> list[Word]:
+            return vocabulary.join(coco_objects.cut(text, tokenize, base_form))
+
+        given = answers.by_id()
+        mentions = {}
+        for name in reference.expected(given):
+            if name not in given or (by_judge and _problem_with_objects(answers.file, given[name])):
+                continue
+            words = (
+                _objects_of(given[name], vocabulary, self.tools)
+                if by_judge
+                else _said_words(given[name].text, words_of)
+            )
+            mentions[name] = vocabulary.mentions(words, reference.objects(name, words_of))
+        return mentions
+
+    def score(
+        self, answers: Answers, reference: CocoReference, *, samples: int = 1000, seed: int = 0
+    ) -> Score:
+        """Object HalBench's scores, by the judge's objects where answers carry them, else by words.
+        The unit of the bootstrap is the answer.
+        """
+        by_judge = _by_judge(answers)
+        mentions = self.mentions(answers, reference)
+        matched, problems, counts = match(answers, reference.expected(answers.by_id()), self.title)
+        if by_judge:
+            unread = [_problem_with_objects(answers.file, answer) for answer in matched.values()]
+            problems += [problem for problem in unread if problem]
+        scored = [name for name in matched if name in mentions]
+        table = _counts([mentions[name] for name in scored])
+        sums = table.sum(axis=0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            overall, others = finite(_rates(sums)), finite(_other_rates(sums))
+        words = [len(_said(matched[name].text)[0].split(" ")) for name in scored]
+        used = ["phrases"] if by_judge else ["tokenizer", "lemmatizer"]
+        return Score(
+            benchmark=self.name,
+            scores=overall,
+            extra={
+                **counts,
+                **others,
+                **dict(zip(COLUMNS, map(int, sums), strict=True)),
+                "words_per_answer": float(np.mean(words)) if words else 0.0,
+            },
+            per_type={},
+            intervals=(
+                intervals([table], lambda sums: _rates(sums[0]), samples=samples, seed=seed)
+                if scored
+                else {}
+            ),
+            problems=problems,
+            parser=BY_JUDGE if by_judge else BY_WORDS,
+            version=self.VERSION,
+            language_tools=self.tools.names(*used),
+            judge=answers.judge if by_judge else None,
+        )
+
+
+def _said_words(text: str, words_of: Callable[[str], list[Word]]) -> list[Word]:
+    """The words of what is scored of an answer, with their places in the whole of it."""
+    said, origins = _said(text)
+    words = words_of(said)
+    return words if said == text else coco_objects.moved(words, origins)

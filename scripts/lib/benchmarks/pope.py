@@ -6,22 +6,32 @@ The parser keeps the text before the first full stop, takes commas out and split
 the mean of the three splits' F1, which is what papers print as POPE. lmms-eval's task `pope`
 compares the whole lower-cased answer, so that "No." is neither, and its yes ratio is that of the
 labels.
+
+Questions are put as in llava_pope_test.jsonl of LLaVA's eval.zip and scripts/v1_5/eval/pope.sh:
+"<question>\\nAnswer the question using a single word or phrase."; 128 new tokens
+(llava/eval/model_vqa_loader.py). POPE's own coco_pope_*.json have the bare question, and get the
+same form.
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from lib.benchmarks.base import Answers, Score, Scorer, finite, match
+from lib.benchmarks.answers import Answer, Answers
 from lib.benchmarks.bootstrap import Floats, intervals
-from lib.benchmarks.rows import Row, answers_from, id_of, read_rows
+from lib.benchmarks.questions import Form, QuestionsBenchmark
+from lib.benchmarks.rows import FileRow, answers_from, id_of, read_rows
+from lib.benchmarks.scores import Score, finite, match
 from lib.errors import UserError
 
-VERSION = 1
+#: How LLaVA's file of POPE's questions ends each of them.
+SINGLE_WORD = "\nAnswer the question using a single word or phrase."
+#: What LLaVA adds to the numbers of POPE's splits in its one file.
+SPLIT_SIZE = 10_000_000
 PARSER = (
     "text before the first full stop, commas removed, split at blanks; No, no or not is a no, all"
     " else a yes"
@@ -38,11 +48,13 @@ SPLITS = ("adversarial", "popular", "random")
 #: number.
 _OFFSETS = {0: "adversarial", 10_000_000: "random", 20_000_000: "popular"}
 FORMATS = """\
-answers:   JSON lines {"id": "<split>/<question_id>", "response": "..."}; LLaVA's answers file {"question_id", "text"}, whose numbers tell
-           the split (20000001 is popular/1); or lmms-eval's kept answers {"id", "category", "response", "target"}
-reference: a folder with coco_pope_adversarial.json, coco_pope_popular.json, coco_pope_random.json ({"question_id", "image", "text",
-           "label"} lines), or one such file; or any JSON lines {"id", "label" or "target", "category"}, the answers file itself if it
-           keeps its targets"""
+answers:   JSON lines {"id": "<split>/<question_id>", "response": "..."}; LLaVA's answers file
+           {"question_id", "text"}, whose numbers tell the split (20000001 is popular/1); or
+           lmms-eval's kept answers {"id", "category", "response", "target"}
+reference: a folder with coco_pope_adversarial.json, coco_pope_popular.json,
+           coco_pope_random.json ({"question_id", "image", "text", "label"} lines), or one such
+           file; or any JSON lines {"id", "label" or "target", "category"}, the answers file
+           itself if it keeps its targets"""
 
 
 @dataclass(frozen=True)
@@ -57,17 +69,6 @@ class Label:
 Labels = Mapping[str, Label]
 
 
-def read_answers(path: Path) -> Answers:
-    """A file of answers. Errors: UserError also where they are the questions."""
-    answers = answers_from(path, read_rows(path), ("id", "question_id"), _our_id)
-    if all("?" in answer.text for answer in answers.rows):
-        raise UserError(
-            f"{path}: every row is a question (the first: {answers.rows[0].text[:60]!r}). Name the"
-            " file with a model's answers."
-        )
-    return answers
-
-
 def _our_id(name: str, row: Mapping[str, Any]) -> str:
     category = row.get("category")
     if isinstance(category, str) and "/" not in name:
@@ -79,33 +80,17 @@ def _our_id(name: str, row: Mapping[str, Any]) -> str:
     return name
 
 
-def read_reference(*paths: Path) -> Labels:
-    """The labels by id. Errors: UserError where there are none, or a row has no label."""
-    labels: dict[str, Label] = {}
-    for path in paths:
-        files = (
-            sorted(Path(path).rglob("coco_pope_*.json")) if Path(path).is_dir() else [Path(path)]
-        )
-        if not files:
+def _read_labels(file: Path, labels: dict[str, Label]) -> None:
+    for row in read_rows(file):
+        name, label = _label(file, row)
+        if name in labels:
             raise UserError(
-                f"{path}: holds no coco_pope_*.json. Name the folder with POPE's labels, or a file"
-                " of labels."
+                f"{file}, line {row.line}: label of {name!r} again. Each question has one label."
             )
-        for file in files:
-            for row in read_rows(file):
-                name, label = _label(file, row)
-                if name in labels:
-                    raise UserError(
-                        f"{file}, line {row.line}: label of {name!r} again. Each question has one"
-                        " label."
-                    )
-                labels[name] = label
-    if not labels:
-        raise UserError("POPE needs its labels: name their folder or file with --reference.")
-    return labels
+        labels[name] = label
 
 
-def _label(file: Path, row: Row) -> tuple[str, Label]:
+def _label(file: Path, row: FileRow) -> tuple[str, Label]:
     value = row.value if isinstance(row.value, dict) else {}
     name = id_of(value.get("id", value.get("question_id")))
     label = value.get("label", value.get("target"))
@@ -116,14 +101,16 @@ def _label(file: Path, row: Row) -> tuple[str, Label]:
             f"{file}, line {row.line}: {what}. POPE's labels are lines with `question_id`, `image`,"
             " `text` and `label`."
         )
-    category = value.get("category") or (
-        match_[1] if (match_ := re.fullmatch(r"coco_pope_(\w+)\.json", file.name)) else None
-    )
-    if category is None:
-        category = name.split("/")[0] if "/" in name else "all"
-    return (name if "/" in name or category == "all" else f"{category}/{name}"), Label(
-        category, word == "yes", str(value.get("image", name))
-    )
+    split = value.get("category") or _split_of(file, name)
+    full_name = name if "/" in name or split == "all" else f"{split}/{name}"
+    return full_name, Label(split, word == "yes", str(value.get("image", name)))
+
+
+def _split_of(file: Path, name: str) -> str:
+    """The split of a label that says none."""
+    if by_file := re.fullmatch(r"coco_pope_(\w+)\.json", file.name):
+        return by_file[1]
+    return name.split("/")[0] if "/" in name else "all"
 
 
 def said_yes(text: str) -> bool:
@@ -158,53 +145,110 @@ def _rates(counts: Floats) -> dict[str, Floats]:
     }
 
 
-def score(answers: Answers, reference: Labels, *, samples: int = 1000, seed: int = 0) -> Score:
-    """POPE's scores. The unit of the bootstrap is the image, with all its questions in all splits."""
-    matched, problems, counts = match(answers, list(reference), "POPE")
-    splits = sorted({reference[name].split for name in matched})
-    images = {
-        image: index
-        for index, image in enumerate(dict.fromkeys(reference[name].image for name in matched))
-    }
+def _counts(matched: Mapping[str, Answer], labels: Labels, splits: list[str]) -> Floats:
+    """Counts [image, split, (TP, FP, TN, FN)] of answers."""
+    names = dict.fromkeys(labels[name].image for name in matched)
+    images = {image: index for index, image in enumerate(names)}
     table = np.zeros((len(images), len(splits), 4))
     for name, answer in matched.items():
-        label, yes = reference[name], said_yes(answer.text)
+        label, yes = labels[name], said_yes(answer.text)
         column = (TP if label.yes else FP) if yes else (FN if label.yes else TN)
         table[images[label.image], splits.index(label.split), column] += 1
+    return table
 
-    def means(sums: Floats) -> dict[str, Floats]:
-        by_split = _rates(sums.reshape(*sums.shape[:-1], len(splits), 4))
-        return {name: 100 * values.mean(axis=-1) for name, values in by_split.items()}
 
-    flat = table.reshape(len(images), -1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        overall = means(flat.sum(axis=0))
-        by_split = _rates(table.sum(axis=0))
-    per_type = {
-        split: (
-            finite({name: 100 * values[index] for name, values in by_split.items()})
-            | {
-                name: int(table[:, index, column].sum())
-                for name, column in (("tp", TP), ("fp", FP), ("tn", TN), ("fn", FN))
-            }
-        )
-        for index, split in enumerate(splits)
+def _of_split(counts: Floats, rates: Mapping[str, Floats], index: int) -> dict[str, float]:
+    """The rates of one split in percent, and its counts."""
+    columns = {"tp": TP, "fp": FP, "tn": TN, "fn": FN}
+    return finite({name: 100 * values[index] for name, values in rates.items()}) | {
+        name: int(counts[index, column]) for name, column in columns.items()
     }
-    labels = [reference[name].yes for name in matched]
-    return Score(
-        benchmark="pope",
-        scores=finite(overall),
-        extra={
-            **counts,
-            "unparsed": sum(not is_plain(answer.text) for answer in matched.values()),
-            "yes_ratio_of_labels": 100 * sum(labels) / len(labels),
-        },
-        per_type=per_type,
-        intervals=intervals([flat], lambda sums: means(sums[0]), samples=samples, seed=seed),
-        problems=problems,
-        parser=PARSER,
-        version=VERSION,
-    )
 
 
-SCORER = Scorer("pope", "POPE", NAMES, read_answers, read_reference, score, FORMATS)
+class Pope(QuestionsBenchmark[Labels]):
+    """POPE."""
+
+    VERSION: ClassVar[int] = 1
+    name = "pope"
+    title = "POPE"
+    names = NAMES
+    formats = FORMATS
+    #: Any whose answers are kept with targets that are yes or no.
+    kept_tasks = ("*",)
+    form = Form({"": "{question}" + SINGLE_WORD}, max_new_tokens=128)
+
+    def question_id(self, path: Path, row: Mapping[str, Any], position: int) -> str | None:
+        """`<split>/<number>`."""
+        name = super().question_id(path, row, position)
+        if name is None or "/" in name:
+            return name
+        split = row.get("category") or path.stem.removeprefix("coco_pope_")
+        return f"{split}/{int(name) % SPLIT_SIZE if name.isdecimal() else name}"
+
+    def question_text(self, row: Mapping[str, Any]) -> str | None:
+        """The question without what LLaVA's file adds to it."""
+        text = super().question_text(row)
+        return None if text is None else text.removesuffix(SINGLE_WORD)
+
+    def read_answers(self, path: Path) -> Answers:
+        """A file of answers. Errors: UserError also where they are the questions."""
+        answers = answers_from(path, read_rows(path), ("id", "question_id"), _our_id)
+        if all("?" in answer.text for answer in answers.rows):
+            raise UserError(
+                f"{path}: every row is a question (the first: {answers.rows[0].text[:60]!r}). Name"
+                " the file with a model's answers."
+            )
+        return answers
+
+    def read_reference(self, *paths: Path) -> Labels:
+        """The labels by id. Errors: UserError where there are none, or a row has no label."""
+        labels: dict[str, Label] = {}
+        for path in map(Path, paths):
+            files = sorted(path.rglob("coco_pope_*.json")) if path.is_dir() else [path]
+            if not files:
+                raise UserError(
+                    f"{path}: holds no coco_pope_*.json. Name the folder with POPE's labels, or a"
+                    " file of labels."
+                )
+            for file in files:
+                _read_labels(file, labels)
+        if not labels:
+            raise UserError("POPE needs its labels: name their folder or file with --reference.")
+        return labels
+
+    def score(
+        self, answers: Answers, reference: Labels, *, samples: int = 1000, seed: int = 0
+    ) -> Score:
+        """POPE's scores. The unit of the bootstrap is the image, with all its questions in all
+        splits.
+        """
+        matched, problems, counts = match(answers, list(reference), self.title)
+        labels = {name: reference[name] for name in matched}
+        splits = sorted({label.split for label in labels.values()})
+        table = _counts(matched, labels, splits)
+
+        def means(sums: Floats) -> dict[str, Floats]:
+            by_split = _rates(sums.reshape(*sums.shape[:-1], len(splits), 4))
+            return {name: 100 * values.mean(axis=-1) for name, values in by_split.items()}
+
+        flat, sums = table.reshape(len(table), -1), table.sum(axis=0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            overall, by_split = means(flat.sum(axis=0)), _rates(sums)
+        return Score(
+            benchmark=self.name,
+            scores=finite(overall),
+            extra={
+                **counts,
+                "unparsed": sum(not is_plain(answer.text) for answer in matched.values()),
+                "yes_ratio_of_labels": 100
+                * sum(label.yes for label in labels.values())
+                / len(labels),
+            },
+            per_type={
+                split: _of_split(sums, by_split, index) for index, split in enumerate(splits)
+            },
+            intervals=intervals([flat], lambda sums: means(sums[0]), samples=samples, seed=seed),
+            problems=problems,
+            parser=PARSER,
+            version=self.VERSION,
+        )

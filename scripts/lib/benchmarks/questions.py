@@ -1,72 +1,44 @@
-"""The questions of benchmarks that publish files: read as they are published, each with its id, its
+"""Questions of benchmarks that publish files: read as they are published, each with its id, its
 text, its image and how it is put.
 
-The forms are those that gave LLaVA-1.5's published scores, as far as a published script says so:
-
-pope             llava_pope_test.jsonl of LLaVA's eval.zip and scripts/v1_5/eval/pope.sh:
-                 "<question>\\nAnswer the question using a single word or phrase."; 128 new tokens
-                 (llava/eval/model_vqa_loader.py). POPE's own coco_pope_*.json have the bare
-                 question, and get the same form.
-amber            query_all.json of junyangwang0410/AMBER as it is. AMBER has no script for
-                 LLaVA-1.5; HALVA's (src/evaluate_hall/amber.sh, eval_hall/model_amber_loader.py of
-                 pritamqu/HALVA) adds nothing to the query, 1,024 new tokens, and reads any answer
-                 with "yes" in it as Yes, all others as No (scripts/score_answers.py does that).
-mmhal_bench      response_template.json of Shengcao1006/MMHal-Bench as it is; the benchmark's
-                 authors (Eval/eval_scripts/eval_mmhal.sh of llava-rlhf/LLaVA-RLHF) and HALVA
-                 (eval_hall/model_vqa_mmhal.py, 1,024 new tokens) add nothing and are greedy.
-                 RLHF-V/RLAIF-V asks with three beams (script/eval/chair/eval_llava1.5_chair.sh):
-                 `beams: 3`.
-object_halbench  obj_halbench_300_with_image.jsonl of RLHF-V/RLAIF-V as it is;
-                 muffin/eval/llava15_chair.py there adds nothing, 1,024 new tokens, temperature 0
-                 and three beams (script/eval/chair/eval_llava1.5_chair.sh).
-chair            "Please describe this image in detail.", 512 new tokens (chair_eval.py of
-                 shikiw/OPERA, with the prompt alone around it: no system prompt; its number of
-                 beams is an argument).
-
-Around it stands the model's chat template, with the system prompt of LLaVA's `vicuna_v1` before it
+How a benchmark's questions are put stands in its own file (its `Form`, with its source): the form
+that gave LLaVA-1.5's published scores, as far as a published script says so. Around it stands the
+model's chat template, with the system prompt of LLaVA's `vicuna_v1` before it
 (`evaluation.system_prompt`).
 """
 
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlparse
 
-from lib.benchmarks.rows import Row, id_of, read_rows
+from lib.benchmarks.base import Benchmark, R
+from lib.benchmarks.rows import FileRow, id_of, read_rows
 from lib.errors import UserError
 
-SINGLE_WORD = "\nAnswer the question using a single word or phrase."
-#: AMBER numbers its generative questions up to this one.
-LAST_GENERATIVE = 1004
-#: What LLaVA adds to the numbers of POPE's splits in its one file.
-SPLIT_SIZE = 10_000_000
+TEXT_KEYS = ("query", "question", "text", "prompt", "instruction")
+Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Form:
-    """How a benchmark's questions are put: by kind ("" for all), and the longest answer in tokens."""
+    """How a benchmark's questions are put.
+
+    prompts         kind of question ("" where there is one) -> how it is put, with `{question}`
+    max_new_tokens  the longest answer in tokens
+    beams           of the search for an answer; 1 is greedy
+    """
 
     prompts: Mapping[str, str]
     max_new_tokens: int
-
-
-FORMS = {
-    "pope": Form({"": "{question}" + SINGLE_WORD}, 128),
-    "amber": Form({"generative": "{question}", "discriminative": "{question}"}, 1024),
-    "mmhal_bench": Form({"": "{question}"}, 1024),
-    "object_halbench": Form({"": "{question}"}, 1024),
-    "chair": Form({"": "{question}"}, 512),
-}
-#: The question of a row that has none.
-UNSAID = {"chair": "Please describe this image in detail."}
-TEXT_KEYS = ("query", "question", "text", "prompt", "instruction")
+    beams: int = 1
 
 
 @dataclass(frozen=True)
-class Question:
+class PublishedQuestion:
     """A question as published. `image`: its file; `embedded`: its bytes where the questions file
     holds them.
     """
@@ -78,17 +50,40 @@ class Question:
     kind: str = ""
 
 
-def prompt_of(scorer: str, question: Question, configured: str | Mapping[str, str] | None) -> str:
-    """What the model is asked. Errors: UserError if the configuration has no form for this kind of
-    question.
+class QuestionsBenchmark(Benchmark[R]):
+    """A benchmark that publishes files of questions, which our own rule asks.
+
+    form            how they are put
+    asked_if_unsaid the question of a row that has none; None where each has one
+    id_keys         what its rows call their ids, the first that is there
     """
-    forms = (
-        FORMS[scorer].prompts
-        if configured is None
-        else {question.kind: configured}
-        if isinstance(configured, str)
-        else configured
-    )
+
+    form: ClassVar[Form]
+    asked_if_unsaid: ClassVar[str | None] = None
+    id_keys: ClassVar[tuple[str, ...]] = ("id", "question_id")
+
+    def question_id(self, path: Path, row: Json, position: int) -> str | None:
+        """The id under which answers are scored; None where the row has none. `position`: of the
+        row in the file `path`, from 0.
+        """
+        return id_of(next((row[key] for key in self.id_keys if key in row), None))
+
+    def question_text(self, row: Json) -> str | None:
+        """The bare question."""
+        texts = [row[key] for key in TEXT_KEYS if isinstance(row.get(key), str)]
+        return next((text for text in texts if text.strip()), self.asked_if_unsaid)
+
+    def question_kind(self, question_id: str) -> str:
+        """Which of the form's kinds a question is."""
+        return ""
+
+
+def prompt_of(question: PublishedQuestion, prompts: str | Mapping[str, str]) -> str:
+    """What the model is asked. `prompts`: the form for all questions, or one for each kind.
+
+    Errors: UserError if there is none for this kind.
+    """
+    forms = {question.kind: prompts} if isinstance(prompts, str) else prompts
     if question.kind not in forms:
         raise UserError(
             f"`prompt` has no form for questions of the kind '{question.kind}', only for"
@@ -98,81 +93,59 @@ def prompt_of(scorer: str, question: Question, configured: str | Mapping[str, st
 
 
 def read_questions(
-    scorer: str, files: Sequence[str | Path], images: str | Path | None
-) -> list[Question]:
+    benchmark: QuestionsBenchmark[Any], files: Sequence[str | Path], images: str | Path | None
+) -> list[PublishedQuestion]:
     """All questions of a benchmark, in the order of its files.
 
     Errors: UserError with file and line where a row has no text, no id, no image, an image that is
     not there, or an id that was there.
     """
-    found: dict[str, tuple[Path, int, Question]] = {}
+    questions: dict[str, PublishedQuestion] = {}
+    places: dict[str, str] = {}
     folder = Path(images) if images is not None else None
     for path in map(Path, files):
-        for position, row in enumerate(read_rows(path)):
-            question = _question(scorer, path, row, position, folder)
-            if question.id in found:
-                file, line, _ = found[question.id]
+        for line, question in _questions_in(benchmark, path, folder):
+            where = f"{path}, line {line}"
+            if question.id in questions:
                 raise UserError(
-                    f"{path}, line {row.line}: question '{question.id}' is already in {file}, line"
-                    f" {line}. Take one out."
+                    f"{where}: question '{question.id}' is already in {places[question.id]}. Take"
+                    " one out."
                 )
-            found[question.id] = (path, row.line, question)
-    return [question for _, _, question in found.values()]
+            questions[question.id], places[question.id] = question, where
+    return list(questions.values())
 
 
-def _question(scorer: str, path: Path, row: Row, position: int, folder: Path | None) -> Question:
+def _questions_in(
+    benchmark: QuestionsBenchmark[Any], path: Path, images: Path | None
+) -> Iterator[tuple[int, PublishedQuestion]]:
+    for position, row in enumerate(read_rows(path)):
+        yield row.line, _question(benchmark, path, row, position, images)
+
+
+def _question(
+    benchmark: QuestionsBenchmark[Any],
+    path: Path,
+    row: FileRow,
+    position: int,
+    images: Path | None,
+) -> PublishedQuestion:
     where = f"{path}, line {row.line}"
     if not isinstance(row.value, dict):
         raise UserError(
             f"{where}: a question is expected, an object with its text and its image. Is this the"
             " file of questions?"
         )
-    text = next(
-        (
-            row.value[key]
-            for key in TEXT_KEYS
-            if isinstance(row.value.get(key), str) and row.value[key].strip()
-        ),
-        UNSAID.get(scorer),
-    )
+    text = benchmark.question_text(row.value)
     if text is None:
         raise UserError(
             f"{where}: no question ({', '.join(TEXT_KEYS)}). Is this the file of questions?"
         )
-    name = _name(scorer, path, row.value, position)
+    name = benchmark.question_id(path, row.value, position)
     if name is None:
-        raise UserError(
-            f"{where}: no id ({'image_id' if scorer in BY_IMAGE else 'id or question_id'}). Is this"
-            " the file of questions?"
-        )
-    kind = ""
-    if scorer == "amber":
-        kind = (
-            "generative" if name.isdecimal() and int(name) <= LAST_GENERATIVE else "discriminative"
-        )
-    image, embedded = _image(where, row.value, folder)
-    return Question(
-        name, text.removesuffix(SINGLE_WORD) if scorer == "pope" else text, image, embedded, kind
-    )
-
-
-#: Benchmarks with one question an image, whose ids are COCO's image ids.
-BY_IMAGE = ("chair", "object_halbench")
-
-
-def _name(scorer: str, path: Path, row: Mapping[str, Any], position: int) -> str | None:
-    """The id under which the scorer knows the question."""
-    if scorer == "mmhal_bench":
-        return str(position)  # the benchmark's type of a question is its position modulo 8
-    if scorer in BY_IMAGE:
-        return id_of(
-            next((row[key] for key in ("image_id", "id", "question_id") if key in row), None)
-        )
-    name = id_of(row.get("id", row.get("question_id")))
-    if scorer == "pope" and name is not None and "/" not in name:
-        split = row.get("category") or path.stem.removeprefix("coco_pope_")
-        return f"{split}/{int(name) % SPLIT_SIZE if name.isdecimal() else name}"
-    return name
+        keys = " or ".join(benchmark.id_keys)
+        raise UserError(f"{where}: no id ({keys}). Is this the file of questions?")
+    image, embedded = _image(where, row.value, images)
+    return PublishedQuestion(name, text, image, embedded, benchmark.question_kind(name))
 
 
 def _image(

@@ -13,17 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lib.benchmarks.base import Answer, Answers, Problem
+from lib.benchmarks.answers import Answer, Answers, Problem
 from lib.errors import UserError
 
 _SPACE = re.compile(r"[ \t\r\n]*")
+Json = dict[str, Any]
 #: Where published files keep a model's answer.
 TEXT_KEYS = ("response", "text", "answer", "caption", "model_answer")
 
 
 @dataclass(frozen=True)
-class Row:
-    """One value of a file and the line where it begins; `key` where the file is an object of rows."""
+class FileRow:
+    """A value of a file and the line where it begins; `key` where the file is an object of rows."""
 
     line: int
     value: Any
@@ -31,7 +32,7 @@ class Row:
 
 
 def read_text(path: Path) -> str:
-    """A file's text. Errors: UserError if there is no such file, it is not UTF-8, or it is empty."""
+    """A file's text. Errors: UserError if there is no such file, it is not UTF-8 or is empty."""
     try:
         content = Path(path).read_bytes()
     except OSError as error:
@@ -90,7 +91,7 @@ class _Scanner:
             raise UserError(f"{self.path}, line {self.line()}: not valid JSON ({error}).") from None
         return value
 
-    def members(self, closing: str, keyed: bool) -> Iterator[Row]:
+    def members(self, closing: str, keyed: bool) -> Iterator[FileRow]:
         """The members of the array or object that the position is at."""
         self.position += 1
         if self.skip() == closing:
@@ -109,7 +110,7 @@ class _Scanner:
                     )
                 self.position += 1
                 self.skip()
-            yield Row(line, self.value(), key)
+            yield FileRow(line, self.value(), key)
             following = self.skip()
             self.position += 1
             if following == closing:
@@ -125,7 +126,7 @@ class _Scanner:
                 )
 
 
-def read_rows(path: Path, keyed: bool = False) -> list[Row]:
+def read_rows(path: Path, keyed: bool = False) -> list[FileRow]:
     """The rows of a file: the elements of an array, or values one after the other (JSON lines are
     that).
 
@@ -147,7 +148,7 @@ def read_rows(path: Path, keyed: bool = False) -> list[Row]:
         rows = []
         while scanner.skip():
             line = scanner.line()
-            rows.append(Row(line, scanner.value()))
+            rows.append(FileRow(line, scanner.value()))
     if scanner.skip():
         raise UserError(
             f"{path}, line {scanner.line()}: more text after the end of the JSON value. Are two"
@@ -191,9 +192,36 @@ def id_of(value: Any) -> str | None:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
 
 
+class _AnswersReader:
+    """Makes answers of a file's rows; what is wrong with a row becomes a problem."""
+
+    def __init__(self, path: Path, rows: Sequence[FileRow]) -> None:
+        self.file = str(path)
+        self.answers: dict[str, Answer] = {}
+        self.problems: list[Problem] = []
+        self._rows_on_line = Counter(row.line for row in rows)
+
+    def tell(self, row: FileRow, number: int, what: str) -> None:
+        """Puts a problem on record. In an array on one line, the row is told by its number."""
+        told = what if self._rows_on_line[row.line] == 1 else f"row {number}: {what}"
+        self.problems.append(Problem(self.file, row.line, told))
+
+    def add(self, row: FileRow, number: int, name: str, text: str, details: Json) -> None:
+        """Takes an answer in; of several with one id, the first."""
+        if name in self.answers:
+            line = self.answers[name].line
+            what = f"id {name!r} again: line {line} has it already, and that one is scored"
+            self.tell(row, number, what)
+            return
+        if not text.strip():
+            what = f"the answer of id {name!r} is empty; scored as the reference scores it"
+            self.tell(row, number, what)
+        self.answers[name] = Answer(name, text, row.line, details)
+
+
 def answers_from(
     path: Path,
-    rows: Sequence[Row],
+    rows: Sequence[FileRow],
     id_keys: Sequence[str],
     rename: Callable[[str, Mapping[str, Any]], str] = lambda name, row: name,
     details: Sequence[str] = (),
@@ -202,67 +230,42 @@ def answers_from(
 
     id_keys   the row's id is under the first of these that it has
     rename    makes our id of the file's (id, row)
-    details   keys of the row that are kept Of several rows with one id the first is scored. An
-    empty answer is scored as the reference scores it, and told.
-    Errors: UserError where not a single row is an answer.
+    details   keys of the row that are kept
+
+    Of several rows with one id the first is scored. An empty answer is scored as the reference
+    scores it, and told. Errors: UserError where not a single row is an answer.
     """
-    file = str(path)
-    found: dict[str, Answer] = {}
-    problems: list[Problem] = []
-    rows_on = Counter(row.line for row in rows)
-
-    def tell(row: Row, number: int, what: str) -> None:
-        # An array on one line is told apart by the place in it.
-        problems.append(
-            Problem(file, row.line, what if rows_on[row.line] == 1 else f"row {number}: {what}")
-        )
-
+    reader = _AnswersReader(path, rows)
     for number, row in enumerate(rows, start=1):
-        value = row.value
-        if not isinstance(value, dict):
-            tell(row, number, f"the row is {kind_of(value)}, not an object; not scored")
+        try:
+            name, text = _id_and_text(row.value, id_keys)
+        except ValueError as error:
+            reader.tell(row, number, f"{error}; not scored")
             continue
-        id_key = next((key for key in id_keys if key in value), None)
-        text_key = next((key for key in TEXT_KEYS if key in value), None)
-        name = id_of(value[id_key]) if id_key else None
-        if name is None:
-            what = (
-                f"its {id_key!r} is {kind_of(value[id_key])}, not an id"
-                if id_key
-                else f"it has no id ({' or '.join(map(repr, id_keys))})"
-            )
-            tell(row, number, f"{what}; not scored")
-        elif text_key is None:
-            tell(
-                row,
-                number,
-                f"id {name!r} has no answer ({' or '.join(map(repr, TEXT_KEYS))}); not scored",
-            )
-        elif not isinstance(value[text_key], str):
-            tell(
-                row,
-                number,
-                f"the answer of id {name!r} is {kind_of(value[text_key])}, not text; not scored",
-            )
-        else:
-            name = rename(name, value)
-            if name in found:
-                what = (
-                    f"id {name!r} again: line {found[name].line} has it already, and that one is"
-                    " scored"
-                )
-                tell(row, number, what)
-                continue
-            if not value[text_key].strip():
-                tell(
-                    row,
-                    number,
-                    f"the answer of id {name!r} is empty; scored as the reference scores it",
-                )
-            kept = {key: value[key] for key in details if key in value}
-            found[name] = Answer(name, value[text_key], row.line, kept)
-    if not found:
+        kept = {key: row.value[key] for key in details if key in row.value}
+        reader.add(row, number, rename(name, row.value), text, kept)
+    if not reader.answers:
         raise UserError(
-            f"{problems[0]} (and so with all of its {len(rows)} rows). Is this a file of answers?"
+            f"{reader.problems[0]} (and so with all of its {len(rows)} rows). Is this a file of"
+            " answers?"
         )
-    return Answers(file, list(found.values()), problems)
+    return Answers(reader.file, list(reader.answers.values()), reader.problems)
+
+
+def _id_and_text(value: Any, id_keys: Sequence[str]) -> tuple[str, str]:
+    """The id and the answer of a row. Errors: ValueError that says what is wrong with it."""
+    if not isinstance(value, dict):
+        raise ValueError(f"the row is {kind_of(value)}, not an object")
+    id_key = next((key for key in id_keys if key in value), None)
+    if id_key is None:
+        raise ValueError(f"it has no id ({' or '.join(map(repr, id_keys))})")
+    name = id_of(value[id_key])
+    if name is None:
+        raise ValueError(f"its {id_key!r} is {kind_of(value[id_key])}, not an id")
+    text_key = next((key for key in TEXT_KEYS if key in value), None)
+    if text_key is None:
+        raise ValueError(f"id {name!r} has no answer ({' or '.join(map(repr, TEXT_KEYS))})")
+    text = value[text_key]
+    if not isinstance(text, str):
+        raise ValueError(f"the answer of id {name!r} is {kind_of(text)}, not text")
+    return name, text

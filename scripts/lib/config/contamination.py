@@ -4,24 +4,13 @@ from typing import Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from lib.blocks import Block, Fraction
+from lib.benchmarks.registry import Scorer
+from lib.blocks import Block, Fraction, Name
 
 
-class Contamination(Block):
-    """Rule check_contamination: training prompts, instructions and picked images against the
-    benchmarks' questions and images.
-    """
+class OverlapMeasures(Block):
+    """What counts as an overlap (lib/contamination.py)."""
 
-    check: bool = Field(
-        True, description="Look for overlaps; the list is `<results>/<run>/contamination/`."
-    )
-    exclude: bool = Field(
-        False,
-        description=(
-            "Prompts with an overlap get no pair, with the reason `in a benchmark`; false only"
-            " lists them."
-        ),
-    )
     ngram: PositiveInt = Field(
         13,
         description=(
@@ -53,6 +42,23 @@ class Contamination(Block):
         ),
     )
 
+
+class Contamination(OverlapMeasures):
+    """Rule check_contamination: training prompts, instructions and picked images against the
+    benchmarks' questions and images.
+    """
+
+    check: bool = Field(
+        True, description="Look for overlaps; the list is `<results>/<run>/contamination/`."
+    )
+    exclude: bool = Field(
+        False,
+        description=(
+            "Prompts with an overlap get no pair, with the reason `in a benchmark`; false only"
+            " lists them."
+        ),
+    )
+
     @model_validator(mode="after")
     def _what_is_excluded_is_checked(self) -> Self:
         if self.exclude and not self.check:
@@ -61,3 +67,42 @@ class Contamination(Block):
                 " Set `check: true`"
             )
         return self
+
+
+class IndexedTask(Block):
+    """Where the questions and images of a task of lmms-eval's are, unless they are on the hub."""
+
+    task: Name
+    data: dict[str, str] | None
+
+    @property
+    def files(self) -> list[str]:
+        """The files of its questions that are on this machine."""
+        return list((self.data or {}).values())
+
+
+class IndexedQuestions(Block):
+    """Where the questions and images are of a benchmark that our own rule asks."""
+
+    scorer: Scorer
+    questions: list[str]
+    images: str | None
+
+    @property
+    def files(self) -> list[str]:
+        """The files of its questions."""
+        return self.questions
+
+
+class IndexBenchmarksJob(Block):
+    """Parameters of rule index_benchmarks."""
+
+    benchmarks: dict[Name, IndexedTask | IndexedQuestions]
+
+
+class CheckContaminationJob(OverlapMeasures):
+    """Parameters of rule check_contamination."""
+
+
+class ListOverlapsJob(Contamination):
+    """Parameters of rule list_overlaps."""

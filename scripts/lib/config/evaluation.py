@@ -1,99 +1,52 @@
 """Stage evaluation: which benchmarks, and how they are asked."""
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from lib.blocks import Block, Endpoint, Name
+from lib.benchmarks.base import LanguageChoice
+from lib.benchmarks.judged import JudgedBenchmark
+from lib.benchmarks.lmms_eval.tasks import TaskSettings
+from lib.benchmarks.mentions import MentionsBenchmark
+from lib.benchmarks.questions import QuestionsBenchmark
+from lib.benchmarks.registry import BENCHMARKS, Scorer, names_of
+from lib.blocks import NO_EFFECT, Block, Endpoint, Model, Name
 from lib.config.contamination import Contamination
 from lib.models.response_generators.registry import Backend
 from lib.registry import chosen_from
 
 
-class TaskBenchmark(Block):
+class TaskBenchmark(TaskSettings):
     """A benchmark that lmms-eval answers and scores: `task` names it."""
 
-    task: Name = Field(description="lmms-eval's name of the task.")
-    metrics: dict[str, str] = Field(
-        min_length=1, description="Our name of each score -> lmms-eval's name of it."
-    )
     percent: bool = Field(
         False, description="lmms-eval gives a fraction of 1, the paper's table percent."
     )
-    data: dict[str, str] | None = Field(
-        None,
-        min_length=1,
-        description=(
-            "Local data in place of the hub's: split (that the task reads) -> parquet file. The"
-            " task stays lmms-eval's own."
-        ),
-    )
-    data_revision: str | None = Field(
-        None,
-        min_length=1,
-        description="Commit, tag or branch of the task's hub data set; null is its newest.",
-    )
-    prompt: dict[str, str | bool] = Field(
-        default_factory=dict,
-        description=(
-            "Overrides of how the task asks (lmms-eval's `lmms_eval_specific_kwargs`), e.g."
-            " `post_prompt`."
-        ),
-    )
-    limit: PositiveInt | None = Field(
+    scorer: Scorer | None = Field(
         None,
         description=(
-            "Only the first so many questions; null takes all. A score with a limit is marked."
-        ),
-    )
-    judge: Endpoint | None = Field(
-        None,
-        description=(
-            "For tasks that lmms-eval has judged by a model (`mmvet`). Without it the questions are"
-            " answered, and the judged scores are left out with that reason."
-        ),
-    )
-    scorer: Literal["pope", "mm_vet"] | None = Field(
-        None,
-        description=(
-            "Our scorer, which scores lmms-eval's answers too: its scores stand beside lmms-eval's,"
-            " named `reference_<score>`, because they are those of the benchmark's own script."
-            " `mm_vet` has the judge grade five times, as MM-Vet's authors do, when the answers are"
-            " scored; lmms-eval's own grading is then left out."
+            "Our scorer, `pope` or `mm_vet`, which scores lmms-eval's answers too: its scores stand"
+            " beside lmms-eval's, named `reference_<score>`, because they are those of the"
+            " benchmark's own script. `mm_vet` has the judge grade five times, as MM-Vet's authors"
+            " do, when the answers are scored; lmms-eval's own grading is then left out."
         ),
     )
 
     @model_validator(mode="after")
-    def _data_exists(self) -> Self:
-        for split, path in (self.data or {}).items():
-            if not Path(path).is_file():
-                raise ValueError(
-                    f"`data.{split}`: there is no file '{path}'. Correct it; `demo/benchmarks` is"
-                    " built by `make demo-models`"
-                )
-            with open(path, "rb") as stream:
-                begins, size = stream.read(4), stream.seek(0, 2)
-                stream.seek(max(0, size - 4))
-                if size < 12 or not begins == stream.read() == b"PAR1":
-                    raise ValueError(
-                        f"`data.{split}`: '{path}' is not a whole parquet file. Replace it"
-                    )
-        if self.data and self.data_revision:
+    def _scorer_is_of_the_task(self) -> Self:
+        tasks = BENCHMARKS.load(self.scorer).kept_tasks if self.scorer else ("*",)
+        if not tasks:
             raise ValueError(
-                "`data_revision` is of the hub's data set, and `data` replaces that. Take one of"
-                " them away"
+                f"`scorer`: '{self.scorer}' scores no answers of lmms-eval. Take it away, or take"
+                " `task` away and name its files (docs/adding-a-benchmark.md)"
             )
-        if self.scorer == "mm_vet" and self.task != "mmvet":
+        if not any(fnmatchcase(self.task, pattern) for pattern in tasks):
             raise ValueError(
-                f"`scorer`: 'mm_vet' scores answers of task 'mmvet', not of '{self.task}'. Take it"
-                " away"
-            )
-        if self.judge and self.task not in JUDGED_TASKS:
-            raise ValueError(
-                f"`judge`: lmms-eval's task '{self.task}' is given none; those that are:"
-                f" {', '.join(JUDGED_TASKS)}. Take it away"
+                f"`scorer`: '{self.scorer}' scores answers of task '{' or '.join(tasks)}', not of"
+                f" '{self.task}'. Take it away"
             )
         return self
 
@@ -106,8 +59,8 @@ class QuestionBenchmark(Block):
     (docs/adding-a-benchmark.md says from where).
     """
 
-    scorer: Literal["amber", "object_halbench", "mmhal_bench", "chair", "pope"] = Field(
-        description="Our scorer."
+    scorer: Scorer = Field(
+        description="Our scorer: `amber`, `object_halbench`, `mmhal_bench`, `chair` or `pope`."
     )
     questions: list[str] = Field(
         min_length=1, description="The benchmark's files of questions, one path or several."
@@ -145,7 +98,7 @@ class QuestionBenchmark(Block):
     limit: PositiveInt | None = Field(
         None,
         description=(
-            "Only the first so many questions; null takes all. A score with a limit is marked."
+            "Ask only the first N questions; null asks all. A score with a limit is marked."
         ),
     )
     judge: Endpoint | None = Field(
@@ -156,7 +109,7 @@ class QuestionBenchmark(Block):
             " that reason."
         ),
     )
-    language: Literal["auto", "reference", "stand-in", "exact"] = Field(
+    language: LanguageChoice = Field(
         "auto",
         description=(
             "Language tools of the scorer: see docs/evaluation.md. Their names go into the score."
@@ -169,59 +122,53 @@ class QuestionBenchmark(Block):
         return [value] if isinstance(value, str) else value
 
     @model_validator(mode="after")
+    def _scorer_has_questions(self) -> Self:
+        cls = BENCHMARKS.load(self.scorer)
+        if not issubclass(cls, QuestionsBenchmark):
+            raise ValueError(
+                f"`scorer`: '{self.scorer}' has no questions that our own rule asks; those that"
+                f" have: {', '.join(names_of(QuestionsBenchmark))}. Name lmms-eval's `task`"
+            )
+        if self.judge and not issubclass(cls, JudgedBenchmark):
+            raise ValueError(
+                f"`judge`: scorer '{self.scorer}' asks none; those that do:"
+                f" {', '.join(names_of(QuestionsBenchmark, JudgedBenchmark))}. Take it away"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _files_exist(self) -> Self:
         for path in self.questions:
             if not Path(path).is_file():
-                raise ValueError(
-                    f"`questions`: there is no file '{path}'. Correct the path, or take the"
-                    " benchmark out"
-                )
+                raise ValueError(_no_such("questions", "file", path))
         for path in self.reference:
             if not Path(path).exists():
-                raise ValueError(
-                    f"`reference`: there is no file or folder '{path}'. Correct the path, or take"
-                    " the benchmark out"
-                )
+                raise ValueError(_no_such("reference", "file or folder", path))
         if self.images is not None and not Path(self.images).is_dir():
-            raise ValueError(
-                f"`images`: there is no folder '{self.images}'. Correct the path, or take the"
-                " benchmark out"
-            )
-        forms = (
-            self.prompt.values()
-            if isinstance(self.prompt, dict)
-            else [self.prompt]
-            if self.prompt
-            else []
-        )
+            raise ValueError(_no_such("images", "folder", self.images))
+        return self
+
+    @model_validator(mode="after")
+    def _prompts_hold_the_question(self) -> Self:
+        prompt = self.prompt or {}
+        forms = [prompt] if isinstance(prompt, str) else list(prompt.values())
         if any("{question}" not in form for form in forms):
             raise ValueError(
                 "`prompt` has no `{question}`: every question would be the same. Put `{question}`"
                 " where the question belongs"
             )
-        if self.judge and self.scorer not in JUDGED_SCORERS:
-            raise ValueError(
-                f"`judge`: scorer '{self.scorer}' asks none; those that do:"
-                f" {', '.join(JUDGED_SCORERS)}. Take it away"
-            )
         return self
 
 
-#: lmms-eval's tasks that a judge scores, of those that a judge can be configured for.
-JUDGED_TASKS = ("mmvet",)
+def _no_such(key: str, what: str, path: str) -> str:
+    return f"`{key}`: there is no {what} '{path}'. Correct the path, or take the benchmark out"
 
 
-#: Our scorers that ask a judge.
-JUDGED_SCORERS = ("mmhal_bench", "object_halbench")
-
-
-#: Our scorers that say where in an answer an object is mentioned.
-MENTIONS_SCORERS = ("chair", "object_halbench")
-
-
-#: Beams of those benchmarks whose authors do not answer greedily: muffin/eval/llava15_chair.py of
-#: RLHF-V/RLAIF-V.
-BEAMS = {"object_halbench": 3}
+def counts_mentions(benchmark: Block) -> bool:
+    """Whether a configured benchmark's scorer says where in an answer an object is mentioned."""
+    return isinstance(benchmark, QuestionBenchmark) and issubclass(
+        BENCHMARKS.load(benchmark.scorer), MentionsBenchmark
+    )
 
 
 class _BenchmarkKinds:
@@ -321,3 +268,53 @@ class Evaluation(Block):
         ),
     )
     contamination: Contamination = Field(default_factory=Contamination)
+
+
+class AskedModel(Block):
+    """Which model a job asks, and how. The base model's weights are asked where there is no merged
+    model; its dtype is that of both.
+    """
+
+    base_model: Model = Field(json_schema_extra=NO_EFFECT)  # identity and dtype are in the key
+    system_prompt: str | None
+
+
+class AnswerBenchmarkJob(AskedModel, TaskSettings):
+    """Parameters of rule answer_benchmark."""
+
+
+class ScoreBenchmarkJob(Block):
+    """Parameters of rule score_benchmark: our names of a task's scores, their unit, and who else
+    scores its answers.
+    """
+
+    metrics: dict[str, str]
+    percent: bool
+    scorer: Scorer | None
+    judge: Endpoint | None
+
+
+class AnswerQuestionsJob(AskedModel):
+    """Parameters of rule answer_questions: what is configured, or else what the benchmark's form
+    says.
+    """
+
+    scorer: Scorer
+    questions: list[str]
+    images: str | None
+    prompt: str | dict[str, str]
+    max_new_tokens: PositiveInt
+    beams: PositiveInt
+    limit: PositiveInt | None
+    backend: Backend
+    questions_per_batch: PositiveInt
+    max_model_len: PositiveInt
+
+
+class ScoreAnswersJob(Block):
+    """Parameters of rule score_answers."""
+
+    scorer: Scorer
+    reference: list[str]
+    judge: Endpoint | None
+    language: LanguageChoice

@@ -2,7 +2,10 @@
 
 from pydantic import Field, PositiveInt
 
+from lib.benchmarks.base import LanguageChoice
 from lib.blocks import Block, DType, Model, Name, dtype_field, model_field, revision_field
+from lib.data.controls import Pick
+from lib.report.sidecar import Label, ModelOrigin
 
 
 class TextEmbedding(Model):
@@ -71,3 +74,50 @@ class Figures(Block):
             " out."
         ),
     )
+
+
+class PicksFigureJob(Block):
+    """What a rule is told whose figure shows picked images: which scorer picks, which models drew
+    and scored them, and whose run it is.
+    """
+
+    scorer: Name
+    scorer_model: ModelOrigin
+    image_model: ModelOrigin
+    label: Label
+
+
+class CandidatesFigureJob(PicksFigureJob):
+    """What rule candidates_figure is told besides: how many prompts it shows, and how candidates
+    are picked.
+    """
+
+    prompts: int
+    pick: Pick
+
+
+class GuidanceFigureJob(PicksFigureJob):
+    """What rule guidance_figure is told besides: the scales of the candidates."""
+
+    guidance_scales: list[float]
+
+
+class SimilarityFigureJob(Block):
+    """What rule similarity_figure is told: which model embedded the texts."""
+
+    embedding: ModelOrigin
+    label: Label
+
+
+class AnswersFigureJob(AnswersSheet):
+    """What rule answers_figure is told besides what is configured: how the benchmark is scored,
+    where its questions are, and how both models are called.
+    """
+
+    scorer: str
+    questions: list[str]
+    images: str | None
+    reference: list[str]
+    language: LanguageChoice
+    names: tuple[str, str]
+    label: Label

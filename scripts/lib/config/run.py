@@ -8,8 +8,10 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
+from lib.benchmarks.mentions import MentionsBenchmark
+from lib.benchmarks.registry import names_of
 from lib.blocks import Block, Fraction, Model, Name
-from lib.config.evaluation import MENTIONS_SCORERS, Evaluation, QuestionBenchmark
+from lib.config.evaluation import Evaluation, counts_mentions
 from lib.config.figures import AnswersSheet, Figures
 from lib.config.image_ranking import ImageRanking
 from lib.config.pairs import Pairs
@@ -120,15 +122,11 @@ class Config(Block):
         scorer marks nothing.
         """
         blocks = self.evaluation.benchmarks
-        shown = [
-            name
-            for name, block in blocks.items()
-            if isinstance(block, QuestionBenchmark) and block.scorer in MENTIONS_SCORERS
-        ]
+        shown = [name for name, block in blocks.items() if counts_mentions(block)]
         choice = (
             f"Name one of {', '.join(shown)}"
             if shown
-            else f"Configure one (its scorer {' or '.join(MENTIONS_SCORERS)})"
+            else f"Configure one (its scorer {' or '.join(names_of(MentionsBenchmark))})"
         )
         end = f"{choice}, or take `figures.answers` out"
         if sheet.benchmark not in blocks:

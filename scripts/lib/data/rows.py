@@ -3,7 +3,7 @@
 Each row begins with its prompt's id, topic and text; in the files all keys are sorted.
 """
 
-from typing import Any, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 
 
 class PromptRow(TypedDict):
@@ -147,10 +147,29 @@ class PairRow(PickedRow):
     no_pair: NotRequired[str]
 
 
-class OverlapsRow(PromptRow):
-    """Rule check_contamination: what the prompt has in common with benchmarks (`Overlap`)."""
+class OverlapEntry(TypedDict):
+    """An `Overlap` (lib/contamination.py)."""
 
-    overlaps: list[dict[str, Any]]
+    of: str
+    benchmark: str
+    question: str
+    questions: int
+    measure: str
+    value: float
+    text: str
+
+
+class OverlapsRow(PromptRow):
+    """Rule check_contamination: what the prompt has in common with benchmarks."""
+
+    overlaps: list[OverlapEntry]
+
+
+class ListedOverlap(OverlapEntry):
+    """Rule list_overlaps: an overlap with its prompt's id and topic."""
+
+    id: str
+    topic: str
 
 
 class EmbeddingsRow(PromptRow):

@@ -7,7 +7,26 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from lib.config.evaluation import BEAMS, JUDGED_TASKS, QuestionBenchmark, TaskBenchmark
+from lib.benchmarks.lmms_eval.tasks import JUDGED_TASKS, TaskSettings
+from lib.benchmarks.questions import Form
+from lib.benchmarks.registry import BENCHMARKS, load_questions_benchmark
+from lib.config.contamination import (
+    CheckContaminationJob,
+    IndexBenchmarksJob,
+    IndexedQuestions,
+    IndexedTask,
+    ListOverlapsJob,
+    OverlapMeasures,
+)
+from lib.config.evaluation import (
+    AnswerBenchmarkJob,
+    AnswerQuestionsJob,
+    AskedModel,
+    QuestionBenchmark,
+    ScoreAnswersJob,
+    ScoreBenchmarkJob,
+    TaskBenchmark,
+)
 from lib.head.plan import Plan
 
 
@@ -80,68 +99,95 @@ def contamination_files(plan: Plan) -> list[str]:
     )
 
 
-def index_settings(plan: Plan) -> dict[str, Any]:
+def index_job(plan: Plan) -> IndexBenchmarksJob:
     """Of every benchmark, where its questions and images are."""
-    kept = {"task", "data", "scorer", "questions", "images"}
     blocks = plan.config.evaluation.benchmarks.items()
-    return {
-        "benchmarks": {name: block.model_dump(mode="json", include=kept) for name, block in blocks}
-    }
+    return IndexBenchmarksJob(benchmarks={name: _indexed(block) for name, block in blocks})
 
 
-def measures(plan: Plan) -> dict[str, Any]:
+def _indexed(block: TaskBenchmark | QuestionBenchmark) -> IndexedTask | IndexedQuestions:
+    if isinstance(block, TaskBenchmark):
+        return IndexedTask(task=block.task, data=block.data)
+    return IndexedQuestions(scorer=block.scorer, questions=block.questions, images=block.images)
+
+
+def check_job(plan: Plan) -> CheckContaminationJob:
     """What counts as an overlap."""
-    return plan.config.evaluation.contamination.model_dump(
-        mode="json", exclude={"check", "exclude"}
+    measures = set(OverlapMeasures.model_fields)
+    return CheckContaminationJob(
+        **plan.config.evaluation.contamination.model_dump(include=measures)
     )
 
 
-def _model_settings(plan: Plan, model: str) -> dict[str, Any]:
-    """Where the model comes from that is asked, and how every benchmark asks it."""
-    base = plan.config.training.base_model
-    identity = plan.settings(base).get("identity") if model == "base" else None
-    origin = {
-        "dtype": base.dtype,
-        "base_model": base.model,
-        "base_revision": base.revision,
-        "base_identity": identity,
-    }
-    return {**origin, "system_prompt": plan.config.evaluation.system_prompt}
+def list_job(plan: Plan) -> ListOverlapsJob:
+    """What counts as an overlap, and what became of those that there are."""
+    return ListOverlapsJob(**dict(plan.config.evaluation.contamination))
 
 
-def answer_settings(plan: Plan, model: str, benchmark: str) -> dict[str, Any]:
+def asked_model(plan: Plan) -> AskedModel:
+    """The base model, and how every benchmark asks it and the models made of it."""
+    config = plan.config
+    return AskedModel(
+        base_model=config.training.base_model, system_prompt=config.evaluation.system_prompt
+    )
+
+
+def answer_job(plan: Plan, benchmark: str) -> AnswerBenchmarkJob:
     """What a model is asked by lmms-eval and how."""
     block = tasks(plan)[benchmark]
-    asked = block.model_dump(mode="json", exclude={"percent", "scorer"})
+    asked = block.model_dump(include=set(TaskSettings.model_fields))
     if block.scorer and block.task in JUDGED_TASKS:
         asked["judge"] = None  # our scorer asks it, of the kept answers
-    return {**asked, **_model_settings(plan, model)}
+    return AnswerBenchmarkJob(**asked, **dict(asked_model(plan)))
 
 
-def score_settings(plan: Plan, benchmark: str) -> dict[str, Any]:
+def score_job(plan: Plan, benchmark: str) -> ScoreBenchmarkJob:
     """Our names of a task's scores, their unit, and who else scores its answers."""
-    return tasks(plan)[benchmark].model_dump(
-        mode="json", include={"metrics", "percent", "scorer", "judge"}
+    block = tasks(plan)[benchmark]
+    return ScoreBenchmarkJob(
+        metrics=block.metrics, percent=block.percent, scorer=block.scorer, judge=block.judge
     )
 
 
-def question_settings(plan: Plan, model: str, benchmark: str) -> dict[str, Any]:
-    """What a model is asked by our own rule and how."""
-    block = question_sets(plan)[benchmark]
-    asked = block.model_dump(mode="json", exclude={"reference", "judge", "language"})
-    asked["beams"] = block.beams or BEAMS.get(block.scorer, 1)
-    evaluation = plan.config.evaluation
-    how = {
-        name: getattr(evaluation, name)
-        for name in ("backend", "questions_per_batch", "max_model_len")
-    }
-    if asked["beams"] > 1:
-        how |= {"backend": "transformers", "questions_per_batch": 1}
-    return {**asked, **how, **_model_settings(plan, model)}
+def question_job(plan: Plan, benchmark: str) -> AnswerQuestionsJob:
+    """What a model is asked by our own rule and how. Several beams are searched by transformers
+    alone, one question at a time.
+    """
+    block, evaluation = question_sets(plan)[benchmark], plan.config.evaluation
+    form = form_of(block)
+    beams = block.beams or form.beams
+    return AnswerQuestionsJob(
+        scorer=block.scorer,
+        questions=block.questions,
+        images=block.images,
+        prompt=block.prompt or dict(form.prompts),
+        max_new_tokens=block.max_new_tokens or form.max_new_tokens,
+        beams=beams,
+        limit=block.limit,
+        backend="transformers" if beams > 1 else evaluation.backend,
+        questions_per_batch=1 if beams > 1 else evaluation.questions_per_batch,
+        max_model_len=evaluation.max_model_len,
+        **dict(asked_model(plan)),
+    )
 
 
-def scorer_settings(plan: Plan, benchmark: str) -> dict[str, Any]:
+def form_of(block: QuestionBenchmark) -> Form:
+    """How a benchmark's questions are put unless the configuration says otherwise."""
+    return load_questions_benchmark(block.scorer).form
+
+
+def score_answers_job(plan: Plan, benchmark: str) -> ScoreAnswersJob:
     """How our scorer scores the answers of a benchmark of our own."""
-    return question_sets(plan)[benchmark].model_dump(
-        mode="json", include={"scorer", "reference", "judge", "language"}
+    block = question_sets(plan)[benchmark]
+    return ScoreAnswersJob(
+        scorer=block.scorer,
+        reference=block.reference,
+        judge=block.judge,
+        language=block.language,
     )
+
+
+def made_by_scorer(plan: Plan, benchmark: str) -> dict[str, Any]:
+    """The VERSION of the scorer of a benchmark, where ours scores it."""
+    block = plan.config.evaluation.benchmarks[benchmark]
+    return plan.made_by(block, BENCHMARKS) if block.scorer else {}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lib import weights
-from lib.blocks import Block, Model, models_in
+from lib.blocks import Block, models_in
 from lib.config.run import Config
 from lib.data.prompts import Shard, read_topics, shard_of
 from lib.errors import UserError
@@ -119,61 +119,8 @@ class Plan:
             *(f"{self.root}/figures/{figure}.svg" for figure in FIGURES if figure not in left_out),
         ]
 
-    @property
-    def comparisons(self) -> str:
-        """The judge's comparisons of two scorers' picks; made only where a judge is configured."""
-        return f"{self.root}/image_judge/comparisons.jsonl"
-
-    def judged_rankings(self) -> list[str]:
-        """The rankings of the two scorers whose picks a judge compares; none without a judge."""
-        ranking = self.config.image_ranking
-        scorers = [ranking.select_by, ranking.judge.against] if ranking.judge else []
-        return [path for scorer in scorers for path in self.shard_files(f"image_ranking/{scorer}")]
-
-    def judge_settings(self) -> dict[str, Any]:
-        """What the comparison of two scorers' picks is told: the scorers, which models they are,
-        and the judge (None if there is none).
-        """
-        ranking = self.config.image_ranking
-        told: dict[str, Any] = {"judge": None, "scorers": {}}
-        if judge := ranking.judge:
-            told["judge"] = judge.model_dump(mode="json")
-            told["scorers"] = {
-                name: self.origin(ranking.scorers[name])
-                for name in (ranking.select_by, judge.against)
-            }
-        return told
-
-    def table_files(self, name: str) -> dict[str, str]:
-        """The files of a table: three formats, and the sidecar that says of every cell where it
-        comes from.
-        """
-        kinds = {"csv": "csv", "markdown": "md", "latex": "tex", "sidecar": "json"}
-        return {kind: f"{self.root}/tables/{name}.{suffix}" for kind, suffix in kinds.items()}
-
-    def figure_settings(self, **more: Any) -> dict[str, Any]:
-        """What a figure about picked images is told: which scorer picks, which models made and
-        scored them, and whose run it is.
-        """
-        config = self.config
-        scorer = config.image_ranking.select_by
-        models = {
-            "images": self.origin(config.images),
-            "scorer": self.origin(config.image_ranking.scorers[scorer]),
-        }
-        return {"scorer": scorer, "models": models, "label": config.label, **more}
-
-    def figure_files(self, name: str) -> dict[str, str]:
-        """The files of a figure: two formats, and the sidecar with the numbers that are drawn and
-        where they come from.
-        """
-        return {
-            kind: f"{self.root}/figures/{name}.{suffix}"
-            for kind, suffix in (("svg", "svg"), ("png", "png"), ("sidecar", "json"))
-        }
-
     def common(self) -> dict[str, Any]:
-        """What every item stage is told besides its own settings."""
+        """Parameters common to all rules with a job's record (`jobs.job.Common`)."""
         config = self.config
         return {
             "root": self.root,
@@ -197,26 +144,6 @@ class Plan:
         }
         return made | ({"version": registry.class_of(block).VERSION} if registry else {})
 
-    def settings(self, block: Block, **more: Any) -> dict[str, Any]:
-        """A block of the configuration as a rule's parameter, with the identity of each model
-        folder in it.
-
-        Snakemake reruns the rule when any of it changes, also when a folder's files do.
-        """
-        return {**block.model_dump(mode="json"), **_folder_identities(block), **more}
-
-    def pick_settings(self) -> dict[str, Any]:
-        """How candidates are picked, where it is not by their scores; nothing otherwise, so that
-        other runs' parameters never change.
-        """
-        pick = self.config.image_ranking.pick
-        return {} if pick == "best" else {"pick": pick}
-
-    def origin(self, model: Model) -> dict[str, Any]:
-        """Where a model comes from and what it is, for tables and figures that name it."""
-        settings = self.settings(model)
-        return {name: settings.get(name) for name in ("model", "revision", "identity")}
-
     def shard(self, topic: str, name: str) -> Shard:
         """One shard. A UserError if the topic has no prompt in it."""
         if (topic, name) not in self.shards:
@@ -237,20 +164,3 @@ class Plan:
         except (OSError, ValueError):
             return ""
         return str(record["finished"] if record["failed"] else record["retry"])
-
-
-def _folder_identities(block: Block) -> dict[str, Any]:
-    """`{"identity": ...}` of a model in a folder; nested blocks keep theirs under "identities"."""
-    found: dict[str, Any] = {}
-    if isinstance(block, Model) and weights.is_folder(block.model):
-        found["identity"] = weights.folder_identity(block.model)
-    nested = {
-        name: value.model
-        for name, value in block
-        if isinstance(value, Model) and weights.is_folder(value.model)
-    }
-    if nested:
-        found["identities"] = {
-            name: weights.folder_identity(folder) for name, folder in nested.items()
-        }
-    return found

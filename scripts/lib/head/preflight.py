@@ -15,6 +15,7 @@ from lib.errors import UserError
 from lib.files import mendable_storage_errors
 from lib.head import evaluation
 from lib.head.plan import Plan
+from lib.head.table_rows import comparison_files
 
 #: Rules that make a trained model.
 TRAINING_RULES = ("train_dpo", "merge_adapter")
@@ -88,8 +89,8 @@ def problems_with_benchmarks(plan: Plan) -> list[str]:
     """What is wrong with the files of benchmarks that are not answered yet: a question, an image
     that is not there, a reference file.
     """
-    from lib.benchmarks import SCORERS
     from lib.benchmarks.questions import prompt_of, read_questions
+    from lib.benchmarks.registry import load_questions_benchmark
 
     problems = []
     for name, block in evaluation.question_sets(plan).items():
@@ -104,10 +105,11 @@ def problems_with_benchmarks(plan: Plan) -> list[str]:
             for file in (path.rglob("*") if path.is_dir() else [path])
         ]
         try:
-            for question in read_questions(block.scorer, block.questions, block.images):
-                prompt_of(block.scorer, question, block.prompt)
+            benchmark = load_questions_benchmark(block.scorer)
+            for question in read_questions(benchmark, block.questions, block.images):
+                prompt_of(question, block.prompt or benchmark.form.prompts)
             if sum(file.stat().st_size for file in files) <= READ_AT_ONCE:
-                SCORERS[block.scorer].read_reference(*map(Path, block.reference))
+                benchmark.read_reference(*map(Path, block.reference))
         except UserError as error:
             problems.append(f"evaluation.benchmarks.{name}: {error}")
     return problems
@@ -125,7 +127,8 @@ def endpoints_of(plan: Plan) -> dict[str, Endpoint]:
             for name, value in config.instructions
             if isinstance(value, Endpoint)
         }
-    if (judge := config.image_ranking.judge) and not Path(plan.comparisons).exists():
+    judge = config.image_ranking.judge
+    if judge and not Path(comparison_files(plan)["comparisons"]).exists():
         endpoints["image_ranking.judge.endpoint"] = judge.endpoint
     if config.generate_prompts.count and config.generate_prompts.endpoint:
         endpoints["generate_prompts.endpoint"] = config.generate_prompts.endpoint

@@ -1,14 +1,15 @@
 """What a run did, as a table: from the records that its jobs wrote."""
 
-import json
 import os
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from lib.jobs.job import Record, read_record
 
 #: The rules in the order of the flow; others follow by name.
 ORDER = (
@@ -34,61 +35,74 @@ ORDER = (
 )
 
 
-def read_records(root: Path, since: str = "") -> list[dict[str, Any]]:
+@dataclass
+class RuleSummary:
+    """What the jobs of a rule did."""
+
+    rule: str
+    jobs: int = 0
+    computed: int = 0
+    reused: int = 0
+    failed: int = 0
+    load_seconds: float = 0.0
+    compute_seconds: float = 0.0
+
+    def add(self, record: Record) -> None:
+        """Adds a job."""
+        self.jobs += 1
+        self.computed += record.computed
+        self.reused += record.reused
+        self.failed += record.failed
+        self.load_seconds += record.load_seconds
+        self.compute_seconds += record.compute_seconds
+
+    def cells(self) -> list[str]:
+        """Its line of the table."""
+        failed = f"[bold red]{self.failed}[/]" if self.failed else "0"
+        seconds = [f"{self.load_seconds:.1f}", f"{self.compute_seconds:.1f}"]
+        return [self.rule, str(self.jobs), str(self.computed), str(self.reused), failed, *seconds]
+
+
+def read_records(root: Path, since: str = "") -> list[Record]:
     """The records of all jobs under `root`, or of those that ended at or after `since` (ISO time,
     UTC).
     """
-    records = []
     # A job that runs meanwhile may remove a folder of its own while it is listed: os.walk passes
     # over it, where Path.glob raises.
-    for path in sorted(
+    paths = sorted(
         Path(folder, name)
         for folder, _, names in os.walk(root / "work")
         for name in names
         if name.endswith(".json")
-    ):
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if (
-            isinstance(record, dict)
-            and {"rule", "job", "computed", "finished"} <= record.keys()
-            and record["finished"] >= since
-        ):
-            records.append(record)
-    return records
+    )
+    records = [record for path in paths if (record := read_record(path))]
+    return [record for record in records if record.finished >= since]
 
 
-def summarise(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row a rule: jobs, items computed, reused and failed, seconds loading and computing; in
-    the order of the flow.
-    """
-    rows: dict[str, dict[str, Any]] = {}
+def summarise(records: Iterable[Record]) -> list[RuleSummary]:
+    """What each rule did, in the order of the flow."""
+    rules: dict[str, RuleSummary] = {}
     for record in records:
-        row = rows.setdefault(record["rule"], {"rule": record["rule"], "jobs": 0})
-        row["jobs"] += 1
-        for name in ("computed", "reused", "failed", "load_seconds", "compute_seconds"):
-            row[name] = row.get(name, 0) + record[name]
+        rules.setdefault(record.rule, RuleSummary(record.rule)).add(record)
     known = {rule: place for place, rule in enumerate(ORDER)}
-    return sorted(rows.values(), key=lambda row: (known.get(row["rule"], len(known)), row["rule"]))
+    return sorted(rules.values(), key=lambda each: (known.get(each.rule, len(known)), each.rule))
 
 
-def notes_of(records: Iterable[dict[str, Any]]) -> list[str]:
+def notes_of(records: Iterable[Record]) -> list[str]:
     """What jobs put on record as unusual, a line each; what several jobs of a rule say in the same
     words is one line.
     """
     jobs: dict[tuple[str, str], list[str]] = {}
     for record in records:
-        for note in record["notes"]:
-            jobs.setdefault((record["rule"], note), []).append(record["job"])
+        for note in record.notes:
+            jobs.setdefault((record.rule, note), []).append(record.job)
     return [
         (
-            f"{rule} {said[0]}: {note}"
-            if len(said) == 1
-            else f"{rule} ({len(said)} jobs, {said[0]} first): {note}"
+            f"{rule} {noted[0]}: {note}"
+            if len(noted) == 1
+            else f"{rule} ({len(noted)} jobs, {noted[0]} first): {note}"
         )
-        for (rule, note), said in jobs.items()
+        for (rule, note), noted in jobs.items()
     ]
 
 
@@ -103,17 +117,8 @@ def print_summary(root: Path, since: str) -> None:
     table.add_column("rule", no_wrap=True)
     for column in ("jobs", "computed", "reused", "failed", "loading s", "computing s"):
         table.add_column(column, justify="right")
-    for row in summarise(records):
-        failed = f"[bold red]{row['failed']}[/]" if row["failed"] else "0"
-        seconds = (f"{row['load_seconds']:.1f}", f"{row['compute_seconds']:.1f}")
-        table.add_row(
-            row["rule"],
-            str(row["jobs"]),
-            str(row["computed"]),
-            str(row["reused"]),
-            failed,
-            *seconds,
-        )
+    for rule in summarise(records):
+        table.add_row(*rule.cells())
     # A log file has no width of its own; eighty columns would cut the rules' names.
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 110)
     console.print(table)

@@ -1,16 +1,34 @@
-"""What the tables of models and the sheet of answers are told: rows, columns, and the files of scores.
+"""What the rules of tables and figures are told, and which files they read and write.
 
 Called by the rules; nothing here runs a model.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
+from lib import weights
+from lib.blocks import Model
+from lib.config.figures import (
+    AnswersFigureJob,
+    CandidatesFigureJob,
+    GuidanceFigureJob,
+    SimilarityFigureJob,
+)
+from lib.config.tables import (
+    CommonSelectionsJob,
+    ComparePicksJob,
+    ImageJudgeTableJob,
+    ReasonsTableJob,
+    TableScorer,
+    rankings_input,
+)
 from lib.data.controls import TRAINING_CONTROLS
 from lib.head.evaluation import question_sets
 from lib.head.plan import Plan
+from lib.report.model_tables import ModelTableJob, ModelTableRow
+from lib.report.sidecar import ModelOrigin
 
 #: The columns of the paper's tables that a run can fill: column of published/*.yaml ->
 #: "benchmark/score", or "benchmark/one|other": the first of these scores that there is. POPE's
@@ -25,7 +43,6 @@ VISION_LANGUAGE_SCORES = {
     "mm_vet": "mm_vet/reference_total|score",
 }
 
-
 HALLUCINATION_SCORES = {
     "mmhal_score": "mmhal_bench/score",
     "mmhal_hallucination": "mmhal_bench/hallucination",
@@ -34,7 +51,6 @@ HALLUCINATION_SCORES = {
     "pope": "pope/reference_f1|f1",
 }
 
-
 SIZE_SCORES = {
     "object_halbench_response": "object_halbench/response",
     "object_halbench_mention": "object_halbench/mention",
@@ -42,38 +58,161 @@ SIZE_SCORES = {
 }
 
 
+def table_files(plan: Plan, name: str) -> dict[str, str]:
+    """The files of a table: three formats, and the sidecar that says of every cell where it comes
+    from.
+    """
+    kinds = {"csv": "csv", "markdown": "md", "latex": "tex", "sidecar": "json"}
+    return {kind: f"{plan.root}/tables/{name}.{suffix}" for kind, suffix in kinds.items()}
+
+
+def figure_files(plan: Plan, name: str) -> dict[str, str]:
+    """The files of a figure: two formats, and the sidecar with the numbers that are drawn and where
+    they come from.
+    """
+    kinds = {"svg": "svg", "png": "png", "sidecar": "json"}
+    return {kind: f"{plan.root}/figures/{name}.{suffix}" for kind, suffix in kinds.items()}
+
+
+def origin_of(model: Model) -> ModelOrigin:
+    """Where a model comes from and what it is, for tables and figures that name it."""
+    identity = weights.folder_identity(model.model) if weights.is_folder(model.model) else None
+    return ModelOrigin(model=model.model, revision=model.revision, identity=identity)
+
+
+def short_name(model: Model) -> str:
+    """A model's name without its owner or folder."""
+    return model.model.rstrip("/").rsplit("/", 1)[-1]
+
+
+def ranking_files(plan: Plan, scorers: Iterable[str]) -> dict[str, list[str]]:
+    """The rankings of some scorers, as named inputs of a rule."""
+    return {rankings_input(name): plan.shard_files(f"image_ranking/{name}") for name in scorers}
+
+
+# Figures
+
+
+def _picks(plan: Plan) -> dict[str, Any]:
+    """What both figures about picked images are told (`PicksFigureJob`)."""
+    config = plan.config
+    scorer = config.image_ranking.select_by
+    return {
+        "scorer": scorer,
+        "scorer_model": origin_of(config.image_ranking.scorers[scorer]),
+        "image_model": origin_of(config.images),
+        "label": config.label,
+    }
+
+
+def candidates_job(plan: Plan) -> CandidatesFigureJob:
+    """What the sheet of candidates is told."""
+    return CandidatesFigureJob(
+        **_picks(plan),
+        prompts=plan.config.figures.sheet_prompts,
+        pick=plan.config.image_ranking.pick,
+    )
+
+
+def guidance_job(plan: Plan) -> GuidanceFigureJob:
+    """What the figure of guidance scales is told."""
+    return GuidanceFigureJob(**_picks(plan), guidance_scales=plan.config.images.guidance_scales)
+
+
+def similarity_job(plan: Plan) -> SimilarityFigureJob | None:
+    """What the figure of similarities is told; None where it is left out."""
+    embedding = plan.config.figures.embedding
+    if embedding is None:
+        return None
+    return SimilarityFigureJob(embedding=origin_of(embedding), label=plan.config.label)
+
+
 def answers_files(plan: Plan, file: str) -> list[str]:
     """A file of the base model's and of the experiment's evaluation that the sheet of answers
     shows; none where there is no sheet.
     """
     sheet = plan.config.figures.answers
-    return (
-        [
-            f"{plan.root}/evaluation/{model}/{sheet.benchmark}/{file}"
-            for model in ("base", sheet.experiment)
-        ]
-        if sheet
-        else []
-    )
+    if sheet is None:
+        return []
+    models = ("base", sheet.experiment)
+    return [f"{plan.root}/evaluation/{model}/{sheet.benchmark}/{file}" for model in models]
 
 
-def answers_settings(plan: Plan) -> dict[str, Any]:
-    """What the sheet of answers is told: benchmark, how it is scored, where its questions are, and
-    both models' names.
-    """
+def answers_job(plan: Plan) -> AnswersFigureJob | None:
+    """What the sheet of answers is told; None where it is left out."""
     sheet = plan.config.figures.answers
     if sheet is None:
-        return {}
+        return None
     training = plan.config.training
-    base = training.base_model.model.rstrip("/").rsplit("/", 1)[-1]
-    names = [
-        f"{base} (base model)",
-        f"{sheet.experiment} ({training.experiments[sheet.experiment].size} pairs)",
-    ]
-    block = question_sets(plan)[sheet.benchmark].model_dump(
-        mode="json", include={"scorer", "questions", "images", "reference", "language"}
+    size = training.experiments[sheet.experiment].size
+    benchmark = question_sets(plan)[sheet.benchmark]
+    return AnswersFigureJob(
+        **dict(sheet),
+        scorer=benchmark.scorer,
+        questions=benchmark.questions,
+        images=benchmark.images,
+        reference=benchmark.reference,
+        language=benchmark.language,
+        names=(
+            f"{short_name(training.base_model)} (base model)",
+            f"{sheet.experiment} ({size} pairs)",
+        ),
+        label=plan.config.label,
     )
-    return {**sheet.model_dump(mode="json"), **block, "names": names, "label": plan.config.label}
+
+
+# Tables of image scorers and of prompts
+
+
+def judged_scorers(plan: Plan) -> list[str]:
+    """The two scorers whose picks a judge compares; none without a judge."""
+    ranking = plan.config.image_ranking
+    return [ranking.select_by, ranking.judge.against] if ranking.judge else []
+
+
+def comparison_files(plan: Plan) -> dict[str, str]:
+    """The judge's comparisons of two scorers' picks, and their summary."""
+    folder = f"{plan.root}/image_judge"
+    return {"comparisons": f"{folder}/comparisons.jsonl", "summary": f"{folder}/summary.json"}
+
+
+def compare_picks_job(plan: Plan) -> ComparePicksJob | None:
+    """What the comparison of two scorers' picks is told; None without a judge."""
+    ranking = plan.config.image_ranking
+    if ranking.judge is None:
+        return None
+    scorers = {name: origin_of(ranking.scorers[name]) for name in judged_scorers(plan)}
+    return ComparePicksJob(judge=ranking.judge, scorers=scorers)
+
+
+def image_judge_job(plan: Plan) -> ImageJudgeTableJob:
+    """What the table of the judge's comparisons is told."""
+    ranking = plan.config.image_ranking
+    return ImageJudgeTableJob(
+        has_judge=ranking.judge is not None,
+        kinds={name: scorer.kind for name, scorer in ranking.scorers.items()},
+        label=plan.config.label,
+    )
+
+
+def common_selections_job(plan: Plan) -> CommonSelectionsJob:
+    """What the table of the scorers' common selections is told."""
+    scorers = plan.config.image_ranking.scorers
+    return CommonSelectionsJob(
+        scorers={
+            name: TableScorer(kind=scorer.kind, origin=origin_of(scorer))
+            for name, scorer in scorers.items()
+        },
+        label=plan.config.label,
+    )
+
+
+def reasons_job(plan: Plan) -> ReasonsTableJob:
+    """What the table of reasons is told."""
+    return ReasonsTableJob(label=plan.config.label)
+
+
+# Tables of models
 
 
 def experiments_by_size(plan: Plan) -> list[str]:
@@ -101,24 +240,31 @@ def seed_groups(plan: Plan, experiments: Sequence[str]) -> list[list[str]]:
     """The experiments, those together that have the same size and settings but for their training
     seed; in the order given.
     """
-    training = plan.config.training
-    groups: list[tuple[dict[str, Any], dict[int, str]]] = []
+    groups: list[list[str]] = []
     for name in experiments:
-        about = training.experiments[name]
-        settings = {
-            "size": about.size,
-            "control": about.control,
-            **training.settings_of(name).model_dump(mode="json"),
-        }
-        seed = settings.pop("seed")
-        # The same experiment under two names is no second seed.
-        found = next(
-            (names for same, names in groups if same == settings and seed not in names), None
-        )
-        if found is None:
-            groups.append((settings, found := {}))
-        found[seed] = name
-    return [list(names.values()) for _, names in groups]
+        for group in groups:
+            if _differs_in_seed_only(plan, name, group):
+                group.append(name)
+                break
+        else:
+            groups.append([name])
+    return groups
+
+
+def _differs_in_seed_only(plan: Plan, name: str, group: Sequence[str]) -> bool:
+    """Whether an experiment is one of the group with another seed than any in it; the same
+    experiment under two names is no second seed.
+    """
+    training = plan.config.training
+    one, other = training.experiments[name], training.experiments[group[0]]
+    settings = training.settings_of(name)
+    seeds = [training.settings_of(each).seed for each in group]
+    with_its_seed = settings.model_copy(update={"seed": seeds[0]})
+    return (
+        (one.size, one.control) == (other.size, other.control)
+        and with_its_seed == training.settings_of(group[0])
+        and settings.seed not in seeds
+    )
 
 
 def common_name(names: Sequence[str]) -> str:
@@ -132,47 +278,37 @@ def common_name(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else shared or f"{names[0]} and {len(names) - 1} more"
 
 
-def table_settings(
-    plan: Plan, experiments: Sequence[str], wanted: Mapping[str, str]
-) -> dict[str, Any]:
-    """What a table of models is told: its rows (base model first, with the number of pairs trained
-    on) and its columns.
-    """
+def experiment_row(plan: Plan, names: list[str]) -> ModelTableRow:
+    """The row of an experiment, or of several that differ in their seed only."""
     training = plan.config.training
-    base = training.base_model.model
-    rows = [
-        {
-            "name": base.rstrip("/").rsplit("/", 1)[-1],
-            "models": ["base"],
-            "seeds": [],
-            "pairs": 0,
-            "texts": {},
-        }
-    ]
-    for names in seed_groups(plan, experiments):
-        seeds = [training.settings_of(name).seed for name in names]
-        first = training.experiments[names[0]]
-        row = {
-            "name": common_name(names),
-            "models": names,
-            "seeds": seeds,
-            "pairs": first.size,
-            "texts": {"feedback": "RM"},
-        }
-        if first.control:
-            row |= {"control": TRAINING_CONTROLS[first.control], "texts": {"feedback": "control"}}
-        rows.append(row)
-    return {
-        "rows": rows,
-        "wanted": dict(wanted),
-        "label": plan.config.label,
-        "base": plan.origin(training.base_model),
-    }
+    first = training.experiments[names[0]]
+    return ModelTableRow(
+        name=common_name(names),
+        models=names,
+        seeds=[training.settings_of(name).seed for name in names],
+        pairs=first.size,
+        texts={"feedback": "control" if first.control else "RM"},
+        control=TRAINING_CONTROLS[first.control] if first.control else None,
+    )
 
 
-def score_files(plan: Plan, experiments: Sequence[str], wanted: Mapping[str, str]) -> list[str]:
+def model_table_job(
+    plan: Plan, experiments: Sequence[str], scores: Mapping[str, str]
+) -> ModelTableJob:
+    """What a table of models is told: the base model's row first, then those of the experiments.
+    `scores`: column -> score, as above.
+    """
+    base = plan.config.training.base_model
+    base_row = ModelTableRow(name=short_name(base), models=["base"], seeds=[], pairs=0, texts={})
+    rows = [experiment_row(plan, names) for names in seed_groups(plan, experiments)]
+    return ModelTableJob(
+        rows=[base_row, *rows], scores=dict(scores), label=plan.config.label, base=origin_of(base)
+    )
+
+
+def score_files(plan: Plan, experiments: Sequence[str], scores: Mapping[str, str]) -> list[str]:
     """The scores that a table of models shows, of those benchmarks that this run has."""
-    benchmarks = dict.fromkeys(score.split("/")[0] for score in wanted.values())
+    benchmarks = dict.fromkeys(score.split("/")[0] for score in scores.values())
     return [
         f"{plan.root}/evaluation/{model}/{benchmark}/scores.json"
         for model in ["base", *experiments]

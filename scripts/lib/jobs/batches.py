@@ -18,6 +18,7 @@ from lib.jobs.job import Job
 from lib.jobs.journal import Journal
 from lib.jobs.memory import halving
 from lib.jobs.processes import calling_on_stop_signals
+from lib.patches.imports import quick_imports
 from lib.progress import SECONDS_BETWEEN_PROGRESS_LINES, duration, log
 
 I = TypeVar("I")  # noqa: E741 - what an item is computed from
@@ -130,7 +131,8 @@ class Batches(Generic[I, M, R]):
 
     def _load(self) -> M:
         try:
-            return self.load()
+            with quick_imports():
+                return self.load()
         except Exception as error:
             is_of_files = (
                 isinstance(error, OSError | ValueError) or type(error).__name__ == "SafetensorError"

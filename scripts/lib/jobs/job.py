@@ -1,8 +1,9 @@
 """A job of one rule: what it is asked, the keys of its items, and the record of what it did."""
 
+import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -56,6 +57,19 @@ class Record:
     wall_seconds: float = 0.0
     models: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+
+def read_record(path: Path) -> Record | None:
+    """The record in a file under `work/`; None where the file holds none, or is gone."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    needed = {"rule", "job", "retry", "computed", "finished"}
+    if not isinstance(values, dict) or not needed <= values.keys():
+        return None
+    names = {each.name for each in fields(Record)}
+    return Record(**{name: value for name, value in values.items() if name in names})
 
 
 class Job(Generic[S]):

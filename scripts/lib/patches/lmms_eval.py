@@ -19,7 +19,8 @@ def silence_calls() -> Callable[..., Iterable[Any]]:
     from lmms_eval.models.chat import llava_hf
 
     bar: Callable[..., Iterable[Any]] = llava_hf.tqdm
-    llava_hf.tqdm = partial(bar, disable=True)
+    # It says itself `disable=`, by the process's rank.
+    llava_hf.tqdm = lambda *parts, **options: bar(*parts, **{**options, "disable": True})
     llava_hf.log_metrics = lambda **_: None
     return bar
 

@@ -2,24 +2,15 @@
 rule, an item what its rate counts in: lib/planning/rates.py).
 """
 
-import json
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, ValidationError, model_validator
-
-from lib.blocks import Block
 from lib.config.run import Config
-from lib.config.yaml_files import read_yaml, say_where
-from lib.errors import UserError
 from lib.head.summary import ORDER
-from lib.planning.rates import ANSWERING, Rates
 from lib.planning.graph import PlannedJob
-
+from lib.planning.rates import ANSWERING, Rates
 
 #: A job that is planned for more than this share of its time limit is told.
 SHARE_OF_LIMIT = 0.8

@@ -5,23 +5,16 @@ response (response ranking), an update (training), a question (evaluation), a pa
 prompt in every other job of a shard, and the job itself everywhere else.
 """
 
-import json
-import math
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, ValidationError, model_validator
 
 from lib.blocks import Block
-from lib.config.run import Config
 from lib.config.yaml_files import explain, read_yaml, say_where
 from lib.errors import UserError
-from lib.head.summary import ORDER, read_records
 from lib.planning.graph import PlannedJob
-
 
 ANSWERING = ("answer_benchmark", "answer_questions")
 

@@ -1,24 +1,19 @@
 """What a run has cost, by its own records, and the rates that these give."""
 
 import json
-import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, ValidationError, model_validator
-
-from lib.blocks import Block
 from lib.config.run import Config
-from lib.config.yaml_files import read_yaml, say_where
 from lib.errors import UserError
 from lib.head.summary import read_records
+from lib.jobs.job import Record
 from lib.planning.costs import Cost, items_of, name_of
-from lib.planning.rates import ANSWERING, OWN_RATES, Rates
 from lib.planning.graph import PlannedJob
-
+from lib.planning.rates import ANSWERING, OWN_RATES, Rates
 
 #: The folder under results/<run>/ whose files a rule publishes. models/ and evaluation/ are shared;
 #: see `rule_of_file`.
@@ -68,17 +63,17 @@ def read_uses(root: Path) -> list[JobUse]:
     return [_use(root, record) for record in read_records(root)]
 
 
-def _use(root: Path, record: dict[str, Any]) -> JobUse:
-    items, seconds = int(record["computed"]), float(record["compute_seconds"])
-    if record["computed"] < record["items"]:
+def _use(root: Path, record: Record) -> JobUse:
+    items, seconds = record.computed, record.compute_seconds
+    if record.computed < record.items:
         journalled = _journalled_seconds(
-            root / "work" / record["rule"] / f"{record['job']}.journal.jsonl"
+            root / "work" / record.rule / f"{record.job}.journal.jsonl"
         )
         if sum(journalled) > seconds:
             items, seconds = len(journalled), sum(journalled)
-    load = float(record["load_seconds"])
-    in_all = max(float(record["wall_seconds"]), seconds + load)
-    return JobUse(record["rule"], record["job"], record["finished"], items, seconds, load, in_all)
+    load = record.load_seconds
+    in_all = max(record.wall_seconds, seconds + load)
+    return JobUse(record.rule, record.job, record.finished, items, seconds, load, in_all)
 
 
 def _journalled_seconds(path: Path) -> list[float]:

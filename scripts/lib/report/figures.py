@@ -10,11 +10,11 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from lib.data.image_files import read_image
-from lib.files import digest_of_file, replacing, write_json
-from lib.report.sidecar import built_with, file_digests
+from lib.files import replacing, write_json
+from lib.report.sidecar import built_with, file_digests, product_files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -81,10 +81,18 @@ def new_figure(width: float, height: float) -> "Iterator[Figure]":
         yield figure
 
 
+class FigureFiles(Protocol):
+    """The files of a figure, as its rule names them."""
+
+    svg: str
+    png: str
+    sidecar: str
+
+
 def write_figure(
     figure: "Figure",
     title: str,
-    outputs: Any,
+    outputs: FigureFiles,
     inputs: Sequence[str],
     about: Mapping[str, Any],
     *packages: str,
@@ -94,23 +102,21 @@ def write_figure(
     `inputs`: the files it was made from; `about`: the numbers that are drawn and where they come
     from; `packages`: what else drew it.
     """
-    products = {kind: Path(getattr(outputs, kind)) for kind in ("svg", "png")}
+    products = {"svg": Path(outputs.svg), "png": Path(outputs.png)}
+    undated = {"svg": {"Date": None}, "png": {"Software": None}}
     for kind, path in products.items():
-        metadata = (
-            {"Date": None, "Title": title} if kind == "svg" else {"Software": None, "Title": title}
-        )
+        metadata = {**undated[kind], "Title": title}
         with replacing(path) as temporary:
             figure.savefig(temporary, format=kind, dpi=PIXELS_AN_INCH, metadata=metadata)
-    files = {
-        kind: {"file": path.name, "sha256": digest_of_file(path)} for kind, path in products.items()
+    sidecar = {
+        "title": title,
+        **about,
+        "files": product_files(products),
+        # figures/ lies in the run's folder.
+        "inputs": file_digests(inputs, products["svg"].parent.parent),
+        "built_with": built_with("matplotlib", "numpy", *packages),
     }
-    built = built_with("matplotlib", "numpy", *packages)
-    # figures/ lies in the run's folder.
-    read = file_digests(inputs, products["svg"].parent.parent)
-    write_json(
-        Path(outputs.sidecar),
-        {"title": title, **about, "files": files, "inputs": read, "built_with": built},
-    )
+    write_json(Path(outputs.sidecar), sidecar)
 
 
 def thumbnail(source: "Path | BinaryIO", inches: float) -> "Image":

@@ -52,79 +52,103 @@ def width_of(text: str, size: float, weight: str) -> float:
     return float(width) / 72
 
 
-def lay_out(
-    text: str, marks: Sequence[Mark], width: float, measure: Callable[[str, str], float]
-) -> list[list[Piece]]:
-    """The lines of a text that is to be no wider than `width`; `measure(text, style)` gives widths,
-    with the style "" for plain text.
+#: Gives the width in inches of a text in a style, "" for plain text.
+Measure = Callable[[str, str], float]
+
+
+class Run(NamedTuple):
+    """Letters of a word that belong to the same mark."""
+
+    text: str
+    mark: int | None
+
+
+def lay_out(text: str, marks: Sequence[Mark], width: float, measure: Measure) -> list[list[Piece]]:
+    """The lines of a text that is to be no wider than `width`.
 
     The text's own line ends stay, but for empty lines; words are never joined, and one that is
     wider than a line is broken. Where marks overlap, the later one counts.
     """
-    owners: list[int | None] = [None] * len(text)
-    for number, mark in enumerate(marks):
-        owners[mark.start : mark.end] = [number] * (mark.end - mark.start)
-    styles = [mark.style for mark in marks]
-    blank = measure("a a", "") - measure("aa", "")
-    lines = []
+    layout = _Layout(text, marks, width, measure)
     readable = _CONTROL.sub(" ", text)
     for paragraph in re.finditer(r"[^\n]*\S[^\n]*", readable):
-        line: list[Piece] = []
+        layout.begin_line()
         for word in re.finditer(r"\S+", paragraph[0]):
-            begin = paragraph.start() + word.start()
-            runs = [
-                (word[0][run[0] : run[-1] + 1], owner)
-                for owner, places in groupby(
-                    range(len(word[0])), key=lambda place: owners[begin + place]
-                )
-                if (run := list(places))
-            ]
-            for number, part in enumerate(
-                _fitting(
-                    runs,
-                    width,
-                    lambda run: measure(run[0], "" if run[1] is None else styles[run[1]]),
-                )
-            ):
-                x = line[-1].x + line[-1].width + blank if line else 0.0
-                if line and (number or x + sum(wide for *_, wide in part) > width):
-                    lines.append(line)
-                    line, x = [], 0.0
-                for content, owner, wide in part:
-                    line.append(Piece(content, x, wide, owner))
-                    x += wide
-        lines.append(line)
-    return lines
+            layout.add_word(word[0], paragraph.start() + word.start())
+    return layout.lines
 
 
-Run = tuple[str, int | None]
+class _Layout:
+    """Lines that words are put into, one after the other."""
 
+    def __init__(self, text: str, marks: Sequence[Mark], width: float, measure: Measure) -> None:
+        self.width = width
+        self.measure = measure
+        self.styles = [mark.style for mark in marks]
+        self.blank = measure("a a", "") - measure("aa", "")
+        self.lines: list[list[Piece]] = []
+        # The mark of each letter.
+        self.owners: list[int | None] = [None] * len(text)
+        for number, mark in enumerate(marks):
+            self.owners[mark.start : mark.end] = [number] * (mark.end - mark.start)
 
-def _fitting(
-    runs: Sequence[Run], width: float, measure: Callable[[Run], float]
-) -> Iterator[list[tuple[str, int | None, float]]]:
-    """A word's runs with their widths: as a whole if a line can hold it, else in parts that it can."""
-    whole = [(*run, measure(run)) for run in runs]
-    if sum(wide for *_, wide in whole) <= width:
-        yield whole
-        return
-    part: list[tuple[str, int | None, float]] = []
-    room = width
-    for content, owner in runs:
-        rest = content
-        while rest:
-            length = max(
-                1,
-                bisect_right(
-                    range(1, len(rest) + 1), room, key=lambda count: measure((rest[:count], owner))
-                ),
+    def begin_line(self) -> None:
+        """What follows stands on a new line."""
+        self.lines.append([])
+
+    def add_word(self, word: str, start: int) -> None:
+        """Puts a word behind what is there, on a new line where it does not fit; `start`: its place
+        in the text.
+        """
+        runs = [
+            Run("".join(letter for letter, _ in letters), mark)
+            for mark, letters in groupby(
+                zip(word, self.owners[start : start + len(word)], strict=True),
+                key=lambda letter: letter[1],
             )
-            wide = measure((rest[:length], owner))
-            if wide > room and part:
-                yield part
-                part, room = [], width
-                continue
-            part.append((rest[:length], owner, wide))
-            room -= wide
-            rest = rest[length:]
-    yield part
+        ]
+        for number, part in enumerate(self._broken(runs)):
+            x = self._next_place()
+            is_too_wide = x + sum(map(self._width_of, part)) > self.width
+            if self.lines[-1] and (number or is_too_wide):
+                self.begin_line()
+                x = 0.0
+            for run in part:
+                piece = Piece(run.text, x, self._width_of(run), run.mark)
+                self.lines[-1].append(piece)
+                x += piece.width
+
+    def _next_place(self) -> float:
+        """Where the next word of the line begins."""
+        line = self.lines[-1]
+        return line[-1].x + line[-1].width + self.blank if line else 0.0
+
+    def _width_of(self, run: Run) -> float:
+        return self.measure(run.text, "" if run.mark is None else self.styles[run.mark])
+
+    def _broken(self, runs: Sequence[Run]) -> Iterator[list[Run]]:
+        """A word's runs: as a whole if a line can hold it, else in parts that it can."""
+        if sum(map(self._width_of, runs)) <= self.width:
+            yield list(runs)
+            return
+        part: list[Run] = []
+        room = self.width
+        for run in runs:
+            rest = run.text
+            while rest:
+                head = run._replace(text=rest[: self._fitting_letters(rest, run.mark, room)])
+                if self._width_of(head) > room and part:
+                    yield part
+                    part, room = [], self.width
+                    continue
+                part.append(head)
+                room -= self._width_of(head)
+                rest = rest[len(head.text) :]
+        yield part
+
+    def _fitting_letters(self, text: str, mark: int | None, room: float) -> int:
+        """How many letters of a text fit into so many inches; at least one."""
+        counts = range(1, len(text) + 1)
+        return max(
+            1, bisect_right(counts, room, key=lambda count: self._width_of(Run(text[:count], mark)))
+        )

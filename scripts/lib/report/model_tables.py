@@ -8,13 +8,25 @@ nothing but their training seed are one row, with mean and spread.
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict, cast
 
-from lib.jobs.legacy import ShardJob
-from lib.report.published import Published, notes_of, our_source, paper_rows, read_published
-from lib.report.tables import Column, Row, Table, write_table
+from lib.blocks import Block
+from lib.data.evaluation_files import BenchmarkScores, ComputedBy, OtherScores
+from lib.jobs.job import Job
+from lib.report.provenance import Provenance
+from lib.report.published import (
+    Published,
+    PublishedRow,
+    comparable_values,
+    notes_of,
+    our_source,
+    paper_rows,
+    read_published,
+)
+from lib.report.sidecar import Label, ModelOrigin
+from lib.report.tables import Table, TableColumn, TableRow, write_table
 
 VERSION = 1
 #: The model that the paper's rows with `pairs` are of, as its hub names contain it.
@@ -34,179 +46,236 @@ ORIGIN = (
     "environment",
 )
 
-Scores = Mapping[tuple[str, str], Mapping[str, Any]]
 
+class ModelTableRow(Block):
+    """A row of ours.
 
-def read_scores(paths: Sequence[Path]) -> dict[tuple[str, str], dict[str, Any]]:
-    """The scores.json files by (model, benchmark)."""
-    found = {}
-    for path in paths:
-        score = json.loads(Path(path).read_text(encoding="utf-8"))
-        # evaluation/<model>/<benchmark>/scores.json in the run's folder.
-        found[score["model"], score["benchmark"]] = score | {
-            "file": "/".join(Path(path).parts[-4:])
-        }
-    return found
-
-
-def _cell(row: Row, column: Column, models: Sequence[str], wanted: str, scores: Scores) -> None:
-    """Fills one cell from the scores of one model, or from those of several seeds: mean, and
-    standard deviation of the sample.
+    models   the experiments it is of: several where they differ in their seed only; or "base"
+    seeds    their training seeds
+    pairs    how many pairs they were trained on; 0 for the base model
+    texts    of the text columns beside the name
+    control  of a negative control: what it is, in words. It is compared with no row of the paper
     """
-    benchmark, names = _named(wanted)
-    shown = column.group or column.header
-    found = [scores.get((model, benchmark)) for model in models]
-    present = [score for score in found if score is not None]
-    name = next(
-        (name for name in names if all(score["scores"].get(name) is not None for score in present)),
-        names[-1],
-    )
-    row.origins[column.key] = {"score": name, "runs": [_origin(score, name) for score in present]}
+
+    name: str
+    models: list[str]
+    seeds: list[int]
+    pairs: int
+    texts: dict[str, str]
+    control: str | None = None
+
+    @property
+    def control_mark(self) -> str:
+        """What marks the row as a negative control; nothing for all others."""
+        return f"; control: {self.control}" if self.control else ""
+
+    @property
+    def title(self) -> str:
+        """The row's name with what it was trained on."""
+        if self.pairs == 0:
+            return f"{self.name} (before training)"
+        seeds = f", {len(self.models)} seeds" if len(self.models) > 1 else ""
+        return f"{self.name} ({self.pairs} pairs{seeds}{self.control_mark})"
+
+
+class ModelTableJob(Block):
+    """What a rule is told that makes a table of models.
+
+    scores  column -> "benchmark/score" or "benchmark/one|other": the first of these scores that
+            there is
+    """
+
+    rows: list[ModelTableRow]
+    scores: dict[str, str]
+    label: Label
+    base: ModelOrigin
+
+
+class ScoresFile(BenchmarkScores, Provenance):
+    """A scores.json, as far as tables read it; `file` is its place in the run's folder, `also` the
+    scores in it that our scorer computed beside lmms-eval's.
+    """
+
+    file: NotRequired[str]
+    also: NotRequired[OtherScores]
+
+
+#: By model and benchmark.
+Scores = Mapping[tuple[str, str], ScoresFile]
+
+
+class ScoreOrigin(TypedDict):
+    """Where a score of one model comes from: its file, its value there, and what `ORIGIN` names."""
+
+    scores: str | None
+    value: float | None
+    model: str
+    benchmark: str
+    computed_by: ComputedBy
+
+
+class CellOrigin(TypedDict):
+    """Where a cell of ours comes from: the score's name, and each model's score."""
+
+    score: str
+    runs: list[ScoreOrigin]
+
+
+def read_scores(paths: Iterable[str | Path], root: Path) -> dict[tuple[str, str], ScoresFile]:
+    """The scores.json files by (model, benchmark). `root`: the run's folder."""
+    scores = {}
+    for path in map(Path, paths):
+        score = cast("ScoresFile", json.loads(path.read_text(encoding="utf-8")))
+        score["file"] = path.relative_to(root).as_posix()
+        scores[score["model"], score["benchmark"]] = score
+    return scores
+
+
+def _fill_cell(
+    row: TableRow, column: TableColumn, models: Sequence[str], choice: str, scores: Scores
+) -> None:
+    """Fills one cell from the scores of one model, or from those of several seeds: mean, and
+    standard deviation of the sample. `choice`: see `ModelTableJob.scores`.
+    """
+    key, shown = column.key, column.group or column.header
+    benchmark, names = _choices(choice)
+    present = [scores[model, benchmark] for model in models if (model, benchmark) in scores]
+    name = _first_that_all_have(names, present)
+    origin: CellOrigin = {"score": name, "runs": [_origin(score, name) for score in present]}
+    row.origins[key] = origin
     if len(present) < len(models):
-        row.missing[column.key] = f"{shown}: no benchmark '{benchmark}' configured in this run."
+        row.missing[key] = f"{shown}: no benchmark '{benchmark}' configured in this run."
         return
+    values = []
     for score in present:
-        if score["scores"].get(name) is None:
-            told = [reason for each in names if (reason := (score.get("missing") or {}).get(each))]
-            reason = (
-                told[0] if told else f"benchmark '{benchmark}' of this run has no score '{name}'"
-            )
-            row.missing[column.key] = f"{shown}: {reason}."
+        value = score["scores"].get(name)
+        if value is None:
+            row.missing[key] = f"{shown}: {_why_missing(score, names, name)}."
             return
-    values = [float(score["scores"][name]) for score in present]
-    row.values[column.key] = statistics.fmean(values)
+        values.append(float(value))
+    row.values[key] = statistics.fmean(values)
     if len(values) > 1:
-        row.spreads[column.key] = statistics.stdev(values)
+        row.spreads[key] = statistics.stdev(values)
     if present[0].get("limit"):
-        row.remarks[column.key] = (
+        row.remarks[key] = (
             f"{shown}: only the first {present[0]['questions']} of"
             f" {present[0]['questions_in_data']} questions."
         )
 
 
-def _named(wanted: str) -> tuple[str, list[str]]:
+def _choices(choice: str) -> tuple[str, list[str]]:
     """Benchmark and names of scores of "benchmark/one|other"."""
-    benchmark, _, names = wanted.partition("/")
+    benchmark, _, names = choice.partition("/")
     return benchmark, names.split("|")
 
 
-def _origin(score: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _first_that_all_have(names: Sequence[str], scores: Sequence[ScoresFile]) -> str:
+    """The first name under which each of the files has a score; the last name if there is none."""
+    for name in names:
+        if all(score["scores"].get(name) is not None for score in scores):
+            return name
+    return names[-1]
+
+
+def _why_missing(score: ScoresFile, names: Sequence[str], name: str) -> str:
+    """Why a file has no score under a name: the reason for the score that was wanted first."""
+    reasons = score.get("missing") or {}
+    given = [reasons[each] for each in names if reasons.get(each)]
+    no_such = f"benchmark '{score['benchmark']}' of this run has no score '{name}'"
+    return given[0] if given else no_such
+
+
+def _origin(score: ScoresFile, name: str) -> ScoreOrigin:
     """Where one score comes from. Some are another scorer's than the file's (`also`), which then is
     the one to be named.
     """
-    origin = {
-        "scores": score.get("file"),
-        "value": score["scores"].get(name),
-        **{key: score[key] for key in ORIGIN if key in score},
-    }
-    also = score.get("also") or {}
-    return origin | ({"computed_by": also["computed_by"]} if name in also.get("scores", {}) else {})
-
-
-def _control(about: Mapping[str, Any]) -> str:
-    """What marks a row as a negative control; nothing for all others."""
-    return f"; control: {about['control']}" if "control" in about else ""
+    kept = {key: value for key, value in score.items() if key in ORIGIN}
+    origin = {"scores": score.get("file"), "value": score["scores"].get(name), **kept}
+    also = score.get("also")
+    if also and name in also["scores"]:
+        origin["computed_by"] = also["computed_by"]
+    return cast("ScoreOrigin", origin)
 
 
 def our_row(
-    about: Mapping[str, Any],
+    about: ModelTableRow,
     published: Published,
-    wanted: Mapping[str, str],
+    choices: Mapping[str, str],
     scores: Scores,
     label: str,
-    compared: Mapping[str, Any] | None,
-) -> Row:
-    """One row of ours. `about`: see `compare_models`; `wanted`: see lib/head/evaluation.py; `compared`:
-    the paper's row.
-    """
+    compared: PublishedRow | None,
+) -> TableRow:
+    """One row of ours. `choices`: see `ModelTableJob.scores`; `compared`: the paper's row."""
     first, *others = published.text_columns
-    seeds = f", {len(about['models'])} seeds" if len(about["models"]) > 1 else ""
-    size = (
-        "before training"
-        if about["pairs"] == 0
-        else f"{about['pairs']} pairs{seeds}{_control(about)}"
-    )
-    texts = {first: f"{about['name']} ({size})"} | {
-        key: str(about["texts"].get(key, "")) for key in others
-    }
-    row = Row(our_source(label), texts)
+    texts = {first: about.title} | {key: about.texts.get(key, "") for key in others}
+    row = TableRow(our_source(label), texts)
     for column in published.columns:
-        _cell(row, column, about["models"], wanted[column.key], scores)
-        comparable = (
-            label == "ours"
-            and compared
-            and column.key in row.values
-            and column.key not in row.remarks
-        )
-        if (
-            comparable
-            and compared
-            and compared.get(column.key) is not None
-            and column.key not in compared.get("not_compared", ())
-        ):
-            row.differences[column.key] = row.values[column.key] - compared[column.key]
+        _fill_cell(row, column, about.models, choices[column.key], scores)
+    if compared and label == "ours":
+        row.differences = {
+            key: row.values[key] - value
+            for key, value in comparable_values(compared).items()
+            if key in row.values and key not in row.remarks
+        }
     return row
 
 
 def compare_models(
     published: Published,
-    rows: Sequence[Mapping[str, Any]],
-    wanted: Mapping[str, str],
+    rows: Sequence[ModelTableRow],
+    choices: Mapping[str, str],
     scores: Scores,
     label: str,
     base_model: str,
 ) -> Table:
-    """A table of models: the paper's rows, then ours in the order of `rows`.
-
-    `rows`: each with `name`, `models` (the experiments it is of: several where they differ in their
-    seed only), `seeds`, `pairs` (number it was trained on, 0 for the base model) and `texts` (of
-    the text columns beside the name); of a negative control also `control`, what it is in words:
-    such a row is marked, and compared with none of the paper's.
-    """
-    printed = {row["pairs"]: row for row in published.rows if "pairs" in row}
-    same_model = PAPER_BASE_MODEL in base_model.casefold()
-    table_rows = paper_rows(published)
+    """A table of models: the paper's rows, then ours in the order of `rows`."""
+    printed = {row.pairs: row for row in published.rows if row.pairs is not None}
+    is_paper_s_model = PAPER_BASE_MODEL in base_model.casefold()
+    ours = []
     for about in rows:
-        compared = printed.get(about["pairs"]) if same_model and "control" not in about else None
-        table_rows.append(our_row(about, published, wanted, scores, label, compared))
-    notes = (
-        notes_of(published, table_rows, label)
-        + seed_notes(rows)
-        + origins(published.columns, table_rows)
-    )
+        is_compared = is_paper_s_model and about.control is None
+        compared = printed.get(about.pairs) if is_compared else None
+        ours.append(our_row(about, published, choices, scores, label, compared))
+    table_rows = [*paper_rows(published), *ours]
+    notes = [
+        *notes_of(published, table_rows, label),
+        *seed_notes(rows),
+        *origin_notes(published.columns, ours),
+    ]
     return Table(published.title, published.text_columns, published.columns, table_rows, notes)
 
 
-def seed_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def seed_notes(rows: Sequence[ModelTableRow]) -> list[str]:
     """Which rows are means over several seeds, and of what."""
     return [
-        f"{about['name']} ({about['pairs']} pairs{_control(about)}): mean ± standard deviation of"
-        f" the sample over {len(about['seeds'])} training seeds"
-        f" ({', '.join(map(str, about['seeds']))}), experiments {', '.join(about['models'])}."
-        for about in rows
-        if len(about["models"]) > 1
+        f"{row.name} ({row.pairs} pairs{row.control_mark}): mean ± standard deviation of"
+        f" the sample over {len(row.seeds)} training seeds"
+        f" ({', '.join(map(str, row.seeds))}), experiments {', '.join(row.models)}."
+        for row in rows
+        if len(row.models) > 1
     ]
 
 
-def origins(columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
+def origin_notes(columns: Sequence[TableColumn], rows: Sequence[TableRow]) -> list[str]:
     """Where our numbers come from: benchmark, score, and what computed it; columns that have that
     in common in one note.
     """
-    found: dict[tuple[str, str], dict[str, str]] = {}
+    names: dict[tuple[str, str], dict[str, str]] = {}
     for column in columns:
         for row in rows:
-            for run in row.origins[column.key].get("runs", []) if column.key in row.values else ():
-                found.setdefault((run["benchmark"], computed_by(run)), {})[column.name] = (
-                    row.origins[column.key]["score"]
-                )
+            if column.key in row.values:
+                origin = cast("CellOrigin", row.origins[column.key])
+                for run in origin["runs"]:
+                    group = names.setdefault((run["benchmark"], say_computed_by(run)), {})
+                    group[column.name] = origin["score"]
     return [
         f"Ours, {', '.join(scores)}: score{'s' if len(scores) > 1 else ''}"
         f" {', '.join(map(repr, scores.values()))} of benchmark '{benchmark}' ({by})."
-        for (benchmark, by), scores in found.items()
+        for (benchmark, by), scores in names.items()
     ]
 
 
-def computed_by(run: Mapping[str, Any]) -> str:
+def say_computed_by(run: ScoreOrigin) -> str:
     """What computed a score, in words."""
     made = run["computed_by"]
     also = [
@@ -217,29 +286,33 @@ def computed_by(run: Mapping[str, Any]) -> str:
     return "; ".join([made["scorer"], *filter(None, also)])
 
 
+def about_models(settings: ModelTableJob) -> dict[str, Any]:
+    """What the sidecar says of a table of models besides its cells."""
+    experiments = {
+        row.name: {
+            "models": row.models,
+            "seeds": row.seeds,
+            **({"control": row.control} if row.control else {}),
+        }
+        for row in settings.rows
+    }
+    return {"base_model": settings.base.model_dump(mode="json"), "experiments": experiments}
+
+
 def models_table(snakemake: Any) -> None:
     """A rule that makes such a table: inputs `published` and `scores`, outputs as `write_table` has
     them.
     """
-    job = ShardJob(snakemake, VERSION)
-    settings, inputs = job.settings, snakemake.input
-    published = read_published(Path(inputs.published))
-    scores = read_scores([Path(path) for path in inputs.scores])
-    table = compare_models(
-        published,
-        settings["rows"],
-        settings["wanted"],
-        scores,
-        settings["label"],
-        settings["base"]["model"],
-    )
-    about = {
-        "base_model": settings["base"],
-        "experiments": {
-            row["name"]: {name: row[name] for name in ("models", "seeds", "control") if name in row}
-            for row in settings["rows"]
-        },
-    }
-    write_table(table, [inputs.published, *inputs.scores], snakemake.output, about)
-    job.record.items = job.record.computed = len(settings["rows"])
-    job.write_record()
+    with Job(snakemake, ModelTableJob, VERSION) as job:
+        settings, inputs = job.settings, snakemake.input
+        table = compare_models(
+            read_published(Path(inputs.published)),
+            settings.rows,
+            settings.scores,
+            read_scores(inputs.scores, job.root),
+            settings.label,
+            settings.base.model,
+        )
+        files = [inputs.published, *inputs.scores]
+        write_table(table, files, snakemake.output, about_models(settings))
+        job.count(len(settings.rows))

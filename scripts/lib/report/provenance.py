@@ -1,66 +1,80 @@
 """Where a score comes from: one block in every scores.json, so that each cell of a table can be
-traced.
-
-"computed_by": {"scorer", "parser", "judge": {"model", "version"} or null, "language_tools"}
-"answers": {"file": as in the run's folder, "sha256"}
-"environment": {"answers": {package: version}, "scores": {package: version}}
+traced: `Provenance`.
 """
 
 import platform
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
+from lib.data.evaluation_files import ComputedBy, JudgeName
 from lib.files import digest_of_file
 
 
+class AnswersFile(TypedDict):
+    """The answers that were scored: their place in the run's folder, and their sha256 (hex)."""
+
+    file: str
+    sha256: str
+
+
+class Environment(TypedDict):
+    """The versions of the packages that decided the answers and the scores."""
+
+    answers: dict[str, str]
+    scores: dict[str, str]
+
+
+class Provenance(TypedDict):
+    """The block."""
+
+    computed_by: ComputedBy
+    answers: AnswersFile
+    environment: Environment
+
+
 def versions(packages: Iterable[str]) -> dict[str, str]:
-    """The versions of Python and of those of the packages that are installed. Nothing is imported."""
-    found = {"python": platform.python_version()}
+    """The versions of Python and of those of the packages that are installed. Nothing is
+    imported.
+    """
+    installed = {"python": platform.python_version()}
     for package in packages:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def computed_by(
     scorer: str,
     parser: str | None = None,
-    judge: Mapping[str, str] | None = None,
+    judge: JudgeName | None = None,
     language_tools: str | None = None,
-) -> dict[str, Any]:
-    """What made a score of the answers.
-
-    Args:
-        scorer: its name and version, in words.
-        parser: how an answer was read, in words; None where the scorer's name says it.
-        judge: `model` as configured and `version` as the endpoint reported it.
-        language_tools: tokenizer, tagger, lemmatiser and word vectors, where a scorer uses any.
-    """
+) -> ComputedBy:
+    """What made a score of the answers."""
     return {
         "scorer": scorer,
         "parser": parser,
-        "judge": dict(judge) if judge else None,
+        "judge": judge,
         "language_tools": language_tools,
     }
 
 
 def block(
-    made: Mapping[str, Any],
+    made: ComputedBy,
     answers: Path,
     root: Path,
     answering: Mapping[str, str],
     scoring: Mapping[str, str],
-) -> dict[str, Any]:
+) -> Provenance:
     """The block. `made`: of `computed_by`; `root`: the run's folder; `answering`, `scoring`:
     versions of what decided the two.
     """
     file = answers.relative_to(root) if answers.is_relative_to(root) else answers
     return {
-        "computed_by": dict(made),
+        "computed_by": made,
         "answers": {"file": file.as_posix(), "sha256": digest_of_file(answers)},
         "environment": {"answers": dict(answering), "scores": dict(scoring)},
     }

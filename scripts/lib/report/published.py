@@ -2,20 +2,38 @@
 beside.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import yaml
 
 from lib.errors import UserError
 from lib.files import digest_of_file
-from lib.report.tables import Column, Row
+from lib.report.tables import TableColumn, TableRow
 
 PAPER = "paper"
-#: A dash of the paper itself.
-PRINTED_DASH = "a dash in the paper"
+#: What the file says of a row besides its columns.
+ABOUT_ROWS = ("cites", "pairs", "scorers", "not_compared")
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """A row as it is printed; texts and values by column key, None where the paper has a dash.
+
+    cites         the paper's citation number
+    pairs         size of the preference data, in rows that runs are compared with
+    scorers       the kinds of scorers that are compared (Table 4)
+    not_compared  columns whose numbers are not compared with a run's
+    """
+
+    texts: dict[str, str | None]
+    values: dict[str, float | None]
+    cites: int | None = None
+    pairs: int | None = None
+    scorers: tuple[str, ...] = ()
+    not_compared: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -26,37 +44,39 @@ class Published:
     title: str
     source: str
     text_columns: dict[str, str]
-    columns: tuple[Column, ...]
-    rows: tuple[dict[str, Any], ...]
+    columns: tuple[TableColumn, ...]
+    rows: tuple[PublishedRow, ...]
     file: str = ""
     sha256: str = ""
 
 
+class PaperOrigin(TypedDict):
+    """Where a number of the paper stands, and the file of this project that has it."""
+
+    paper: str
+    table: int
+    file: str
+    sha256: str
+
+
 def read_published(path: Path) -> Published:
-    """One of the paper's tables. Errors: UserError if the file is not as published/README.md says."""
+    """One of the paper's tables. Errors: UserError if the file is not as published/README.md
+    says.
+    """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        columns = tuple(Column(**column) for column in values["columns"])
-        keys = {
-            "cites",
-            "pairs",
-            "scorers",
-            "not_compared",
-            *values["text_columns"],
-            *(column.key for column in columns),
-        }
-        if strays := {key for row in values["rows"] for key in row} - keys:
-            raise KeyError(f"no such column: {', '.join(sorted(strays))}")
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        columns = tuple(TableColumn(**column) for column in values["columns"])
+        texts = values["text_columns"]
         return Published(
-            values["table"],
-            values["title"],
-            values["source"],
-            values["text_columns"],
-            columns,
-            tuple(values["rows"]),
+            number=values["table"],
+            title=values["title"],
+            source=values["source"],
+            text_columns=texts,
+            columns=columns,
+            rows=tuple(_read_row(row, texts, columns) for row in values["rows"]),
             # The file's place in the project, wherever that lies.
-            f"{path.parent.name}/{path.name}",
-            digest_of_file(path),
+            file=f"{path.parent.name}/{path.name}",
+            sha256=digest_of_file(path),
         )
     except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
         raise UserError(
@@ -65,32 +85,55 @@ def read_published(path: Path) -> Published:
         ) from error
 
 
-def paper_rows(published: Published) -> list[Row]:
+def _read_row(
+    row: Mapping[str, Any], text_columns: Iterable[str], columns: Sequence[TableColumn]
+) -> PublishedRow:
+    """A row of the file. Errors: KeyError for a key that is no column."""
+    known = {*text_columns, *(column.key for column in columns), *ABOUT_ROWS}
+    if strays := row.keys() - known:
+        raise KeyError(f"no such column: {', '.join(sorted(strays))}")
+    return PublishedRow(
+        texts={key: row[key] for key in text_columns if key in row},
+        values={column.key: row[column.key] for column in columns if column.key in row},
+        cites=row.get("cites"),
+        pairs=row.get("pairs"),
+        scorers=tuple(row.get("scorers", ())),
+        not_compared=tuple(row.get("not_compared", ())),
+    )
+
+
+def paper_rows(published: Published) -> list[TableRow]:
     """The paper's rows as they are printed, with the citation number in brackets."""
-    rows = []
-    for printed in published.rows:
-        texts = {
-            key: str(printed[key]) if printed.get(key) is not None else ""
-            for key in published.text_columns
-        }
-        if printed.get("cites") is not None:
-            first = next(iter(texts))
-            texts[first] = f"{texts[first]} [{printed['cites']}]"
-        values = {
-            column.key: printed[column.key]
-            for column in published.columns
-            if printed.get(column.key) is not None
-        }
-        origin = {
-            "paper": published.source,
-            "table": published.number,
-            "file": published.file,
-            "sha256": published.sha256,
-        }
-        rows.append(
-            Row(PAPER, texts, values, origins={column.key: origin for column in published.columns})
-        )
-    return rows
+    origin: PaperOrigin = {
+        "paper": published.source,
+        "table": published.number,
+        "file": published.file,
+        "sha256": published.sha256,
+    }
+    origins = {column.key: origin for column in published.columns}
+    return [
+        TableRow(PAPER, _printed_texts(published, row), printed_values(row), origins={**origins})
+        for row in published.rows
+    ]
+
+
+def _printed_texts(published: Published, row: PublishedRow) -> dict[str, str]:
+    texts = {key: str(row.texts.get(key) or "") for key in published.text_columns}
+    if row.cites is not None:
+        first = next(iter(texts))
+        texts[first] = f"{texts[first]} [{row.cites}]"
+    return texts
+
+
+def printed_values(row: PublishedRow) -> dict[str, float]:
+    """The numbers of a row of the paper, without its dashes."""
+    return {key: value for key, value in row.values.items() if value is not None}
+
+
+def comparable_values(row: PublishedRow) -> dict[str, float]:
+    """The numbers of a row of the paper that a run's are compared with."""
+    values = printed_values(row)
+    return {key: value for key, value in values.items() if key not in row.not_compared}
 
 
 def our_source(label: str) -> str:
@@ -98,7 +141,7 @@ def our_source(label: str) -> str:
     return "ours" if label == "ours" else f"ours, {label}"
 
 
-def notes_of(published: Published, rows: Sequence[Row], label: str) -> list[str]:
+def notes_of(published: Published, rows: Sequence[TableRow], label: str) -> list[str]:
     """What is to be known of a table as a whole: sources, differences, a demo's worth."""
     notes = [
         (

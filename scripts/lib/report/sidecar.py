@@ -5,16 +5,21 @@ All of it stands in sidecars (`<table>.json`, `<figure>.json`), never in a table
 """
 
 import importlib.metadata
-import json
 import platform
 import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Literal, NotRequired, TypedDict
 
 from lib import weights
+from lib.blocks import Block
 from lib.files import digest_of_file
+from lib.jobs.job import read_record
 
+#: How tables and figures mark this run's numbers (the configuration's `label`).
+Label = Literal["ours", "demo"]
+#: The commit of the project, Python's version, and those of packages.
+BuiltWith = dict[str, str | None]
 PROJECT = Path(__file__).resolve().parents[3]
 GIT_SECONDS = 30
 
@@ -43,10 +48,24 @@ def project_commit(project: Path = PROJECT) -> str | None:
     return git("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
 
 
-def built_with(*packages: str) -> dict[str, Any]:
+def built_with(*packages: str) -> BuiltWith:
     """The project's commit, Python and the packages that wrote a file, with their versions."""
     versions = {package: importlib.metadata.version(package) for package in packages}
     return {"commit": project_commit(), "python": platform.python_version(), **versions}
+
+
+class ProductFile(TypedDict):
+    """A file that lies beside its sidecar: its name and its sha256 (hex)."""
+
+    file: str
+    sha256: str
+
+
+def product_files(products: Mapping[str, Path]) -> dict[str, ProductFile]:
+    """The written files of a table or figure, by kind."""
+    return {
+        kind: {"file": path.name, "sha256": digest_of_file(path)} for kind, path in products.items()
+    }
 
 
 def file_digests(paths: Iterable[str], root: Path) -> dict[str, str]:
@@ -61,25 +80,51 @@ def file_digests(paths: Iterable[str], root: Path) -> dict[str, str]:
     }
 
 
-def model_origin(
-    settings: Mapping[str, Any], root: Path, rule: str, job: str = ""
-) -> dict[str, Any]:
-    """Which model a stage used: name, revision as configured, and the identity that it resolved to.
-
-    `settings`: of a `Model` block, as `Plan.settings` gives them. `rule`, `job`: whose records
-    under `work/` tell the commit that a branch or tag stood for; where the records are gone, the
-    identity is None.
+class ModelOrigin(Block):
+    """Where a model comes from: name and revision as configured, and of a folder the digest of its
+    contents.
     """
-    model, revision = settings["model"], settings["revision"]
-    origin = {"model": model, "revision": revision}
-    if weights.is_folder(model):
-        return {"model": model, "identity": settings.get("identity")}
-    if weights.COMMIT.fullmatch(revision):
-        return origin | {"identity": revision}
-    found = set()
-    for path in sorted((root / "work" / rule / job).glob("**/*.json")):
-        try:
-            found.add(json.loads(path.read_text(encoding="utf-8"))["models"][model])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return origin | {"identity": found.pop() if len(found) == 1 else sorted(found) or None}
+
+    model: str
+    revision: str
+    identity: str | None = None
+
+
+class ResolvedModel(TypedDict):
+    """Which model a stage used. `identity`: a folder's digest (which has no revision), or the
+    commit; the commits, where jobs of one run met several; None where no record tells it.
+    """
+
+    model: str
+    revision: NotRequired[str]
+    identity: str | list[str] | None
+
+
+def resolve_model(origin: ModelOrigin, root: Path, rule: str, job: str = "") -> ResolvedModel:
+    """Which model a stage used. `rule`, `job`: whose records under `work/` tell the commit that a
+    branch or tag stood for.
+    """
+    if weights.is_folder(origin.model):
+        return {"model": origin.model, "identity": origin.identity}
+    identity: str | list[str] | None = origin.revision
+    if not weights.COMMIT.fullmatch(origin.revision):
+        commits = recorded_commits(origin.model, root / "work" / rule / job)
+        identity = commits[0] if len(commits) == 1 else commits or None
+    return {"model": origin.model, "revision": origin.revision, "identity": identity}
+
+
+def recorded_commits(model: str, folder: Path) -> list[str]:
+    """The commits of a hub model that the jobs whose records lie in a folder used."""
+    records = [read_record(path) for path in folder.glob("**/*.json")]
+    return sorted({record.models[model] for record in records if record and model in record.models})
+
+
+class ScorerOfSidecar(ResolvedModel):
+    """An image scorer: the name that the configuration gives it, and which model it is."""
+
+    name: str
+
+
+def resolve_scorer(name: str, origin: ModelOrigin, root: Path) -> ScorerOfSidecar:
+    """Which model an image scorer is."""
+    return {"name": name, **resolve_model(origin, root, "rank_images", name)}

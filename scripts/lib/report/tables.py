@@ -8,21 +8,23 @@ being read as formulas.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NotRequired, Protocol, TypedDict
 
-import pandas as pd
+from lib.files import write_json, write_text
+from lib.report.sidecar import BuiltWith, ProductFile, built_with, file_digests, product_files
 
-from lib.files import digest_of_file, write_json, write_text
-from lib.report.sidecar import built_with, file_digests
+if TYPE_CHECKING:
+    import pandas as pd
 
 ARROWS = {"higher": "↑", "lower": "↓", None: ""}
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """A column of numbers. `unit`: of its values; `better`: "higher", "lower" or None; `decimals`:
     as the paper prints it.
     """
@@ -41,7 +43,7 @@ class Column:
 
 
 @dataclass
-class Row:
+class TableRow:
     """One line of a table; all but the first two are by column key.
 
     `differences`: to the paper's row; `spreads`: standard deviation over seeds, in the unit of the
@@ -56,7 +58,7 @@ class Row:
     spreads: dict[str, float] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     remarks: dict[str, str] = field(default_factory=dict)
-    origins: dict[str, dict[str, Any]] = field(default_factory=dict)
+    origins: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass
@@ -65,48 +67,51 @@ class Table:
 
     title: str
     text_columns: dict[str, str]
-    columns: Sequence[Column]
-    rows: list[Row]
+    columns: Sequence[TableColumn]
+    rows: list[TableRow]
     notes: list[str]
 
 
-def shown_number(column: Column, row: Row) -> str:
+def shown_number(column: TableColumn, row: TableRow) -> str:
     """A cell's number as the paper would print it, with its spread and its difference to the paper;
     empty if there is none.
     """
-    if column.key not in row.values:
+    key, decimals = column.key, column.decimals
+    if key not in row.values:
         return ""
-    spread = (
-        f" ± {row.spreads[column.key]:.{column.decimals}f}" if column.key in row.spreads else ""
-    )
-    difference = (
-        f" ({row.differences[column.key]:+.{column.decimals}f})"
-        if column.key in row.differences
-        else ""
-    )
-    return f"{row.values[column.key]:.{column.decimals}f}{spread}{difference}"
+    spread = f" ± {row.spreads[key]:.{decimals}f}" if key in row.spreads else ""
+    difference = f" ({row.differences[key]:+.{decimals}f})" if key in row.differences else ""
+    return f"{row.values[key]:.{decimals}f}{spread}{difference}"
 
 
-def frame(table: Table) -> pd.DataFrame:
+def frame(table: Table) -> "pd.DataFrame":
     """The table for machines: numbers in full, spreads and differences beside them; what is missing
-    is empty and told in `notes`.
+    is empty, and its reason stands in `notes`.
     """
-    lines = []
-    for row in table.rows:
-        line: dict[str, Any] = {"source": row.source} | {
-            header: row.texts.get(key, "") for key, header in table.text_columns.items()
-        }
-        for column in table.columns:
-            line[f"{column.name} ({column.unit})"] = row.values.get(column.key)
-        for column in table.columns:
-            if any(column.key in other.spreads for other in table.rows):
-                line[f"{column.name}: standard deviation over seeds"] = row.spreads.get(column.key)
-        for column in table.columns:
-            if any(column.key in other.differences for other in table.rows):
-                line[f"{column.name}: difference to the paper"] = row.differences.get(column.key)
-        line["notes"] = " ".join(dict.fromkeys([*row.missing.values(), *row.remarks.values()]))
-        lines.append(line)
-    return pd.DataFrame(lines)
+    import pandas as pd
+
+    return pd.DataFrame([_frame_line(table, row) for row in table.rows])
+
+
+def _frame_line(table: Table, row: TableRow) -> dict[str, Any]:
+    columns = table.columns
+    with_spreads = [c for c in columns if any(c.key in other.spreads for other in table.rows)]
+    with_differences = [
+        c for c in columns if any(c.key in other.differences for other in table.rows)
+    ]
+    texts = {header: row.texts.get(key, "") for key, header in table.text_columns.items()}
+    numbers = {
+        **{f"{c.name} ({c.unit})": row.values.get(c.key) for c in columns},
+        **{
+            f"{c.name}: standard deviation over seeds": row.spreads.get(c.key) for c in with_spreads
+        },
+        **{
+            f"{c.name}: difference to the paper": row.differences.get(c.key)
+            for c in with_differences
+        },
+    }
+    notes = " ".join(dict.fromkeys([*row.missing.values(), *row.remarks.values()]))
+    return {"source": row.source, **texts, **numbers, "notes": notes}
 
 
 def csv_text(text: Any) -> Any:
@@ -124,14 +129,11 @@ def csv_text(text: Any) -> Any:
 
 def to_csv(table: Table) -> str:
     """RFC 4180 with a header line and "\\n" line ends; missing numbers are empty."""
-    cells = frame(table)
-    for name in cells.select_dtypes(exclude="number").columns:
-        cells[name] = cells[name].map(csv_text)
-    return str(
-        cells.to_csv(
-            index=False, lineterminator="\n", header=[csv_text(name) for name in cells.columns]
-        )
-    )
+    lines = frame(table)
+    for name in lines.select_dtypes(exclude="number").columns:
+        lines[name] = lines[name].map(csv_text)
+    header = [csv_text(name) for name in lines.columns]
+    return str(lines.to_csv(index=False, lineterminator="\n", header=header))
 
 
 def one_line(text: str) -> str:
@@ -196,30 +198,28 @@ def _letter(number: int) -> str:
     return (_letter(number // 26 - 1) if number >= 26 else "") + chr(ord("a") + number % 26)
 
 
+def about_cell(column: TableColumn, row: TableRow) -> str | None:
+    """What stands below the table of a cell: why it has no number, or what to know of it."""
+    return row.missing.get(column.key) or row.remarks.get(column.key)
+
+
+def with_arrow(name: str, column: TableColumn) -> str:
+    """A column's name with the direction that is better."""
+    return f"{name} {ARROWS[column.better]}".strip()
+
+
 def to_markdown(table: Table) -> str:
     """A table of GitHub's Markdown with its notes below."""
     letters = footnotes(table)
-    arrows = [f"{column.name} {ARROWS[column.better]}".strip() for column in table.columns]
+    arrows = [with_arrow(column.name, column) for column in table.columns]
+    header = map(markdown_text, ["Source", *table.text_columns.values(), *arrows])
     lines = [
         f"# {markdown_text(table.title)}",
         "",
-        "| "
-        + " | ".join(
-            markdown_text(name) for name in ["Source", *table.text_columns.values(), *arrows]
-        )
-        + " |",
+        _markdown_line(header),
         "|---" * (1 + len(table.text_columns)) + "|---:" * len(table.columns) + "|",
+        *(_markdown_line(_markdown_cells(table, row, letters)) for row in table.rows),
     ]
-    for row in table.rows:
-        cells = [
-            markdown_text(row.source),
-            *(markdown_text(row.texts.get(key, "")) or "–" for key in table.text_columns),
-        ]
-        for column in table.columns:
-            about = row.missing.get(column.key) or row.remarks.get(column.key)
-            mark = f"<sup>{letters[about]}</sup>" if about else ""
-            cells.append((shown_number(column, row) or "–") + mark)
-        lines.append("| " + " | ".join(cells) + " |")
     below = [
         *(f"<sup>{letter}</sup> {markdown_text(text)}" for text, letter in letters.items()),
         *map(markdown_text, table.notes),
@@ -227,11 +227,29 @@ def to_markdown(table: Table) -> str:
     return "\n".join(lines) + "\n\n" + "\n\n".join(below) + "\n"
 
 
+def _markdown_line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _markdown_cells(table: Table, row: TableRow, letters: Mapping[str, str]) -> Iterator[str]:
+    yield markdown_text(row.source)
+    for key in table.text_columns:
+        yield markdown_text(row.texts.get(key, "")) or "–"
+    for column in table.columns:
+        about = about_cell(column, row)
+        mark = f"<sup>{letters[about]}</sup>" if about else ""
+        yield (shown_number(column, row) or "–") + mark
+
+
 def to_latex(table: Table) -> str:
     """A `table` environment with booktabs' rules and the notes below; its first lines name the
     packages that it needs.
     """
     letters = footnotes(table)
+    below = [
+        *(f"\\textsuperscript{{{letter}}} {latex_text(text)}" for text, letter in letters.items()),
+        *map(latex_text, table.notes),
+    ]
     lines = [
         "% \\usepackage{booktabs}",
         "% \\usepackage{graphicx}",
@@ -243,91 +261,145 @@ def to_latex(table: Table) -> str:
         "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%",
         f"\\begin{{tabular}}{{l{'l' * len(table.text_columns)}{'r' * len(table.columns)}}}",
         "\\toprule",
-    ]
-    groups = ["", *("" for _ in table.text_columns), *(column.group for column in table.columns)]
-    if any(groups):
-        spans: list[tuple[str, int]] = []
-        for group in groups:
-            if spans and spans[-1][0] == group:
-                spans[-1] = (group, spans[-1][1] + 1)
-            else:
-                spans.append((group, 1))
-        lines.append(
-            " & ".join(
-                f"\\multicolumn{{{width}}}{{c}}{{{latex_text(group)}}}" for group, width in spans
-            )
-            + r" \\"
-        )
-    headers = [f"{column.header} {ARROWS[column.better]}".strip() for column in table.columns]
-    lines.append(
-        " & ".join(latex_text(name) for name in ["Source", *table.text_columns.values(), *headers])
-        + r" \\"
-    )
-    before = None
-    for row in table.rows:
-        if row.source != before:
-            lines.append("\\midrule")
-            before = row.source
-        cells = [
-            latex_text(row.source),
-            *(latex_text(row.texts.get(key, "")) or "--" for key in table.text_columns),
-        ]
-        for column in table.columns:
-            about = row.missing.get(column.key) or row.remarks.get(column.key)
-            mark = f"\\textsuperscript{{{letters[about]}}}" if about else ""
-            number = re.sub(r"([+-])(?=[\d.])", r"$\1$", shown_number(column, row)).replace(
-                "±", r"$\pm$"
-            )
-            cells.append((number or "--") + mark)
-        lines.append(" & ".join(cells) + r" \\")
-    lines += [
+        *_latex_header(table),
+        *_latex_body(table, letters),
         "\\bottomrule",
         "\\end{tabular}}",
         "",
         "\\smallskip",
         "\\begin{minipage}{\\linewidth}\\footnotesize",
+        "\n\n".join(below),
+        "\\end{minipage}",
+        "\\end{table}",
     ]
-    below = [
-        *(f"\\textsuperscript{{{letter}}} {latex_text(text)}" for text, letter in letters.items()),
-        *map(latex_text, table.notes),
-    ]
-    lines += ["\n\n".join(below), "\\end{minipage}", "\\end{table}"]
     return "\n".join(lines) + "\n"
 
 
-def cells(table: Table) -> list[dict[str, Any]]:
-    """Every cell of the table with all that is known of it, in reading order: the sidecar's heart."""
-    found = []
-    for number, row in enumerate(table.rows, start=1):
-        for column in table.columns:
-            cell: dict[str, Any] = {
-                "row": number,
-                "source": row.source,
-                "of": dict(row.texts),
-                "column": column.key,
-            }
-            cell |= {"value": row.values.get(column.key), "shown": shown_number(column, row) or "–"}
-            about: dict[str, dict[str, Any]] = {
-                "difference": row.differences,
-                "spread": row.spreads,
-                "missing": row.missing,
-                "remark": row.remarks,
-            }
-            cell |= {
-                name: values[column.key] for name, values in about.items() if column.key in values
-            }
-            found.append(cell | {"from": row.origins.get(column.key)})
-    return found
+def _latex_line(cells: Iterable[str]) -> str:
+    return " & ".join(cells) + r" \\"
 
 
-def sidecar(
-    table: Table, products: Mapping[str, Path], inputs: Sequence[str], about: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What `tables/<table>.json` holds: the table's files, what they were made from and with, and
-    where every cell comes from.
+def _latex_header(table: Table) -> Iterator[str]:
+    """The columns' headers, below those of groups of columns where there are any."""
+    groups = ["", *("" for _ in table.text_columns), *(column.group for column in table.columns)]
+    if any(groups):
+        spans = [(group, len(list(columns))) for group, columns in groupby(groups)]
+        yield _latex_line(
+            f"\\multicolumn{{{width}}}{{c}}{{{latex_text(group)}}}" for group, width in spans
+        )
+    headers = [with_arrow(column.header, column) for column in table.columns]
+    yield _latex_line(map(latex_text, ["Source", *table.text_columns.values(), *headers]))
+
+
+def _latex_body(table: Table, letters: Mapping[str, str]) -> Iterator[str]:
+    """The rows, a rule before each source's."""
+    before = None
+    for row in table.rows:
+        if row.source != before:
+            yield "\\midrule"
+            before = row.source
+        yield _latex_line(_latex_cells(table, row, letters))
+
+
+def _latex_cells(table: Table, row: TableRow, letters: Mapping[str, str]) -> Iterator[str]:
+    yield latex_text(row.source)
+    for key in table.text_columns:
+        yield latex_text(row.texts.get(key, "")) or "--"
+    for column in table.columns:
+        about = about_cell(column, row)
+        mark = f"\\textsuperscript{{{letters[about]}}}" if about else ""
+        signed = re.sub(r"([+-])(?=[\d.])", r"$\1$", shown_number(column, row))
+        yield (signed.replace("±", r"$\pm$") or "--") + mark
+
+
+_From = TypedDict("_From", {"from": Mapping[str, Any] | None})
+
+
+class TableCell(_From):
+    """All that is known of a cell: `row` counts from 1, `of` are the row's texts, and `from` says
+    where its number comes from.
     """
+
+    row: int
+    source: str
+    of: dict[str, str]
+    column: str
+    value: float | None
+    shown: str
+    difference: NotRequired[float]
+    spread: NotRequired[float]
+    missing: NotRequired[str]
+    remark: NotRequired[str]
+
+
+def cells(table: Table) -> list[TableCell]:
+    """Every cell of the table in reading order: the sidecar's heart."""
+    return [
+        cell_of(column, row, number)
+        for number, row in enumerate(table.rows, start=1)
+        for column in table.columns
+    ]
+
+
+def cell_of(column: TableColumn, row: TableRow, number: int) -> TableCell:
+    """The cell of a column and a row; `number`: the row's, from 1."""
+    key = column.key
+    cell: TableCell = {
+        "row": number,
+        "source": row.source,
+        "of": dict(row.texts),
+        "column": key,
+        "value": row.values.get(key),
+        "shown": shown_number(column, row) or "–",
+        "from": row.origins.get(key),
+    }
+    if key in row.differences:
+        cell["difference"] = row.differences[key]
+    if key in row.spreads:
+        cell["spread"] = row.spreads[key]
+    if key in row.missing:
+        cell["missing"] = row.missing[key]
+    if key in row.remarks:
+        cell["remark"] = row.remarks[key]
+    return cell
+
+
+class ColumnOfSidecar(TypedDict):
+    """A column as a sidecar describes it."""
+
+    key: str
+    name: str
+    unit: str
+    better: str | None
+    decimals: int
+
+
+class TableSidecar(TypedDict):
+    """What `tables/<table>.json` holds, beside what a table says of itself: its columns and cells,
+    the table's files, and what they were made from and with.
+    """
+
+    title: str
+    columns: list[ColumnOfSidecar]
+    cells: list[TableCell]
+    notes: list[str]
+    files: dict[str, ProductFile]
+    inputs: dict[str, str]
+    built_with: BuiltWith
+
+
+class TableFiles(Protocol):
+    """The files of a table, as its rule names them."""
+
+    csv: str
+    markdown: str
+    latex: str
+    sidecar: str
+
+
+def sidecar(table: Table, products: Mapping[str, Path], inputs: Sequence[str]) -> TableSidecar:
+    """The sidecar of a table. `products`: its files by kind; `inputs`: what it was made from."""
     return {
-        **about,
         "title": table.title,
         "columns": [
             {
@@ -341,10 +413,7 @@ def sidecar(
         ],
         "cells": cells(table),
         "notes": table.notes,
-        "files": {
-            kind: {"file": path.name, "sha256": digest_of_file(path)}
-            for kind, path in products.items()
-        },
+        "files": product_files(products),
         # tables/ lies in the run's folder.
         "inputs": file_digests(inputs, products["csv"].parent.parent),
         "built_with": built_with("pandas"),
@@ -352,17 +421,21 @@ def sidecar(
 
 
 def write_table(
-    table: Table, inputs: Sequence[str], outputs: Any, about: Mapping[str, Any] | None = None
+    table: Table,
+    inputs: Sequence[str],
+    outputs: TableFiles,
+    about: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a table's `csv`, `markdown` and `latex` and its `sidecar`, each whole or not at all.
 
     `inputs`: files that it was made from; `about`: what the sidecar says besides.
     """
-    products = {kind: Path(getattr(outputs, kind)) for kind in ("csv", "markdown", "latex")}
-    for kind, text in (
-        ("csv", to_csv(table)),
-        ("markdown", to_markdown(table)),
-        ("latex", to_latex(table)),
-    ):
-        write_text(products[kind], text)
-    write_json(Path(outputs.sidecar), sidecar(table, products, inputs, about or {}))
+    products = {
+        "csv": Path(outputs.csv),
+        "markdown": Path(outputs.markdown),
+        "latex": Path(outputs.latex),
+    }
+    write_text(products["csv"], to_csv(table))
+    write_text(products["markdown"], to_markdown(table))
+    write_text(products["latex"], to_latex(table))
+    write_json(Path(outputs.sidecar), {**(about or {}), **sidecar(table, products, inputs)})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from lib.errors import UserError
 from lib.jobs.processes import calling_on_stop_signals
 from lib.patches.deepspeed import without_compiled_operators
+from lib.patches.imports import quick_imports
 from lib.training.base import TrainingJob
 from lib.training.messages import Note, tell
 from lib.training.preference_data import load_processor, preference_dataset
@@ -49,9 +50,12 @@ class DPO:
     @classmethod
     def train(cls, job: TrainingJob) -> None:
         """Does one process's part of a training."""
-        import torch
+        # TRL imports wandb, in a second, for a report that is not asked for.
+        with quick_imports("wandb"):
+            import torch
+            import trl.trainer.dpo_trainer  # noqa: F401  # with all that build_trainer imports
 
-        from lib.training.watching import Watching
+            from lib.training.watching import Watching
 
         set_up_libraries(job)
         trainer = build_trainer(job)

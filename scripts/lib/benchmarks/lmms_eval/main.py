@@ -27,16 +27,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-RULE = "answer_benchmark"
-
-
-def answer_key(key: str, task: str, question: Any) -> str:
-    """The journal's key of one question's answer; `key` stands for the model, the tasks, their data
-    and all settings.
-    """
-    return f"{key}/{task}/{question}"
-
-
 Ask = Callable[[Any, Sequence[Any]], list[Any]]
 
 
@@ -44,6 +34,8 @@ def journalled(ask: Ask, journal: Any, key: str, progress: Callable[..., Iterabl
     """A model's `generate_until`, one question at a time, each answer journalled."""
     import torch
     from lmms_eval.api.instance import GenerationResult, TokenCounts
+
+    from lib.benchmarks.lmms_eval.answer_journal import answer_key
 
     def generate_until(model: Any, requests: Sequence[Any]) -> list[Any]:
         answers = []
@@ -77,10 +69,11 @@ def journalled(ask: Ask, journal: Any, key: str, progress: Callable[..., Iterabl
 def main(journal_path: str, key: str, system: str) -> None:
     """Runs lmms-eval with the rest of the command line."""
     gc.disable()
+    from lib.benchmarks.lmms_eval.answer_journal import RULE
     from lib.jobs.journal import Journal
     from lib.jobs.processes import die_with_parent
-    from lib.models.response_generators.chat import with_system
     from lib.patches import lmms_eval as patches
+    from lib.vicuna import with_system
 
     die_with_parent()
     patches.index_included_tasks_only()

@@ -9,6 +9,7 @@ from typing import Any
 
 from lib.errors import UserError
 from lib.models.response_generators.base import Generated
+from lib.vicuna import with_system
 
 
 def load_processor(folder: Path, with_images: bool) -> Any:
@@ -57,13 +58,6 @@ def neutralised(text: str, processor: Any) -> str:
     while (token := next((token for token in special if token in text), None)) is not None:
         text = text.replace(token, f"{token[0]} {token[1:]}")
     return text
-
-
-def with_system(prompt: str, system: str) -> str:
-    """A prompt of Vicuna's form ("USER: ... ASSISTANT:") with `system` before it. Other prompts are
-    returned unchanged.
-    """
-    return f"{system} {prompt}" if system and prompt.startswith("USER:") else prompt
 
 
 def chat_prompt(processor: Any, text: str, with_image: bool, system: str = "") -> str:

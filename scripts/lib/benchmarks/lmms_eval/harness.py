@@ -1,0 +1,258 @@
+"""Running lmms-eval in a process of its own, and reading what it left behind.
+
+It ends with exit code 0 also when it failed, so what it leaves is checked: results, metrics, every
+answer.
+"""
+
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lib.benchmarks.lmms_eval.tasks import (
+    UNJUDGED,
+    TaskSettings,
+    find_task,
+    local_task,
+    task_text,
+)
+from lib.data.evaluation_files import KeptResults, TaskAnswer
+from lib.endpoint import read_key
+from lib.errors import UserError
+from lib.files import read_jsonl, write_text
+
+MAIN = Path(__file__).resolve().parent / "main.py"
+LOG_LINES_SHOWN = 15
+#: What lmms-eval's tasks say of a question beside its score, where they do.
+DETAILS = ("question_id", "category", "score", "eval_model", "capability", "bare_question")
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class AskedModel:
+    """A model and how it is asked: its folder, the dtype of its weights, its torch device, and what
+    stands before its prompts.
+    """
+
+    folder: Path
+    dtype: str
+    device: str
+    system_prompt: str
+
+
+@dataclass(frozen=True)
+class Harness:
+    """lmms-eval on one task.
+
+    task  what it is asked
+    name  whose answers they are, for messages ("base/pope")
+    log   the file that takes its output
+    """
+
+    task: TaskSettings
+    name: str
+    log: Path
+
+    def failure(self, what: str) -> UserError:
+        """What lmms-eval did not leave behind, with the end of its log: it says why only there."""
+        text = self.log.read_text(encoding="utf-8", errors="replace")
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+        lines = [line.split("\r")[-1] for line in plain.splitlines() if line.strip()]
+        end = "\n".join(f"  | {line[:300]}" for line in lines[-LOG_LINES_SHOWN:])
+        return UserError(
+            f"lmms-eval, {self.task.task} for {self.name}: {what}. The end of its log,"
+            f" {self.log}:\n{end}"
+        )
+
+    def run(self, run: Path, model: AskedModel, journal: Path, key: str, threads: int) -> Path:
+        """Runs lmms-eval to its end; returns its output folder, whatever is in it.
+
+        It works in the folder `run`, which is made anew, with relative names, because commas and
+        equal signs in a path would break its arguments. `journal`, `key`: where the answers are
+        kept, and what they are kept under.
+        """
+        run = run.resolve()
+        self._make_folder(run, model.folder)
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.log, "wb") as stream:
+            code = subprocess.run(
+                self._command(model, journal.resolve(), key),
+                cwd=run,
+                env=environment(run, self.task, threads),
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                check=False,
+            ).returncode
+        shutil.rmtree(run / "datasets", ignore_errors=True)
+        if code:
+            raise self.failure(f"ended with exit code {code}")
+        return run / "out"
+
+    def _make_folder(self, run: Path, model: Path) -> None:
+        shutil.rmtree(run, ignore_errors=True)
+        task = local_task(find_task(self.task.task), self.task)
+        write_text(run / "task" / f"{self.task.task}.yaml", task_text(task, self.task))
+        if self.task.is_unjudged:
+            shutil.copy2(UNJUDGED, run / "task")
+        (run / "model").symlink_to(model.resolve(), target_is_directory=True)
+
+    def _command(self, model: AskedModel, journal: Path, key: str) -> list[str]:
+        options = {
+            "--model": "llava_hf",
+            "--model_args": f"pretrained=model,dtype={model.dtype},device_map={model.device}",
+            "--tasks": self.task.task,
+            "--include_path": "task",
+            "--batch_size": "1",
+            "--device": model.device,
+            "--output_path": "out",
+        }
+        if self.task.limit:
+            options["--limit"] = str(self.task.limit)
+        return [
+            *(sys.executable, "-P", str(MAIN), str(journal), key, model.system_prompt),
+            *(word for option in options.items() for word in option),
+            "--log_samples",
+        ]
+
+    def read_results(self, output: Path) -> KeptResults:
+        """lmms-eval's own metrics and numbers of questions; whatever is missing is a UserError."""
+        task = self.task.task
+        files = sorted(output.glob("*/[0-9]*_[0-9]*_results.json"))
+        if len(files) != 1:
+            raise self.failure(
+                "it left no results file" if not files else f"it left {len(files)} results files"
+            )
+        try:
+            results = json.loads(files[0].read_text(encoding="utf-8"))
+            values, counts = results["results"][task], results["n-samples"][task]
+        except (ValueError, KeyError) as error:
+            raise self.failure(
+                f"its results file {files[0]} is damaged or without '{task}' ({error})"
+            ) from error
+        expected = min(self.task.limit or counts["original"], counts["original"])
+        metrics = self._wanted_metrics(values)
+        if not counts["effective"] == expected > 0:
+            raise self.failure(f"it took {counts['effective']} of {expected} questions")
+        return {
+            "metrics": metrics,
+            "questions": counts["effective"],
+            "questions_in_data": counts["original"],
+        }
+
+    def _wanted_metrics(self, values: Mapping[str, Any]) -> dict[str, float]:
+        """All metrics; a UserError if one that is wanted is missing."""
+        if self.task.is_unjudged:
+            return {}
+        metrics = _metrics_in(values)
+        if missing := [name for name in self.task.metrics.values() if name not in metrics]:
+            raise self.failure(
+                f"it gave no {', '.join(missing)}; it gave"
+                f" {', '.join(metrics) or 'no metric at all'}"
+            )
+        return metrics
+
+    def read_answers(self, output: Path, questions: int) -> list[TaskAnswer]:
+        """Every question with its target and the model's raw answer, in the order of the data
+        set.
+        """
+        files = sorted(output.glob(f"*/[0-9]*_[0-9]*_samples_{self.task.task}.jsonl"))
+        if len(files) != 1:
+            raise self.failure("it left no file of answers")
+        by_id = {sample["doc_id"]: _answer_in(sample) for sample in read_jsonl(files[0])}
+        answers = [by_id[number] for number in sorted(by_id)]
+        if self.task.judge:
+            self._require_verdicts(answers)
+        if len(answers) != questions or not all(
+            isinstance(answer["response"], str) for answer in answers
+        ):
+            raise self.failure(
+                f"its file of answers holds {len(answers)} of {questions} questions, or answers"
+                " that are no text"
+            )
+        return answers
+
+    def _require_verdicts(self, answers: Sequence[TaskAnswer]) -> None:
+        silent = [answer["id"] for answer in answers if not answer.get("eval_model")]
+        if silent:
+            raise self.failure(
+                f"its judge gave no verdict on {len(silent)} questions (the first: {silent[0]}),"
+                " which it scores as 0"
+            )
+
+
+def _metrics_in(values: Mapping[str, Any]) -> dict[str, float]:
+    """lmms-eval's metrics that are numbers, without their standard errors."""
+    metrics = {}
+    for name, value in values.items():
+        metric, _, chosen = name.partition(",")
+        is_number = (
+            isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        )
+        if is_number and chosen and "_stderr" not in metric:
+            metrics[metric if chosen == "none" else name] = value
+    return metrics
+
+
+def _answer_in(sample: Json) -> TaskAnswer:
+    """What is kept of a sample of lmms-eval's."""
+    # `resps` is left out where no filter changed the response.
+    response: Any = sample.get("resps", sample["filtered_resps"])
+    while isinstance(response, list) and len(response) == 1:
+        response = response[0]
+    answer: TaskAnswer = {
+        "id": sample["doc_id"],
+        "question": sample["input"],
+        "target": sample["target"],
+        "response": response,
+        "tokens": sum(count["output_tokens"] for count in sample.get("token_counts") or []),
+    }
+    judged = [value for value in sample.values() if isinstance(value, dict)]
+    details: Any = {key: value for one in judged for key, value in one.items() if key in DETAILS}
+    return {**answer, **details}
+
+
+def environment(run: Path, task: TaskSettings, threads: int) -> dict[str, str]:
+    """The environment of lmms-eval: offline where nothing is to be fetched, the hub token where it
+    is not printed, the judge.
+    """
+    env = dict(os.environ)
+    env |= {
+        "OMP_NUM_THREADS": str(threads),
+        "TOKENIZERS_PARALLELISM": "false",
+        "TQDM_MININTERVAL": "10",
+        "PYTHONUNBUFFERED": "1",
+    }
+    if "HF_TOKEN" in env:
+        # lmms-eval prints HF_TOKEN into its log and writes it into its results; the hub library
+        # reads either name.
+        env["HUGGING_FACE_HUB_TOKEN"] = env.pop("HF_TOKEN")
+    env |= _judge_in_environment(task)
+    if task.data:
+        env |= {
+            "HF_HUB_OFFLINE": "1",
+            "HF_DATASETS_OFFLINE": "1",
+            "HF_DATASETS_CACHE": str(run / "datasets"),
+        }
+    return env
+
+
+def _judge_in_environment(task: TaskSettings) -> dict[str, str]:
+    """lmms-eval reads a judge's address, model and key there; the key goes nowhere else."""
+    if task.judge:
+        return {
+            "API_TYPE": "openai",
+            "OPENAI_API_URL": task.judge.base_url,
+            "MODEL_VERSION": task.judge.model,
+            "OPENAI_API_KEY": read_key(task.judge),
+        }
+    # The task's code makes a client when it is loaded, and OpenAI's wants a key.
+    return {"API_TYPE": "dummy"} if task.is_unjudged else {}

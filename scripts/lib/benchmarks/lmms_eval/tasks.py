@@ -1,0 +1,208 @@
+"""lmms-eval's tasks: what a run asks of one, the task's own file found and read, and the file that
+replaces it. Nothing of lmms-eval is imported.
+"""
+
+import difflib
+import importlib.util
+import json
+import re
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import Field, PositiveInt, model_validator
+
+from lib.blocks import NO_EFFECT, Block, Endpoint, Name
+from lib.errors import UserError
+
+#: The tasks that a judge scores, of those that a judge can be configured for.
+JUDGED_TASKS = ("mmvet",)
+#: Replaces the scoring of a judged task where there is no judge.
+UNJUDGED = Path(__file__).resolve().parent / "unjudged.py"
+
+Json = dict[str, Any]
+
+
+class TaskSettings(Block):
+    """What is asked of lmms-eval, and how."""
+
+    task: Name = Field(description="lmms-eval's name of the task.")
+    # All metrics are kept with the answers; these are those that are wanted.
+    metrics: dict[str, str] = Field(
+        min_length=1,
+        description="Our name of each score -> lmms-eval's name of it.",
+        json_schema_extra=NO_EFFECT,
+    )
+    # The files' digests are in the key.
+    data: dict[str, str] | None = Field(
+        None,
+        min_length=1,
+        description=(
+            "Local data in place of the hub's: split (that the task reads) -> parquet file. The"
+            " task stays lmms-eval's own."
+        ),
+        json_schema_extra=NO_EFFECT,
+    )
+    data_revision: str | None = Field(
+        None,
+        min_length=1,
+        description="Commit, tag or branch of the task's hub data set; null is its newest.",
+    )
+    prompt: dict[str, str | bool] = Field(
+        default_factory=dict,
+        description=(
+            "Overrides of how the task asks (lmms-eval's `lmms_eval_specific_kwargs`), e.g."
+            " `post_prompt`."
+        ),
+    )
+    limit: PositiveInt | None = Field(
+        None,
+        description=(
+            "Ask only the first N questions; null asks all. A score with a limit is marked."
+        ),
+    )
+    # Its address and its name are in the key, whatever its other settings.
+    judge: Endpoint | None = Field(
+        None,
+        description=(
+            "For tasks that lmms-eval has judged by a model (`mmvet`). Without it the questions are"
+            " answered, and the judged scores are left out with that reason."
+        ),
+        json_schema_extra=NO_EFFECT,
+    )
+
+    @property
+    def is_unjudged(self) -> bool:
+        """Whether a judge would score the task's answers, and none is configured."""
+        return self.task in JUDGED_TASKS and self.judge is None
+
+    @model_validator(mode="after")
+    def _data_exists(self) -> Self:
+        for split, path in (self.data or {}).items():
+            if not Path(path).is_file():
+                raise ValueError(
+                    f"`data.{split}`: there is no file '{path}'. Correct it; `demo/benchmarks` is"
+                    " built by `make demo-models`"
+                )
+            if not _is_whole_parquet(Path(path)):
+                raise ValueError(
+                    f"`data.{split}`: '{path}' is not a whole parquet file. Replace it"
+                )
+        if self.data and self.data_revision:
+            raise ValueError(
+                "`data_revision` is of the hub's data set, and `data` replaces that. Take one of"
+                " them away"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _judge_is_asked(self) -> Self:
+        if self.judge and self.task not in JUDGED_TASKS:
+            raise ValueError(
+                f"`judge`: lmms-eval's task '{self.task}' is given none; those that are:"
+                f" {', '.join(JUDGED_TASKS)}. Take it away"
+            )
+        return self
+
+
+def _is_whole_parquet(path: Path) -> bool:
+    with open(path, "rb") as stream:
+        begin, size = stream.read(4), stream.seek(0, 2)
+        stream.seek(max(0, size - 4))
+        return size >= 12 and begin == stream.read() == b"PAR1"
+
+
+class _TaskLoader(yaml.SafeLoader):
+    """Reads a task's file without importing the functions that it names."""
+
+
+_TaskLoader.add_constructor("!function", lambda loader, node: None)
+
+
+def task_files(folder: Path) -> dict[str, Path]:
+    """lmms-eval's own tasks: name -> file. Groups of tasks are left out."""
+    files: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*.yaml")):
+        name = re.search(
+            r"^task\s*:\s*[\"']?([\w.-]+)[\"']?\s*(?:#.*)?$",
+            path.read_text(encoding="utf-8"),
+            re.MULTILINE,
+        )
+        if name:
+            files.setdefault(name[1], path)
+    return files
+
+
+def find_task(task: str) -> Path:
+    """The file of one of lmms-eval's own tasks."""
+    package = importlib.util.find_spec("lmms_eval")
+    if package is None or not package.submodule_search_locations:
+        raise UserError(
+            "lmms-eval is not installed in this environment. Install it, or run with"
+            " `--software-deployment-method conda`."
+        )
+    files = task_files(Path(package.submodule_search_locations[0]) / "tasks")
+    if task not in files:
+        near = difflib.get_close_matches(task, files, n=3)
+        hint = (
+            f"Did you mean {' or '.join(repr(name) for name in near)}?"
+            if near
+            else "`lmms-eval tasks list` lists them."
+        )
+        raise UserError(
+            f"evaluation.benchmarks: lmms-eval has no task '{task}' (a group of tasks cannot be"
+            f" named here). {hint}"
+        )
+    return files[task]
+
+
+def read_task(path: Path) -> Json:
+    """A task's settings, with those of the files that it includes."""
+    values: Json = yaml.load(path.read_text(encoding="utf-8"), Loader=_TaskLoader)  # noqa: S506 - a SafeLoader
+    included = values.pop("include", [])
+    settings: Json = {}
+    for name in reversed([included] if isinstance(included, str) else included):
+        settings |= read_task(path.parent / name)
+    return settings | values
+
+
+def local_task(path: Path, settings: TaskSettings) -> Json:
+    """The task's own file with what the configuration says otherwise: its data, their revision, how
+    it asks.
+    """
+    builtin = read_task(path)
+    task: Json = {"include": str(path), "task": settings.task} | _data_of(builtin, settings)
+    if settings.prompt:
+        kwargs = builtin.get("lmms_eval_specific_kwargs") or {}
+        task["lmms_eval_specific_kwargs"] = kwargs | {
+            "default": (kwargs.get("default") or {}) | settings.prompt
+        }
+    return task
+
+
+def _data_of(builtin: Json, settings: TaskSettings) -> Json:
+    """Where the task's data are. A hub token is used if there is one; the tasks' own files demand
+    one, even for public data.
+    """
+    if settings.data:
+        files = {split: str(Path(file).resolve()) for split, file in settings.data.items()}
+        return {
+            "dataset_path": "parquet",
+            "dataset_name": None,
+            "dataset_kwargs": {"data_files": files},
+        }
+    options = dict(builtin.get("dataset_kwargs") or {})
+    options.pop("token", None)
+    revision = {"revision": settings.data_revision} if settings.data_revision else {}
+    return {"dataset_kwargs": options | revision}
+
+
+def task_text(task: Json, settings: TaskSettings) -> str:
+    """The task's file: JSON, which is YAML, but for lmms-eval's tag for functions."""
+    if not settings.is_unjudged:
+        return json.dumps(task, indent=1) + "\n"
+    task = task | {
+        "metric_list": [{"metric": "answered", "aggregation": "@count", "higher_is_better": True}]
+    }
+    task = task | {"process_results": "@process_results"}
+    return re.sub(r'"@(\w+)"', rf"!function {UNJUDGED.stem}.\1", json.dumps(task, indent=1)) + "\n"

@@ -1,0 +1,51 @@
+"""What the rules of the tables are told. Those of models: `ModelTableJob` in
+lib/report/model_tables.py, which three rules share.
+"""
+
+from lib.blocks import Block, Name
+from lib.config.image_ranking import PickJudge
+from lib.report.sidecar import Label, ModelOrigin
+
+
+class TableScorer(Block):
+    """An image scorer that a table shows: its kind, and which model it is."""
+
+    kind: str
+    origin: ModelOrigin
+
+
+class CommonSelectionsJob(Block):
+    """What rule common_selections_table is told: the scorers by name, in the configured order."""
+
+    scorers: dict[Name, TableScorer]
+    label: Label
+
+
+class ComparePicksJob(Block):
+    """What rule compare_picks is told: the judge, and the two scorers by name. Wins are the first
+    one's.
+    """
+
+    judge: PickJudge
+    scorers: dict[Name, ModelOrigin]
+
+
+class ImageJudgeTableJob(Block):
+    """What rule image_judge_table is told: whether a judge is configured, and the kinds of the
+    scorers by name.
+    """
+
+    has_judge: bool
+    kinds: dict[Name, str]
+    label: Label
+
+
+class ReasonsTableJob(Block):
+    """What rule reasons_table is told: whose run it is."""
+
+    label: Label
+
+
+def rankings_input(scorer: str) -> str:
+    """The name of a rule's input that is the rankings of a scorer."""
+    return f"rankings_{scorer}"
