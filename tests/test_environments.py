@@ -12,6 +12,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 
+from lib.benchmarks.registry import BENCHMARKS
 from lib.models.image_generators.registry import IMAGE_GENERATORS
 from lib.models.image_scorers.registry import IMAGE_SCORERS
 from lib.models.instruction_authors.registry import INSTRUCTION_AUTHORS
@@ -37,8 +38,9 @@ REGISTRIES: dict[str, Registry[Any]] = {
 OPTIONAL = {"ImageReward": "image-reward.yaml", "vllm": "vllm.yaml", "spacy": None}
 #: Commands for people, which no rule runs, and where they are at home.
 COMMANDS = {"score": ["workflow.yaml"], "plan": ["head.yaml"]}
-#: Where what a function imports is imported only to load a model.
-ROOMS_OF_MODELS = (SCRIPTS / "lib/models", SCRIPTS / "lib/training")
+#: What is imported to read the configuration, too, and imports inside of functions what only the
+#: jobs need in which it plays its role.
+ROOMS_OF_ROLES = tuple(SCRIPTS / "lib" / room for room in ("models", "training", "benchmarks"))
 DISTRIBUTIONS = dict(packages_distributions()) | {
     "vllm": ["vllm"],
     "ImageReward": ["image-reward"],
@@ -46,6 +48,12 @@ DISTRIBUTIONS = dict(packages_distributions()) | {
     "pydantic_core": ["pydantic"],
     "typing_extensions": ["pydantic"],
 }
+
+
+def file_of(registry, kind):
+    """The file that a kind's class stands in."""
+    module = registry.kinds[kind].partition(":")[0]
+    return (SCRIPTS / module.replace(".", "/")).with_suffix(".py")
 
 
 def environments_of(registry, kind):
@@ -87,15 +95,15 @@ def imported_names(path, at_once):
     return names
 
 
-def imports_of(path, loads_models, at_once=False, seen=None):
+def imports_of(path, plays_role, at_once=False, seen=None):
     """All modules outside the standard library that a file and the project's modules under it
-    import, at any depth. `loads_models`: also what models' files, and what these use, import only
-    to load one; they are imported to read the configuration, too.
+    import, at any depth. `plays_role`: also what is imported inside of functions by the files of
+    `ROOMS_OF_ROLES`, and by what these use.
     """
     seen = set() if seen is None else seen
     found = set()
-    is_of_models = any(room in path.parents for room in ROOMS_OF_MODELS)
-    at_once = at_once or (is_of_models and not loads_models)
+    is_of_roles = any(room in path.parents for room in ROOMS_OF_ROLES)
+    at_once = at_once or (is_of_roles and not plays_role)
     for name in imported_names(path, at_once):
         top = name.split(".")[0]
         module = SCRIPTS / name.replace(".", "/")
@@ -103,7 +111,7 @@ def imports_of(path, loads_models, at_once=False, seen=None):
         if own.is_file():
             if (own, at_once) not in seen:
                 seen.add((own, at_once))
-                found |= imports_of(own, loads_models, at_once, seen)
+                found |= imports_of(own, plays_role, at_once, seen)
         elif (
             top not in sys.stdlib_module_names
             and top not in ("lib", "snakemake")
@@ -141,10 +149,10 @@ def test_every_script_of_a_rule_is_known():
     assert {path.stem for path in SCRIPTS.glob("*.py")} == set(SCRIPT_ENVIRONMENTS)
 
 
-def assert_pinned(environment, path, loads_models):
+def assert_pinned(environment, path, plays_role):
     """Asserts that all that a file imports is pinned in an environment."""
     pinned = pins(environment)
-    for module in imports_of(path, loads_models):
+    for module in imports_of(path, plays_role):
         if OPTIONAL.get(module, environment) != environment:
             continue
         names = {name.lower().replace("_", "-") for name in DISTRIBUTIONS[module]}
@@ -156,7 +164,7 @@ def assert_pinned(environment, path, loads_models):
 @pytest.mark.parametrize("script", SCRIPT_ENVIRONMENTS)
 def test_every_import_of_a_rule_s_script_is_in_its_environment(script):
     for environment in SCRIPT_ENVIRONMENTS[script]:
-        assert_pinned(environment, SCRIPTS / f"{script}.py", loads_models=False)
+        assert_pinned(environment, SCRIPTS / f"{script}.py", plays_role=False)
 
 
 KINDS = [(script, kind) for script, registry in REGISTRIES.items() for kind in registry.kinds]
@@ -164,10 +172,23 @@ KINDS = [(script, kind) for script, registry in REGISTRIES.items() for kind in r
 
 @pytest.mark.parametrize(("script", "kind"), KINDS)
 def test_every_import_of_a_model_s_file_is_in_the_environment_that_its_settings_name(script, kind):
-    module = REGISTRIES[script].kinds[kind].partition(":")[0]
-    file = (SCRIPTS / module.replace(".", "/")).with_suffix(".py")
+    file = file_of(REGISTRIES[script], kind)
     for environment in environments_of(REGISTRIES[script], kind):
-        assert_pinned(environment, file, loads_models=True)
+        assert_pinned(environment, file, plays_role=True)
+
+
+@pytest.mark.parametrize("kind", BENCHMARKS.kinds)
+def test_every_import_of_a_benchmark_s_file_is_in_the_environment_where_answers_are_scored(kind):
+    file = file_of(BENCHMARKS, kind)
+    for environment in SCRIPT_ENVIRONMENTS["score_answers"]:
+        assert_pinned(environment, file, plays_role=True)
+    assert SCRIPT_ENVIRONMENTS["score_benchmark"] == SCRIPT_ENVIRONMENTS["score_answers"]
+
+
+@pytest.mark.parametrize("file", sorted((SCRIPTS / "lib/benchmarks/lmms_eval").glob("*.py")))
+def test_every_import_of_the_harness_is_in_the_environment_where_benchmarks_are_answered(file):
+    for environment in SCRIPT_ENVIRONMENTS["answer_benchmark"]:
+        assert_pinned(environment, file, plays_role=True)
 
 
 @pytest.mark.parametrize("kind", GENERATORS.kinds)

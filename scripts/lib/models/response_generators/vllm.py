@@ -96,7 +96,7 @@ class VllmGenerator:
                 seed=0,
                 disable_log_stats=True,
             )
-        except (ValueError, RuntimeError) as error:
+        except Exception as error:
             raise UserError(
                 f"{folder}: vLLM cannot load this model: {_vllm_reason(error)}"
             ) from error
