@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -20,13 +21,24 @@ from conftest import Parameters, Wildcards
 from lib.benchmarks.lmms_eval.answer_journal import wait_for_lmms_eval_to_die
 from lib.benchmarks.lmms_eval.harness import Harness
 from lib.benchmarks.lmms_eval.tasks import TaskSettings, find_task, local_task, read_task
-from lib.config.evaluation import Evaluation
+from lib.config.evaluation import Evaluation, TaskBenchmark
 from lib.errors import UserError
 from lib.files import read_jsonl
 
 SCRIPTS = Path(answer_benchmark.__file__).parent
-DEFAULTS = Evaluation().benchmarks
 SECRET = "hf_thisisnotatokenofanybody"
+
+
+def default_tasks() -> dict[str, TaskBenchmark]:
+    """The default benchmarks, which lmms-eval answers, all of them."""
+    tasks = {}
+    for name, benchmark in Evaluation().benchmarks.items():
+        assert isinstance(benchmark, TaskBenchmark), name
+        tasks[name] = benchmark
+    return tasks
+
+
+DEFAULTS = default_tasks()
 
 
 class Job:
@@ -39,7 +51,8 @@ class Job:
         self.wildcards = Wildcards(model=model, benchmark=benchmark)
         self.params = Parameters(settings=settings or {}, common=common)
         self.input = SimpleNamespace(merged=[])
-        self.output = SimpleNamespace(
+        # By name; rules of one output have a list.
+        self.output: Any = SimpleNamespace(
             answers=f"{folder}/answers.jsonl", results=f"{folder}/results.json"
         )
         self.log = SimpleNamespace(harness=f"results/run/logs/{model}-{benchmark}.lmms-eval.log")
@@ -247,12 +260,13 @@ def test_whatever_determines_the_answers_makes_them_anew(
         other.write_bytes(Path(settings["data"]["test"]).read_bytes() + b"PAR1")
         settings["data"] = {"test": str(other)}
     else:
-        settings |= {
+        changes: dict[str, dict[str, Any]] = {
             "limit": {"limit": 3},
             "task": {"task": "mme"},
             "prompt": {"prompt": {"pre_prompt": "x"}},
             "dtype": {"base_model": settings["base_model"] | {"dtype": "bfloat16"}},
-        }[change]
+        }
+        settings |= changes[change]
 
     class AskedError(Exception):
         pass

@@ -4,10 +4,10 @@ scored of them.
 
 import io
 import json
-import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -87,14 +87,11 @@ def job(rule, benchmark, settings, folder=Path("results/run/evaluation/base"), *
         for name in ("answers.jsonl", "asked.json", "scores.json", "scored.jsonl")
     }
     answers, asked = {"answers": files["answers.jsonl"]}, {"asked": files["asked.json"]}
-    inputs, outputs = (
-        ({"merged": []}, answers | asked)
-        if rule == "answer_questions"
-        else (
-            answers | asked,
-            {"scores": files["scores.json"], "scored": files["scored.jsonl"]},
-        )
-    )
+    inputs: dict[str, Any] = {"merged": []}
+    outputs = answers | asked
+    if rule == "score_answers":
+        inputs = answers | asked
+        outputs = {"scores": files["scores.json"], "scored": files["scored.jsonl"]}
     return SimpleNamespace(
         rule=rule,
         wildcards=Wildcards(model="base", benchmark=benchmark),
@@ -584,9 +581,9 @@ def test_files_and_judges_of_benchmarks_are_looked_at_before_a_run(
     Path("mmhal_bench/images/sum.png").unlink()
     Path("amber/data/safe_words.txt").unlink()
     problems = preflight.problems_with_benchmarks(plan())
-    assert [re.match(r"evaluation\.benchmarks\.(\w+): ", problem)[1] for problem in problems] == [
-        "mmhal_bench",
-        "amber",
+    assert [problem.split(": ", 1)[0] for problem in problems] == [
+        "evaluation.benchmarks.mmhal_bench",
+        "evaluation.benchmarks.amber",
     ]
     assert "sum.png" in problems[0]
     assert "safe_words.txt is missing" in problems[1]

@@ -17,6 +17,7 @@ import list_overlaps
 from conftest import Parameters, Wildcards
 from lib.config.contamination import Contamination, OverlapMeasures
 from lib.contamination import Index, perceptual_hash, question_words, words_of
+from lib.data.evaluation_files import IndexedQuestion
 from lib.files import digest_of_file, read_jsonl, write_jsonl
 from test_answer_questions import block
 from tiny.benchmarks.registry import BENCHMARKS
@@ -30,7 +31,7 @@ LONG = (
 
 
 def index(*questions, image=None, **measures):
-    rows = [
+    rows: list[IndexedQuestion] = [
         {"benchmark": "b", "id": str(number), "question": question, "image": image}
         for number, question in enumerate(questions)
     ]

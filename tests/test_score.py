@@ -74,6 +74,7 @@ def files(tmp_path, monkeypatch):
 
 def run(capsys, command):
     """Exit code, standard output and standard error of the command."""
+    code: str | int | None
     try:
         code = score.main(command.split())
     except SystemExit as stop:
