@@ -49,7 +49,7 @@ PROMPTS = (
 
 
 def build(folder: Path) -> None:
-    """Writes the full-size checkpoint, its med_config.json and a BERT tokenizer of 30,522 entries."""
+    """Writes the full-size checkpoint, its med_config.json and a BERT tokenizer."""
     import torch
 
     from tiny.image_reward import FULL_MED_CONFIG, image_reward_state
@@ -65,7 +65,7 @@ def build(folder: Path) -> None:
 
 
 def vocabulary() -> list[str]:
-    """A BERT vocabulary of 30,522 entries with the special tokens where bert-base-uncased has them."""
+    """30,522 entries, with the special tokens where bert-base-uncased has them."""
     tokens = (
         ["[PAD]"]
         + [f"[unused{number}]" for number in range(99)]
@@ -105,7 +105,7 @@ def draw_images() -> list[Image]:
 
 
 def score(folder: Path, backend: str) -> dict[str, Any]:
-    """Scores of each prompt's images with one backend, and the seconds for loading and for scoring."""
+    """Scores of each prompt's images with one backend; the seconds for loading and for scoring."""
     from lib.models.image_scorers.image_reward import ImageReward
 
     images = draw_images()

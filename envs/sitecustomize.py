@@ -13,7 +13,7 @@ from types import ModuleType
 
 
 class DeclareOperators(MetaPathFinder):
-    """Declares torchvision's compiled operators just before torchvision itself is first imported."""
+    """Declares torchvision's compiled operators just before torchvision is first imported."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

@@ -24,7 +24,8 @@ from lib.planning.usage import measured_rates, read_usage
 
 RATES = Path("profiles/slurm/rates.yaml")
 HEADER = """\
-# Rates of `make plan`, measured by a run of yours (`scripts/plan.py --rates-from {run}`). profiles/slurm/rates.yaml says what each means.
+# Rates of `make plan`, measured by a run of yours (`scripts/plan.py --rates-from {run}`). \
+profiles/slurm/rates.yaml says what each means.
 # What that run did not do has the rate that it had before.
 """
 
@@ -142,10 +143,11 @@ def _amount(value: float) -> str:
 def prompts_told(config: Config, prompts: int, per_topic: int | None) -> list[str]:
     """For how many prompts the plan is, and what that means for the data sets."""
     if per_topic is not None:
-        return [
+        told = (
             f"Planned as if {per_topic} prompts were written for each of the {len(config.topics)}"
             f" topics: {prompts} prompts."
-        ]
+        )
+        return [told]
     largest = max(config.pairs.sizes)
     if prompts >= largest:
         return []

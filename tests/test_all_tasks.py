@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -19,16 +18,13 @@ from lib.benchmarks.lmms_eval import harness
 from lib.benchmarks.lmms_eval.harness import Harness
 from lib.benchmarks.lmms_eval.tasks import UNJUDGED, TaskSettings, find_task, local_task, task_text
 from lib.benchmarks.registry import load_benchmark
-from lib.config.evaluation import SYSTEM_PROMPT, Evaluation, TaskBenchmark
+from lib.config.evaluation import SYSTEM_PROMPT
+from lib.data.evaluation_files import TaskAnswer, TaskResults
 from lib.errors import UserError
 from lib.files import read_jsonl, write_json, write_jsonl
+from test_answer_benchmark import DEFAULTS, Job
 from tiny.benchmarks.registry import BENCHMARKS
 
-DEFAULTS = {
-    name: block
-    for name, block in Evaluation().benchmarks.items()
-    if isinstance(block, TaskBenchmark)
-}
 KEY = "sk-the-key-of-the-judge"
 SPLITS = {"vqav2": "validation", "textvqa": "validation", "mmbench": "dev"}
 
@@ -180,6 +176,22 @@ def test_the_judge_is_asked_with_its_key_which_is_in_no_file(run):
     assert [answer["score"] for answer in answers] == [0.7] * 4
 
 
+#: Of MM-Vet's four questions without a judge.
+UNJUDGED_RESULTS: TaskResults = {
+    "model": "base",
+    "benchmark": "mm_vet",
+    "model_identity": "x",
+    "task": "mmvet",
+    "limit": None,
+    "lmms_eval": "0",
+    "questions": 4,
+    "questions_in_data": 4,
+    "metrics": {},
+    "judge": None,
+    "environment": {},
+}
+
+
 def test_without_a_judge_the_questions_are_answered_and_the_score_is_left_out_with_its_reason(run):
     """lmms-eval itself would score 0 for each call to a judge that fails."""
     samples = read_jsonl(next((run.folder / "out").glob("*/*_samples_mmvet_unjudged.jsonl")))
@@ -187,20 +199,11 @@ def test_without_a_judge_the_questions_are_answered_and_the_score_is_left_out_wi
     assert [sample["filtered_resps"] for sample in samples] == [
         sample["filtered_resps"] for sample in judged
     ]
-    results: Any = {
-        "model": "base",
-        "benchmark": "mm_vet",
-        "model_identity": "x",
-        "task": "mmvet",
-        "limit": None,
-        "lmms_eval": "0",
-        "questions": 4,
-        "questions_in_data": 4,
-        "metrics": {},
-        "judge": None,
-    }
-    answers: Any = [{"target": "5", "response": "5"}] * 4
-    found = score_benchmark.score(answers, results, {"score": "gpt_eval_score"}, False)
+    answers: list[TaskAnswer] = [
+        {"id": number, "question": "?", "target": "5", "response": "5", "tokens": 1}
+        for number in range(4)
+    ]
+    found = score_benchmark.score(answers, UNJUDGED_RESULTS, {"score": "gpt_eval_score"}, False)
     assert found["scores"] == {}
     assert found["missing"] == {"score": "no judge is configured (`judge` of this benchmark)"}
 
@@ -237,8 +240,6 @@ def test_a_judge_that_gave_no_verdict_stops_the_job_where_lmms_eval_scores_zero(
 def test_mm_vet_s_kept_answers_are_graded_five_times_with_the_authors_prompt_and_reruns_ask_nothing(
     run, tmp_path, monkeypatch
 ):
-    from test_answer_benchmark import Job
-
     monkeypatch.chdir(tmp_path)
     task = but(run.settings["mm_vet_unjudged"], task="mmvet_unjudged")
     unjudged = Harness(task, "base/mm_vet", run.log)
@@ -261,22 +262,9 @@ def test_mm_vet_s_kept_answers_are_graded_five_times_with_the_authors_prompt_and
         "results.json",
         ["scores.json"],
     )
-    results: Any = {
-        "model": "base",
-        "benchmark": "mm_vet",
-        "model_identity": "x",
-        "task": "mmvet",
-        "limit": None,
-        "lmms_eval": "0",
-        "questions": 4,
-        "questions_in_data": 4,
-        "metrics": {},
-        "judge": None,
-        "environment": {},
-    }
     write_jsonl(Path("results/run/answers.jsonl"), answers)
     job.input.answers = "results/run/answers.jsonl"
-    write_json(Path("results.json"), results)
+    write_json(Path("results.json"), UNJUDGED_RESULTS)
     score_benchmark.main(job)
     score_benchmark.main(job)
     scores = json.loads(Path("scores.json").read_text())

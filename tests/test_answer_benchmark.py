@@ -26,12 +26,19 @@ from lib.errors import UserError
 from lib.files import read_jsonl
 
 SCRIPTS = Path(answer_benchmark.__file__).parent
-DEFAULTS = {
-    name: block
-    for name, block in Evaluation().benchmarks.items()
-    if isinstance(block, TaskBenchmark)
-}
 SECRET = "hf_thisisnotatokenofanybody"
+
+
+def default_tasks() -> dict[str, TaskBenchmark]:
+    """The default benchmarks, which lmms-eval answers, all of them."""
+    tasks = {}
+    for name, benchmark in Evaluation().benchmarks.items():
+        assert isinstance(benchmark, TaskBenchmark), name
+        tasks[name] = benchmark
+    return tasks
+
+
+DEFAULTS = default_tasks()
 
 
 class Job:
@@ -44,6 +51,7 @@ class Job:
         self.wildcards = Wildcards(model=model, benchmark=benchmark)
         self.params = Parameters(settings=settings or {}, common=common)
         self.input = SimpleNamespace(merged=[])
+        # By name; rules of one output have a list.
         self.output: Any = SimpleNamespace(
             answers=f"{folder}/answers.jsonl", results=f"{folder}/results.json"
         )

@@ -4,7 +4,6 @@ scored of them.
 
 import io
 import json
-import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -88,11 +87,11 @@ def job(rule, benchmark, settings, folder=Path("results/run/evaluation/base"), *
         for name in ("answers.jsonl", "asked.json", "scores.json", "scored.jsonl")
     }
     answers, asked = {"answers": files["answers.jsonl"]}, {"asked": files["asked.json"]}
-    scored = {"scores": files["scores.json"], "scored": files["scored.jsonl"]}
-    inputs: dict[str, Any] = answers | asked
-    outputs = scored
-    if rule == "answer_questions":
-        inputs, outputs = {"merged": []}, answers | asked
+    inputs: dict[str, Any] = {"merged": []}
+    outputs = answers | asked
+    if rule == "score_answers":
+        inputs = answers | asked
+        outputs = {"scores": files["scores.json"], "scored": files["scored.jsonl"]}
     return SimpleNamespace(
         rule=rule,
         wildcards=Wildcards(model="base", benchmark=benchmark),
@@ -582,9 +581,9 @@ def test_files_and_judges_of_benchmarks_are_looked_at_before_a_run(
     Path("mmhal_bench/images/sum.png").unlink()
     Path("amber/data/safe_words.txt").unlink()
     problems = preflight.problems_with_benchmarks(plan())
-    assert [re.findall(r"^evaluation\.benchmarks\.(\w+): ", problem) for problem in problems] == [
-        ["mmhal_bench"],
-        ["amber"],
+    assert [problem.split(": ", 1)[0] for problem in problems] == [
+        "evaluation.benchmarks.mmhal_bench",
+        "evaluation.benchmarks.amber",
     ]
     assert "sum.png" in problems[0]
     assert "safe_words.txt is missing" in problems[1]

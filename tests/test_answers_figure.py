@@ -17,6 +17,7 @@ import answers_figure
 import score_answers
 from answers_figure import choose_questions, marks_of, remarks_on
 from lib.benchmarks.mentions import Mention, Mentions, MentionsBenchmark
+from lib.benchmarks.questions import PublishedQuestion
 from lib.benchmarks.registry import names_of
 from lib.config.run import Config
 from lib.errors import UserError
@@ -88,7 +89,7 @@ def benchmark(tmp_path, rule_object):
             str(folder / "objects.json"),
             str(folder / ("synonyms_refine.txt" if embedded else "synonyms.txt")),
         ]
-        files = {kind: [] for kind in ("scores", "scored", "answers")}
+        files: dict[str, list[str]] = {kind: [] for kind in ("scores", "scored", "answers")}
         for model, given in zip(("base", "ours"), texts, strict=True):
             place = root / f"evaluation/{model}/shapes"
             about = [
@@ -221,7 +222,7 @@ def test_another_picture_than_the_models_saw_is_not_shown(benchmark):
     Image.new("RGB", (20, 20)).save(benchmark.folder / "2.png")
     with pytest.raises(UserError, match=r"2\.png: benchmark shapes has another picture here"):
         answers_figure.image_of(
-            SimpleNamespace(id="2", image=benchmark.folder / "2.png", embedded=None),
+            PublishedQuestion("2", "What is there?", benchmark.folder / "2.png"),
             {sha256(b"another").hexdigest()},
             "shapes",
         )
@@ -306,6 +307,7 @@ def test_a_run_without_a_sheet_has_none_and_with_one_its_files_are_those_of_both
         f"results/paper/evaluation/{model}/captions/scores.json" for model in ("base", "pds-dpo-9k")
     ]
     job = table_rows.answers_job(plan)
+    assert job
     assert job.names == ("llava-1.5-7b-hf (base model)", "pds-dpo-9k (9000 pairs)")
     assert (job.scorer, job.benchmark, job.experiment) == ("chair", "captions", "pds-dpo-9k")
     assert "results/paper/figures/answers_figure.svg" in plan.tables_and_figures()

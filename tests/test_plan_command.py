@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -57,7 +58,7 @@ JOBS = [
         for name in ("pope", "mine")
     ),
 ]
-RATES = {
+RATES: dict[str, Any] = {
     "every_job": {"seconds": 4, "measured": "a test"},
     "stages": {
         "generate_images": {

@@ -162,7 +162,8 @@ def shingles(text):
 def pairs_by_jaccard(texts):
     """(similarity, i, j) of every pair that shares a word 3-shingle."""
     sets = [shingles(text) for text in texts]
-    holders, shared = defaultdict(list), Counter()
+    holders: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
+    shared: Counter[tuple[int, int]] = Counter()
     for j, members in enumerate(sets):
         for shingle in members:
             shared.update((i, j) for i in holders[shingle])
@@ -177,7 +178,8 @@ def pairs_by_cosine(texts):
     padded = [f" {' '.join(words(text))} " for text in texts]
     counts = [Counter(text[k : k + 5] for k in range(len(text) - 4)) for text in padded]
     documents = Counter(gram for count in counts for gram in count)
-    holders, dots = defaultdict(list), defaultdict(float)
+    holders: defaultdict[str, list[tuple[int, float]]] = defaultdict(list)
+    dots: defaultdict[tuple[int, int], float] = defaultdict(float)
     for j, count in enumerate(counts):
         weights = {
             gram: n * (math.log((1 + len(texts)) / (1 + documents[gram])) + 1)

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from lib.errors import UserError
+from lib.report.model_tables import ModelTableRow, ScoresFile, compare_models
 from lib.report.published import paper_rows, read_published
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,7 +35,7 @@ def printed_rows(number):
     """The cells of a table in the text of the paper, row by row, empty cells left out."""
     lines = PAPER.read_text(encoding="utf-8").splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith(FIRST_ROW[number]))
-    rows = []
+    rows: list[list[str]] = []
     for line in lines[start:]:
         if not line.startswith("|") or line.startswith(
             "| Model |"
@@ -121,20 +122,28 @@ def test_table_4_fits_the_common_selections_of_500_prompts():
             )
 
 
-def test_numbers_that_seem_to_be_of_another_measure_are_not_compared_with_a_run():
-    from lib.report.model_tables import ModelTableRow, compare_models
+def scores_file(model: str, benchmark: str) -> ScoresFile:
+    """A scores.json with the one score x."""
+    return {
+        "model": model,
+        "benchmark": benchmark,
+        "model_identity": "folder-1",
+        "limit": None,
+        "questions": 10,
+        "questions_in_data": 10,
+        "scores": {"x": 50.0},
+        "missing": {},
+        "doubts": {},
+        "computed_by": {"scorer": "s", "parser": None, "judge": None, "language_tools": None},
+        "answers": {"file": "answers.jsonl", "sha256": "0" * 64},
+        "environment": {"answers": {}, "scores": {}},
+    }
 
+
+def test_numbers_that_seem_to_be_of_another_measure_are_not_compared_with_a_run():
     wanted = {column.key: f"{column.key}/x" for column in table(3).columns}
-    made = {"scorer": "s", "parser": None, "judge": None, "language_tools": None}
     scores = {
-        (model, name): {
-            "model": model,
-            "benchmark": name,
-            "scores": {"x": 50.0},
-            "computed_by": made,
-        }
-        for model in ("base", "dpo")
-        for name in wanted
+        (model, name): scores_file(model, name) for model in ("base", "dpo") for name in wanted
     }
     rows = [
         ModelTableRow(name=name, models=[name], seeds=[], pairs=pairs, texts={})

@@ -7,12 +7,15 @@ import re
 import shutil
 import subprocess
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
-from conftest import REPOSITORY
+from conftest import REPOSITORY, read_rows
+from lib import weights
 from lib.config.run import Config
-from lib.data.shards import read_shard
+from lib.data.rows import ImageRankingRow, ImagesRow, PairRow
+from lib.data.shards import Row, read_shards
 from lib.files import digest_of_file
 from lib.head import preflight
 from lib.head.plan import FIGURES, TABLES, Plan
@@ -30,6 +33,13 @@ def planned(project, *arguments):
 def allowed():
     """What `make tables` adds to the command."""
     return ["--allowed-rules", *sorted(OF_TABLES)]
+
+
+def rows_below(folder: Path, row: type[Row]) -> dict[str, Row]:
+    """The rows of all shard files of a folder by prompt id, of which none is missing."""
+    return {
+        key: each for path in folder.glob("*/*.jsonl") for key, each in read_rows(path, row).items()
+    }
 
 
 def delete_products(project):
@@ -102,14 +112,8 @@ def test_every_cell_and_every_drawn_number_is_traced_to_the_file_that_it_comes_f
                 traced += 1
     assert traced == 4
 
-    images, rankings, pairs = (
-        {
-            key: row
-            for path in root.glob(f"{stage}/*/*.jsonl")
-            for key, row in read_shard(path).items()
-        }
-        for stage in ("images", "image_ranking/image-reward", "pairs")
-    )
+    images = rows_below(root / "images", ImagesRow)
+    rankings = rows_below(root / "image_ranking/image-reward", ImageRankingRow)
     picks = Counter(
         images[key]["candidates"][row["winner"]]["guidance_scale"] for key, row in rankings.items()
     )
@@ -126,6 +130,7 @@ def test_every_cell_and_every_drawn_number_is_traced_to_the_file_that_it_comes_f
         ]
         assert row["candidates"][rankings[row["id"]]["winner"]]["picked"]
     similarity = json.loads((root / "figures/similarity_figure.json").read_text(encoding="utf-8"))
+    pairs = read_shards(root.glob("pairs/*/*.jsonl"), PairRow)
     count = sum("pair" in row for row in pairs.values())
     assert (
         similarity["distributions"]["responses_of_two_prompts"]["pairs"] == count * (count - 1) // 2
@@ -161,9 +166,7 @@ def test_what_make_tables_allows_is_every_rule_of_a_table_or_figure():
 
 def test_tables_from_kept_scores_ask_for_no_base_model(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(
-        preflight.weights, "check_access", lambda model, revision: asked.append(model)
-    )
+    monkeypatch.setattr(weights, "check_access", lambda model, revision: asked.append(model))
     prompts = tmp_path / "prompts"
     prompts.mkdir()
     (prompts / "art.txt").write_text("a cat\n")

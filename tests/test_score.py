@@ -74,7 +74,7 @@ def files(tmp_path, monkeypatch):
 
 def run(capsys, command):
     """Exit code, standard output and standard error of the command."""
-    code: int | str | None
+    code: str | int | None
     try:
         code = score.main(command.split())
     except SystemExit as stop:

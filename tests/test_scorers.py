@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,8 @@ def test_amber_prints_what_the_reference_prints_for_its_15220_answers_in_under_1
 @needs_golden
 @pytest.mark.parametrize("branch", ["no_gpt_branch", "extracted_objects_branch"])
 def test_object_halbench_equals_the_reference_s_arithmetic_with_either_extractor(branch):
-    scorer = ObjectHalBench("exact")
+    scorer = load_benchmark("object_halbench", "exact")
+    assert isinstance(scorer, ObjectHalBench)
     answers = scorer.read_answers(GOLDEN / "chair/Instruction1_llava.json")
     reference = scorer.read_reference(GOLDEN / "objhal", GOLDEN / "chair/coco_gt_objects_2000.json")
     rows = answers.rows[:300]
@@ -181,7 +183,7 @@ def test_mmhal_bench_reads_a_real_judge_s_log_as_the_reference_does(reference):
         r" (.*)",
         log.read_text(),
     )
-    assert end is not None
+    assert end
     assert (
         [*rates, by_type]
         == [end[1], end[2], end[3].strip()]
@@ -270,7 +272,7 @@ def test_pope_s_scores_are_those_of_the_counts_in_any_order_of_answers(questions
     assert pope.Pope().score(
         answers({name: texts[name] for name in names}), labels, samples=0
     ).scores == pytest.approx(score.scores)
-    f1s = []
+    f1s: list[float | None] = []
     for split, values in score.per_type.items():
         of_split = [(yes, said) for kind, yes, said in questions if kind == split]
         assert values["accuracy"] == pytest.approx(
@@ -279,9 +281,10 @@ def test_pope_s_scores_are_those_of_the_counts_in_any_order_of_answers(questions
         tp, fp, fn = (of_split.count(each) for each in ((True, True), (False, True), (True, False)))
         f1s.append(200 * tp / (2 * tp + fp + fn) if tp else None)
         assert values.get("f1", f1s[-1]) == (pytest.approx(f1s[-1]) if tp else values.get("f1"))
-    assert ("f1" in score.scores) == all(f1s)
-    if all(f1s):
-        assert score.scores["f1"] == pytest.approx(sum(filter(None, f1s)) / len(f1s))
+    defined = [f1 for f1 in f1s if f1 is not None]
+    assert ("f1" in score.scores) == (len(defined) == len(f1s))
+    if len(defined) == len(f1s):
+        assert score.scores["f1"] == pytest.approx(sum(defined) / len(defined))
 
 
 def test_pope_takes_lmms_eval_s_kept_answers_as_their_own_reference(tmp_path):
@@ -334,16 +337,27 @@ def test_chair_counts_mentions_pairs_of_words_and_the_seat_of_a_toilet(tmp_path)
     assert "TextBlob" in str(score.language_tools)
 
 
+def load_with_mentions(name: str) -> MentionsBenchmark[Any]:
+    """A benchmark that counts mentions, with the stand-ins of its language tools."""
+    benchmark = load_benchmark(name, "stand-in")
+    assert isinstance(benchmark, MentionsBenchmark)
+    return benchmark
+
+
+def words_at(place: tuple[int, int] | None, text: str) -> str:
+    """The words of a mention that has a place."""
+    assert place
+    return text[slice(*place)]
+
+
 def marked(benchmark, text, reference, **details):
     """The text with its mentions in brackets, hallucinated ones with a star; and those without a
     place.
     """
     given = answers({"1": text}, **({"1": details} if details else {}))
     found = load_with_mentions(benchmark).mentions(given, reference)["1"].each
-    for mention in sorted(
-        (each for each in found if each.place), key=lambda each: each.place, reverse=True
-    ):
-        start, end = mention.place
+    placed = [(each.place, each) for each in found if each.place]
+    for (start, end), mention in sorted(placed, key=itemgetter(0), reverse=True):
         text = (
             f"{text[:start]}[{'' if mention.there else '*'}{mention.thing}:"
             f" {text[start:end]}]{text[end:]}"
@@ -411,7 +425,7 @@ def test_the_words_of_every_mention_in_released_captions_name_its_object(benchma
     found = scorer.mentions(captions, reference)
     texts = captions.by_id()
     named = [
-        (mention, texts[name].text[slice(*mention.place)])
+        (mention, words_at(mention.place, texts[name].text))
         for name, one in found.items()
         for mention in one.each
     ]
@@ -697,7 +711,7 @@ def test_mmhal_bench_reads_the_reference_s_evaluation_file_and_names_its_judge(t
 
 
 def test_mm_vet_leaves_out_and_tells_grades_that_are_none_and_answers_with_fewer_runs(tmp_path):
-    grades: dict[str, list[Any]] = {
+    grades: dict[str, list[float | None]] = {
         "v1_0": [0.5, 0.7],
         "v1_1": [1.0],
         "v1_2": [0.5, 2],

@@ -33,17 +33,26 @@ import contextlib, io, json, sys
 from pathlib import Path
 from snakemake.api import SnakemakeApi
 from snakemake.settings.enums import Quietness
-from snakemake.settings.types import ConfigSettings, DeploymentMethod, DeploymentSettings, OutputSettings, ResourceSettings
+from snakemake.settings.types import (
+    ConfigSettings, DeploymentMethod, DeploymentSettings, OutputSettings, ResourceSettings
+)
 
-with SnakemakeApi(OutputSettings(quiet={Quietness.ALL}, dryrun=True)) as api, contextlib.redirect_stdout(io.StringIO()):
+def software_of(rule):
+    return [list(rule.env_modules.names) if rule.env_modules else [], rule.container_img]
+
+method = DeploymentMethod(int(sys.argv[1]))
+quiet = OutputSettings(quiet={Quietness.ALL}, dryrun=True)
+with SnakemakeApi(quiet) as api, contextlib.redirect_stdout(io.StringIO()):
     made = api.workflow(
-        resource_settings=ResourceSettings(cores=1), config_settings=ConfigSettings(configfiles=[Path("demo/random.yaml")]),
-        deployment_settings=DeploymentSettings(deployment_method={DeploymentMethod(int(sys.argv[1]))}), snakefile=Path("Snakefile"),
+        resource_settings=ResourceSettings(cores=1),
+        config_settings=ConfigSettings(configfiles=[Path("demo/random.yaml")]),
+        deployment_settings=DeploymentSettings(deployment_method={method}),
+        snakefile=Path("Snakefile"),
     )
     made.dag()
     rules = [rule for rule in made._workflow.rules if rule.script]
-    found = {rule.name: [list(rule.env_modules.names) if rule.env_modules else [], rule.container_img] for rule in rules}
-print(json.dumps(found))
+    software = {rule.name: software_of(rule) for rule in rules}
+print(json.dumps(software))
 """
 
 

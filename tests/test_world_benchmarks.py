@@ -8,6 +8,7 @@ import pytest
 
 from lib.benchmarks.questions import prompt_of, read_questions
 from lib.benchmarks.registry import load_benchmark, load_questions_benchmark
+from tiny.benchmarks.files import Files
 from world import benchmarks, oracle, words
 from world.answerer import CALLS, TRUTHFUL, Habit
 from world.scenes import KINDS
@@ -15,7 +16,7 @@ from world.scenes import KINDS
 COUNT, SEED = 60, 3
 
 
-def write(files: benchmarks.Files, folder: Path) -> Path:
+def write(files: Files, folder: Path) -> Path:
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)

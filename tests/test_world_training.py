@@ -5,6 +5,7 @@ in layouts that the product loads.
 import os
 import re
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,9 @@ THREE = Scene(
 # --- a training
 
 
-def line(kill_at: int | None = None, average: float | None = 0.9) -> tuple[nn.Linear, Plan, object]:
+def line(
+    kill_at: int | None = None, average: float | None = 0.9
+) -> tuple[nn.Linear, Plan, Callable[[Draw], torch.Tensor]]:
     torch.manual_seed(0)
     model = nn.Linear(4, 1)
 

@@ -111,7 +111,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes one JSON document for people to read: two spaces, keys sorted, a newline at the end."""
+    """Writes a JSON document for people to read: two spaces, keys sorted, a newline at the end."""
     write_text(
         path,
         json.dumps(value, sort_keys=True, ensure_ascii=False, indent=2, allow_nan=False) + "\n",
@@ -126,7 +126,7 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Reads what `write_jsonl` wrote. A line that is not JSON is a UserError naming file and line."""
+    """Reads what `write_jsonl` wrote. A line that is no JSON is a UserError with file and line."""
     rows = []
     for number, line in enumerate(Path(path).read_bytes().split(b"\n"), start=1):
         if line:

@@ -14,7 +14,7 @@ from lib.registry import chooser_in
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML in which a key that stands twice is an error: PyYAML would silently keep the last one."""
+    """YAML in which a key that stands twice is an error: PyYAML would silently keep the last."""
 
 
 def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:

@@ -10,16 +10,19 @@ from contextlib import contextmanager
 NOT_NEEDED = ("sklearn",)
 
 
+def hide_for_good(package: str) -> None:
+    """Has a package that is installed pass for one that is not, to the end of this process."""
+    sys.modules[package] = None  # type: ignore[assignment]  # Python's mark of "not to be found"
+
+
 @contextmanager
-def quick_imports(*also: str) -> Iterator[None]:
+def quick_imports() -> Iterator[None]:
     """Imports pull in only what is used, and the garbage collector rests: it would search the
     hundreds of thousands of objects that modules are made of, again and again, and find nothing.
-
-    `also`: further packages that nothing here calls.
     """
-    hidden = [name for name in (*NOT_NEEDED, *also) if name not in sys.modules]
+    hidden = [name for name in NOT_NEEDED if name not in sys.modules]
     for name in hidden:
-        sys.modules[name] = None  # type: ignore[assignment]  # Python's mark of "not to be found"
+        hide_for_good(name)
     was_enabled = gc.isenabled()
     gc.disable()
     try:

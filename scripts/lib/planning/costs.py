@@ -95,7 +95,7 @@ def items_of(
 def plan_costs(
     jobs: Sequence[PlannedJob], config: Config, shards: Mapping[tuple[str, str], int], rates: Rates
 ) -> CostPlan:
-    """The cost of all jobs at the given rates. A UserError if a stage that needs a GPU has no rate."""
+    """The cost of all jobs at the given rates. Errors: UserError if a stage with GPUs has none."""
     planned = CostPlan()
     unknown = set()
     too_long: dict[str, tuple[str, float]] = {}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from lib.errors import UserError
 from lib.jobs.processes import calling_on_stop_signals
 from lib.patches.deepspeed import without_compiled_operators
-from lib.patches.imports import quick_imports
+from lib.patches.imports import hide_for_good, quick_imports
 from lib.training.base import TrainingJob
 from lib.training.messages import Note, tell
 from lib.training.preference_data import load_processor, preference_dataset
@@ -50,8 +50,9 @@ class DPO:
     @classmethod
     def train(cls, job: TrainingJob) -> None:
         """Does one process's part of a training."""
-        # TRL imports wandb, in a second, for a report that is not asked for.
-        with quick_imports("wandb"):
+        # TRL imports it, in a second, for a report that is not asked for.
+        hide_for_good("wandb")
+        with quick_imports():
             import torch
             import trl.trainer.dpo_trainer  # noqa: F401  # with all that build_trainer imports
 
