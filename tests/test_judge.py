@@ -367,12 +367,6 @@ def answers(**texts):
     )
 
 
-def load_judged(*choice):
-    benchmark = load_benchmark(*choice)
-    assert isinstance(benchmark, JudgedBenchmark)
-    return benchmark
-
-
 @pytest.fixture
 def mmhal(tmp_path):
     rows = [

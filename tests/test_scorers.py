@@ -29,12 +29,6 @@ from lib.errors import UserError
 from lib.head import table_rows
 
 
-def load_with_mentions(name):
-    benchmark = load_benchmark(name, "stand-in")
-    assert isinstance(benchmark, MentionsBenchmark)
-    return benchmark
-
-
 def scored(benchmark, answers, *reference, language="auto", **options):
     scorer = load_benchmark(benchmark, language)
     return scorer.score(scorer.read_answers(answers), scorer.read_reference(*reference), **options)

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -184,7 +184,7 @@ class SlurmRun:
         targets: list[str] | None = None,
         user: str = "",
         mount: str = "",
-        **environment: str,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """`user`: who types it, if not the one who runs the tests; `mount`: see `open_to_others`."""
         self.project, self.cluster = project, cluster
@@ -208,7 +208,7 @@ class SlurmRun:
             self.process = subprocess.Popen(
                 [*as_user, snakemake, *self.arguments, *self.targets],
                 cwd=project.folder,
-                env=self.environment() | environment,
+                env={**self.environment(), **(environment or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -574,7 +574,7 @@ def failing_questions(folder: Path) -> int:
 
 def test_a_controller_that_restarts_in_mid_run_loses_nothing(cluster, held_clone, undisturbed):
     folder, environment = record_failing_questions(held_clone, cluster)
-    run = SlurmRun(held_clone, cluster, **environment)
+    run = SlurmRun(held_clone, cluster, environment=environment)
     run.held_jobs()
     cluster.kill("slurmctld")
     run.until(lambda: failing_questions(folder) >= 2, "the plugin's questions without an answer")
@@ -761,7 +761,7 @@ def test_a_head_process_that_lost_sight_of_its_jobs_says_so_and_ends(
         "2",
         "--config",
         "scheduler_patience=0.3",
-        **environment,
+        environment=environment,
     )
     run.held_jobs()
     (folder / "broken").touch()
@@ -974,13 +974,13 @@ def test_a_mistake_about_the_cluster_is_one_message_and_nothing_is_submitted(
 ):
     prepare, expected = BAD_CLUSTERS[mistake]
     arguments = prepare(clone)
-    environment = {}
+    environment: dict[str, str] = {}
     if arguments == ["no slurm"]:
         arguments = []
         for program in ("bash", "sh", "env", "which", "git", "uname"):
             (tmp_path / program).symlink_to(str(shutil.which(program)))
         environment = {"PATH": f"{Path(sys.executable).parent}:{tmp_path}"}
-    run = SlurmRun(clone, cluster, *arguments, **environment)
+    run = SlurmRun(clone, cluster, *arguments, environment=environment)
     assert run.wait() != 0
     output = run.output()
     assert [text for text in expected if text not in output] == [], output[-4000:]
