@@ -186,7 +186,7 @@ class SlurmRun:
         mount: str = "",
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """`user`: who types it, if not the one who runs the tests; `mount`: see `open_to_others`."""
+        """`user`: who types it, if not the one who runs the tests; `mount`: `open_to_others`."""
         self.project, self.cluster = project, cluster
         snakemake = str(Path(sys.executable).with_name("snakemake"))
         self.arguments = [
@@ -843,7 +843,10 @@ def test_two_users_in_two_clones_do_not_touch_each_other(
                 held_clone, cluster, "--default-resources", "slurm_extra='--nodelist=gpu1'"
             )
             on_gpu2 = ["--default-resources", "slurm_extra='--nodelist=gpu2'"]
-            run = SlurmRun(theirs, cluster, *on_gpu2, user=user, mount=mount, HOME=home)
+            environment = {"HOME": str(home)}
+            run = SlurmRun(
+                theirs, cluster, *on_gpu2, user=user, mount=mount, environment=environment
+            )
             run.held_jobs()
             ours.held_jobs()
             os.killpg(ours.process.pid, signal.SIGINT)
