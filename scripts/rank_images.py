@@ -16,17 +16,18 @@ from lib.config.image_ranking import RankImagesJob
 from lib.data.image_files import check_image, read_image
 from lib.data.rows import ImagesRow, MissingRow
 from lib.data.shards import is_missing, missing_row, present, read_shard, stage_rows
-from lib.errors import ItemError, UserError
+from lib.errors import ItemError
 from lib.jobs.batches import Batches, Item
 from lib.jobs.job import Job
 from lib.jobs.memory import halving
 from lib.jobs.script import run_script
 from lib.models.image_scorers.base import ImageScorer
 from lib.models.image_scorers.registry import IMAGE_SCORERS
-from lib.models.image_scorers.settings import ImageScorerSettings
 from lib.registry import version_in_key
 
 VERSION = 1
+#: What is wrong with a scorer's files is a UserError.
+load_scorer = IMAGE_SCORERS.load_model
 
 ImagesRows = Mapping[str, ImagesRow | MissingRow]
 
@@ -51,17 +52,6 @@ def rank(scores: Sequence[float], blank: Sequence[int]) -> list[int]:
 def blank_candidates(row: ImagesRow) -> list[int]:
     """The indexes of the candidates that show one colour only."""
     return [index for index, candidate in enumerate(row["candidates"]) if candidate["blank"]]
-
-
-def load_scorer(settings: ImageScorerSettings, device: str) -> ImageScorer:
-    """The scorer of the settings, on the device; what is wrong with its files is a UserError."""
-    cls: type[ImageScorer] = IMAGE_SCORERS.class_of(settings)
-    try:
-        return cls.load(settings, device)
-    except ValueError as error:
-        raise UserError(
-            f"{settings.model}: not usable as the image scorer that is configured: {error}"
-        ) from error
 
 
 def item_of(

@@ -16,18 +16,19 @@ from lib.blocks import deciding
 from lib.config.response_ranking import RankResponsesJob
 from lib.data.rows import MissingRow, PromptRow, RankedResponse, ResponseRow
 from lib.data.shards import is_missing, present, read_shard, stage_rows
-from lib.errors import ItemError, UserError
+from lib.errors import ItemError
 from lib.jobs.batches import Batches, Item, Outcome
 from lib.jobs.job import Job
 from lib.jobs.memory import halving
 from lib.jobs.script import run_script
 from lib.models.response_rewards.base import Conversation, ResponseReward, Reward
 from lib.models.response_rewards.registry import RESPONSE_REWARDS
-from lib.models.response_rewards.settings import ResponseRewardSettings
 from lib.registry import version_in_key
 from lib.response_checks import invalid_reason
 
 VERSION = 1
+#: What is wrong with a reward's files is a UserError.
+load_reward = RESPONSE_REWARDS.load_model
 Conversations = list[Conversation]
 
 
@@ -109,17 +110,6 @@ def ranked_response(reward: Reward) -> RankedResponse:
     if not math.isfinite(reward.score):
         return {"invalid": "nan"}
     return cast("RankedResponse", {"score": reward.score, **reward.details})
-
-
-def load_reward(settings: ResponseRewardSettings, device: str) -> ResponseReward:
-    """The reward model, on the device; what is wrong with its files is a UserError."""
-    cls: type[ResponseReward] = RESPONSE_REWARDS.class_of(settings)
-    try:
-        return cls.load(settings, device)
-    except ValueError as error:
-        raise UserError(
-            f"{settings.model}: not usable as the response reward model: {error}"
-        ) from error
 
 
 def items_of(

@@ -302,7 +302,7 @@ def test_a_warm_shard_loads_no_model(run, shards, tmp_path, monkeypatch):
 
 def test_a_model_that_is_no_armorm_ends_in_one_message(run, shards, tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(UserError, match="not usable as the response reward model"):
+    with pytest.raises(UserError, match="not usable as the response reward that is configured"):
         run(shards, model=str(tmp_path))
 
 

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from lib.blocks import Block
+from lib.errors import UserError
 
 T = TypeVar("T")
 
@@ -48,6 +49,17 @@ class Registry(Generic[T]):
     def class_of(self, settings: Block) -> Any:
         """The class that settings are of."""
         return self.load(str(getattr(settings, self.key)))
+
+    def load_model(self, settings: Any, device: str) -> T:
+        """The model of settings, loaded onto a device by its class; what is wrong with its files is
+        a UserError.
+        """
+        try:
+            return cast("T", self.class_of(settings).load(settings, device))
+        except ValueError as error:
+            raise UserError(
+                f"{settings.model}: not usable as the {self.role} that is configured: {error}"
+            ) from error
 
     def settings_of(self, kind: str) -> type[Block]:
         """The block of a kind's settings."""
