@@ -1,4 +1,5 @@
-# `make help` lists the targets. PYTHON: a Python 3.11. TORCH_INDEX: PyTorch's CPU package index, where yours has no CPU build of torch.
+# `make help` lists the targets. PYTHON: a Python 3.11. TORCH_INDEX: PyTorch's CPU package index,
+# where yours has no CPU build of torch.
 # LOCK: what `make install` installs. envs/cpu.lock: this machine has no GPU; envs/gpu.lock: it has; envs/head.lock: it only submits to Slurm.
 PYTHON ?= python3
 TORCH_INDEX ?=
@@ -11,16 +12,20 @@ RANDOM_RUN := $(BIN)/snakemake --profile profiles/local --configfile demo/random
 TABLES := tables $(shell sed -nE 's/^rule ([a-z_]+_(table|figure)):$$/\1/p' rules/*.smk)
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help install demo claims demo-models random world tables test test-fast test-slurm jobs lint bench bench-scorers parity plan envs-lock envs-check docs resume clean clean-all
+.PHONY: help install demo claims demo-models random world tables test test-fast test-slurm jobs \
+	lint bench bench-scorers parity plan envs-lock envs-check docs resume clean clean-all
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
 
-# pip compiles file after file, which takes as long as the rest; compileall uses all cores, and fails where a package has files of Python 2.
+# pip compiles file after file, which takes as long as the rest; compileall uses all cores, and
+# fails where a package has files of Python 2.
 install: $(INSTALLED) ## Make .venv from a lock (Python 3.11): LOCK=envs/cpu.lock, envs/gpu.lock or envs/head.lock
 
 $(INSTALLED): $(LOCK) envs/sitecustomize.py
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "make: $(PYTHON) is not Python 3.11. Name one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
+	|| { echo "make: $(PYTHON) is not Python 3.11. Name one: \
+	make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
 	@echo "Installing $(LOCK) into $(VENV): some minutes"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --upgrade pip==25.3
@@ -54,7 +59,8 @@ world: $(INSTALLED) ## Train the small world's checkpoints that are missing (hou
 tables: $(INSTALLED) ## Make tables and figures anew from kept results, and run nothing else: make tables RUN="--profile profiles/local --configfile my.yaml"
 	$(BIN)/snakemake $(or $(RUN),$(wordlist 2,99,$(DEMO))) tables --allowed-rules $(TABLES)
 
-# In the order of tests/conftest.py, the longest first: xdist would begin the files with fewest tests last, and a run killed twenty times is one test.
+# In the order of tests/conftest.py, the longest first: xdist would begin the files with fewest
+# tests last, and a run killed twenty times is one test.
 test: demo-models ## Pass all tests but those on a Slurm cluster
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -71,7 +77,8 @@ lint: $(INSTALLED) ## Style, formatting, types, and Snakemake's own linter
 	$(BIN)/snakefmt --check Snakefile rules
 	PYTHONPATH=scripts $(BIN)/lint-imports
 	$(BIN)/mypy scripts demo benchmarks envs docs
-	$(BIN)/mypy --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls --cache-dir .mypy_cache/tests tests
+	$(BIN)/mypy --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls \
+		--cache-dir .mypy_cache/tests tests
 	$(BIN)/snakemake --lint
 
 bench: demo-models ## Measure the graph, and each stage against the bare libraries
@@ -80,7 +87,8 @@ bench: demo-models ## Measure the graph, and each stage against the bare librari
 	PYTHONPATH=scripts:demo $(BIN)/python benchmarks/throughput.py --models tiny
 
 bench-scorers: $(INSTALLED) ## Score released answers with ours and the references' scripts: make bench-scorers GOLDEN=folder REFERENCES=folder
-	PYTHONPATH=scripts $(BIN)/python benchmarks/scorers.py $(if $(GOLDEN),--golden $(GOLDEN)) $(if $(REFERENCES),--references $(REFERENCES)) $(if $(VECTORS),--vectors $(VECTORS))
+	PYTHONPATH=scripts $(BIN)/python benchmarks/scorers.py $(if $(GOLDEN),--golden $(GOLDEN)) \
+		$(if $(REFERENCES),--references $(REFERENCES)) $(if $(VECTORS),--vectors $(VECTORS))
 
 .venv-image-reward/installed: envs/image-reward.txt envs/sitecustomize.py
 	$(PYTHON) -m venv .venv-image-reward
