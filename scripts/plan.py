@@ -32,10 +32,10 @@ profiles/slurm/rates.yaml says what each means.
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(
+    arguments = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument(
+    arguments.add_argument(
         "--configfile",
         nargs="+",
         type=Path,
@@ -43,32 +43,32 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="the run's configuration",
     )
-    made.add_argument(
+    arguments.add_argument(
         "--rates",
         type=Path,
         default=RATES,
         metavar="FILE",
         help="what an item costs (profiles/slurm/rates.yaml)",
     )
-    made.add_argument(
+    arguments.add_argument(
         "--prompts-per-topic",
         type=_count,
         metavar="N",
         help="plan for so many prompts a topic, whether or not they are written",
     )
-    made.add_argument(
+    arguments.add_argument(
         "--run",
         type=Path,
         metavar="FOLDER",
         help="whose use to show (the configured run's, results/<run>)",
     )
-    made.add_argument(
+    arguments.add_argument(
         "--rates-from",
         type=Path,
         metavar="FOLDER",
         help="print a rates file measured by this finished run of the configuration, and no plan",
     )
-    return made
+    return arguments
 
 
 def _count(text: str) -> int:
@@ -140,24 +140,24 @@ def _amount(value: float) -> str:
     )
 
 
-def prompts_told(config: Config, prompts: int, per_topic: int | None) -> list[str]:
+def say_prompts(config: Config, prompts: int, per_topic: int | None) -> list[str]:
     """For how many prompts the plan is, and what that means for the data sets."""
     if per_topic is not None:
-        told = (
+        sentence = (
             f"Planned as if {per_topic} prompts were written for each of the {len(config.topics)}"
             f" topics: {prompts} prompts."
         )
-        return [told]
+        return [sentence]
     largest = max(config.pairs.sizes)
     if prompts >= largest:
         return []
-    told = (
+    sentence = (
         f"'{config.prompts}' has {prompts} prompts, fewer than the largest data set ({largest}"
         f" pairs) needs. Everything up to the pairs is planned for {prompts} prompts, training and"
         " evaluation for the configured sizes. --prompts-per-topic"
         f" {-(-largest // len(config.topics))} plans for prompts that are still to be written."
     )
-    return [told]
+    return [sentence]
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -183,7 +183,7 @@ def run(arguments: argparse.Namespace) -> None:
         plan, used, f"{config.run}: {len(jobs)} jobs" + (f"; used: {root}" if used else ""), console
     )
     for note in [
-        *prompts_told(config, sum(shards.values()), arguments.prompts_per_topic),
+        *say_prompts(config, sum(shards.values()), arguments.prompts_per_topic),
         *plan.notes,
     ]:
         console.print(note)

@@ -122,8 +122,8 @@ class Model(Block):
 
 def models_in(block: Block) -> dict[str, Model]:
     """The models of a block: itself as "model" where it is one, and those in its fields by name."""
-    found = {"model": block} if isinstance(block, Model) else {}
-    return found | {name: value for name, value in block if isinstance(value, Model)}
+    models = {"model": block} if isinstance(block, Model) else {}
+    return models | {name: value for name, value in block if isinstance(value, Model)}
 
 
 class Endpoint(Block):

@@ -120,10 +120,10 @@ def say_where(path: Sequence[Any], files: Sequence[Path]) -> str:
         line = None
         for part in path:
             if isinstance(node, yaml.MappingNode):
-                found = [pair for pair in node.value if pair[0].value == str(part)]
-                if not found:
+                pairs = [pair for pair in node.value if pair[0].value == str(part)]
+                if not pairs:
                     break
-                line, node = found[0][0].start_mark.line + 1, found[0][1]
+                line, node = pairs[0][0].start_mark.line + 1, pairs[0][1]
             elif (
                 isinstance(node, yaml.SequenceNode)
                 and isinstance(part, int)

@@ -151,12 +151,12 @@ class Plan:
         """What decides results and stands in no setting: the contents of model folders, and the
         VERSION of the class that plays the role. Snakemake reruns the rule when it changes.
         """
-        made: dict[str, Any] = {
+        decides: dict[str, Any] = {
             name: weights.folder_identity(model.model)
             for name, model in models_in(block).items()
             if weights.is_folder(model.model)
         }
-        return made | ({"version": registry.class_of(block).VERSION} if registry else {})
+        return decides | ({"version": registry.class_of(block).VERSION} if registry else {})
 
     def shard(self, topic: str, name: str) -> Shard:
         """One shard. A UserError if the topic has no prompt in it."""

@@ -75,14 +75,14 @@ READ_AT_ONCE = 64 << 20
 
 def benchmark_judges(plan: Plan) -> dict[str, Endpoint]:
     """The judges of those benchmarks that are not scored yet, by configuration key."""
-    found = {}
+    judges = {}
     for name, block in plan.config.evaluation.benchmarks.items():
         scores = [
             Path(plan.root, "evaluation", model, name, "scores.json") for model in plan.models()
         ]
         if block.judge and not all(path.exists() for path in scores):
-            found[f"evaluation.benchmarks.{name}.judge"] = block.judge
-    return found
+            judges[f"evaluation.benchmarks.{name}.judge"] = block.judge
+    return judges
 
 
 def problems_with_benchmarks(plan: Plan) -> list[str]:

@@ -114,7 +114,7 @@ def storage(root: Path, answering: Mapping[str, str]) -> dict[str, Cost]:
     """Bytes and files of a run by rule; the pictures of stage images apart, under "pictures". Links
     are not followed.
     """
-    found: dict[str, Cost] = defaultdict(Cost)
+    costs: dict[str, Cost] = defaultdict(Cost)
     for path in root.rglob("*"):
         if path.is_symlink() or not path.is_file():
             continue
@@ -124,23 +124,23 @@ def storage(root: Path, answering: Mapping[str, str]) -> dict[str, Cost]:
             if parts[0] == "images" and path.suffix in PICTURES
             else rule_of_file(parts, answering)
         )
-        found[rule].add(Cost(bytes=path.stat().st_size, files=1))
-    return found
+        costs[rule].add(Cost(bytes=path.stat().st_size, files=1))
+    return costs
 
 
 def read_usage(root: Path, jobs: Sequence[PlannedJob]) -> dict[str, Cost]:
     """What the run under `root` used, by rule, as far as its records tell."""
     gpus = {job.rule: job.gpus for job in jobs}
-    found: dict[str, Cost] = defaultdict(Cost)
+    costs: dict[str, Cost] = defaultdict(Cost)
     for use in read_uses(root):
-        found[use.rule].add(
+        costs[use.rule].add(
             Cost(1, use.items, use.seconds, use.seconds * gpus.get(use.rule, 0), use.seconds)
         )
     stored = storage(root, _answering(jobs))
     stored["generate_images"].add(stored.pop("pictures", Cost()))
     for rule, cost in stored.items():
-        found[rule].add(cost)
-    return {rule: cost for rule, cost in found.items() if cost.jobs or cost.files}
+        costs[rule].add(cost)
+    return {rule: cost for rule, cost in costs.items() if cost.jobs or cost.files}
 
 
 def _answering(jobs: Sequence[PlannedJob]) -> dict[str, str]:
