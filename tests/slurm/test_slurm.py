@@ -105,7 +105,7 @@ def held(draw):
     return draw_when_let_go
 
 
-draw = held(draw)
+ShardImages.draw = held(ShardImages.draw)
 
 
 """

@@ -98,8 +98,8 @@ def cancel_orphans(path: Path) -> None:
         if not orphans:
             return
         log.warning(
-            "Jobs of this run left in the queue by a head process that died, now cancelled: %d",
-            len(orphans),
+            "Jobs of this run left in the queue by a head process that died, now cancelled:"
+            f" {len(orphans)}"
         )
         query_slurm("scancel", f"--name={before.job_name}")
         deadline = time.monotonic() + SECONDS_TO_CANCEL

@@ -23,6 +23,7 @@ from lib.head.slurm.queue import (
 )
 from lib.progress import duration
 
+#: Snakemake's logger prints a message as it is: arguments would not be filled in.
 log = logging.getLogger("snakemake.logging")
 
 
@@ -102,10 +103,8 @@ class Watch(threading.Thread):
                     and now - warned_at >= self.patience
                 ):
                     log.warning(
-                        "Slurm has not answered for %s (%s). Jobs in the queue are not lost by"
-                        " that; this run goes on when it answers.",
-                        duration(now - silent_since),
-                        error,
+                        f"Slurm has not answered for {duration(now - silent_since)} ({error}). Jobs"
+                        " in the queue are not lost by that; this run goes on when it answers."
                     )
                     warned_at = now
                 continue
@@ -114,11 +113,12 @@ class Watch(threading.Thread):
             if any(job.state in LIVE for job in jobs):
                 idle_since = now
             elif now - idle_since > self.patience:
+                idle = duration(now - idle_since)
                 log.error(
-                    "No job of this run has been in Slurm's queue for %s, and yet the executor"
-                    " waits for one: it has lost sight of it. This run ends here; nothing that is"
-                    ' finished is lost. Go on with: make resume RUN="--profile slurm ..."',
-                    duration(now - idle_since),
+                    f"No job of this run has been in Slurm's queue for {idle}, and yet the executor"
+                    " waits for one: it has lost sight of it. This run ends"
+                    " here; nothing that is finished is lost. Go on with: make resume"
+                    ' RUN="--profile slurm ..."'
                 )
                 os.kill(os.getpid(), signal.SIGUSR1)
                 return
@@ -130,9 +130,7 @@ class Watch(threading.Thread):
             )
             if job.state == "PENDING" and mend and (job.id, job.reason) not in self._warned:
                 self._warned.add((job.id, job.reason))
-                log.warning(
-                    "Slurm job %s (%s) cannot start: %s. %s.", job.id, job.what, job.reason, mend
-                )
+                log.warning(f"Slurm job {job.id} ({job.what}) cannot start: {job.reason}. {mend}.")
 
 
 #: What stands in Slurm's log of a job that the rule's own log says nothing of, and what it means.
