@@ -106,7 +106,7 @@ def test_the_sampler_of_the_training_draws_what_the_product_draws() -> None:
     pipeline.set_progress_bar_config(disable=True)
     model = painter.Painter(pipeline).eval()
     text = words.prompt(THREE, "positions")
-    image_model = train_world.MODELS / train_world.PARTS["painter"].folder
+    image_model = train_world.MODELS / train_world.PARTS["stable-diffusion-3-medium"].folder
     settings = measure.image_settings(image_model).model_copy(update={"steps": 4})
     product = StableDiffusion3(per_row_pipeline()(**pipeline.components), settings)
     product.pipeline.set_progress_bar_config(disable=True)
