@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lib.patches import lmms_eval as lmms_eval_patches
-from lib.patches import slurm_plugin
+from lib.patches import slurm_plugin, snakemake_command
 from lib.patches.deepspeed import without_compiled_operators
 from lib.patches.snakemake_graph import build_graph
 
@@ -379,3 +379,33 @@ def test_lmms_evals_model_keeps_its_processor_where_prompts_are_changed() -> Non
     from lmms_eval.models.simple.llava_hf import LlavaHf
 
     assert "self._image_processor = AutoProcessor" in inspect.getsource(LlavaHf.__init__)
+
+
+# --- Snakemake's command line ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--profile", "slurm", "-n"],
+        ["--profile=slurm", "-n"],
+        ["--prof", "slurm"],
+        ["--profile", "profiles/local", "--profile", "slurm", "--cores", "2", "--", "all"],
+        ["--executor=slurm", "--slurm-partition-config", "profiles/slurm/partitions.yaml"],
+        ["-e", "slurm", "--slurm-partition-config=profiles/slurm/partitions.yaml"],
+        ["--profile", "profiles/local", "-n"],
+        ["--cores", "2"],
+    ],
+)
+def test_the_executor_that_is_typed_is_the_one_that_snakemake_s_parser_finds(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from snakemake.cli import parse_args
+
+    monkeypatch.chdir(SCRIPTS.parent)
+    monkeypatch.delenv("SNAKEMAKE_PROFILE", raising=False)
+    _, arguments = parse_args(words)
+    found = snakemake_command.executor_settings(words)
+    assert found.get("executor", "local") == (arguments.executor or "local")
+    if arguments.executor == "slurm":
+        assert found["slurm-partition-config"] == str(arguments.slurm_partition_config)
