@@ -58,9 +58,10 @@ from lib.data.rows import (
 from lib.data.shards import present, prompt_of, read_shard
 from lib.models.image_generators.stable_diffusion_3 import StableDiffusion3
 from lib.models.image_scorers.image_reward import ImageReward
-from lib.models.response_generators.base import Generator, Request, Sampling
+from lib.models.response_generators.base import Generator
 from lib.models.response_generators.for_jobs import generator_settings
 from lib.models.response_generators.registry import GENERATORS
+from lib.models.response_generators.requests import Request, Sampling
 from lib.models.response_rewards.armorm import ArmoRM
 from tiny.armorm import write_armorm
 from tiny.image_reward import write_image_reward

@@ -23,7 +23,7 @@ from lib.files import digest_of_file, replacing, write_json
 from lib.jobs.batches import Batches, Item, Outcome
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
-from lib.models.response_generators.base import Generator, Request, Sampling
+from lib.models.response_generators.base import Generator
 from lib.models.response_generators.for_jobs import (
     GeneratedText,
     generate_for_job,
@@ -31,6 +31,7 @@ from lib.models.response_generators.for_jobs import (
     generator_settings,
     load_for_job,
 )
+from lib.models.response_generators.requests import Request, Sampling
 from lib.report import provenance
 
 VERSION = 1

@@ -18,7 +18,7 @@ from lib.data.shards import present, read_shard, stage_rows
 from lib.jobs.batches import Batches, Item, Outcome
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
-from lib.models.response_generators.base import Generator, Request, Sampling
+from lib.models.response_generators.base import Generator
 from lib.models.response_generators.for_jobs import (
     GeneratedText,
     generate_for_job,
@@ -26,6 +26,7 @@ from lib.models.response_generators.for_jobs import (
     generator_settings,
     load_for_job,
 )
+from lib.models.response_generators.requests import Request, Sampling
 
 VERSION = 1
 

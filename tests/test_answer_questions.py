@@ -342,8 +342,8 @@ def test_a_limit_asks_the_first_questions_only(demo_models, demo_benchmarks, tmp
 def test_several_beams_are_the_library_s_own_search_and_are_told(
     demo_models, demo_benchmarks, tmp_path, monkeypatch
 ):
-    from lib.models.response_generators.base import Sampling
     from lib.models.response_generators.chat import chat_prompt
+    from lib.models.response_generators.requests import Sampling
     from lib.models.response_generators.transformers import TransformersGenerator
 
     monkeypatch.chdir(tmp_path)

@@ -35,9 +35,10 @@ from lib.models.image_scorers.base import ImageScorer
 from lib.models.image_scorers.registry import IMAGE_SCORERS
 from lib.models.instruction_authors.base import InstructionAuthor
 from lib.models.instruction_authors.registry import INSTRUCTION_AUTHORS
-from lib.models.response_generators.base import Generator, Request, Sampling
+from lib.models.response_generators.base import Generator
 from lib.models.response_generators.chat import neutralised, special_tokens
 from lib.models.response_generators.registry import GENERATORS
+from lib.models.response_generators.requests import Request, Sampling
 from lib.models.response_rewards.base import ResponseReward
 from lib.models.response_rewards.registry import RESPONSE_REWARDS
 from lib.registry import Registry

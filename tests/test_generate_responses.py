@@ -20,7 +20,6 @@ from lib.data.rows import ResponseRow
 from lib.data.shards import present, read_shard
 from lib.errors import UserError
 from lib.files import digest_of_file, write_jsonl
-from lib.models.response_generators.base import Request, Sampling
 from lib.models.response_generators.chat import (
     chat_prompt,
     end_tokens,
@@ -28,6 +27,7 @@ from lib.models.response_generators.chat import (
     neutralised,
 )
 from lib.models.response_generators.registry import GENERATORS
+from lib.models.response_generators.requests import Request, Sampling
 from lib.models.response_generators.transformers import TransformersGenerator, seeded_draw
 from warm_jobs import heavy_imports
 
@@ -422,7 +422,7 @@ from pathlib import Path
 
 sys.path.insert(0, {scripts!r})
 from lib.data.image_files import read_image
-from lib.models.response_generators.base import Request, Sampling
+from lib.models.response_generators.requests import Request, Sampling
 from lib.models.response_generators.chat import chat_prompt
 from lib.models.response_generators.registry import GENERATORS
 

@@ -4,6 +4,7 @@ or reads.
 
 import asyncio
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -409,3 +410,29 @@ def test_the_executor_that_is_typed_is_the_one_that_snakemake_s_parser_finds(
     assert found.get("executor", "local") == (arguments.executor or "local")
     if arguments.executor == "slurm":
         assert found["slurm-partition-config"] == str(arguments.slurm_partition_config)
+
+
+# --- imports --------------------------------------------------------------------------------------
+
+QUICK = """
+import gc, sys
+from lib.patches.imports import hide_for_good, quick_imports
+hide_for_good("wandb")
+with quick_imports():
+    import transformers.generation.candidate_generator
+    from trl.trainer import base_trainer
+assert "sklearn" not in sys.modules and gc.isenabled()
+assert sys.modules["wandb"] is None and not base_trainer.is_wandb_available()
+import sklearn
+"""
+
+
+def test_quick_imports_leave_out_what_nothing_calls_and_only_while_they_last() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", QUICK],
+        env={**os.environ, "PYTHONPATH": str(SCRIPTS)},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

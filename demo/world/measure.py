@@ -109,7 +109,7 @@ def answerer(folder: Path, count: int = 256) -> Figures:
     """Greedy answers about unseen scenes through the product's generator: captions and their
     hallucinations, yes and no.
     """
-    from lib.models.response_generators.base import Request, Sampling
+    from lib.models.response_generators.requests import Request, Sampling
     from lib.models.response_generators.transformers import TransformersGenerator
 
     settings = TransformersGenerator.Settings(

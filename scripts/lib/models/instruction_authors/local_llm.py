@@ -16,12 +16,13 @@ from lib.models.instruction_authors.llm import (
     LLMSettings,
     write_usable,
 )
-from lib.models.response_generators.base import Generated, Generator, Request, Sampling
+from lib.models.response_generators.base import Generator
 from lib.models.response_generators.for_jobs import (
     generator_in_key,
     generator_settings,
     load_for_job,
 )
+from lib.models.response_generators.requests import Generated, Request, Sampling
 from lib.models.response_generators.settings import GeneratorSettings
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.errors import UserError
-from lib.models.response_generators.base import Generated
+from lib.models.response_generators.requests import Generated
 from lib.vicuna import with_system
 
 

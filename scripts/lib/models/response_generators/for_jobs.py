@@ -6,9 +6,10 @@ from typing import Any, TypedDict
 from lib.blocks import Block, deciding
 from lib.jobs.batches import Item
 from lib.jobs.job import Job
-from lib.models.response_generators.base import Generator, Request, Sampling
+from lib.models.response_generators.base import Generator
 from lib.models.response_generators.chat import neutralised
 from lib.models.response_generators.registry import GENERATORS
+from lib.models.response_generators.requests import Request, Sampling
 from lib.models.response_generators.settings import GeneratorSettings
 from lib.registry import version_in_key
 

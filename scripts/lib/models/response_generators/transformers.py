@@ -11,7 +11,6 @@ from lib.data.image_files import read_image
 from lib.errors import UserError
 from lib.jobs.device import require_device
 from lib.models.loading import describe
-from lib.models.response_generators.base import Generated, Request, Sampling
 from lib.models.response_generators.chat import (
     chat_prompt,
     end_tokens,
@@ -20,6 +19,7 @@ from lib.models.response_generators.chat import (
     load_processor,
     tokenizer_of,
 )
+from lib.models.response_generators.requests import Generated, Request, Sampling
 from lib.models.response_generators.settings import GeneratorSettings
 
 

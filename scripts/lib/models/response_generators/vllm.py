@@ -11,7 +11,6 @@ from lib import weights
 from lib.data.image_files import read_image
 from lib.errors import ItemError, UserError
 from lib.jobs.device import require_device
-from lib.models.response_generators.base import Generated, Request, Sampling
 from lib.models.response_generators.chat import (
     chat_prompt,
     end_tokens,
@@ -19,6 +18,7 @@ from lib.models.response_generators.chat import (
     load_processor,
     tokenizer_of,
 )
+from lib.models.response_generators.requests import Generated, Request, Sampling
 from lib.models.response_generators.settings import GeneratorSettings
 
 
