@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, TypedDict, cast
 
 from lib.blocks import deciding
@@ -47,7 +47,7 @@ class AnsweredPrompt:
     row: ResponseRow
     responses: dict[str, RankedResponse]
 
-    @property
+    @cached_property
     def valid(self) -> list[str]:
         """The policy models whose response is to be rated, in the configured order."""
         return [policy for policy, response in self.responses.items() if "invalid" not in response]

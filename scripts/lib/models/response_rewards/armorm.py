@@ -18,7 +18,7 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypedDict, cast
 
 from pydantic import Field, PositiveInt
 
@@ -181,7 +181,7 @@ class ArmoRM:
         sequences = [tokens for tokens, _ in tokenized]
         scores, rewards, gating = self._compute(sequences, self._headers_of(sequences))
         return [
-            Reward(score, dict(details_of(row_rewards, row_gating, is_cut)))
+            Reward(score, cast("dict[str, Any]", details_of(row_rewards, row_gating, is_cut)))
             for score, row_rewards, row_gating, (_, is_cut) in zip(
                 scores.tolist(), rewards.tolist(), gating.tolist(), tokenized, strict=True
             )
@@ -303,12 +303,10 @@ class ArmoRM:
 
 def details_of(rewards: Sequence[float], gating: Sequence[float], is_cut: bool) -> Details:
     """What is said of one response besides its score, by name."""
-    by_name = dict(zip(ATTRIBUTES, rewards, strict=True))
+    helpsteer = zip(HELPSTEER_ATTRIBUTES, rewards, strict=False)  # the first five
     return {
-        "attributes": {
-            name: 5 * by_name[f"helpsteer-{name}"] - 0.5 for name in HELPSTEER_ATTRIBUTES
-        },
-        "rewards": by_name,
+        "attributes": {name: 5 * reward - 0.5 for name, reward in helpsteer},
+        "rewards": dict(zip(ATTRIBUTES, rewards, strict=True)),
         "gating": dict(zip(ATTRIBUTES, gating, strict=True)),
         "cut_for_scoring": is_cut,
     }
