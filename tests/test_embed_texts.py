@@ -8,6 +8,7 @@ import pytest
 
 import embed_texts
 from lib.config.figures import EmbedTextsJob, TextEmbedding
+from lib.data.rows import EmbeddingsRow
 from lib.data.shards import missing_row, read_shard
 from lib.errors import UserError
 from lib.files import write_jsonl
@@ -124,7 +125,7 @@ def run(tmp_path, rule_object, folder):
             )
         )
         record = json.loads((tmp_path / "run/work/embed_texts/art/00.json").read_text())
-        return read_shard(output), (
+        return read_shard(output, EmbeddingsRow), (
             record["computed"],
             record["reused"],
             record["load_seconds"] > 0,

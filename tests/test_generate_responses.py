@@ -110,7 +110,7 @@ class Stage:
         write_jsonl(self.root / "instructions/art/00.jsonl", rows)
         snakemake = self.snakemake(policy, **changes)
         main(snakemake)
-        return {row["prompt"]: row for row in read_shard(snakemake.output[0]).values()}
+        return {row["prompt"]: row for row in read_shard(snakemake.output[0], ResponseRow).values()}
 
     def record(self, policy="llava-v1.6-mistral"):
         return json.loads((self.root / f"work/generate_responses/{policy}/art/00.json").read_text())

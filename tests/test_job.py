@@ -14,6 +14,7 @@ import pytest
 from pydantic import Field
 
 from lib.blocks import LATER, NO_EFFECT, Block, Model, deciding
+from lib.data.rows import PromptRow
 from lib.data.shards import read_shard, stage_rows
 from lib.errors import ItemError, UserError
 from lib.jobs.batches import Batches, Item
@@ -321,7 +322,7 @@ def test_published_rows_carry_an_earlier_stage_s_reason_and_their_own(tmp_path):
     }
     rows["art-2"]["missing"] = {"rule": "earlier", "reason": "blank"}
     job.publish(str(tmp_path / "out.jsonl"), stage_rows(rows, outcomes, "square"))
-    assert read_shard(tmp_path / "out.jsonl") == {
+    assert read_shard(tmp_path / "out.jsonl", PromptRow) == {
         "art-1": {"id": "art-1", "topic": "art", "prompt": "1", "square": 1},
         "art-2": {
             "id": "art-2",

@@ -12,6 +12,7 @@ import pytest
 import rank_responses
 from lib.config.response_ranking import RankResponsesJob
 from lib.data.prompts import Prompt
+from lib.data.rows import ResponseRankingRow
 from lib.data.shards import missing_row, read_shard
 from lib.errors import UserError
 from lib.files import write_jsonl
@@ -90,7 +91,7 @@ def run(tmp_path, rule_object, settings):
                 common=common,
             )
         )
-        return {row["prompt"]: row for row in read_shard(output).values()}
+        return {row["prompt"]: row for row in read_shard(output, ResponseRankingRow).values()}
 
     return go
 

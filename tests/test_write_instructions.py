@@ -126,7 +126,9 @@ class Stage:
         write_jsonl(self.root / "image_ranking/image-reward/art/00.jsonl", self.ranking.values())
         snakemake = self.snakemake(**settings)
         main(snakemake)
-        return {row["prompt"]: row for row in read_shard(snakemake.output[0]).values()}
+        return {
+            row["prompt"]: row for row in read_shard(snakemake.output[0], InstructionRow).values()
+        }
 
     def record(self):
         return json.loads((self.root / "work/write_instructions/art/00.json").read_text())

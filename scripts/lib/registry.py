@@ -63,7 +63,8 @@ class Registry(Generic[T]):
 
     def settings_of(self, kind: str) -> type[Block]:
         """The block of a kind's settings."""
-        return cast("Any", self.load(kind)).Settings  # type: ignore[no-any-return]
+        settings: type[Block] = cast("Any", self.load(kind)).Settings
+        return settings
 
     def blocks(self) -> list[type[Block]]:
         """The settings of all kinds."""

@@ -17,10 +17,7 @@ from lib.jobs.batches import Outcome
 Row = TypeVar("Row", bound=PromptRow)
 
 
-def read_shard(
-    path: str | Path,
-    row: type[Row] = cast(Any, PromptRow),  # noqa: B008 - a type
-) -> dict[str, Row | MissingRow]:
+def read_shard(path: str | Path, row: type[Row]) -> dict[str, Row | MissingRow]:
     """The rows of a shard file by prompt id. `row`: what its stage publishes (lib/data/rows.py)."""
     return {entry["id"]: cast("Row", entry) for entry in read_jsonl(Path(path))}
 

@@ -21,20 +21,20 @@ from lib.jobs.processes import calling_on_stop_signals
 from lib.patches.imports import quick_imports
 from lib.progress import SECONDS_BETWEEN_PROGRESS_LINES, duration, log
 
-I = TypeVar("I")  # noqa: E741 - what an item is computed from
+Input = TypeVar("Input")
 R = TypeVar("R", bound=Mapping[str, Any])  # an item's result, as journals hold it
 M = TypeVar("M")  # a loaded model
 
 
 @dataclass(frozen=True)
-class Item(Generic[I]):
+class Item(Generic[Input]):
     """The unit of work. `key` is a hash of everything that determines the result; `inputs` is
     whatever the stage computes it from.
     """
 
     id: str
     key: str
-    inputs: I
+    inputs: Input
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ class Outcome(Generic[R]):
 
 
 @dataclass
-class _InFlight(Generic[I]):
+class _InFlight(Generic[Input]):
     """An item whose result is there, or whose files are being written by another thread."""
 
-    item: Item[I]
+    item: Item[Input]
     result: Any
     seconds: float
     settled: threading.Event = field(default_factory=threading.Event)
@@ -58,7 +58,7 @@ class _InFlight(Generic[I]):
 
 
 @dataclass
-class Batches(Generic[I, M, R]):
+class Batches(Generic[Input, M, R]):
     """How the items of a job are computed.
 
     load         is called once, and only if something is to be computed
@@ -75,15 +75,15 @@ class Batches(Generic[I, M, R]):
 
     job: Job[Any]
     load: Callable[[], M]
-    compute: Callable[[M, Sequence[Item[I]]], Sequence[R | Future[R] | ItemError]]
+    compute: Callable[[M, Sequence[Item[Input]]], Sequence[R | Future[R] | ItemError]]
     batch_size: int = 1
-    still_valid: Callable[[Item[I], R], bool] = lambda item, result: True
-    check: Callable[[Item[I]], object] = lambda item: None
+    still_valid: Callable[[Item[Input], R], bool] = lambda item, result: True
+    check: Callable[[Item[Input]], object] = lambda item: None
 
     def __post_init__(self) -> None:
         self._stop_signal: int | None = None
 
-    def run(self, items: Sequence[Item[I]]) -> dict[str, Outcome[R]]:
+    def run(self, items: Sequence[Item[Input]]) -> dict[str, Outcome[R]]:
         """The outcome of every item by id, computing only those that the journal does not hold."""
         job = self.job
         job.record.items += len(items)
@@ -106,8 +106,8 @@ class Batches(Generic[I, M, R]):
         return outcomes
 
     def _look_up(
-        self, items: Sequence[Item[I]], journal: Journal
-    ) -> tuple[dict[str, Outcome[R]], list[Item[I]]]:
+        self, items: Sequence[Item[Input]], journal: Journal
+    ) -> tuple[dict[str, Outcome[R]], list[Item[Input]]]:
         """The outcomes that the journal holds, and the items that it does not hold."""
         outcomes: dict[str, Outcome[R]] = {}
         missing = []
@@ -147,15 +147,15 @@ class Batches(Generic[I, M, R]):
 
     def _compute(
         self,
-        missing: Sequence[Item[I]],
+        missing: Sequence[Item[Input]],
         model: M,
         journal: Journal,
         outcomes: dict[str, Outcome[R]],
     ) -> None:
         started = last_line = time.monotonic()
-        in_flight: list[_InFlight[I]] = []
+        in_flight: list[_InFlight[Input]] = []
 
-        def settle(entry: _InFlight[I], _: Any = None) -> None:
+        def settle(entry: _InFlight[Input], _: Any = None) -> None:
             try:
                 outcomes[entry.item.id] = self._settled(entry, journal)
             except Exception as error:
@@ -202,7 +202,7 @@ class Batches(Generic[I, M, R]):
             )
             raise SystemExit(128 + self._stop_signal)
 
-    def _results_of(self, batch: Sequence[Item[I]], model: M) -> Sequence[Any]:
+    def _results_of(self, batch: Sequence[Item[Input]], model: M) -> Sequence[Any]:
         try:
             return halving(batch, lambda part: self.compute(model, part), self.job.note)
         except UserError:
@@ -213,7 +213,7 @@ class Batches(Generic[I, M, R]):
                 return [error]
         return [self._results_of([item], model)[0] for item in batch]
 
-    def _settled(self, entry: _InFlight[I], journal: Journal) -> Outcome[R]:
+    def _settled(self, entry: _InFlight[Input], journal: Journal) -> Outcome[R]:
         item, result = entry.item, entry.result
         if isinstance(result, Future):
             result = result.exception() or result.result()

@@ -66,9 +66,12 @@ class Reply(Protocol):
     """An LLM's answer, and why it ended ("stop" or "length")."""
 
     @property
-    def text(self) -> str: ...  # noqa: D102
+    def text(self) -> str:
+        """What it wrote."""
+
     @property
-    def finish_reason(self) -> str: ...  # noqa: D102
+    def finish_reason(self) -> str:
+        """Why it ended."""
 
 
 #: Gives a reply a (request, seed), in order.

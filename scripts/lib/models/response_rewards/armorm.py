@@ -335,7 +335,7 @@ def load_llama(directory: Path, dtype: str) -> tuple[Any, Any]:
     import torch
     from transformers import LlamaModel, PreTrainedTokenizerFast
 
-    class Llama(LlamaModel):  # type: ignore[misc]
+    class Llama(LlamaModel):  # type: ignore[misc]  # transformers is untyped here
         """A LlamaModel that makes no fuss about the heads beside it in the file."""
 
         _keys_to_ignore_on_load_unexpected = (HEAD_NAMES.pattern,)
