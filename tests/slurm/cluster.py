@@ -220,7 +220,12 @@ class Cluster:
         command = ["slurmctld", "-D"] if name == "slurmctld" else ["slurmd", "-D", "-N", name]
         with open(self.folder / f"{name}.out", "ab") as log:
             self.daemons[name] = subprocess.Popen(
-                command, env=self.environment(), stdout=log, stderr=log, start_new_session=True
+                command,
+                cwd=self.folder,  # where a daemon that crashes leaves its core file
+                env=self.environment(),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> None:
