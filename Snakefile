@@ -13,16 +13,20 @@ from snakemake.utils import min_version
 min_version("9.27")
 sys.path.insert(0, f"{workflow.basedir}/scripts")
 
-from lib.blocks import NAME
-from lib.config.run import load_config
-from lib.config.yaml_files import read_yaml
-from lib.data.prompts import PROMPT_ID, TOPIC
-from lib.errors import UserError
-from lib.head import evaluation, preflight, software, summary
-from lib.head.plan import Plan
-from lib.head.slurm.checks import check_partition_file
-from lib.head.slurm.run import SlurmRun
-from lib.patches import snakemake_command
+from lib.patches.imports import quick_imports
+
+# It saves a quarter of a dry run, and as much of the start of each job.
+with quick_imports():
+    from lib.blocks import NAME
+    from lib.config.run import load_config
+    from lib.config.yaml_files import read_yaml
+    from lib.data.prompts import PROMPT_ID, TOPIC
+    from lib.errors import UserError
+    from lib.head import evaluation, preflight, software, summary
+    from lib.head.plan import Plan
+    from lib.head.slurm.checks import check_partition_file
+    from lib.head.slurm.run import SlurmRun
+    from lib.patches import snakemake_command
 
 # Without --configfile it is the paper's run. A file given there stands for itself; what it leaves
 # out has the paper's value.

@@ -1,19 +1,28 @@
 """The graph of the paper's run: jobs, CPU seconds and memory of a dry run and of a run with nothing
 to do, and how they grow.
 
+    python benchmarks/graph.py [--prompts N ...] [--against REVISION]
+
 `make bench` runs it. The configuration is config.yaml; the prompts are made up here, 900 for each
 of the ten topics, and 100 to 10,000 for the growth. To measure a run with nothing to do without
 doing the work, every output is created empty and entered as done with Snakemake's own `--touch`.
+
+`--against` measures another commit too, with this one's libraries: each command in turn on both,
+`--repeats` times over, and the fastest of each is kept, since others on a shared machine can only
+make it slower.
 """
 
 import argparse
+import io
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +33,14 @@ from rich.table import Table
 REPOSITORY = Path(__file__).resolve().parent.parent
 PARTS = ("Snakefile", "config.yaml", "rules", "scripts", "envs", "profiles", "published")
 PAPER = 9000
+SHARD_RULES = (
+    "generate_images",
+    "rank_images",
+    "write_instructions",
+    "generate_responses",
+    "rank_responses",
+    "build_pairs",
+)
 LIMITS = {"jobs": 400, "dry run": 3.0, "no-op run": 5.0}
 
 
@@ -52,12 +69,12 @@ def measure(folder: Path, *arguments: str) -> Measured:
     return Measured(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, output)
 
 
-def make_project(folder: Path, prompts: int) -> None:
-    """A clone with `prompts` prompts over the ten topics."""
+def make_project(source: Path, folder: Path, prompts: int) -> None:
+    """A clone of `source` with `prompts` prompts over the ten topics."""
+    folder.mkdir()
     for part in PARTS:
-        source = REPOSITORY / part
-        copy = shutil.copytree if source.is_dir() else shutil.copy2
-        copy(source, folder / part)
+        copy = shutil.copytree if (source / part).is_dir() else shutil.copy2
+        copy(source / part, folder / part)
     topics = yaml.safe_load((folder / "config.yaml").read_text())["topics"]
     (folder / "prompts").mkdir()
     for topic in topics:
@@ -110,58 +127,113 @@ def finish_without_work(folder: Path) -> None:
     measure(folder, "--touch", "--forceall", "--no-hooks")
 
 
-def main() -> None:
-    """Prints the tables; exits with 1 if a limit is exceeded."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--prompts", type=int, nargs="*", default=[1000, PAPER, 100_000])
-    arguments = parser.parse_args()
-    console = Console(width=120)
-    table = Table(title="Graph of config.yaml", title_justify="left")
-    for column in (
-        "prompts",
-        "jobs",
-        "dry run, CPU s",
-        "MB",
-        "no-op run, CPU s",
-        "MB",
-        "after editing one prompt",
-    ):
-        table.add_column(column, justify="right")
-    exceeded = []
-    for prompts in arguments.prompts:
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            make_project(folder, prompts)
-            dry = measure(folder, "-n", "--quiet", "rules")
-            jobs = jobs_of(dry.output)
+@dataclass
+class Graph:
+    """What one commit's graph cost: its jobs, and the fastest of each command."""
+
+    jobs: int
+    dry: Measured
+    idle: Measured
+    edited: Counter[str]
+
+    @property
+    def after_an_edit(self) -> str:
+        """The jobs of shards that follow from editing one prompt."""
+        return ", ".join(f"{rule} {self.edited[rule]}" for rule in SHARD_RULES if self.edited[rule])
+
+
+def measure_graphs(commits: Mapping[str, Path], prompts: int, repeats: int) -> dict[str, Graph]:
+    """The graph of each commit, whose files lie in the folder beside its name."""
+    with tempfile.TemporaryDirectory() as name:
+        folders = {}
+        for number, (commit, source) in enumerate(commits.items()):
+            folders[commit] = Path(name) / str(number)
+            make_project(source, folders[commit], prompts)
+        dry = fastest(folders, repeats, "-n", "--quiet", "rules")
+        for folder in folders.values():
             finish_without_work(folder)
-            idle = measure(folder)
-            if "Nothing to be done" not in idle.output:
-                sys.exit(f"the run with nothing to do did something:\n{idle.output[-3000:]}")
-            first = next(iter(sorted((folder / "prompts").glob("*.txt"))))
+        idle = fastest(folders, repeats)
+        graphs = {}
+        for commit, folder in folders.items():
+            if "Nothing to be done" not in idle[commit].output:
+                sys.exit(f"a run with nothing to do did:\n{idle[commit].output[-3000:]}")
+            first = min((folder / "prompts").glob("*.txt"))
             first.write_text(first.read_text().replace("scene 17 of", "the edited scene 17 of"))
             edited = jobs_of(measure(folder, "-n", "--quiet", "rules").output)
-        shards = {rule: count for rule, count in edited.items() if rule in SHARD_RULES}
-        table.add_row(
-            f"{prompts:,}",
-            str(jobs.total()),
-            f"{dry.cpu_seconds:.2f}",
-            f"{dry.megabytes:.0f}",
-            f"{idle.cpu_seconds:.2f}",
-            f"{idle.megabytes:.0f}",
-            ", ".join(f"{rule} {count}" for rule, count in shards.items()),
-        )
-        if prompts == PAPER:
-            found = {
-                "jobs": jobs.total(),
-                "dry run": dry.cpu_seconds,
-                "no-op run": idle.cpu_seconds,
-            }
-            exceeded = [
-                f"{name}: {value} over {LIMITS[name]}"
-                for name, value in found.items()
-                if value > LIMITS[name]
-            ]
+            jobs = jobs_of(dry[commit].output).total()
+            graphs[commit] = Graph(jobs, dry[commit], idle[commit], edited)
+    return graphs
+
+
+def fastest(folders: Mapping[str, Path], repeats: int, *arguments: str) -> dict[str, Measured]:
+    """The fastest of `repeats` runs in each folder, one folder after the other."""
+    runs = [
+        {commit: measure(folder, *arguments) for commit, folder in folders.items()}
+        for _ in range(repeats)
+    ]
+    return {
+        commit: min((run[commit] for run in runs), key=lambda run: run.cpu_seconds)
+        for commit in folders
+    }
+
+
+def unpack(revision: str, folder: Path) -> None:
+    """Writes a commit's files into a folder."""
+    archive = subprocess.run(
+        ["git", "archive", revision, "--", *PARTS], cwd=REPOSITORY, check=True, capture_output=True
+    )
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
+        files.extractall(folder, filter="data")
+
+
+def exceeded_limits(graph: Graph) -> list[str]:
+    """The limits that the graph of the paper's run is over."""
+    costs = {
+        "jobs": graph.jobs,
+        "dry run": graph.dry.cpu_seconds,
+        "no-op run": graph.idle.cpu_seconds,
+    }
+    return [
+        f"{name}: {cost} over {LIMITS[name]}" for name, cost in costs.items() if cost > LIMITS[name]
+    ]
+
+
+def main() -> None:
+    """Prints the tables; exits with 1 if a limit is exceeded."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--prompts", type=int, nargs="*", default=[1000, PAPER, 100_000])
+    parser.add_argument("--against", metavar="REVISION", help="a commit to measure beside this one")
+    parser.add_argument("--repeats", type=int, help="of each command (1; with --against: 5)")
+    arguments = parser.parse_args()
+    repeats = arguments.repeats or (5 if arguments.against else 1)
+    console = Console(width=120)
+    table = Table(title="Graph of config.yaml", title_justify="left")
+    for column in ("prompts", "commit", "jobs", "dry run, CPU s", "MB", "no-op run, CPU s", "MB"):
+        table.add_column(column, justify="left" if column == "commit" else "right")
+    table.add_column("after editing one prompt", justify="right")
+    exceeded = []
+    with tempfile.TemporaryDirectory() as name:
+        commits = {"this": REPOSITORY}
+        if arguments.against:
+            unpack(arguments.against, Path(name))
+            commits[arguments.against] = Path(name)
+        for prompts in arguments.prompts:
+            graphs = measure_graphs(commits, prompts, repeats)
+            for commit, graph in graphs.items():
+                table.add_row(
+                    f"{prompts:,}",
+                    commit,
+                    str(graph.jobs),
+                    f"{graph.dry.cpu_seconds:.2f}",
+                    f"{graph.dry.megabytes:.0f}",
+                    f"{graph.idle.cpu_seconds:.2f}",
+                    f"{graph.idle.megabytes:.0f}",
+                    graph.after_an_edit,
+                )
+            if prompts == PAPER:
+                exceeded = exceeded_limits(graphs["this"])
     console.print(table)
     console.print(
         f"Limits at {PAPER:,} prompts: {LIMITS['jobs']} jobs, dry run {LIMITS['dry run']} s, no-op"
@@ -169,15 +241,6 @@ def main() -> None:
     )
     sys.exit("over the limit: " + "; ".join(exceeded) if exceeded else 0)
 
-
-SHARD_RULES = (
-    "generate_images",
-    "rank_images",
-    "write_instructions",
-    "generate_responses",
-    "rank_responses",
-    "build_pairs",
-)
 
 if __name__ == "__main__":
     main()

@@ -11,8 +11,9 @@ For each stage, on one shard of `--prompts` prompts:
 - published way: as the paper's code does it: one pipeline call an image, one score an image, one
   score a response.
 
-The three are timed one after another, `--repeats` times over, and the ratio of their fastest
-repeats is shown: these machines are shared, and others on them can only make a repeat slower.
+The three are timed one after another, at least `--repeats` times over and for `--seconds`, and the
+ratio of their fastest repeats is shown: these machines are shared, and others on them can only make
+a repeat slower.
 `--models tiny` takes the random run's checkpoints and image size (demo/random.yaml); `larger` takes
 images of 256 pixels and reward models of more layers, also random, whose calls take some ten times
 as long, so that the workflow's fixed cost a prompt weighs less. The policy model is the random
@@ -342,6 +343,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=100)
     parser.add_argument("--models", choices=("tiny", "larger"), default="tiny")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=30, help="at least, for each stage")
     arguments = parser.parse_args()
     logging.disable(logging.INFO)
     import torch
@@ -399,7 +401,10 @@ def main() -> None:
         for stage, per_prompt, workflow, bare, published in plan:
             # the first calls of a model are slower, and later stages read what this one publishes
             workflow()
-            seconds = [(workflow(), bare(), published()) for _ in range(arguments.repeats)]
+            seconds: list[tuple[float, float, float]] = []
+            ends = time.monotonic() + arguments.seconds
+            while len(seconds) < arguments.repeats or time.monotonic() < ends:
+                seconds.append((workflow(), bare(), published()))
             ours, alone, theirs = map(min, zip(*seconds, strict=True))
             cost, items = ours / alone, arguments.prompts * per_prompt
             table.add_row(

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from operator import eq
 
 LONGEST_REPEATED_PHRASE = 12
 SHORTEST_REPEATED_SENTENCE = 4
@@ -11,11 +12,9 @@ SHORTEST_REPEATED_SENTENCE = 4
 def repeats(words: Sequence[str], times: int) -> bool:
     """Whether a phrase of 1 to 12 words stands more than `times` times in a row."""
     for length in range(1, min(LONGEST_REPEATED_PHRASE, len(words) // (times + 1)) + 1):
-        run = 0
-        for position in range(length, len(words)):
-            run = run + 1 if words[position] == words[position - length] else 0
-            if run >= length * times:
-                return True
+        is_as_before = bytes(map(eq, words[length:], words))
+        if b"\1" * (length * times) in is_as_before:
+            return True
     return False
 
 
