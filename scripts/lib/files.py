@@ -14,6 +14,7 @@ import orjson
 
 from lib.errors import UserError
 
+CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False)
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -25,7 +26,7 @@ def canonical_json(value: Any) -> str:
     Keys of items are hashes of it, which is why it stays the standard library's: another encoder
     may print a float in another way.
     """
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return CANONICAL.encode(value)
 
 
 def json_line(value: Any) -> bytes:

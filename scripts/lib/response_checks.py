@@ -11,6 +11,8 @@ SHORTEST_REPEATED_SENTENCE = 4
 
 def repeats(words: Sequence[str], times: int) -> bool:
     """Whether a phrase of 1 to 12 words stands more than `times` times in a row."""
+    if len(words) - len(set(words)) < times:
+        return False  # each further time would add a word that is there already
     for length in range(1, min(LONGEST_REPEATED_PHRASE, len(words) // (times + 1)) + 1):
         is_as_before = bytes(map(eq, words[length:], words))
         if b"\1" * (length * times) in is_as_before:

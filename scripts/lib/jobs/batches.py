@@ -7,7 +7,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -46,15 +46,31 @@ class Outcome(Generic[R]):
     reason: str | None = None
 
 
-@dataclass
-class _InFlight(Generic[Input]):
-    """An item whose result is there, or whose files are being written by another thread."""
+class _FilesBeingWritten:
+    """An item whose files another thread writes. That thread settles it too, as soon as they are
+    there, so that a job that is killed meanwhile has it in its journal.
+    """
 
-    item: Item[Input]
-    result: Any
-    seconds: float
-    settled: threading.Event = field(default_factory=threading.Event)
-    problem: Exception | None = None
+    def __init__(self, files: Future[Any], settle: Callable[[Any], None]) -> None:
+        """`settle`: is given the item's result, or what its files failed of."""
+        self._settle = settle
+        self._is_settled = threading.Event()
+        self._problem: Exception | None = None
+        files.add_done_callback(self._settle_now)
+
+    def _settle_now(self, files: Future[Any]) -> None:
+        try:
+            self._settle(files.exception() or files.result())
+        except Exception as error:
+            self._problem = error
+        finally:
+            self._is_settled.set()
+
+    def wait(self) -> None:
+        """Returns when the item is settled; raises what stops the job."""
+        self._is_settled.wait()
+        if self._problem:
+            raise self._problem
 
 
 @dataclass
@@ -153,23 +169,7 @@ class Batches(Generic[Input, M, R]):
         outcomes: dict[str, Outcome[R]],
     ) -> None:
         started = last_line = time.monotonic()
-        in_flight: list[_InFlight[Input]] = []
-
-        def settle(entry: _InFlight[Input], _: Any = None) -> None:
-            try:
-                outcomes[entry.item.id] = self._settled(entry, journal)
-            except Exception as error:
-                entry.problem = error
-            finally:
-                entry.settled.set()
-
-        def wait_for_files() -> None:
-            for entry in in_flight:
-                entry.settled.wait()
-                if entry.problem:
-                    raise entry.problem
-            in_flight.clear()
-
+        being_written: list[_FilesBeingWritten] = []
         for position in range(0, len(missing), self.batch_size):
             if self._stop_signal:
                 break
@@ -177,22 +177,22 @@ class Batches(Generic[Input, M, R]):
             journal.begin([item.key for item in batch])
             batch_started = time.monotonic()
             results = self._results_of(batch, model)
-            seconds = (time.monotonic() - batch_started) / len(batch)
-            wait_for_files()
-            for item, result in zip(batch, results, strict=True):
-                entry = _InFlight(item, result, seconds)
-                in_flight.append(entry)
-                if isinstance(result, Future):
-                    result.add_done_callback(partial(settle, entry))
-                else:
-                    settle(entry)
             now, done = time.monotonic(), position + len(batch)
+            wait_for_all(being_written)
+            for item, result in zip(batch, results, strict=True):
+                seconds = (now - batch_started) / len(batch)
+                settle = partial(self._settle, item, seconds, journal, outcomes)
+                if isinstance(result, Future):
+                    being_written.append(_FilesBeingWritten(result, partial(settle, at_once=True)))
+                else:
+                    settle(result, at_once=False)
             if now - last_line >= SECONDS_BETWEEN_PROGRESS_LINES or done == len(missing):
                 left = duration((now - started) / done * (len(missing) - done))
                 names = (self.job.rule, self.job.name)
                 log.info("%s %s: %d of %d items, %s left", *names, done, len(missing), left)
                 last_line = now
-        wait_for_files()
+        journal.flush()
+        wait_for_all(being_written)
         self.job.record.compute_seconds += time.monotonic() - started
         if self._stop_signal:
             log.warning(
@@ -213,23 +213,30 @@ class Batches(Generic[Input, M, R]):
                 return [error]
         return [self._results_of([item], model)[0] for item in batch]
 
-    def _settled(self, entry: _InFlight[Input], journal: Journal) -> Outcome[R]:
-        item, result = entry.item, entry.result
-        if isinstance(result, Future):
-            result = result.exception() or result.result()
+    def _settle(
+        self,
+        item: Item[Input],
+        seconds: float,
+        journal: Journal,
+        outcomes: dict[str, Outcome[R]],
+        result: Any,
+        at_once: bool,
+    ) -> None:
+        """Journals an item: its result, or the exception that it failed of."""
         if not isinstance(result, BaseException):
-            journal.add(item.key, item.id, seconds=entry.seconds, result=result)
+            journal.add(item.key, item.id, seconds=seconds, result=result, at_once=at_once)
             self.job.record.computed += 1
-            return Outcome(item.id, result)
+            outcomes[item.id] = Outcome(item.id, result)
+            return
         self._stop_if_storage_failed(result)
-        if not isinstance(result, ItemError):
-            log.warning("".join(traceback.format_exception(result)))
         is_told = isinstance(result, ItemError)
+        if not is_told:
+            log.warning("".join(traceback.format_exception(result)))
         reason = str(result) if is_told else f"{type(result).__name__}: {result}"
         log.warning("%s %s: %s failed: %s", self.job.rule, self.job.name, item.id, reason)
-        journal.add(item.key, item.id, seconds=entry.seconds, reason=reason)
+        journal.add(item.key, item.id, seconds=seconds, reason=reason, at_once=at_once)
         self.job.record.failed += 1
-        return Outcome(item.id, reason=reason)
+        outcomes[item.id] = Outcome(item.id, reason=reason)
 
     def _stop_if_storage_failed(self, error: BaseException) -> None:
         if isinstance(error, UserError):
@@ -237,6 +244,13 @@ class Batches(Generic[Input, M, R]):
         if isinstance(error, OSError) and error.errno in (*FULL_DISK, *READ_ONLY):
             with mendable_storage_errors(Path(error.filename or self.job.work)):
                 raise error
+
+
+def wait_for_all(being_written: list[_FilesBeingWritten]) -> None:
+    """Empties the list, each of its items settled."""
+    for files in being_written:
+        files.wait()
+    being_written.clear()
 
 
 def refuse_too_many_failures(job: Job[Any], outcomes: Mapping[str, Outcome[Any]]) -> None:

@@ -33,6 +33,7 @@ class Journal:
         self.rule = rule
         self.entries: dict[str, dict[str, Any]] = {}
         self.dropped_lines = 0
+        self._unwritten: list[bytes] = []
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -56,7 +57,10 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stream.close()
+        try:
+            self.flush()
+        finally:
+            self._stream.close()
 
     def _read(self) -> None:
         self._stream.seek(0)
@@ -92,11 +96,25 @@ class Journal:
             return {}
         return entry if isinstance(entry, dict) else {}
 
-    def _append(self, entry: dict[str, Any]) -> None:
-        with self._lock, mendable_storage_errors(self.path):
-            line = json_line(entry)
-            written = self._stream.write(line)
-            if written != len(line):
+    def _append(self, entry: dict[str, Any], at_once: bool = True) -> None:
+        line = json_line(entry)
+        with self._lock:
+            self._unwritten.append(line)
+            if at_once:
+                self._write()
+
+    def flush(self) -> None:
+        """Writes the lines that were not to be written at once."""
+        with self._lock:
+            if self._unwritten:
+                self._write()
+
+    def _write(self) -> None:
+        lines = b"".join(self._unwritten)
+        self._unwritten.clear()
+        with mendable_storage_errors(self.path):
+            written = self._stream.write(lines)
+            if written != len(lines):
                 # A full disk can take half a line; a later line must not be glued to it.
                 self._stream.truncate(os.fstat(self._stream.fileno()).st_size - (written or 0))
                 raise OSError(28, "No space left on device")
@@ -118,13 +136,18 @@ class Journal:
         seconds: float,
         result: Any = None,
         reason: str | None = None,
+        at_once: bool = True,
     ) -> None:
-        """Records one item: done with its result, or failed with its reason."""
+        """Records one item: done with its result, or failed with its reason.
+
+        `at_once`: without it the line is written with the next one, or by `flush`: for an item that
+        the next batch's `begin` follows at once. Each write disturbs what is computed next.
+        """
         entry: dict[str, Any] = {"key": key, "id": item_id, "seconds": round(seconds, 4)}
         entry |= (
             {"status": "ok", "result": result}
             if reason is None
             else {"status": "failed", "reason": reason}
         )
-        self._append(entry)
+        self._append(entry, at_once)
         self.entries[key] = entry
