@@ -24,13 +24,24 @@ with quick_imports():
     from lib.errors import UserError
     from lib.head import evaluation, preflight, software, summary
     from lib.head.plan import Plan
+    from lib.head.run_start import RunStart
     from lib.head.slurm.checks import check_partition_file
     from lib.head.slurm.run import SlurmRun
-    from lib.patches import snakemake_command
+    from lib.patches import snakemake_command, snakemake_graph
+
+# A job works on what its run began with, whatever has been edited since.
+START = None
+if not workflow.is_main_process:
+    try:
+        START = RunStart.of_this_job()
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+    config.clear()
+    config.update(START.config)
 
 # Without --configfile it is the paper's run. A file given there stands for itself; what it leaves
 # out has the paper's value.
-if not workflow.configfiles:
+elif not workflow.configfiles:
     try:
         read_yaml(Path("config.yaml"))
     except UserError as error:
@@ -40,17 +51,20 @@ if not workflow.configfiles:
 
 
 try:
-    CONFIG = load_config(config, [Path(file) for file in workflow.configfiles])
+    CONFIG = load_config(
+        config, [] if START else [Path(file) for file in workflow.configfiles]
+    )
     # The plugin would end with a traceback, and say nothing in a dry run.
     if partition_file := snakemake_command.partition_file():
         check_partition_file(partition_file)
-    PLAN = Plan(CONFIG)
+    PLAN = Plan(CONFIG, START)
     SHARDS = PLAN.shards
     # The user's own instructions are read, and refused if need be, before anything runs.
     PLAN.written
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
+snakemake_graph.know_jobs_by_records(PLAN.is_as_asked)
 ROOT = PLAN.root
 GPU = 1 if CONFIG.device == "cuda" else 0
 STARTED = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -117,6 +131,8 @@ onstart:
         preflight.check_run(
             PLAN, {job.rule.name for job in workflow.dag.needrun_jobs()}
         )
+        PLAN.give()
+        PLAN.start(config).tell_jobs(Path(ROOT))
         SLURM_RUN.begin(workflow)
     except UserError as error:
         raise WorkflowError(str(error)) from None

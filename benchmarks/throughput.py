@@ -61,6 +61,7 @@ from lib.data.rows import (
     ResponseRow,
 )
 from lib.data.shards import present, prompt_of, read_shard
+from lib.files import write_jsonl
 from lib.models.image_generators.stable_diffusion_3 import StableDiffusion3
 from lib.models.image_scorers.image_reward import ImageReward
 from lib.models.response_generators.base import Generator
@@ -138,9 +139,9 @@ class Stages:
             f"scene {number}: {number % 7 + 2} red cats beside a boat on a lake at noon"
             for number in range(prompts)
         ]
-        self.topic_file = root / "art.txt"
-        self.topic_file.write_text("".join(f"{text}\n" for text in texts))
         self.prompts = make_shards([Prompt("art", text) for text in texts], 1)[0]
+        self.prompts_file = root / "prompts.jsonl"
+        write_jsonl(self.prompts_file, [prompt.row() for prompt in self.prompts.prompts])
         size, steps = (256, 8) if larger else (64, 6)  # of the random run: demo/random.yaml
         self.images = StableDiffusion3.Settings(
             model=str(MODELS / "stable-diffusion-3-medium"),
@@ -192,19 +193,15 @@ class Stages:
     def images_workflow(self) -> float:
         """Rule generate_images."""
         shutil.rmtree(self.root / "images", ignore_errors=True)  # a first run replaces no files
-        inputs = SimpleNamespace(prompts=str(self.topic_file))
         wildcards = {"topic": "art", "shard": "00"}
         return run_rule(
             generate_images,
             "generate_images",
             wildcards,
-            inputs,
+            [],
             self.path("images"),
             self.root,
-            GenerateImagesJob(
-                generator=self.images, shards_per_topic=1, max_prompt_characters=1000
-            ),
-            digest=self.prompts.digest,
+            GenerateImagesJob(generator=self.images, prompts=self.prompts_file),
         )
 
     def _draw_all(self, one_by_one: bool) -> None:

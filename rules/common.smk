@@ -16,10 +16,14 @@ def pairs_of_size(wildcards):
         raise SystemExit(f"WorkflowError: {error}") from None
 
 
-def shard_digest(wildcards):
-    """Changes when, and only when, the prompts of a shard do: editing one prompt reruns one shard."""
-    try:
-        return PLAN.shard(wildcards.topic, wildcards.shard).digest
-    except UserError as error:
-        # Snakemake would wrap an exception of an input function in a report with a traceback.
-        raise SystemExit(f"WorkflowError: {error}") from None
+def told(job_of):
+    """What the jobs of a shard are told, from a function of topic and shard."""
+
+    def settings(wildcards):
+        try:
+            return PLAN.params(job_of(wildcards.topic, wildcards.shard))
+        except UserError as error:
+            # Snakemake would wrap an exception of a function in a report with a traceback.
+            raise SystemExit(f"WorkflowError: {error}") from None
+
+    return settings

@@ -1,4 +1,3 @@
-from lib.config.images import GenerateImagesJob
 from lib.models.image_generators.registry import IMAGE_GENERATORS
 
 
@@ -18,15 +17,8 @@ rule generate_images:
         runtime=growing(240),
     params:
         common=PLAN.common(),
-        settings=PLAN.params(
-            GenerateImagesJob(
-                generator=CONFIG.images,
-                shards_per_topic=CONFIG.shards_per_topic,
-                max_prompt_characters=CONFIG.max_prompt_characters,
-            )
-        ),
+        settings=told(PLAN.images_job),
         made_by=PLAN.made_by(CONFIG.images, IMAGE_GENERATORS),
-        digest=shard_digest,
         retry=lambda w: PLAN.retry("generate_images", f"{w.topic}/{w.shard}"),
     message:
         "Images: topic {wildcards.topic}, shard {wildcards.shard}"

@@ -1,4 +1,3 @@
-from lib.config.instructions import WriteInstructionsJob
 from lib.models.instruction_authors.registry import INSTRUCTION_AUTHORS
 from lib.models.response_generators.registry import GENERATORS
 
@@ -22,18 +21,11 @@ rule write_instructions:
         runtime=growing(120),
     params:
         common=PLAN.common(),
-        settings=PLAN.params(
-            WriteInstructionsJob(
-                author=AUTHOR,
-                min_image_reward=CONFIG.image_ranking.min_image_reward,
-                pick=CONFIG.image_ranking.pick,
-            )
-        ),
+        settings=told(PLAN.instructions_job),
         made_by=PLAN.made_by(AUTHOR, INSTRUCTION_AUTHORS),
         generated_by=(
             PLAN.made_by(AUTHOR.generator, GENERATORS) if AUTHOR.generator else None
         ),
-        digest=lambda w: PLAN.written_digest(w.topic, w.shard),
         retry=lambda w: PLAN.retry("write_instructions", f"{w.topic}/{w.shard}"),
     message:
         "Instructions: topic {wildcards.topic}, shard {wildcards.shard}"

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from lib.blocks import deciding
 from lib.config.images import GenerateImagesJob
 from lib.data.image_files import write_image
-from lib.data.prompts import Prompt, Shard, make_shards, read_prompts, seed_of
+from lib.data.prompts import Prompt, seed_of
 from lib.data.rows import Candidate
 from lib.data.shards import stage_rows
-from lib.errors import UserError
-from lib.files import digest, digest_of_file, mendable_storage_errors
+from lib.files import digest, digest_of_file, mendable_storage_errors, read_jsonl
 from lib.jobs.batches import Batches, Item
 from lib.jobs.job import Job
 from lib.jobs.memory import halving
@@ -146,33 +145,20 @@ def is_blank(image: "Image") -> bool:
     return image.convert("RGB").getcolors(maxcolors=1) is not None
 
 
-def read_own_shard(snakemake: Any, settings: GenerateImagesJob) -> Shard:
-    """The shard of this job. Errors: UserError if its prompts are not those that the run began
-    with.
-    """
-    topic, name = snakemake.wildcards.topic, snakemake.wildcards.shard
-    prompts = read_prompts(Path(snakemake.input.prompts), topic, settings.max_prompt_characters)
-    shards = {shard.name: shard for shard in make_shards(prompts, settings.shards_per_topic)}
-    if name not in shards or shards[name].digest != snakemake.params.digest:
-        raise UserError(
-            f"{snakemake.input.prompts}: was edited while the run was starting. Run again."
-        )
-    return shards[name]
-
-
 def main(snakemake: Any) -> None:
     with Job(snakemake, GenerateImagesJob, VERSION) as job:
-        shard = read_own_shard(snakemake, job.settings)
+        topic, shard = snakemake.wildcards
+        prompts = [Prompt(topic, row["prompt"]) for row in read_jsonl(job.settings.prompts)]
         with mendable_storage_errors(job.root), ThreadPoolExecutor(max_workers=1) as writer:
-            images = ShardImages(job, Path("images", shard.topic, shard.name), writer)
+            images = ShardImages(job, Path("images", topic, shard), writer)
             settings = job.settings.generator
             outcomes = Batches(
                 job,
                 load=lambda: IMAGE_GENERATORS.class_of(settings).load(settings, job.device),
                 compute=images.generate,
                 still_valid=images.files_are_whole,
-            ).run([images.item(prompt) for prompt in shard.prompts])
-        rows = {prompt.id: prompt.row() for prompt in shard.prompts}
+            ).run([images.item(prompt) for prompt in prompts])
+        rows = {prompt.id: prompt.row() for prompt in prompts}
         job.publish(snakemake.output[0], stage_rows(rows, outcomes, job.rule))
 
 

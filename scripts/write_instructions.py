@@ -6,7 +6,7 @@ another seed. What users wrote themselves, for each prompt or as templates for a
 before the run began. Prompts whose best image is too bad get no instruction, and so no pair.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from typing import Any
 from lib.config.instructions import WriteInstructionsJob
 from lib.data.controls import Pick, pick_of
 from lib.data.image_files import check_image
-from lib.data.prompts import Prompt
 from lib.data.rows import (
     Candidate,
     ImageRankingRow,
@@ -22,16 +21,14 @@ from lib.data.rows import (
     MissingRow,
     PickedImage,
     PickedRow,
-    PromptRow,
 )
 from lib.data.shards import is_missing, missing_row, present, prompt_of, read_shard, stage_rows
-from lib.errors import UserError
+from lib.files import read_jsonl
 from lib.jobs.batches import Batches, Item, Outcome
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
 from lib.models.instruction_authors.base import InstructionAuthor, Writer, WrittenInstruction
 from lib.models.instruction_authors.registry import INSTRUCTION_AUTHORS
-from lib.models.instruction_authors.settings import InstructionAuthorSettings, written_digest
 from lib.registry import version_in_key
 
 VERSION = 1
@@ -79,19 +76,6 @@ def pick_images(
     return rows
 
 
-def read_written(
-    settings: InstructionAuthorSettings, rows: Iterable[PromptRow], expected_digest: str
-) -> dict[str, str]:
-    """What the user wrote for the prompts of this shard, if it is still what the run began with."""
-    prompts = [Prompt(row["topic"], row["prompt"]) for row in rows]
-    written = settings.read_written(prompts, others_too=True)
-    if written_digest(written, prompts) != expected_digest:
-        raise UserError(
-            "`instructions`: what you wrote was edited while the run was starting. Run again."
-        )
-    return written
-
-
 def item_of(
     row: PickedRow, author: InstructionAuthor[Any], job: Job[WriteInstructionsJob]
 ) -> Item[Any]:
@@ -116,7 +100,7 @@ def main(snakemake: Any) -> None:
         ranking = read_shard(snakemake.input.ranking, ImageRankingRow)
         rows = pick_images(read_shard(images_file, ImagesRow), ranking, job.settings, job.seed)
         picked = {row["id"]: row for row in present(rows.values())}
-        written = read_written(settings, rows.values(), snakemake.params.digest)
+        written = {row["id"]: row["instruction"] for row in read_jsonl(job.settings.written)}
         author: InstructionAuthor[Any] = INSTRUCTION_AUTHORS.class_of(settings)(
             settings, job, written
         )

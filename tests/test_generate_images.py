@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Literal
 
 import pytest
@@ -17,7 +16,7 @@ from lib.data.image_files import read_provenance
 from lib.data.prompts import Prompt, make_shards
 from lib.data.rows import ImagesRow
 from lib.data.shards import present, read_shard
-from lib.errors import UserError
+from lib.files import write_jsonl
 from lib.models.image_generators.registry import IMAGE_GENERATORS
 from lib.models.image_generators.settings import ImageGeneratorSettings
 from lib.models.image_generators.stable_diffusion_3 import StableDiffusion3
@@ -42,37 +41,26 @@ def settings(demo_models):
     )
 
 
-def params(settings, **changes):
-    """What the rule hands over, with other settings of the generator."""
+def params(settings, prompts, **changes):
+    """What the rule hands over, with other settings of the generator. `prompts`: the file."""
     if "kind" not in changes:
         changes = settings.model_dump(mode="json") | changes
-    job = {"generator": changes, "shards_per_topic": 1, "max_prompt_characters": 1000}
+    job = {"generator": changes, "prompts": str(prompts)}
     return GenerateImagesJob.model_validate(job).model_dump(mode="json")
 
 
 @pytest.fixture
 def run(tmp_path, rule_object, settings):
-    """Runs the rule on a topic file with the given prompts; gives the published rows by prompt
-    text.
-    """
+    """Runs the rule on a shard of the given prompts; gives the published rows by prompt text."""
 
-    def go(*texts, digest=None, **changes):
-        path = tmp_path / "art.txt"
-        path.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+    def go(*texts, **changes):
+        [shard] = make_shards([Prompt("art", text) for text in texts], 1)
+        path = tmp_path / "prompts.jsonl"
+        write_jsonl(path, [prompt.row() for prompt in shard.prompts])
         output = tmp_path / "run/images/art/00.jsonl"
-        digest = digest or make_shards([Prompt("art", text) for text in texts], 1)[0].digest
         wildcards = {"topic": "art", "shard": "00"}
-        inputs = SimpleNamespace(prompts=str(path))
-        main(
-            rule_object(
-                "generate_images",
-                wildcards,
-                inputs,
-                [str(output)],
-                settings=params(settings, **changes),
-                digest=digest,
-            )
-        )
+        told = params(settings, path, **changes)
+        main(rule_object("generate_images", wildcards, [], [str(output)], settings=told))
         return {row["prompt"]: row for row in present(read_shard(output, ImagesRow).values())}
 
     return go
@@ -202,11 +190,6 @@ def test_a_raised_version_of_the_generator_makes_its_images_again(run, tmp_path,
     assert (record(tmp_path)["computed"], record(tmp_path)["reused"]) == (0, 1)
 
 
-def test_prompts_edited_while_the_run_was_starting_are_refused(run):
-    with pytest.raises(UserError, match=r"art\.txt: was edited while the run was starting"):
-        run(PROMPTS[0], digest="another")
-
-
 def test_another_kind_of_generator_is_found_by_its_name(run, tmp_path, monkeypatch):
     monkeypatch.setitem(IMAGE_GENERATORS.kinds, "plain", "test_generate_images:PlainColours")
     settings = PlainColours.Settings(kind="plain", model=str(WORLD_MODEL))
@@ -256,7 +239,6 @@ def test_a_missing_or_damaged_image_file_is_made_again_and_noted(run, tmp_path, 
 
 def test_a_warm_shard_does_not_even_import_torch(run, tmp_path, settings):
     run(PROMPTS[0])
-    digest = make_shards([Prompt("art", PROMPTS[0])], 1)[0].digest
     common = {"root": str(tmp_path / "run"), "device": "cpu", "seed": 0, "max_failed_fraction": 0.0}
     code = f"""
 import sys
@@ -264,15 +246,12 @@ from types import SimpleNamespace
 import generate_images
 class P(dict):
     __getattr__ = dict.__getitem__
-class W(list):
-    topic, shard = "art", "00"
-inputs = SimpleNamespace(prompts={str(tmp_path / "art.txt")!r})
-params = P(common={common!r}, settings={params(settings)!r}, digest={digest!r})
-names = W(["art", "00"])
+params = P(common={common!r}, settings={params(settings, tmp_path / "prompts.jsonl")!r})
+names = ["art", "00"]
 output = [{str(tmp_path / "o.jsonl")!r}]
 generate_images.main(
     SimpleNamespace(
-        rule="generate_images", wildcards=names, input=inputs, output=output, params=params
+        rule="generate_images", wildcards=names, input=[], output=output, params=params
     )
 )
 print(sorted(name for name in ("torch", "diffusers", "transformers", "PIL") if name in sys.modules))

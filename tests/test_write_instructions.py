@@ -35,7 +35,6 @@ from lib.models.instruction_authors.checks import clean, problem_with, problem_w
 from lib.models.instruction_authors.openai import OpenAIEndpoint
 from lib.models.instruction_authors.own_file import read_instruction_file
 from lib.models.instruction_authors.registry import INSTRUCTION_AUTHORS
-from lib.models.instruction_authors.settings import written_digest
 from lib.models.instruction_authors.templates import check_prompts_for_templates, from_template
 from lib.models.response_generators.registry import GENERATORS
 from warm_jobs import heavy_imports
@@ -63,10 +62,13 @@ def author_of(**settings):
     return INSTRUCTION_AUTHORS.validate(settings)
 
 
-def job_settings(settings, min_image_reward=None, pick="best"):
-    """What the rule is told."""
+def job_settings(settings, written, min_image_reward=None, pick="best"):
+    """What the rule is told. `written`: the file with what the user wrote."""
     job = WriteInstructionsJob(
-        author=author_of(**settings), min_image_reward=min_image_reward, pick=pick
+        author=author_of(**settings),
+        min_image_reward=min_image_reward,
+        pick=pick,
+        written=written,
     )
     return job.model_dump(mode="json")
 
@@ -100,13 +102,13 @@ class Stage:
             self.images[prompt.id] = {**row, "candidates": candidates}
             self.ranking[prompt.id] = {**row, "scores": [0.1, 0.7], "ranking": [1, 0], "winner": 1}
 
-    def written_digest(self, written=None):
-        """Of what the user wrote for the shard's prompts; of nothing by itself."""
-        prompts = [Prompt("art", row["prompt"]) for row in self.ranking.values()]
-        return written_digest(written or {}, prompts)
-
-    def snakemake(self, digest=None, common=None, min_image_reward=None, pick="best", **settings):
+    def snakemake(self, common=None, min_image_reward=None, pick="best", **settings):
         """What the rule's script is handed."""
+        written = self.folder / "written.jsonl"
+        instructions = author_of(**settings).read_written(PROMPTS)
+        write_jsonl(
+            written, [{"id": name, "instruction": text} for name, text in instructions.items()]
+        )
         return self.rule_object(
             "write_instructions",
             {"topic": "art", "shard": "00"},
@@ -115,8 +117,7 @@ class Stage:
                 ranking=str(self.root / "image_ranking/image-reward/art/00.jsonl"),
             ),
             [str(self.root / "instructions/art/00.jsonl")],
-            settings=job_settings(settings, min_image_reward, pick),
-            digest=self.written_digest() if digest is None else digest,
+            settings=job_settings(settings, written, min_image_reward, pick),
             common=common or {},
         )
 
@@ -243,9 +244,7 @@ def write_file(folder, content):
 
 
 def run_file(stage, content):
-    path = write_file(stage.folder, content)
-    written = read_instruction_file(path, PROMPTS, True)
-    return stage.run(backend="file", file=str(path), digest=stage.written_digest(written))
+    return stage.run(backend="file", file=str(write_file(stage.folder, content)))
 
 
 def test_a_prompt_in_the_file_is_found_by_text_not_by_position(stage):
@@ -272,17 +271,6 @@ def test_editing_one_line_of_the_file_redoes_one_item(stage):
     run_file(stage, lines_of(*ENTRIES))
     run_file(stage, lines_of({**ENTRIES[0], "instruction": "What is new?"}, *ENTRIES[1:]))
     assert stage.counts() == (1, 2, 0)
-
-
-def test_editing_a_line_of_another_shard_s_prompt_changes_nothing_for_this_shard():
-    written = {prompt.id: "What?" for prompt in PROMPTS}
-    prompts = shard().prompts
-    assert written_digest({**written, "art-ffffffffff": "Why?"}, prompts) == written_digest(
-        written, prompts
-    )
-    assert written_digest({**written, PROMPTS[0].id: "Why?"}, prompts) != written_digest(
-        written, prompts
-    )
 
 
 @pytest.mark.parametrize(
@@ -333,12 +321,6 @@ def test_a_mistake_in_the_file_is_told_with_its_line(tmp_path, content, line, me
     with pytest.raises(UserError, match=message) as caught:
         read_instruction_file(path, PROMPTS, True)
     assert str(caught.value).startswith(f"{path}, line {line}: " if line else f"{path}: ")
-
-
-def test_a_file_edited_during_the_run_is_refused(stage):
-    path = write_file(stage.folder, lines_of(*ENTRIES))
-    with pytest.raises(UserError, match="edited while the run was starting"):
-        stage.run(backend="file", file=str(path), digest="another")
 
 
 # --------------------------------------------------------------------------------------------------
@@ -467,7 +449,8 @@ def test_a_job_is_told_the_settings_of_its_own_backend_only():
     others = {"templates": TEMPLATES, "prompts_per_batch": 7, "file": "no/such/file"}
     config = Config.model_validate({"instructions": others})
     assert config.instructions == Config().instructions
-    told = job_settings({"backend": "template", "templates": TEMPLATES, "template": "{prompt}?"})
+    settings = {"backend": "template", "templates": TEMPLATES, "template": "{prompt}?"}
+    told = job_settings(settings, written="written.jsonl")
     assert told["author"]["templates"] == TEMPLATES
     assert "template" not in told["author"]
 
@@ -520,13 +503,7 @@ def test_the_row_names_the_winning_candidate_and_its_score(stage):
 def test_a_prompt_whose_best_image_is_below_the_minimum_gets_no_instruction(stage):
     stage.ranking[PROMPTS[1].id]["scores"] = [-2.0, -1.0]
     path = write_file(stage.folder, lines_of(*ENTRIES))
-    written = read_instruction_file(path, PROMPTS, True)
-    rows = stage.run(
-        backend="file",
-        file=str(path),
-        digest=stage.written_digest(written),
-        min_image_reward=0.0,
-    )
+    rows = stage.run(backend="file", file=str(path), min_image_reward=0.0)
     assert rows[TEXTS[1]]["missing"] == {
         "rule": "rank_images",
         "reason": "image reward below minimum",
@@ -537,12 +514,7 @@ def test_a_prompt_whose_best_image_is_below_the_minimum_gets_no_instruction(stag
 
 def test_a_score_at_the_minimum_is_enough(stage):
     path = write_file(stage.folder, lines_of(*ENTRIES))
-    rows = stage.run(
-        backend="file",
-        file=str(path),
-        digest=stage.written_digest(read_instruction_file(path, PROMPTS, True)),
-        min_image_reward=0.7,
-    )
+    rows = stage.run(backend="file", file=str(path), min_image_reward=0.7)
     assert not any("missing" in row for row in rows.values())
 
 
@@ -602,11 +574,7 @@ def test_a_blank_candidate_is_never_drawn_and_moves_no_other_pick():
 def test_a_drawn_pick_is_marked_and_the_minimum_is_still_of_the_best_image(stage):
     stage.ranking[PROMPTS[1].id]["scores"] = [-2.0, -1.0]
     path = write_file(stage.folder, lines_of(*ENTRIES))
-    told = {
-        "backend": "file",
-        "file": str(path),
-        "digest": stage.written_digest(read_instruction_file(path, PROMPTS, True)),
-    }
+    told = {"backend": "file", "file": str(path)}
     best = stage.run(**told, min_image_reward=0.5)
     drawn = stage.run(**told, min_image_reward=0.5, pick="random")
     assert stage.counts() == (0, 2, 0)
@@ -860,7 +828,7 @@ def key_of(rule_object, row, **settings):
         {"topic": "art", "shard": "00"},
         [],
         [],
-        settings=job_settings(settings),
+        settings=job_settings(settings, written="written.jsonl"),
     )
     job = Job(told, WriteInstructionsJob, 1)
     author = INSTRUCTION_AUTHORS.class_of(job.settings.author)(job.settings.author, job, {})

@@ -1,14 +1,15 @@
 """Stage images: candidates of each prompt, one at each guidance scale."""
 
-from pydantic import PositiveInt
+from pathlib import Path
 
 from lib.blocks import Block
 from lib.models.image_generators.registry import AnyImageGenerator
 
 
 class GenerateImagesJob(Block):
-    """Parameters of rule generate_images."""
+    """What rule generate_images is told: who draws, and the file with the shard's prompts as the
+    run read them when it began.
+    """
 
     generator: AnyImageGenerator
-    shards_per_topic: PositiveInt
-    max_prompt_characters: PositiveInt
+    prompts: Path

@@ -3,16 +3,21 @@ to be tried again.
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from lib import weights
 from lib.blocks import Block, models_in
+from lib.config.images import GenerateImagesJob
+from lib.config.instructions import WriteInstructionsJob
 from lib.config.run import Config
-from lib.data.prompts import Shard, read_topics, shard_of
+from lib.data.prompts import Prompt, Shard, make_shards, read_topics, shard_of
 from lib.errors import UserError
-from lib.models.instruction_authors.settings import written_digest
+from lib.files import digest, write_jsonl
+from lib.head.run_start import RunStart
+from lib.jobs.job import digest_of_params, read_record
 from lib.registry import Registry
 
 TABLES = (
@@ -29,14 +34,25 @@ FIGURES = ("candidates_figure", "guidance_figure", "similarity_figure", "answers
 class Plan:
     """The paths and parameters that the rules share."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, start: RunStart | None = None) -> None:
+        """`start`: in a job, what its run began with; prompts are then not read anew."""
         self.config = config
+        self._start = start
         self.root = config.root.as_posix()
+        self._rows_given: dict[Path, Sequence[Mapping[str, Any]]] = {}
 
     @cached_property
     def shards(self) -> dict[tuple[str, str], Shard]:
-        """All shards that hold a prompt, by (topic, shard name). Read once a process."""
+        """All shards that hold a prompt, by (topic, shard name). Read once a run."""
         config = self.config
+        if self._start:
+            return {
+                (topic, shard.name): shard
+                for topic, texts in self._start.prompts.items()
+                for shard in make_shards(
+                    [Prompt(topic, text) for text in texts], config.shards_per_topic
+                )
+            }
         return read_topics(
             Path(config.prompts),
             config.topics,
@@ -47,15 +63,54 @@ class Plan:
     @cached_property
     def written(self) -> dict[str, str]:
         """The instructions that the user wrote, by prompt id, where that is how they come about.
-        Read once a process. Errors: UserError where one cannot be used, or a prompt has none.
+        Read once a run. Errors: UserError where one cannot be used, or a prompt has none.
         """
+        if self._start:
+            return self._start.written
         prompts = [prompt for shard in self.shards.values() for prompt in shard.prompts]
         return dict(self.config.instructions.read_written(prompts))
 
-    def written_digest(self, topic: str, shard: str) -> str:
-        """Changes when an instruction that the user wrote for a prompt of the shard does."""
-        there = self.shards.get((topic, shard))
-        return written_digest(self.written, there.prompts if there else ())
+    def start(self, config: Mapping[str, Any]) -> RunStart:
+        """What this run began with. `config`: as Snakemake merged it."""
+        prompts: dict[str, list[str]] = {}
+        for (topic, _), shard in self.shards.items():
+            prompts.setdefault(topic, []).extend(prompt.text for prompt in shard.prompts)
+        return RunStart(dict(config), prompts, self.written)
+
+    def images_job(self, topic: str, shard: str) -> GenerateImagesJob:
+        """What a job of generate_images is told: editing one prompt reruns one shard."""
+        prompts = self._given([prompt.row() for prompt in self.shard(topic, shard).prompts])
+        return GenerateImagesJob(generator=self.config.images, prompts=prompts)
+
+    def instructions_job(self, topic: str, shard: str) -> WriteInstructionsJob:
+        """What a job of write_instructions is told: editing one line of the user's own
+        instructions reruns one shard.
+        """
+        ids = [prompt.id for prompt in self.shard(topic, shard).prompts]
+        written = [
+            {"id": name, "instruction": self.written[name]} for name in ids if name in self.written
+        ]
+        return WriteInstructionsJob(
+            author=self.config.instructions,
+            min_image_reward=self.config.image_ranking.min_image_reward,
+            pick=self.config.image_ranking.pick,
+            written=self._given(written),
+        )
+
+    def _given(self, rows: Sequence[Mapping[str, Any]]) -> Path:
+        """The file that gives a job these rows, named by what it holds; `give` writes it."""
+        path = Path(self.root, "work", "given", f"{digest(rows)[:16]}.jsonl")
+        self._rows_given[path] = rows
+        return path
+
+    def give(self) -> None:
+        """Writes the files that jobs are given. Called once a run, before the first job starts."""
+        for topic, shard in self.shards:
+            self.images_job(topic, shard)
+            self.instructions_job(topic, shard)
+        for path, rows in self._rows_given.items():
+            if not path.is_file():
+                write_jsonl(path, rows)
 
     def shard_files(self, stage: str) -> list[str]:
         """The published files of a stage, e.g. `images` or `responses/<policy>`, in canonical
@@ -166,6 +221,12 @@ class Plan:
                 " another target."
             )
         return self.shards[topic, name]
+
+    def is_as_asked(self, job: Any) -> bool:
+        """Whether a job of Snakemake's graph has made what it is asked for now, by its record."""
+        name = "/".join(job.wildcards) or job.rule.name
+        record = read_record(Path(self.root, "work", job.rule.name, f"{name}.json"))
+        return record is not None and record.asked == digest_of_params(dict(job.params.items()))
 
     def retry(self, rule: str, job: str) -> str:
         """A token that changes after a job with failed items, so that the next run tries those

@@ -44,6 +44,7 @@ class Record:
     rule: str
     job: str
     retry: str
+    asked: str = ""  # the digest of what the rule asked of it (`digest_of_params`)
     started: str = field(
         default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds")
     )
@@ -72,6 +73,17 @@ def read_record(path: Path) -> Record | None:
     return Record(**{name: value for name, value in values.items() if name in names})
 
 
+def digest_of_params(params: Mapping[str, Any]) -> str:
+    """A digest of a rule's parameters: of all that decides what its job makes, besides its inputs.
+    The folder of the run is not part of it.
+    """
+    asked = {name: value for name, value in params.items() if name != "retry"}
+    asked["common"] = {
+        name: value for name, value in asked.get("common", {}).items() if name != "root"
+    }
+    return digest(asked)[:16]
+
+
 class Job(Generic[S]):
     """A job of one rule. Its record is written at the end of a `with` block that ended well:
 
@@ -90,7 +102,10 @@ class Job(Generic[S]):
         self.root, self.device, self.seed = common.root, common.device, common.seed
         self.max_failed_fraction = common.max_failed_fraction
         self.work = self.root / "work" / self.rule
-        self.record = Record(self.rule, self.name, retry=snakemake.params.get("retry", ""))
+        params = dict(snakemake.params.items())
+        self.record = Record(
+            self.rule, self.name, params.get("retry", ""), asked=digest_of_params(params)
+        )
         self._began = time.monotonic()
 
     def _validated(self, settings: type[S], values: Mapping[str, Any]) -> S:

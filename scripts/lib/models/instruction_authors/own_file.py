@@ -36,12 +36,9 @@ class InstructionFile:
             description="JSON lines, each with `prompt` (its text) or `id`, and `instruction`."
         )
 
-        def read_written(
-            self, prompts: Iterable[Prompt], *, others_too: bool = False
-        ) -> dict[str, str]:
+        def read_written(self, prompts: Iterable[Prompt]) -> dict[str, str]:
             """The file's instructions by prompt id, one for each prompt."""
-            path = Path(self.file)
-            return read_instruction_file(path, prompts, self.require_question, others_too)
+            return read_instruction_file(Path(self.file), prompts, self.require_question)
 
         @model_validator(mode="after")
         def _file_exists(self) -> Self:
@@ -65,7 +62,7 @@ class InstructionFile:
 
 
 def read_instruction_file(
-    path: Path, prompts: Iterable[Prompt], require_question: bool, others_too: bool = False
+    path: Path, prompts: Iterable[Prompt], require_question: bool
 ) -> dict[str, str]:
     """The instructions of a file by prompt id, one for each prompt.
 
@@ -76,9 +73,8 @@ def read_instruction_file(
         path: the file, UTF-8.
         prompts: all prompts of the run.
         require_question: refuse instructions without a question mark.
-        others_too: `prompts` are some of the run's only; lines about others are passed over.
     """
-    reader = _Reader(prompts, require_question, others_too)
+    reader = _Reader(prompts, require_question)
     for number, line in enumerate(_lines_of(path), start=1):
         if line.strip():
             reader.add(line, number, f"{path}, line {number}")
@@ -105,11 +101,10 @@ def _lines_of(path: Path) -> list[str]:
 class _Reader:
     """Collects the instructions of a file by prompt id."""
 
-    def __init__(self, prompts: Iterable[Prompt], require_question: bool, others_too: bool) -> None:
+    def __init__(self, prompts: Iterable[Prompt], require_question: bool) -> None:
         self.by_id = {prompt.id: prompt for prompt in prompts}
         self.by_text = {prompt.text: prompt for prompt in self.by_id.values()}
         self.require_question = require_question
-        self.others_too = others_too
         self.instructions: dict[str, str] = {}
         self.line_of: dict[str, int] = {}
 
@@ -121,8 +116,6 @@ class _Reader:
         """Takes the instruction of a line. `where`: the file and the line, for messages."""
         entry = _entry_of(line, where)
         prompt = self._prompt_of(entry, where)
-        if prompt is None:
-            return
         if prompt.id in self.instructions:
             raise UserError(
                 f"{where}: a second instruction for prompt {prompt.id}; the first is on line"
@@ -139,17 +132,13 @@ class _Reader:
         self.instructions[prompt.id] = instruction
         self.line_of[prompt.id] = number
 
-    def _prompt_of(self, entry: Mapping[str, Any], where: str) -> Prompt | None:
-        """The prompt that a line names by `prompt` or `id`; if by both, they must agree. None for a
-        prompt that is not asked about.
-        """
+    def _prompt_of(self, entry: Mapping[str, Any], where: str) -> Prompt:
+        """The prompt that a line names by `prompt` or `id`; if by both, they must agree."""
         named = []
         for key, known in (("prompt", self.by_text), ("id", self.by_id)):
             if key not in entry:
                 continue
             prompt = _named(entry[key], known)
-            if prompt is None and self.others_too:
-                return None
             if prompt is None:
                 raise UserError(
                     f"{where}: there is no prompt with {key} {entry[key]!r}. Correct the line, or"

@@ -1,13 +1,12 @@
 """What the settings of all authors of instructions have."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Self
 
 from pydantic import Field, model_validator
 
 from lib.blocks import NO_EFFECT, Block, Endpoint
 from lib.data.prompts import Prompt
-from lib.files import digest
 from lib.models.response_generators.settings import GeneratorSettings
 
 
@@ -39,14 +38,10 @@ class InstructionAuthorSettings(Block):
         """Whether a model runs in the job itself."""
         return self.generator is not None
 
-    def read_written(
-        self, prompts: Iterable[Prompt], *, others_too: bool = False
-    ) -> dict[str, str]:
-        """What the user wrote for each prompt, by prompt id; nothing where an LLM writes, or
-        templates serve all. It is read before anything runs, with all prompts of the run.
-
-        `others_too`: `prompts` are some of the run's only; what is about others is passed over.
-        Errors: UserError where a prompt would get no usable instruction.
+    def read_written(self, prompts: Iterable[Prompt]) -> dict[str, str]:
+        """What the user wrote for each prompt of the run, by prompt id; nothing where an LLM
+        writes, or templates serve all. Errors: UserError where a prompt would get no usable
+        instruction.
         """
         return {}
 
@@ -67,10 +62,3 @@ class InstructionAuthorSettings(Block):
                 " Set it to false"
             )
         return self
-
-
-def written_digest(written: Mapping[str, str], prompts: Iterable[Prompt]) -> str:
-    """Changes when, and only when, what the user wrote for one of the prompts does: editing one of
-    a file's lines reruns one shard.
-    """
-    return digest([written.get(prompt.id) for prompt in prompts])

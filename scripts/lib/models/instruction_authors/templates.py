@@ -38,9 +38,7 @@ class Templates:
             )
         )
 
-        def read_written(
-            self, prompts: Iterable[Prompt], *, others_too: bool = False
-        ) -> dict[str, str]:
+        def read_written(self, prompts: Iterable[Prompt]) -> dict[str, str]:
             """Nothing: the templates serve all prompts. Errors: UserError for a prompt that does
             not fit into one.
             """
