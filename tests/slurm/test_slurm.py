@@ -585,6 +585,26 @@ def test_a_controller_that_restarts_in_mid_run_loses_nothing(cluster, held_clone
     assert_undisturbed(held_clone, undisturbed, lost_jobs=0)
 
 
+def test_what_is_edited_while_jobs_wait_in_the_queue_is_not_in_their_results(
+    clone: Project, cluster: Cluster, undisturbed: dict[str, bytes]
+) -> None:
+    cluster.run("scontrol", "update", "nodename=gpu1,gpu2,cpu1", "state=drain", "reason=full")
+    run = SlurmRun(clone, cluster)
+    run.until(lambda: len(run.jobs("PENDING")) == 2, "both jobs to wait in the queue")
+    prompts = clone.folder / "demo/random_prompts/art.txt"
+    before = {path: path.read_text() for path in (prompts, clone.folder / clone.configfile)}
+    clone.edit_config(lambda values: values["images"].update(guidance_scales=[5.0, 7.0]))
+    prompts.write_text("One more cat\n" + before[prompts])
+    cluster.run("scontrol", "update", "nodename=gpu1,gpu2,cpu1", "state=resume")
+    run.succeed()
+    assert_undisturbed(clone, undisturbed, lost_jobs=0)
+    plan = clone.snakemake("-n", "--", *IMAGES).stdout
+    assert re.search(r"^generate_images +2$", plan, flags=re.MULTILINE), plan[-3000:]
+    for path, text in before.items():
+        path.write_text(text)
+    assert "Nothing to be done" in clone.snakemake("-n", "--", *IMAGES).stdout
+
+
 def test_after_a_killed_head_process_make_resume_cancels_its_own_jobs_only_and_goes_on(
     cluster, held_clone, new_project, undisturbed
 ):
