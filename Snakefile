@@ -132,7 +132,7 @@ onstart:
             PLAN, {job.rule.name for job in workflow.dag.needrun_jobs()}
         )
         PLAN.give()
-        PLAN.start(config).tell_jobs(Path(ROOT))
+        PLAN.start(config).tell_jobs(Path(ROOT), CONFIG.runs_to_reuse)
         SLURM_RUN.begin(workflow)
     except UserError as error:
         raise WorkflowError(str(error)) from None

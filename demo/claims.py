@@ -17,7 +17,6 @@ no run knows of it. The figures are kept in demo/world/claims.json.
 import argparse
 import copy
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -97,6 +96,7 @@ def configuration(seed: int, random_picture: bool) -> dict[str, Any]:
     config["training"]["settings"]["seed"] = seed
     if random_picture:
         config["image_ranking"]["pick"] = "random"
+        config["reuse_from"] = [f"seed-{seed}"]
         config["training"]["experiments"] = {MAIN: config["training"]["experiments"][MAIN]}
         config["pairs"]["sizes"] = [config["training"]["experiments"][MAIN]["size"]]
     return config
@@ -105,20 +105,6 @@ def configuration(seed: int, random_picture: bool) -> dict[str, Any]:
 def run(seed: int, random_picture: bool) -> None:
     """One run of the workflow, as a user types it; ends the program where it fails."""
     config = configuration(seed, random_picture)
-    root = RESULTS / config["run"]
-    if random_picture and not root.exists():
-        # Its pictures, and whatever else is asked of the same picture, are those of the seed's
-        # first run: their journals say so.
-        first = RESULTS / f"seed-{seed}"
-        shutil.copytree(first / "images", root / "images")
-        for stage in (
-            "generate_images",
-            "rank_images",
-            "write_instructions",
-            "generate_responses",
-            "rank_responses",
-        ):
-            shutil.copytree(first / "work" / stage, root / "work" / stage)
     file = RESULTS / f"{config['run']}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")

@@ -17,7 +17,13 @@ from lib.data.image_files import write_image
 from lib.data.prompts import Prompt, seed_of
 from lib.data.rows import Candidate
 from lib.data.shards import stage_rows
-from lib.files import digest, digest_of_file, mendable_storage_errors, read_jsonl
+from lib.files import (
+    digest,
+    digest_of_file,
+    link_or_copy,
+    mendable_storage_errors,
+    read_jsonl,
+)
 from lib.jobs.batches import Batches, Item
 from lib.jobs.job import Job
 from lib.jobs.memory import halving
@@ -136,8 +142,26 @@ class ShardImages:
         return whole
 
     def _is_whole(self, candidate: Candidate) -> bool:
-        path = self.job.root / candidate["file"]
-        return path.is_file() and digest_of_file(path) == candidate["sha256"]
+        return is_file_with(self.job.root / candidate["file"], candidate["sha256"])
+
+    def take_over(self, item: Item[Drawing], result: Candidates, root: Path) -> Candidates | None:
+        """A prompt's candidates that another shard or run (in the folder `root`) has drawn, with
+        their files at this shard's place; None where a file is not what was written.
+        """
+        candidates: list[Candidate] = []
+        for candidate in result["candidates"]:
+            source = root / candidate["file"]
+            if not is_file_with(source, candidate["sha256"]):
+                return None
+            file = self.folder / source.name
+            link_or_copy(source, self.job.root / file)
+            candidates.append({**candidate, "file": file.as_posix()})
+        return {"candidates": candidates}
+
+
+def is_file_with(path: Path, sha256: str) -> bool:
+    """Whether there is a file with this content."""
+    return path.is_file() and digest_of_file(path) == sha256
 
 
 def is_blank(image: "Image") -> bool:
@@ -157,6 +181,7 @@ def main(snakemake: Any) -> None:
                 load=lambda: IMAGE_GENERATORS.class_of(settings).load(settings, job.device),
                 compute=images.generate,
                 still_valid=images.files_are_whole,
+                take_over=images.take_over,
             ).run([images.item(prompt) for prompt in prompts])
         rows = {prompt.id: prompt.row() for prompt in prompts}
         job.publish(snakemake.output[0], stage_rows(rows, outcomes, job.rule))

@@ -80,9 +80,9 @@ def test_what_claims_run_is_valid_and_needs_nothing_of_the_hub(
 ) -> None:
     monkeypatch.chdir(ROOT)
     build_world.main(["--output", "demo/world/benchmarks"])
-    found = configuration.load_config(
-        claims.configuration(1, random_picture) | {"prompts": "demo/prompts"}, []
-    )
+    values = claims.configuration(1, random_picture) | {"prompts": "demo/prompts"}
+    values.pop("reuse_from", None)  # the first run is not made here
+    found = configuration.load_config(values, [])
     assert found.figures.embedding is None
     models = [
         *found.image_ranking.scorers.values(),
@@ -96,6 +96,7 @@ def test_what_claims_run_is_valid_and_needs_nothing_of_the_hub(
 def test_the_control_of_image_filtering_differs_in_the_pick_only() -> None:
     best, random = claims.configuration(1, False), claims.configuration(1, True)
     assert random["image_ranking"].pop("pick") == "random"
+    assert random.pop("reuse_from") == [best["run"]]
     assert (
         random["training"]["experiments"]["dpo-160"] == best["training"]["experiments"]["dpo-160"]
     )

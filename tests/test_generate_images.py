@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,8 @@ from lib.data.image_files import read_provenance
 from lib.data.prompts import Prompt, make_shards
 from lib.data.rows import ImagesRow
 from lib.data.shards import present, read_shard
-from lib.files import write_jsonl
+from lib.files import digest_of_file, write_jsonl
+from lib.jobs.job import REUSE_FROM
 from lib.models.image_generators.registry import IMAGE_GENERATORS
 from lib.models.image_generators.settings import ImageGeneratorSettings
 from lib.models.image_generators.stable_diffusion_3 import StableDiffusion3
@@ -53,21 +55,28 @@ def params(settings, prompts, **changes):
 def run(tmp_path, rule_object, settings):
     """Runs the rule on a shard of the given prompts; gives the published rows by prompt text."""
 
-    def go(*texts, **changes):
+    def go(*texts, wildcards=None, root=None, **changes):
         [shard] = make_shards([Prompt("art", text) for text in texts], 1)
         path = tmp_path / "prompts.jsonl"
         write_jsonl(path, [prompt.row() for prompt in shard.prompts])
-        output = tmp_path / "run/images/art/00.jsonl"
-        wildcards = {"topic": "art", "shard": "00"}
+        root = root or tmp_path / "run"
+        wildcards = wildcards or {"topic": "art", "shard": "00"}
+        output = root / "images/art" / f"{wildcards['shard']}.jsonl"
         told = params(settings, path, **changes)
-        main(rule_object("generate_images", wildcards, [], [str(output)], settings=told))
+        common = {"root": str(root)}
+        main(
+            rule_object(
+                "generate_images", wildcards, [], [str(output)], settings=told, common=common
+            )
+        )
         return {row["prompt"]: row for row in present(read_shard(output, ImagesRow).values())}
 
     return go
 
 
-def record(tmp_path):
-    return json.loads((tmp_path / "run/work/generate_images/art/00.json").read_text())
+def record(tmp_path, run="run", shard="00"):
+    path = tmp_path / run / "work/generate_images/art" / f"{shard}.json"
+    return json.loads(path.read_text())
 
 
 def hashes(row):
@@ -235,6 +244,44 @@ def test_a_missing_or_damaged_image_file_is_made_again_and_noted(run, tmp_path, 
     assert file.read_bytes() == content
     assert (record(tmp_path)["computed"], record(tmp_path)["reused"]) == (1, 2)
     assert "missing or damaged" in record(tmp_path)["notes"][0]
+
+
+def test_with_other_shards_images_are_found_in_the_shards_that_made_them(run, tmp_path):
+    together = run(*PROMPTS)
+    apart = run(*PROMPTS[:2], wildcards={"topic": "art", "shard": "01"})
+    there = record(tmp_path, shard="01")
+    assert (there["computed"], there["reused"]) == (0, 2)
+    for text, row in apart.items():
+        assert hashes(row) == hashes(together[text])
+        for candidate in row["candidates"]:
+            assert candidate["file"].startswith("images/art/01/")
+            path = tmp_path / "run" / candidate["file"]
+            assert digest_of_file(path) == candidate["sha256"]
+
+
+def test_images_of_another_run_are_taken_over_and_stay_when_that_run_is_deleted(
+    run, tmp_path, monkeypatch
+):
+    first = run(*PROMPTS)
+    other = tmp_path / "other"
+    monkeypatch.setenv(REUSE_FROM, str(tmp_path / "run"))
+    assert run(*PROMPTS, root=other) == first
+    there = record(tmp_path, "other")
+    assert (there["computed"], there["reused"]) == (0, 3)
+    assert there["taken_over"] == {(tmp_path / "run").as_posix(): 3}
+    shutil.rmtree(tmp_path / "run")
+    monkeypatch.delenv(REUSE_FROM)
+    assert run(*PROMPTS, root=other) == first
+    assert (record(tmp_path, "other")["computed"], record(tmp_path, "other")["reused"]) == (0, 3)
+
+
+def test_what_is_damaged_in_another_run_is_computed(run, tmp_path, monkeypatch):
+    first = run(*PROMPTS)
+    (tmp_path / "run" / first[PROMPTS[0]]["candidates"][1]["file"]).write_bytes(b"\x89PNG")
+    monkeypatch.setenv(REUSE_FROM, str(tmp_path / "run"))
+    assert run(*PROMPTS, root=tmp_path / "other") == first
+    there = record(tmp_path, "other")
+    assert (there["computed"], there["reused"]) == (1, 2)
 
 
 def test_a_warm_shard_does_not_even_import_torch(run, tmp_path, settings):

@@ -321,3 +321,34 @@ def test_a_prompt_id_that_is_not_there_is_told(finished_copy):
     assert done.returncode != 0
     assert "art-0000000000" in done.stdout
     assert "Traceback (most recent call last)" not in done.stdout
+
+
+def test_a_second_run_takes_over_what_the_first_has_computed_whatever_its_shards(finished_copy):
+    project = finished_copy
+    first = {
+        path.name: path.read_bytes()
+        for path in (project.folder / "results/random/images").rglob("*.png")
+    }
+    second = {"run": "second", "reuse_from": ["random"], "shards_per_topic": 1}
+    project.edit_config(lambda values: values.update(second))
+    output = project.snakemake("pairs").stdout
+    records = read_records(project.folder / "results/second")
+    computed, reused = Counter(), Counter()
+    for record in records:
+        computed[record.rule] += record.computed
+        reused[record.rule] += record.reused
+    assert {rule: computed[rule] for rule in ITEM_RULES} == dict.fromkeys(ITEM_RULES, 0)
+    assert reused["generate_images"] == 5
+    assert "generate_images: 5 of the reused items were found in results/random" in output
+    images = {
+        path.name: path.read_bytes()
+        for path in (project.folder / "results/second/images").rglob("*.png")
+    }
+    assert images == first
+
+
+def test_runs_to_reuse_that_are_not_there_are_refused(project):
+    project.edit_config(lambda values: values.update(reuse_from=["papr"]))
+    output = project.snakemake("-n", check=False).stdout
+    assert "`reuse_from`: 'papr' is no run ('results/papr/work' is not there)" in output
+    assert "Traceback" not in output

@@ -3,6 +3,7 @@
 `docs/configuration.md` is made from these models by `make docs`; a test keeps it in step.
 """
 
+import os
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -40,6 +41,13 @@ class Config(Block):
         ),
     )
     results: str = Field("results", min_length=1, description="Folder of all runs.")
+    reuse_from: list[str] = Field(
+        [],
+        description=(
+            "Runs whose finished items are taken over where they are what this run would compute:"
+            " their names, or their folders. Images are linked or copied."
+        ),
+    )
     prompts: str = Field(
         "prompts", min_length=1, description="Folder with `<topic>.txt`, one prompt a line."
     )
@@ -101,6 +109,14 @@ class Config(Block):
     def _parts_fit(self) -> Self:
         if len(set(self.topics)) < len(self.topics):
             raise ValueError("the same topic stands twice in `topics`")
+        for name, folder in zip(self.reuse_from, self.runs_to_reuse, strict=True):
+            if not (folder / "work").is_dir():
+                raise ValueError(
+                    f"`reuse_from`: '{name}' is no run ('{folder / 'work'}' is not there). Correct"
+                    " it, or take it out"
+                )
+            if folder.resolve() == self.root.resolve():
+                raise ValueError(f"`reuse_from`: '{name}' is this run itself. Take it out")
         for topic in self.generate_prompts.count:
             if topic not in self.topics:
                 raise ValueError(
@@ -151,6 +167,14 @@ class Config(Block):
     def root(self) -> Path:
         """The folder of this run."""
         return Path(self.results) / self.run
+
+    @property
+    def runs_to_reuse(self) -> list[Path]:
+        """The folders of `reuse_from`."""
+        return [
+            Path(name).expanduser() if os.sep in name else Path(self.results) / name
+            for name in self.reuse_from
+        ]
 
     @property
     def models(self) -> dict[str, Model]:

@@ -7,13 +7,14 @@ head process writes down what it read, and tells its jobs by an environment vari
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from lib.errors import UserError
 from lib.files import digest, write_json
+from lib.jobs.job import REUSE_FROM
 
 VARIABLE = "PDS_DPO_RUN_START"
 
@@ -49,12 +50,13 @@ class RunStart:
                 " be on a file system that all nodes share. Run again."
             ) from error
 
-    def tell_jobs(self, root: Path) -> None:
+    def tell_jobs(self, root: Path, reuse_from: Sequence[Path] = ()) -> None:
         """Writes it into the run's folder `root`, and has the jobs that this process starts know
-        where.
+        where. `reuse_from`: the folders of runs whose items they may take over.
         """
         values: Mapping[str, Any] = asdict(self)
         path = root.absolute() / "work" / "run_start" / f"{digest(values)[:16]}.json"
         if not path.is_file():
             write_json(path, values)
         os.environ[VARIABLE] = str(path)
+        os.environ[REUSE_FROM] = os.pathsep.join(map(str, reuse_from))

@@ -106,6 +106,18 @@ def notes_of(records: Iterable[Record]) -> list[str]:
     ]
 
 
+def taken_over(records: Iterable[Record]) -> list[str]:
+    """Where items came from that no job of this run had computed, a line each."""
+    counts: dict[tuple[str, str], int] = {}
+    for record in records:
+        for source, count in record.taken_over.items():
+            counts[record.rule, source] = counts.get((record.rule, source), 0) + count
+    return [
+        f"{rule}: {count} of the reused items were found in {source}"
+        for (rule, source), count in counts.items()
+    ]
+
+
 def print_summary(root: Path, since: str) -> None:
     """Prints what the jobs did that ended at or after `since`, and what they put on record as
     unusual.
@@ -122,5 +134,5 @@ def print_summary(root: Path, since: str) -> None:
     # A log file has no width of its own; eighty columns would cut the rules' names.
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 110)
     console.print(table)
-    for note in notes_of(records):
-        console.print(f"note: {note}", markup=False, highlight=False)
+    for line in (*taken_over(records), *(f"note: {note}" for note in notes_of(records))):
+        console.print(line, markup=False, highlight=False)

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 from lib.errors import ItemError, UserError
 from lib.files import FULL_DISK, READ_ONLY, mendable_storage_errors
 from lib.jobs.job import Job
-from lib.jobs.journal import Journal
+from lib.jobs.journal import Journal, finished_elsewhere
 from lib.jobs.memory import halving
 from lib.jobs.processes import calling_on_stop_signals
 from lib.patches.imports import quick_imports
@@ -85,6 +85,9 @@ class Batches(Generic[Input, M, R]):
     batch_size   items of one batch
     still_valid  whether a finished item's files are still what the journal says; if not, the item
                  is computed again
+    take_over    what an item's result is here that another journal holds, of this run or another,
+                 after whatever it takes; given the item, the result and the folder of its run. None
+                 where it cannot be had: the item is then computed
     check        looks at each item that is to be computed, before the model is loaded; a UserError
                  from it stops the job
     """
@@ -94,6 +97,7 @@ class Batches(Generic[Input, M, R]):
     compute: Callable[[M, Sequence[Item[Input]]], Sequence[R | Future[R] | ItemError]]
     batch_size: int = 1
     still_valid: Callable[[Item[Input], R], bool] = lambda item, result: True
+    take_over: Callable[[Item[Input], R, Path], R | None] = lambda item, result, root: result
     check: Callable[[Item[Input]], object] = lambda item: None
 
     def __post_init__(self) -> None:
@@ -133,8 +137,37 @@ class Batches(Generic[Input, M, R]):
                 outcomes[item.id] = Outcome(item.id, result)
             else:
                 missing.append(item)
+        if missing:
+            missing = self._take_over(missing, journal, outcomes)
         self.job.record.reused += len(outcomes)
         return outcomes, missing
+
+    def _take_over(
+        self,
+        missing: Sequence[Item[Input]],
+        journal: Journal,
+        outcomes: dict[str, Outcome[R]],
+    ) -> list[Item[Input]]:
+        """Looks for items in other journals, and enters them in this one, so that the run stays
+        whole when the other is deleted. Returns those that are nowhere.
+        """
+        wanted = {item.key: item for item in missing}
+        for source, path in self.job.journals_elsewhere():
+            for entry in finished_elsewhere(path, wanted.keys()):
+                item = wanted[entry["key"]]
+                result: Any = self.take_over(item, entry["result"], source)
+                if result is None or not self.still_valid(item, result):
+                    continue
+                del wanted[item.key]
+                seconds = entry["seconds"]
+                journal.add(item.key, item.id, seconds=seconds, result=result, at_once=False)
+                outcomes[item.id] = Outcome(item.id, result)
+                taken_over = self.job.record.taken_over
+                taken_over[source.as_posix()] = taken_over.get(source.as_posix(), 0) + 1
+            if not wanted:
+                break
+        journal.flush()
+        return list(wanted.values())
 
     def _remember_signal(self, number: int) -> None:
         self._stop_signal = number

@@ -1,8 +1,9 @@
 """A job of one rule: what it is asked, the keys of its items, and the record of what it did."""
 
 import json
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,11 @@ from lib.files import digest, write_json, write_jsonl
 from lib.progress import log
 
 S = TypeVar("S", bound=Block)
+
+
+#: Environment variable with the folders of runs whose items are taken over. It is no parameter of
+#: the rules: naming a run there changes no result, and is to make no job run.
+REUSE_FROM = "PDS_DPO_REUSE_FROM"
 
 
 class Common(Block):
@@ -52,6 +58,8 @@ class Record:
     items: int = 0
     computed: int = 0
     reused: int = 0
+    #: Those of the reused items that other journals held, by the folder of their run.
+    taken_over: dict[str, int] = field(default_factory=dict)
     failed: int = 0
     load_seconds: float = 0.0
     compute_seconds: float = 0.0
@@ -145,6 +153,25 @@ class Job(Generic[S]):
     def identify_all(self, block: Block) -> dict[str, str]:
         """The identities of a block's models: its own as "model", those of its fields by name."""
         return {name: self.identify(model) for name, model in models_in(block).items()}
+
+    def journals_elsewhere(self) -> Iterator[tuple[Path, Path]]:
+        """Journals that may hold items of this job, and the folders of their runs: of the topic's
+        other shards (there may have been fewer or more), and of the runs in `REUSE_FROM`. The
+        likeliest first.
+        """
+        own = self.work / f"{self.name}.journal.jsonl"
+        named = os.environ.get(REUSE_FROM, "")
+        for root in (self.root, *map(Path, filter(None, named.split(os.pathsep)))):
+            folder = root / "work" / self.rule
+            alike = [
+                path
+                for path in sorted(folder.rglob("*.journal.jsonl"))
+                # A shard's topic; a benchmark's name, whatever the model is called there.
+                if own.parent.name == path.parent.name or own.name == path.name
+            ]
+            relative = Path(f"{self.name}.journal.jsonl")
+            alike.sort(key=lambda path: path.relative_to(folder) != relative)
+            yield from ((root, path) for path in alike if path != own)
 
     def note(self, text: str) -> None:
         """Puts something unusual on record (a halved batch, a dropped journal line), once, and into

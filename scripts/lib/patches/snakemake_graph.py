@@ -34,6 +34,8 @@ def know_jobs_by_records(is_as_asked: Callable[[Any], bool]) -> None:
             return params_changed(self, job, file)
         if is_as_asked(job):
             return NO_PARAMS_CHANGE
-        return ParamsChange(only_old={"what its record in work/ says"}, only_new=set(), files=set(job.output))
+        return ParamsChange(
+            only_old={"what its record in work/ says"}, only_new=set(), files=set(job.output)
+        )
 
     PersistenceBase.has_metadata, PersistenceBase.params_changed = lambda *_: True, changed
