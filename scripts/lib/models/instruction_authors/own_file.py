@@ -4,7 +4,6 @@ A line of the file is `{"prompt": "<its text>", "instruction": "..."}` or `{"id"
 "instruction": "..."}`; where it stands means nothing.
 """
 
-import json
 import unicodedata
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -17,6 +16,7 @@ from lib.blocks import NO_EFFECT
 from lib.data.prompts import Prompt
 from lib.data.rows import PickedRow
 from lib.errors import UserError
+from lib.files import STRICT_JSON
 from lib.jobs.job import Job
 from lib.models.instruction_authors.base import Writer, WrittenInstruction
 from lib.models.instruction_authors.checks import problem_with
@@ -169,7 +169,7 @@ class _Reader:
 def _entry_of(line: str, where: str) -> dict[str, Any]:
     """A line's JSON object, which has an instruction."""
     try:
-        entry = json.loads(line)
+        entry = STRICT_JSON.decode(line)
     except ValueError as error:
         raise UserError(
             f"{where}: not valid JSON ({error}). Write one JSON object a line."
