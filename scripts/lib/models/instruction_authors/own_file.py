@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from lib.blocks import NO_EFFECT
 from lib.data.prompts import Prompt
 from lib.data.rows import PickedRow
+from lib.data.texts import visible
 from lib.errors import UserError
 from lib.files import STRICT_JSON
 from lib.jobs.job import Job
@@ -107,7 +108,7 @@ class _Reader:
 
     def __init__(self, prompts: Iterable[Prompt], require_question: bool, others_too: bool) -> None:
         self.by_id = {prompt.id: prompt for prompt in prompts}
-        self.by_text = {prompt.text: prompt for prompt in self.by_id.values()}
+        self.by_text = {visible(prompt.text): prompt for prompt in self.by_id.values()}
         self.require_question = require_question
         self.others_too = others_too
         self.instructions: dict[str, str] = {}
@@ -182,4 +183,4 @@ def _entry_of(line: str, where: str) -> dict[str, Any]:
 def _named(name: Any, known: Mapping[str, Prompt]) -> Prompt | None:
     if not isinstance(name, str):
         return None
-    return known.get(unicodedata.normalize("NFC", name.strip()))
+    return known.get(visible(name))
