@@ -40,7 +40,11 @@ if not workflow.configfiles:
 
 
 try:
-    CONFIG = load_config(config, [Path(file) for file in workflow.configfiles])
+    CONFIG = load_config(
+        config,
+        [Path(file) for file in workflow.configfiles],
+        workflow.config_settings.config,
+    )
     # The plugin would end with a traceback, and say nothing in a dry run.
     if partition_file := snakemake_command.partition_file():
         check_partition_file(partition_file)
