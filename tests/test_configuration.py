@@ -340,6 +340,9 @@ def test_plain_numbers_texts_in_quotes_and_aliases_are_read_as_they_are(tmp_path
     }
 
 
+ENDPOINT = "instructions: {endpoint: {base_url: 'http://x', model: m, parameters:"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -358,14 +361,8 @@ def test_plain_numbers_texts_in_quotes_and_aliases_are_read_as_they_are(tmp_path
         ("training:\n  settings: {learning_rate: 1.0e+999}\n", r"learning_rate: .*finite number"),
         ("seed: .inf\n", r"line 1: seed: .*finite number"),
         ("max_failed_fraction: .nan\n", r"max_failed_fraction: .*finite number"),
-        (
-            "instructions: {endpoint: {base_url: 'http://x', model: m, parameters: {a: .inf}}}\n",
-            r"parameters: no JSON can hold this: .*[Ww]rite a finite number",
-        ),
-        (
-            "instructions: {endpoint: {base_url: 'http://x', model: m, parameters: {a: 2024-1-1}}}",
-            r"parameters: no JSON can hold this: .*date",
-        ),
+        (f"{ENDPOINT} {{a: .inf}}}}}}\n", r"no JSON can hold this: .*Write a finite number"),
+        (f"{ENDPOINT} {{a: 2024-01-01}}}}}}\n", r"\.parameters: no JSON can hold this: .*date"),
         ('results: "a\\0b"\n', r"c\.yaml, line 1: results: holds the character U\+0000"),
     ],
 )
@@ -381,7 +378,7 @@ def test_what_may_be_true_or_false_still_may(tmp_path):
     path.write_text(
         "training: {settings: {gradient_checkpointing: no}}\n"
         "evaluation: {benchmarks: {a: {task: t, metrics: {x: y}, prompt: {ocr: true}}}}\n"
-        "instructions: {endpoint: {base_url: 'http://x', model: m, parameters: {think: true}}}\n"
+        f"{ENDPOINT} {{think: true}}}}}}\n"
     )
     config = load_config(read_yaml(path), [path])
     assert config.training.settings.gradient_checkpointing is False
