@@ -52,7 +52,9 @@ elif not workflow.configfiles:
 
 try:
     CONFIG = load_config(
-        config, [] if START else [Path(file) for file in workflow.configfiles]
+        config,
+        [] if START else [Path(file) for file in workflow.configfiles],
+        workflow.config_settings.config,
     )
     # The plugin would end with a traceback, and say nothing in a dry run.
     if partition_file := snakemake_command.partition_file():

@@ -40,6 +40,18 @@ A mistake ends before anything runs, with the file, the line, the key and the me
 wrong types, missing files and folders, models that are no models. Needs (time, memory, GPUs,
 partitions) are not configured here but in `profiles/`.
 
+Files are UTF-8, numbers plain digits. What YAML would read as another thing than it seems to say is
+refused: `010` (8), `1:30` (90), a key that stands twice, `true` for a number, infinity.
+
+Several files (`--configfile a.yaml b.yaml`) and `--config` are joined by Snakemake, key by key, and
+what comes later counts. Blocks are joined too: four `responses.policy_models` in each of two files
+are eight models if their names differ. Lists are replaced. To replace a block of names, have it in
+one of the files only.
+
+Snakemake also reads the files of `--configfile` before this workflow does. What is no YAML, or no
+UTF-8, it refuses in words of its own, without a line ("not valid JSON or YAML",
+`UnicodeDecodeError`); `.venv/bin/python scripts/plan.py --configfile FILE` names file and line.
+
 Where a key may hold one of several blocks, the block's `kind` (or `backend`) says which it is.
 Which items are computed again when a key changes: docs/journal.md.
 """

@@ -26,7 +26,7 @@ from lib.benchmarks.registry import BENCHMARKS, load_benchmark
 from lib.benchmarks.scores import Score
 from lib.blocks import Endpoint
 from lib.errors import UserError
-from lib.files import write_jsonl
+from lib.files import STRICT_JSON, write_jsonl
 from lib.judge import Judge
 
 #: So many bad rows are printed for people; --json gives all.
@@ -186,7 +186,7 @@ def judge_of(arguments: argparse.Namespace) -> Judge:
             "a judge has an address and a name: give both, --judge-url and --judge-model."
         )
     try:
-        parameters = json.loads(arguments.judge_parameters)
+        parameters = STRICT_JSON.decode(arguments.judge_parameters)
     except ValueError as error:
         raise UserError(f"--judge-parameters: not valid JSON ({error}).") from None
     try:

@@ -10,12 +10,11 @@ lib/report/provenance.py.
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from lib.benchmarks.answers import Answers
+from lib.benchmarks.answers import Answers, yes_or_no
 from lib.benchmarks.base import Benchmark
 from lib.benchmarks.judged import JudgedBenchmark
 from lib.benchmarks.lmms_eval.tasks import JUDGED_TASKS
@@ -38,21 +37,21 @@ ELSEWHERE = (
 )
 
 
-def yes_or_no(text: str) -> str | None:
-    """ "yes" or "no" if that is the whole text, up to case, white space and punctuation around it;
-    None for anything else.
+def is_unparsed(text: str, task: str) -> bool:
+    """Whether an answer is not plainly yes or no, or lmms-eval reads it as something else: its
+    tasks compare the whole answer, so that "no." is wrong; MME's parser passes over punctuation.
     """
-    word = re.sub(r"^\W+|\W+$", "", text).casefold()
-    return word if word in ("yes", "no") else None
+    word = yes_or_no(text)
+    return word is None or not (task.startswith("mme") or text.strip().lower() == word)
 
 
-def yes_no_doubts(answers: Sequence[TaskAnswer]) -> dict[str, float | int]:
+def yes_no_doubts(answers: Sequence[TaskAnswer], task: str) -> dict[str, float | int]:
     """How a model answered yes/no questions; nothing where the targets are not all yes or no.
 
     `yes_ratio`: percent of all answers that are yes; `yes_ratio_of_targets`: what it would be if
     all were right;
-    `unparsed`: number of answers that are neither yes nor no, which lmms-eval counts as wrong
-    (MME's parser lets some pass).
+    `unparsed`: number of answers that are not plainly yes or no (MME's parser lets some pass), and
+    of those that are, but that lmms-eval counts as wrong for a full stop or the like.
     """
     targets = [yes_or_no(str(answer["target"])) for answer in answers]
     if not answers or None in targets:
@@ -61,7 +60,7 @@ def yes_no_doubts(answers: Sequence[TaskAnswer]) -> dict[str, float | int]:
     return {
         "yes_ratio": 100 * said.count("yes") / len(said),
         "yes_ratio_of_targets": 100 * targets.count("yes") / len(targets),
-        "unparsed": said.count(None),
+        "unparsed": sum(is_unparsed(answer["response"], task) for answer in answers),
     }
 
 
@@ -113,7 +112,7 @@ def score(
         "missing": dict.fromkeys(metrics, UNJUDGED) if is_unjudged else {},
         "doubts": {
             "empty": sum(not answer["response"].strip() for answer in answers),
-            **yes_no_doubts(answers),
+            **yes_no_doubts(answers, results["task"]),
         },
     }
 

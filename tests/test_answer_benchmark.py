@@ -15,15 +15,22 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
 import answer_benchmark
 from conftest import Parameters, Wildcards
 from lib.benchmarks.lmms_eval.answer_journal import wait_for_lmms_eval_to_die
 from lib.benchmarks.lmms_eval.harness import Harness
-from lib.benchmarks.lmms_eval.tasks import TaskSettings, find_task, local_task, read_task
+from lib.benchmarks.lmms_eval.tasks import (
+    TaskSettings,
+    find_task,
+    local_task,
+    read_task,
+    task_text,
+)
 from lib.config.evaluation import Evaluation, TaskBenchmark
 from lib.errors import UserError
-from lib.files import read_jsonl
+from lib.files import read_jsonl, write_text
 
 SCRIPTS = Path(answer_benchmark.__file__).parent
 SECRET = "hf_thisisnotatokenofanybody"
@@ -519,6 +526,44 @@ def test_local_data_replaces_the_hubs_and_nothing_else(tmp_path):
         "dataset_kwargs",
         "lmms_eval_specific_kwargs",
     }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Which is it? 🐈‍⬛\n",
+        "\U0001f600\U00020000",
+        "é \u2028 \u2029 \x85 \ufeff \xa0 \u200b",
+        "@count",
+        "!function x",
+        "010",
+        "1:30",
+        "no",
+        "\ttab \"quotes\" 'quotes' \\ud83d #: - {a: b}",
+        " blanks \n\n  and lines  ",
+    ],
+)
+@pytest.mark.parametrize("task", ["pope", "mmvet"])
+def test_lmms_eval_reads_a_prompt_as_it_stands_in_the_configuration(tmp_path, task, text):
+    settings = TaskSettings(task=task, metrics={"m": "m"}, prompt={"post_prompt": text})
+    written = tmp_path / "task.yaml"
+    write_text(written, task_text(local_task(find_task(task), settings), settings))
+    # As lmms-eval's utils.load_yaml_config does.
+    read = yaml.load(written.read_bytes(), Loader=AsLmmsEval)
+    assert read["lmms_eval_specific_kwargs"]["default"]["post_prompt"] == text
+    assert read["task"] == task
+    if task == "mmvet":  # without a judge, our own functions stand for those that ask one
+        assert read["process_results"] == "function unjudged.process_results"
+        assert read["metric_list"][0]["aggregation"] == "function unjudged.count"
+
+
+class AsLmmsEval(yaml.FullLoader):
+    """lmms-eval's loader, which gives a function's name here."""
+
+
+AsLmmsEval.add_constructor(
+    "!function", lambda loader, node: f"function {loader.construct_scalar(node)}"
+)
 
 
 def test_the_hubs_data_need_no_token_and_can_be_pinned():

@@ -320,7 +320,7 @@ def test_several_mistakes_are_told_at_once(project):
 def test_a_mistake_on_the_command_line_is_told_as_well(project):
     assert_one_clear_message(
         project.snakemake("-n", "--config", "device=tpu", check=False),
-        r"device: .*'cuda' or 'cpu'.*found 'tpu'",
+        r"--config: device: .*'cuda' or 'cpu'.*found 'tpu'",
     )
 
 

@@ -16,6 +16,7 @@ from lib.models.image_generators.registry import IMAGE_GENERATORS
 from lib.models.image_scorers.registry import IMAGE_SCORERS
 from lib.models.instruction_authors.registry import INSTRUCTION_AUTHORS
 from lib.models.response_rewards.registry import RESPONSE_REWARDS
+from lib.planning.graph import _update
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -253,3 +254,132 @@ def test_a_mistake_is_told_with_its_line(tmp_path, text, message):
 def test_a_mistake_on_the_command_line_is_told_without_a_line():
     with pytest.raises(UserError, match=r"^--config: images\.steps: "):
         load_config({"images": {"steps": "x"}}, [])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"seed": "x"}, r"^--config: seed: .*found 'x'"),
+        ({"imagez": 1}, r"^--config: imagez: unknown key"),
+        ({"images": {"steps": "x"}}, r"^--config: images\.steps: "),
+        ({"topics": ["art", "B C"]}, r"^--config: topics\.1: "),
+        ({"results": "a\0b"}, r"^--config: results: holds the character U\+0000"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_not_blamed_on_a_file_that_has_the_key(
+    tmp_path, given, message
+):
+    path = tmp_path / "c.yaml"
+    path.write_text("seed: 3\nresults: r\ntopics: [art, nature]\nimages:\n  steps: 4\n")
+    values = read_yaml(path)
+    _update(values, given)
+    with pytest.raises(UserError, match=message):
+        load_config(values, [path], given)
+
+
+def test_a_mistake_in_a_file_is_not_blamed_on_what_the_command_line_says_beside_it(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("seed: 3\nimages:\n  steps: x\n  guidance_scales: [7]\n")
+    values, given = read_yaml(path), {"seed": 4, "images": {"guidance_scales": [5]}}
+    _update(values, given)
+    with pytest.raises(UserError, match=r"c\.yaml, line 3: images\.steps: "):
+        load_config(values, [path], given)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: 010\n", r"c\.yaml, line 1: YAML reads `010` as the number 8\. Write the number"),
+        ("seed: 1:30\n", r"c\.yaml, line 1: YAML reads `1:30` as the number 90\."),
+        ("a:\n- 1:30.5\n", r"c\.yaml, line 2: YAML reads `1:30\.5` as the number 90\.5"),
+        ("seed: 0x10\n", r"c\.yaml, line 1: YAML reads `0x10` as the number 16"),
+        ("seed: 0b11\n", r"c\.yaml, line 1: YAML reads `0b11` as the number 3"),
+        ("seed: 1_000\n", r"c\.yaml, line 1: YAML reads `1_000` as the number 1000"),
+        ('run: "a\0b"\n', r"c\.yaml, line 1: holds the character U\+0000.*Delete it"),
+        ("seed: 1\nrun: a\x07\n", r"c\.yaml, line 2: holds the character U\+0007"),
+        ("seed: 1\n".encode("utf-16"), r"c\.yaml, line 1: not UTF-8 .*Save the file as UTF-8"),
+        ("seed: 1\n".encode("utf-16-le"), r"c\.yaml, line 1: .*U\+0000.*Save the file as UTF-8"),
+        ("seed: 1\n".encode("utf-32"), r"c\.yaml, line 1: not UTF-8"),
+        (b"seed: 1\nrun: \xff\n", r"c\.yaml, line 2: not UTF-8 \(byte 0xff\)"),
+        (
+            "a: &a [x, x, x, x, x, x, x, x, x, x]\n"
+            + "".join(
+                f"{after}: &{after} [{', '.join([f'*{name}'] * 10)}]\n"
+                for name, after in zip("abcdefgh", "bcdefghi", strict=True)
+            ),
+            r"c\.yaml, line 5: with its aliases .* more than 100,000 values\. Write out",
+        ),
+        ("topics: &t\n- *t\n", r"c\.yaml, line 1: an alias .* stands in what it names"),
+        ("topics: [*t]\n", r"c\.yaml, line 1: not valid YAML: found undefined alias"),
+        ("? [a, b]\n: c\n", r"c\.yaml, line 1: not valid YAML: found unhashable key"),
+        ("run: 2024-13-01\n", r"c\.yaml: not valid YAML: month must be in 1\.\.12"),
+        ("seed: 1\n---\nseed: 2\n", r"c\.yaml, line 2: not valid YAML: but found another doc"),
+        ("topics: " + "[" * 20_000, r"c\.yaml.*: not valid YAML: nested too deeply"),
+    ],
+)
+def test_yaml_that_says_another_thing_than_it_seems_to_is_told_with_file_and_line(
+    tmp_path, text, message
+):
+    path = tmp_path / "c.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError, match=message):
+        read_yaml(path)
+
+
+def test_plain_numbers_texts_in_quotes_and_aliases_are_read_as_they_are(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "a: [0, -7, +3, 1.5, .5, 2., 1.0e-5, 5e-7, 007.5]\n"
+        "b: &b ['010', \"1:30\", 08]\nc: [*b, *b]\n"
+    )
+    texts = ["010", "1:30", "08"]
+    assert read_yaml(path) == {
+        "a": [0, -7, 3, 1.5, 0.5, 2.0, 1e-5, "5e-7", 7.5],
+        "b": texts,
+        "c": [texts, texts],
+    }
+
+
+ENDPOINT = "instructions: {endpoint: {base_url: 'http://x', model: m, parameters:"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: true\n", r"c\.yaml, line 1: seed: a truth value .* stands where a number"),
+        ("max_failed_fraction: yes\n", r"line 1: max_failed_fraction: a truth value"),
+        ("topics:\n- art\n- no\n", r"c\.yaml, line 1: topics: a truth value"),
+        ("images:\n  guidance_scales: [true, 5]\n", r"line 2: images\.guidance_scales: a truth"),
+        ("training:\n  settings: {zero_stage: true}\n", r"settings\.zero_stage: a truth value"),
+        ("training:\n  settings: {beta: on}\n", r"line 2: training\.settings\.beta: a truth value"),
+        (
+            "training:\n  experiments: {a: {size: 2000, settings: {epochs: true}}}\n",
+            r"experiment 'a' overrides `epochs`: a truth value",
+        ),
+        ("scheduler_patience: .inf\n", r"line 1: scheduler_patience: .*finite number"),
+        ("training:\n  settings: {beta: .inf}\n", r"settings\.beta: .*finite number"),
+        ("training:\n  settings: {learning_rate: 1.0e+999}\n", r"learning_rate: .*finite number"),
+        ("seed: .inf\n", r"line 1: seed: .*finite number"),
+        ("max_failed_fraction: .nan\n", r"max_failed_fraction: .*finite number"),
+        (f"{ENDPOINT} {{a: .inf}}}}}}\n", r"no JSON can hold this: .*Write a finite number"),
+        (f"{ENDPOINT} {{a: 2024-01-01}}}}}}\n", r"\.parameters: no JSON can hold this: .*date"),
+        ('results: "a\\0b"\n', r"c\.yaml, line 1: results: holds the character U\+0000"),
+    ],
+)
+def test_infinity_and_truth_values_are_no_numbers(tmp_path, text, message):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_config(read_yaml(path), [path])
+
+
+def test_what_may_be_true_or_false_still_may(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "training: {settings: {gradient_checkpointing: no}}\n"
+        "evaluation: {benchmarks: {a: {task: t, metrics: {x: y}, prompt: {ocr: true}}}}\n"
+        f"{ENDPOINT} {{think: true}}}}}}\n"
+    )
+    config = load_config(read_yaml(path), [path])
+    assert config.training.settings.gradient_checkpointing is False
+    assert config.instructions.model_dump()["endpoint"]["parameters"] == {"think": True}

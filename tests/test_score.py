@@ -292,6 +292,21 @@ BAD_FILES = {
         LABELS,
         r"every row is a question \(the first: 'Is there\?'\)",
     ),
+    "an answer with two texts": (
+        POPE,
+        ANSWERS.splitlines()[0] + '\n{"id": "popular/2", "response": "No", "response": "Yes"}',
+        r"some, line 2: not valid JSON \(the key 'response' stands twice in one object; delete",
+    ),
+    "a key that is the same but for its escapes": (
+        POPE,
+        '[{"id": "popular/1", "response": "No"}, {"id": 2, "respons\\u0065": "", "response": ""}]',
+        r"some, line 1: not valid JSON \(the key 'response' stands twice",
+    ),
+    "equal keys deep inside": (
+        "mm_vet --answers {}",
+        '{"v1_0": {"model": ["m"], "score": [0.5], "content": [{"a": 1, "a": 2}]}}',
+        r"the key 'a' stands twice in one object",
+    ),
     "nested without end": (POPE, "[" * 100_000, r"some, line 1: not valid JSON"),
     "AMBER's annotations for answers": (
         "amber --answers {} --reference amber",
@@ -325,6 +340,71 @@ BAD_FILES = {
         r"neither JSON nor a judge's log of MMHal-Bench",
     ),
 }
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "command", "message"),
+    [
+        (
+            "labels/coco_pope_popular.json",
+            '"label": "yes"',
+            '"label": "yes", "label": "no"',
+            POPE.format("good.jsonl"),
+            r"coco_pope_popular\.json, line 1: .*the key 'label' stands twice",
+        ),
+        (
+            "amber/relation.json",
+            '"cat": []',
+            '"cat": [], "dog": []',
+            "amber --answers good.jsonl --reference amber",
+            r"relation\.json, line 1: .*the key 'dog' stands twice",
+        ),
+        (
+            "amber/annotations.json",
+            '"id": 2',
+            '"id": 1',
+            "amber --answers good.jsonl --reference amber",
+            r"annotations\.json, line 1: id '1' again",
+        ),
+        (
+            "objects/objects.json",
+            '"2"',
+            '"1"',
+            "chair --answers good.jsonl --reference objects",
+            r"objects\.json, line 1: .*the key '1' stands twice",
+        ),
+        (
+            "objects/objects.json",
+            '"2"',
+            '"COCO_val2014_000000000001.jpg"',
+            "chair --answers good.jsonl --reference objects",
+            r"objects\.json: image 'COCO_val2014_000000000001\.jpg' again \(1\)",
+        ),
+        (
+            "mm-vet.json",
+            "}}",
+            '}, "v1_0": {"question": "?", "answer": "B", "capability": []}}',
+            "mm_vet --answers good.jsonl --reference mm-vet.json",
+            r"mm-vet\.json, line 1: .*the key 'v1_0' stands twice",
+        ),
+    ],
+)
+def test_what_a_reference_says_twice_is_told_and_never_the_last_taken(
+    files, capsys, file, old, new, command, message
+):
+    text = (files / file).read_text()
+    assert old in text
+    (files / file).write_text(text.replace(old, new, 1))
+    code, out, err = run(capsys, command)
+    assert (code, out) == (1, "")
+    assert re.search(message, err), err
+
+
+def test_a_parameter_of_the_judge_that_stands_twice_is_told(files, capsys):
+    command = "mmhal_bench --answers good.jsonl --judge-url http://localhost:1/v1 --judge-model m"
+    code, _, err = run(capsys, command + ' --judge-parameters {"seed":1,"seed":2}')
+    assert code == 1
+    assert "--judge-parameters: not valid JSON (the key 'seed' stands twice in one object" in err
 
 
 @pytest.mark.parametrize("case", BAD_FILES)

@@ -108,14 +108,16 @@ def test_what_counts_as_yes_or_no(text, said):
 
 
 def test_doubts_of_yes_no_questions():
-    found = yes_no_doubts(
-        answers(("yes", "Yes"), ("no", "yes."), ("no", "There is none"), ("no", "No"))
-    )
-    assert found == {"yes_ratio": 50, "yes_ratio_of_targets": 25, "unparsed": 1}
+    given = answers(("yes", "Yes"), ("no", "yes."), ("no", "There is none"), ("no", " NO\n"))
+    ratios = {"yes_ratio": 50, "yes_ratio_of_targets": 25}
+    # lmms-eval compares the whole answer, and counts "yes." as wrong whatever is right; MME's
+    # parser reads it.
+    assert yes_no_doubts(given, "pope") == {**ratios, "unparsed": 2}
+    assert yes_no_doubts(given, "mme") == {**ratios, "unparsed": 1}
 
 
 def test_other_questions_have_no_such_doubts_but_empty_answers_are_counted():
-    assert yes_no_doubts(answers(("B", "B"))) == {}
+    assert yes_no_doubts(answers(("B", "B")), "mme") == {}
     assert score(answers(("B", "B"), ("A", " ")), results(2, x=0.5), {"x": "x"}, True)[
         "doubts"
     ] == {"empty": 1}

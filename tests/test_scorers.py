@@ -281,6 +281,70 @@ def test_pope_s_scores_are_those_of_the_counts_in_any_order_of_answers(questions
         assert score.scores["f1"] == pytest.approx(sum(defined) / len(defined))
 
 
+@pytest.mark.parametrize(
+    "answer",
+    ["No\n", "NO", "no!", "No;", "no?", "**No**", '"No"', "\u200bNo", "No\u00a0", "No\tno"],
+)
+def test_answers_that_pope_reads_against_their_plain_word_are_counted_as_unparsed(answer):
+    scorer = load_benchmark("pope")
+    labels = {str(number): pope.Label("all", number == 0, "image") for number in range(3)}
+    plain = scorer.score(answers({"0": "Yes", "1": "No.", "2": "No"}), labels, samples=0)
+    score = scorer.score(answers({"0": "Yes", "1": answer, "2": "No"}), labels, samples=0)
+    assert (plain.scores["f1"], plain.extra["unparsed"]) == (100.0, 0)
+    # The reference's number stays: it takes the answer for a yes.
+    assert score.scores["f1"] == pytest.approx(200 / 3)
+    assert score.extra["unparsed"] == 1
+
+
+@pytest.mark.parametrize(
+    "answer", ["Yes", "yes", "YES!", "Yes.", "yes\n", "No", "no.", "No,", "no ."]
+)
+def test_answers_that_pope_reads_as_they_say_are_not_counted_as_unparsed(answer):
+    labels = {"0": pope.Label("all", True, "image")}
+    score = load_benchmark("pope").score(answers({"0": answer}), labels, samples=0)
+    assert score.extra["unparsed"] == 0
+
+
+def test_free_answers_that_amber_reads_against_their_first_word_are_counted_as_unparsed():
+    questions: dict[str, amber.Scene | amber.YesNoQuestion] = {
+        str(number): amber.YesNoQuestion("relation", True) for number in range(1005, 1009)
+    }
+    reference = amber.AmberReference(questions, {}, frozenset())
+    scorer = load_benchmark("amber", "exact")
+    said = {
+        "1005": "No, its eyes are shut.",
+        "1006": "No, there is none.",
+        "1007": "Perhaps",
+        "1008": "no",
+    }
+    read = scorer.read_free_answers(answers(said))
+    assert [answer.text for answer in read.rows] == ["Yes", "No", "No", "No"]
+    score = scorer.score(read, reference, samples=0)
+    assert (score.scores["accuracy"], score.extra["unparsed"]) == (75.0, 2)
+    assert score.extra["accuracy_by_first_word"] == 75.0
+
+
+@pytest.mark.parametrize(
+    ("judgement", "rating", "unparsed"),
+    [
+        ("Rating: 3, very informative", 3, 0),
+        ("Rating: 3.5, between two", 3, 1),
+        ("Rating: 10, very informative", 1, 1),
+        ("Rating: 4. Or rather\nrating:  2", 4, 1),
+        ("Rating: six", 0, 1),
+    ],
+)
+def test_judgements_that_mmhal_bench_reads_as_another_rating_are_counted_as_unparsed(
+    judgement, rating, unparsed
+):
+    judged = Answers("file", [Answer("0", "an answer", 1, {"judgement": judgement})], judge="m")
+    scorer = load_benchmark("mmhal_bench")
+    score = scorer.score(judged, scorer.read_reference(), samples=0)
+    assert (score.scores["score"], score.extra["unparsed"]) == (rating, unparsed)
+    told = [problem for problem in score.problems if "judgement" in problem.what]
+    assert len(told) == unparsed
+
+
 def test_pope_takes_lmms_eval_s_kept_answers_as_their_own_reference(tmp_path):
     rows = [
         {"id": n, "category": split, "question": "Is there?", "response": said, "target": "yes"}

@@ -115,6 +115,83 @@ def test_a_bad_prompt_file_is_refused_with_file_line_and_mend(tmp_path, content,
         read(tmp_path, content)
 
 
+NOTHING_TO_SEE = {
+    "a zero-width blank": "\u200b",
+    "a soft hyphen": "\u00ad",
+    "a byte order mark": "\ufeff",
+    "a right-to-left mark": "\u200f",
+    "a directional override": "\u202e",
+    "an isolate": "\u2066",
+    "a word joiner": "\u2060",
+    "a joiner of graphemes": "\u034f",
+    "a variation selector": "\ufe0f",
+    "a tag": "\U000e0061",
+}
+BLANKS = {
+    "two blanks": "  ",
+    "a tab": "\t",
+    "a no-break space": "\u00a0",
+    "a thin space": "\u2009",
+    "a wide blank": "\u3000",
+    "a Hangul filler": "\u3164",
+    "a blank of Braille": "\u2800",
+}
+
+
+@pytest.mark.parametrize(
+    "line", [*NOTHING_TO_SEE.values(), "\u200b \u00a0\u200b", "\u3164", "\u2800"]
+)
+def test_a_line_of_only_invisible_characters_is_no_prompt(tmp_path, line):
+    with pytest.raises(UserError, match=r"art\.txt, line 2: the line is empty"):
+        read(tmp_path, f"one\n{line}\ntwo\n".encode())
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        *(f"two re{invisible}d cats" for invisible in NOTHING_TO_SEE.values()),
+        *(f"{invisible}two red cats" for invisible in NOTHING_TO_SEE.values()),
+        *(f"two{blank}red cats" for blank in BLANKS.values()),
+    ],
+)
+def test_two_lines_that_look_the_same_are_one_prompt_twice(tmp_path, other):
+    same = r"the same prompt as on line 1, but for blanks or characters that show nothing"
+    with pytest.raises(UserError, match=rf"art\.txt, line 3: {same}\. Delete one of them"):
+        read(tmp_path, f"two red cats\none\n{other}\n".encode())
+    (tmp_path / "art.txt").write_text(f"{other}\n", encoding="utf-8")
+    (tmp_path / "nature.txt").write_text("one\ntwo red cats\n", encoding="utf-8")
+    with pytest.raises(
+        UserError, match=r"nature\.txt, line 2: the same prompt stands in topic 'art'"
+    ):
+        read_topics(tmp_path, ["art", "nature"], 1, 1000)
+
+
+@pytest.mark.parametrize(
+    ("character", "named"),
+    [
+        ("\x80", r"control character U\+0080"),
+        ("\x85", r"control character U\+0085"),
+        ("\x9b", r"control character U\+009B"),
+        ("\u2028", r"line separator U\+2028"),
+        ("\u2029", r"paragraph separator U\+2029"),
+    ],
+)
+def test_control_characters_and_line_separators_inside_a_prompt_are_refused(
+    tmp_path, character, named
+):
+    with pytest.raises(UserError, match=rf"art\.txt, line 2: holds the {named}\. Delete it"):
+        read(tmp_path, f"one\ntwo{character}cats\n".encode())
+
+
+def test_a_prompt_s_text_and_id_stay_what_they_were_whatever_invisible_characters_it_has(tmp_path):
+    """What cannot be seen tells no prompts apart, but it is not taken out either: joiners make
+    another emoji, and earlier results stay valid.
+    """
+    texts = ["two  red\u00a0cats", "می\u200cخواهم", "👩\u200d🚀 in space", "co\u00adoperation"]
+    assert read(tmp_path, "\n".join(texts).encode()) == texts
+    assert Prompt("art", "two red cats").id == "art-8dc3bbf2e7"
+
+
 def test_the_same_prompt_in_two_topics_is_refused(tmp_path):
     for topic in ("art", "school"):
         (tmp_path / f"{topic}.txt").write_text(f"only {topic}\ntwo cats\n")

@@ -307,6 +307,29 @@ def test_editing_one_line_of_the_file_redoes_one_item(stage):
         (lines_of({"instruction": "What?"}), 1, "names no prompt"),
         (lines_of({**ENTRIES[0], "id": PROMPTS[1].id}), 1, "but `id` says"),
         (lines_of({**ENTRIES[0], "instruction": "  "}), 1, "it is empty"),
+        (lines_of({**ENTRIES[0], "instruction": "\u3164\u200b"}), 1, "it is empty"),
+        (
+            lines_of({**ENTRIES[0], "instruction": "What\u2028is it?"}),
+            1,
+            r"it holds the line separator U\+2028",
+        ),
+        (
+            lines_of({**ENTRIES[0], "instruction": "What is X?"}).replace("X", r"\ud83d"),
+            1,
+            r"it holds the lone surrogate U\+D83D",
+        ),
+        (
+            lines_of(
+                {**ENTRIES[1], "prompt": TEXTS[0]}, {**ENTRIES[0], "prompt": TEXTS[0] + "\u200b"}
+            ),
+            2,
+            f"second instruction for prompt {PROMPTS[0].id}",
+        ),
+        (
+            lines_of(ENTRIES[0]) + '{"id": "x", "id": "y", "instruction": "What?"}',
+            2,
+            "the key 'id' stands twice",
+        ),
         (
             lines_of({**ENTRIES[0], "instruction": "<image> What is it?"}),
             1,
@@ -392,6 +415,11 @@ def test_editing_a_template_redoes_the_prompts_that_it_is_drawn_for_only(stage):
             ["What is it?", " What is it? "],
             r"`templates`: the text 'What is it\?' stands there twice",
         ),
+        (
+            ["What is it?", "What\u00a0is\u200b it?"],
+            r"`templates`: the text 'What\\xa0is\\u200b it\?' stands there twice",
+        ),
+        (["What\x85is it?"], r"it holds the control character U\+0085"),
         (
             ["What is it?", "Describe it."],
             (

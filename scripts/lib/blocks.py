@@ -1,6 +1,7 @@
 """The blocks that configuration and jobs are made of, and which of their fields decide results."""
 
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -9,10 +10,13 @@ from pydantic import (
     PositiveInt,
     StringConstraints,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
 from lib import weights
+from lib.files import canonical_json
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 Name = Annotated[str, StringConstraints(pattern=rf"^{NAME}$")]
@@ -27,9 +31,41 @@ LATER: dict[str, Any] = {"decides": "unless it is the default"}
 
 
 class Block(BaseModel):
-    """A block of the configuration, or what a job is asked; unknown keys are refused."""
+    """A block of the configuration, or what a job is asked; unknown keys, infinite numbers, and
+    truth values for numbers are refused.
+    """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value_is_a_number(cls, value: Any, field: ValidationInfo) -> Any:
+        # pydantic would take `true` for 1.
+        annotation = cls.model_fields[str(field.field_name)].annotation
+        if _holds_truth_value(value) and not _takes_truth_values(annotation):
+            raise ValueError(
+                "a truth value (in YAML `true`, `yes`, `on` and their opposites) stands where a"
+                " number or a text belongs. Write the number, or put the text in quotes"
+            )
+        return value
+
+
+def _holds_truth_value(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_holds_truth_value, value.values()))
+    return isinstance(value, bool) or (
+        isinstance(value, list) and any(map(_holds_truth_value, value))
+    )
+
+
+def _takes_truth_values(annotation: Any) -> bool:
+    """Whether a field of this type, or a block in it, may have a truth value."""
+    if parts := get_args(annotation):
+        return any(map(_takes_truth_values, parts))
+    is_block = isinstance(annotation, type) and issubclass(annotation, Block)
+    return is_block or annotation in (bool, Any)
 
 
 def deciding(block: Block) -> dict[str, Any]:
@@ -166,6 +202,18 @@ class Endpoint(Block):
             " that is otherwise sent (`temperature`, `max_tokens`, `seed`)."
         ),
     )
+
+    @field_validator("parameters")
+    @classmethod
+    def _can_be_sent(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        try:
+            canonical_json(parameters)
+        except (TypeError, ValueError) as error:
+            # A date of YAML's, an infinite number.
+            raise ValueError(
+                f"no JSON can hold this: {error}. Write a finite number, or a text in quotes"
+            ) from error
+        return parameters
 
     @model_validator(mode="after")
     def _holds_no_secret(self) -> Self:

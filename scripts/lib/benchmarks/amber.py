@@ -30,7 +30,15 @@ from lib.benchmarks.answers import Answer, Answers
 from lib.benchmarks.bootstrap import Floats, intervals
 from lib.benchmarks.language import LanguageBenchmark, LanguageTools
 from lib.benchmarks.questions import Form, QuestionsBenchmark
-from lib.benchmarks.rows import FileRow, answers_from, id_of, read_json, read_rows, read_text
+from lib.benchmarks.rows import (
+    FileRow,
+    answers_from,
+    by_id,
+    id_of,
+    read_json,
+    read_rows,
+    read_text,
+)
 from lib.benchmarks.scores import Score, finite, match
 from lib.errors import UserError
 
@@ -317,20 +325,30 @@ def _per_type(questions: Floats) -> dict[str, dict[str, float]]:
     return per_type
 
 
-def _doubts(asked: Mapping[str, str], reference: AmberReference) -> dict[str, Any]:
-    """Answers that are not exactly Yes or No, the yes ratio, and what the first word alone would
-    give.
+def _doubts(
+    asked: Mapping[str, str], raw: Mapping[str, str], reference: AmberReference
+) -> dict[str, Any]:
+    """Answers that are not exactly Yes or No, or whose first word is another one than they were
+    read as; the yes ratio; and what the first word alone would give.
+
+    raw   the answers that are free texts (`asked` has what they were read as)
     """
     if not asked:
         return {}
-    first = {name: "".join(text.split()[:1]).strip(".,;:!").lower() for name, text in asked.items()}
+    first = {
+        name: "".join(raw.get(name, text).split()[:1]).strip(".,;:!").lower()
+        for name, text in asked.items()
+    }
     right = {
         name: "no" if item.no else "yes"
         for name in asked
         if isinstance(item := reference.items[name], YesNoQuestion)
     }
     return {
-        "unparsed": sum(text not in ("Yes", "No") for text in asked.values()),
+        "unparsed": sum(
+            text not in ("Yes", "No") or (name in raw and first[name] != text.lower())
+            for name, text in asked.items()
+        ),
         "yes_ratio": 100 * sum(text == "Yes" for text in asked.values()) / len(asked),
         "accuracy_by_first_word": (
             100 * sum(first[name] == word for name, word in right.items()) / len(asked)
@@ -391,7 +409,7 @@ class _Parts:
 class Amber(QuestionsBenchmark[AmberReference], LanguageBenchmark[AmberReference]):
     """AMBER: a generative and a discriminative part; one of them alone can be scored."""
 
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     name = "amber"
     title = "AMBER"
     names = NAMES
@@ -433,7 +451,8 @@ class Amber(QuestionsBenchmark[AmberReference], LanguageBenchmark[AmberReference
         files = _find_files([*map(Path, paths)])
         association = _read_association(files["relation.json"])
         annotations = files["annotations.json"]
-        items = dict(_item(annotations, row) for row in read_rows(annotations))
+        rows = read_rows(annotations)
+        items = by_id(annotations, rows, (_item(annotations, row) for row in rows))
         safe_words = read_text(files["safe_words.txt"]).splitlines()
         return AmberReference(items, association, frozenset(safe_words))
 
@@ -446,12 +465,17 @@ class Amber(QuestionsBenchmark[AmberReference], LanguageBenchmark[AmberReference
         matched, problems, counts = match(answers, list(reference.items), self.title)
         texts = {name: answer.text for name, answer in matched.items()}
         parts = _Parts(texts, reference, self.tools)
+        raw = {
+            name: answer.details["raw"]
+            for name, answer in matched.items()
+            if "raw" in answer.details
+        }
         nouns = {"nouns": int(parts.captions[:, NOUNS].sum())} if parts.described else {}
         used = ("tokenizer", "tagger", "lemmatizer", "similarity")
         return Score(
             benchmark=self.name,
             scores=parts.scores(),
-            extra={**counts, **_doubts(parts.asked, reference), **nouns},
+            extra={**counts, **_doubts(parts.asked, raw, reference), **nouns},
             per_type=_per_type(parts.questions),
             intervals=parts.intervals(samples, seed),
             problems=problems,

@@ -2,6 +2,7 @@
 rows.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,6 +54,14 @@ class Answers:
     def by_id(self) -> dict[str, Answer]:
         """The answers by id."""
         return {answer.id: answer for answer in self.rows}
+
+
+def yes_or_no(text: str) -> str | None:
+    """The plain word of an answer: "yes" or "no" if that is the whole text, up to case, white space
+    and punctuation around it; None for anything else.
+    """
+    word = re.sub(r"^\W+|\W+$", "", text).casefold()
+    return word if word in ("yes", "no") else None
 
 
 def to_rows(answers: Answers) -> list[dict[str, Any]]:

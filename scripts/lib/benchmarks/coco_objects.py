@@ -289,7 +289,12 @@ def _read_objects(file: Path, reference: CocoReference) -> None:
         for image, objects in value.items():
             if not isinstance(objects, list) or not all(isinstance(name, str) for name in objects):
                 raise UserError(f"{file}: the objects of image {image!r} are no list of texts.")
-            reference.given[image_id(image)] = frozenset(objects)
+            name = image_id(image)
+            if name in reference.given:
+                raise UserError(
+                    f"{file}: image {image!r} again ({name}). Delete one of its lists of objects."
+                )
+            reference.given[name] = frozenset(objects)
         return
     try:
         names = {each["id"]: each["name"] for each in value.get("categories", ())}

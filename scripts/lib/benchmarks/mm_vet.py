@@ -19,7 +19,7 @@ import numpy as np
 from lib.benchmarks.answers import Answer, Answers, Problem
 from lib.benchmarks.bootstrap import Floats, intervals
 from lib.benchmarks.judged import NOT_NAMED, JudgedBenchmark, judges_in, with_judgements
-from lib.benchmarks.rows import FileRow, answers_from, id_of, kind_of, read_rows
+from lib.benchmarks.rows import FileRow, answers_from, by_id, id_of, kind_of, read_rows
 from lib.benchmarks.scores import Score, match
 from lib.errors import UserError
 from lib.judge import Judge, Judgement, JudgeQuestion, fill
@@ -60,12 +60,12 @@ GradedQuestions = Mapping[str, GradedQuestion]
 class _OwnFile:
     """MM-Vet's file of answers or of grades: one object, a member an id."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, members: Sequence[FileRow]) -> None:
         self.file = str(path)
         self.answers: dict[str, Answer] = {}
         self.problems: list[Problem] = []
         self.models: set[str] = set()
-        for row in read_rows(path, keyed=True):
+        for row in members:
             self._add(str(row.key), row)
 
     def _add(self, name: str, row: FileRow) -> None:
@@ -105,9 +105,15 @@ class _OwnFile:
         )
 
 
-def _is_own_file(rows: Sequence[FileRow]) -> bool:
-    first = rows[0].value
-    return len(rows) == 1 and isinstance(first, dict) and not first.keys() & {"id", "question_id"}
+def _members_of_own_file(path: Path) -> list[FileRow] | None:
+    """The members of a file that is MM-Vet's own; None of one that holds rows, or that is damaged,
+    which is told when its rows are read.
+    """
+    try:
+        members = read_rows(path, keyed=True)
+    except UserError:
+        return None
+    return None if {row.key for row in members} & {"id", "question_id"} else members
 
 
 def _graded_question(file: Path, row: FileRow, kept: bool) -> tuple[str, GradedQuestion]:
@@ -259,9 +265,9 @@ class MMVet(JudgedBenchmark[GradedQuestions]):
 
     def read_answers(self, path: Path) -> Answers:
         """A file of answers or of grades."""
+        if members := _members_of_own_file(path):
+            return _OwnFile(path, members).read()
         rows = read_rows(path)
-        if _is_own_file(rows):
-            return _OwnFile(path).read()
         details = ("grades", "judgements", "judge", "reason")
         answers = answers_from(path, rows, ("question_id", "id"), details=details)
         return replace(answers, judge=judges_in(answers, "grades"))
@@ -278,7 +284,7 @@ class MMVet(JudgedBenchmark[GradedQuestions]):
         first = read_rows(files[0])[0].value
         kept = isinstance(first, dict) and "question_id" in first
         rows = read_rows(files[0], keyed=not kept)
-        return dict(_graded_question(files[0], row, kept) for row in rows)
+        return by_id(files[0], rows, (_graded_question(files[0], row, kept) for row in rows))
 
     def add_judgements(
         self,

@@ -25,7 +25,7 @@ from lib.benchmarks.answers import Answer, Answers, Problem
 from lib.benchmarks.bootstrap import Floats, intervals
 from lib.benchmarks.judged import JudgedBenchmark, judges_in, with_judgements
 from lib.benchmarks.questions import Form, QuestionsBenchmark
-from lib.benchmarks.rows import FileRow, answers_from, id_of, kind_of, read_rows, read_text
+from lib.benchmarks.rows import FileRow, answers_from, by_id, id_of, kind_of, read_rows, read_text
 from lib.benchmarks.scores import Score, finite, match
 from lib.errors import UserError
 from lib.judge import Judge, JudgeQuestion, fill
@@ -187,8 +187,18 @@ def read_rating(judgement: str) -> int:
     return ratings[0]
 
 
+def is_read_otherwise(judgement: str, rating: int) -> bool:
+    """Whether a judgement says other ratings than the one that the reference reads: of "rating:
+    3.5" it reads 3, of "rating: 10" it reads 1.
+    """
+    said = re.findall(r"rating:\s*(\d+(?:\.\d+)?)", judgement.lower())
+    return {float(number) for number in said} != {float(rating)}
+
+
 class _Ratings:
-    """The ratings of answers by id. `unparsed`: judgements without one, which count as 0."""
+    """The ratings of answers by id. `unparsed`: judgements without one, which count as 0, and those
+    that are read as another rating than they say.
+    """
 
     def __init__(self, file: str, answers: Mapping[str, Answer]) -> None:
         self.file = file
@@ -207,7 +217,12 @@ class _Ratings:
             self._tell(answer, f"id {answer.id!r} has no judgement ({why}); not scored")
             return
         try:
-            self.by_id[answer.id] = read_rating(judgement)
+            rating = read_rating(judgement)
+            self.by_id[answer.id] = rating
+            if is_read_otherwise(judgement, rating):
+                self.unparsed += 1
+                what = f"the judgement of id {answer.id!r} says another rating than {rating}"
+                self._tell(answer, f"{what}; {rating}, as in the reference")
         except ValueError as error:
             self.unparsed += 1
             self.by_id[answer.id] = 0
@@ -248,7 +263,7 @@ def _informativeness(values: Floats) -> float:
 class MMHalBench(QuestionsBenchmark[RatedQuestions], JudgedBenchmark[RatedQuestions]):
     """MMHal-Bench."""
 
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     name = "mmhal_bench"
     title = "MMHal-Bench"
     names = NAMES
@@ -283,9 +298,9 @@ class MMHalBench(QuestionsBenchmark[RatedQuestions], JudgedBenchmark[RatedQuesti
             }
         path = Path(paths[0])
         path = _template_in(path) if path.is_dir() else path
-        return dict(
-            _rated_question(path, row, number) for number, row in enumerate(read_rows(path))
-        )
+        rows = read_rows(path)
+        entries = (_rated_question(path, row, number) for number, row in enumerate(rows))
+        return by_id(path, rows, entries)
 
     def add_judgements(
         self,

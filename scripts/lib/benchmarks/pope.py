@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lib.benchmarks.answers import Answer, Answers
+from lib.benchmarks.answers import Answer, Answers, yes_or_no
 from lib.benchmarks.bootstrap import Floats, intervals
 from lib.benchmarks.questions import Form, QuestionsBenchmark
 from lib.benchmarks.rows import FileRow, answers_from, id_of, read_rows
@@ -119,9 +119,11 @@ def said_yes(text: str) -> bool:
     return not ("No" in words or "not" in words or "no" in words)
 
 
-def is_plain(text: str) -> bool:
-    """Whether an answer is yes or no and nothing else, so that no parser can read it otherwise."""
-    return re.sub(r"^\W+|\W+$", "", text).lower() in ("yes", "no")
+def is_unparsed(text: str) -> bool:
+    """Whether an answer is not plainly yes or no, or is read against its plain word: "NO" and "no!"
+    are a yes to the published parser.
+    """
+    return yes_or_no(text) != ("yes" if said_yes(text) else "no")
 
 
 #: Columns of the counts.
@@ -168,7 +170,7 @@ def _of_split(counts: Floats, rates: Mapping[str, Floats], index: int) -> dict[s
 class Pope(QuestionsBenchmark[Labels]):
     """POPE."""
 
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     name = "pope"
     title = "POPE"
     names = NAMES
@@ -239,7 +241,7 @@ class Pope(QuestionsBenchmark[Labels]):
             scores=finite(overall),
             extra={
                 **counts,
-                "unparsed": sum(not is_plain(answer.text) for answer in matched.values()),
+                "unparsed": sum(is_unparsed(answer.text) for answer in matched.values()),
                 "yes_ratio_of_labels": 100
                 * sum(label.yes for label in labels.values())
                 / len(labels),

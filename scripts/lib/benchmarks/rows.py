@@ -8,14 +8,16 @@ is wrong with one row is a Problem, and the other rows are read.
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lib.benchmarks.answers import Answer, Answers, Problem
 from lib.errors import UserError
+from lib.files import STRICT_JSON
 
+T = TypeVar("T")
 _SPACE = re.compile(r"[ \t\r\n]*")
 Json = dict[str, Any]
 #: Where published files keep a model's answer.
@@ -50,16 +52,11 @@ def read_text(path: Path) -> str:
     return text
 
 
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
-
-
 class _Scanner:
     """Walks over JSON text, counting lines."""
 
     def __init__(self, path: Path, text: str) -> None:
         self.path, self.text = path, text
-        self.decoder = json.JSONDecoder(parse_constant=_no_constant)
         self.position = self._counted = 0
         self._line = 1
 
@@ -78,7 +75,7 @@ class _Scanner:
     def value(self) -> Any:
         """The value at the position."""
         try:
-            value, self.position = self.decoder.raw_decode(self.text, self.position)
+            value, self.position = STRICT_JSON.raw_decode(self.text, self.position)
         except json.JSONDecodeError as error:
             at_end = not self.text[error.pos :].strip() or error.msg.startswith(
                 "Unterminated string"
@@ -130,8 +127,9 @@ def read_rows(path: Path, keyed: bool = False) -> list[FileRow]:
     """The rows of a file: the elements of an array, or values one after the other (JSON lines are
     that).
 
-    `keyed`: the file is one object, its members are the rows. Errors: UserError as in `read_text`,
-    or where it is not JSON, with the line.
+    `keyed`: the file is one object, its members are the rows; that two have one key is the caller's
+    to tell. Errors: UserError as in `read_text`, or where it is not JSON or a key stands twice in
+    an object, with the line.
     """
     scanner = _Scanner(path, read_text(path))
     first = scanner.skip()
@@ -169,6 +167,16 @@ def read_json(path: Path) -> Any:
             f"{path}, line {scanner.line()}: more text after the end of the JSON value."
         )
     return value
+
+
+def by_id(path: Path, rows: Sequence[FileRow], entries: Iterable[tuple[str, T]]) -> dict[str, T]:
+    """The entries (id, value) of a reference's rows. Errors: UserError where two have one id."""
+    values: dict[str, T] = {}
+    for row, (name, value) in zip(rows, entries, strict=True):
+        if name in values:
+            raise UserError(f"{path}, line {row.line}: id {name!r} again. Delete one of the rows.")
+        values[name] = value
+    return values
 
 
 def kind_of(value: Any) -> str:

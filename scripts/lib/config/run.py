@@ -4,6 +4,7 @@
 """
 
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -19,7 +20,8 @@ from lib.config.pairs import Pairs
 from lib.config.prompts import GeneratePrompts, Topic
 from lib.config.responses import Responses
 from lib.config.training import Training
-from lib.config.yaml_files import explain, read_yaml
+from lib.config.yaml_files import explain, read_yaml, say_where
+from lib.errors import UserError
 from lib.models.image_generators.registry import AnyImageGenerator
 from lib.models.image_generators.stable_diffusion_3 import StableDiffusion3
 from lib.models.instruction_authors.openai import OpenAIEndpoint
@@ -184,15 +186,35 @@ class Config(Block):
         return {"base": self.training.base_model}
 
 
-def load_config(values: dict[str, Any], files: list[Path]) -> Config:
-    """Validates a configuration; `files` are where it came from, to name file and line in the
-    message.
+def load_config(
+    values: dict[str, Any], files: list[Path], command_line: Mapping[str, Any] | None = None
+) -> Config:
+    """Validates a configuration; `files` and `command_line` (the values of `--config`) are where it
+    came from, to name file and line in the message.
 
     All mistakes are told at once, one a line. Errors: UserError.
     """
     for path in files:
         read_yaml(path)
+    for place, text in _texts_in(values):
+        if "\0" in text:
+            raise UserError(
+                f"{say_where(place, files, command_line)}{'.'.join(map(str, place))}: holds the"
+                " character U+0000, which no file name or request can hold. Delete it."
+            )
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise explain(error, Config, values, files) from error
+        raise explain(error, Config, values, files, command_line=command_line) from error
+
+
+def _texts_in(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], str]]:
+    """All texts of a configuration, each with the keys that lead to it."""
+    if isinstance(value, str):
+        yield place, value
+    elif isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from _texts_in(each, (*place, key))
+    elif isinstance(value, list):
+        for number, each in enumerate(value):
+            yield from _texts_in(each, (*place, number))

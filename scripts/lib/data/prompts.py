@@ -4,7 +4,6 @@ A prompt's identity is its text: `<topic>-<first 10 hex digits of its sha256>`. 
 means nothing, so that inserting, deleting and reordering lines changes no other prompt.
 """
 
-import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from lib.data.rows import PromptRow
+from lib.data.texts import control_character_in, visible
 from lib.errors import UserError
 from lib.files import digest
 
@@ -54,8 +54,8 @@ def seed_of(seed: int, *identity: object) -> int:
 def read_prompts(path: Path, topic: str, max_characters: int) -> list[Prompt]:
     """The prompts of one topic, in the file's order: UTF-8, one a line, surrounding blanks dropped.
 
-    A missing file, other encodings, control characters, and empty, doubled or over-long lines are
-    UserErrors that name file and line.
+    A missing file, other encodings, control characters, lines that show nothing, that look the same
+    as another one, or that are too long are UserErrors that name file and line.
     """
     if not path.is_file():
         raise UserError(
@@ -77,28 +77,37 @@ def read_prompts(path: Path, topic: str, max_characters: int) -> list[Prompt]:
             " `topics`."
         )
     prompts: list[Prompt] = []
-    seen: dict[str, int] = {}
+    lines_of: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
         content = unicodedata.normalize("NFC", line.strip())
         where = f"{path}, line {number}"
+        seen = visible(content)
         if not content:
             raise UserError(f"{where}: the line is empty. Delete it.")
-        if found := re.search(r"[\x00-\x08\x0b-\x1f\x7f]", content):
+        if control := control_character_in(content):
+            raise UserError(f"{where}: holds {control}. Delete it.")
+        if not seen:
             raise UserError(
-                f"{where}: holds the control character U+{ord(found[0]):04X}. Delete it."
+                f"{where}: the line is empty but for characters that show nothing (the first is"
+                f" U+{ord(content[0]):04X}). Delete it."
             )
         if len(content) > max_characters:
             raise UserError(
                 f"{where}: {len(content)} characters, over `max_prompt_characters`"
                 f" ({max_characters}). Shorten it, or raise the limit."
             )
-        if content in seen:
+        if (other := lines_of.setdefault(seen, number)) != number:
+            difference = _difference(content, prompts[other - 1].text)
             raise UserError(
-                f"{where}: the same prompt as on line {seen[content]}. Delete one of them."
+                f"{where}: the same prompt as on line {other}{difference}. Delete one of them."
             )
-        seen[content] = number
         prompts.append(Prompt(topic, content))
     return prompts
+
+
+def _difference(text: str, other: str) -> str:
+    """In which way two texts that look the same differ, if they do."""
+    return "" if text == other else ", but for blanks or characters that show nothing"
 
 
 @dataclass(frozen=True)
@@ -121,19 +130,19 @@ def make_shards(prompts: Sequence[Prompt], shards_per_topic: int) -> list[Shard]
 def read_topics(
     folder: Path, topics: Sequence[str], shards_per_topic: int, max_characters: int
 ) -> dict[tuple[str, str], Shard]:
-    """All shards by (topic, shard name). A prompt that stands in two topics is a UserError: its
-    pairs would count twice.
+    """All shards by (topic, shard name). A prompt that stands in two topics, or looks the same as
+    one of another, is a UserError: its pairs would count twice.
     """
     shards: dict[tuple[str, str], Shard] = {}
-    home: dict[str, str] = {}
+    home: dict[str, Prompt] = {}
     for topic in topics:
         prompts = read_prompts(folder / f"{topic}.txt", topic, max_characters)
         for prompt in prompts:
-            if (other := home.setdefault(prompt.text, topic)) != topic:
+            if (other := home.setdefault(visible(prompt.text), prompt)) != prompt:
                 line = prompts.index(prompt) + 1
                 raise UserError(
                     f"{folder / f'{topic}.txt'}, line {line}: the same prompt stands in topic"
-                    f" '{other}'. Delete one of them."
+                    f" '{other.topic}'{_difference(prompt.text, other.text)}. Delete one of them."
                 )
         for shard in make_shards(prompts, shards_per_topic):
             shards[topic, shard.name] = shard

@@ -64,7 +64,7 @@ def made_up_prompts(config: Config, folder: Path, per_topic: int, keep: bool) ->
     for topic in config.topics:
         source = Path(config.prompts) / f"{topic}.txt"
         text = source.read_text(encoding="utf-8") if keep else ""
-        written = [line for line in text.splitlines() if line.strip()]
+        written = [line for line in text.split("\n") if line.strip()]
         added = [
             f"A prompt on {topic} that is not written yet, number {number}"
             for number in range(per_topic - len(written))

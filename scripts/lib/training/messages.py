@@ -9,7 +9,7 @@ from pathlib import Path
 from traceback import format_exception
 from typing import Self
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 
 from lib.blocks import Block
 from lib.errors import UserError
@@ -35,7 +35,9 @@ class Begin(Block):
 
 
 class Update(Block):
-    """An update is done: its number, updates in all, its loss and reward margin."""
+    """An update is done: its number, updates in all, its loss and reward margin (may be NaN)."""
+
+    model_config = ConfigDict(allow_inf_nan=True)
 
     step: int
     steps: int

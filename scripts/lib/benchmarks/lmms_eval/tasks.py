@@ -4,7 +4,6 @@ replaces it. Nothing of lmms-eval is imported.
 
 import difflib
 import importlib.util
-import json
 import re
 from pathlib import Path
 from typing import Any, Self
@@ -197,12 +196,27 @@ def _data_of(builtin: Json, settings: TaskSettings) -> Json:
     return {"dataset_kwargs": options | revision}
 
 
+class _Function(str):
+    """A function's name, which lmms-eval's tag makes a function of."""
+
+    __slots__ = ()
+
+
+class _TaskDumper(yaml.SafeDumper):
+    """Writes a task's file in ASCII: whatever character stands in a text, lmms-eval reads it."""
+
+
+_TaskDumper.add_representer(
+    _Function, lambda dumper, name: dumper.represent_scalar("!function", str(name))
+)
+
+
 def task_text(task: Json, settings: TaskSettings) -> str:
-    """The task's file: JSON, which is YAML, but for lmms-eval's tag for functions."""
-    if not settings.is_unjudged:
-        return json.dumps(task, indent=1) + "\n"
-    task = task | {
-        "metric_list": [{"metric": "answered", "aggregation": "@count", "higher_is_better": True}]
-    }
-    task = task | {"process_results": "@process_results"}
-    return re.sub(r'"@(\w+)"', rf"!function {UNJUDGED.stem}.\1", json.dumps(task, indent=1)) + "\n"
+    """The task's file as lmms-eval reads it."""
+    if settings.is_unjudged:
+        count, process = (
+            _Function(f"{UNJUDGED.stem}.{name}") for name in ("count", "process_results")
+        )
+        answered = {"metric": "answered", "aggregation": count, "higher_is_better": True}
+        task = task | {"metric_list": [answered], "process_results": process}
+    return yaml.dump(task, Dumper=_TaskDumper, sort_keys=False)

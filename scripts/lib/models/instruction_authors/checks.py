@@ -3,6 +3,8 @@
 import re
 import unicodedata
 
+from lib.data.texts import control_character_in, visible
+
 #: Tokens that steer LLaVA's language models; inside an instruction they would no longer be its
 #: text.
 SPECIAL_TOKEN = re.compile(
@@ -55,12 +57,12 @@ def clean(answer: str) -> str:
 
 def problem_with(instruction: str, require_question: bool) -> str | None:
     """What is wrong with an instruction, whoever wrote it; None for a good one."""
-    if not re.search(r"\w", instruction):
+    if not re.search(r"\w", visible(instruction)):
         return "it is empty"
     if token := SPECIAL_TOKEN.search(instruction):
         return f"it holds the special token '{token[0]}'"
-    if control := re.search(r"[\x00-\x08\x0b-\x1f\x7f]", instruction):
-        return f"it holds the control character U+{ord(control[0]):04X}"
+    if control := control_character_in(instruction):
+        return f"it holds {control}"
     if require_question and not re.search(r"[?？؟]", instruction):
         return "it has no question mark"
     return None

@@ -4,7 +4,6 @@ A line of the file is `{"prompt": "<its text>", "instruction": "..."}` or `{"id"
 "instruction": "..."}`; where it stands means nothing.
 """
 
-import json
 import unicodedata
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -16,7 +15,9 @@ from pydantic import Field, model_validator
 from lib.blocks import NO_EFFECT
 from lib.data.prompts import Prompt
 from lib.data.rows import PickedRow
+from lib.data.texts import visible
 from lib.errors import UserError
+from lib.files import STRICT_JSON
 from lib.jobs.job import Job
 from lib.models.instruction_authors.base import Writer, WrittenInstruction
 from lib.models.instruction_authors.checks import problem_with
@@ -103,7 +104,7 @@ class _Reader:
 
     def __init__(self, prompts: Iterable[Prompt], require_question: bool) -> None:
         self.by_id = {prompt.id: prompt for prompt in prompts}
-        self.by_text = {prompt.text: prompt for prompt in self.by_id.values()}
+        self.by_text = {visible(prompt.text): prompt for prompt in self.by_id.values()}
         self.require_question = require_question
         self.instructions: dict[str, str] = {}
         self.line_of: dict[str, int] = {}
@@ -158,7 +159,7 @@ class _Reader:
 def _entry_of(line: str, where: str) -> dict[str, Any]:
     """A line's JSON object, which has an instruction."""
     try:
-        entry = json.loads(line)
+        entry = STRICT_JSON.decode(line)
     except ValueError as error:
         raise UserError(
             f"{where}: not valid JSON ({error}). Write one JSON object a line."
@@ -171,4 +172,4 @@ def _entry_of(line: str, where: str) -> dict[str, Any]:
 def _named(name: Any, known: Mapping[str, Prompt]) -> Prompt | None:
     if not isinstance(name, str):
         return None
-    return known.get(unicodedata.normalize("NFC", name.strip()))
+    return known.get(visible(name))

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from lib.blocks import NO_EFFECT
 from lib.data.prompts import Prompt, seed_of
 from lib.data.rows import PickedRow
+from lib.data.texts import visible
 from lib.errors import UserError
 from lib.jobs.job import Job
 from lib.models.instruction_authors.base import Writer, WrittenInstruction
@@ -58,7 +59,7 @@ class Templates:
                     " or take the key away"
                 )
             for number, template in enumerate(self.templates, start=1):
-                if template in self.templates[: number - 1]:
+                if visible(template) in map(visible, self.templates[: number - 1]):
                     raise ValueError(
                         f"`templates`: the text {template[:60]!r} stands there twice. Delete one"
                     )
