@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import orjson
 
 from lib.errors import UserError
-from lib.files import digest_of_file, replacing
+from lib.files import digest, digest_of_file, replacing
 
 #: A digest is kept of a file that has been left alone for so long: two changes in one tick of a
 #: file system's clock (2 s at the most) would look the same.
@@ -47,9 +48,9 @@ def digest_files(paths: Sequence[Path], kept_for: Path) -> list[str]:
     `kept_for`: the file or folder under whose name they are kept. Errors: UserError where a file
     cannot be read.
     """
-    cache = _cache_file(kept_for)
-    known = _read(cache)
-    kept: dict[str, list[Any]] = {}
+    place = _place(kept_for)
+    known = _read(place)
+    kept: dict[str, Any] = {}
     digests = []
     for path in paths:
         name = str(path.absolute())
@@ -66,9 +67,20 @@ def digest_files(paths: Sequence[Path], kept_for: Path) -> list[str]:
             raise _unreadable(path, error) from error
         kept[name] = entry
         digests.append(entry[-1])
-    if kept != known:
-        _write(cache, kept)
+    if any(known.get(name) != entry for name, entry in kept.items()):
+        _write(place, known | kept)
     return digests
+
+
+@cache
+def digest_path(path: str) -> str:
+    """What a file contains, or a folder with all that is in it, as a digest. Found once a process:
+    a run is what it was when it started.
+    """
+    root = Path(path)
+    files = list(files_under(root))
+    names = [file.relative_to(root).as_posix() for file in files]
+    return digest(dict(zip(names, digest_files(files, root), strict=True)))
 
 
 def _status(path: Path) -> list[int]:
@@ -77,7 +89,7 @@ def _status(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns]
 
 
-def _cache_file(kept_for: Path) -> Path | None:
+def _place(kept_for: Path) -> Path | None:
     """The file of kept digests; None where the user has no folder for it."""
     try:
         caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
@@ -87,18 +99,18 @@ def _cache_file(kept_for: Path) -> Path | None:
     return caches / "pds-dpo" / "digests" / f"{name}.json"
 
 
-def _read(cache: Path | None) -> dict[str, Any]:
+def _read(place: Path | None) -> dict[str, Any]:
     with suppress(OSError, ValueError):
-        known = orjson.loads(cache.read_bytes()) if cache else {}
+        known = orjson.loads(place.read_bytes()) if place else {}
         return known if isinstance(known, dict) else {}
     return {}
 
 
-def _write(cache: Path | None, kept: dict[str, list[Any]]) -> None:
+def _write(place: Path | None, kept: dict[str, Any]) -> None:
     # Where nothing can be kept, every process reads the files for itself: no more than that.
     with suppress(OSError, UserError, TypeError):  # a TypeError: a name that is no Unicode
-        if cache:
-            with replacing(cache) as temporary:
+        if place:
+            with replacing(place) as temporary:
                 temporary.write_bytes(orjson.dumps(kept))
 
 
