@@ -18,6 +18,7 @@ rule index_benchmarks:
     params:
         common=PLAN.common(),
         settings=PLAN.params(evaluation.index_job(PLAN)),
+        contents=lambda w: evaluation.local_contents(PLAN),
     message:
         "Contamination: the benchmarks' questions and images"
     script:

@@ -133,6 +133,11 @@ rule answers_figure:
     params:
         common=PLAN.common(),
         settings=PLAN.params(ANSWERS) if ANSWERS else None,
+        contents=lambda w: (
+            evaluation.all_contents(PLAN, FIGURES.answers.benchmark)
+            if FIGURES.answers
+            else None
+        ),
     message:
         "Figure: two models' answers with their hallucinated words"
     script:

@@ -17,6 +17,7 @@ from lib.benchmarks.judged import JudgedBenchmark
 from lib.benchmarks.registry import load_benchmark
 from lib.benchmarks.scores import Score, scorer_name
 from lib.config.evaluation import ScoreAnswersJob
+from lib.contents import files_under
 from lib.data.evaluation_files import AnswerScores, Asked, ComputedBy, JudgeName, QuestionAnswer
 from lib.files import digest_of_file, read_jsonl, write_json, write_jsonl
 from lib.jobs.job import Job
@@ -98,8 +99,7 @@ def digest_files(paths: Iterable[str]) -> dict[str, str]:
     """The sha256 of every reference file, by its name below the configured path."""
     digests = {}
     for path in map(Path, paths):
-        files = sorted(each for each in path.rglob("*") if each.is_file())
-        for file in files if path.is_dir() else [path]:
+        for file in files_under(path):
             digests[file.relative_to(path.parent).as_posix()] = digest_of_file(file)
     return digests
 

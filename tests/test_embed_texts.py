@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 import embed_texts
 from lib.config.figures import EmbedTextsJob, TextEmbedding
@@ -53,6 +54,25 @@ def test_a_text_s_vector_does_not_depend_on_its_company_beyond_rounding(folder):
     assert (
         np.abs(np.concatenate([embedder.embed([text]) for text in TEXTS]) - together).max() < 1e-6
     )
+
+
+@pytest.mark.parametrize("taken", ["pooler.", "encoder.layer.0.attention.self.query."])
+def test_a_model_may_lack_the_pooler_that_is_not_used_and_nothing_else(folder, tmp_path, taken):
+    copy = tmp_path / "model"
+    shutil.copytree(folder, copy)
+    [path] = copy.glob("*.safetensors")
+    state = load_file(path)
+    kept = {name: tensor for name, tensor in state.items() if not name.startswith(taken)}
+    assert len(kept) < len(state)
+    save_file(kept, path, metadata={"format": "pt"})
+    if taken == "pooler.":
+        whole, without = (
+            TextEmbedder(each, "float32", 256).embed(TEXTS) for each in (folder, copy)
+        )
+        assert (whole == without).all()
+    else:
+        with pytest.raises(UserError, match=rf"{copy}.*it lacks {taken}bias, {taken}weight"):
+            TextEmbedder(copy, "float32", 256)
 
 
 def test_packed_vectors_keep_similarities_to_a_ten_thousandth(folder):

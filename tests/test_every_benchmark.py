@@ -3,6 +3,7 @@ the registry adds its line there, and this file does the rest.
 """
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -30,6 +31,7 @@ from lib.benchmarks.rows import answers_from, read_json, read_rows
 from lib.benchmarks.scores import Score, match
 from lib.config.evaluation import QuestionBenchmark, TaskBenchmark
 from lib.config.run import load_config
+from lib.contents import digest_path
 from lib.errors import UserError
 from lib.files import write_jsonl
 from lib.head import evaluation, preflight
@@ -424,6 +426,62 @@ class Twins(QuestionsBenchmark[dict[str, str]]):
         right = [reference[name] == answer.text for name, answer in matched.items()]
         scores = {"right": 100 * sum(right) / len(right)}
         return Score(self.name, scores, counts, {}, {}, problems, "as it is", self.VERSION)
+
+
+def change_bytes(path: Path) -> None:
+    """Another content of the same length, and an older time, as `mv` and `rsync -t` leave it."""
+    status = path.stat()
+    path.write_bytes(bytes(path.read_bytes()[::-1]))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns - 10**12))
+
+
+@pytest.mark.parametrize(
+    ("changed", "seen_in"),
+    [
+        ("truths/more/truths.json", "reference_contents"),
+        ("questions.jsonl", "question_contents"),
+        ("images/asked.png", "question_contents"),
+        ("images/not asked.png", None),
+    ],
+)
+def test_a_benchmark_s_files_count_by_their_content_whatever_their_times_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str, seen_in: str | None
+) -> None:
+    """Snakemake is told it as a parameter of the rules that read them."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    for name in ("asked", "not asked"):
+        Image.new("RGB", (8, 8)).save(tmp_path / "images" / f"{name}.png")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/truths.json").write_text('{"1": "yes"}')
+    (tmp_path / "truths").mkdir()
+    (tmp_path / "truths/more").symlink_to(tmp_path / "elsewhere")
+    question = {"question_id": 1, "text": "Is there a cat?", "image": "asked.png"}
+    write_jsonl(Path("questions.jsonl"), [question])
+    block = {
+        "scorer": "pope",
+        "questions": "questions.jsonl",
+        "images": "images",
+        "reference": "truths",
+    }
+
+    def found() -> dict[str, Any]:
+        """As another process would find it."""
+        digest_path.cache_clear()
+        evaluation._asked_images.cache_clear()
+        plan = Plan(load_config({"evaluation": {"benchmarks": {"mine": block}}}, []))
+        return {
+            "question_contents": evaluation.question_contents(plan, "mine"),
+            "reference_contents": evaluation.reference_contents(plan, "mine"),
+            "local_contents": evaluation.local_contents(plan),
+        }
+
+    before = found()
+    change_bytes(tmp_path / changed)
+    differing = {name for name, contents in found().items() if contents != before[name]}
+    expected = {None: set(), "reference_contents": {"reference_contents"}}
+    assert differing == expected.get(seen_in, {"question_contents", "local_contents"})
 
 
 def test_a_benchmark_of_one_s_own_is_one_class_and_one_line_of_the_registry(

@@ -226,15 +226,40 @@ def weights_of(folder: Path) -> list[Path]:
     return sorted([*folder.rglob("*.safetensors"), *folder.rglob("*.pt")])
 
 
-def take_a_tensor_out(path: Path) -> None:
-    """Saves a file of tensors anew without one of them."""
+def change_tensors(path: Path, change: Callable[[dict[str, torch.Tensor], str], object]) -> None:
+    """Saves a file of tensors anew, changed by a function of them and of the last one's name."""
     is_safe = path.suffix == ".safetensors"
     state = load_file(path) if is_safe else torch.load(path, weights_only=True)
-    del state[max(state, key=lambda name: (state[name].is_floating_point(), name))]
+    change(state, max(state, key=lambda name: (state[name].is_floating_point(), name)))
     if is_safe:
         save_file(state, path, metadata={"format": "pt"})
     else:
         torch.save(state, path)
+
+
+def take_a_tensor_out(path: Path) -> None:
+    change_tensors(path, lambda state, name: state.pop(name))
+
+
+def take_a_matrix_out(path: Path) -> None:
+    def take_out(state: dict[str, torch.Tensor], _: str) -> None:
+        matrices = [
+            name for name in state if state[name].ndim == 2 and state[name].is_floating_point()
+        ]
+        del state[min(matrices, key=lambda name: ("lm_head" not in name, name))]
+
+    change_tensors(path, take_out)
+
+
+def put_a_tensor_in(path: Path) -> None:
+    change_tensors(path, lambda state, name: state.update({f"{name}.another": torch.zeros(2)}))
+
+
+def give_a_tensor_another_shape(path: Path) -> None:
+    def lengthen(state: dict[str, torch.Tensor], name: str) -> None:
+        state[name] = torch.cat([state[name], state[name]]).contiguous()
+
+    change_tensors(path, lengthen)
 
 
 def cut_in_half(path: Path) -> None:
@@ -265,7 +290,17 @@ def test_an_empty_folder_is_one_message(
         settings_of(role, kind, folder)
 
 
-@pytest.mark.parametrize("damage", [Path.unlink, take_a_tensor_out, cut_in_half])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        Path.unlink,
+        cut_in_half,
+        take_a_tensor_out,
+        take_a_matrix_out,
+        put_a_tensor_in,
+        give_a_tensor_another_shape,
+    ],
+)
 @every_loaded_kind
 def test_a_folder_with_a_damaged_file_of_weights_is_one_message_before_a_gpu_is_asked_for(
     role: str, kind: str, damage: Callable[[Path], object], copied: Any, monkeypatch: Any

@@ -379,7 +379,7 @@ def test_a_damaged_image_of_a_finished_response_stops_nothing(stage):
         (lambda folder: (folder / "chat_template.json").unlink(), "no chat template"),
         (
             lambda folder: (folder / "model.safetensors").unlink(),
-            "transformers cannot load this model",
+            "cannot be loaded as AutoModelForImageTextToText",
         ),
         (lambda folder: (folder / "config.json").write_text("{}"), "cannot be loaded|cannot load"),
     ],

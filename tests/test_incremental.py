@@ -3,7 +3,9 @@ from the jobs' own records.
 """
 
 import json
+import os
 import re
+import shutil
 from collections import Counter
 from datetime import UTC, datetime
 
@@ -234,6 +236,37 @@ def test_changing_a_setting_redoes_what_depends_on_it_and_nothing_else(
 ):
     finished_copy.edit_config(change)
     assert set(planned(finished_copy)) == redone
+
+
+def swap(content):
+    """Other truths and other questions."""
+    return content.replace(b"circle", b"square").replace(b"What", b"Tell what")
+
+
+def test_a_benchmark_s_file_with_another_content_and_an_older_time_redoes_what_reads_it(
+    finished_copy,
+):
+    """As `mv`, `rsync -t` and `tar` leave it."""
+    benchmarks = finished_copy.folder / "demo/benchmarks"
+    source = benchmarks.resolve()
+    benchmarks.unlink()
+    shutil.copytree(source, benchmarks)
+    assert planned(finished_copy) == {}
+    tables = {"hallucination_table", "size_table"}
+    for name, answered in {
+        "object_halbench/objects.json": {"score_answers", "answers_figure"},
+        "object_halbench/questions.jsonl": {"answer_questions", "score_answers", "answers_figure"},
+        "pope.parquet": {"answer_benchmark", "score_benchmark"},
+    }.items():
+        path = benchmarks / name
+        kept, status = path.read_bytes(), path.stat()
+        path.write_bytes(kept + b"PAR1" if path.suffix == ".parquet" else swap(kept))
+        assert path.read_bytes() != kept
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns - 10**12))
+        assert answered <= set(planned(finished_copy)), name
+        assert tables & set(planned(finished_copy)), name
+        path.write_bytes(kept)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def test_a_dpo_setting_does_not_redo_the_base_model_s_answers(finished_copy):

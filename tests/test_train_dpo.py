@@ -553,6 +553,21 @@ def test_the_version_of_a_trainers_class_is_in_its_keys_and_in_no_others(
 # --------------------------------------------------------------------------------------------------
 
 
+def test_a_base_model_that_is_not_whole_is_refused(
+    tmp_path: Path, job: TrainingJob, base: Path
+) -> None:
+    """It would be trained on random weights."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(base, tmp_path / "base")
+    [path] = (tmp_path / "base").glob("*.safetensors")
+    state = load_file(path)
+    del state["language_model.lm_head.weight"]
+    save_file(state, path, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=rf"{tmp_path / 'base'}.*it lacks lm_head\.weight"):
+        DPO.train(job.model_copy(update={"base": tmp_path / "base"}))
+
+
 def test_two_processes_under_zero_2_train_like_one(trained: Run, job: TrainingJob) -> None:
     """The same pairs in each update, also in an epoch's last, which has fewer: equal up to the
     order of sums.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib.errors import UserError
+from lib.loading import load_whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,8 +35,13 @@ class TextEmbedder:
         self.pooling = pooling_of(folder)
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(folder)
-            self.model = AutoModel.from_pretrained(
-                folder, dtype=getattr(torch, dtype), use_safetensors=True
+            # The pooler's output is not used, and many models have none.
+            self.model = load_whole(
+                AutoModel,
+                folder,
+                unused=r"pooler\.",
+                dtype=getattr(torch, dtype),
+                use_safetensors=True,
             ).eval()
         except (OSError, ValueError) as error:
             raise UserError(

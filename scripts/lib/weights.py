@@ -2,20 +2,19 @@
 imports torch.
 """
 
-import os
 import re
 from collections.abc import Sequence
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
 
+from lib.contents import digest_files, files_under
 from lib.errors import UserError
-from lib.files import digest, digest_of_file
+from lib.files import digest
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-WHOLE_FILE = 64 << 20
-ENDS = 1 << 20
+#: How files of weights end.
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 
 #: What a folder must hold to be a model; the diffusers, transformers and ImageReward layouts.
 MODEL_MARKS = ("model_index.json", "config.json", "ImageReward.pt")
@@ -53,24 +52,23 @@ def problem_with_folder(model: str) -> str | None:
 
 @cache
 def folder_identity(folder: str) -> str:
-    """What a model folder contains, as a digest: names, sizes, and contents (of files over 64 MiB
-    the first and last MiB only).
+    """What a model folder contains, as a digest: the names, sizes and contents of all files that
+    loading can read, through links.
     """
     root = Path(folder).expanduser()
-    contents = {}
-    for path in sorted(root.rglob("*")):
-        if path.is_file() and not path.name.startswith("."):
-            size = path.stat().st_size
-            if size <= WHOLE_FILE:
-                content = digest_of_file(path)
-            else:
-                with open(path, "rb") as stream:
-                    state = sha256(stream.read(ENDS))
-                    stream.seek(-ENDS, os.SEEK_END)
-                    state.update(stream.read())
-                content = state.hexdigest()
-            contents[path.relative_to(root).as_posix()] = [size, content]
+    files = [path for path in files_under(root) if _is_of_the_model(path)]
+    contents = {
+        path.relative_to(root).as_posix(): [path.stat().st_size, content]
+        for path, content in zip(files, digest_files(files, root), strict=True)
+    }
     return "folder-" + digest(contents)[:16]
+
+
+def _is_of_the_model(path: Path) -> bool:
+    """Whether loading can read a file. Hidden ones (`.gitattributes`) it does not, but for weights,
+    which an index may name.
+    """
+    return not path.name.startswith(".") or path.suffix in WEIGHTS
 
 
 def identity(model: str, revision: str) -> str:

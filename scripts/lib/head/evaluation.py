@@ -5,10 +5,12 @@ Called by the rules; nothing here runs a model.
 
 import re
 from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from lib.benchmarks.lmms_eval.tasks import JUDGED_TASKS, TaskSettings
-from lib.benchmarks.questions import Form
+from lib.benchmarks.questions import Form, read_questions
 from lib.benchmarks.registry import BENCHMARKS, load_questions_benchmark
 from lib.config.contamination import (
     CheckContaminationJob,
@@ -27,6 +29,9 @@ from lib.config.evaluation import (
     ScoreBenchmarkJob,
     TaskBenchmark,
 )
+from lib.contents import digest_files, digest_path
+from lib.errors import UserError
+from lib.files import digest
 from lib.head.plan import Plan
 
 
@@ -86,6 +91,55 @@ def local_files(plan: Plan) -> list[str]:
             [*files, *(path for name in question_sets(plan) for path in question_files(plan, name))]
         )
     )
+
+
+def data_contents(plan: Plan, benchmark: str) -> dict[str, str]:
+    """What the local data of a task contain, by path. Snakemake reruns the rules that read them
+    when it changes, whatever the files' times say; so too for those below.
+    """
+    return {path: digest_path(path) for path in data_files(plan, benchmark)}
+
+
+def question_contents(plan: Plan, benchmark: str) -> dict[str, str]:
+    """What the questions of a benchmark of our own contain, by path, and the images they are
+    about.
+    """
+    block = question_sets(plan)[benchmark]
+    contents = {path: digest_path(path) for path in block.questions}
+    if block.images:
+        contents[block.images] = _asked_images(block.scorer, tuple(block.questions), block.images)
+    return contents
+
+
+@cache
+def _asked_images(scorer: str, questions: tuple[str, ...], images: str) -> str:
+    """What the images contain that questions are about: their folder may hold all of COCO's. What
+    is wrong with the questions is told where they are needed, and until then stands for them.
+    """
+    try:
+        asked = read_questions(load_questions_benchmark(scorer), questions, images)
+    except UserError as error:
+        return str(error)
+    files = list(dict.fromkeys(question.image for question in asked if question.image))
+    names = [file.relative_to(images).as_posix() for file in files]
+    return digest(dict(zip(names, digest_files(files, Path(images)), strict=True)))
+
+
+def reference_contents(plan: Plan, benchmark: str) -> dict[str, str]:
+    """What the answers of a benchmark of our own are held against, by path."""
+    return {path: digest_path(path) for path in reference_files(plan, benchmark)}
+
+
+def all_contents(plan: Plan, benchmark: str) -> list[dict[str, str]]:
+    """What all files of a benchmark of our own contain, by path."""
+    return [question_contents(plan, benchmark), reference_contents(plan, benchmark)]
+
+
+def local_contents(plan: Plan) -> dict[str, dict[str, str]]:
+    """What the questions and images of all benchmarks contain, by benchmark and path."""
+    return {name: data_contents(plan, name) for name in tasks(plan)} | {
+        name: question_contents(plan, name) for name in question_sets(plan)
+    }
 
 
 def contamination_files(plan: Plan) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lib.errors import UserError
 from lib.jobs.processes import calling_on_stop_signals
+from lib.loading import check_whole
 from lib.patches.deepspeed import without_compiled_operators
 from lib.patches.imports import hide_for_good, quick_imports
 from lib.training.base import TrainingJob
@@ -88,6 +89,7 @@ def build_trainer(job: TrainingJob) -> "DPOTrainer":
     from trl import DPOTrainer
 
     require_gpus(job)
+    check_whole(job.base, with_images=True)  # before the arguments, for the same reason
     args = training_arguments(job)  # before the model: under ZeRO-3 it is then loaded in parts
     if job.settings.zero_stage and job.device == "cpu":
         import deepspeed

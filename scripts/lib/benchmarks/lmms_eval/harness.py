@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lib.benchmarks.lmms_eval.main import MODEL, REFUSED
 from lib.benchmarks.lmms_eval.tasks import (
     UNJUDGED,
     TaskSettings,
@@ -93,6 +94,8 @@ class Harness:
                 check=False,
             ).returncode
         shutil.rmtree(run / "datasets", ignore_errors=True)
+        if (run / REFUSED).is_file():
+            raise UserError((run / REFUSED).read_text(encoding="utf-8"))
         if code:
             raise self.failure(f"ended with exit code {code}")
         return run / "out"
@@ -103,12 +106,12 @@ class Harness:
         write_text(run / "task" / f"{self.task.task}.yaml", task_text(task, self.task))
         if self.task.is_unjudged:
             shutil.copy2(UNJUDGED, run / "task")
-        (run / "model").symlink_to(model.resolve(), target_is_directory=True)
+        (run / MODEL).symlink_to(model.resolve(), target_is_directory=True)
 
     def _command(self, model: AskedModel, journal: Path, key: str) -> list[str]:
         options = {
             "--model": "llava_hf",
-            "--model_args": f"pretrained=model,dtype={model.dtype},device_map={model.device}",
+            "--model_args": f"pretrained={MODEL},dtype={model.dtype},device_map={model.device}",
             "--tasks": self.task.task,
             "--include_path": "task",
             "--batch_size": "1",

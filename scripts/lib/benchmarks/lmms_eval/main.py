@@ -16,7 +16,7 @@ the hub's chat template has not. It differs in four more ways, none of which cha
   at the end.
 
 It dies with the process that started it. Like lmms-eval it ends with 0 whatever happened: what
-counts are the files it leaves.
+counts are the files it leaves. A model that is not whole is not asked: why not stands in REFUSED.
 """
 
 import gc
@@ -26,6 +26,10 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+#: The model's folder, and why it is not asked, in the folder that lmms-eval works in.
+MODEL = Path("model")
+REFUSED = Path("refused.txt")
 
 Ask = Callable[[Any, Sequence[Any]], list[Any]]
 
@@ -70,8 +74,10 @@ def main(journal_path: str, key: str, system: str) -> None:
     """Runs lmms-eval with the rest of the command line."""
     gc.disable()
     from lib.benchmarks.lmms_eval.answer_journal import RULE
+    from lib.errors import UserError
     from lib.jobs.journal import Journal
     from lib.jobs.processes import die_with_parent
+    from lib.loading import check_whole
     from lib.patches import lmms_eval as patches
     from lib.vicuna import with_system
 
@@ -83,6 +89,11 @@ def main(journal_path: str, key: str, system: str) -> None:
     progress = patches.silence_calls()
     gc.freeze()
     gc.enable()
+    try:
+        check_whole(MODEL.resolve(), with_images=True)
+    except UserError as error:
+        REFUSED.write_text(str(error), encoding="utf-8")
+        sys.exit(str(error))
     with Journal(Path(journal_path), RULE) as journal:
         patches.change_answering(
             lambda ask: journalled(ask, journal=journal, key=key, progress=progress)

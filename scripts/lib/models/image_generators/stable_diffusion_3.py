@@ -14,8 +14,8 @@ from pydantic import Field, PositiveInt
 from lib import weights
 from lib.blocks import LATER, DType, dtype_field, model_field, revision_field
 from lib.jobs.device import require_device
+from lib.loading import load_whole
 from lib.models.image_generators.settings import ImageGeneratorSettings
-from lib.models.loading import load_whole
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from lib.models.loading import load_from_folder
+from lib.loading import load_from_folder
 
 BLIP_PROMPT_TOKENS = 35  # of BLIP and of ImageReward, [CLS] and [SEP] included
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import Field
 
 from lib.jobs.device import require_device
-from lib.models.image_scorers.batch_scorer import BatchScorer
-from lib.models.image_scorers.settings import ImageScorerSettings
-from lib.models.loading import (
+from lib.loading import (
     fetch_transformers_folder,
     load_from_folder,
     load_transformers_model,
 )
+from lib.models.image_scorers.batch_scorer import BatchScorer
+from lib.models.image_scorers.settings import ImageScorerSettings
 
 if TYPE_CHECKING:
     import torch

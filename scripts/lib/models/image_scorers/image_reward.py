@@ -23,10 +23,10 @@ from pydantic import Field
 from lib import weights
 from lib.blocks import NO_EFFECT, Model
 from lib.jobs.device import require_device
+from lib.loading import describe
 from lib.models.image_scorers.batch_scorer import BatchScorer
 from lib.models.image_scorers.bert import BLIP_PROMPT_TOKENS, load_bert_tokenizer, tokenize_for_blip
 from lib.models.image_scorers.settings import ImageScorerSettings
-from lib.models.loading import describe
 
 if TYPE_CHECKING:
     import torch

@@ -8,14 +8,12 @@ from pydantic import Field
 
 from lib import weights
 from lib.data.image_files import read_image
-from lib.errors import UserError
 from lib.jobs.device import require_device
-from lib.models.loading import describe
+from lib.loading import load_whole
 from lib.models.response_generators.chat import (
     chat_prompt,
     end_tokens,
     finished,
-    first_line,
     load_processor,
     tokenizer_of,
 )
@@ -66,16 +64,7 @@ class TransformersGenerator:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.ends = end_tokens(folder, self.tokenizer)
         architecture = AutoModelForImageTextToText if with_images else AutoModelForCausalLM
-        try:
-            model, report = architecture.from_pretrained(
-                folder, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True
-            )
-        except Exception as error:
-            raise UserError(
-                f"{folder}: transformers cannot load this model: {first_line(error)}"
-            ) from error
-        if missing := sorted(report["missing_keys"]):  # they would be random
-            raise UserError(f"{folder}: the checkpoint is not whole: it lacks {describe(missing)}")
+        model = load_whole(architecture, folder, dtype=getattr(torch, dtype), use_safetensors=True)
         self.model = model.to(device).eval()
 
     def generate(self, requests: Sequence[Request]) -> list[Generated]:

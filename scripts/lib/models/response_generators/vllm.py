@@ -11,6 +11,7 @@ from lib import weights
 from lib.data.image_files import read_image
 from lib.errors import ItemError, UserError
 from lib.jobs.device import require_device
+from lib.loading import check_whole
 from lib.models.response_generators.chat import (
     chat_prompt,
     end_tokens,
@@ -80,6 +81,7 @@ class VllmGenerator:
         self.ends = end_tokens(folder, self.tokenizer)
         self.sampling = sampling
         self._parameters = SamplingParams
+        check_whole(folder, with_images)  # vLLM itself lets linear layers be missing
         try:
             self.llm = LLM(
                 str(folder),

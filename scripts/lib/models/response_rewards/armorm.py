@@ -25,6 +25,7 @@ from pydantic import Field, PositiveInt
 from lib import weights
 from lib.blocks import LATER, model_field, revision_field
 from lib.jobs.device import require_device
+from lib.loading import problem_in
 from lib.models.response_rewards.base import Conversation, Reward
 from lib.models.response_rewards.settings import ResponseRewardSettings
 
@@ -347,19 +348,13 @@ def load_llama(directory: Path, dtype: str) -> tuple[Any, Any]:
             local_files_only=True,
             use_safetensors=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are told below, by name
         )
         tokenizer = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
     except Exception as error:
         raise ValueError(f"{directory} cannot be loaded as an ArmoRM: {error}") from error
-    for problem, names in (
-        ("lacks", report["missing_keys"]),
-        ("has the unknown", report["unexpected_keys"]),
-    ):
-        if names:
-            raise ValueError(
-                f"{directory} is not a checkpoint of ArmoRM: it {problem}"
-                f" {', '.join(sorted(names)[:3])} ({len(names)} in all)"
-            )
+    if problem := problem_in(report):
+        raise ValueError(f"{directory} is not a checkpoint of ArmoRM: {problem}")
     return model, tokenizer
 
 
