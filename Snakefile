@@ -22,7 +22,7 @@ with quick_imports():
     from lib.config.yaml_files import read_yaml
     from lib.data.prompts import PROMPT_ID, TOPIC
     from lib.errors import UserError
-    from lib.head import evaluation, preflight, software, summary
+    from lib.head import evaluation, preflight, software, summary, targets
     from lib.head.plan import Plan
     from lib.head.slurm.checks import check_partition_file
     from lib.head.slurm.run import SlurmRun
@@ -99,7 +99,7 @@ except UserError as error:
 rule all:
     default_target: True
     input:
-        PLAN.targets(),
+        targets.targets(PLAN),
     message:
         "Done: {ROOT}"
 
@@ -107,7 +107,7 @@ rule all:
 # Everything up to the preference pairs: what can be made without training.
 rule pairs:
     input:
-        [f"{ROOT}/dataset/{size}/dataset.json" for size in CONFIG.pairs.sizes],
+        targets.data_sets(PLAN),
     message:
         "Preference pairs: {ROOT}/dataset"
 

@@ -1,4 +1,4 @@
-from lib.head import table_rows
+from lib.head import table_rows, targets
 
 # None where no judge is configured.
 COMPARISON = table_rows.compare_picks_job(PLAN)
@@ -8,7 +8,7 @@ COMPARISON = table_rows.compare_picks_job(PLAN)
 # small one of embed_texts (on the CPU).
 rule tables:
     input:
-        PLAN.tables_and_figures(),
+        targets.tables_and_figures(PLAN),
     message:
         "Tables and figures: {ROOT}/tables, {ROOT}/figures"
 

@@ -93,46 +93,6 @@ class Plan:
         """The models to evaluate: the base model and every experiment, in the configured order."""
         return ["base", *self.config.training.experiments]
 
-    def targets(self) -> list[str]:
-        """What the run is for: data sets, trained models, scores, tables and figures."""
-        config = self.config
-        return [
-            *(
-                f"{self.root}/proposed_prompts/{topic}.txt"
-                for topic in config.generate_prompts.count
-            ),
-            *(f"{self.root}/dataset/{size}/dataset.json" for size in config.pairs.sizes),
-            *(
-                f"{self.root}/models/{experiment}/merged"
-                for experiment in config.training.experiments
-            ),
-            *(
-                f"{self.root}/models/{experiment}/training.svg"
-                for experiment in config.training.experiments
-            ),
-            *(
-                f"{self.root}/evaluation/{model}/{name}/scores.json"
-                for model in self.models()
-                for name in config.evaluation.benchmarks
-            ),
-            *(
-                [f"{self.root}/contamination/overlaps.md"]
-                if config.evaluation.contamination.check
-                else []
-            ),
-            *self.tables_and_figures(),
-        ]
-
-    def tables_and_figures(self) -> list[str]:
-        """One file of each table and figure, which stands for all of its files."""
-        figures = self.config.figures
-        needs = {"similarity_figure": figures.embedding, "answers_figure": figures.answers}
-        left_out = [figure for figure, need in needs.items() if need is None]
-        return [
-            *(f"{self.root}/tables/{table}.csv" for table in TABLES),
-            *(f"{self.root}/figures/{figure}.svg" for figure in FIGURES if figure not in left_out),
-        ]
-
     def common(self) -> dict[str, Any]:
         """Parameters common to all rules with a job's record (`jobs.job.Common`)."""
         config = self.config
