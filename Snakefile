@@ -23,6 +23,7 @@ with quick_imports():
     from lib.data.prompts import PROMPT_ID, TOPIC
     from lib.errors import UserError
     from lib.head import evaluation, preflight, software, summary, targets
+    from lib.head.owner import RunOwner
     from lib.head.plan import Plan
     from lib.head.slurm.checks import check_partition_file
     from lib.head.slurm.run import SlurmRun
@@ -45,6 +46,9 @@ try:
     if partition_file := snakemake_command.partition_file():
         check_partition_file(partition_file)
     PLAN = Plan(CONFIG)
+    OWNER = RunOwner(Path(PLAN.root))
+    if snakemake_command.is_to_unlock():
+        OWNER.refuse_unlock()
     SHARDS = PLAN.shards
     # The user's own instructions are read, and refused if need be, before anything runs.
     PLAN.written
@@ -112,8 +116,27 @@ rule pairs:
         "Preference pairs: {ROOT}/dataset"
 
 
+# Holds what is there against its records; makes nothing. It asks for no GPU.
+rule verify:
+    log:
+        f"{ROOT}/logs/verify.log",
+    conda:
+        "envs/workflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(60),
+    params:
+        run=ROOT,
+    message:
+        "Holding {ROOT} against its records"
+    script:
+        "scripts/verify.py"
+
+
 onstart:
     try:
+        OWNER.begin()
         preflight.check_run(
             PLAN, {job.rule.name for job in workflow.dag.needrun_jobs()}
         )
@@ -124,9 +147,11 @@ onstart:
 
 onsuccess:
     SLURM_RUN.end()
+    OWNER.end()
     summary.print_summary(Path(ROOT), STARTED)
 
 
 onerror:
     SLURM_RUN.end()
+    OWNER.end()
     summary.print_summary(Path(ROOT), STARTED)

@@ -22,6 +22,7 @@ rule write_instructions:
         runtime=growing(120),
     params:
         common=PLAN.common(),
+        prompts=lambda w: PLAN.digests(w.topic, w.shard),
         settings=PLAN.params(
             WriteInstructionsJob(
                 author=AUTHOR,

@@ -30,7 +30,7 @@ from lib.training.checkpoints import (
     last_checkpoint,
     state_at,
 )
-from lib.training.launch import Progress, launch, no_other_workers
+from lib.training.launch import Progress, launch, wait_for_other_workers
 from lib.training.pairs_digest import PairsDigest, digest_pairs
 from lib.training.registry import TRAINERS
 
@@ -66,12 +66,11 @@ class TrainingFolder:
         results are deleted.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with no_other_workers(self.folder):
-            checkpoint = last_checkpoint(self.checkpoints)
-            if self.finished.exists() and not is_finished(self.finished):
-                self.job.note(f"{self.finished}: is damaged; the adapter is trained again")
-                shutil.rmtree(self.finished)
-        return checkpoint
+        wait_for_other_workers(self.folder)
+        if self.finished.exists() and not is_finished(self.finished):
+            self.job.note(f"{self.finished}: is damaged; the adapter is trained again")
+            shutil.rmtree(self.finished)
+        return last_checkpoint(self.checkpoints)
 
     def finish(self) -> list[dict[str, Any]]:
         """Does what is left of the training; returns its metrics, one row an update."""

@@ -253,3 +253,21 @@ def test_a_mistake_is_told_with_its_line(tmp_path, text, message):
 def test_a_mistake_on_the_command_line_is_told_without_a_line():
     with pytest.raises(UserError, match=r"^--config: images\.steps: "):
         load_config({"images": {"steps": "x"}}, [])
+
+
+def test_a_home_and_environment_variables_in_results_are_expanded(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("SCRATCH", "/scratch/me")
+    for results, root in (
+        ("~/x", "/home/me/x/paper"),
+        ("$SCRATCH/x", "/scratch/me/x/paper"),
+        ("${SCRATCH}/x", "/scratch/me/x/paper"),
+        ("results", "results/paper"),
+    ):
+        assert Config.model_validate({"results": results}).root == Path(root)
+
+
+def test_a_variable_in_results_that_is_not_set_is_refused(monkeypatch):
+    monkeypatch.delenv("SCRATCH", raising=False)
+    with pytest.raises(UserError, match=r"results: the environment has no \$SCRATCH"):
+        load_config({"results": "$SCRATCH/x"}, [])

@@ -3,10 +3,12 @@
 `docs/configuration.md` is made from these models by `make docs`; a test keeps it in step.
 """
 
+import os
+import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, PositiveInt, ValidationError, model_validator
+from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from lib.benchmarks.mentions import MentionsBenchmark
 from lib.benchmarks.registry import names_of
@@ -27,6 +29,11 @@ from lib.models.response_rewards.armorm import ArmoRM
 from lib.models.response_rewards.registry import AnyResponseReward
 
 
+def expand(folder: str) -> str:
+    """A folder with `~` and environment variables filled in, as far as these are set."""
+    return os.path.expandvars(os.path.expanduser(folder))  # noqa: PTH111 - pathlib has one of two
+
+
 class Config(Block):
     """The whole configuration."""
 
@@ -39,7 +46,13 @@ class Config(Block):
             "How tables mark this run's rows: `demo` where its models or data are tiny ones."
         ),
     )
-    results: str = Field("results", min_length=1, description="Folder of all runs.")
+    results: str = Field(
+        "results",
+        min_length=1,
+        description=(
+            "Folder of all runs. `~` and environment variables (`$SCRATCH/pds-dpo`) are expanded."
+        ),
+    )
     prompts: str = Field(
         "prompts", min_length=1, description="Folder with `<topic>.txt`, one prompt a line."
     )
@@ -97,6 +110,16 @@ class Config(Block):
     evaluation: Evaluation = Field(default_factory=Evaluation)
     figures: Figures = Field(default_factory=Figures)
 
+    @field_validator("results")
+    @classmethod
+    def _variables_are_set(cls, results: str) -> str:
+        if unset := re.findall(r"\$(?:\w+|\{[^}]*\})", expand(results)):
+            raise ValueError(
+                f"the environment has no {', '.join(unset)}. Set it where the run is started and"
+                " where its jobs run, or write the folder itself"
+            )
+        return results
+
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         if len(set(self.topics)) < len(self.topics):
@@ -150,7 +173,7 @@ class Config(Block):
     @property
     def root(self) -> Path:
         """The folder of this run."""
-        return Path(self.results) / self.run
+        return Path(expand(self.results)) / self.run
 
     @property
     def models(self) -> dict[str, Model]:

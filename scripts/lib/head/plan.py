@@ -89,6 +89,21 @@ class Plan:
         ]
         return {stage: f"{self.root}/{stage}/{topic}/{shard}.jsonl" for stage in stages}
 
+    def digests(self, topic: str | None = None, name: str | None = None) -> dict[str, str]:
+        """What the shards' prompts are known by (`Shard.digest`), by "topic/shard": of one shard
+        (nothing where it holds no prompt), or of all.
+        """
+        return {
+            f"{shard.topic}/{shard.name}": shard.digest
+            for shard in self.shards.values()
+            if topic is None or (shard.topic, shard.name) == (topic, name)
+        }
+
+    def digests_for(self, prompt_id: str) -> dict[str, str]:
+        """`digests` of the shard that a prompt falls into."""
+        topic = prompt_id.rsplit("-", 1)[0]
+        return self.digests(topic, shard_of(prompt_id, self.config.shards_per_topic))
+
     def models(self) -> list[str]:
         """The models to evaluate: the base model and every experiment, in the configured order."""
         return ["base", *self.config.training.experiments]

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from lib import weights
 from lib.blocks import Block, Model, first_mistake, models_in
 from lib.errors import UserError
-from lib.files import digest, write_json, write_jsonl
+from lib.files import digest, digest_of_file, sync, write_json, write_jsonl
 from lib.progress import log
 
 S = TypeVar("S", bound=Block)
@@ -39,6 +39,9 @@ class NoSettings(Block):
 class Record:
     """What one job did; written to `results/<run>/work/<rule>/<job>.json` and shown as a table at
     the end of a run.
+
+    `files`: what it published, from the run's folder on, with the sha256 (hex); `folders`: the
+    folders that are published as a whole.
     """
 
     rule: str
@@ -57,6 +60,8 @@ class Record:
     wall_seconds: float = 0.0
     models: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
+    folders: list[str] = field(default_factory=list)
 
 
 def read_record(path: Path) -> Record | None:
@@ -70,6 +75,12 @@ def read_record(path: Path) -> Record | None:
         return None
     names = {each.name for each in fields(Record)}
     return Record(**{name: value for name, value in values.items() if name in names})
+
+
+def _paths_in(output: Any) -> list[Path]:
+    """The paths of a rule's output: a list, or an object with a path in each attribute."""
+    paths = output if isinstance(output, Iterable) else vars(output).values()
+    return [Path(str(path)) for path in paths]
 
 
 class Job(Generic[S]):
@@ -91,6 +102,9 @@ class Job(Generic[S]):
         self.max_failed_fraction = common.max_failed_fraction
         self.work = self.root / "work" / self.rule
         self.record = Record(self.rule, self.name, retry=snakemake.params.get("retry", ""))
+        #: "topic/shard" -> the digest of its prompts, of the shards that are read.
+        self.prompts: dict[str, str] = dict(snakemake.params.get("prompts") or {})
+        self._outputs = _paths_in(getattr(snakemake, "output", ()))
         self._began = time.monotonic()
 
     def _validated(self, settings: type[S], values: Mapping[str, Any]) -> S:
@@ -113,6 +127,7 @@ class Job(Generic[S]):
         trace: TracebackType | None,
     ) -> None:
         if error is None:
+            self.record.files = self._digest_outputs()
             self.write_record()
 
     def key(self, **inputs: Any) -> str:
@@ -146,6 +161,25 @@ class Job(Generic[S]):
     def publish(self, path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes a file of rows: one canonical JSON line each, in the given order."""
         write_jsonl(Path(path), rows)
+
+    def _digest_outputs(self) -> dict[str, str]:
+        """The sha256 (hex) of each published file, which is on the disk from here on."""
+        digests: dict[str, str] = {}
+        for output in self._outputs:
+            files = [each for each in output.rglob("*") if each.is_file()]
+            if output.is_dir():
+                self.record.folders.append(self._name_of(output))
+            for file in sorted(files) if output.is_dir() else [output]:
+                digests[self._name_of(file)] = digest_of_file(file)
+                sync(file)
+            folders = {file.parent for file in (*files, output)}
+            for folder in sorted(folders):
+                sync(folder)
+        return digests
+
+    def _name_of(self, file: Path) -> str:
+        inside = file.is_relative_to(self.root)
+        return (file.relative_to(self.root) if inside else file).as_posix()
 
     def write_record(self) -> None:
         """Writes what this job did. Its times are of this machine and day, which is why it stands
