@@ -92,6 +92,8 @@ class TrainingFolder:
         """Trains from a checkpoint to the end; returns the last one."""
         before = state_at(checkpoint)
         if checkpoint is None or not before.is_at_the_end:
+            # What a killed training left there may lack files.
+            shutil.rmtree(self.folder / "cache", ignore_errors=True)
             log = self.job.root / "logs" / self.job.rule / f"{self.job.name}.workers.log"
             train_in_processes(self.job, self.for_processes(checkpoint), log)
             checkpoint = last_checkpoint(self.checkpoints)

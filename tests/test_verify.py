@@ -45,10 +45,10 @@ def answer(rule_object, tmp_path):
 
 
 @pytest.fixture
-def reader(rule_object):
+def reader(rule_object, tmp_path):
     """A job of the next stage."""
-    prompts = {"art/00": SHARD.digest}
-    return Job(rule_object("rank_responses", WILDCARDS, [], [], prompts=prompts), NoSettings, 1)
+    inputs, prompts = [str(shard_file(tmp_path))], {"art/00": SHARD.digest}
+    return Job(rule_object("rank_responses", WILDCARDS, inputs, [], prompts=prompts), NoSettings, 1)
 
 
 def shard_file(tmp_path):
@@ -82,6 +82,8 @@ def test_a_shard_that_lost_lines_is_refused_by_the_next_stage_and_deleting_it_is
     assert differences(tmp_path) == {"responses/small/art/00.jsonl": "is missing"}
     assert answer() == 0
     assert path.read_bytes() == whole
+    with reader:
+        pass
     assert len(read_whole_shard(reader, path, ResponseRow)) == 3
     assert differences(tmp_path) == {}
 
@@ -90,8 +92,8 @@ def test_an_edited_response_is_refused_by_the_next_stage(answer, reader, tmp_pat
     answer()
     path = shard_file(tmp_path)
     path.write_bytes(path.read_bytes().replace(b'"yes"', b'"no"', 1))
-    with pytest.raises(UserError, match=r"was edited or damaged\. Delete it"):
-        read_whole_shard(reader, path, ResponseRow)
+    with pytest.raises(UserError, match=r"was edited, damaged or deleted\. Delete it"), reader:
+        pass
     assert list(differences(tmp_path)) == ["responses/small/art/00.jsonl"]
 
 

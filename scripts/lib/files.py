@@ -163,10 +163,13 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(Path(path).read_bytes().split(b"\n"), start=1):
         if line:
             try:
-                rows.append(orjson.loads(line))
+                row = orjson.loads(line)
+                if not isinstance(row, dict):
+                    raise ValueError("it is no object")
             except ValueError as error:
                 raise UserError(
                     f"{path}, line {number}: not valid JSON ({error}). Delete the file and run"
                     " again: it is made anew from its journal."
                 ) from error
+            rows.append(row)
     return rows

@@ -1,8 +1,8 @@
 """The published shard files: one row a prompt, in the order of the prompt ids, in every stage.
 
 A row that a stage has no result for says which stage stopped it and why, and is carried through all
-later stages (`MissingRow`). So each file tells of every prompt of its shard; one that does not, or
-is not the file that its job published, is refused by whoever reads it.
+later stages (`MissingRow`). So each file tells of every prompt of its shard; one that does not is
+refused by whoever reads it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,21 +13,10 @@ from typing_extensions import TypeIs
 
 from lib.data.rows import MissingRow, PromptRow
 from lib.errors import UserError
-from lib.files import digest, digest_of_file, read_jsonl
+from lib.files import digest, read_jsonl
 from lib.jobs.batches import Outcome
-from lib.jobs.job import Job, read_record
+from lib.jobs.job import Job
 
-#: Stage -> the rule that publishes its shard files.
-RULES = {
-    "images": "generate_images",
-    "image_ranking": "rank_images",
-    "instructions": "write_instructions",
-    "responses": "generate_responses",
-    "response_ranking": "rank_responses",
-    "contamination": "check_contamination",
-    "pairs": "build_pairs",
-    "embeddings": "embed_texts",
-}
 Row = TypeVar("Row", bound=PromptRow)
 
 
@@ -46,12 +35,10 @@ def read_whole_shard(
 ) -> dict[str, Row | MissingRow]:
     """The rows of a shard file that a job goes on from, by prompt id.
 
-    Errors: UserError if they are not those of the shard's prompts, each once, or if the file is not
-    the one that its own job published.
+    Errors: UserError if they are not those of the shard's prompts, each once.
     """
     entries = read_jsonl(Path(path))
     _refuse_other_prompts(job, Path(path), [entry.get("id") for entry in entries])
-    _refuse_edited_file(job, Path(path))
     return {entry["id"]: cast("Row", entry) for entry in entries}
 
 
@@ -69,26 +56,9 @@ def _refuse_other_prompts(job: Job[Any], path: Path, ids: list[str | None]) -> N
     if expected is not None and digest(ids) != expected:
         raise UserError(
             f"{path}: its {len(ids)} lines are not those of the shard's prompts; lines were lost,"
-            f" added or moved. {how_to_make_anew(path)}"
+            f" added or moved. Delete it (`rm '{path}'`) and run again: it is made anew from its"
+            " journal."
         )
-
-
-def _refuse_edited_file(job: Job[Any], path: Path) -> None:
-    if not path.is_relative_to(job.root):
-        return
-    stage, *name = path.relative_to(job.root).with_suffix(".json").parts
-    record = read_record(job.root.joinpath("work", RULES[stage], *name))
-    published = record.files.get(path.relative_to(job.root).as_posix()) if record else None
-    if published is not None and digest_of_file(path) != published:
-        raise UserError(
-            f"{path}: is not the file that {RULES[stage]} published; it was edited or damaged."
-            f" {how_to_make_anew(path)}"
-        )
-
-
-def how_to_make_anew(path: Path) -> str:
-    """The mend for a shard file."""
-    return f"Delete it (`rm '{path}'`) and run again: it is made anew from its journal."
 
 
 def is_missing(row: PromptRow) -> TypeIs[MissingRow]:

@@ -2,7 +2,6 @@
 to be tried again.
 """
 
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from lib.blocks import Block, models_in
 from lib.config.run import Config
 from lib.data.prompts import Shard, read_topics, shard_of
 from lib.errors import UserError
+from lib.jobs.record import read_record
 from lib.models.instruction_authors.settings import written_digest
 from lib.registry import Registry
 
@@ -146,10 +146,7 @@ class Plan:
         """A token that changes after a job with failed items, so that the next run tries those
         again, and stays otherwise.
         """
-        try:
-            record = json.loads(
-                Path(self.root, "work", rule, f"{job}.json").read_text(encoding="utf-8")
-            )
-        except (OSError, ValueError):
+        record = read_record(Path(self.root, "work", rule, f"{job}.json"))
+        if record is None:
             return ""
-        return str(record["finished"] if record["failed"] else record["retry"])
+        return record.finished if record.failed else record.retry

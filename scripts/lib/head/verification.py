@@ -17,9 +17,9 @@ from lib.data.shards import present, read_shard
 from lib.errors import UserError
 from lib.files import digest_of_file
 from lib.head.summary import read_records
-from lib.jobs.job import Record
 from lib.jobs.journal import read_lines
 from lib.jobs.kept import MARKER, is_sealed
+from lib.jobs.record import Record
 
 #: What is looked at in other ways, or not published.
 NOT_PUBLISHED = ("work", "logs", "images")

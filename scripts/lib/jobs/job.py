@@ -1,9 +1,7 @@
 """A job of one rule: what it is asked, the keys of its items, and the record of what it did."""
 
-import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +13,8 @@ from lib import weights
 from lib.blocks import Block, Model, first_mistake, models_in
 from lib.errors import UserError
 from lib.files import digest, digest_of_file, sync, write_json, write_jsonl
+from lib.jobs.published import refuse_changed_file
+from lib.jobs.record import Record
 from lib.progress import log
 
 S = TypeVar("S", bound=Block)
@@ -35,56 +35,19 @@ class NoSettings(Block):
     """For a rule that is told nothing of its own."""
 
 
-@dataclass
-class Record:
-    """What one job did; written to `results/<run>/work/<rule>/<job>.json` and shown as a table at
-    the end of a run.
-
-    `files`: what it published, from the run's folder on, with the sha256 (hex); `folders`: the
-    folders that are published as a whole.
+def _paths_in(files: Any) -> list[Path]:
+    """The paths of a rule's input or output: a path, several, or an object with some in each
+    attribute.
     """
-
-    rule: str
-    job: str
-    retry: str
-    started: str = field(
-        default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds")
-    )
-    finished: str = ""
-    items: int = 0
-    computed: int = 0
-    reused: int = 0
-    failed: int = 0
-    load_seconds: float = 0.0
-    compute_seconds: float = 0.0
-    wall_seconds: float = 0.0
-    models: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    files: dict[str, str] = field(default_factory=dict)
-    folders: list[str] = field(default_factory=list)
-
-
-def read_record(path: Path) -> Record | None:
-    """The record in a file under `work/`; None where the file holds none, or is gone."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    needed = {"rule", "job", "retry", "computed", "finished"}
-    if not isinstance(values, dict) or not needed <= values.keys():
-        return None
-    names = {each.name for each in fields(Record)}
-    return Record(**{name: value for name, value in values.items() if name in names})
-
-
-def _paths_in(output: Any) -> list[Path]:
-    """The paths of a rule's output: a list, or an object with a path in each attribute."""
-    paths = output if isinstance(output, Iterable) else vars(output).values()
-    return [Path(str(path)) for path in paths]
+    if isinstance(files, str | Path):
+        return [Path(files)]
+    parts = files if isinstance(files, Iterable) else vars(files).values()
+    return [path for part in parts for path in _paths_in(part)]
 
 
 class Job(Generic[S]):
-    """A job of one rule. Its record is written at the end of a `with` block that ended well:
+    """A job of one rule. What it reads of the run is held against the records of the jobs that
+    published it; its own record is written at the end of a `with` block that ended well:
 
     with Job(snakemake, GenerateImagesJob, VERSION) as job: ...
     """
@@ -104,6 +67,7 @@ class Job(Generic[S]):
         self.record = Record(self.rule, self.name, retry=snakemake.params.get("retry", ""))
         #: "topic/shard" -> the digest of its prompts, of the shards that are read.
         self.prompts: dict[str, str] = dict(snakemake.params.get("prompts") or {})
+        self._inputs = _paths_in(getattr(snakemake, "input", ()))
         self._outputs = _paths_in(getattr(snakemake, "output", ()))
         self._began = time.monotonic()
 
@@ -118,6 +82,8 @@ class Job(Generic[S]):
             raise UserError(f"{self.rule} {self.name}: `{key}`: {mistake}") from error
 
     def __enter__(self) -> Self:
+        for path in self._inputs:
+            refuse_changed_file(self.root, path)
         return self
 
     def __exit__(

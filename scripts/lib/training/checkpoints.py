@@ -13,7 +13,7 @@ from typing import Any
 
 from lib import weights
 from lib.blocks import Model
-from lib.files import mendable_storage_errors, write_json, write_jsonl
+from lib.files import mendable_storage_errors, sync, write_json, write_jsonl
 from lib.jobs.kept import MARKER, is_sealed, publish_folder, seal
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
@@ -35,8 +35,10 @@ def is_complete(checkpoint: Path) -> bool:
 
 
 def mark_complete(checkpoint: Path) -> None:
-    """Writes a checkpoint's marker, all its files being there."""
+    """Writes a checkpoint's marker, all its files being there, and on the disk."""
     files = [path for path in sorted(checkpoint.rglob("*")) if path.is_file()]
+    for path in files:
+        sync(path)
     sizes = {path.relative_to(checkpoint).as_posix(): path.stat().st_size for path in files}
     write_json(checkpoint / MARKER, sizes)
 
