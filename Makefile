@@ -13,7 +13,7 @@ TABLES := tables $(shell sed -nE 's/^rule ([a-z_]+_(table|figure)):$$/\1/p' rule
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .PHONY: help install demo claims demo-models random world tables test test-fast test-slurm jobs \
-	lint bench bench-scorers parity plan envs-lock envs-check docs resume clean clean-all
+	lint bench bench-scorers parity plan verify envs-lock envs-check docs resume clean clean-all
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -102,6 +102,9 @@ parity: $(INSTALLED) .venv-image-reward/installed ## Compare the native ImageRew
 
 plan: $(INSTALLED) ## Jobs, GPU-hours, storage and files by stage: make plan CONFIG=config.yaml ARGS="--prompts-per-topic 900"
 	@$(BIN)/python scripts/plan.py --configfile $(or $(CONFIG),config.yaml) $(if $(RUN),--run $(RUN)) $(ARGS)
+
+verify: $(INSTALLED) ## Hold a run against its own records, without a GPU: make verify RUN=results/paper (without RUN: the demo)
+	@$(BIN)/python scripts/verify.py $(or $(RUN),results/demo)
 
 envs-lock: $(INSTALLED) ## Write the locks of envs/*.yaml, from the package index's metadata
 	$(BIN)/python envs/locks.py

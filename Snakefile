@@ -22,7 +22,8 @@ with quick_imports():
     from lib.config.yaml_files import read_yaml
     from lib.data.prompts import PROMPT_ID, TOPIC
     from lib.errors import UserError
-    from lib.head import evaluation, preflight, software, summary
+    from lib.head import evaluation, preflight, software, summary, targets
+    from lib.head.owner import RunOwner
     from lib.head.plan import Plan
     from lib.head.run_start import RunStart
     from lib.head.slurm.checks import check_partition_file
@@ -60,6 +61,9 @@ try:
     if partition_file := snakemake_command.partition_file():
         check_partition_file(partition_file)
     PLAN = Plan(CONFIG, START)
+    OWNER = RunOwner(Path(PLAN.root))
+    if snakemake_command.is_to_unlock():
+        OWNER.refuse_unlock()
     SHARDS = PLAN.shards
     # The user's own instructions are read, and refused if need be, before anything runs.
     PLAN.written
@@ -115,7 +119,7 @@ except UserError as error:
 rule all:
     default_target: True
     input:
-        PLAN.targets(),
+        targets.targets(PLAN),
     message:
         "Done: {ROOT}"
 
@@ -123,13 +127,32 @@ rule all:
 # Everything up to the preference pairs: what can be made without training.
 rule pairs:
     input:
-        [f"{ROOT}/dataset/{size}/dataset.json" for size in CONFIG.pairs.sizes],
+        targets.data_sets(PLAN),
     message:
         "Preference pairs: {ROOT}/dataset"
 
 
+# Holds what is there against its records; makes nothing. It asks for no GPU.
+rule verify:
+    log:
+        f"{ROOT}/logs/verify.log",
+    conda:
+        "envs/workflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(60),
+    params:
+        run=ROOT,
+    message:
+        "Holding {ROOT} against its records"
+    script:
+        "scripts/verify.py"
+
+
 onstart:
     try:
+        OWNER.begin()
         preflight.check_run(
             PLAN, {job.rule.name for job in workflow.dag.needrun_jobs()}
         )
@@ -142,9 +165,11 @@ onstart:
 
 onsuccess:
     SLURM_RUN.end()
+    OWNER.end()
     summary.print_summary(Path(ROOT), STARTED)
 
 
 onerror:
     SLURM_RUN.end()
+    OWNER.end()
     summary.print_summary(Path(ROOT), STARTED)

@@ -42,6 +42,7 @@ rule check_contamination:
         runtime=growing(60),
     params:
         common=PLAN.common(),
+        prompts=lambda w: PLAN.digests(w.topic, w.shard),
         settings=PLAN.params(evaluation.check_job(PLAN)),
         retry=lambda w: PLAN.retry("check_contamination", f"{w.topic}/{w.shard}"),
     message:
@@ -69,6 +70,7 @@ rule list_overlaps:
         runtime=growing(20),
     params:
         common=PLAN.common(),
+        prompts=PLAN.digests(),
         settings=PLAN.params(evaluation.list_job(PLAN)),
     message:
         "Contamination: the list of overlaps"

@@ -23,6 +23,7 @@ rule candidates_figure:
         runtime=growing(20),
     params:
         common=PLAN.common(),
+        prompts=PLAN.digests(),
         settings=PLAN.params(table_rows.candidates_job(PLAN)),
     message:
         "Figure: prompts with their candidates (the paper's Figure 2)"
@@ -46,6 +47,7 @@ rule guidance_figure:
         runtime=growing(20),
     params:
         common=PLAN.common(),
+        prompts=PLAN.digests(),
         settings=PLAN.params(table_rows.guidance_job(PLAN)),
     message:
         "Figure: how often each guidance scale is picked (the paper's Figure 4)"
@@ -70,6 +72,7 @@ rule embed_texts:
         runtime=growing(120),
     params:
         common={**PLAN.common(), "device": "cpu"},
+        prompts=lambda w: PLAN.digests(w.topic, w.shard),
         settings=(
             PLAN.params(EmbedTextsJob(embedding=FIGURES.embedding))
             if FIGURES.embedding
@@ -99,6 +102,7 @@ rule similarity_figure:
         runtime=growing(60),
     params:
         common=PLAN.common(),
+        prompts=PLAN.digests(),
         settings=PLAN.params(SIMILARITY) if SIMILARITY else None,
     message:
         "Figure: similarity of prompts and of responses (the paper's Figure 6)"

@@ -20,6 +20,7 @@ rule rank_images:
         runtime=growing(60),
     params:
         common=PLAN.common(),
+        prompts=lambda w: PLAN.digests(w.topic, w.shard),
         settings=lambda w: PLAN.params(RankImagesJob(scorer=SCORERS[w.scorer])),
         made_by=lambda w: PLAN.made_by(SCORERS[w.scorer], IMAGE_SCORERS),
         retry=lambda w: PLAN.retry("rank_images", f"{w.scorer}/{w.topic}/{w.shard}"),

@@ -21,6 +21,7 @@ rule write_instructions:
         runtime=growing(120),
     params:
         common=PLAN.common(),
+        prompts=lambda w: PLAN.digests(w.topic, w.shard),
         settings=told(PLAN.instructions_job),
         made_by=PLAN.made_by(AUTHOR, INSTRUCTION_AUTHORS),
         generated_by=(

@@ -22,6 +22,7 @@ rule build_pairs:
         runtime=growing(20),
     params:
         common=PLAN.common(),
+        prompts=lambda w: PLAN.digests(w.topic, w.shard),
         settings=PLAN.params(
             BuildPairsJob(
                 policies=list(CONFIG.responses.policy_models),
@@ -41,7 +42,10 @@ rule build_pairs:
 
 rule merge_pairs:
     input:
-        pairs_of_size,
+        pairs=pairs_of_size,
+        # They stand for the image files: where one is deleted to mend these, stage images runs
+        # before this rule.
+        images=PLAN.shard_files("images"),
     output:
         llava=f"{ROOT}/dataset/{{size}}/llava.json",
         data=directory(f"{ROOT}/dataset/{{size}}/data"),
@@ -57,6 +61,7 @@ rule merge_pairs:
         runtime=growing(60),
     params:
         common=PLAN.common(),
+        prompts=PLAN.digests(),
     message:
         "Data set of {wildcards.size} pairs"
     script:
@@ -77,6 +82,8 @@ rule tell_prompt:
         mem_mb=growing(1000),
         runtime=growing(10),
     params:
+        common=PLAN.common(),
+        prompts=lambda w: PLAN.digests_for(w.prompt_id),
         stages=lambda w: PLAN.stages_of_prompt(w.prompt_id),
     message:
         "The story of {wildcards.prompt_id}"

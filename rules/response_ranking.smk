@@ -21,6 +21,7 @@ rule rank_responses:
         runtime=growing(120),
     params:
         common=PLAN.common(),
+        prompts=lambda w: PLAN.digests(w.topic, w.shard),
         settings=PLAN.params(
             RankResponsesJob(
                 reward=CONFIG.response_ranking,

@@ -23,6 +23,7 @@ rule generate_responses:
         runtime=growing(480),
     params:
         common=PLAN.common(),
+        prompts=lambda w: PLAN.digests(w.topic, w.shard),
         settings=lambda w: PLAN.params(RESPONSES.job_of(w.policy)),
         made_by=lambda w: PLAN.made_by(RESPONSES.generator_of(w.policy), GENERATORS),
         retry=lambda w: PLAN.retry(

@@ -1,4 +1,4 @@
-from lib.head import table_rows
+from lib.head import table_rows, targets
 
 # None where no judge is configured.
 COMPARISON = table_rows.compare_picks_job(PLAN)
@@ -8,7 +8,7 @@ COMPARISON = table_rows.compare_picks_job(PLAN)
 # small one of embed_texts (on the CPU).
 rule tables:
     input:
-        PLAN.tables_and_figures(),
+        targets.tables_and_figures(PLAN),
     message:
         "Tables and figures: {ROOT}/tables, {ROOT}/figures"
 
@@ -122,6 +122,7 @@ rule common_selections_table:
         runtime=growing(20),
     params:
         common=PLAN.common(),
+        prompts=PLAN.digests(),
         settings=PLAN.params(table_rows.common_selections_job(PLAN)),
     message:
         "Table: common selections of the image scorers (the paper's Table 4)"
@@ -147,6 +148,7 @@ rule compare_picks:
         runtime=growing(240),
     params:
         common=PLAN.common(),
+        prompts=PLAN.digests(),
         settings=PLAN.params(COMPARISON) if COMPARISON else None,
         retry=PLAN.retry("compare_picks", "compare_picks"),
     message:
@@ -193,6 +195,7 @@ rule reasons_table:
         runtime=growing(10),
     params:
         common=PLAN.common(),
+        prompts=PLAN.digests(),
         settings=PLAN.params(table_rows.reasons_job(PLAN)),
     message:
         "Table: why prompts gave no pair"

@@ -28,12 +28,15 @@ from lib.benchmarks.lmms_eval.harness import AskedModel, Harness
 from lib.blocks import Endpoint, Model, deciding
 from lib.config.evaluation import AnswerBenchmarkJob
 from lib.data.evaluation_files import JudgeName, KeptResults, TaskAnswer, TaskResults
+from lib.errors import UserError
 from lib.files import digest_of_file, mendable_storage_errors, read_jsonl, write_json, write_jsonl
 from lib.jobs.job import Job
+from lib.jobs.kept import MARKER, is_sealed, publish_folder, seal
 from lib.jobs.script import run_script
 from lib.report import provenance
 
 VERSION = 2
+ANSWERS, RESULTS = "answers.jsonl", "results.json"
 #: The packages that decide an answer and its metric; their versions are published with the results.
 PACKAGES = ("lmms_eval", "torch", "transformers", "tokenizers", "pillow", "datasets")
 
@@ -103,16 +106,39 @@ def store(finished: Path, answers: Sequence[TaskAnswer], results: KeptResults) -
     """Writes the finished benchmark, whole or not at all."""
     scratch = finished.with_name(f"{finished.name}.tmp")
     shutil.rmtree(scratch, ignore_errors=True)
-    write_jsonl(scratch / "answers.jsonl", answers)
-    write_json(scratch / "results.json", results)
-    scratch.rename(finished)
+    write_jsonl(scratch / ANSWERS, answers)
+    write_json(scratch / RESULTS, results)
+    seal(scratch, (ANSWERS, RESULTS))
+    publish_folder(scratch, finished)
 
 
 def read_stored(finished: Path) -> tuple[list[TaskAnswer], KeptResults]:
     """A finished benchmark's answers and results."""
-    results = json.loads((finished / "results.json").read_text(encoding="utf-8"))
-    answers = cast("list[TaskAnswer]", read_jsonl(finished / "answers.jsonl"))
+    results = json.loads((finished / RESULTS).read_text(encoding="utf-8"))
+    answers = cast("list[TaskAnswer]", read_jsonl(finished / ANSWERS))
     return answers, cast("KeptResults", results)
+
+
+def is_stored(job: Job[AnswerBenchmarkJob], finished: Path) -> bool:
+    """Whether a finished benchmark is there and whole. What is left of a damaged one is deleted:
+    its answers come from the journal.
+    """
+    if not finished.exists():
+        return False
+    if is_sealed(finished) or (not (finished / MARKER).exists() and _is_readable(finished)):
+        return True
+    job.note(f"{finished}: is damaged; its answers are taken from the journal")
+    shutil.rmtree(finished)
+    return False
+
+
+def _is_readable(finished: Path) -> bool:
+    """Whether a benchmark that was kept without digests, by an older version, can be read."""
+    try:
+        answers, results = read_stored(finished)
+        return len(answers) == results["questions"]
+    except (OSError, ValueError, TypeError, KeyError, UserError):
+        return False
 
 
 def judge_of(judge: Endpoint | None, answers: Sequence[TaskAnswer]) -> JudgeName | None:
@@ -130,7 +156,8 @@ def main(snakemake: Any) -> None:
         version = importlib.metadata.version("lmms-eval")
         key = key_of(job, identity, version)
         finished = job.work / job.name / key
-        if finished.is_dir():
+        if is_stored(job, finished):
+            seconds_by_answer(job, key, settings.task)  # tells of damage in the journal
             job.record.reused = len(read_stored(finished)[0])
         else:
             harness = Harness(settings, job.name, Path(str(snakemake.log.harness)))

@@ -11,6 +11,7 @@ from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from lib.benchmarks.evaluated_model import find_evaluated_model
 from lib.benchmarks.questions import PublishedQuestion, prompt_of, read_questions
@@ -19,7 +20,7 @@ from lib.blocks import Model
 from lib.config.evaluation import AnswerQuestionsJob
 from lib.data.evaluation_files import Asked, QuestionAnswer
 from lib.errors import UserError
-from lib.files import digest_of_file, replacing, write_json
+from lib.files import digest_of_file, make_folder, mendable_storage_errors, write_json
 from lib.jobs.batches import Batches, Item, Outcome
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
@@ -50,9 +51,13 @@ def unpack(question: PublishedQuestion, folder: Path) -> Path:
         return question.image
     content = question.embedded or b""
     path = folder / sha256(content).hexdigest()
-    if not path.is_file():
-        with replacing(path) as temporary:
-            temporary.write_bytes(content)
+    if not path.is_file() or digest_of_file(path) != path.name:
+        # Another job may be writing it, too.
+        own = path.with_name(f"{path.name}.{uuid4().hex}")
+        with mendable_storage_errors(path):
+            make_folder(folder)
+            own.write_bytes(content)
+            own.replace(path)
     return path
 
 

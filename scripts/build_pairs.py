@@ -16,7 +16,7 @@ from lib import weights
 from lib.blocks import deciding
 from lib.config.pairs import BuildPairsJob
 from lib.data.rows import OverlapsRow, Pair, PickedImage, RankedResponse, ResponseRankingRow
-from lib.data.shards import present, read_shard, read_shards, stage_rows
+from lib.data.shards import present, read_whole_shard, read_whole_shards, stage_rows
 from lib.jobs.batches import Batches, Item
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
@@ -177,9 +177,9 @@ def load_context(settings: BuildPairsJob) -> ContextOfTraining:
     )
 
 
-def in_benchmarks(files: Sequence[str]) -> set[str]:
+def in_benchmarks(job: Job[Any], files: Sequence[str]) -> set[str]:
     """The ids of the prompts that a benchmark has too, from the shards of check_contamination."""
-    rows = present(read_shards(files, OverlapsRow).values())
+    rows = present(read_whole_shards(job, files, OverlapsRow).values())
     return {row["id"] for row in rows if row["overlaps"]}
 
 
@@ -218,8 +218,8 @@ def result_of(prompt: RankedPrompt, context: ContextOfTraining, min_margin: floa
 def main(snakemake: Any) -> None:
     with Job(snakemake, BuildPairsJob, VERSION) as job:
         settings = job.settings
-        rows = read_shard(snakemake.input.ranking, ResponseRankingRow)
-        excluded = in_benchmarks(snakemake.input.overlaps)
+        rows = read_whole_shard(job, snakemake.input.ranking, ResponseRankingRow)
+        excluded = in_benchmarks(job, snakemake.input.overlaps)
         tokenizer = job.identify(settings.base_model)
 
         def build(

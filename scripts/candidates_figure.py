@@ -16,7 +16,7 @@ from lib.data.controls import Pick, pick_of
 from lib.data.image_files import check_image
 from lib.data.prompts import seed_of
 from lib.data.rows import Candidate, ImageRankingRow, ImagesRow, MissingRow, PromptRow
-from lib.data.shards import present, read_shard, read_shards
+from lib.data.shards import present, read_whole_shard, read_whole_shards
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
 from lib.report.figures import (
@@ -178,13 +178,13 @@ def shown_prompt(image: ImagesRow, ranking: ImageRankingRow, pick: Pick, seed: i
 
 
 def read_images(
-    paths: Iterable[str], prompt_ids: Sequence[str]
+    job: Job[Any], paths: Iterable[str], prompt_ids: Sequence[str]
 ) -> tuple[dict[str, ImagesRow], dict[str, Path]]:
     """The prompts' rows of stage images, and the shard file of each."""
     rows: dict[str, ImagesRow] = {}
     shard_of: dict[str, Path] = {}
     for path in map(Path, paths):
-        for row in present(read_shard(path, ImagesRow).values()):
+        for row in present(read_whole_shard(job, path, ImagesRow).values()):
             if row["id"] in prompt_ids:
                 rows[row["id"]], shard_of[row["id"]] = row, path
     return rows, shard_of
@@ -208,10 +208,10 @@ def read_thumbnails(
 def main(snakemake: Any) -> None:
     with Job(snakemake, CandidatesFigureJob, VERSION) as job:
         settings, inputs = job.settings, snakemake.input
-        rankings = read_shards(inputs.rankings, ImageRankingRow)
+        rankings = read_whole_shards(job, inputs.rankings, ImageRankingRow)
         ranked = {row["id"]: row for row in present(rankings.values())}
         chosen = choose_prompts(rankings, settings.prompts, job.seed)
-        images, shard_of = read_images(inputs.images, chosen)
+        images, shard_of = read_images(job, inputs.images, chosen)
         prompts = [
             shown_prompt(images[one], ranked[one], settings.pick, job.seed) for one in chosen
         ]

@@ -15,7 +15,7 @@ from lib.contamination import Index, perceptual_hash
 from lib.data.evaluation_files import IndexedQuestion
 from lib.data.image_files import check_image, read_image
 from lib.data.rows import InstructionRow, OverlapEntry
-from lib.data.shards import present, read_shard, stage_rows
+from lib.data.shards import present, read_whole_shard, stage_rows
 from lib.files import digest_of_file, read_jsonl
 from lib.jobs.batches import Batches, Item
 from lib.jobs.job import Job
@@ -68,7 +68,7 @@ def find_overlaps(index: Index, row: InstructionRow, root: Path) -> Overlaps:
 
 def main(snakemake: Any) -> None:
     with Job(snakemake, CheckContaminationJob, VERSION) as job:
-        rows = read_shard(snakemake.input.instructions, InstructionRow)
+        rows = read_whole_shard(job, snakemake.input.instructions, InstructionRow)
         index_file, images_file = Path(snakemake.input.index), Path(snakemake.input.images)
         index_digest = digest_of_file(index_file)
 

@@ -20,7 +20,7 @@ from typing import Any, TypedDict
 
 from lib.config.tables import CommonSelectionsJob, rankings_input
 from lib.data.rows import ImageRankingRow, MissingRow
-from lib.data.shards import is_missing, read_shards
+from lib.data.shards import is_missing, read_whole_shards
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
 from lib.report.published import (
@@ -218,7 +218,7 @@ def main(snakemake: Any) -> None:
         scorers = {}
         for name, scorer in job.settings.scorers.items():
             shards = getattr(snakemake.input, rankings_input(name))
-            rows = read_shards(shards, ImageRankingRow)
+            rows = read_whole_shards(job, shards, ImageRankingRow)
             model = resolve_model(scorer.origin, job.root, "rank_images", name)
             scorers[name] = RankingScorer(scorer.kind, rows, model)
             files += shards

@@ -17,7 +17,7 @@ from lib.config.tables import ComparePicksJob, rankings_input
 from lib.data.image_files import check_image
 from lib.data.prompts import seed_of
 from lib.data.rows import Candidate, ImageRankingRow, ImagesRow, MissingRow, PromptRow
-from lib.data.shards import present, read_shard, read_shards
+from lib.data.shards import present, read_whole_shard, read_whole_shards
 from lib.files import write_json, write_jsonl
 from lib.image_preference import (
     PROMPT,
@@ -143,12 +143,15 @@ def choose_prompts(
 
 
 def read_prompts(
-    paths: Iterable[str], winners: Mapping[str, Mapping[str, int]], chosen: Sequence[str]
+    job: Job[Any],
+    paths: Iterable[str],
+    winners: Mapping[str, Mapping[str, int]],
+    chosen: Sequence[str],
 ) -> dict[str, ComparedPrompt]:
     """The chosen prompts with their picks, by id. `paths`: the files of stage images."""
     prompts = {}
     for path in map(Path, paths):
-        for row in present(read_shard(path, ImagesRow).values()):
+        for row in present(read_whole_shard(job, path, ImagesRow).values()):
             if row["id"] in chosen:
                 prompts[row["id"]] = ComparedPrompt(row, winners[row["id"]], path)
     return {one: prompts[one] for one in chosen}
@@ -165,12 +168,12 @@ def main(snakemake: Any) -> None:
     with Job(snakemake, ComparePicksJob, VERSION) as job:
         settings, inputs = job.settings, snakemake.input
         rankings = {
-            name: read_shards(getattr(inputs, rankings_input(name)), ImageRankingRow)
+            name: read_whole_shards(job, getattr(inputs, rankings_input(name)), ImageRankingRow)
             for name in settings.scorers
         }
         winners = winners_of(rankings)
         prompts = choose_prompts(winners, settings.judge.comparisons, job.seed)
-        to_compare = read_prompts(inputs.images, winners, prompts.chosen)
+        to_compare = read_prompts(job, inputs.images, winners, prompts.chosen)
         pairs = [prompt.pair(job.root) for prompt in to_compare.values()]
         judge = Judge(settings.judge.endpoint, job.work / f"{job.name}.journal.jsonl")
         compared = compare(pairs, judge)

@@ -12,7 +12,7 @@ from lib import weights
 from lib.blocks import deciding
 from lib.config.figures import EmbedTextsJob, TextEmbedding
 from lib.data.rows import ResponseRankingRow
-from lib.data.shards import present, read_shard, stage_rows
+from lib.data.shards import present, read_whole_shard, stage_rows
 from lib.errors import ItemError
 from lib.jobs.batches import Batches, Item
 from lib.jobs.job import Job
@@ -75,7 +75,7 @@ def embed_batch(
 def main(snakemake: Any) -> None:
     with Job(snakemake, EmbedTextsJob, VERSION) as job:
         settings = job.settings.embedding
-        rows = read_shard(snakemake.input[0], ResponseRankingRow)
+        rows = read_whole_shard(job, snakemake.input[0], ResponseRankingRow)
         outcomes = Batches(
             job,
             load=lambda: load_embedder(settings),

@@ -5,7 +5,7 @@ settings only, not on sharding, order or resumption. Image files are written by 
 next prompt is computed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +23,9 @@ from lib.files import (
     link_or_copy,
     mendable_storage_errors,
     read_jsonl,
+    sync,
 )
-from lib.jobs.batches import Batches, Item
+from lib.jobs.batches import Batches, Item, Outcome
 from lib.jobs.job import Job
 from lib.jobs.memory import halving
 from lib.jobs.script import run_script
@@ -113,12 +114,11 @@ class ShardImages:
         provenance = self._provenance(prompt, scale, seed)
         image_format = self.settings.format
         file = self.folder / f"{prompt.id}-g{scale:g}-{digest(provenance)[:8]}.{image_format}"
-        scratch = self.job.work / f"{self.job.name}.tmp"
         return {
             "guidance_scale": scale,
             "seed": seed,
             "file": file.as_posix(),
-            "sha256": write_image(image, self.job.root / file, image_format, provenance, scratch),
+            "sha256": write_image(image, self.job.root / file, image_format, provenance),
             "blank": is_blank(image),
         }
 
@@ -130,6 +130,16 @@ class ShardImages:
         model = {"model": self.settings.model, "revision": self.identity, **self.version}
         own = {"id": prompt.id, "prompt": prompt.text, "guidance_scale": scale, "seed": seed}
         return settings | model | own
+
+    def sync_files(self, outcomes: Iterable[Outcome[Candidates]]) -> None:
+        """Returns when the image files of all items are on the disk. Waiting for each as it is
+        written would take longer.
+        """
+        for outcome in outcomes:
+            for candidate in outcome.result["candidates"] if outcome.result else ():
+                sync(self.job.root / candidate["file"])
+        if (folder := self.job.root / self.folder).is_dir():
+            sync(folder)
 
     def files_are_whole(self, item: Item[Drawing], result: Candidates) -> bool:
         """Whether a finished item's image files are those that were written."""
@@ -183,6 +193,7 @@ def main(snakemake: Any) -> None:
                 still_valid=images.files_are_whole,
                 take_over=images.take_over,
             ).run([images.item(prompt) for prompt in prompts])
+            images.sync_files(outcomes.values())
         rows = {prompt.id: prompt.row() for prompt in prompts}
         job.publish(snakemake.output[0], stage_rows(rows, outcomes, job.rule))
 

@@ -14,7 +14,7 @@ from lib.config.responses import GenerateResponsesJob
 from lib.data.image_files import check_image
 from lib.data.prompts import seed_of
 from lib.data.rows import InstructionRow
-from lib.data.shards import present, read_shard, stage_rows
+from lib.data.shards import present, read_whole_shard, stage_rows
 from lib.jobs.batches import Batches, Item, Outcome
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
@@ -85,7 +85,7 @@ def published(outcome: Outcome[GeneratedText], row: InstructionRow) -> Outcome[d
 def main(snakemake: Any) -> None:
     with Job(snakemake, GenerateResponsesJob, VERSION) as job:
         images_file = Path(snakemake.input.images)
-        rows = read_shard(snakemake.input.instructions, InstructionRow)
+        rows = read_whole_shard(job, snakemake.input.instructions, InstructionRow)
         instructed = {row["id"]: row for row in present(rows.values())}
         policy = PolicyModel(job)
 

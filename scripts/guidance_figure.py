@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from lib.config.figures import GuidanceFigureJob
 from lib.data.rows import ImageRankingRow, ImagesRow, MissingRow
-from lib.data.shards import is_missing, present, read_shards
+from lib.data.shards import is_missing, present, read_whole_shards
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
 from lib.report.figures import BLUE, INK, ORANGE, QUIET, demo_mark, new_figure, pretty, write_figure
@@ -177,8 +177,8 @@ def draw_heading(figure: "Figure", scorer: str, label: str) -> None:
 def main(snakemake: Any) -> None:
     with Job(snakemake, GuidanceFigureJob, VERSION) as job:
         settings, inputs = job.settings, snakemake.input
-        images = read_shards(inputs.images, ImagesRow)
-        rankings = read_shards(inputs.rankings, ImageRankingRow)
+        images = read_whole_shards(job, inputs.images, ImagesRow)
+        rankings = read_whole_shards(job, inputs.rankings, ImageRankingRow)
         panels = panels_of(count_picks(images, rankings), settings.guidance_scales)
         about = {
             "panels": panels,

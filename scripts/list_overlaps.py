@@ -15,7 +15,7 @@ from lib.config.contamination import ListOverlapsJob
 from lib.contamination import short_questions
 from lib.data.evaluation_files import Coverage, IndexedQuestion
 from lib.data.rows import ListedOverlap, OverlapsRow
-from lib.data.shards import present, read_shards
+from lib.data.shards import present, read_whole_shards
 from lib.files import read_jsonl, write_text
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
@@ -153,7 +153,7 @@ def page(
 
 def main(snakemake: Any) -> None:
     with Job(snakemake, ListOverlapsJob, VERSION) as job:
-        rows = present(read_shards(snakemake.input.shards, OverlapsRow).values())
+        rows = present(read_whole_shards(job, snakemake.input.shards, OverlapsRow).values())
         coverage: dict[str, Coverage] = json.loads(
             Path(snakemake.input.coverage).read_text(encoding="utf-8")
         )

@@ -15,9 +15,17 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from lib.data.image_files import check_image
 from lib.data.rows import MissingRow, PairRow
-from lib.data.shards import present, read_shards
+from lib.data.shards import present, read_whole_shards
 from lib.errors import UserError
-from lib.files import digest, mendable_storage_errors, replacing, write_json, write_text
+from lib.files import (
+    digest,
+    make_folder,
+    mendable_storage_errors,
+    part_of,
+    replacing,
+    write_json,
+    write_text,
+)
 from lib.jobs.job import Job, NoSettings
 from lib.jobs.script import run_script
 
@@ -151,15 +159,14 @@ def parquet_row(row: PairRow, root: Path) -> ParquetRow:
     }
 
 
-def publish_parquet(rows: Sequence[PairRow], job: Job[NoSettings], folder: Path) -> None:
-    """Writes the folder of parquet files, whole or not at all."""
+def publish_parquet(rows: Sequence[PairRow], root: Path, folder: Path) -> None:
+    """Writes the folder of parquet files, whole or not at all. `root`: the run's folder."""
     with mendable_storage_errors(folder.parent):
         shutil.rmtree(folder, ignore_errors=True)
-        unfinished = job.work / f"{job.name}.tmp"
+        unfinished = part_of(folder)
         shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        write_parquet(rows, job.root, unfinished)
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(unfinished)
+        write_parquet(rows, root, unfinished)
         unfinished.rename(folder)
 
 
@@ -189,7 +196,7 @@ def publish_summary(rows: Sequence[PairRow], pairs: int, path: Path) -> None:
 def main(snakemake: Any) -> None:
     with Job(snakemake, NoSettings, VERSION) as job:
         size, output = int(snakemake.wildcards.size), snakemake.output
-        pairs = ordered_pairs(read_shards(snakemake.input, PairRow).values())
+        pairs = ordered_pairs(read_whole_shards(job, snakemake.input.pairs, PairRow).values())
         if len(pairs) < size:
             raise UserError(
                 f"pairs.sizes: {size} is larger than the {len(pairs)} pairs there are. Lower it, or"
@@ -197,7 +204,7 @@ def main(snakemake: Any) -> None:
                 " prompts gave no pair."
             )
         rows = pairs[:size]
-        publish_parquet(rows, job, Path(output.data))
+        publish_parquet(rows, job.root, Path(output.data))
         publish_llava(rows, Path(output.llava))
         write_text(Path(output.ids), "".join(f"{row['id']}\n" for row in rows))
         publish_summary(rows, len(pairs), Path(output.summary))

@@ -15,7 +15,7 @@ from lib.blocks import deciding
 from lib.config.image_ranking import RankImagesJob
 from lib.data.image_files import check_image, read_image
 from lib.data.rows import ImagesRow, MissingRow
-from lib.data.shards import is_missing, missing_row, present, read_shard, stage_rows
+from lib.data.shards import is_missing, missing_row, present, read_whole_shard, stage_rows
 from lib.errors import ItemError
 from lib.jobs.batches import Batches, Item
 from lib.jobs.job import Job
@@ -112,7 +112,7 @@ def main(snakemake: Any) -> None:
         shard = Path(snakemake.input[0])
         scorer = job.settings.scorer
         identities = job.identify_all(scorer)
-        rows = without_blank(read_shard(shard, ImagesRow), job.rule)
+        rows = without_blank(read_whole_shard(job, shard, ImagesRow), job.rule)
         outcomes = Batches[ImagesRow, ImageScorer, Ranking](
             job,
             load=lambda: load_scorer(scorer, job.device),

@@ -15,7 +15,7 @@ from typing import Any, TypedDict, cast
 from lib.blocks import deciding
 from lib.config.response_ranking import RankResponsesJob
 from lib.data.rows import MissingRow, PromptRow, RankedResponse, ResponseRow
-from lib.data.shards import is_missing, present, read_shard, stage_rows
+from lib.data.shards import is_missing, present, read_whole_shard, stage_rows
 from lib.errors import ItemError
 from lib.jobs.batches import Batches, Item, Outcome
 from lib.jobs.job import Job
@@ -147,13 +147,14 @@ def rate(
 
 
 def read_responses(
-    snakemake: Any, settings: RankResponsesJob
+    snakemake: Any, job: Job[RankResponsesJob]
 ) -> tuple[dict[str, PromptRow], dict[str, AnsweredPrompt]]:
     """The rows of a shard, missing where no policy model has a response; and the others with all of
     their responses. Both by prompt id.
     """
+    settings = job.settings
     shards = {
-        policy: read_shard(path, ResponseRow)
+        policy: read_whole_shard(job, path, ResponseRow)
         for policy, path in zip(settings.policies, snakemake.input, strict=True)
     }
     rows: dict[str, PromptRow] = {}
@@ -177,7 +178,7 @@ def published(prompt: AnsweredPrompt, outcome: Outcome[Rewards] | None) -> Outco
 
 def main(snakemake: Any) -> None:
     with Job(snakemake, RankResponsesJob, VERSION) as job:
-        rows, answered = read_responses(snakemake, job.settings)
+        rows, answered = read_responses(snakemake, job)
         outcomes = Batches(
             job,
             load=lambda: load_reward(job.settings.reward, job.device),

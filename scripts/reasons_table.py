@@ -8,7 +8,7 @@ from typing import Any
 
 from lib.config.tables import ReasonsTableJob
 from lib.data.rows import MissingRow, PairRow
-from lib.data.shards import is_missing, read_shards
+from lib.data.shards import is_missing, read_whole_shards
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
 from lib.report.published import our_source
@@ -115,7 +115,7 @@ def build_table(rows: Iterable[PairRow | MissingRow], source: str) -> Table:
 
 def main(snakemake: Any) -> None:
     with Job(snakemake, ReasonsTableJob, VERSION) as job:
-        rows = read_shards(snakemake.input, PairRow)
+        rows = read_whole_shards(job, snakemake.input, PairRow)
         table = build_table(rows.values(), our_source(job.settings.label))
         write_table(table, list(snakemake.input), snakemake.output)
         job.count(len(rows))

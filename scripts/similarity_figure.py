@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from lib.config.figures import SimilarityFigureJob
 from lib.data.rows import EmbeddingsRow, MissingRow, PairRow
-from lib.data.shards import present, read_shards
+from lib.data.shards import present, read_whole_shards
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
 from lib.report.figures import BLUE, GREEN, INK, ORANGE, QUIET, demo_mark, new_figure, write_figure
@@ -263,8 +263,8 @@ def draw(figure: "Figure", similarities: Distributions, model: str, label: str) 
 def main(snakemake: Any) -> None:
     with Job(snakemake, SimilarityFigureJob, VERSION) as job:
         settings, inputs = job.settings, snakemake.input
-        embeddings = read_shards(inputs.embeddings, EmbeddingsRow)
-        similarities = distributions(embeddings, read_shards(inputs.pairs, PairRow))
+        embeddings = read_whole_shards(job, inputs.embeddings, EmbeddingsRow)
+        similarities = distributions(embeddings, read_whole_shards(job, inputs.pairs, PairRow))
         about = {
             "distributions": similarities,
             "similarity": (

@@ -13,18 +13,20 @@ from lib.data.rows import (
     PromptRow,
     ResponseRankingRow,
 )
-from lib.data.shards import is_missing, read_shard
+from lib.data.shards import is_missing, read_whole_shard
 from lib.errors import UserError
 from lib.files import write_json
+from lib.jobs.job import Job, NoSettings
 from lib.jobs.script import run_script
 
+VERSION = 1
 IMAGE_RANKING = "image_ranking/"
 Row = TypeVar("Row", bound=PromptRow)
 
 
-def row_of(prompt_id: str, path: str, row: type[Row]) -> Row | MissingRow:
+def row_of(job: Job[Any], prompt_id: str, path: str, row: type[Row]) -> Row | MissingRow:
     """A prompt's row of a shard file. Errors: UserError if the prompt is not in it."""
-    rows = read_shard(path, row)
+    rows = read_whole_shard(job, path, row)
     if prompt_id not in rows:
         raise UserError(
             f"{path}: no prompt has the id '{prompt_id}'. The ids are in the first column of the"
@@ -45,16 +47,16 @@ def why_no_pair(row: PairRow | MissingRow) -> dict[str, str]:
     return {} if "pair" in row else {"no_pair": row["no_pair"]}
 
 
-def story_of(prompt_id: str, stages: dict[str, str]) -> dict[str, Any]:
+def story_of(job: Job[Any], prompt_id: str, stages: dict[str, str]) -> dict[str, Any]:
     """All that the stages say of a prompt; `stages`: their shard files."""
-    images = row_of(prompt_id, stages["images"], ImagesRow)
+    images = row_of(job, prompt_id, stages["images"], ImagesRow)
     scorers = {
-        stage.removeprefix(IMAGE_RANKING): row_of(prompt_id, path, ImageRankingRow)
+        stage.removeprefix(IMAGE_RANKING): row_of(job, prompt_id, path, ImageRankingRow)
         for stage, path in stages.items()
         if stage.startswith(IMAGE_RANKING)
     }
-    responses = row_of(prompt_id, stages["response_ranking"], ResponseRankingRow)
-    last = row_of(prompt_id, stages["pairs"], PairRow)
+    responses = row_of(job, prompt_id, stages["response_ranking"], ResponseRankingRow)
+    last = row_of(job, prompt_id, stages["pairs"], PairRow)
     return {
         "id": prompt_id,
         "topic": last["topic"],
@@ -68,8 +70,10 @@ def story_of(prompt_id: str, stages: dict[str, str]) -> dict[str, Any]:
 
 
 def main(snakemake: Any) -> None:
-    story = story_of(snakemake.wildcards.prompt_id, snakemake.params.stages)
-    write_json(Path(snakemake.output[0]), story)
+    with Job(snakemake, NoSettings, VERSION) as job:
+        story = story_of(job, snakemake.wildcards.prompt_id, snakemake.params.stages)
+        write_json(Path(snakemake.output[0]), story)
+        job.count(1)
 
 
 if __name__ == "__main__":

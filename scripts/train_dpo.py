@@ -30,7 +30,7 @@ from lib.training.checkpoints import (
     last_checkpoint,
     state_at,
 )
-from lib.training.launch import Progress, launch, no_other_workers
+from lib.training.launch import Progress, launch, wait_for_other_workers
 from lib.training.pairs_digest import PairsDigest, digest_pairs
 from lib.training.registry import TRAINERS
 
@@ -66,12 +66,11 @@ class TrainingFolder:
         results are deleted.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with no_other_workers(self.folder):
-            checkpoint = last_checkpoint(self.checkpoints)
-            if self.finished.exists() and not is_finished(self.finished):
-                self.job.note(f"{self.finished}: is damaged; the adapter is trained again")
-                shutil.rmtree(self.finished)
-        return checkpoint
+        wait_for_other_workers(self.folder)
+        if self.finished.exists() and not is_finished(self.finished):
+            self.job.note(f"{self.finished}: is damaged; the adapter is trained again")
+            shutil.rmtree(self.finished)
+        return last_checkpoint(self.checkpoints)
 
     def finish(self) -> list[dict[str, Any]]:
         """Does what is left of the training; returns its metrics, one row an update."""
@@ -93,6 +92,8 @@ class TrainingFolder:
         """Trains from a checkpoint to the end; returns the last one."""
         before = state_at(checkpoint)
         if checkpoint is None or not before.is_at_the_end:
+            # What a killed training left there may lack files.
+            shutil.rmtree(self.folder / "cache", ignore_errors=True)
             log = self.job.root / "logs" / self.job.rule / f"{self.job.name}.workers.log"
             train_in_processes(self.job, self.for_processes(checkpoint), log)
             checkpoint = last_checkpoint(self.checkpoints)

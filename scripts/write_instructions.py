@@ -22,7 +22,14 @@ from lib.data.rows import (
     PickedImage,
     PickedRow,
 )
-from lib.data.shards import is_missing, missing_row, present, prompt_of, read_shard, stage_rows
+from lib.data.shards import (
+    is_missing,
+    missing_row,
+    present,
+    prompt_of,
+    read_whole_shard,
+    stage_rows,
+)
 from lib.files import read_jsonl
 from lib.jobs.batches import Batches, Item, Outcome
 from lib.jobs.job import Job
@@ -97,8 +104,10 @@ def published(outcome: Outcome[WrittenInstruction], row: PickedRow) -> Outcome[d
 def main(snakemake: Any) -> None:
     with Job(snakemake, WriteInstructionsJob, VERSION) as job, ExitStack() as connections:
         settings, images_file = job.settings.author, Path(snakemake.input.images)
-        ranking = read_shard(snakemake.input.ranking, ImageRankingRow)
-        rows = pick_images(read_shard(images_file, ImagesRow), ranking, job.settings, job.seed)
+        ranking = read_whole_shard(job, snakemake.input.ranking, ImageRankingRow)
+        rows = pick_images(
+            read_whole_shard(job, images_file, ImagesRow), ranking, job.settings, job.seed
+        )
         picked = {row["id"]: row for row in present(rows.values())}
         written = {row["id"]: row["instruction"] for row in read_jsonl(job.settings.written)}
         author: InstructionAuthor[Any] = INSTRUCTION_AUTHORS.class_of(settings)(

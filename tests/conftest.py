@@ -151,6 +151,17 @@ class Project:
             )
         return done
 
+    def python(self, *arguments: str) -> str:
+        """Runs Python in the clone; returns what it printed."""
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=self.folder,
+            env=self.environment(),
+            text=True,
+            stdout=subprocess.PIPE,
+            check=True,
+        ).stdout
+
     def published(self, run: str = "random") -> dict[str, bytes]:
         """The bytes of every published file of a run by name: everything but work/ and logs/."""
         root = self.folder / "results" / run

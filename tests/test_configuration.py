@@ -383,3 +383,21 @@ def test_what_may_be_true_or_false_still_may(tmp_path):
     config = load_config(read_yaml(path), [path])
     assert config.training.settings.gradient_checkpointing is False
     assert config.instructions.model_dump()["endpoint"]["parameters"] == {"think": True}
+
+
+def test_a_home_and_environment_variables_in_results_are_expanded(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("SCRATCH", "/scratch/me")
+    for results, root in (
+        ("~/x", "/home/me/x/paper"),
+        ("$SCRATCH/x", "/scratch/me/x/paper"),
+        ("${SCRATCH}/x", "/scratch/me/x/paper"),
+        ("results", "results/paper"),
+    ):
+        assert Config.model_validate({"results": results}).root == Path(root)
+
+
+def test_a_variable_in_results_that_is_not_set_is_refused(monkeypatch):
+    monkeypatch.delenv("SCRATCH", raising=False)
+    with pytest.raises(UserError, match=r"results: the environment has no \$SCRATCH"):
+        load_config({"results": "$SCRATCH/x"}, [])

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -314,3 +315,15 @@ print(sorted(name for name in ("torch", "diffusers", "transformers", "PIL") if n
     assert (tmp_path / "o.jsonl").read_bytes() == (
         tmp_path / "run/images/art/00.jsonl"
     ).read_bytes()
+
+
+def test_a_folder_of_images_that_is_a_link_to_another_file_system_works(run, tmp_path):
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as scratch:
+        assert os.stat(scratch).st_dev != os.stat(tmp_path).st_dev
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run/images").symlink_to(scratch)
+        row = run(PROMPTS[0])[PROMPTS[0]]
+        for candidate in row["candidates"]:
+            assert digest_of_file(tmp_path / "run" / candidate["file"]) == candidate["sha256"]
+        names = {path.name for path in Path(scratch).rglob("*.png")}
+        assert names == {Path(candidate["file"]).name for candidate in row["candidates"]}

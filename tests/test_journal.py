@@ -120,3 +120,61 @@ def test_every_line_is_json_of_its_own(tmp_path):
     assert lines[-1] == ""
     assert json.loads(lines[1])["result"]["text"] == "two\nlines \u2028 and é 😀"
     assert len(lines) == 3
+
+
+def test_an_edited_line_costs_its_item_and_is_told_once(tmp_path):
+    path = tmp_path / "j.jsonl"
+    write(path)
+    path.write_bytes(path.read_bytes().replace(b'{"score":1}', b'{"score":7}'))
+    with Journal(path, "rank_images") as journal:
+        assert journal.dropped_lines == 1
+        assert journal.finished("key1") is None
+        assert [journal.finished(f"key{number}") for number in (0, 2)] == [
+            {"score": 0},
+            {"score": 2},
+        ]
+        journal.add("key1", "art-1", seconds=0, result={"score": 1})
+    with Journal(path, "rank_images") as journal:
+        assert journal.dropped_lines == 0
+        assert journal.finished("key1") == {"score": 1}
+
+
+def test_a_line_whose_checksum_was_taken_off_is_not_believed(tmp_path):
+    path = tmp_path / "j.jsonl"
+    write(path)
+    lines = path.read_bytes().split(b"\n")
+    entry = json.loads(lines[4])
+    del entry["sum"]
+    lines[4] = json.dumps(entry).encode()
+    path.write_bytes(b"\n".join(lines))
+    with Journal(path, "rank_images") as journal:
+        assert (journal.dropped_lines, journal.finished("key1")) == (1, None)
+
+
+def test_lines_of_an_older_version_which_have_no_checksum_are_valid(tmp_path):
+    path = tmp_path / "j.jsonl"
+    write(path)
+    old = [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+    for line in old:
+        del line["sum"]
+    path.write_bytes(b"".join(json.dumps(line).encode() + b"\n" for line in old))
+    with Journal(path, "rank_images") as journal:
+        assert (journal.dropped_lines, journal.finished("key1")) == (0, {"score": 1})
+        journal.add("key9", "art-9", seconds=0, result={"score": 9})
+    with Journal(path, "rank_images") as journal:
+        assert (journal.dropped_lines, len(journal.entries)) == (0, 4)
+
+
+@pytest.mark.parametrize("number", range(2, 8))
+@pytest.mark.parametrize("bit", [0, 3, 6])
+def test_no_bit_of_a_line_can_be_changed_without_notice(tmp_path, number, bit):
+    path = tmp_path / "j.jsonl"
+    write(path)
+    lines = path.read_bytes().split(b"\n")
+    for position in range(0, len(lines[number - 1]), 7):
+        line = bytearray(lines[number - 1])
+        line[position] ^= 1 << bit
+        changed = [*lines[: number - 1], bytes(line), *lines[number:]]
+        path.write_bytes(b"\n".join(changed))
+        with Journal(path, "rank_images") as journal:
+            assert journal.dropped_lines >= 1, bytes(line)

@@ -1,7 +1,7 @@
 """The table that ends every run."""
 
 from lib.head.summary import notes_of
-from lib.jobs.job import Record
+from lib.jobs.record import Record
 
 
 def record(rule: str, job: str, *notes: str) -> Record:

@@ -30,7 +30,7 @@ from lib.head.table_rows import (
     model_table_job,
     seed_groups,
 )
-from lib.jobs.job import Record
+from lib.jobs.record import Record
 from lib.report.model_tables import ModelTableRow, about_models, compare_models, read_scores
 from lib.report.published import Published, PublishedRow, read_published
 from lib.report.sidecar import ModelOrigin, project_commit, resolve_model

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -82,27 +81,59 @@ def mendable_storage_errors(path: Path) -> Iterator[None]:
         raise
 
 
-@contextmanager
-def replacing(path: Path, scratch: Path | None = None) -> Iterator[Path]:
-    """Gives a temporary path to write to, renamed onto `path` at the end, so that `path` is never
-    half-written.
+def sync(path: Path) -> None:
+    """Returns when a file, or a folder's list of names, is on the disk and not in memory only."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        sync_descriptor(descriptor)
+    finally:
+        os.close(descriptor)
 
-    `scratch`: a folder of the same file system for the temporary file; without it, it stands beside
-    `path`.
+
+def sync_descriptor(descriptor: int) -> None:
+    """`sync` of an open file or folder."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some file systems have nothing to wait for, in a folder for instance.
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder and those above it; their names are on the disk."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        sync(folder.parent)
+
+
+def part_of(path: Path) -> Path:
+    """Where a file or folder is made before it has its name: beside it, since a name can be given
+    within one file system only. Always the same, so that what a killed job left is written over.
+    """
+    return path.with_name(f".{path.stem}.part{path.suffix}")
+
+
+@contextmanager
+def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
+    """Gives a temporary path to write to, renamed onto `path` at the end, so that `path` is never
+    half-written; no two processes may do so at once.
+
+    `durable`: at the end it is on the disk, power cut or not. Without it the caller has yet to
+    `sync` it and its folder.
     """
     with mendable_storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = scratch or path.parent
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.", suffix=path.suffix)
-        os.close(handle)
-        temporary = Path(name)
+        make_folder(path.parent)
+        temporary = part_of(path)
         try:
+            temporary.write_bytes(b"")
             yield temporary
-            umask = os.umask(0)
-            os.umask(umask)
-            temporary.chmod(0o666 & ~umask)
+            if durable:
+                sync(temporary)
             temporary.replace(path)
+            if durable:
+                sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -164,10 +195,13 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(Path(path).read_bytes().split(b"\n"), start=1):
         if line:
             try:
-                rows.append(orjson.loads(line))
+                row = orjson.loads(line)
+                if not isinstance(row, dict):
+                    raise ValueError("it is no object")
             except ValueError as error:
                 raise UserError(
                     f"{path}, line {number}: not valid JSON ({error}). Delete the file and run"
                     " again: it is made anew from its journal."
                 ) from error
+            rows.append(row)
     return rows

@@ -4,11 +4,12 @@
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, PositiveInt, ValidationError, model_validator
+from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from lib.benchmarks.mentions import MentionsBenchmark
 from lib.benchmarks.registry import names_of
@@ -30,6 +31,11 @@ from lib.models.response_rewards.armorm import ArmoRM
 from lib.models.response_rewards.registry import AnyResponseReward
 
 
+def expand(folder: str) -> str:
+    """A folder with `~` and environment variables filled in, as far as these are set."""
+    return os.path.expandvars(os.path.expanduser(folder))  # noqa: PTH111 - pathlib has one of two
+
+
 class Config(Block):
     """The whole configuration."""
 
@@ -42,7 +48,13 @@ class Config(Block):
             "How tables mark this run's rows: `demo` where its models or data are tiny ones."
         ),
     )
-    results: str = Field("results", min_length=1, description="Folder of all runs.")
+    results: str = Field(
+        "results",
+        min_length=1,
+        description=(
+            "Folder of all runs. `~` and environment variables (`$SCRATCH/pds-dpo`) are expanded."
+        ),
+    )
     reuse_from: list[str] = Field(
         [],
         description=(
@@ -107,6 +119,16 @@ class Config(Block):
     evaluation: Evaluation = Field(default_factory=Evaluation)
     figures: Figures = Field(default_factory=Figures)
 
+    @field_validator("results")
+    @classmethod
+    def _variables_are_set(cls, results: str) -> str:
+        if unset := re.findall(r"\$(?:\w+|\{[^}]*\})", expand(results)):
+            raise ValueError(
+                f"the environment has no {', '.join(unset)}. Set it where the run is started and"
+                " where its jobs run, or write the folder itself"
+            )
+        return results
+
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         if len(set(self.topics)) < len(self.topics):
@@ -168,13 +190,13 @@ class Config(Block):
     @property
     def root(self) -> Path:
         """The folder of this run."""
-        return Path(self.results) / self.run
+        return Path(expand(self.results)) / self.run
 
     @property
     def runs_to_reuse(self) -> list[Path]:
         """The folders of `reuse_from`."""
         return [
-            Path(name).expanduser() if os.sep in name else Path(self.results) / name
+            Path(expand(name) if os.sep in name else expand(self.results) + os.sep + name)
             for name in self.reuse_from
         ]
 

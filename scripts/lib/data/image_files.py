@@ -42,11 +42,9 @@ def read_provenance(path: Path) -> dict[str, Any]:
     return dict(json.loads(text))
 
 
-def write_image(
-    image: "Image", path: Path, image_format: str, provenance: dict[str, Any], scratch: Path
-) -> str:
+def write_image(image: "Image", path: Path, image_format: str, provenance: dict[str, Any]) -> str:
     """Writes one image with its provenance inside, under a temporary name first; returns the file's
-    sha256 (hex).
+    sha256 (hex). It is not on the disk yet (`lib.files.sync`).
     """
     from PIL import PngImagePlugin
 
@@ -60,7 +58,7 @@ def write_image(
         options["exif"] = exif
     encoded = BytesIO()
     image.save(encoded, format=image_format, **options)
-    with replacing(path, scratch) as temporary:
+    with replacing(path, durable=False) as temporary:
         temporary.write_bytes(encoded.getbuffer())
     return sha256(encoded.getbuffer()).hexdigest()
 

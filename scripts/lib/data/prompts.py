@@ -118,6 +118,11 @@ class Shard:
     name: str
     prompts: tuple[Prompt, ...]
 
+    @property
+    def digest(self) -> str:
+        """Changes when, and only when, the set of prompts in this shard changes."""
+        return digest([prompt.id for prompt in self.prompts])
+
 
 def make_shards(prompts: Sequence[Prompt], shards_per_topic: int) -> list[Shard]:
     """The shards of one topic that hold at least one prompt, by name."""

@@ -1,7 +1,8 @@
 """The published shard files: one row a prompt, in the order of the prompt ids, in every stage.
 
 A row that a stage has no result for says which stage stopped it and why, and is carried through all
-later stages (`MissingRow`). So each file tells of every prompt of its shard.
+later stages (`MissingRow`). So each file tells of every prompt of its shard; one that does not is
+refused by whoever reads it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,8 +12,10 @@ from typing import Any, TypeVar, cast
 from typing_extensions import TypeIs
 
 from lib.data.rows import MissingRow, PromptRow
-from lib.files import read_jsonl
+from lib.errors import UserError
+from lib.files import digest, read_jsonl
 from lib.jobs.batches import Outcome
+from lib.jobs.job import Job
 
 Row = TypeVar("Row", bound=PromptRow)
 
@@ -25,6 +28,37 @@ def read_shard(path: str | Path, row: type[Row]) -> dict[str, Row | MissingRow]:
 def read_shards(paths: Iterable[str | Path], row: type[Row]) -> dict[str, Row | MissingRow]:
     """The rows of several shard files of a stage by prompt id."""
     return {name: entry for path in paths for name, entry in read_shard(path, row).items()}
+
+
+def read_whole_shard(
+    job: Job[Any], path: str | Path, row: type[Row]
+) -> dict[str, Row | MissingRow]:
+    """The rows of a shard file that a job goes on from, by prompt id.
+
+    Errors: UserError if they are not those of the shard's prompts, each once.
+    """
+    entries = read_jsonl(Path(path))
+    _refuse_other_prompts(job, Path(path), [entry.get("id") for entry in entries])
+    return {entry["id"]: cast("Row", entry) for entry in entries}
+
+
+def read_whole_shards(
+    job: Job[Any], paths: Iterable[str | Path], row: type[Row]
+) -> dict[str, Row | MissingRow]:
+    """The rows of several shard files as `read_whole_shard` gives them."""
+    return {
+        name: entry for path in paths for name, entry in read_whole_shard(job, path, row).items()
+    }
+
+
+def _refuse_other_prompts(job: Job[Any], path: Path, ids: list[str | None]) -> None:
+    expected = job.prompts.get(f"{path.parent.name}/{path.stem}")
+    if expected is not None and digest(ids) != expected:
+        raise UserError(
+            f"{path}: its {len(ids)} lines are not those of the shard's prompts; lines were lost,"
+            f" added or moved. Delete it (`rm '{path}'`) and run again: it is made anew from its"
+            " journal."
+        )
 
 
 def is_missing(row: PromptRow) -> TypeIs[MissingRow]:

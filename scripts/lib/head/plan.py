@@ -2,7 +2,6 @@
 to be tried again.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +16,8 @@ from lib.data.prompts import Prompt, Shard, make_shards, read_topics, shard_of
 from lib.errors import UserError
 from lib.files import digest, write_jsonl
 from lib.head.run_start import RunStart
-from lib.jobs.job import digest_of_params, read_record
+from lib.jobs.job import digest_of_params
+from lib.jobs.record import read_record
 from lib.registry import Registry
 
 TABLES = (
@@ -144,49 +144,24 @@ class Plan:
         ]
         return {stage: f"{self.root}/{stage}/{topic}/{shard}.jsonl" for stage in stages}
 
+    def digests(self, topic: str | None = None, name: str | None = None) -> dict[str, str]:
+        """What the shards' prompts are known by (`Shard.digest`), by "topic/shard": of one shard
+        (nothing where it holds no prompt), or of all.
+        """
+        return {
+            f"{shard.topic}/{shard.name}": shard.digest
+            for shard in self.shards.values()
+            if topic is None or (shard.topic, shard.name) == (topic, name)
+        }
+
+    def digests_for(self, prompt_id: str) -> dict[str, str]:
+        """`digests` of the shard that a prompt falls into."""
+        topic = prompt_id.rsplit("-", 1)[0]
+        return self.digests(topic, shard_of(prompt_id, self.config.shards_per_topic))
+
     def models(self) -> list[str]:
         """The models to evaluate: the base model and every experiment, in the configured order."""
         return ["base", *self.config.training.experiments]
-
-    def targets(self) -> list[str]:
-        """What the run is for: data sets, trained models, scores, tables and figures."""
-        config = self.config
-        return [
-            *(
-                f"{self.root}/proposed_prompts/{topic}.txt"
-                for topic in config.generate_prompts.count
-            ),
-            *(f"{self.root}/dataset/{size}/dataset.json" for size in config.pairs.sizes),
-            *(
-                f"{self.root}/models/{experiment}/merged"
-                for experiment in config.training.experiments
-            ),
-            *(
-                f"{self.root}/models/{experiment}/training.svg"
-                for experiment in config.training.experiments
-            ),
-            *(
-                f"{self.root}/evaluation/{model}/{name}/scores.json"
-                for model in self.models()
-                for name in config.evaluation.benchmarks
-            ),
-            *(
-                [f"{self.root}/contamination/overlaps.md"]
-                if config.evaluation.contamination.check
-                else []
-            ),
-            *self.tables_and_figures(),
-        ]
-
-    def tables_and_figures(self) -> list[str]:
-        """One file of each table and figure, which stands for all of its files."""
-        figures = self.config.figures
-        needs = {"similarity_figure": figures.embedding, "answers_figure": figures.answers}
-        left_out = [figure for figure, need in needs.items() if need is None]
-        return [
-            *(f"{self.root}/tables/{table}.csv" for table in TABLES),
-            *(f"{self.root}/figures/{figure}.svg" for figure in FIGURES if figure not in left_out),
-        ]
 
     def common(self) -> dict[str, Any]:
         """Parameters common to all rules with a job's record (`jobs.job.Common`)."""
@@ -232,10 +207,7 @@ class Plan:
         """A token that changes after a job with failed items, so that the next run tries those
         again, and stays otherwise.
         """
-        try:
-            record = json.loads(
-                Path(self.root, "work", rule, f"{job}.json").read_text(encoding="utf-8")
-            )
-        except (OSError, ValueError):
+        record = read_record(Path(self.root, "work", rule, f"{job}.json"))
+        if record is None:
             return ""
-        return str(record["finished"] if record["failed"] else record["retry"])
+        return record.finished if record.failed else record.retry

@@ -16,6 +16,7 @@ from lib.files import mendable_storage_errors
 from lib.head import evaluation
 from lib.head.plan import Plan
 from lib.head.table_rows import comparison_files
+from lib.head.targets import targets
 
 #: Rules that make a trained model.
 TRAINING_RULES = ("train_dpo", "merge_adapter")
@@ -65,7 +66,7 @@ def _is_made(plan: Plan, stage: str, rules: Collection[str]) -> bool:
         return all(Path(path).exists() for path in plan.shard_files(stage))
     trained = (f"{plan.root}/models/",) if set(rules) & set(TRAINING_RULES) else ()
     folders = (f"{plan.root}/evaluation/", *trained)
-    files = [path for path in plan.targets() if path.startswith(folders)]
+    files = [path for path in targets(plan) if path.startswith(folders)]
     return all(Path(path).exists() for path in files)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from lib.jobs.job import Record, read_record
+from lib.jobs.record import Record, read_record
 
 #: The rules in the order of the flow; others follow by name.
 ORDER = (

@@ -1,10 +1,8 @@
 """A job of one rule: what it is asked, the keys of its items, and the record of what it did."""
 
-import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +13,9 @@ from pydantic import ValidationError
 from lib import weights
 from lib.blocks import Block, Model, first_mistake, models_in
 from lib.errors import UserError
-from lib.files import digest, write_json, write_jsonl
+from lib.files import digest, digest_of_file, sync, write_json, write_jsonl
+from lib.jobs.published import refuse_changed_file
+from lib.jobs.record import Record
 from lib.progress import log
 
 S = TypeVar("S", bound=Block)
@@ -41,44 +41,14 @@ class NoSettings(Block):
     """For a rule that is told nothing of its own."""
 
 
-@dataclass
-class Record:
-    """What one job did; written to `results/<run>/work/<rule>/<job>.json` and shown as a table at
-    the end of a run.
+def _paths_in(files: Any) -> list[Path]:
+    """The paths of a rule's input or output: a path, several, or an object with some in each
+    attribute.
     """
-
-    rule: str
-    job: str
-    retry: str
-    asked: str = ""  # the digest of what the rule asked of it (`digest_of_params`)
-    started: str = field(
-        default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds")
-    )
-    finished: str = ""
-    items: int = 0
-    computed: int = 0
-    reused: int = 0
-    #: Those of the reused items that other journals held, by the folder of their run.
-    taken_over: dict[str, int] = field(default_factory=dict)
-    failed: int = 0
-    load_seconds: float = 0.0
-    compute_seconds: float = 0.0
-    wall_seconds: float = 0.0
-    models: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-
-def read_record(path: Path) -> Record | None:
-    """The record in a file under `work/`; None where the file holds none, or is gone."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    needed = {"rule", "job", "retry", "computed", "finished"}
-    if not isinstance(values, dict) or not needed <= values.keys():
-        return None
-    names = {each.name for each in fields(Record)}
-    return Record(**{name: value for name, value in values.items() if name in names})
+    if isinstance(files, str | Path):
+        return [Path(files)]
+    parts = files if isinstance(files, Iterable) else vars(files).values()
+    return [path for part in parts for path in _paths_in(part)]
 
 
 def digest_of_params(params: Mapping[str, Any]) -> str:
@@ -93,7 +63,8 @@ def digest_of_params(params: Mapping[str, Any]) -> str:
 
 
 class Job(Generic[S]):
-    """A job of one rule. Its record is written at the end of a `with` block that ended well:
+    """A job of one rule. What it reads of the run is held against the records of the jobs that
+    published it; its own record is written at the end of a `with` block that ended well:
 
     with Job(snakemake, GenerateImagesJob, VERSION) as job: ...
     """
@@ -114,6 +85,10 @@ class Job(Generic[S]):
         self.record = Record(
             self.rule, self.name, params.get("retry", ""), asked=digest_of_params(params)
         )
+        #: "topic/shard" -> the digest of its prompts, of the shards that are read.
+        self.prompts: dict[str, str] = dict(params.get("prompts") or {})
+        self._inputs = _paths_in(getattr(snakemake, "input", ()))
+        self._outputs = _paths_in(getattr(snakemake, "output", ()))
         self._began = time.monotonic()
 
     def _validated(self, settings: type[S], values: Mapping[str, Any]) -> S:
@@ -127,6 +102,8 @@ class Job(Generic[S]):
             raise UserError(f"{self.rule} {self.name}: `{key}`: {mistake}") from error
 
     def __enter__(self) -> Self:
+        for path in self._inputs:
+            refuse_changed_file(self.root, path)
         return self
 
     def __exit__(
@@ -136,6 +113,7 @@ class Job(Generic[S]):
         trace: TracebackType | None,
     ) -> None:
         if error is None:
+            self.record.files = self._digest_outputs()
             self.write_record()
 
     def key(self, **inputs: Any) -> str:
@@ -188,6 +166,25 @@ class Job(Generic[S]):
     def publish(self, path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes a file of rows: one canonical JSON line each, in the given order."""
         write_jsonl(Path(path), rows)
+
+    def _digest_outputs(self) -> dict[str, str]:
+        """The sha256 (hex) of each published file, which is on the disk from here on."""
+        digests: dict[str, str] = {}
+        for output in self._outputs:
+            files = [each for each in output.rglob("*") if each.is_file()]
+            if output.is_dir():
+                self.record.folders.append(self._name_of(output))
+            for file in sorted(files) if output.is_dir() else [output]:
+                digests[self._name_of(file)] = digest_of_file(file)
+                sync(file)
+            folders = {file.parent for file in (*files, output)}
+            for folder in sorted(folders):
+                sync(folder)
+        return digests
+
+    def _name_of(self, file: Path) -> str:
+        inside = file.is_relative_to(self.root)
+        return (file.relative_to(self.root) if inside else file).as_posix()
 
     def write_record(self) -> None:
         """Writes what this job did. Its times are of this machine and day, which is why it stands

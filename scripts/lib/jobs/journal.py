@@ -2,14 +2,18 @@
 
 One line an item, flushed as soon as the item is done. It lies outside Snakemake's declared outputs,
 which Snakemake deletes before a job. Killing a job anywhere loses the batch in flight and nothing
-else: a torn last line is dropped on reading.
+else: a torn last line is dropped on reading. Each line ends in a checksum of itself, so that one
+that was edited or damaged is dropped, too, and its item computed again. Dropped lines are blanked,
+and so told once.
 """
 
-import fcntl
 import os
 import re
 import threading
-from collections.abc import Collection, Iterator
+import time
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,10 +21,83 @@ from typing import Any, Self
 import orjson
 
 from lib.errors import UserError
-from lib.files import json_line, mendable_storage_errors
+from lib.files import json_line, make_folder, mendable_storage_errors, sync_descriptor
+from lib.jobs.locks import Lock, TakenError
 
 FORMAT = 1
 KEY = re.compile(rb'"key": ?"([^"]+)"')
+#: How a line with a checksum ends: `,"sum":"<16 hex digits>"}`.
+SUM = b',"sum":"'
+DIGITS = 16
+LENGTH_OF_SUM = len(SUM) + DIGITS + len(b'"}')
+#: Waiting for the disk takes less than one part in so many of a job's time.
+SHARE_OF_SYNCING = 200
+#: What a disk is thought to take before it was waited for.
+SECONDS_TO_SYNC = 0.05
+
+
+def with_sum(line: bytes) -> bytes:
+    """A line of JSON, its line end included, with its checksum as the last key."""
+    body = line[:-2]
+    return b'%s%s%s"}\n' % (body, SUM, _sum_of(body))
+
+
+def is_whole(line: bytes, needs_sum: bool) -> bool:
+    """Whether a line, without its line end, is as it was written. `needs_sum`: lines of older
+    versions have no checksum, and are believed.
+    """
+    body, ending = line[:-LENGTH_OF_SUM], line[-LENGTH_OF_SUM:]
+    if not ending.startswith(SUM):
+        return not needs_sum
+    return ending == b'%s%s"}' % (SUM, _sum_of(body))
+
+
+def has_sum(line: bytes) -> bool:
+    """Whether a line ends in a checksum, right or wrong."""
+    return line[-LENGTH_OF_SUM:].startswith(SUM)
+
+
+def _sum_of(body: bytes) -> bytes:
+    return sha256(body).hexdigest()[:DIGITS].encode()
+
+
+@dataclass
+class Line:
+    """A line of a journal: its number from 1, where it begins, what it holds (nothing where it is
+    damaged, None where it was blanked).
+    """
+
+    number: int
+    start: int
+    content: bytes
+    entry: dict[str, Any] | None
+
+
+def read_lines(content: bytes) -> Iterator[Line]:
+    """The whole lines of a journal."""
+    needs_sum, start = False, 0
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+        needs_sum = needs_sum or has_sum(line)
+        entry = None if number > 1 and not line.strip(b" ") else _parse(line, needs_sum)
+        yield Line(number, start, line, entry)
+        start += len(line) + 1
+
+
+def _parse(line: bytes, needs_sum: bool) -> dict[str, Any]:
+    if not is_whole(line, needs_sum):
+        return {}
+    try:
+        entry = orjson.loads(line)
+    except ValueError:
+        return {}
+    return entry if isinstance(entry, dict) and _is_known(entry) else {}
+
+
+def _is_known(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry is one of a journal's: the header, a batch's beginning, or an item."""
+    if "key" not in entry:
+        return "journal" in entry or "begin" in entry
+    return {"ok": "result", "failed": "reason"}.get(entry.get("status", "")) in entry
 
 
 class Journal:
@@ -38,20 +115,26 @@ class Journal:
         self.dropped_lines = 0
         self._unwritten: list[bytes] = []
         self._lock = threading.Lock()
+        self._next_sync = time.monotonic() + SHARE_OF_SYNCING * SECONDS_TO_SYNC
 
     def __enter__(self) -> Self:
         with mendable_storage_errors(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
             self._stream = open(self.path, "a+b", buffering=0)
         try:
-            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            self._held = Lock(self._stream, self.path)
+        except TakenError as error:
             self._stream.close()
+            by = f" ({error.owner})" if error.owner else ""
             raise UserError(
-                f"{self.path}: another job is writing this journal. Wait for it to end, or cancel"
-                " it, and run again."
+                f"{self.path}: another job is writing this journal{by}. Wait for it to end, or"
+                " cancel it, and run again."
             ) from error
-        self._read()
+        try:
+            self._read()
+        except BaseException:
+            self._close()
+            raise
         return self
 
     def __exit__(
@@ -62,8 +145,17 @@ class Journal:
     ) -> None:
         try:
             self.flush()
+            self._sync()
         finally:
-            self._stream.close()
+            self._close()
+
+    def _close(self) -> None:
+        self._stream.close()
+        self._held.release()
+
+    def _sync(self) -> None:
+        with mendable_storage_errors(self.path):
+            sync_descriptor(self._stream.fileno())
 
     def _read(self) -> None:
         self._stream.seek(0)
@@ -72,35 +164,34 @@ class Journal:
         if len(whole) < len(content):
             self.dropped_lines += 1
             self._stream.truncate(len(whole))
-        lines = whole.split(b"\n")[:-1]
+        lines = list(read_lines(whole))
         if not lines:
             self._append({"journal": FORMAT, "rule": self.rule})
             return
-        header = self._parse(lines[0])
+        header = lines[0].entry or {}
         if header.get("journal") != FORMAT or header.get("rule") != self.rule:
             raise UserError(
                 f"{self.path}, line 1: not a journal of {self.rule} in format {FORMAT} (found"
-                f" {lines[0][:80].decode('utf-8', 'replace')!r}). It comes from another version of"
-                " this workflow: move it away (its items are then computed again), or use that"
-                " version."
+                f" {lines[0].content[:80].decode('utf-8', 'replace')!r}). It comes from another"
+                " version of this workflow, or is damaged: move it away (its items are then"
+                f" computed again; `mv '{self.path}' '{self.path}.old'`), or use that version."
             )
         for line in lines[1:]:
-            entry = self._parse(line)
-            if "key" in entry:
-                self.entries[entry["key"]] = entry
-            elif "begin" not in entry:
-                self.dropped_lines += 1
+            if line.entry and "key" in line.entry:
+                self.entries[line.entry["key"]] = line.entry
+        self._blank([line for line in lines if line.entry == {}])
 
-    @staticmethod
-    def _parse(line: bytes) -> dict[str, Any]:
-        try:
-            entry = orjson.loads(line)
-        except ValueError:
-            return {}
-        return entry if isinstance(entry, dict) else {}
+    def _blank(self, damaged: list[Line]) -> None:
+        """Takes lines away that are not to be believed."""
+        self.dropped_lines += len(damaged)
+        if damaged:
+            with mendable_storage_errors(self.path), open(self.path, "r+b") as stream:
+                for line in damaged:
+                    stream.seek(line.start)
+                    stream.write(b" " * len(line.content))
 
     def _append(self, entry: dict[str, Any], at_once: bool = True) -> None:
-        line = json_line(entry)
+        line = with_sum(json_line(entry))
         with self._lock:
             self._unwritten.append(line)
             if at_once:
@@ -121,6 +212,17 @@ class Journal:
                 # A full disk can take half a line; a later line must not be glued to it.
                 self._stream.truncate(os.fstat(self._stream.fileno()).st_size - (written or 0))
                 raise OSError(28, "No space left on device")
+            self._sync_now_and_then()
+
+    def _sync_now_and_then(self) -> None:
+        """Has the disk keep what is written, so often that it costs next to nothing; at the end it
+        is done in any case.
+        """
+        started = time.monotonic()
+        if started > self._next_sync:
+            self._sync()
+            ended = time.monotonic()
+            self._next_sync = ended + SHARE_OF_SYNCING * (ended - started)
 
     def finished(self, key: str) -> dict[str, Any] | None:
         """The result of an item that is done, or None if it has to be computed (again)."""
@@ -162,10 +264,10 @@ def finished_elsewhere(path: Path, keys: Collection[str]) -> Iterator[dict[str, 
     The journal may be another job's that writes it at this moment; nothing is locked or changed.
     """
     wanted = {key.encode() for key in keys}
-    lines = path.read_bytes().split(b"\n")[1:-1]
-    entries = {}
-    for line in lines:
+    entries, needs_sum = {}, False
+    for line in path.read_bytes().split(b"\n")[:-1]:
+        needs_sum = needs_sum or has_sum(line)
         if (found := KEY.search(line)) and found[1] in wanted:
-            entry = Journal._parse(line)
+            entry = _parse(line, needs_sum)
             entries[entry.get("key")] = entry
     return (entry for entry in entries.values() if entry.get("status") == "ok")

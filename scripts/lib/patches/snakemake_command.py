@@ -1,5 +1,5 @@
-"""Snakemake's command line (9.27): which executor was asked for. A Snakefile is not told before the
-jobs are submitted, and in a dry run never.
+"""Snakemake's command line (9.27): which executor was asked for, and whether a lock is to be
+removed. A Snakefile is not told before the jobs are submitted, and in a dry run never.
 """
 
 import argparse
@@ -22,6 +22,11 @@ def partition_file() -> Path | None:
     settings = executor_settings(sys.argv[1:])
     path = settings.get("slurm-partition-config")
     return Path(path) if settings.get("executor") == "slurm" and path else None
+
+
+def is_to_unlock() -> bool:
+    """Whether the command line asks for the removal of another Snakemake's lock."""
+    return Path(sys.argv[0]).name == "snakemake" and "--unlock" in sys.argv
 
 
 def executor_settings(words: Sequence[str]) -> dict[str, Any]:

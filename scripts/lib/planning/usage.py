@@ -10,7 +10,7 @@ from typing import Any
 from lib.config.run import Config
 from lib.errors import UserError
 from lib.head.summary import read_records
-from lib.jobs.job import Record
+from lib.jobs.record import Record
 from lib.planning.costs import Cost, items_of, name_of
 from lib.planning.graph import PlannedJob
 from lib.planning.rates import ANSWERING, OWN_RATES, Rates

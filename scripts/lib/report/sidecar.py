@@ -14,7 +14,7 @@ from typing import Literal, NotRequired, TypedDict
 from lib import weights
 from lib.blocks import Block
 from lib.files import digest_of_file
-from lib.jobs.job import read_record
+from lib.jobs.record import read_record
 
 #: How tables and figures mark this run's numbers (the configuration's `label`).
 Label = Literal["ours", "demo"]

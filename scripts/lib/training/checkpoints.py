@@ -13,9 +13,9 @@ from typing import Any
 
 from lib import weights
 from lib.blocks import Model
-from lib.files import digest_of_file, mendable_storage_errors, write_json, write_jsonl
+from lib.files import mendable_storage_errors, sync, write_json, write_jsonl
+from lib.jobs.kept import MARKER, is_sealed, publish_folder, seal
 
-MARKER = "complete.json"
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 METRICS_FILE = "metrics.jsonl"
 
@@ -35,8 +35,10 @@ def is_complete(checkpoint: Path) -> bool:
 
 
 def mark_complete(checkpoint: Path) -> None:
-    """Writes a checkpoint's marker, all its files being there."""
+    """Writes a checkpoint's marker, all its files being there, and on the disk."""
     files = [path for path in sorted(checkpoint.rglob("*")) if path.is_file()]
+    for path in files:
+        sync(path)
     sizes = {path.relative_to(checkpoint).as_posix(): path.stat().st_size for path in files}
     write_json(checkpoint / MARKER, sizes)
 
@@ -106,9 +108,8 @@ def keep_results(checkpoint: Path, finished: Path, base: Model, metrics: Collect
         shutil.copyfile(checkpoint / ADAPTER_FILES[0], scratch / ADAPTER_FILES[0])
         write_json(scratch / ADAPTER_FILES[1], adapter_config(checkpoint, base))
         write_jsonl(scratch / METRICS_FILE, metrics_of(state_at(checkpoint).log, metrics))
-        names = (*ADAPTER_FILES, METRICS_FILE)
-        write_json(scratch / MARKER, {name: digest_of_file(scratch / name) for name in names})
-        scratch.rename(finished)
+        seal(scratch, (*ADAPTER_FILES, METRICS_FILE))
+        publish_folder(scratch, finished)
 
 
 def adapter_config(checkpoint: Path, base: Model) -> dict[str, Any]:
@@ -126,8 +127,4 @@ def adapter_config(checkpoint: Path, base: Model) -> dict[str, Any]:
 
 def is_finished(finished: Path) -> bool:
     """Whether a training's results are there and undamaged."""
-    try:
-        digests: dict[str, str] = json.loads((finished / MARKER).read_text(encoding="utf-8"))
-        return all(digest_of_file(finished / name) == content for name, content in digests.items())
-    except (OSError, ValueError):
-        return False
+    return is_sealed(finished)

@@ -2,18 +2,18 @@
 and says what stopped them.
 """
 
-import fcntl
 import math
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lib.errors import UserError
 from lib.files import write_json
+from lib.jobs.locks import TakenError, locked
 from lib.jobs.processes import calling_on_stop_signals, die_with_parent
 from lib.progress import SECONDS_BETWEEN_PROGRESS_LINES, duration, log
 from lib.training.base import TrainingJob
@@ -31,37 +31,38 @@ from lib.training.messages import (
 
 #: Where the worker's module is found.
 SCRIPTS = Path(__file__).resolve().parents[2]
-LOCK = "workers.lock"
+LOCK = "worker-{}.lock"
 SECONDS_TO_WAIT_FOR_OLD_WORKERS = 60
 
 
 @contextmanager
-def at_work(folder: Path) -> Iterator[None]:
-    """Holds what `no_other_workers` waits for, in a process that trains."""
-    with open(folder / LOCK, "a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        yield
-
-
-@contextmanager
-def no_other_workers(folder: Path) -> Iterator[None]:
-    """Waits until the processes of an earlier training in this folder, which may just have been
-    killed, are gone.
+def at_work(folder: Path, rank: int) -> Iterator[None]:
+    """Holds what `wait_for_other_workers` waits for, in a process that trains. `rank`: its number
+    among them.
     """
-    with open(folder / LOCK, "a") as lock:
-        deadline = time.monotonic() + SECONDS_TO_WAIT_FOR_OLD_WORKERS
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise UserError(
-                        f"{folder}: another training is at work here. Wait for it to end, or end"
-                        " it, and run again."
-                    ) from None
-                time.sleep(0.2)
+    with locked(folder / LOCK.format(rank)):
         yield
+
+
+def wait_for_other_workers(folder: Path) -> None:
+    """Waits until the processes of an earlier training in this folder, which may just have been
+    killed, are gone. Errors: UserError if they stay.
+    """
+    deadline = time.monotonic() + SECONDS_TO_WAIT_FOR_OLD_WORKERS
+    for path in sorted(folder.glob(LOCK.format("*"))):
+        while not _is_free(path):
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"{folder}: another training is at work here. Wait for it to end, or end it,"
+                    " and run again."
+                )
+            time.sleep(0.2)
+
+
+def _is_free(path: Path) -> bool:
+    with suppress(TakenError), locked(path):
+        return True
+    return False
 
 
 def environment(job: TrainingJob) -> dict[str, str]:

@@ -22,7 +22,8 @@ def main(path: Path) -> None:
     if os.getppid() == 1:  # it died before that
         return
     job = TrainingJob.model_validate_json(path.read_text(encoding="utf-8"))
-    with at_work(job.folder), leaving_errors(job.folder, int(os.environ["RANK"])):
+    rank = int(os.environ["RANK"])
+    with at_work(job.folder, rank), leaving_errors(job.folder, rank):
         TRAINERS.load(job.trainer).train(job)
 
 

@@ -1,11 +1,12 @@
 """The journal of lmms-eval's answers, which the harness's process writes and the job's reads."""
 
-import fcntl
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib.jobs.journal import Journal
+from lib.jobs.locks import TakenError, locked
 
 if TYPE_CHECKING:
     from lib.jobs.job import Job
@@ -32,7 +33,7 @@ def seconds_by_answer(job: "Job[Any]", key: str, task: str) -> dict[str, float]:
         if journal.dropped_lines:
             job.note(
                 f"{journal.dropped_lines} damaged line(s) of {journal.path} dropped; their"
-                " questions are asked again"
+                " questions are asked again where that is needed"
             )
         prefix = answer_key(key, task, "")
         return {
@@ -46,13 +47,8 @@ def wait_for_lmms_eval_to_die(journal: Path) -> None:
     """Waits up to 10 s for the journal to be free: after a kill, lmms-eval may hold it a moment
     longer than the job that started it.
     """
-    journal.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + SECONDS_TO_DIE
-    with open(journal, "ab") as stream:
-        while time.monotonic() < deadline:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                time.sleep(0.05)
-            else:
-                return
+    while time.monotonic() < deadline:
+        with suppress(TakenError), locked(journal):
+            return
+        time.sleep(0.1)

@@ -1,0 +1,96 @@
+"""What a run is to have at its end: every file that its rules make, one by one, so that one that is
+deleted is made again.
+"""
+
+from lib.head import evaluation
+from lib.head.plan import FIGURES, TABLES, Plan
+from lib.head.table_rows import comparison_files, figure_files, table_files
+
+#: The files of a data set in its folder; `data` is a folder of parquet files.
+DATA_SET_FILES = ("llava.json", "data", "prompt_ids.txt", "dataset.json")
+#: The files of a trained model in the experiment's folder; `merged` is a model's folder.
+MODEL_FILES = (
+    "adapter/adapter_model.safetensors",
+    "adapter/adapter_config.json",
+    "metrics.jsonl",
+    "training.svg",
+    "training.png",
+    "merged",
+)
+
+
+def targets(plan: Plan) -> list[str]:
+    """The files of the whole run."""
+    config = plan.config
+    return [
+        *(f"{plan.root}/proposed_prompts/{topic}.txt" for topic in config.generate_prompts.count),
+        *data_sets(plan),
+        *_files_of_contamination(plan),
+        *(
+            f"{plan.root}/models/{experiment}/{name}"
+            for experiment in config.training.experiments
+            for name in MODEL_FILES
+        ),
+        *(
+            f"{plan.root}/evaluation/{model}/{benchmark}/{name}"
+            for model in plan.models()
+            for benchmark in config.evaluation.benchmarks
+            for name in _files_of_evaluation(plan, benchmark)
+        ),
+        *(comparison_files(plan).values() if config.image_ranking.judge else []),
+        *(plan.shard_files("embeddings") if config.figures.embedding else []),
+        *tables_and_figures(plan),
+    ]
+
+
+def data_sets(plan: Plan) -> list[str]:
+    """The data sets, and the shard files of all stages that lead to them."""
+    config = plan.config
+    stages = [
+        "images",
+        *(f"image_ranking/{scorer}" for scorer in config.image_ranking.scorers),
+        "instructions",
+        *(f"responses/{policy}" for policy in config.responses.policy_models),
+        "response_ranking",
+        "pairs",
+    ]
+    return [
+        *(file for stage in stages for file in plan.shard_files(stage)),
+        *(
+            f"{plan.root}/dataset/{size}/{name}"
+            for size in config.pairs.sizes
+            for name in DATA_SET_FILES
+        ),
+    ]
+
+
+def _files_of_evaluation(plan: Plan, benchmark: str) -> list[str]:
+    """A benchmark's files of each model: answers, how they came about, scores."""
+    if benchmark in evaluation.tasks(plan):
+        return ["answers.jsonl", "results.json", "scores.json"]
+    return ["answers.jsonl", "asked.json", "scores.json", "scored.jsonl"]
+
+
+def _files_of_contamination(plan: Plan) -> list[str]:
+    if not plan.config.evaluation.contamination.check:
+        return []
+    names = ("benchmarks.jsonl", "coverage.json", "overlaps.jsonl", "overlaps.csv", "overlaps.md")
+    return [
+        *(f"{plan.root}/contamination/{name}" for name in names),
+        *evaluation.contamination_files(plan),
+    ]
+
+
+def tables_and_figures(plan: Plan) -> list[str]:
+    """The files of all tables and figures that are not left out."""
+    figures = plan.config.figures
+    needs = {"similarity_figure": figures.embedding, "answers_figure": figures.answers}
+    return [
+        *(file for table in TABLES for file in table_files(plan, table).values()),
+        *(
+            file
+            for figure in FIGURES
+            if needs.get(figure, True)
+            for file in figure_files(plan, figure).values()
+        ),
+    ]

@@ -1,0 +1,74 @@
+"""Which job published a file, and whether the file is still what it published."""
+
+from pathlib import Path
+
+from lib.errors import UserError
+from lib.files import digest_of_file
+from lib.jobs.record import Record, read_record
+
+#: Stage -> the rule that publishes its shard files.
+SHARD_RULES = {
+    "images": "generate_images",
+    "image_ranking": "rank_images",
+    "instructions": "write_instructions",
+    "responses": "generate_responses",
+    "response_ranking": "rank_responses",
+    "contamination": "check_contamination",
+    "pairs": "build_pairs",
+    "embeddings": "embed_texts",
+}
+EVALUATION_RULES = ("answer_benchmark", "answer_questions", "score_benchmark", "score_answers")
+
+
+def record_of(root: Path, file: Path) -> Record | None:
+    """The record of the job that published a file or folder of a run, if there is one."""
+    records = [
+        record
+        for rule, job in _jobs_that_may_publish(*file.relative_to(root).parts)
+        if (record := read_record(root / "work" / rule / f"{job}.json"))
+    ]
+    name = file.relative_to(root).as_posix()
+    of_file = [record for record in records if name in (*record.files, *record.folders)]
+    return max(of_file, key=lambda record: record.finished, default=None)
+
+
+def _jobs_that_may_publish(*parts: str) -> list[tuple[str, str]]:
+    """Rules with their jobs' names; `parts`: of a path in the run's folder."""
+    folder, *names = parts
+    if not names:
+        return []
+    shard = "/".join([*names[:-1], names[-1].split(".")[0]])
+    match folder:
+        case "dataset":
+            return [("merge_pairs", names[0])]
+        case "models":
+            return [("train_dpo", names[0]), ("merge_adapter", names[0])]
+        case "evaluation":
+            return [(rule, "/".join(names[:2])) for rule in EVALUATION_RULES]
+        case "image_judge":
+            return [("compare_picks", "compare_picks")]
+        case "contamination" if len(names) == 1:
+            return [(rule, rule) for rule in ("index_benchmarks", "list_overlaps")]
+        case stage if stage in SHARD_RULES:
+            return [(SHARD_RULES[stage], shard)]
+    return []
+
+
+def refuse_changed_file(root: Path, path: Path) -> None:
+    """A UserError if a file or folder of a run is not what its job published. What no record tells
+    of is believed.
+    """
+    if not path.is_relative_to(root) or (record := record_of(root, path)) is None:
+        return
+    name = path.relative_to(root).as_posix()
+    for file, sha256 in record.files.items():
+        if (file == name or file.startswith(f"{name}/")) and not _is(root / file, sha256):
+            raise UserError(
+                f"{root / file}: is not what {record.rule} published; it was edited, damaged or"
+                f" deleted. Delete it (`rm -r '{path}'`) and run again: it is made anew, and"
+                " nothing that is finished is computed twice."
+            )
+
+
+def _is(path: Path, sha256: str) -> bool:
+    return path.is_file() and digest_of_file(path) == sha256

@@ -1,0 +1,62 @@
+"""The record of what one job did."""
+
+import json
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+
+
+@dataclass
+class Record:
+    """What one job did; written to `results/<run>/work/<rule>/<job>.json` and shown as a table at
+    the end of a run.
+
+    `asked`: a digest of what the rule asked of it (`job.digest_of_params`). `taken_over`: how many
+    of the reused items other journals held, by the folder of their run. `files`: what it published,
+    from the run's folder on, with the sha256 (hex); `folders`: the folders that are published as a
+    whole.
+    """
+
+    rule: str
+    job: str
+    retry: str
+    started: str = field(
+        default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds")
+    )
+    finished: str = ""
+    items: int = 0
+    computed: int = 0
+    reused: int = 0
+    failed: int = 0
+    load_seconds: float = 0.0
+    compute_seconds: float = 0.0
+    wall_seconds: float = 0.0
+    models: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    asked: str = ""
+    taken_over: dict[str, int] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    folders: list[str] = field(default_factory=list)
+
+
+def read_record(path: Path) -> Record | None:
+    """The record in a file under `work/`; None where the file holds none, or is gone."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    needed = {"rule", "job", "retry", "computed", "finished"}
+    if not isinstance(values, dict) or not needed <= values.keys():
+        return None
+    blank = Record("", "", "")
+    known = {
+        each.name: values[each.name]
+        for each in fields(Record)
+        if _is_like(values.get(each.name), getattr(blank, each.name))
+    }
+    return Record(**known) if needed <= known.keys() else None
+
+
+def _is_like(value: object, other: object) -> bool:
+    """Whether two values are of a type; a whole number is a number."""
+    return type(value) is type(other) or (isinstance(other, float) and isinstance(value, int))
