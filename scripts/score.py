@@ -343,12 +343,7 @@ def main(words: Sequence[str] | None = None) -> int:
     else:
         show(
             score,
-            Console(
-                markup=False,
-                emoji=False,
-                highlight=False,
-                width=None if sys.stdout.isatty() else PAGE,
-            ),
+            Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else PAGE),
         )
     print_problems(score, arguments.json)
     return 1 if not score.scores or (arguments.strict and score.problems) else 0

@@ -230,15 +230,6 @@ def test_a_bad_row_of_an_array_on_one_line_is_told_by_its_place(files, capsys):
     )
 
 
-def test_names_in_files_are_no_emojis_and_no_markup(files, capsys):
-    name = ":smile: [/b]"
-    rows = [{"id": n, "category": name, "response": "Yes", "target": "yes"} for n in range(2)]
-    (files / "kept.jsonl").write_text(lines(*rows))
-    code, out, _ = run(capsys, "pope --answers kept.jsonl --reference kept.jsonl")
-    assert code == 0
-    assert name in out
-
-
 def test_what_files_hold_is_printed_as_data(files, capsys):
     name = "popular/[bold red]\x1b[31m\ud800"
     (files / "some.jsonl").write_text(ANSWERS + lines({"id": name, "response": "No"}))

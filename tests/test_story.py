@@ -30,7 +30,10 @@ def run_with_strange_texts(tmp_path: Path) -> Path:
     answers = {"one": {"text": STRANGE}, "two": {"text": STRANGE, "invalid": "empty"}}
     write_lines(root / "response_ranking/art/00.jsonl", {**prompt, "responses": answers})
     write_lines(root / "pairs/art/00.jsonl", {**prompt, **missing}, {**prompt, "pair": {}})
-    updates = [{"step": 1, "loss": 0.7, "note": STRANGE}, {"step": 2, "loss": 0.5}]
+    updates: list[dict[str, object]] = [
+        {"step": 1, "loss": 0.7, "note": STRANGE},
+        {"step": 2, "loss": 0.5},
+    ]
     write_lines(root / "models/x[b]/metrics.jsonl", *updates)
     scores = root / "evaluation/base/[b]/scores.json"
     scores.parent.mkdir(parents=True)
