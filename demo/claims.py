@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from story import rows_of, scores_of
+from story import read_json_lines, rows_of, scores_of
 from world.pictures import Picture
 
 HERE = Path(__file__).resolve().parent
@@ -125,10 +125,7 @@ def things_in_benchmark() -> dict[str, Counter[tuple[str, str]]]:
     """What the oracle sees in each of CHAIR's pictures, by question id."""
     from world import oracle
 
-    questions = [
-        json.loads(line)
-        for line in (CHAIR / "questions.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
+    questions = read_json_lines(CHAIR / "questions.jsonl")
     readings = oracle.read_pictures(
         np.stack([pixels(CHAIR / "images" / question["image"]) for question in questions])
     )
@@ -144,14 +141,9 @@ def exact_descriptions(root: Path, model: str) -> float:
     """
     from world.words import read
 
-    answers = (
-        (root / "evaluation" / model / "chair" / "answers.jsonl")
-        .read_text(encoding="utf-8")
-        .splitlines()
-    )
     return percent(
         read(answer["response"]).names() == things_in_benchmark()[answer["id"]]
-        for answer in map(json.loads, answers)
+        for answer in read_json_lines(root / "evaluation" / model / "chair" / "answers.jsonl")
     )
 
 

@@ -3,6 +3,7 @@ demo/config.yaml`.
 """
 
 import json
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -12,6 +13,8 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+#: Control characters, and what else ends a line on a terminal.
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 #: Scores that newcomers are told in words: benchmark/score -> what it is, and which way is better.
 IN_WORDS = {
     "chair/chair_s": "descriptions with something that is not there (CHAIR_s, %)",
@@ -30,13 +33,17 @@ LOWER_IS_BETTER = (
 )
 
 
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines. Only a line feed ends a line: texts hold what Python takes
+    for other line ends (U+2028, U+0085).
+    """
+    return [json.loads(line) for line in path.read_bytes().split(b"\n") if line]
+
+
 def rows_of(root: Path, stage: str) -> list[dict[str, Any]]:
     """All rows of a stage's shard files."""
-    return [
-        json.loads(line)
-        for path in sorted((root / stage).glob("*/*.jsonl"))
-        for line in path.read_text(encoding="utf-8").splitlines()
-    ]
+    paths = sorted((root / stage).glob("*/*.jsonl"))
+    return [row for path in paths for row in read_json_lines(path)]
 
 
 def scores_of(root: Path) -> dict[str, dict[str, float]]:
@@ -86,11 +93,7 @@ def summary_sentences(root: Path) -> list[str]:
         + ".",
     ]
     for metrics in sorted(root.glob("models/*/metrics.jsonl")):
-        losses = [
-            step["loss"]
-            for step in map(json.loads, metrics.read_text(encoding="utf-8").splitlines())
-            if "loss" in step
-        ]
+        losses = [step["loss"] for step in read_json_lines(metrics) if "loss" in step]
         sentences.append(
             f"Training of {metrics.parent.name}: {len(losses)} updates, loss {losses[0]:.3f} to"
             f" {losses[-1]:.3f}."
@@ -120,10 +123,11 @@ def main() -> None:
     configfile = Path(sys.argv[1])
     configured = yaml.safe_load(configfile.read_text(encoding="utf-8"))
     root = Path(configured.get("results", "results")) / configured["run"]
-    console = Console()
+    # Reasons, names and paths are data: nothing in them is markup or an emoji's name.
+    console = Console(markup=False, emoji=False, highlight=False)
 
     def say(text: str) -> None:
-        console.print(text, highlight=False, soft_wrap=True)
+        console.print(CONTROL.sub(" ", text), soft_wrap=True)
 
     console.print()
     for sentence in summary_sentences(root):

@@ -178,7 +178,9 @@ def run(arguments: argparse.Namespace) -> None:
     plan = plan_costs(jobs, config, shards, rates)
     root = arguments.run or config.root
     used = read_usage(root, jobs) if (root / "work").is_dir() else {}
-    console = Console(width=None if sys.stdout.isatty() else 160, markup=False, highlight=False)
+    console = Console(
+        width=None if sys.stdout.isatty() else 160, markup=False, emoji=False, highlight=False
+    )
     show(
         plan, used, f"{config.run}: {len(jobs)} jobs" + (f"; used: {root}" if used else ""), console
     )

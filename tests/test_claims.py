@@ -149,9 +149,13 @@ def test_a_description_is_exact_if_it_names_every_thing_with_its_colour_as_often
             if wrong
             else texts[0]
         )
-        rows = [{"id": str(number), "response": text} for number, text in enumerate(texts, start=1)]
+        # What Python takes for the end of a line ends none of a file of JSON lines.
+        rows = [
+            {"id": str(number), "response": text, "question": "Line\u2028for\u0085line?"}
+            for number, text in enumerate(texts, start=1)
+        ]
         (folder / "answers.jsonl").write_text(
-            "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
+            "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
         )
         assert claims.exact_descriptions(tmp_path, "one") == 100 - 25 * wrong
 

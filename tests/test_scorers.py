@@ -23,8 +23,9 @@ from lib.benchmarks.answers import Answer, Answers
 from lib.benchmarks.bootstrap import intervals
 from lib.benchmarks.language import LanguageTools, similar_by_vectors
 from lib.benchmarks.mentions import MentionsBenchmark
-from lib.benchmarks.object_halbench import ObjectHalBench
+from lib.benchmarks.object_halbench import ObjectHalBench, read_objects
 from lib.benchmarks.registry import load_benchmark
+from lib.benchmarks.rows import lines_of
 from lib.errors import UserError
 from lib.head import table_rows
 
@@ -795,6 +796,15 @@ def test_mm_vet_leaves_out_and_tells_grades_that_are_none_and_answers_with_fewer
 
 
 # --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["dog\u2028", "hot\u0085dog", "a\x0cb"])
+def test_line_ends_inside_a_judge_s_json_end_no_line_of_it(name):
+    reply = "The objects:\n" + json.dumps([name, "cat"], ensure_ascii=False)
+    if "\x0c" not in name:
+        assert read_objects(reply) == [name, "cat"]
+        assert read_objects(f"```json\r\n{json.dumps([name], ensure_ascii=False)}\r\n```") == [name]
+    assert lines_of(f"{name}\r\ncat\n") == [name, "cat"]
 
 
 def test_an_interval_is_what_theory_says_for_a_proportion():

@@ -1,6 +1,11 @@
 """The table that ends every run."""
 
-from lib.head.summary import notes_of
+import json
+from pathlib import Path
+
+import pytest
+
+from lib.head.summary import notes_of, print_summary
 from lib.jobs.record import Record
 
 
@@ -20,3 +25,18 @@ def test_what_many_jobs_say_in_the_same_words_is_one_line_and_nothing_is_lost() 
         "generate_responses mistral/art/01: out of memory: half the batch",
         "answer_questions base/chair: batches of up to 16 prompts",
     ]
+
+
+def test_paths_and_notes_are_printed_as_they_are_and_failures_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "[/b] :smile:"
+    (root / "work").mkdir(parents=True)
+    noted = record("rank_images", "clip/art/00", "no [/b] of [red]this :smile:")
+    noted.failed = 3
+    (root / "work" / "x.json").write_text(json.dumps(vars(noted)))
+    print_summary(root, "")
+    told = capsys.readouterr().err
+    assert "[/b] :smile:)" in told.replace("\n", "")
+    assert "note: rank_images clip/art/00: no [/b] of [red]this :smile:" in told
+    assert " 3 │" in told

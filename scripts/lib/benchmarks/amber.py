@@ -35,6 +35,7 @@ from lib.benchmarks.rows import (
     answers_from,
     by_id,
     id_of,
+    lines_of,
     read_json,
     read_rows,
     read_text,
@@ -453,7 +454,7 @@ class Amber(QuestionsBenchmark[AmberReference], LanguageBenchmark[AmberReference
         annotations = files["annotations.json"]
         rows = read_rows(annotations)
         items = by_id(annotations, rows, (_item(annotations, row) for row in rows))
-        safe_words = read_text(files["safe_words.txt"]).splitlines()
+        safe_words = lines_of(read_text(files["safe_words.txt"]))
         return AmberReference(items, association, frozenset(safe_words))
 
     def score(

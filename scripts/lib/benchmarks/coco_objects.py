@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from lib.benchmarks.language import places_of
 from lib.benchmarks.mentions import Mention, Mentions
-from lib.benchmarks.rows import read_json, read_text
+from lib.benchmarks.rows import lines_of, read_json, read_text
 from lib.errors import UserError
 
 #: CHAIR's own rules for pairs of words (its script chair.py).
@@ -167,7 +167,7 @@ def read_vocabulary(path: Path, pairs_from_synonyms: bool) -> Vocabulary:
             value["double_word_dict"],
         )
     objects: dict[str, str] = {}
-    for line in read_text(path).splitlines():
+    for line in lines_of(read_text(path)):
         synonyms = [word.strip() for word in line.strip().split(", ")]
         objects |= {word: synonyms[0] for word in synonyms if word}
     several = [word for word in objects if " " in word]

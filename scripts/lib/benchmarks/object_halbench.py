@@ -30,7 +30,7 @@ from lib.benchmarks.judged import JudgedBenchmark, judges_in, with_judgements
 from lib.benchmarks.language import LanguageBenchmark, LanguageTools
 from lib.benchmarks.mentions import Mentions, MentionsBenchmark
 from lib.benchmarks.questions import Form, QuestionsBenchmark
-from lib.benchmarks.rows import answers_from, read_rows
+from lib.benchmarks.rows import answers_from, lines_of, read_rows
 from lib.benchmarks.scores import Score, finite, match
 from lib.judge import Judge, JudgeQuestion, fill
 
@@ -77,7 +77,7 @@ def read_objects(text: str) -> list[str]:
     """
     lines = [
         line
-        for line in text.strip().splitlines()
+        for line in lines_of(text.strip())
         if line.strip() and not line.strip().startswith("```")
     ]
     for candidate in ("\n".join(lines), lines[-1] if lines else ""):

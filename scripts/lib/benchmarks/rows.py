@@ -52,6 +52,13 @@ def read_text(path: Path) -> str:
     return text
 
 
+def lines_of(text: str) -> list[str]:
+    """The lines of a text. Line feeds alone end them (a carriage return before one belongs to it):
+    words and JSON may hold what Python takes for other line ends (U+2028, U+0085).
+    """
+    return text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+
+
 class _Scanner:
     """Walks over JSON text, counting lines."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from lib.jobs.record import Record, read_record
 
@@ -56,9 +57,9 @@ class RuleSummary:
         self.load_seconds += record.load_seconds
         self.compute_seconds += record.compute_seconds
 
-    def cells(self) -> list[str]:
+    def cells(self) -> list[str | Text]:
         """Its line of the table."""
-        failed = f"[bold red]{self.failed}[/]" if self.failed else "0"
+        failed = Text(str(self.failed), style="bold red" if self.failed else "")
         seconds = [f"{self.load_seconds:.1f}", f"{self.compute_seconds:.1f}"]
         return [self.rule, str(self.jobs), str(self.computed), str(self.reused), failed, *seconds]
 
@@ -132,7 +133,14 @@ def print_summary(root: Path, since: str) -> None:
     for rule in summarise(records):
         table.add_row(*rule.cells())
     # A log file has no width of its own; eighty columns would cut the rules' names.
-    console = Console(stderr=True, width=None if sys.stderr.isatty() else 110)
+    # Names, paths and notes are data: nothing in them is markup or an emoji's name.
+    console = Console(
+        stderr=True,
+        width=None if sys.stderr.isatty() else 110,
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
     console.print(table)
     for line in (*taken_over(records), *(f"note: {note}" for note in notes_of(records))):
-        console.print(line, markup=False, highlight=False)
+        console.print(line)

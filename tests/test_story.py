@@ -1,0 +1,59 @@
+"""What the demo tells at its end: of whatever texts there are in a run."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import story
+
+STRANGE = "it says [/b] and [bold red]that :smile: a\u2028b\u0085c\u2029d"
+
+
+def write_lines(path: Path, *rows: dict[str, object]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
+    )
+
+
+@pytest.fixture
+def run_with_strange_texts(tmp_path: Path) -> Path:
+    """A run's published files, as far as the story reads them; its configuration."""
+    root = tmp_path / "[/results]" / "strange"
+    prompt = {"id": "art-0123456789", "topic": "art", "prompt": STRANGE}
+    missing = {"missing": {"rule": "write_instructions", "reason": STRANGE}}
+    write_lines(root / "images/art/00.jsonl", {**prompt, "candidates": [{}, {}]})
+    write_lines(root / "instructions/art/00.jsonl", {**prompt, **missing})
+    answers = {"one": {"text": STRANGE}, "two": {"text": STRANGE, "invalid": "empty"}}
+    write_lines(root / "response_ranking/art/00.jsonl", {**prompt, "responses": answers})
+    write_lines(root / "pairs/art/00.jsonl", {**prompt, **missing}, {**prompt, "pair": {}})
+    updates: list[dict[str, object]] = [
+        {"step": 1, "loss": 0.7, "note": STRANGE},
+        {"step": 2, "loss": 0.5},
+    ]
+    write_lines(root / "models/x[b]/metrics.jsonl", *updates)
+    scores = root / "evaluation/base/[b]/scores.json"
+    scores.parent.mkdir(parents=True)
+    scores.write_text(json.dumps({"scores": {":smile:": 1.0}}))
+    configfile = tmp_path / "config.yaml"
+    values = {"results": str(root.parent), "run": "strange", "prompts": "p", "topics": ["art"]}
+    configfile.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return configfile
+
+
+def test_the_story_is_told_whatever_line_ends_and_markup_the_texts_have(
+    run_with_strange_texts: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["story.py", str(run_with_strange_texts)])
+    story.main()
+    told = capsys.readouterr().out
+    assert "1 prompts in 1 topics became 2 pictures; 0 were picked and asked about." in told
+    assert "it says [/b] and [bold red]that :smile: a b c d)" in told
+    assert "Training of x[b]: 2 updates, loss 0.700 to 0.500." in told
+    assert "[b]/:smile:" in told
+    assert f"{run_with_strange_texts.parent}/[/results]/strange/tables" in told
