@@ -46,7 +46,10 @@ class TaskSettings(Block):
     data_revision: str | None = Field(
         None,
         min_length=1,
-        description="Commit, tag or branch of the task's hub data set; null is its newest.",
+        description=(
+            "Commit, tag or branch of the task's hub data set; null is its newest. The commit that"
+            " it is goes into the answers' record and their keys."
+        ),
     )
     prompt: dict[str, str | bool] = Field(
         default_factory=dict,
@@ -195,6 +198,11 @@ def _data_of(builtin: Json, settings: TaskSettings) -> Json:
     options.pop("token", None)
     revision = {"revision": settings.data_revision} if settings.data_revision else {}
     return {"dataset_kwargs": options | revision}
+
+
+def hub_data_set(task: str) -> str:
+    """The name on the hub of one of lmms-eval's own tasks' data."""
+    return str(read_task(find_task(task))["dataset_path"])
 
 
 def task_text(task: Json, settings: TaskSettings) -> str:
