@@ -4,27 +4,29 @@ lmms-eval runs in a process of its own (lib/benchmarks/lmms_eval), with the mode
 template (for LLaVA-1.5 "USER: <image>\\n<question> ASSISTANT:") and the configured system prompt
 before it, one question at a time.
 
-An item is a question. Answers are journalled one by one, and the finished benchmark is kept in
-`work/` under the digest of all that determines it, so that a job with nothing to do starts no
-harness and loads no model.
+An item is a question: what the model sees of it. Answers are journalled one by one, and the
+finished benchmark is kept in `work/` under the digest of all that determines it, so that a job with
+nothing to do starts no harness and loads no model.
 """
 
 import importlib.metadata
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from lib import weights
 from lib.benchmarks.evaluated_model import find_evaluated_model
 from lib.benchmarks.lmms_eval.answer_journal import (
+    AnswerKeys,
     journal_of,
     seconds_by_answer,
     wait_for_lmms_eval_to_die,
 )
 from lib.benchmarks.lmms_eval.harness import AskedModel, Harness
+from lib.benchmarks.lmms_eval.tasks import hub_data_set
 from lib.blocks import Endpoint, Model, deciding
 from lib.config.evaluation import AnswerBenchmarkJob
 from lib.data.evaluation_files import JudgeName, KeptResults, TaskAnswer, TaskResults
@@ -41,24 +43,66 @@ ANSWERS, RESULTS = "answers.jsonl", "results.json"
 PACKAGES = ("lmms_eval", "torch", "transformers", "tokenizers", "pillow", "datasets")
 
 
-def key_of(job: Job[AnswerBenchmarkJob], identity: str, lmms_eval: str) -> str:
-    """What determines all answers and metrics of a job. `lmms_eval`: its version."""
-    settings = job.settings
+#: Settings that say which questions there are and how they are put: an answer's key holds the
+#: question.
+OF_THE_QUESTIONS = ("data_revision", "limit", "prompt")
+
+
+def pin_data(settings: AnswerBenchmarkJob) -> tuple[AnswerBenchmarkJob, dict[str, str]]:
+    """The settings with the commit that the revision of the hub's data is, and the data that are
+    asked: sha256 by split of local data, or the commit by the name of the hub's data set.
+    """
+    if settings.data:
+        files = settings.data.items()
+        return settings, {split: digest_of_file(Path(path)) for split, path in files}
+    name = hub_data_set(settings.task)
+    commit = weights.commit_of(name, settings.data_revision or "main", "dataset")
+    return settings.model_copy(update={"data_revision": commit}), {name: commit}
+
+
+def key_of(
+    job: Job[AnswerBenchmarkJob],
+    settings: AnswerBenchmarkJob,
+    data: Mapping[str, str],
+    identity: str,
+    lmms_eval: str,
+) -> str:
+    """What determines all answers and metrics of a job. `settings`, `data`: of `pin_data`;
+    `lmms_eval`: its version.
+    """
     judge = settings.judge
-    data = settings.data or {}
     return job.key(
         model=identity,
         lmms_eval=lmms_eval,
         judge={"base_url": judge.base_url, "model": judge.model} if judge else None,
-        data={split: digest_of_file(Path(path)) for split, path in data.items()},
+        data=data if settings.data else {},
         **deciding(settings),
         **deciding(settings.base_model),
         **({"kept": "question_id, capability"} if settings.is_unjudged else {}),
     )
 
 
+def keys_of(
+    job: Job[AnswerBenchmarkJob],
+    settings: AnswerBenchmarkJob,
+    identity: str,
+    version: str,
+    key: str,
+) -> AnswerKeys:
+    """What the keys of single answers are made of. `key`: of all of them."""
+    asking = {
+        name: value for name, value in deciding(settings).items() if name not in OF_THE_QUESTIONS
+    }
+    return AnswerKeys(
+        asking=job.key(
+            model=identity, lmms_eval=version, asking=asking, **deciding(settings.base_model)
+        ),
+        earlier=key,
+    )
+
+
 def ask(
-    job: Job[AnswerBenchmarkJob], harness: Harness, model: Model, key: str, threads: int
+    job: Job[AnswerBenchmarkJob], harness: Harness, model: Model, keys: AnswerKeys, threads: int
 ) -> tuple[list[TaskAnswer], KeptResults]:
     """Runs the benchmark and validates its output."""
     asked = AskedModel(
@@ -67,7 +111,7 @@ def ask(
         device=job.device,
         system_prompt=job.settings.system_prompt or "",
     )
-    output = harness.run(run_folder(job), asked, journal_of(job), key, threads)
+    output = harness.run(run_folder(job), asked, journal_of(job), keys, threads)
     results = harness.read_results(output)
     return harness.read_answers(output, results["questions"]), results
 
@@ -81,7 +125,7 @@ def answer(
     job: Job[AnswerBenchmarkJob],
     harness: Harness,
     model: Model,
-    key: str,
+    keys: AnswerKeys,
     finished: Path,
     threads: int,
 ) -> None:
@@ -89,11 +133,11 @@ def answer(
     `finished`.
     """
     wait_for_lmms_eval_to_die(journal_of(job))
-    before = seconds_by_answer(job, key, job.settings.task)
+    before = seconds_by_answer(job, keys, job.settings.task)
     started = time.monotonic()
-    answers, results = ask(job, harness, model, key, threads)
+    answers, results = ask(job, harness, model, keys, threads)
     seconds = time.monotonic() - started
-    after = seconds_by_answer(job, key, job.settings.task)
+    after = seconds_by_answer(job, keys, job.settings.task)
     new = [taken for name, taken in after.items() if name not in before]
     job.record.computed, job.record.reused = len(new), len(answers) - len(new)
     job.record.compute_seconds = sum(new)
@@ -151,17 +195,18 @@ def judge_of(judge: Endpoint | None, answers: Sequence[TaskAnswer]) -> JudgeName
 
 def main(snakemake: Any) -> None:
     with Job(snakemake, AnswerBenchmarkJob, VERSION) as job, mendable_storage_errors(job.root):
-        settings = job.settings
+        settings, data = pin_data(job.settings)
         model, identity = find_evaluated_model(snakemake, job, settings.base_model)
         version = importlib.metadata.version("lmms-eval")
-        key = key_of(job, identity, version)
+        key = key_of(job, settings, data, identity, version)
         finished = job.work / job.name / key
         if is_stored(job, finished):
             seconds_by_answer(job, key, settings.task)  # tells of damage in the journal
             job.record.reused = len(read_stored(finished)[0])
         else:
             harness = Harness(settings, job.name, Path(str(snakemake.log.harness)))
-            answer(job, harness, model, key, finished, snakemake.threads)
+            keys = keys_of(job, settings, identity, version, key)
+            answer(job, harness, model, keys, finished, snakemake.threads)
         answers, kept = read_stored(finished)
         job.record.items = len(answers)
         results: TaskResults = {
@@ -171,6 +216,7 @@ def main(snakemake: Any) -> None:
             "model_identity": identity,
             "task": settings.task,
             "limit": settings.limit,
+            "data": data,
             "lmms_eval": version,
             "judge": judge_of(settings.judge, answers),
         }

@@ -31,7 +31,8 @@ SPLITS = {"vqav2": "validation", "textvqa": "validation", "mmbench": "dev"}
 
 def settings_of(name, benchmarks, judge):
     """What is asked of a task of the paper's tables, with local data and the judge of MM-Vet."""
-    values = DEFAULTS[name].model_dump(mode="json", include=set(TaskSettings.model_fields))
+    asked = set(TaskSettings.model_fields) - {"data_revision"}  # of the hub's data
+    values = DEFAULTS[name].model_dump(mode="json", include=asked)
     data = {SPLITS.get(name, "test"): str(benchmarks / f"{name}.parquet")}
     return TaskSettings.model_validate(
         values | {"data": data, "judge": judge if name == "mm_vet" else None}
@@ -65,7 +66,7 @@ def run(demo_models, demo_benchmarks, tmp_path_factory):
         "-P",
         harness.MAIN,
         folder / "journal.jsonl",
-        "key",
+        json.dumps({"asking": "key", "earlier": "key of before"}),
         SYSTEM_PROMPT,
         "--model",
         "llava_hf",
@@ -183,6 +184,7 @@ UNJUDGED_RESULTS: TaskResults = {
     "model_identity": "x",
     "task": "mmvet",
     "limit": None,
+    "data": {},
     "lmms_eval": "0",
     "questions": 4,
     "questions_in_data": 4,

@@ -14,14 +14,19 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import answer_benchmark
+import lib.jobs.job
 from conftest import Parameters, Wildcards
-from lib.benchmarks.lmms_eval.answer_journal import wait_for_lmms_eval_to_die
+from lib.benchmarks.lmms_eval.answer_journal import AnswerKeys, wait_for_lmms_eval_to_die
 from lib.benchmarks.lmms_eval.harness import Harness
+from lib.benchmarks.lmms_eval.main import journalled
 from lib.benchmarks.lmms_eval.tasks import (
     TaskSettings,
     find_task,
@@ -29,9 +34,11 @@ from lib.benchmarks.lmms_eval.tasks import (
     read_task,
     task_text,
 )
-from lib.config.evaluation import Evaluation, TaskBenchmark
+from lib.config.evaluation import AnswerBenchmarkJob, Evaluation, TaskBenchmark
 from lib.errors import UserError
-from lib.files import read_jsonl, write_text
+from lib.files import digest_of_file, read_jsonl, write_text
+from lib.jobs.journal import Journal
+from lib.patches.lmms_eval import question_of
 
 SCRIPTS = Path(answer_benchmark.__file__).parent
 SECRET = "hf_thisisnotatokenofanybody"
@@ -82,7 +89,9 @@ class Job:
 
 
 def settings_of(benchmark, model, data, **changes):
-    block = DEFAULTS[benchmark].model_dump(mode="json", exclude={"percent", "scorer"})
+    block = DEFAULTS[benchmark].model_dump(
+        mode="json", exclude={"percent", "scorer", "data_revision"}
+    )
     base = {
         "base_model": {"model": str(model), "revision": "main", "dtype": "float32"},
         "system_prompt": None,
@@ -207,9 +216,13 @@ def test_published_answers_and_results_hold_what_a_reader_needs_and_nothing_of_t
         "model_identity",
         "task",
         "limit",
+        "data",
         "lmms_eval",
         "environment",
         "judge",
+    }
+    assert results["data"] == {
+        "test": digest_of_file(Path(undisturbed.job.params.settings["data"]["test"]))
     }
     assert results["environment"]["lmms_eval"] == results["lmms_eval"]
     assert {"python", "torch", "transformers"} <= results["environment"].keys()
@@ -325,6 +338,31 @@ def test_a_killed_job_takes_lmms_eval_with_it_and_goes_on_where_it_was(pope, und
     assert record["computed"] == record["items"] - kept
     assert "damaged line" in record["notes"][0]
     assert pope.published() == undisturbed.published
+
+
+def test_only_the_questions_that_changed_are_asked_again_wherever_they_stand(
+    undisturbed, tmp_path, monkeypatch
+):
+    """The key of an answer holds the question's content, not its row."""
+    shutil.copytree(undisturbed.folder, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    settings = dict(undisturbed.job.params.settings)
+    rows = pq.read_table(settings["data"]["test"]).to_pylist()
+    rows = [rows[0] | {"question": "Is there a new question?"}, *rows[:0:-1]]
+    schema = pq.read_schema(settings["data"]["test"])
+    pq.write_table(pa.Table.from_pylist(rows, schema), "other.parquet")
+    settings["data"] = {"test": "other.parquet"}
+    job, before = Job(settings=settings), {}
+    for answer in undisturbed.job.answers():
+        before[answer["question"], str(answer["question_id"])] = answer["response"]
+    answer_benchmark.main(job)
+    record = job.record()
+    assert (record["computed"], record["reused"]) == (1, len(rows) - 1)
+    kept = [
+        answer["response"] == before[answer["question"], str(answer["question_id"])]
+        for answer in job.answers()[1:]
+    ]
+    assert kept == [True] * (len(rows) - 1)
 
 
 def test_mme_of_a_merged_model_up_to_a_limit(demo_models, demo_benchmarks, tmp_path, monkeypatch):
@@ -466,9 +504,6 @@ def test_the_raw_response_is_kept_where_a_filter_changed_it(left):
 def test_an_answer_that_fails_stops_the_run_where_lmms_eval_would_score_an_empty_one(tmp_path):
     from lmms_eval.api.instance import GenerationResult, TokenCounts
 
-    from lib.benchmarks.lmms_eval.main import journalled
-    from lib.jobs.journal import Journal
-
     asked = []
 
     def ask(model, requests):
@@ -481,14 +516,145 @@ def test_an_answer_that_fails_stops_the_run_where_lmms_eval_would_score_an_empty
             )
         ]
 
-    requests = [SimpleNamespace(doc_id=number, task_name="pope") for number in range(4)]
+    model, requests = asked_about([picture("red"), picture("green"), picture("blue")])
+    keys = AnswerKeys("key", "earlier")
     for _ in range(2):
         with (
             Journal(tmp_path / "journal.jsonl", "answer_benchmark") as journal,
             pytest.raises(RuntimeError, match="question 2 has no answer"),
         ):
-            journalled(ask, journal, "key", lambda items, **_: items)(None, requests)
+            journalled(ask, journal, keys, question_of, lambda items, **_: items)(model, requests)
     assert asked == [0, 1, 2, 2]
+
+
+# What an answer is kept under
+
+
+def picture(colour, mode="RGB"):
+    return Image.new("RGB", (4, 4), colour).convert(mode)
+
+
+def asked_about(pictures, text="What colour?", **generation):
+    """lmms-eval's model and its requests of one question about each picture."""
+
+    def messages_of(doc):
+        content = [{"type": "image", "url": doc}, {"type": "text", "text": text}]
+        return [{"role": "user", "content": content}]
+
+    model = SimpleNamespace(task_dict={"pope": {"test": pictures}})
+    requests = [
+        SimpleNamespace(
+            doc_id=number,
+            task_name="pope",
+            args=("", messages_of, {"max_new_tokens": 4, **generation}, number, "pope", "test"),
+        )
+        for number in range(len(pictures))
+    ]
+    return model, requests
+
+
+def contents(*asked, **generation):
+    model, requests = asked_about(*asked, **generation)
+    return [json.dumps(question_of(model, request)) for request in requests]
+
+
+def test_a_question_is_its_text_its_pixels_and_its_settings_and_not_its_row():
+    red, green = picture("red"), picture("green")
+    assert contents([red, green]) == contents([green, red])[::-1]
+    assert contents([red]) == contents([red.copy()])
+    palettes = [Image.new("P", (4, 4)) for _ in range(2)]
+    for image, colour in zip(palettes, ([255, 0, 0], [0, 255, 0]), strict=True):
+        image.putpalette(colour)
+    others = [
+        *contents([red, green, picture("red", "RGBA"), *palettes]),
+        *contents([red], "Which colour?"),
+        *contents([red], max_new_tokens=5),
+    ]
+    assert len(set(others)) == len(others)
+
+
+@pytest.mark.parametrize("temperature", [0, 0.7])
+def test_answers_kept_under_the_number_of_their_question_are_taken_over_unless_they_were_drawn(
+    tmp_path, temperature
+):
+    """Their key held the digest of all questions."""
+    asked = []
+
+    def ask(model, requests):
+        from lmms_eval.api.instance import GenerationResult, TokenCounts
+
+        asked.append(requests[0].doc_id)
+        return [GenerationResult(text="new", token_counts=TokenCounts(output_tokens=2))]
+
+    keys = AnswerKeys("key", "earlier")
+    with Journal(tmp_path / "journal.jsonl", "answer_benchmark") as journal:
+        result = {"response": "old", "tokens": 3}
+        journal.add(keys.of_number("pope", 0), "0", seconds=2.0, result=result)
+    for _ in range(2):
+        model, requests = asked_about([picture("red"), picture("green")], temperature=temperature)
+        with Journal(tmp_path / "journal.jsonl", "answer_benchmark") as journal:
+            generate = journalled(ask, journal, keys, question_of, lambda items, **_: items)
+            answers = [answer.text for answer in generate(model, requests)]
+        assert answers == ["new" if temperature else "old", "new"]
+    assert asked == ([0, 1] if temperature else [1])
+    # Without what they were kept under, they are found by what was asked.
+    with Journal(tmp_path / "journal.jsonl", "answer_benchmark") as journal:
+        others = AnswerKeys("key", "of other data")
+        generate = journalled(ask, journal, others, question_of, lambda items, **_: items)
+        assert [answer.text for answer in generate(model, requests)] == answers
+    assert len(asked) == (2 if temperature else 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        (
+            {"data": {"test": "x.parquet"}},
+            "f86f2709e64e6737107ef7bf43a43d4bd5e443f3eacd99eefb8d6d30bfb18418",
+        ),
+        (
+            {"data_revision": "2" * 40},
+            "424399ab86feaf4ee82d551035f7f5c0b51994bb7349090e6889e8059a7472cb",
+        ),
+    ],
+)
+def test_the_key_of_all_answers_is_that_of_before_where_their_data_were_known(
+    tmp_path, monkeypatch, changes, key
+):
+    """Finished benchmarks of commit 1d36407 are taken over."""
+    monkeypatch.chdir(tmp_path)
+    Path("x.parquet").write_bytes(b"PAR1    PAR1")
+    base = {"model": "owner/name", "revision": "1" * 40}
+    asked = {"task": "pope", "metrics": {"f1": "pope_f1_score"}, "system_prompt": None}
+    snakemake = Job(settings=asked | {"base_model": base} | changes)
+    job = lib.jobs.job.Job(snakemake, AnswerBenchmarkJob, answer_benchmark.VERSION)
+    settings, data = answer_benchmark.pin_data(job.settings)
+    assert answer_benchmark.key_of(job, settings, data, "folder-1", "0.7.3") == key
+
+
+def test_a_hub_data_set_is_asked_at_the_commit_that_its_revision_is_when_the_job_begins(
+    tmp_path, monkeypatch
+):
+    """And the answers are kept under that commit."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    reference = tmp_path / "datasets--lmms-lab-encoder--POPE/refs/main"
+    reference.parent.mkdir(parents=True)
+    base = {"model": "owner/name", "revision": "1" * 40}
+    asked = {"task": "pope", "metrics": {"f1": "m"}, "system_prompt": None, "base_model": base}
+    keys = []
+    for commit in ("3" * 40, "4" * 40):
+        reference.write_text(commit)
+        job = lib.jobs.job.Job(Job(settings=asked), AnswerBenchmarkJob, 1)
+        settings, data = answer_benchmark.pin_data(job.settings)
+        assert data == {"lmms-lab-encoder/POPE": commit}
+        task = local_task(find_task("pope"), settings)
+        assert task["dataset_kwargs"] == {"revision": commit}
+        keys.append(answer_benchmark.key_of(job, settings, data, "x", "0"))
+        pinned = AnswerBenchmarkJob(**asked, data_revision=commit)
+        assert answer_benchmark.pin_data(pinned) == (settings, data)
+    assert len(set(keys)) == 2
 
 
 # lmms-eval's own tasks

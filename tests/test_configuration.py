@@ -102,6 +102,17 @@ def test_hub_models_are_pinned_to_commits():
     assert {key for key, model in models.items() if not COMMIT.fullmatch(model.revision)} == set()
 
 
+def test_the_benchmarks_data_on_the_hub_are_pinned_to_commits():
+    """All but MM-Vet's, whose commit could not be found out where this was written."""
+    from lib.weights import COMMIT
+
+    tasks = Config().evaluation.benchmarks.items()
+    revisions = {name: str(task.model_dump()["data_revision"]) for name, task in tasks}
+    assert revisions.pop("mm_vet") == "None"
+    assert len(revisions) == 6
+    assert all(COMMIT.fullmatch(revision) for revision in revisions.values())
+
+
 def test_the_lines_to_take_comments_from_are_a_valid_configuration(tmp_path, monkeypatch):
     """What config.yaml says of benchmarks that a user downloads, with the files in place."""
     lines = (REPOSITORY / "config.yaml").read_text(encoding="utf-8").splitlines()

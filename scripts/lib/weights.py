@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from lib.contents import digest_files, files_under
 from lib.errors import UserError
@@ -73,26 +74,31 @@ def _is_of_the_model(path: Path) -> bool:
 
 def identity(model: str, revision: str) -> str:
     """What determines a model's weights: the folder's digest, or the commit of a hub repository.
-
-    A branch or tag name is resolved from the local hub cache first and over the network otherwise.
-    Called in jobs, where either may be needed; a pinned commit needs neither.
+    Called in jobs: a branch or a tag may have to be resolved over the network.
     """
     if is_folder(model):
         return folder_identity(model)
+    return commit_of(model, revision)
+
+
+def commit_of(repository: str, revision: str, kind: Literal["model", "dataset"] = "model") -> str:
+    """The commit of a hub repository's revision, resolved from the local hub cache first and over
+    the network otherwise; a commit needs neither.
+    """
     if COMMIT.fullmatch(revision):
         return revision
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
-    reference = (
-        Path(constants.HF_HUB_CACHE) / f"models--{model.replace('/', '--')}" / "refs" / revision
-    )
+    folder = f"{kind}s--{repository.replace('/', '--')}"
+    reference = Path(constants.HF_HUB_CACHE) / folder / "refs" / revision
     if reference.is_file():
         return reference.read_text().strip()
     try:
-        return str(HfApi().model_info(model, revision=revision, timeout=30).sha)
+        info = HfApi().repo_info(repository, revision=revision, repo_type=kind, timeout=30)
     except (HfHubHTTPError, OfflineModeIsEnabled, HTTPError, OSError) as error:
-        raise _not_reachable(model, revision, error) from error
+        raise _not_reachable(repository, revision, error) from error
+    return str(info.sha)
 
 
 def fetch(
@@ -132,7 +138,7 @@ def _not_reachable(model: str, revision: str, error: Exception) -> UserError:
     if status == 404:
         return UserError(
             f"{model}: the hub has no such repository, or no revision '{revision}' of it. Correct"
-            " `model` or `revision`."
+            " its name or its revision in the configuration."
         )
     return UserError(
         f"{model} at revision '{revision}': neither in the local hub cache nor reachable"

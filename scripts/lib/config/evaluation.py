@@ -195,31 +195,44 @@ def _default_benchmarks() -> dict[str, TaskBenchmark | QuestionBenchmark]:
     see config.yaml.
     """
     return {
-        "vqav2": TaskBenchmark(task="vqav2_val", metrics={"accuracy": "exact_match"}, percent=True),
+        "vqav2": TaskBenchmark(
+            task="vqav2_val",
+            data_revision="32665d35052eb4a6d4414851c3c829a72754915a",
+            metrics={"accuracy": "exact_match"},
+            percent=True,
+        ),
         "scienceqa": TaskBenchmark(
-            task="scienceqa_img", metrics={"accuracy": "exact_match"}, percent=True
+            task="scienceqa_img",
+            data_revision="69dd4d6b67373d38f96a5badd5d24d0eb5bcdc50",
+            metrics={"accuracy": "exact_match"},
+            percent=True,
         ),
         "textvqa": TaskBenchmark(
             task="textvqa_val",
+            data_revision="9c0699cd19768ac5ab97568f6b3cbac4c0062884",
             metrics={"accuracy": "exact_match"},
             percent=True,
             prompt={"ocr": True},
         ),
         "mme": TaskBenchmark(
             task="mme",
+            data_revision="d6c9023f017b564f7b3ccccf5348166bce8fdbcd",
             metrics={"perception": "mme_perception_score", "cognition": "mme_cognition_score"},
         ),
         "mm_vet": TaskBenchmark(
-            task="mmvet",
+            task="mmvet",  # its data's commit is resolved when the run needs it
             metrics={"score": "gpt_eval_score"},
             prompt={"pre_prompt": ""},
             scorer="mm_vet",
         ),
         "mmbench": TaskBenchmark(
-            task="mmbench_en_dev_static", metrics={"accuracy": "gpt_eval_score"}
+            task="mmbench_en_dev_static",
+            data_revision="56ba1af8954932c4804bd3f522e05ed96e63b654",
+            metrics={"accuracy": "gpt_eval_score"},
         ),
         "pope": TaskBenchmark(
             task="pope",
+            data_revision="4db1276663dfa5eb8ad16a52d24c31a09e470896",
             metrics={"accuracy": "pope_accuracy", "f1": "pope_f1_score"},
             percent=True,
             scorer="pope",

@@ -56,13 +56,16 @@ class KeptResults(TypedDict):
 
 
 class TaskResults(KeptResults):
-    """results.json of rule answer_benchmark."""
+    """results.json of rule answer_benchmark. `data`: what was asked, the commit by the name of the
+    hub's data set, or sha256 by split of local data.
+    """
 
     model: str
     benchmark: str
     model_identity: str
     task: str
     limit: int | None
+    data: dict[str, str]
     lmms_eval: str
     judge: JudgeName | None
 

@@ -1,8 +1,12 @@
 """lmms-eval 0.7.3: which tasks it reads, how it asks, and what it prints."""
 
+import json
 from collections.abc import Callable, Iterable
 from functools import partial
+from hashlib import sha256
 from typing import Any
+
+from PIL.Image import Image
 
 
 def index_included_tasks_only() -> None:
@@ -30,6 +34,25 @@ def change_answering(change: Callable[[Any], Any]) -> None:
     from lmms_eval.models.chat import llava_hf
 
     llava_hf.LlavaHf.generate_until = change(llava_hf.LlavaHf.generate_until)
+
+
+def question_of(model: Any, request: Any) -> dict[str, Any]:
+    """All that a request asks, as JSON: "messages" as the chat template gets them, each image as a
+    digest of its pixels, and "generation", its settings.
+    """
+    _, messages_of, generation, number, task, split = request.args
+    messages = messages_of(model.task_dict[task][split][number])
+    text = json.dumps({"messages": messages, "generation": generation}, default=_as_json)
+    question: dict[str, Any] = json.loads(text)
+    return question
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, Image):
+        pixels = sha256(value.tobytes())
+        pixels.update(bytes(value.getpalette() or ()))
+        return [value.mode, value.size, pixels.hexdigest()]
+    return repr(value)  # what says no more of itself is asked again by the next process
 
 
 def change_prompts(change: Callable[[str], str]) -> None:

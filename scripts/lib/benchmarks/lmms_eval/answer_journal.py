@@ -2,9 +2,11 @@
 
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lib.files import digest
 from lib.jobs.journal import Journal
 from lib.jobs.locks import TakenError, locked
 
@@ -15,11 +17,29 @@ RULE = "answer_benchmark"
 SECONDS_TO_DIE = 10
 
 
-def answer_key(key: str, task: str, question: Any) -> str:
-    """The journal's key of one question's answer; `key` stands for the model, the tasks, their data
-    and all settings.
+@dataclass(frozen=True)
+class AnswerKeys:
+    """What the keys of a job's answers are made of.
+
+    asking    digest of all that determines an answer besides the question: model, settings, version
+    earlier   digest of that and of all questions: answers of before were kept under it and the
+              number of their question in the data
     """
-    return f"{key}/{task}/{question}"
+
+    asking: str
+    earlier: str
+
+    def of_question(self, task: str, content: Any) -> str:
+        """The journal's key of a question's answer. `content`: all that is asked, as JSON."""
+        return f"{self.asking}/{task}/{digest(content)}"
+
+    def of_number(self, task: str, number: int) -> str:
+        """The key that the answer to the question of this number had."""
+        return f"{self.earlier}/{task}/{number}"
+
+
+#: In the result of an answer that stands in the journal under its earlier key too.
+TAKEN_OVER = "taken_over"
 
 
 def journal_of(job: "Job[Any]") -> Path:
@@ -27,19 +47,21 @@ def journal_of(job: "Job[Any]") -> Path:
     return Path(job.work, f"{job.name}.journal.jsonl")
 
 
-def seconds_by_answer(job: "Job[Any]", key: str, task: str) -> dict[str, float]:
-    """The answers that are in the journal under this key: name -> seconds it took."""
+def seconds_by_answer(job: "Job[Any]", keys: AnswerKeys, task: str) -> dict[str, float]:
+    """The answers that were computed under these keys: key -> seconds it took."""
     with Journal(journal_of(job), job.rule) as journal:
         if journal.dropped_lines:
             job.note(
                 f"{journal.dropped_lines} damaged line(s) of {journal.path} dropped; their"
                 " questions are asked again where that is needed"
             )
-        prefix = answer_key(key, task, "")
+        prefix = f"{keys.asking}/{task}/"
         return {
             name: entry["seconds"]
             for name, entry in journal.entries.items()
-            if name.startswith(prefix) and entry["status"] == "ok"
+            if name.startswith(prefix)
+            and entry["status"] == "ok"
+            and TAKEN_OVER not in entry["result"]
         }
 
 

@@ -12,11 +12,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lib.benchmarks.lmms_eval.main import MODEL, REFUSED
+from lib.benchmarks.lmms_eval.answer_journal import AnswerKeys
+from lib.benchmarks.lmms_eval.main import REFUSED
 from lib.benchmarks.lmms_eval.tasks import (
     UNJUDGED,
     TaskSettings,
@@ -73,11 +74,13 @@ class Harness:
             f" {self.log}:\n{end}"
         )
 
-    def run(self, run: Path, model: AskedModel, journal: Path, key: str, threads: int) -> Path:
+    def run(
+        self, run: Path, model: AskedModel, journal: Path, keys: AnswerKeys, threads: int
+    ) -> Path:
         """Runs lmms-eval to its end; returns its output folder, whatever is in it.
 
         It works in the folder `run`, which is made anew, with relative names, because commas and
-        equal signs in a path would break its arguments. `journal`, `key`: where the answers are
+        equal signs in a path would break its arguments. `journal`, `keys`: where the answers are
         kept, and what they are kept under.
         """
         run = run.resolve()
@@ -85,7 +88,7 @@ class Harness:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with open(self.log, "wb") as stream:
             code = subprocess.run(
-                self._command(model, journal.resolve(), key),
+                self._command(model, journal.resolve(), keys),
                 cwd=run,
                 env=environment(run, self.task, threads),
                 stdin=subprocess.DEVNULL,
@@ -106,12 +109,12 @@ class Harness:
         write_text(run / "task" / f"{self.task.task}.yaml", task_text(task, self.task))
         if self.task.is_unjudged:
             shutil.copy2(UNJUDGED, run / "task")
-        (run / MODEL).symlink_to(model.resolve(), target_is_directory=True)
+        (run / "model").symlink_to(model.resolve(), target_is_directory=True)
 
-    def _command(self, model: AskedModel, journal: Path, key: str) -> list[str]:
+    def _command(self, model: AskedModel, journal: Path, keys: AnswerKeys) -> list[str]:
         options = {
             "--model": "llava_hf",
-            "--model_args": f"pretrained={MODEL},dtype={model.dtype},device_map={model.device}",
+            "--model_args": f"pretrained=model,dtype={model.dtype},device_map={model.device}",
             "--tasks": self.task.task,
             "--include_path": "task",
             "--batch_size": "1",
@@ -121,7 +124,14 @@ class Harness:
         if self.task.limit:
             options["--limit"] = str(self.task.limit)
         return [
-            *(sys.executable, "-P", str(MAIN), str(journal), key, model.system_prompt),
+            *(
+                sys.executable,
+                "-P",
+                str(MAIN),
+                str(journal),
+                json.dumps(asdict(keys)),
+                model.system_prompt,
+            ),
             *(word for option in options.items() for word in option),
             "--log_samples",
         ]

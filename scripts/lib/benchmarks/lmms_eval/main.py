@@ -1,14 +1,15 @@
-"""Runs lmms-eval's command line with every answer journalled: `python -P main.py JOURNAL
-KEY SYSTEM_PROMPT <arguments>`.
+"""Runs lmms-eval's command line with every answer journalled: `python -P main.py JOURNAL KEYS
+SYSTEM_PROMPT <arguments>`, KEYS being an `AnswerKeys` as JSON.
 
 It is `python -m lmms_eval`, version 0.7.3, with the arguments of that. SYSTEM_PROMPT, unless it is
 empty, stands before every prompt of Vicuna's form, which LLaVA's published scores have it in and
 the hub's chat template has not. It differs in four more ways, none of which changes an answer:
 
-- Each answer is in the journal before the next question is asked, and those that are there already
-  under KEY are not asked again. So a killed benchmark of 200,000 questions goes on where it was.
-  Before each question the random generators are seeded anew, which makes tasks that sample
-  independent of that.
+- Each answer is in the journal before the next question is asked, under a key that holds the
+  question's text and images, and those that are there already are not asked again. So a killed
+  benchmark of 200,000 questions goes on where it was, and data that changed in some questions have
+  only those asked. Before each question the random generators are seeded by its key, which makes
+  tasks that sample independent of that.
 - A question that fails stops the run. lmms-eval would score it as an empty answer.
 - Only the tasks of `--include_path` are indexed. lmms-eval reads the 2,000 files of its own tasks
   first, and prefers them to ours.
@@ -20,46 +21,47 @@ counts are the files it leaves. A model that is not whole is not asked: why not 
 """
 
 import gc
+import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-#: The model's folder, and why it is not asked, in the folder that lmms-eval works in.
-MODEL = Path("model")
+if TYPE_CHECKING:
+    from lib.benchmarks.lmms_eval.answer_journal import AnswerKeys
+    from lib.jobs.journal import Journal
+
+#: Why the model is not asked, in the folder that lmms-eval works in.
 REFUSED = Path("refused.txt")
 
 Ask = Callable[[Any, Sequence[Any]], list[Any]]
+Question = dict[str, Any]  # of `patches.lmms_eval.question_of`
+Answer = dict[str, Any]  # "response", "tokens"
 
 
-def journalled(ask: Ask, journal: Any, key: str, progress: Callable[..., Iterable[Any]]) -> Ask:
+def journalled(
+    ask: Ask,
+    journal: "Journal",
+    keys: "AnswerKeys",
+    question_of: Callable[[Any, Any], Question],
+    progress: Callable[..., Iterable[Any]],
+) -> Ask:
     """A model's `generate_until`, one question at a time, each answer journalled."""
-    import torch
     from lmms_eval.api.instance import GenerationResult, TokenCounts
-
-    from lib.benchmarks.lmms_eval.answer_journal import answer_key
 
     def generate_until(model: Any, requests: Sequence[Any]) -> list[Any]:
         answers = []
         for request in progress(requests, desc="Questions"):
-            name = answer_key(key, request.task_name, request.doc_id)
-            known = journal.finished(name)
+            question = question_of(model, request)
+            key = keys.of_question(request.task_name, question)
+            known = journal.finished(key)
+            if known is None and not question["generation"].get("temperature"):
+                known = take_over(journal, keys.of_number(request.task_name, request.doc_id), key)
             if known is None:
-                journal.begin([name])
-                started = time.monotonic()
-                torch.manual_seed(request.doc_id)
-                answer = ask(model, [request])[0]
-                if answer.token_counts is None:
-                    raise RuntimeError(
-                        f"question {request.doc_id} has no answer; the cause stands above, at 'in"
-                        " generating'"
-                    )
-                known = {"response": answer.text, "tokens": answer.token_counts.output_tokens}
-                journal.add(
-                    name, str(request.doc_id), seconds=time.monotonic() - started, result=known
-                )
+                known = answer(ask, model, request, journal, key)
             answers.append(
                 GenerationResult(
                     text=known["response"], token_counts=TokenCounts(output_tokens=known["tokens"])
@@ -70,10 +72,49 @@ def journalled(ask: Ask, journal: Any, key: str, progress: Callable[..., Iterabl
     return generate_until
 
 
-def main(journal_path: str, key: str, system: str) -> None:
+def take_over(journal: "Journal", earlier: str, key: str) -> Answer | None:
+    """The answer that was kept under its earlier key, journalled under its key of today; None where
+    there is none. Not for what is drawn: the seed is another.
+    """
+    from lib.benchmarks.lmms_eval.answer_journal import TAKEN_OVER
+
+    known = journal.finished(earlier)
+    if known is None:
+        return None
+    entry = journal.entries[earlier]
+    taken = {**known, TAKEN_OVER: True}
+    journal.add(key, entry["id"], seconds=entry["seconds"], result=taken, at_once=False)
+    return taken
+
+
+def answer(ask: Ask, model: Any, request: Any, journal: "Journal", key: str) -> Answer:
+    """The answer to a question, journalled. Errors: RuntimeError where there is none."""
+    import torch
+
+    journal.begin([key])
+    started = time.monotonic()
+    torch.manual_seed(int(sha256(key.encode()).hexdigest()[:8], 16))
+    result = ask(model, [request])[0]
+    if result.token_counts is None:
+        raise RuntimeError(
+            f"question {request.doc_id} has no answer; the cause stands above, at 'in generating'"
+        )
+    known = {"response": result.text, "tokens": result.token_counts.output_tokens}
+    journal.add(key, str(request.doc_id), seconds=time.monotonic() - started, result=known)
+    return known
+
+
+def asked_model(arguments: Sequence[str]) -> Path:
+    """The folder of the model that lmms-eval's arguments name."""
+    options = arguments[arguments.index("--model_args") + 1].split(",")
+    [folder] = [option.removeprefix("pretrained=") for option in options if "pretrained=" in option]
+    return Path(folder).resolve()
+
+
+def main(journal_path: str, key_parts: str, system: str) -> None:
     """Runs lmms-eval with the rest of the command line."""
     gc.disable()
-    from lib.benchmarks.lmms_eval.answer_journal import RULE
+    from lib.benchmarks.lmms_eval.answer_journal import RULE, AnswerKeys
     from lib.errors import UserError
     from lib.jobs.journal import Journal
     from lib.jobs.processes import die_with_parent
@@ -90,13 +131,14 @@ def main(journal_path: str, key: str, system: str) -> None:
     gc.freeze()
     gc.enable()
     try:
-        check_whole(MODEL.resolve(), with_images=True)
+        check_whole(asked_model(sys.argv), with_images=True)
     except UserError as error:
         REFUSED.write_text(str(error), encoding="utf-8")
         sys.exit(str(error))
+    keys = AnswerKeys(**json.loads(key_parts))
     with Journal(Path(journal_path), RULE) as journal:
         patches.change_answering(
-            lambda ask: journalled(ask, journal=journal, key=key, progress=progress)
+            lambda ask: journalled(ask, journal, keys, patches.question_of, progress)
         )
         if system:
             patches.change_prompts(lambda prompt: with_system(prompt, system))
@@ -108,6 +150,6 @@ def main(journal_path: str, key: str, system: str) -> None:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
-    _, path, answers_key, system_prompt, *arguments = sys.argv
+    _, path, answer_keys, system_prompt, *arguments = sys.argv
     sys.argv = ["lmms_eval", *arguments]
-    main(path, answers_key, system_prompt)
+    main(path, answer_keys, system_prompt)

@@ -45,7 +45,10 @@ class TaskSettings(Block):
     data_revision: str | None = Field(
         None,
         min_length=1,
-        description="Commit, tag or branch of the task's hub data set; null is its newest.",
+        description=(
+            "Commit, tag or branch of the task's hub data set; null is its newest. The commit that"
+            " it is goes into the answers' record and their keys."
+        ),
     )
     prompt: dict[str, str | bool] = Field(
         default_factory=dict,
@@ -209,6 +212,11 @@ class _TaskDumper(yaml.SafeDumper):
 _TaskDumper.add_representer(
     _Function, lambda dumper, name: dumper.represent_scalar("!function", str(name))
 )
+
+
+def hub_data_set(task: str) -> str:
+    """The name on the hub of one of lmms-eval's own tasks' data."""
+    return str(read_task(find_task(task))["dataset_path"])
 
 
 def task_text(task: Json, settings: TaskSettings) -> str:
