@@ -199,13 +199,13 @@ def main(snakemake: Any) -> None:
         model, identity = find_evaluated_model(snakemake, job, settings.base_model)
         version = importlib.metadata.version("lmms-eval")
         key = key_of(job, settings, data, identity, version)
+        keys = keys_of(job, settings, identity, version, key)
         finished = job.work / job.name / key
         if is_stored(job, finished):
-            seconds_by_answer(job, key, settings.task)  # tells of damage in the journal
+            seconds_by_answer(job, keys, settings.task)  # tells of damage in the journal
             job.record.reused = len(read_stored(finished)[0])
         else:
             harness = Harness(settings, job.name, Path(str(snakemake.log.harness)))
-            keys = keys_of(job, settings, identity, version, key)
             answer(job, harness, model, keys, finished, snakemake.threads)
         answers, kept = read_stored(finished)
         job.record.items = len(answers)

@@ -168,7 +168,7 @@ def image_of(question: PublishedQuestion, digests: set[str], benchmark: str) -> 
         raise UserError(
             f"{question.image or f'the picture of question {question.id}'}: benchmark {benchmark}"
             " has another picture here than both models were asked about. Put the first one back,"
-            " or delete the benchmark's answers.jsonl and run again."
+            f" or delete evaluation/*/{benchmark}/answers.jsonl in the run's folder and run again."
         )
     return thumbnail(io.BytesIO(content), PICTURE)
 

@@ -56,13 +56,16 @@ class Drawing:
 class ShardImages:
     """The items of a shard, and how their images are drawn, written and looked after."""
 
-    def __init__(self, job: Job[GenerateImagesJob], folder: Path, writer: Executor) -> None:
+    def __init__(
+        self, job: Job[GenerateImagesJob], folder: Path, writer: Executor, syncers: Executor
+    ) -> None:
         """`folder`: where the shard's image files belong, in the run's folder. `writer`: writes
-        them.
+        them. `syncers`: wait for the disk meanwhile, several at a time, which it does together.
         """
         self.job = job
         self.folder = folder
         self.writer = writer
+        self.syncers = syncers
         self.settings = job.settings.generator
         self.identity = job.identify(self.settings)
         self.generation = deciding(self.settings)
@@ -103,12 +106,13 @@ class ShardImages:
     def save(self, drawing: Drawing, images: "Sequence[Image]") -> Candidates:
         """Writes the images of a prompt, each with its provenance inside."""
         scales = self.settings.guidance_scales
-        return {
-            "candidates": [
-                self._save_one(drawing.prompt, scale, seed, image)
-                for scale, seed, image in zip(scales, drawing.seeds, images, strict=True)
-            ]
-        }
+        candidates = [
+            self._save_one(drawing.prompt, scale, seed, image)
+            for scale, seed, image in zip(scales, drawing.seeds, images, strict=True)
+        ]
+        for candidate in candidates:
+            self.syncers.submit(sync, self.job.root / candidate["file"])
+        return {"candidates": candidates}
 
     def _save_one(self, prompt: Prompt, scale: float, seed: int, image: "Image") -> Candidate:
         provenance = self._provenance(prompt, scale, seed)
@@ -131,15 +135,16 @@ class ShardImages:
         own = {"id": prompt.id, "prompt": prompt.text, "guidance_scale": scale, "seed": seed}
         return settings | model | own
 
-    def sync_files(self, outcomes: Iterable[Outcome[Candidates]]) -> None:
-        """Returns when the image files of all items are on the disk. Waiting for each as it is
-        written would take longer.
-        """
+    def record_files(self, outcomes: Iterable[Outcome[Candidates]]) -> None:
+        """Puts the image files of all items on record, when they are on the disk."""
+        beside = self.job.record.beside
         for outcome in outcomes:
             for candidate in outcome.result["candidates"] if outcome.result else ():
-                sync(self.job.root / candidate["file"])
-        if (folder := self.job.root / self.folder).is_dir():
-            sync(folder)
+                beside[candidate["file"]] = candidate["sha256"]
+        # Nearly all of them are there by now, and are asked after in no time.
+        list(self.syncers.map(sync, [self.job.root / file for file in beside]))
+        if beside:
+            sync(self.job.root / self.folder)
 
     def files_are_whole(self, item: Item[Drawing], result: Candidates) -> bool:
         """Whether a finished item's image files are those that were written."""
@@ -183,8 +188,12 @@ def main(snakemake: Any) -> None:
     with Job(snakemake, GenerateImagesJob, VERSION) as job:
         topic, shard = snakemake.wildcards
         prompts = [Prompt(topic, row["prompt"]) for row in read_jsonl(job.settings.prompts)]
-        with mendable_storage_errors(job.root), ThreadPoolExecutor(max_workers=1) as writer:
-            images = ShardImages(job, Path("images", topic, shard), writer)
+        with (
+            mendable_storage_errors(job.root),
+            ThreadPoolExecutor(max_workers=8) as syncers,
+            ThreadPoolExecutor(max_workers=1) as writer,
+        ):
+            images = ShardImages(job, Path("images", topic, shard), writer, syncers)
             settings = job.settings.generator
             outcomes = Batches(
                 job,
@@ -193,7 +202,7 @@ def main(snakemake: Any) -> None:
                 still_valid=images.files_are_whole,
                 take_over=images.take_over,
             ).run([images.item(prompt) for prompt in prompts])
-            images.sync_files(outcomes.values())
+            images.record_files(outcomes.values())
         rows = {prompt.id: prompt.row() for prompt in prompts}
         job.publish(snakemake.output[0], stage_rows(rows, outcomes, job.rule))
 

@@ -77,7 +77,9 @@ def refuse_unfit_files(
     if len(answers) != results["questions"]:
         raise UserError(
             f"{results['model']} on {results['benchmark']}: {len(answers)} answers, but results of"
-            f" {results['questions']}. The files are not of one run: delete both and run again."
+            f" {results['questions']}. The files are not of one run: delete both"
+            f" (answers.jsonl and results.json in evaluation/{results['model']}"
+            f"/{results['benchmark']}/ of the run's folder) and run again."
         )
 
 

@@ -24,6 +24,7 @@ from lib.errors import UserError
 from lib.files import write_json, write_jsonl
 from lib.head import table_rows
 from lib.head.plan import Plan
+from lib.head.targets import tables_and_figures
 from lib.report.answers_sheet import (
     COLUMN,
     HALLUCINATED,
@@ -290,7 +291,7 @@ def test_a_run_without_a_sheet_has_none_and_with_one_its_files_are_those_of_both
     plan = Plan(Config.model_validate({}))
     assert table_rows.answers_files(plan, "scores.json") == []
     assert table_rows.answers_job(plan) is None
-    assert not any("answers_figure" in path for path in plan.tables_and_figures())
+    assert not any("answers_figure" in path for path in tables_and_figures(plan))
     for name in ("questions.jsonl", "synonyms.txt"):
         (tmp_path / name).write_text("x")
     block = {
@@ -310,7 +311,7 @@ def test_a_run_without_a_sheet_has_none_and_with_one_its_files_are_those_of_both
     assert job
     assert job.names == ("llava-1.5-7b-hf (base model)", "pds-dpo-9k (9000 pairs)")
     assert (job.scorer, job.benchmark, job.experiment) == ("chair", "captions", "pds-dpo-9k")
-    assert "results/paper/figures/answers_figure.svg" in plan.tables_and_figures()
+    assert "results/paper/figures/answers_figure.svg" in tables_and_figures(plan)
 
 
 @pytest.mark.parametrize(

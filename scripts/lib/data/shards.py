@@ -56,8 +56,7 @@ def _refuse_other_prompts(job: Job[Any], path: Path, ids: list[str | None]) -> N
     if expected is not None and digest(ids) != expected:
         raise UserError(
             f"{path}: its {len(ids)} lines are not those of the shard's prompts; lines were lost,"
-            f" added or moved. Delete it (`rm '{path}'`) and run again: it is made anew from its"
-            " journal."
+            " added or moved. Delete it and run again: it is made anew from its journal."
         )
 
 

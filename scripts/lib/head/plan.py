@@ -205,9 +205,11 @@ class Plan:
 
     def retry(self, rule: str, job: str) -> str:
         """A token that changes after a job with failed items, so that the next run tries those
-        again, and stays otherwise.
+        again, and when an image file of a job is gone, so that it is made again; and stays
+        otherwise.
         """
         record = read_record(Path(self.root, "work", rule, f"{job}.json"))
         if record is None:
             return ""
-        return record.finished if record.failed else record.retry
+        is_to_run = record.failed or record.lacks_files(Path(self.root))
+        return record.finished if is_to_run else record.retry

@@ -1,8 +1,7 @@
 """A run held against its own records: what was published is what is there.
 
-The record of each job (`results/<run>/work/<rule>/<job>.json`) holds the digests of its files, the
-shard files of stage images hold those of the image files, and each line of a journal its own. No
-model is needed for it, and no GPU.
+The record of each job (`results/<run>/work/<rule>/<job>.json`) holds the digests of its files, and
+each line of a journal its own. No model is needed for it, and no GPU.
 """
 
 import os
@@ -12,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
 
-from lib.data.rows import ImagesRow
-from lib.data.shards import present, read_shard
 from lib.errors import UserError
 from lib.files import digest_of_file
 from lib.head.summary import read_records
@@ -66,7 +63,7 @@ def verify_run(root: Path) -> Verification:
     }
     _look_at_files(root, newest, found)
     _look_at_folders(root, newest, found)
-    _look_at_images(root, newest, found)
+    _look_at_files_beside(root, records, found)
     _look_at_kept_folders(root, records, found)
     _look_at_journals(root, records, found)
     found.unrecorded = sorted(set(_published(root)) - set(newest))
@@ -116,20 +113,13 @@ def _look_at_folders(root: Path, newest: Mapping[str, Record], found: Verificati
                 )
 
 
-def _look_at_images(root: Path, newest: Mapping[str, Record], found: Verification) -> None:
-    """The image files, by the shard files that name them and are whole themselves."""
-    damaged = {difference.file for difference in found.differences}
-    shard_of: dict[str, str] = {}
-    expected: dict[str, str] = {}
-    for name, record in newest.items():
-        if record.rule == "generate_images" and name not in damaged:
-            for row in present(read_shard(root / name, ImagesRow).values()):
-                for candidate in row["candidates"]:
-                    expected[candidate["file"]] = candidate["sha256"]
-                    shard_of[candidate["file"]] = name
+def _look_at_files_beside(root: Path, records: Iterable[Record], found: Verification) -> None:
+    """The image files; they are made anew with the shard file that names them."""
+    shards = {name: tuple(record.files) for record in records for name in record.beside}
+    expected = {name: sha256 for record in records for name, sha256 in record.beside.items()}
     found.images = len(expected)
     for name, what in _problems(root, expected):
-        found.differences.append(Difference(name, what, (shard_of[name],)))
+        found.differences.append(Difference(name, what, shards[name]))
 
 
 def _look_at_kept_folders(root: Path, records: Iterable[Record], found: Verification) -> None:

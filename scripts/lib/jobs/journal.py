@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from shlex import quote
 from types import TracebackType
 from typing import Any, Self
 
@@ -173,8 +174,9 @@ class Journal:
             raise UserError(
                 f"{self.path}, line 1: not a journal of {self.rule} in format {FORMAT} (found"
                 f" {lines[0].content[:80].decode('utf-8', 'replace')!r}). It comes from another"
-                " version of this workflow, or is damaged: move it away (its items are then"
-                f" computed again; `mv '{self.path}' '{self.path}.old'`), or use that version."
+                " version of this workflow, or is damaged: use that version, or move it away"
+                f" (`mv {quote(str(self.path))} {quote(f'{self.path}.old')}`) and run again; its"
+                " items are then computed again."
             )
         for line in lines[1:]:
             if line.entry and "key" in line.entry:

@@ -65,8 +65,8 @@ def refuse_changed_file(root: Path, path: Path) -> None:
         if (file == name or file.startswith(f"{name}/")) and not _is(root / file, sha256):
             raise UserError(
                 f"{root / file}: is not what {record.rule} published; it was edited, damaged or"
-                f" deleted. Delete it (`rm -r '{path}'`) and run again: it is made anew, and"
-                " nothing that is finished is computed twice."
+                f" deleted. Delete {path} and run again: it is made anew, and nothing that is"
+                " finished is computed twice."
             )
 
 

@@ -1,9 +1,11 @@
 """The record of what one job did."""
 
-import json
+import os
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
+
+import orjson
 
 
 @dataclass
@@ -14,7 +16,7 @@ class Record:
     `asked`: a digest of what the rule asked of it (`job.digest_of_params`). `taken_over`: how many
     of the reused items other journals held, by the folder of their run. `files`: what it published,
     from the run's folder on, with the sha256 (hex); `folders`: the folders that are published as a
-    whole.
+    whole; `beside`: files that these tell of (image files), with the sha256, too.
     """
 
     rule: str
@@ -37,12 +39,25 @@ class Record:
     taken_over: dict[str, int] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     folders: list[str] = field(default_factory=list)
+    beside: dict[str, str] = field(default_factory=dict)
+
+    def lacks_files(self, root: Path) -> bool:
+        """Whether one of the files `beside` is gone. Lists folders instead of asking for each file,
+        which takes long where there are many. `root`: the run's folder.
+        """
+        names: dict[Path, set[str]] = {}
+        for file in map(Path, self.beside):
+            names.setdefault(root / file.parent, set()).add(file.name)
+        return not all(
+            folder.is_dir() and wanted <= {entry.name for entry in os.scandir(folder)}
+            for folder, wanted in names.items()
+        )
 
 
 def read_record(path: Path) -> Record | None:
     """The record in a file under `work/`; None where the file holds none, or is gone."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = orjson.loads(path.read_bytes())
     except (OSError, ValueError):
         return None
     needed = {"rule", "job", "retry", "computed", "finished"}

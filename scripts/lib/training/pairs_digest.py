@@ -70,8 +70,8 @@ def read_pairs(file: Path, columns: Sequence[str]) -> Iterator[StoredPair]:
         table = parquet.ParquetFile(file)
         if missing := set(columns) - set(table.schema_arrow.names):
             raise UserError(
-                f"{file}: has no column {', '.join(sorted(missing))}. Delete it and run again:"
-                " merge_pairs makes it anew."
+                f"{file}: has no column {', '.join(sorted(missing))}. Delete {file.parent} and run"
+                " again: merge_pairs makes it anew."
             )
         for batch in table.iter_batches(batch_size=64, columns=columns):
             for row in batch.to_pylist():
@@ -80,5 +80,6 @@ def read_pairs(file: Path, columns: Sequence[str]) -> Iterator[StoredPair]:
                 yield StoredPair(images, *texts, row.get("id", ""))
     except (pyarrow.ArrowException, OSError, TypeError, KeyError) as error:
         raise UserError(
-            f"{file}: is damaged ({error}). Delete it and run again: merge_pairs makes it anew."
+            f"{file}: is damaged ({error}). Delete {file.parent} and run again: merge_pairs makes"
+            " it anew."
         ) from error
