@@ -366,7 +366,8 @@ def test_a_second_run_takes_over_what_the_first_has_computed_whatever_its_shards
     project.edit_config(lambda values: values.update(second))
     output = project.snakemake("pairs").stdout
     records = read_records(project.folder / "results/second")
-    computed, reused = Counter(), Counter()
+    computed: Counter[str] = Counter()
+    reused: Counter[str] = Counter()
     for record in records:
         computed[record.rule] += record.computed
         reused[record.rule] += record.reused
