@@ -12,8 +12,9 @@ RANDOM_RUN := $(BIN)/snakemake --profile profiles/local --configfile demo/random
 TABLES := tables $(shell sed -nE 's/^rule ([a-z_]+_(table|figure)):$$/\1/p' rules/*.smk)
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help install demo claims demo-models random world tables test test-fast test-slurm jobs \
-	lint bench bench-scorers parity plan verify envs-lock envs-check docs resume clean clean-all
+.PHONY: help install demo claims demo-models random world tables test test-fast test-avx2 \
+	test-slurm jobs lint bench bench-scorers parity plan verify envs-lock envs-check docs resume \
+	clean clean-all
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -66,6 +67,10 @@ test: demo-models ## Pass all tests but those on a Slurm cluster
 
 test-fast: demo-models ## Pass the tests that take seconds
 	$(BIN)/python -m pytest -m "not slow"
+
+# PyTorch and oneDNN take the widest vectors that the processor has; most machines have no AVX-512.
+test-avx2: demo-models ## Pass the tests of float32 arithmetic as on a processor with AVX2
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest -m numeric -n 2
 
 test-slurm: demo-models ## Pass the tests on a throw-away Slurm cluster (as root it installs Slurm's packages)
 	$(BIN)/python tests/slurm/cluster.py --install

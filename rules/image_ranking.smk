@@ -21,7 +21,12 @@ rule rank_images:
     params:
         common=PLAN.common(),
         prompts=lambda w: PLAN.digests(w.topic, w.shard),
-        settings=lambda w: PLAN.params(RankImagesJob(scorer=SCORERS[w.scorer])),
+        settings=lambda w: PLAN.params(
+            RankImagesJob(
+                scorer=SCORERS[w.scorer],
+                max_image_megapixels=CONFIG.max_image_megapixels,
+            )
+        ),
         made_by=lambda w: PLAN.made_by(SCORERS[w.scorer], IMAGE_SCORERS),
         retry=lambda w: PLAN.retry("rank_images", f"{w.scorer}/{w.topic}/{w.shard}"),
     message:

@@ -14,6 +14,8 @@ import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,6 +32,7 @@ from lib.benchmarks.lmms_eval.tasks import hub_data_set
 from lib.blocks import Endpoint, Model, deciding
 from lib.config.evaluation import AnswerBenchmarkJob
 from lib.data.evaluation_files import JudgeName, KeptResults, TaskAnswer, TaskResults
+from lib.data.image_files import check_pixels, images_in_parquet
 from lib.errors import UserError
 from lib.files import digest_of_file, mendable_storage_errors, read_jsonl, write_json, write_jsonl
 from lib.jobs.job import Job
@@ -116,6 +119,16 @@ def ask(
     return harness.read_answers(output, results["questions"]), results
 
 
+def check_data(path: Path, megapixels: float) -> None:
+    """A UserError if a local data file has an image of more megapixels than are allowed. What is no
+    image is lmms-eval's to tell.
+    """
+    for number, images in images_in_parquet(path):
+        for image in images:
+            with suppress(OSError):
+                check_pixels(BytesIO(image), f"{path}, row {number}", megapixels)
+
+
 def run_folder(job: Job[Any]) -> Path:
     """The folder that lmms-eval works in."""
     return Path(job.work, f"{job.name}.run")
@@ -133,6 +146,8 @@ def answer(
     `finished`.
     """
     wait_for_lmms_eval_to_die(journal_of(job))
+    for path in (job.settings.data or {}).values():
+        check_data(Path(path), job.settings.max_image_megapixels)
     before = seconds_by_answer(job, keys, job.settings.task)
     started = time.monotonic()
     answers, results = ask(job, harness, model, keys, threads)

@@ -19,6 +19,7 @@ from lib.benchmarks.registry import load_questions_benchmark
 from lib.blocks import Model
 from lib.config.evaluation import AnswerQuestionsJob
 from lib.data.evaluation_files import Asked, QuestionAnswer
+from lib.data.image_files import check_pixels
 from lib.errors import UserError
 from lib.files import digest_of_file, make_folder, mendable_storage_errors, write_json
 from lib.jobs.batches import Batches, Item, Outcome
@@ -61,11 +62,12 @@ def unpack(question: PublishedQuestion, folder: Path) -> Path:
     return path
 
 
-def check_readable(image: Path, benchmark: str) -> None:
-    """A UserError if a file is no image."""
+def check_readable(image: Path, benchmark: str, megapixels: float) -> None:
+    """A UserError if a file is no image, or one of more megapixels than are allowed."""
     from PIL import Image, UnidentifiedImageError
 
     try:
+        check_pixels(image, f"{image}: benchmark {benchmark} asks about it", megapixels)
         with Image.open(image) as opened:
             opened.verify()
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
@@ -162,7 +164,8 @@ def answer(
 ) -> dict[str, Outcome[GeneratedText]]:
     """The answer to every question by id."""
     job = items.job
-    check = cache(partial(check_readable, benchmark=benchmark))
+    megapixels = job.settings.max_image_megapixels
+    check = cache(partial(check_readable, benchmark=benchmark, megapixels=megapixels))
     return Batches[Request, Generator, GeneratedText](
         job,
         load=items.load,

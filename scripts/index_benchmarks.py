@@ -16,7 +16,7 @@ from lib.benchmarks.registry import load_questions_benchmark
 from lib.config.contamination import IndexBenchmarksJob, IndexedQuestions, IndexedTask
 from lib.contamination import parquet_rows, perceptual_hash
 from lib.data.evaluation_files import Coverage, IndexedQuestion
-from lib.data.image_files import read_image
+from lib.data.image_files import check_pixels, read_image
 from lib.errors import UserError
 from lib.files import digest_of_file, write_json
 from lib.jobs.job import Job
@@ -26,43 +26,57 @@ VERSION = 1
 ON_THE_HUB = "its data are on the hub, not here: give local copies (`data`) to have them checked"
 
 
-def hash_of_bytes(content: bytes) -> str:
-    """The perceptual hash of an image file's bytes."""
+def hash_of_bytes(content: bytes, what: str, megapixels: float) -> str:
+    """The perceptual hash of an image file's bytes. Errors: UserError, which begins with `what`,
+    where it has more megapixels than are allowed.
+    """
+    check_pixels(io.BytesIO(content), what, megapixels)
     return perceptual_hash(read_image(io.BytesIO(content)))
 
 
 @cache
-def hash_of_file(path: Path) -> str:
-    """The perceptual hash of an image file."""
+def hash_of_file(path: Path, megapixels: float) -> str:
+    """The perceptual hash of an image file. Errors: as in `hash_of_bytes`."""
+    check_pixels(path, str(path), megapixels)
     return perceptual_hash(read_image(path))
 
 
-def rows_of_task(name: str, block: IndexedTask) -> Iterator[IndexedQuestion]:
+def rows_of_task(name: str, block: IndexedTask, megapixels: float) -> Iterator[IndexedQuestion]:
     """The rows of a task. A question with several images has a row for each; one without an image
     has one row.
     """
     for path in block.files:
         for identity, question, images in parquet_rows(Path(path)):
-            hashes: list[str | None] = [hash_of_bytes(image) for image in images]
+            what = f"{path}, question {identity}"
+            hashes: list[str | None] = [hash_of_bytes(image, what, megapixels) for image in images]
             for image in hashes or [None]:
                 yield {"benchmark": name, "id": identity, "question": question, "image": image}
 
 
-def rows_of_questions(name: str, block: IndexedQuestions) -> Iterator[IndexedQuestion]:
+def rows_of_questions(
+    name: str, block: IndexedQuestions, megapixels: float
+) -> Iterator[IndexedQuestion]:
     """The rows of a benchmark that publishes files, one a question."""
     benchmark = load_questions_benchmark(block.scorer)
     for asked in read_questions(benchmark, block.questions, block.images):
-        image = hash_of_file(asked.image) if asked.image else hash_of_bytes(asked.embedded or b"")
+        what = f"{', '.join(block.questions)}: question {asked.id}"
+        image = (
+            hash_of_file(asked.image, megapixels)
+            if asked.image
+            else hash_of_bytes(asked.embedded or b"", what, megapixels)
+        )
         yield {"benchmark": name, "id": asked.id, "question": asked.text, "image": image}
 
 
-def rows_of(name: str, block: IndexedTask | IndexedQuestions) -> list[IndexedQuestion]:
+def rows_of(
+    name: str, block: IndexedTask | IndexedQuestions, megapixels: float
+) -> list[IndexedQuestion]:
     """The rows of one benchmark. Errors: UserError; KeyError where a file has no questions."""
     try:
         if isinstance(block, IndexedTask):
-            return list(rows_of_task(name, block))
-        return list(rows_of_questions(name, block))
-    except OSError as error:
+            return list(rows_of_task(name, block, megapixels))
+        return list(rows_of_questions(name, block, megapixels))
+    except (OSError, SyntaxError, ValueError) as error:  # as PIL tells of damaged images
         raise UserError(
             f"evaluation.benchmarks.{name}: an image of it cannot be read ({error}). Replace the"
             " file."
@@ -80,13 +94,13 @@ def coverage_of(rows: Sequence[IndexedQuestion], files: Sequence[str]) -> Covera
 
 
 def index(
-    name: str, block: IndexedTask | IndexedQuestions
+    name: str, block: IndexedTask | IndexedQuestions, megapixels: float
 ) -> tuple[list[IndexedQuestion], Coverage]:
     """The rows of a benchmark, and what is told of them, or why there are none."""
     if not block.files:
         return [], {"checked": False, "why": ON_THE_HUB}
     try:
-        rows = rows_of(name, block)
+        rows = rows_of(name, block, megapixels)
     except KeyError as error:
         return [], {"checked": False, "why": str(error.args[0])}
     return rows, coverage_of(rows, block.files)
@@ -97,7 +111,8 @@ def main(snakemake: Any) -> None:
         rows: list[IndexedQuestion] = []
         coverage: dict[str, Coverage] = {}
         for name, block in job.settings.benchmarks.items():
-            its_rows, coverage[name] = index(name, block)
+            megapixels = job.settings.max_image_megapixels
+            its_rows, coverage[name] = index(name, block, megapixels)
             rows += its_rows
         job.publish(snakemake.output.index, rows)
         write_json(Path(snakemake.output.coverage), coverage)

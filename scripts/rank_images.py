@@ -13,7 +13,7 @@ from typing import Any, TypedDict
 
 from lib.blocks import deciding
 from lib.config.image_ranking import RankImagesJob
-from lib.data.image_files import check_image, read_image
+from lib.data.image_files import check_image, check_pixels, read_image
 from lib.data.rows import ImagesRow, MissingRow
 from lib.data.shards import is_missing, missing_row, present, read_whole_shard, stage_rows
 from lib.errors import ItemError
@@ -101,10 +101,14 @@ def is_blank(row: ImagesRow | MissingRow) -> bool:
     return not is_missing(row) and len(blank_candidates(row)) == len(row["candidates"])
 
 
-def check_files(row: ImagesRow, root: Path, shard: Path) -> None:
-    """Raises a UserError if an image file of a prompt is not the one that was published."""
+def check_files(row: ImagesRow, root: Path, shard: Path, megapixels: float) -> None:
+    """Raises a UserError if an image file of a prompt is not the one that was published, or is too
+    large.
+    """
     for candidate in row["candidates"]:
-        check_image(root / candidate["file"], candidate["sha256"], shard)
+        path = root / candidate["file"]
+        check_image(path, candidate["sha256"], shard)
+        check_pixels(path, str(path), megapixels)
 
 
 def main(snakemake: Any) -> None:
@@ -119,7 +123,9 @@ def main(snakemake: Any) -> None:
             compute=lambda model, batch: [
                 rank_candidates(model, item.inputs, job) for item in batch
             ],
-            check=lambda item: check_files(item.inputs, job.root, shard),
+            check=lambda item: check_files(
+                item.inputs, job.root, shard, job.settings.max_image_megapixels
+            ),
         ).run([item_of(row, job, identities) for row in present(rows.values())])
         job.publish(snakemake.output[0], stage_rows(rows, outcomes, job.rule))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from filelock import FileLock
@@ -207,6 +208,15 @@ def new_project(
 def project(new_project: Callable[..., Project]) -> Project:
     """A fresh clone."""
     return new_project()
+
+
+def rounding(terms: int) -> float:
+    """How far apart two results of size 1 may be that add up the same `terms` numbers of float32 in
+    another order: in vectors of another width (AVX2, AVX-512), in a batch, in another library.
+
+    Each addition is wrong by at most half an epsilon of a sum, and there are two sums.
+    """
+    return terms * float(np.finfo(np.float32).eps)
 
 
 def begun(project: Project) -> Counter[tuple[str, str]]:

@@ -383,6 +383,17 @@ def test_mme_of_a_merged_model_up_to_a_limit(demo_models, demo_benchmarks, tmp_p
     assert job.record()["models"].keys() == {"dpo"}
 
 
+def test_an_image_over_the_configured_limit_is_told_before_lmms_eval_is_started(
+    demo_models, demo_benchmarks, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    pope = demo_benchmarks / "pope.parquet"
+    settings = settings_of("pope", demo_models / "llava-1.5", pope, max_image_megapixels=0.001)
+    with pytest.raises(UserError, match=r"pope\.parquet, row 0: an image of .*megapixels"):
+        answer_benchmark.main(Job(settings=settings))
+    assert not list(tmp_path.rglob("*.lmms-eval.log"))
+
+
 def cut(weights):
     weights.write_bytes(weights.read_bytes()[:-1000])
 
@@ -735,9 +746,11 @@ class AsLmmsEval(yaml.FullLoader):
     """lmms-eval's loader, which gives a function's name here."""
 
 
-AsLmmsEval.add_constructor(
-    "!function", lambda loader, node: f"function {loader.construct_scalar(node)}"
-)
+def function_name(loader: yaml.FullLoader, node: yaml.ScalarNode) -> str:
+    return f"function {loader.construct_scalar(node)}"
+
+
+AsLmmsEval.add_constructor("!function", function_name)
 
 
 def test_the_hubs_data_need_no_token_and_can_be_pinned():

@@ -329,6 +329,19 @@ def test_a_damaged_image_is_told_before_a_model_is_loaded(
     assert not Path("results/run/evaluation").exists()
 
 
+def test_an_image_over_the_configured_limit_is_told_before_a_model_is_loaded(
+    demo_models, demo_benchmarks, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    settings = settings_of("chair", demo_models, demo_benchmarks, max_image_megapixels=0.001)
+    monkeypatch.setattr(answer_questions, "load_for_job", None)
+    with pytest.raises(
+        UserError,
+        match=r"000000000001\.jpg: benchmark chair asks about it: .*`max_image_megapixels`",
+    ):
+        answer_questions.main(job("answer_questions", "chair", settings))
+
+
 def test_a_limit_asks_the_first_questions_only(demo_models, demo_benchmarks, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     answer_questions.main(

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
+from conftest import rounding
 from lib.models.response_rewards.armorm import (
     ATTRIBUTES,
     HELPSTEER_ATTRIBUTES,
@@ -20,6 +21,10 @@ from lib.models.response_rewards.armorm import (
 from tiny.armorm import write_armorm
 from tiny.tokenization import llama3_tokenizer
 
+pytestmark = pytest.mark.numeric
+
+#: Of the tiny checkpoint's hidden states.
+ROUNDING = rounding(64)
 QUESTION = "What is on the table, and where is the cat?"
 ANSWERS = [
     "A cup.",
@@ -106,9 +111,9 @@ def test_the_reward_is_the_originals_formula(model, folder):
         model.rate([asked(answer) for answer in ANSWERS]), ANSWERS, strict=True
     ):
         score, rewards, gating = reference_score(model, folder, asked(answer))
-        assert reward.score == pytest.approx(score, abs=1e-6)
-        assert list(reward.details["rewards"].values()) == pytest.approx(rewards, abs=1e-6)
-        assert gating_of(reward) == pytest.approx(gating, abs=1e-6)
+        assert reward.score == pytest.approx(score, abs=ROUNDING)
+        assert list(reward.details["rewards"].values()) == pytest.approx(rewards, abs=ROUNDING)
+        assert gating_of(reward) == pytest.approx(gating, abs=ROUNDING)
 
 
 def test_a_batch_gives_the_rewards_of_each_response_alone(model):
@@ -116,11 +121,11 @@ def test_a_batch_gives_the_rewards_of_each_response_alone(model):
     batch = model.rate(conversations)
     for together, conversation in zip(batch, conversations, strict=True):
         alone = model.rate([conversation])[0]
-        assert together.score == pytest.approx(alone.score, abs=2e-6)
+        assert together.score == pytest.approx(alone.score, abs=ROUNDING)
         assert list(together.details["rewards"].values()) == pytest.approx(
-            list(alone.details["rewards"].values()), abs=2e-6
+            list(alone.details["rewards"].values()), abs=ROUNDING
         )
-        assert gating_of(together) == pytest.approx(gating_of(alone), abs=2e-6)
+        assert gating_of(together) == pytest.approx(gating_of(alone), abs=ROUNDING)
     assert batch == model.rate(conversations), "the same batch again must give the same bits"
 
 
@@ -156,12 +161,12 @@ def test_rewards_differ_between_answers_and_come_with_all_their_parts(model):
         assert len(set(ATTRIBUTES)) == len(gating_of(reward)) == 19
         for name, value in reward.details["attributes"].items():
             assert value == pytest.approx(5 * reward.details["rewards"][f"helpsteer-{name}"] - 0.5)
-        assert sum(gating_of(reward)) == pytest.approx(1.1, abs=1e-5)
+        assert sum(gating_of(reward)) == pytest.approx(1.1, abs=ROUNDING)
 
 
 def test_the_gating_weights_depend_on_the_prompt_alone(model):
     first, second = model.rate([asked("A cup."), asked("Nothing of that kind.")])
-    assert gating_of(first) == pytest.approx(gating_of(second), abs=1e-6)
+    assert gating_of(first) == pytest.approx(gating_of(second), abs=ROUNDING)
     other = model.rate([asked("A cup.", question="Why?")])[0]
     assert gating_of(other) != pytest.approx(gating_of(first), abs=1e-4)
 
@@ -170,8 +175,8 @@ def test_the_gating_weights_are_read_at_the_last_response_header(model, folder):
     turns = [*asked("A cup."), *asked("Under the table.", question="And the cat?")]
     score, _, gating = reference_score(model, folder, turns)
     reward = model.rate([turns])[0]
-    assert reward.score == pytest.approx(score, abs=1e-6)
-    assert gating_of(reward) == pytest.approx(gating, abs=1e-6)
+    assert reward.score == pytest.approx(score, abs=ROUNDING)
+    assert gating_of(reward) == pytest.approx(gating, abs=ROUNDING)
     assert gating_of(reward) != pytest.approx(gating_of(model.rate([turns[:2]])[0]), abs=1e-4)
 
 

@@ -18,6 +18,7 @@ from conftest import Parameters, Wildcards
 from lib.config.contamination import Contamination, OverlapMeasures
 from lib.contamination import Index, perceptual_hash, question_words, words_of
 from lib.data.evaluation_files import IndexedQuestion
+from lib.errors import UserError
 from lib.files import digest_of_file, read_jsonl, write_jsonl
 from test_answer_questions import block
 from tiny.benchmarks.registry import BENCHMARKS
@@ -269,7 +270,7 @@ class Run:
             output=output,
         )
 
-    def make(self, **changes):
+    def make(self, megapixels=50, **changes):
         here = Path("results/run/contamination")
         blocks = {
             "mmhal": questions_of("mmhal_bench", self.benchmarks),
@@ -283,7 +284,7 @@ class Run:
                 "index_benchmarks",
                 [],
                 SimpleNamespace(index=index, coverage=coverage),
-                {"benchmarks": blocks},
+                {"benchmarks": blocks, "max_image_megapixels": megapixels},
             )
         )
         settings = Contamination(**changes).model_dump()
@@ -339,6 +340,11 @@ def test_planted_questions_and_images_are_listed_and_nothing_else(run):
     assert "stay in the training data" in made.page
     assert made.csv.splitlines()[0] == "id,of,benchmark,question,questions,measure,value,text"
     assert len(made.csv.splitlines()) == 1 + len(made.overlaps)
+
+
+def test_an_image_over_the_configured_limit_is_told_by_its_file(run):
+    with pytest.raises(UserError, match=r"\.png: an image of .*`max_image_megapixels` \(0\.001\)"):
+        run.make(megapixels=0.001)
 
 
 def test_data_on_the_hub_are_said_not_to_have_been_checked(run):

@@ -170,6 +170,7 @@ def test_a_response_depends_on_seed_image_and_instruction(stage, demo_models):
     assert first not in others
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("policy", POLICIES)
 def test_several_prompts_a_batch_give_the_same_answers_and_a_note(stage, policy):
     alone = stage.run(policy)

@@ -67,6 +67,7 @@ def logits(model: Any, base: Path) -> Any:
         return model.eval()(**inputs).logits
 
 
+@pytest.mark.numeric
 def test_the_merged_model_answers_as_base_and_adapter(
     base: Path, adapter: Path, merged: Path
 ) -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from lib.benchmarks.answers import yes_or_no
 from lib.errors import UserError
 from lib.files import digest_of_file
-from score_benchmark import score, yes_no_doubts, yes_or_no
+from score_benchmark import score, yes_no_doubts
 
 
 def answers(*pairs):

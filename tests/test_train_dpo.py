@@ -257,6 +257,7 @@ def changed(job: TrainingJob, **settings: Any) -> TrainingJob:
 # --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.numeric
 def test_the_first_loss_is_ln_2(trained: Run) -> None:
     assert trained.metrics[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
     assert trained.metrics[0]["rewards/margins"] == 0

@@ -133,6 +133,20 @@ def dtype_field(default: DType = "bfloat16") -> Any:
     return Field(default, description="Number format the weights are computed in.")
 
 
+def max_image_megapixels_field() -> Any:
+    """The field `max_image_megapixels` of the configuration and of jobs that open image files."""
+    return Field(
+        50,
+        gt=0,
+        le=178,  # PIL itself refuses more
+        description=(
+            "Larger images, of benchmarks and candidates, are refused before they are decoded; a"
+            " megapixel takes 3 MB of memory, in however small a file."
+        ),
+        json_schema_extra=NO_EFFECT,
+    )
+
+
 class Model(Block):
     """A model and where its weights come from."""
 

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import numpy as np
 
 from lib.data.evaluation_files import IndexedQuestion
+from lib.data.image_files import image_columns
 from lib.data.rows import OverlapEntry
 
 if TYPE_CHECKING:
@@ -229,7 +230,6 @@ def parquet_rows(path: Path) -> Iterable[tuple[str, str, list[bytes]]]:
     Errors: KeyError where the file has no column of questions.
     """
     import pyarrow.parquet as pq
-    import pyarrow.types as types
 
     file = pq.ParquetFile(path)
     schema = file.schema_arrow
@@ -240,11 +240,7 @@ def parquet_rows(path: Path) -> Iterable[tuple[str, str, list[bytes]]]:
     if question is None:
         raise KeyError(f"{path} has no column of questions")
     identity = next((name for name in ("question_id", "index", "id") if name in schema.names), None)
-    images = [
-        item.name
-        for item in schema
-        if types.is_struct(item.type) and "bytes" in {field.name for field in item.type}
-    ]
+    images = image_columns(schema)
     number = 0
     for batch in file.iter_batches(
         batch_size=64,

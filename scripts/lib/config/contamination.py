@@ -5,7 +5,7 @@ from typing import Self
 from pydantic import Field, PositiveInt, model_validator
 
 from lib.benchmarks.registry import Scorer
-from lib.blocks import Block, Fraction, Name
+from lib.blocks import Block, Fraction, Name, max_image_megapixels_field
 
 
 class OverlapMeasures(Block):
@@ -98,6 +98,7 @@ class IndexBenchmarksJob(Block):
     """Parameters of rule index_benchmarks."""
 
     benchmarks: dict[Name, IndexedTask | IndexedQuestions]
+    max_image_megapixels: float = max_image_megapixels_field()
 
 
 class CheckContaminationJob(OverlapMeasures):

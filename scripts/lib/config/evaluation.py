@@ -13,7 +13,7 @@ from lib.benchmarks.lmms_eval.tasks import TaskSettings
 from lib.benchmarks.mentions import MentionsBenchmark
 from lib.benchmarks.questions import QuestionsBenchmark
 from lib.benchmarks.registry import BENCHMARKS, Scorer, names_of
-from lib.blocks import NO_EFFECT, Block, Endpoint, Model, Name
+from lib.blocks import NO_EFFECT, Block, Endpoint, Model, Name, max_image_megapixels_field
 from lib.config.contamination import Contamination
 from lib.models.response_generators.registry import Backend
 from lib.registry import chosen_from
@@ -290,6 +290,7 @@ class AskedModel(Block):
 
     base_model: Model = Field(json_schema_extra=NO_EFFECT)  # identity and dtype are in the key
     system_prompt: str | None
+    max_image_megapixels: float = max_image_megapixels_field()
 
 
 class AnswerBenchmarkJob(AskedModel, TaskSettings):

@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from lib.blocks import Block, Endpoint, Model, Name
+from lib.blocks import Block, Endpoint, Model, Name, max_image_megapixels_field
 from lib.data.controls import Pick
 from lib.models.image_scorers.blip import BLIPScore
 from lib.models.image_scorers.clip import CLIPScore
@@ -111,3 +111,4 @@ class RankImagesJob(Block):
     """Parameters of rule rank_images."""
 
     scorer: AnyImageScorer
+    max_image_megapixels: float = max_image_megapixels_field()

@@ -13,7 +13,7 @@ from pydantic import Field, PositiveInt, ValidationError, field_validator, model
 
 from lib.benchmarks.mentions import MentionsBenchmark
 from lib.benchmarks.registry import names_of
-from lib.blocks import Block, Fraction, Model, Name
+from lib.blocks import Block, Fraction, Model, Name, max_image_megapixels_field
 from lib.config.evaluation import Evaluation, counts_mentions
 from lib.config.figures import AnswersSheet, Figures
 from lib.config.image_ranking import ImageRanking
@@ -100,6 +100,7 @@ class Config(Block):
         0.02, description="A job with a greater share of failed items stops with an error."
     )
     max_prompt_characters: PositiveInt = Field(1000, description="Longer prompts are refused.")
+    max_image_megapixels: float = max_image_megapixels_field()
     scheduler_patience: float = Field(
         20,
         gt=0,
@@ -155,6 +156,13 @@ class Config(Block):
                 )
         if self.figures.answers:
             self._can_be_shown(self.figures.answers)
+        height, width = (getattr(self.images, side, 0) for side in ("height", "width"))
+        if height * width > self.max_image_megapixels * 1e6:
+            raise ValueError(
+                f"images of `images.height` x `images.width` ({height} x {width}) have more than"
+                f" `max_image_megapixels` ({self.max_image_megapixels:g}). Make them smaller, or"
+                " raise the limit"
+            )
         return self
 
     def _can_be_shown(self, sheet: AnswersSheet) -> None:

@@ -3,6 +3,8 @@ to make them anew.
 """
 
 import json
+import sys
+from collections.abc import Iterator
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -12,6 +14,7 @@ from lib.errors import UserError
 from lib.files import canonical_json, digest_of_file, replacing
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from PIL.Image import Image
 
 
@@ -26,6 +29,51 @@ def read_image(source: "Path | BinaryIO") -> "Image":
 
     with Image.open(source) as image:
         return image.convert("RGB")
+
+
+def check_pixels(source: "Path | BinaryIO", what: str, megapixels: float) -> None:
+    """Raises a UserError if an image has more pixels than `max_image_megapixels` of the
+    configuration. Its header is read, and nothing decoded. Errors: OSError for what is no image.
+
+    `what`: the image, as the message begins.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(source) as image:
+            pixels = image.width * image.height
+            size = f"{image.width} x {image.height} pixels ({pixels / 1e6:.1f} megapixels)"
+    except Image.DecompressionBombError:  # PIL's own limit, which says nothing of the size but that
+        pixels, size = sys.maxsize, "more than 178 megapixels"
+    if pixels > megapixels * 1e6:
+        raise UserError(
+            f"{what}: an image of {size}, over `max_image_megapixels` ({megapixels:g}). Make it"
+            " smaller, or raise the limit (at most 178; a megapixel takes 3 MB of memory)."
+        )
+
+
+def image_columns(schema: "pa.Schema") -> list[str]:
+    """The columns of a parquet file that hold image files."""
+    import pyarrow.types as types
+
+    return [
+        item.name
+        for item in schema
+        if types.is_struct(item.type) and "bytes" in {field.name for field in item.type}
+    ]
+
+
+def images_in_parquet(path: Path) -> Iterator[tuple[int, list[bytes]]]:
+    """The image files in each row of a parquet file, with the row's number from 0."""
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(path)
+    columns = image_columns(file.schema_arrow)
+    number = 0
+    for batch in file.iter_batches(batch_size=64, columns=columns) if columns else ():
+        for row in batch.to_pylist():
+            yield number, [image["bytes"] for image in row.values() if image and image["bytes"]]
+            number += 1
 
 
 def read_provenance(path: Path) -> dict[str, Any]:

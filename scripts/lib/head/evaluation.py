@@ -156,7 +156,10 @@ def contamination_files(plan: Plan) -> list[str]:
 def index_job(plan: Plan) -> IndexBenchmarksJob:
     """Of every benchmark, where its questions and images are."""
     blocks = plan.config.evaluation.benchmarks.items()
-    return IndexBenchmarksJob(benchmarks={name: _indexed(block) for name, block in blocks})
+    return IndexBenchmarksJob(
+        benchmarks={name: _indexed(block) for name, block in blocks},
+        max_image_megapixels=plan.config.max_image_megapixels,
+    )
 
 
 def _indexed(block: TaskBenchmark | QuestionBenchmark) -> IndexedTask | IndexedQuestions:
@@ -182,7 +185,9 @@ def asked_model(plan: Plan) -> AskedModel:
     """The base model, and how every benchmark asks it and the models made of it."""
     config = plan.config
     return AskedModel(
-        base_model=config.training.base_model, system_prompt=config.evaluation.system_prompt
+        base_model=config.training.base_model,
+        system_prompt=config.evaluation.system_prompt,
+        max_image_megapixels=config.max_image_megapixels,
     )
 
 
