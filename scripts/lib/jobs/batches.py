@@ -18,6 +18,7 @@ from lib.jobs.job import Job
 from lib.jobs.journal import Journal
 from lib.jobs.memory import halving
 from lib.jobs.processes import calling_on_stop_signals
+from lib.jobs.versions import loaded_versions
 from lib.patches.imports import quick_imports
 from lib.progress import SECONDS_BETWEEN_PROGRESS_LINES, duration, log
 
@@ -118,6 +119,10 @@ class Batches(Generic[Input, M, R]):
                 model = self._load()
                 job.record.load_seconds += time.monotonic() - started
                 self._compute(missing, model, journal, outcomes)
+            job.computed_under({})
+            for item in items:
+                if outcomes[item.id].reason is None:
+                    job.computed_under(journal.versions.get(item.key, {}))
         refuse_too_many_failures(job, outcomes)
         return outcomes
 
@@ -168,13 +173,14 @@ class Batches(Generic[Input, M, R]):
         journal: Journal,
         outcomes: dict[str, Outcome[R]],
     ) -> None:
+        versions = loaded_versions()
         started = last_line = time.monotonic()
         being_written: list[_FilesBeingWritten] = []
         for position in range(0, len(missing), self.batch_size):
             if self._stop_signal:
                 break
             batch = missing[position : position + self.batch_size]
-            journal.begin([item.key for item in batch])
+            journal.begin([item.key for item in batch], versions)
             batch_started = time.monotonic()
             results = self._results_of(batch, model)
             now, done = time.monotonic(), position + len(batch)

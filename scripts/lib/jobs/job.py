@@ -15,6 +15,7 @@ from lib import weights
 from lib.blocks import Block, Model, first_mistake, models_in
 from lib.errors import UserError
 from lib.files import digest, write_json, write_jsonl
+from lib.jobs.versions import loaded_versions
 from lib.progress import log
 
 S = TypeVar("S", bound=Block)
@@ -38,7 +39,8 @@ class NoSettings(Block):
 @dataclass
 class Record:
     """What one job did; written to `results/<run>/work/<rule>/<job>.json` and shown as a table at
-    the end of a run.
+    the end of a run. `versions`: of the libraries that its results were computed under, as far as
+    journals say so; several of one library where they are of several sessions.
     """
 
     rule: str
@@ -56,7 +58,17 @@ class Record:
     compute_seconds: float = 0.0
     wall_seconds: float = 0.0
     models: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, list[str]] | None = None
     notes: list[str] = field(default_factory=list)
+
+
+def mixed_versions(versions: Mapping[str, Sequence[str]]) -> str:
+    """The libraries of which there are several versions, in words; empty where there are none."""
+    return ", ".join(
+        f"{package} {' and '.join(several)}"
+        for package, several in sorted(versions.items())
+        if len(several) > 1
+    )
 
 
 def read_record(path: Path) -> Record | None:
@@ -139,6 +151,15 @@ class Job(Generic[S]):
         if text not in self.record.notes:
             self.record.notes.append(text)
 
+    def computed_under(self, versions: Mapping[str, str]) -> None:
+        """Puts the versions on record that some of the job's results were computed under; a job
+        that says none was computed under what is loaded at its end.
+        """
+        known = self.record.versions = self.record.versions or {}
+        for package, version in versions.items():
+            if version not in (there := known.setdefault(package, [])):
+                there.append(version)
+
     def count(self, items: int) -> None:
         """Puts on record that so many items were looked at, by a job that computes all of them."""
         self.record.items = self.record.computed = items
@@ -152,6 +173,10 @@ class Job(Generic[S]):
         under `work/`.
         """
         record = self.record
+        if record.versions is None:
+            self.computed_under(loaded_versions())
+        if mixed := mixed_versions(record.versions or {}):
+            self.note(f"its results are of several versions of libraries: {mixed}")
         record.finished = datetime.now(UTC).isoformat(timespec="milliseconds")
         record.wall_seconds = time.monotonic() - self._began
         values = {

@@ -25,13 +25,16 @@ class Journal:
 
     `entries` holds the newest line of each finished or failed key: `{"key", "id", "status": "ok" |
     "failed", "result" | "reason", "seconds"}`. Lines `{"begin": [keys]}` say which items a batch
-    set out to compute; they are evidence, and nothing is decided by them.
+    set out to compute; they are evidence, and nothing is decided by them. A session's first has the
+    `"versions"` of libraries that the items after it were computed under: `versions`, by key.
     """
 
     def __init__(self, path: Path, rule: str) -> None:
         self.path = path
         self.rule = rule
         self.entries: dict[str, dict[str, Any]] = {}
+        self.versions: dict[str, dict[str, str]] = {}
+        self._versions_now: dict[str, str] = {}
         self.dropped_lines = 0
         self._unwritten: list[bytes] = []
         self._lock = threading.Lock()
@@ -85,6 +88,9 @@ class Journal:
             entry = self._parse(line)
             if "key" in entry:
                 self.entries[entry["key"]] = entry
+                self.versions[entry["key"]] = self._versions_now
+            elif isinstance(entry.get("versions"), dict):
+                self._versions_now = entry["versions"]
             elif "begin" not in entry:
                 self.dropped_lines += 1
 
@@ -124,9 +130,15 @@ class Journal:
         entry = self.entries.get(key)
         return entry["result"] if entry and entry["status"] == "ok" else None
 
-    def begin(self, keys: list[str]) -> None:
-        """Notes that a batch is about to be computed."""
-        self._append({"begin": keys})
+    def begin(self, keys: list[str], versions: dict[str, str] | None = None) -> None:
+        """Notes that a batch is about to be computed, and under which versions of libraries, unless
+        they are those of the batch before.
+        """
+        if versions is None or versions == self._versions_now:
+            self._append({"begin": keys})
+            return
+        self._append({"begin": keys, "versions": versions})
+        self._versions_now = versions
 
     def add(
         self,
@@ -151,3 +163,4 @@ class Journal:
         )
         self._append(entry, at_once)
         self.entries[key] = entry
+        self.versions[key] = self._versions_now
