@@ -112,16 +112,15 @@ class TrainingFolder:
             self.job.computed_under(session)
 
     def sessions(self) -> list[dict[str, str]]:
-        """The versions of libraries that trained, of each session that had others."""
+        """The versions of libraries that trained, of each session."""
         return read_jsonl(self.versions) if self.versions.exists() else []
 
     def train_from(self, checkpoint: Path | None) -> Path:
         """Trains from a checkpoint to the end; returns the last one."""
         before = state_at(checkpoint)
         if checkpoint is None or not before.is_at_the_end:
-            now = versions(PACKAGES)
-            if now not in (sessions := self.sessions()):
-                write_jsonl(self.versions, [*sessions, now])
+            before_now = self.sessions() if checkpoint else []
+            write_jsonl(self.versions, [*before_now, versions(PACKAGES)])
             log = self.job.root / "logs" / self.job.rule / f"{self.job.name}.workers.log"
             train_in_processes(self.job, self.for_processes(checkpoint), log)
             checkpoint = last_checkpoint(self.checkpoints)
