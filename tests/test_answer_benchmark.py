@@ -33,6 +33,7 @@ from lib.errors import UserError
 from lib.files import digest_of_file, read_jsonl
 from lib.jobs.journal import Journal
 from lib.patches.lmms_eval import question_of
+from lib.weights import commit_of
 
 SCRIPTS = Path(answer_benchmark.__file__).parent
 SECRET = "hf_thisisnotatokenofanybody"
@@ -670,6 +671,23 @@ def test_a_hub_data_set_is_asked_at_the_commit_that_its_revision_is_when_the_job
         pinned = AnswerBenchmarkJob(**asked, data_revision=commit)
         assert answer_benchmark.pin_data(pinned) == (settings, data)
     assert len(set(keys)) == 2
+
+
+def test_without_a_network_a_data_set_is_the_only_one_that_the_hub_cache_holds(
+    tmp_path, monkeypatch
+):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    snapshots = tmp_path / "datasets--owner--name/snapshots"
+    with pytest.raises(UserError, match="neither in the local hub cache nor reachable"):
+        commit_of("owner/name", "main", "dataset")
+    (snapshots / ("3" * 40)).mkdir(parents=True)
+    assert commit_of("owner/name", "main", "dataset") == "3" * 40
+    (snapshots / ("4" * 40)).mkdir()
+    with pytest.raises(UserError, match="neither in the local hub cache nor reachable"):
+        commit_of("owner/name", "main", "dataset")
 
 
 # lmms-eval's own tasks
