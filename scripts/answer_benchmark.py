@@ -13,7 +13,7 @@ import importlib.metadata
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
@@ -22,12 +22,15 @@ from typing import Any, cast
 from lib import weights
 from lib.benchmarks.evaluated_model import find_evaluated_model
 from lib.benchmarks.lmms_eval.answer_journal import (
+    PACKAGES,
+    TAKEN_OVER,
     AnswerKeys,
     journal_of,
-    seconds_by_answer,
+    read_journal,
     wait_for_lmms_eval_to_die,
 )
 from lib.benchmarks.lmms_eval.harness import AskedModel, Harness
+from lib.benchmarks.lmms_eval.main import ASKED
 from lib.benchmarks.lmms_eval.tasks import hub_data_set
 from lib.blocks import Endpoint, Model, deciding
 from lib.config.evaluation import AnswerBenchmarkJob
@@ -38,12 +41,10 @@ from lib.files import digest_of_file, mendable_storage_errors, read_jsonl, write
 from lib.jobs.job import Job
 from lib.jobs.kept import MARKER, is_sealed, publish_folder, seal
 from lib.jobs.script import run_script
-from lib.report import provenance
+from lib.jobs.versions import versions
 
 VERSION = 2
 ANSWERS, RESULTS = "answers.jsonl", "results.json"
-#: The packages that decide an answer and its metric; their versions are published with the results.
-PACKAGES = ("lmms_eval", "torch", "transformers", "tokenizers", "pillow", "datasets")
 
 
 #: Settings that say which questions there are and how they are put: an answer's key holds the
@@ -148,17 +149,29 @@ def answer(
     wait_for_lmms_eval_to_die(journal_of(job))
     for path in (job.settings.data or {}).values():
         check_data(Path(path), job.settings.max_image_megapixels)
-    before = seconds_by_answer(job, keys, job.settings.task)
+    before = read_journal(job).entries
     started = time.monotonic()
     answers, results = ask(job, harness, model, keys, threads)
     seconds = time.monotonic() - started
-    after = seconds_by_answer(job, keys, job.settings.task)
-    new = [taken for name, taken in after.items() if name not in before]
+    journal = read_journal(job)
+    asked = dict.fromkeys(json.loads((run_folder(job) / ASKED).read_text(encoding="utf-8")))
+    entries = [journal.entries[key] for key in asked if before.get(key) != journal.entries[key]]
+    new = [entry["seconds"] for entry in entries if TAKEN_OVER not in entry["result"]]
     job.record.computed, job.record.reused = len(new), len(answers) - len(new)
     job.record.compute_seconds = sum(new)
     job.record.load_seconds = seconds - job.record.compute_seconds
-    store(finished, answers, {**results, "environment": provenance.versions(PACKAGES)})
+    sessions = [*(journal.versions[key] for key in asked), versions(PACKAGES)]
+    store(finished, answers, {**results, "environment": environment_of(sessions)})
     shutil.rmtree(run_folder(job))
+
+
+def environment_of(sessions: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """The versions of packages that answers and metrics come from; several of one are joined."""
+    several: dict[str, dict[str, None]] = {}
+    for session in sessions:
+        for package, version in session.items():
+            several.setdefault(package, {})[version] = None
+    return {package: ", ".join(each) for package, each in several.items()}
 
 
 def store(finished: Path, answers: Sequence[TaskAnswer], results: KeptResults) -> None:
@@ -217,12 +230,15 @@ def main(snakemake: Any) -> None:
         keys = keys_of(job, settings, identity, version, key)
         finished = job.work / job.name / key
         if is_stored(job, finished):
-            seconds_by_answer(job, keys, settings.task)  # tells of damage in the journal
+            read_journal(job)  # tells of damage in the journal
             job.record.reused = len(read_stored(finished)[0])
         else:
             harness = Harness(settings, job.name, Path(str(snakemake.log.harness)))
             answer(job, harness, model, keys, finished, snakemake.threads)
         answers, kept = read_stored(finished)
+        for package, several in kept.get("environment", {}).items():
+            for each in several.split(", "):
+                job.computed_under({package: each})
         job.record.items = len(answers)
         results: TaskResults = {
             **kept,

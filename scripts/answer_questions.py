@@ -25,6 +25,7 @@ from lib.files import digest_of_file, make_folder, mendable_storage_errors, writ
 from lib.jobs.batches import Batches, Item, Outcome
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
+from lib.jobs.versions import versions
 from lib.models.response_generators.base import Generator
 from lib.models.response_generators.for_jobs import (
     GeneratedText,
@@ -34,7 +35,6 @@ from lib.models.response_generators.for_jobs import (
     load_for_job,
 )
 from lib.models.response_generators.requests import Request, Sampling
-from lib.report import provenance
 
 VERSION = 1
 #: Backend -> the packages that decide an answer.
@@ -92,7 +92,7 @@ class Questions:
             "temperature": 0,
             "beams": self.sampling.beams,
         }
-        self.environment = provenance.versions(PACKAGES[settings.backend])
+        self.environment = versions(PACKAGES[settings.backend])
         self.digest_of = cache(digest_of_file)
 
     def image_of(self, question: PublishedQuestion) -> Path:

@@ -175,6 +175,8 @@ def main(snakemake: Any) -> None:
         with mendable_storage_errors(output):
             output.mkdir(parents=True, exist_ok=True)
             merge(base, adapter.parent, output)
+        # Read here once, for the jobs that ask the model; what it is made of stands beside it.
+        job.record.models["merged"] = weights.folder_identity(str(output))
         job.count(1)
         job.record.compute_seconds = time.monotonic() - started
 

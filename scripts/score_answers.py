@@ -22,6 +22,7 @@ from lib.data.evaluation_files import AnswerScores, Asked, ComputedBy, JudgeName
 from lib.files import digest_of_file, read_jsonl, write_json, write_jsonl
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
+from lib.jobs.versions import versions
 from lib.judge import Judge
 from lib.report import provenance
 
@@ -147,7 +148,7 @@ def main(snakemake: Any) -> None:
             path,
             job.root,
             asked["environment"],
-            provenance.versions(PACKAGES),
+            versions(PACKAGES),
         )
         scores = scores_of(asked, scoring, answers, score, count_doubtful(raw))
         write_jsonl(Path(snakemake.output.scored), to_rows(answers))

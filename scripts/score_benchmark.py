@@ -26,6 +26,7 @@ from lib.errors import UserError
 from lib.files import read_jsonl, write_json
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
+from lib.jobs.versions import versions
 from lib.judge import Judge
 from lib.report import provenance
 
@@ -196,7 +197,7 @@ def main(snakemake: Any) -> None:
             f"lmms-eval {results['lmms_eval']}, task {results['task']}", judge=results["judge"]
         )
         origin = provenance.block(
-            computed_by, path, job.root, results["environment"], provenance.versions(PACKAGES)
+            computed_by, path, job.root, results["environment"], versions(PACKAGES)
         )
         write_json(Path(snakemake.output[0]), {**scores, **origin})
         job.count(len(answers))

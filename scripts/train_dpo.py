@@ -16,9 +16,10 @@ from lib.blocks import deciding
 from lib.config.training import TrainDpoJob
 from lib.data.controls import TRAINING_CONTROLS
 from lib.errors import UserError
-from lib.files import mendable_storage_errors, read_jsonl
+from lib.files import mendable_storage_errors, read_jsonl, write_jsonl
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
+from lib.jobs.versions import versions
 from lib.registry import version_in_key
 from lib.report.training_figure import draw_training
 from lib.training.base import TrainingJob
@@ -35,6 +36,17 @@ from lib.training.pairs_digest import PairsDigest, digest_pairs
 from lib.training.registry import TRAINERS
 
 VERSION = 1
+#: The packages that decide an adapter.
+PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "pillow",
+    "trl",
+    "peft",
+    "accelerate",
+    "deepspeed",
+)
 
 
 def key_of(job: Job[TrainDpoJob], pairs: PairsDigest) -> str:
@@ -60,6 +72,7 @@ class TrainingFolder:
         self.folder = job.work / job.name / key[:16]
         self.checkpoints = self.folder / "checkpoints"
         self.finished = self.folder / "finished"
+        self.versions = self.folder / "versions.jsonl"
 
     def look(self) -> Path | None:
         """The last checkpoint, when no process of an earlier run is at work any more; damaged
@@ -83,10 +96,23 @@ class TrainingFolder:
                 keep_results(checkpoint, self.finished, settings.base_model, names)
             shutil.rmtree(self.checkpoints, ignore_errors=True)
             shutil.rmtree(self.folder / "cache", ignore_errors=True)
+            self.say_versions()
         metrics = read_jsonl(self.finished / METRICS_FILE)
         record = self.job.record
         record.items, record.reused = len(metrics), len(metrics) - record.computed
         return metrics
+
+    def say_versions(self) -> None:
+        """Puts on record which versions of libraries trained: several, where it went on under
+        others.
+        """
+        self.job.computed_under({})
+        for session in self.sessions():
+            self.job.computed_under(session)
+
+    def sessions(self) -> list[dict[str, str]]:
+        """The versions of libraries that trained, of each session."""
+        return read_jsonl(self.versions) if self.versions.exists() else []
 
     def train_from(self, checkpoint: Path | None) -> Path:
         """Trains from a checkpoint to the end; returns the last one."""
@@ -94,6 +120,8 @@ class TrainingFolder:
         if checkpoint is None or not before.is_at_the_end:
             # What a killed training left there may lack files.
             shutil.rmtree(self.folder / "cache", ignore_errors=True)
+            before_now = self.sessions() if checkpoint else []
+            write_jsonl(self.versions, [*before_now, versions(PACKAGES)])
             log = self.job.root / "logs" / self.job.rule / f"{self.job.name}.workers.log"
             train_in_processes(self.job, self.for_processes(checkpoint), log)
             checkpoint = last_checkpoint(self.checkpoints)

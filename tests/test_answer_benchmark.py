@@ -2,6 +2,7 @@
 kept, reused, resumed, and refused.
 """
 
+import importlib.metadata
 import json
 import os
 import re
@@ -39,6 +40,7 @@ from lib.errors import UserError
 from lib.files import digest_of_file, read_jsonl, write_text
 from lib.jobs.journal import Journal
 from lib.patches.lmms_eval import question_of
+from lib.weights import commit_of
 
 SCRIPTS = Path(answer_benchmark.__file__).parent
 SECRET = "hf_thisisnotatokenofanybody"
@@ -358,11 +360,30 @@ def test_only_the_questions_that_changed_are_asked_again_wherever_they_stand(
     answer_benchmark.main(job)
     record = job.record()
     assert (record["computed"], record["reused"]) == (1, len(rows) - 1)
+    assert not record["notes"]
     kept = [
         answer["response"] == before[answer["question"], str(answer["question_id"])]
         for answer in job.answers()[1:]
     ]
     assert kept == [True] * (len(rows) - 1)
+
+
+def test_answers_of_several_versions_of_a_library_say_so(undisturbed, tmp_path, monkeypatch):
+    """As if those that are reused had been given under another."""
+    shutil.copytree(undisturbed.folder, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    [kept] = Path("results/run/work/answer_benchmark/base/pope").iterdir()
+    shutil.rmtree(kept)
+    journal = Path("results/run/work/answer_benchmark/base/pope.journal.jsonl")
+    now = importlib.metadata.version("torch")
+    assert journal.read_text().count(f'"torch":"{now}"') == 1
+    journal.write_text(journal.read_text().replace(f'"torch":"{now}"', '"torch":"1.0"'))
+    for _ in range(2):  # computed, and as it is kept
+        answer_benchmark.main(undisturbed.job)
+        assert undisturbed.job.results()["environment"]["torch"] == f"1.0, {now}"
+        [note] = undisturbed.job.record()["notes"]
+        assert note == f"its results are of several versions of libraries: torch 1.0 and {now}"
+        assert undisturbed.job.record()["computed"] == 0
 
 
 def test_mme_of_a_merged_model_up_to_a_limit(demo_models, demo_benchmarks, tmp_path, monkeypatch):
@@ -534,7 +555,9 @@ def test_an_answer_that_fails_stops_the_run_where_lmms_eval_would_score_an_empty
             Journal(tmp_path / "journal.jsonl", "answer_benchmark") as journal,
             pytest.raises(RuntimeError, match="question 2 has no answer"),
         ):
-            journalled(ask, journal, keys, question_of, lambda items, **_: items)(model, requests)
+            journalled(ask, journal, keys, question_of, lambda items, **_: items, [])(
+                model, requests
+            )
     assert asked == [0, 1, 2, 2]
 
 
@@ -604,14 +627,14 @@ def test_answers_kept_under_the_number_of_their_question_are_taken_over_unless_t
     for _ in range(2):
         model, requests = asked_about([picture("red"), picture("green")], temperature=temperature)
         with Journal(tmp_path / "journal.jsonl", "answer_benchmark") as journal:
-            generate = journalled(ask, journal, keys, question_of, lambda items, **_: items)
+            generate = journalled(ask, journal, keys, question_of, lambda items, **_: items, [])
             answers = [answer.text for answer in generate(model, requests)]
         assert answers == ["new" if temperature else "old", "new"]
     assert asked == ([0, 1] if temperature else [1])
     # Without what they were kept under, they are found by what was asked.
     with Journal(tmp_path / "journal.jsonl", "answer_benchmark") as journal:
         others = AnswerKeys("key", "of other data")
-        generate = journalled(ask, journal, others, question_of, lambda items, **_: items)
+        generate = journalled(ask, journal, others, question_of, lambda items, **_: items, [])
         assert [answer.text for answer in generate(model, requests)] == answers
     assert len(asked) == (2 if temperature else 1)
 
@@ -666,6 +689,23 @@ def test_a_hub_data_set_is_asked_at_the_commit_that_its_revision_is_when_the_job
         pinned = AnswerBenchmarkJob(**asked, data_revision=commit)
         assert answer_benchmark.pin_data(pinned) == (settings, data)
     assert len(set(keys)) == 2
+
+
+def test_without_a_network_a_data_set_is_the_only_one_that_the_hub_cache_holds(
+    tmp_path, monkeypatch
+):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    snapshots = tmp_path / "datasets--owner--name/snapshots"
+    with pytest.raises(UserError, match="neither in the local hub cache nor reachable"):
+        commit_of("owner/name", "main", "dataset")
+    (snapshots / ("3" * 40)).mkdir(parents=True)
+    assert commit_of("owner/name", "main", "dataset") == "3" * 40
+    (snapshots / ("4" * 40)).mkdir()
+    with pytest.raises(UserError, match="neither in the local hub cache nor reachable"):
+        commit_of("owner/name", "main", "dataset")
 
 
 # lmms-eval's own tasks

@@ -10,7 +10,7 @@ from lib import contents
 from lib.contents import digest_files, files_under
 from lib.errors import UserError
 from lib.files import digest_of_file
-from lib.weights import folder_identity
+from lib.weights import folder_identity, problem_with_folder
 
 LARGE = 65 << 20  # once, files of over 64 MiB counted by their ends
 
@@ -154,6 +154,13 @@ def test_a_cache_that_cannot_be_used_costs_time_and_nothing_else(model, damage, 
     else:
         kept.write_text('{"' if damage == "no JSON" else '[["x"]]')
     assert identity(model) == before
+
+
+def test_a_folder_whose_weights_would_come_from_elsewhere_is_refused(model):
+    """transformers takes the base model that an adapter in the folder names."""
+    assert problem_with_folder(str(model)) is None
+    (model / "adapter_config.json").write_text('{"base_model_name_or_path": "owner/name"}')
+    assert "holds adapter_config.json" in str(problem_with_folder(str(model)))
 
 
 def test_a_file_that_cannot_be_read_is_told(tmp_path):

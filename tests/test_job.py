@@ -4,6 +4,7 @@ record.
 
 import json
 import os
+import platform
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,8 +18,10 @@ from lib.blocks import LATER, NO_EFFECT, Block, Model, deciding
 from lib.data.rows import PromptRow
 from lib.data.shards import read_shard, stage_rows
 from lib.errors import ItemError, UserError
+from lib.head.summary import print_summary
+from lib.jobs import batches
 from lib.jobs.batches import Batches, Item
-from lib.jobs.job import Job, NoSettings
+from lib.jobs.job import Job, NoSettings, read_record
 from lib.jobs.memory import halving
 
 
@@ -252,6 +255,58 @@ def test_a_model_that_cannot_be_loaded_is_told_by_its_name(tmp_path, error):
         job.record.models["models/clip"] = "folder-1"
         with pytest.raises(UserError, match=rf"models/clip: cannot be loaded \(.*{error}"):
             Batches(job, Unloadable().load, Squares().compute).run(items(job, 1))
+
+
+def versions_in(tmp_path):
+    record = read_record(Path(tmp_path, "work/square/art/00.json"))
+    assert record is not None
+    return record.versions, record.notes
+
+
+def test_a_job_says_under_which_versions_of_libraries_its_items_were_computed(
+    tmp_path, monkeypatch
+):
+    """Of those that it loaded; not of the process that only found them."""
+    monkeypatch.setattr(batches, "loaded_versions", lambda: {"torch": "2.5.1", "numpy": "2.0"})
+    run(tmp_path, [1, 2])
+    first = versions_in(tmp_path)
+    assert first == ({"torch": ["2.5.1"], "numpy": ["2.0"]}, [])
+    monkeypatch.setattr(batches, "loaded_versions", lambda: {"torch": "2.6.0", "numpy": "2.0"})
+    run(tmp_path, [1, 2])
+    assert versions_in(tmp_path) == first
+
+
+def test_a_shard_of_several_versions_says_so_in_its_record_and_at_the_run_s_end(
+    tmp_path, monkeypatch, capsys
+):
+    for version, numbers in (("2.5.1", [1, 2]), ("2.6.0", [1, 2, 3]), ("2.6.0", [1, 2, 3])):
+        monkeypatch.setattr(batches, "loaded_versions", lambda version=version: {"torch": version})
+        run(tmp_path, numbers)
+    told = "its results are of several versions of libraries: torch 2.5.1 and 2.6.0"
+    assert versions_in(tmp_path) == ({"torch": ["2.5.1", "2.6.0"]}, [told])
+    print_summary(tmp_path, "")
+    assert told in " ".join(capsys.readouterr().err.split())
+    # A shard that needs none of the old items mixes nothing.
+    run(tmp_path, [3])
+    assert versions_in(tmp_path) == ({"torch": ["2.6.0"]}, [])
+
+
+def test_items_of_journals_without_versions_are_of_none_that_is_known(tmp_path, monkeypatch):
+    monkeypatch.setattr(batches, "loaded_versions", dict)
+    run(tmp_path, [1])
+    monkeypatch.setattr(batches, "loaded_versions", lambda: {"torch": "2.6.0"})
+    run(tmp_path, [1])
+    assert versions_in(tmp_path) == ({}, [])
+    run(tmp_path, [1, 2])
+    assert versions_in(tmp_path) == ({"torch": ["2.6.0"]}, [])
+
+
+def test_a_job_without_items_says_what_it_loaded(tmp_path):
+    job = new_job(tmp_path)
+    with job:
+        job.count(1)
+    versions, _ = versions_in(tmp_path)
+    assert versions["python"] == [platform.python_version()]
 
 
 def test_damaged_lines_of_the_journal_are_on_record_and_their_items_computed_again(tmp_path):

@@ -19,6 +19,7 @@ from lib.config.training import MergeAdapterJob
 from lib.errors import UserError
 from lib.files import digest_of_file
 from lib.training.dpo import LORA_TARGETS
+from lib.weights import folder_identity
 
 PROMPT = "USER: <image>\nWhat stands near the table? ASSISTANT:"
 
@@ -202,7 +203,11 @@ def test_the_rule_publishes_the_model_and_its_record(
     assert {file.name for file in output.iterdir()} == {file.name for file in merged.iterdir()}
     record = json.loads((tmp_path / "run" / "work" / "merge_adapter" / "test.json").read_text())
     assert record["computed"] == 1
-    assert record["models"]["adapter"] == digest_of_file(adapter / "adapter_model.safetensors")
+    assert record["models"] == {
+        str(base): folder_identity(str(base)),
+        "adapter": digest_of_file(adapter / "adapter_model.safetensors"),
+        "merged": folder_identity(str(output)),
+    }
 
 
 VLLM = """

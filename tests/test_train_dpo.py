@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -315,11 +316,12 @@ def test_the_record_counts_updates(trained: Run) -> None:
     assert record["load_seconds"] > 0
     assert record["compute_seconds"] > 0
     assert record["models"] == {str(trained.base): folder_identity(str(trained.base))}
+    assert record["versions"]["trl"] == [version("trl")]
 
 
 def test_disk_space_of_checkpoints_is_given_back(trained: Run) -> None:
     left = [path.name for path in trained.folder.glob("work/train_dpo/test/*/*")]
-    assert sorted(left) == ["finished", "job.json", "worker-0.lock"]
+    assert sorted(left) == ["finished", "job.json", "versions.jsonl", "worker-0.lock"]
 
 
 def test_all_that_the_workers_said_is_in_their_log(trained: Run) -> None:
@@ -607,8 +609,13 @@ def test_a_killed_training_goes_on_to_the_same_bytes(
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not run.published()
+    # As if the first part had been under another version of a library.
+    [sessions] = tmp_path.glob("work/train_dpo/test/*/versions.jsonl")
+    sessions.write_text(sessions.read_text().replace(version("trl"), "0.1"))
     run.run()
     assert run.published() == trained.published()
+    [note] = run.record["notes"]
+    assert note == f"its results are of several versions of libraries: trl 0.1 and {version('trl')}"
     assert run.record["reused"] >= 3
     assert run.record["computed"] + run.record["reused"] == UPDATES
     assert run.record["computed"] < UPDATES

@@ -19,6 +19,8 @@ WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 
 #: What a folder must hold to be a model; the diffusers, transformers and ImageReward layouts.
 MODEL_MARKS = ("model_index.json", "config.json", "ImageReward.pt")
+#: Makes transformers load another model in a folder's place.
+ADAPTER = "adapter_config.json"
 #: Never fetched: weights that are not safetensors, unless asked for by name, and other frameworks'
 #: files.
 LEFT_OUT = ("*.bin", "*.h5", "*.msgpack", "*.onnx", "*.pth", "*.pt", "*.ckpt", "*.gguf")
@@ -47,6 +49,11 @@ def problem_with_folder(model: str) -> str | None:
             return (
                 f"the folder '{model}' holds no model (none of {', '.join(MODEL_MARKS)})."
                 " Correct it."
+            )
+        if (folder / ADAPTER).is_file():
+            return (
+                f"the folder '{model}' holds {ADAPTER}: loading would take the weights of the model"
+                " that this names, not its own. Merge the adapter, or take the file away."
             )
     return None
 
@@ -83,20 +90,23 @@ def identity(model: str, revision: str) -> str:
 
 def commit_of(repository: str, revision: str, kind: Literal["model", "dataset"] = "model") -> str:
     """The commit of a hub repository's revision, resolved from the local hub cache first and over
-    the network otherwise; a commit needs neither.
+    the network otherwise; without either it is the one that the cache holds alone. A commit needs
+    none of it.
     """
     if COMMIT.fullmatch(revision):
         return revision
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
-    folder = f"{kind}s--{repository.replace('/', '--')}"
-    reference = Path(constants.HF_HUB_CACHE) / folder / "refs" / revision
+    folder = Path(constants.HF_HUB_CACHE) / f"{kind}s--{repository.replace('/', '--')}"
+    reference = folder / "refs" / revision
     if reference.is_file():
         return reference.read_text().strip()
     try:
         info = HfApi().repo_info(repository, revision=revision, repo_type=kind, timeout=30)
     except (HfHubHTTPError, OfflineModeIsEnabled, HTTPError, OSError) as error:
+        if len(cached := list((folder / "snapshots").glob("*"))) == 1:
+            return cached[0].name
         raise _not_reachable(repository, revision, error) from error
     return str(info.sha)
 

@@ -97,7 +97,20 @@ def data_contents(plan: Plan, benchmark: str) -> dict[str, str]:
     """What the local data of a task contain, by path. Snakemake reruns the rules that read them
     when it changes, whatever the files' times say; so too for those below.
     """
-    return {path: digest_path(path) for path in data_files(plan, benchmark)}
+    return _contents(data_files(plan, benchmark))
+
+
+def _contents(paths: Iterable[str]) -> dict[str, str]:
+    """What files or folders contain, by path. What is wrong with one is told by what reads it, and
+    until then stands for it: Snakemake would put a traceback around it.
+    """
+    contents = {}
+    for path in paths:
+        try:
+            contents[path] = digest_path(path)
+        except UserError as error:
+            contents[path] = str(error)
+    return contents
 
 
 def question_contents(plan: Plan, benchmark: str) -> dict[str, str]:
@@ -105,7 +118,7 @@ def question_contents(plan: Plan, benchmark: str) -> dict[str, str]:
     about.
     """
     block = question_sets(plan)[benchmark]
-    contents = {path: digest_path(path) for path in block.questions}
+    contents = _contents(block.questions)
     if block.images:
         contents[block.images] = _asked_images(block.scorer, tuple(block.questions), block.images)
     return contents
@@ -113,21 +126,22 @@ def question_contents(plan: Plan, benchmark: str) -> dict[str, str]:
 
 @cache
 def _asked_images(scorer: str, questions: tuple[str, ...], images: str) -> str:
-    """What the images contain that questions are about: their folder may hold all of COCO's. What
-    is wrong with the questions is told where they are needed, and until then stands for them.
+    """What the images contain that questions are about (their folder may hold all of COCO's), or
+    what is wrong with the questions.
     """
     try:
         asked = read_questions(load_questions_benchmark(scorer), questions, images)
+        files = list(dict.fromkeys(question.image for question in asked if question.image))
+        digests = digest_files(files, Path(images))
     except UserError as error:
         return str(error)
-    files = list(dict.fromkeys(question.image for question in asked if question.image))
     names = [file.relative_to(images).as_posix() for file in files]
-    return digest(dict(zip(names, digest_files(files, Path(images)), strict=True)))
+    return digest(dict(zip(names, digests, strict=True)))
 
 
 def reference_contents(plan: Plan, benchmark: str) -> dict[str, str]:
     """What the answers of a benchmark of our own are held against, by path."""
-    return {path: digest_path(path) for path in reference_files(plan, benchmark)}
+    return _contents(reference_files(plan, benchmark))
 
 
 def all_contents(plan: Plan, benchmark: str) -> list[dict[str, str]]:

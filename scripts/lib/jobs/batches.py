@@ -18,6 +18,7 @@ from lib.jobs.job import Job
 from lib.jobs.journal import Journal, finished_elsewhere
 from lib.jobs.memory import halving
 from lib.jobs.processes import calling_on_stop_signals
+from lib.jobs.versions import loaded_versions
 from lib.patches.imports import quick_imports
 from lib.progress import SECONDS_BETWEEN_PROGRESS_LINES, duration, log
 
@@ -122,6 +123,10 @@ class Batches(Generic[Input, M, R]):
                 model = self._load()
                 job.record.load_seconds += time.monotonic() - started
                 self._compute(missing, model, journal, outcomes)
+            job.computed_under({})
+            for item in items:
+                if outcomes[item.id].reason is None:
+                    job.computed_under(journal.versions.get(item.key, {}))
         refuse_too_many_failures(job, outcomes)
         return outcomes
 
@@ -153,13 +158,15 @@ class Batches(Generic[Input, M, R]):
         """
         wanted = {item.key: item for item in missing}
         for source, path in self.job.journals_elsewhere():
-            for entry in finished_elsewhere(path, wanted.keys()):
-                item = wanted[entry["key"]]
-                result: Any = self.take_over(item, entry["result"], source)
+            for found in finished_elsewhere(path, wanted.keys()):
+                item = wanted[found.key]
+                result: Any = self.take_over(item, found.result, source)
                 if result is None or not self.still_valid(item, result):
                     continue
                 del wanted[item.key]
-                seconds = entry["seconds"]
+                if found.versions != journal.versions_now:
+                    journal.begin([], found.versions)
+                seconds = found.seconds
                 journal.add(item.key, item.id, seconds=seconds, result=result, at_once=False)
                 outcomes[item.id] = Outcome(item.id, result)
                 taken_over = self.job.record.taken_over
@@ -201,13 +208,14 @@ class Batches(Generic[Input, M, R]):
         journal: Journal,
         outcomes: dict[str, Outcome[R]],
     ) -> None:
+        versions = loaded_versions()
         started = last_line = time.monotonic()
         being_written: list[_FilesBeingWritten] = []
         for position in range(0, len(missing), self.batch_size):
             if self._stop_signal:
                 break
             batch = missing[position : position + self.batch_size]
-            journal.begin([item.key for item in batch])
+            journal.begin([item.key for item in batch], versions)
             batch_started = time.monotonic()
             results = self._results_of(batch, model)
             now, done = time.monotonic(), position + len(batch)

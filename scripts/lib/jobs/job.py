@@ -16,6 +16,7 @@ from lib.errors import UserError
 from lib.files import digest, digest_of_file, sync, write_json, write_jsonl
 from lib.jobs.published import refuse_changed_file
 from lib.jobs.record import Record
+from lib.jobs.versions import loaded_versions
 from lib.progress import log
 
 S = TypeVar("S", bound=Block)
@@ -39,6 +40,15 @@ class Common(Block):
 
 class NoSettings(Block):
     """For a rule that is told nothing of its own."""
+
+
+def mixed_versions(versions: Mapping[str, Sequence[str]]) -> str:
+    """The libraries of which there are several versions, in words; empty where there are none."""
+    return ", ".join(
+        f"{package} {' and '.join(several)}"
+        for package, several in sorted(versions.items())
+        if len(several) > 1
+    )
 
 
 def _paths_in(files: Any) -> list[Path]:
@@ -159,6 +169,15 @@ class Job(Generic[S]):
         if text not in self.record.notes:
             self.record.notes.append(text)
 
+    def computed_under(self, versions: Mapping[str, str]) -> None:
+        """Puts the versions on record that some of the job's results were computed under; a job
+        that says none was computed under what is loaded at its end.
+        """
+        known = self.record.versions = self.record.versions or {}
+        for package, version in versions.items():
+            if version not in (there := known.setdefault(package, [])):
+                there.append(version)
+
     def count(self, items: int) -> None:
         """Puts on record that so many items were looked at, by a job that computes all of them."""
         self.record.items = self.record.computed = items
@@ -191,6 +210,10 @@ class Job(Generic[S]):
         under `work/`.
         """
         record = self.record
+        if record.versions is None:
+            self.computed_under(loaded_versions())
+        if mixed := mixed_versions(record.versions or {}):
+            self.note(f"its results are of several versions of libraries: {mixed}")
         record.finished = datetime.now(UTC).isoformat(timespec="milliseconds")
         record.wall_seconds = time.monotonic() - self._began
         values = {

@@ -106,13 +106,16 @@ class Journal:
 
     `entries` holds the newest line of each finished or failed key: `{"key", "id", "status": "ok" |
     "failed", "result" | "reason", "seconds"}`. Lines `{"begin": [keys]}` say which items a batch
-    set out to compute; they are evidence, and nothing is decided by them.
+    set out to compute; they are evidence, and nothing is decided by them. A session's first has the
+    `"versions"` of libraries that the items after it were computed under: `versions`, by key.
     """
 
     def __init__(self, path: Path, rule: str) -> None:
         self.path = path
         self.rule = rule
         self.entries: dict[str, dict[str, Any]] = {}
+        self.versions: dict[str, dict[str, str]] = {}
+        self.versions_now: dict[str, str] = {}
         self.dropped_lines = 0
         self._unwritten: list[bytes] = []
         self._lock = threading.Lock()
@@ -179,8 +182,12 @@ class Journal:
                 " items are then computed again."
             )
         for line in lines[1:]:
-            if line.entry and "key" in line.entry:
-                self.entries[line.entry["key"]] = line.entry
+            entry = line.entry or {}
+            if "key" in entry:
+                self.entries[entry["key"]] = entry
+                self.versions[entry["key"]] = self.versions_now
+            elif isinstance(entry.get("versions"), dict):
+                self.versions_now = entry["versions"]
         self._blank([line for line in lines if line.entry == {}])
 
     def _blank(self, damaged: list[Line]) -> None:
@@ -231,9 +238,15 @@ class Journal:
         entry = self.entries.get(key)
         return entry["result"] if entry and entry["status"] == "ok" else None
 
-    def begin(self, keys: list[str]) -> None:
-        """Notes that a batch is about to be computed."""
-        self._append({"begin": keys})
+    def begin(self, keys: list[str], versions: dict[str, str] | None = None) -> None:
+        """Notes that a batch is about to be computed, and under which versions of libraries, unless
+        they are those of the batch before.
+        """
+        if versions is None or versions == self.versions_now:
+            self._append({"begin": keys})
+            return
+        self._append({"begin": keys, "versions": versions})
+        self.versions_now = versions
 
     def add(
         self,
@@ -258,18 +271,39 @@ class Journal:
         )
         self._append(entry, at_once)
         self.entries[key] = entry
+        self.versions[key] = self.versions_now
 
 
-def finished_elsewhere(path: Path, keys: Collection[str]) -> Iterator[dict[str, Any]]:
-    """The newest lines of the items that a journal holds as finished under one of these keys.
+@dataclass(frozen=True)
+class FinishedItem:
+    """An item that another journal holds: its result, the seconds that it took, and the versions of
+    libraries that it was computed under.
+    """
+
+    key: str
+    result: Any
+    seconds: float
+    versions: dict[str, str]
+
+
+def finished_elsewhere(path: Path, keys: Collection[str]) -> list[FinishedItem]:
+    """The newest results of the items that a journal holds as finished under one of these keys.
 
     The journal may be another job's that writes it at this moment; nothing is locked or changed.
     """
     wanted = {key.encode() for key in keys}
-    entries, needs_sum = {}, False
+    items: dict[str, FinishedItem | None] = {}
+    versions: dict[str, str] = {}
+    needs_sum = False
     for line in path.read_bytes().split(b"\n")[:-1]:
         needs_sum = needs_sum or has_sum(line)
-        if (found := KEY.search(line)) and found[1] in wanted:
+        if b'"versions":' in line and "key" not in (begin := _parse(line, needs_sum)):
+            versions = begin.get("versions", versions)
+        elif (found := KEY.search(line)) and found[1] in wanted:
             entry = _parse(line, needs_sum)
-            entries[entry.get("key")] = entry
-    return (entry for entry in entries.values() if entry.get("status") == "ok")
+            items[found[1].decode()] = (
+                FinishedItem(entry["key"], entry["result"], entry["seconds"], versions)
+                if entry.get("status") == "ok"
+                else None
+            )
+    return [item for item in items.values() if item]

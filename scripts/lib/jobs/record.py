@@ -13,10 +13,13 @@ class Record:
     """What one job did; written to `results/<run>/work/<rule>/<job>.json` and shown as a table at
     the end of a run.
 
-    `asked`: a digest of what the rule asked of it (`job.digest_of_params`). `taken_over`: how many
-    of the reused items other journals held, by the folder of their run. `files`: what it published,
-    from the run's folder on, with the sha256 (hex); `folders`: the folders that are published as a
-    whole; `beside`: files that these tell of (image files), with the sha256, too.
+    asked       a digest of what the rule asked of it (`job.digest_of_params`)
+    taken_over  how many of the reused items other journals held, by the folder of their run
+    versions    of the libraries that its results were computed under, as far as journals say so;
+                several of one library where they are of several sessions
+    files       what it published, from the run's folder on, with the sha256 (hex)
+    folders     the folders that are published as a whole
+    beside      files that these tell of (image files), with the sha256, too
     """
 
     rule: str
@@ -34,6 +37,7 @@ class Record:
     compute_seconds: float = 0.0
     wall_seconds: float = 0.0
     models: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, list[str]] | None = None
     notes: list[str] = field(default_factory=list)
     asked: str = ""
     taken_over: dict[str, int] = field(default_factory=dict)

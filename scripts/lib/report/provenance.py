@@ -2,9 +2,7 @@
 traced: `Provenance`.
 """
 
-import platform
-from collections.abc import Iterable, Mapping
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypedDict
 
@@ -32,19 +30,6 @@ class Provenance(TypedDict):
     computed_by: ComputedBy
     answers: AnswersFile
     environment: Environment
-
-
-def versions(packages: Iterable[str]) -> dict[str, str]:
-    """The versions of Python and of those of the packages that are installed. Nothing is
-    imported.
-    """
-    installed = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            installed[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return installed
 
 
 def computed_by(

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from lib.jobs.job import Job
 
 RULE = "answer_benchmark"
+#: The packages that decide an answer and its metric; their versions are published with the results.
+PACKAGES = ("lmms_eval", "torch", "transformers", "tokenizers", "pillow", "datasets")
 SECONDS_TO_DIE = 10
 
 
@@ -47,22 +49,15 @@ def journal_of(job: "Job[Any]") -> Path:
     return Path(job.work, f"{job.name}.journal.jsonl")
 
 
-def seconds_by_answer(job: "Job[Any]", keys: AnswerKeys, task: str) -> dict[str, float]:
-    """The answers that were computed under these keys: key -> seconds it took."""
+def read_journal(job: "Job[Any]") -> Journal:
+    """The journal of a job's answers as it is, closed again."""
     with Journal(journal_of(job), job.rule) as journal:
         if journal.dropped_lines:
             job.note(
                 f"{journal.dropped_lines} damaged line(s) of {journal.path} dropped; their"
                 " questions are asked again where that is needed"
             )
-        prefix = f"{keys.asking}/{task}/"
-        return {
-            name: entry["seconds"]
-            for name, entry in journal.entries.items()
-            if name.startswith(prefix)
-            and entry["status"] == "ok"
-            and TAKEN_OVER not in entry["result"]
-        }
+    return journal
 
 
 def wait_for_lmms_eval_to_die(journal: Path) -> None:

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 #: Why the model is not asked, in the folder that lmms-eval works in.
 REFUSED = Path("refused.txt")
+#: The keys of its answers, there.
+ASKED = Path("asked.json")
 
 Ask = Callable[[Any, Sequence[Any]], list[Any]]
 Question = dict[str, Any]  # of `patches.lmms_eval.question_of`
@@ -48,9 +50,17 @@ def journalled(
     keys: "AnswerKeys",
     question_of: Callable[[Any, Any], Question],
     progress: Callable[..., Iterable[Any]],
+    asked: list[str],
 ) -> Ask:
-    """A model's `generate_until`, one question at a time, each answer journalled."""
+    """A model's `generate_until`, one question at a time, each answer journalled; `asked` gets the
+    keys of the answers.
+    """
     from lmms_eval.api.instance import GenerationResult, TokenCounts
+
+    from lib.benchmarks.lmms_eval.answer_journal import PACKAGES
+    from lib.jobs.versions import versions
+
+    versions_now = versions(PACKAGES)
 
     def generate_until(model: Any, requests: Sequence[Any]) -> list[Any]:
         answers = []
@@ -61,7 +71,9 @@ def journalled(
             if known is None and not question["generation"].get("temperature"):
                 known = take_over(journal, keys.of_number(request.task_name, request.doc_id), key)
             if known is None:
+                journal.begin([key], versions_now)
                 known = answer(ask, model, request, journal, key)
+            asked.append(key)
             answers.append(
                 GenerationResult(
                     text=known["response"], token_counts=TokenCounts(output_tokens=known["tokens"])
@@ -82,6 +94,7 @@ def take_over(journal: "Journal", earlier: str, key: str) -> Answer | None:
     if known is None:
         return None
     entry = journal.entries[earlier]
+    journal.begin([key], journal.versions[earlier])
     taken = {**known, TAKEN_OVER: True}
     journal.add(key, entry["id"], seconds=entry["seconds"], result=taken, at_once=False)
     return taken
@@ -91,7 +104,6 @@ def answer(ask: Ask, model: Any, request: Any, journal: "Journal", key: str) -> 
     """The answer to a question, journalled. Errors: RuntimeError where there is none."""
     import torch
 
-    journal.begin([key])
     started = time.monotonic()
     torch.manual_seed(int(sha256(key.encode()).hexdigest()[:8], 16))
     result = ask(model, [request])[0]
@@ -136,13 +148,15 @@ def main(journal_path: str, key_parts: str, system: str) -> None:
         REFUSED.write_text(str(error), encoding="utf-8")
         sys.exit(str(error))
     keys = AnswerKeys(**json.loads(key_parts))
+    asked: list[str] = []
     with Journal(Path(journal_path), RULE) as journal:
         patches.change_answering(
-            lambda ask: journalled(ask, journal, keys, patches.question_of, progress)
+            lambda ask: journalled(ask, journal, keys, patches.question_of, progress, asked)
         )
         if system:
             patches.change_prompts(lambda prompt: with_system(prompt, system))
         cli_evaluate()
+    ASKED.write_text(json.dumps(asked), encoding="utf-8")
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
