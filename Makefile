@@ -70,7 +70,7 @@ test-fast: demo-models ## Pass the tests that take seconds
 
 # PyTorch and oneDNN take the widest vectors that the processor has; most machines have no AVX-512.
 test-avx2: demo-models ## Pass the tests of float32 arithmetic as on a processor with AVX2
-	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest -m numeric -n 2
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest -m "numeric and not slow" -n 2
 
 test-slurm: demo-models ## Pass the tests on a throw-away Slurm cluster (as root it installs Slurm's packages)
 	$(BIN)/python tests/slurm/cluster.py --install

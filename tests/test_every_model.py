@@ -374,6 +374,7 @@ def test_images_are_a_function_of_prompt_scale_and_seed(kind: str, loaded: Any) 
         assert other.tobytes() != images[0].tobytes()
 
 
+@pytest.mark.numeric
 @of_role("image_generators")
 def test_an_image_is_the_same_alone_and_in_a_batch_but_for_rounding(kind: str, loaded: Any) -> None:
     generator = loaded("image_generators", kind)
@@ -461,6 +462,7 @@ def requests(tmp_path: Path, images: list[Image.Image]) -> list[Request]:
     ]
 
 
+@pytest.mark.numeric
 @of_role("response_generators")
 @pytest.mark.parametrize("sampling", [GREEDY, SAMPLED])
 def test_an_answer_is_the_same_alone_and_in_a_batch(
