@@ -267,6 +267,29 @@ def test_a_warm_job_starts_no_harness_and_imports_no_torch(undisturbed, monkeypa
     assert not {"torch", "lmms_eval", "transformers"} & set(done.stdout.split())
 
 
+def spoil_answer(file):
+    file.write_bytes(file.read_bytes().replace(b'"response":"', b'"response":"x', 1))
+
+
+@pytest.mark.parametrize(
+    ("file", "spoil"),
+    [("results.json", Path.unlink), ("answers.jsonl", spoil_answer)],
+)
+def test_kept_answers_that_lack_a_file_or_were_edited_are_taken_from_the_journal(
+    undisturbed, tmp_path, monkeypatch, file, spoil
+):
+    folder, done = undisturbed.folder, undisturbed.job
+    shutil.copytree(folder, tmp_path / "copy", symlinks=True)
+    monkeypatch.chdir(tmp_path / "copy")
+    before = done.published()
+    (kept,) = Path("results/run/work/answer_benchmark/base/pope").glob(f"*/{file}")
+    spoil(kept)
+    answer_benchmark.main(done)
+    assert done.published() == before
+    assert done.record()["computed"] == 0
+    assert any("is damaged" in note for note in done.record()["notes"])
+
+
 @pytest.mark.parametrize("change", ["limit", "task", "prompt", "dtype", "data", "model"])
 def test_whatever_determines_the_answers_makes_them_anew(
     undisturbed, change, tmp_path, monkeypatch

@@ -15,14 +15,18 @@ import pytest
 from pydantic import Field
 
 from lib.blocks import LATER, NO_EFFECT, Block, Model, deciding
+from lib.config.run import Config
 from lib.data.rows import PromptRow
 from lib.data.shards import read_shard, stage_rows
 from lib.errors import ItemError, UserError
+from lib.files import write_json, write_text
+from lib.head.plan import Plan
 from lib.head.summary import print_summary
 from lib.jobs import batches
 from lib.jobs.batches import Batches, Item
-from lib.jobs.job import Job, NoSettings, read_record
+from lib.jobs.job import Job, NoSettings
 from lib.jobs.memory import halving
+from lib.jobs.record import Record, read_record
 
 
 class Parameters(dict[str, Any]):
@@ -415,3 +419,27 @@ def test_keys_are_made_of_all_settings_but_those_that_declare_to_have_no_effect(
 def test_a_setting_that_came_later_adds_to_a_key_only_where_it_is_not_its_default():
     assert deciding(Outer(kind="first")) == deciding(Outer())
     assert deciding(Outer(kind="second")) == deciding(Outer()) | {"kind": "second"}
+
+
+def test_a_job_whose_file_beside_its_output_is_gone_is_to_run_again(tmp_path):
+    record = Record("generate_images", "art/00", "before", finished="after")
+    record.beside = {"images/art/00/a.png": "", "images/art/00/b.png": ""}
+    path = tmp_path / "results/paper/work/generate_images/art/00.json"
+    write_json(path, vars(record))
+    plan = Plan(Config.model_validate({"results": str(tmp_path / "results")}))
+    folder = tmp_path / "results/paper/images/art/00"
+    assert plan.retry("generate_images", "art/00") == "after"
+    folder.mkdir(parents=True)
+    for name in ("a.png", "b.png", "other.png"):
+        (folder / name).touch()
+    assert plan.retry("generate_images", "art/00") == "before"
+    (folder / "b.png").unlink()
+    assert plan.retry("generate_images", "art/00") == "after"
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"rule": 3}', '{"rule": "a", "job": null}'])
+def test_a_damaged_record_of_a_job_is_as_good_as_none(tmp_path, content):
+    path = tmp_path / "results/paper/work/generate_images/art/00.json"
+    write_text(path, content)
+    plan = Plan(Config.model_validate({"results": str(tmp_path / "results")}))
+    assert plan.retry("generate_images", "art/00") == ""

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -125,3 +126,39 @@ def test_letting_go_leaves_the_file_of_another_owner_alone(tmp_path):
     on_another_machine(held.path, seconds_ago=0)
     held.release()
     assert held.path.exists()
+
+
+SHIM = """
+#include <errno.h>
+int flock(int descriptor, int operation) { errno = REFUSAL; return -1; }
+"""
+USE = """
+import sys
+from pathlib import Path
+from lib.jobs.journal import Journal
+from lib.patches.file_locks import allow_no_locks
+allow_no_locks()
+from filelock import FileLock
+folder = Path(sys.argv[1])
+with FileLock(folder / "cache.lock", timeout=10):
+    with Journal(folder / "j.jsonl", "rank_images") as journal:
+        journal.add("key", "art-0", seconds=0, result={"score": 1})
+with Journal(folder / "j.jsonl", "rank_images") as journal:
+    assert journal.finished("key") == {"score": 1}
+"""
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+@pytest.mark.parametrize("refusal", ["ENOSYS", "ENOLCK", "EOPNOTSUPP"])
+def test_our_locks_and_those_of_datasets_work_where_the_kernel_refuses_flock(tmp_path, refusal):
+    (tmp_path / "shim.c").write_text(SHIM)
+    shim = tmp_path / "shim.so"
+    subprocess.run(
+        ["cc", "-shared", "-fPIC", f"-DREFUSAL={refusal}", "-o", shim, tmp_path / "shim.c"],
+        check=True,
+    )
+    subprocess.run(
+        [sys.executable, "-c", USE, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(SCRIPTS), "LD_PRELOAD": str(shim)},
+        check=True,
+    )

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from lib.jobs.processes import die_with_parent
+from lib.patches.file_locks import allow_no_locks
 from lib.training.base import TrainingJob
 from lib.training.launch import at_work
 from lib.training.messages import leaving_errors
@@ -22,6 +23,7 @@ def main(path: Path) -> None:
     if os.getppid() == 1:  # it died before that
         return
     job = TrainingJob.model_validate_json(path.read_text(encoding="utf-8"))
+    allow_no_locks()
     rank = int(os.environ["RANK"])
     with at_work(job.folder, rank), leaving_errors(job.folder, rank):
         TRAINERS.load(job.trainer).train(job)

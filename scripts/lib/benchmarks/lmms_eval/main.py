@@ -132,9 +132,11 @@ def main(journal_path: str, key_parts: str, system: str) -> None:
     from lib.jobs.processes import die_with_parent
     from lib.loading import check_whole
     from lib.patches import lmms_eval as patches
+    from lib.patches.file_locks import allow_no_locks
     from lib.vicuna import with_system
 
     die_with_parent()
+    allow_no_locks()
     patches.index_included_tasks_only()
     from lmms_eval.__main__ import cli_evaluate
 
