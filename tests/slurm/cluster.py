@@ -170,7 +170,7 @@ class Cluster:
         for name in list(self.daemons):
             self.kill(name)
         for pid in self._left_behind():
-            _kill(pid)
+            _send(pid, signal.SIGKILL)
 
     def _left_behind(self) -> list[int]:
         """Processes of jobs that Slurm lost sight of, whose parents died before them: they are
@@ -233,26 +233,51 @@ class Cluster:
         the jobs on it.
         """
         daemon = self.daemons.pop(name)
-        children = _descendants(daemon.pid) if name != "slurmctld" else []
+        if name in NODES and number == signal.SIGKILL:
+            self._cut_power(name, daemon.pid)
         daemon.send_signal(number)
         daemon.wait()
-        if name in NODES and number == signal.SIGKILL:
-            for pid in [*children, *self._step_daemons(name)]:
-                for each in [*_descendants(pid), pid]:
-                    _kill(each)
+
+    def _cut_power(self, node: str, daemon: int) -> None:
+        """Kills all processes of a node. They are stopped first: none is to see another one die,
+        and tell the controller.
+        """
+        for send in (signal.SIGSTOP, signal.SIGKILL):
+            _send(daemon, send)
+            for pid in self._step_daemons(node):
+                _send(pid, send)
+            for pid in self._processes_of_jobs(node):
+                _send(pid, send)
+        while left := self._processes_of_jobs(node):
+            for pid in left:
+                _send(pid, signal.SIGKILL)
+
+    def _marks(self, node: str) -> set[bytes]:
+        """What stands in the environment of each process of a job on a node."""
+        return {f"SLURMD_NODENAME={node}".encode(), f"SLURM_CONF={self.conf}".encode()}
+
+    def _processes_of_jobs(self, node: str) -> list[int]:
+        """The processes that a node's jobs have started, and that are not dead yet."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                environment = (process / "environ").read_bytes().split(b"\0")
+                if self._marks(node) <= set(environment):
+                    found.append(int(process.name))
+        return found
 
     def _step_daemons(self, node: str) -> list[int]:
         """The slurmstepd of a node: they leave slurmd's family, and are known by the environment of
         what they run.
         """
-        marks = (f"SLURMD_NODENAME={node}".encode(), f"SLURM_CONF={self.conf}".encode())
         found = []
         for process in Path("/proc").glob("[0-9]*"):
             try:
                 is_step_daemon = b"slurmstepd" in (process / "cmdline").read_bytes()
             except OSError:
                 continue
-            if is_step_daemon and set(marks) <= set(_environments(int(process.name)).split(b"\0")):
+            environments = _environments(int(process.name)) if is_step_daemon else b""
+            if self._marks(node) <= set(environments.split(b"\0")):
                 found.append(int(process.name))
         return found
 
@@ -350,9 +375,9 @@ def _environments(pid: int) -> bytes:
     return found
 
 
-def _kill(pid: int) -> None:
+def _send(pid: int, number: int) -> None:
     with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
 
 
 @contextmanager
