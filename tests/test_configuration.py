@@ -2,6 +2,7 @@
 messages say where a mistake is.
 """
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -335,6 +336,13 @@ def test_yaml_that_says_another_thing_than_it_seems_to_is_told_with_file_and_lin
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UserError, match=message):
         read_yaml(path)
+
+
+def test_a_file_of_json_is_read_as_json_reads_it(tmp_path):
+    path = tmp_path / "c.json"
+    values = {"a": "🐈 \U00020000 \u2028 \x85 é", "🐈": [1, 2.5, None, True, "010"]}
+    path.write_text(json.dumps(values), encoding="utf-8")
+    assert read_yaml(path) == json.loads(path.read_text(encoding="utf-8")) == values
 
 
 def test_plain_numbers_texts_in_quotes_and_aliases_are_read_as_they_are(tmp_path):

@@ -56,6 +56,12 @@ def _float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
     return _plain(loader, node, loader.construct_yaml_float(node))
 
 
+def _text(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
+    # A file may be JSON, whose escapes make two surrogates of a character outside the basic plane.
+    text = loader.construct_yaml_str(node)
+    return str(text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass"))
+
+
 def _plain(loader: yaml.SafeLoader, node: yaml.ScalarNode, value: N) -> N:
     if not _PLAIN_NUMBER.fullmatch(node.value):
         raise UserError(
@@ -67,6 +73,7 @@ def _plain(loader: yaml.SafeLoader, node: yaml.ScalarNode, value: N) -> N:
 
 
 _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+_StrictLoader.add_constructor("tag:yaml.org,2002:str", _text)
 _StrictLoader.add_constructor("tag:yaml.org,2002:int", _integer)
 _StrictLoader.add_constructor("tag:yaml.org,2002:float", _float)
 
