@@ -25,7 +25,7 @@ rule generate_images:
                 max_prompt_characters=CONFIG.max_prompt_characters,
             )
         ),
-        made_by=PLAN.made_by(CONFIG.images, IMAGE_GENERATORS),
+        made_by=lambda w: PLAN.made_by(CONFIG.images, IMAGE_GENERATORS),
         digest=shard_digest,
         retry=lambda w: PLAN.retry("generate_images", f"{w.topic}/{w.shard}"),
     message:

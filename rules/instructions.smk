@@ -29,8 +29,8 @@ rule write_instructions:
                 pick=CONFIG.image_ranking.pick,
             )
         ),
-        made_by=PLAN.made_by(AUTHOR, INSTRUCTION_AUTHORS),
-        generated_by=(
+        made_by=lambda w: PLAN.made_by(AUTHOR, INSTRUCTION_AUTHORS),
+        generated_by=lambda w: (
             PLAN.made_by(AUTHOR.generator, GENERATORS) if AUTHOR.generator else None
         ),
         digest=lambda w: PLAN.written_digest(w.topic, w.shard),

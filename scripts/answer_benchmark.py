@@ -194,6 +194,7 @@ def main(snakemake: Any) -> None:
             keys = keys_of(job, settings, identity, version, key)
             answer(job, harness, model, keys, finished, snakemake.threads)
         answers, kept = read_stored(finished)
+        job.computed_under({})
         for package, several in kept.get("environment", {}).items():
             for each in several.split(", "):
                 job.computed_under({package: each})
