@@ -3,7 +3,6 @@ from lib.head import evaluation, table_rows
 
 FIGURES = CONFIG.figures
 # None where the figure is left out.
-SIMILARITY = table_rows.similarity_job(PLAN)
 ANSWERS = table_rows.answers_job(PLAN)
 
 
@@ -24,7 +23,7 @@ rule candidates_figure:
     params:
         common=PLAN.common(),
         prompts=PLAN.digests(),
-        settings=PLAN.params(table_rows.candidates_job(PLAN)),
+        settings=lambda w: PLAN.params(table_rows.candidates_job(PLAN)),
     message:
         "Figure: prompts with their candidates (the paper's Figure 2)"
     script:
@@ -48,7 +47,7 @@ rule guidance_figure:
     params:
         common=PLAN.common(),
         prompts=PLAN.digests(),
-        settings=PLAN.params(table_rows.guidance_job(PLAN)),
+        settings=lambda w: PLAN.params(table_rows.guidance_job(PLAN)),
     message:
         "Figure: how often each guidance scale is picked (the paper's Figure 4)"
     script:
@@ -78,7 +77,9 @@ rule embed_texts:
             if FIGURES.embedding
             else None
         ),
-        made_by=PLAN.made_by(FIGURES.embedding) if FIGURES.embedding else None,
+        made_by=lambda w: (
+            PLAN.made_by(FIGURES.embedding) if FIGURES.embedding else None
+        ),
         retry=lambda w: PLAN.retry("embed_texts", f"{w.topic}/{w.shard}"),
     message:
         "Text embeddings: topic {wildcards.topic}, shard {wildcards.shard}"
@@ -103,7 +104,9 @@ rule similarity_figure:
     params:
         common=PLAN.common(),
         prompts=PLAN.digests(),
-        settings=PLAN.params(SIMILARITY) if SIMILARITY else None,
+        settings=lambda w: (
+            PLAN.params(table_rows.similarity_job(PLAN)) if FIGURES.embedding else None
+        ),
     message:
         "Figure: similarity of prompts and of responses (the paper's Figure 6)"
     script:

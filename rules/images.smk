@@ -18,7 +18,7 @@ rule generate_images:
     params:
         common=PLAN.common(),
         settings=told(PLAN.images_job),
-        made_by=PLAN.made_by(CONFIG.images, IMAGE_GENERATORS),
+        made_by=lambda w: PLAN.made_by(CONFIG.images, IMAGE_GENERATORS),
         retry=lambda w: PLAN.retry("generate_images", f"{w.topic}/{w.shard}"),
     message:
         "Images: topic {wildcards.topic}, shard {wildcards.shard}"

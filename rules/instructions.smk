@@ -23,8 +23,8 @@ rule write_instructions:
         common=PLAN.common(),
         prompts=lambda w: PLAN.digests(w.topic, w.shard),
         settings=told(PLAN.instructions_job),
-        made_by=PLAN.made_by(AUTHOR, INSTRUCTION_AUTHORS),
-        generated_by=(
+        made_by=lambda w: PLAN.made_by(AUTHOR, INSTRUCTION_AUTHORS),
+        generated_by=lambda w: (
             PLAN.made_by(AUTHOR.generator, GENERATORS) if AUTHOR.generator else None
         ),
         retry=lambda w: PLAN.retry("write_instructions", f"{w.topic}/{w.shard}"),

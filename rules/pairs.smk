@@ -32,7 +32,7 @@ rule build_pairs:
                 max_length=CONFIG.training.settings.max_length,
             )
         ),
-        made_by=PLAN.made_by(CONFIG.training.base_model),
+        made_by=lambda w: PLAN.made_by(CONFIG.training.base_model),
         retry=lambda w: PLAN.retry("build_pairs", f"{w.topic}/{w.shard}"),
     message:
         "Pairs: topic {wildcards.topic}, shard {wildcards.shard}"

@@ -28,7 +28,7 @@ rule rank_responses:
                 policies=list(CONFIG.responses.policy_models),
             )
         ),
-        made_by=PLAN.made_by(CONFIG.response_ranking, RESPONSE_REWARDS),
+        made_by=lambda w: PLAN.made_by(CONFIG.response_ranking, RESPONSE_REWARDS),
         retry=lambda w: PLAN.retry("rank_responses", f"{w.topic}/{w.shard}"),
     message:
         "Response ranking: topic {wildcards.topic}, shard {wildcards.shard}"

@@ -1,7 +1,7 @@
 from lib.head import table_rows, targets
 
 # None where no judge is configured.
-COMPARISON = table_rows.compare_picks_job(PLAN)
+JUDGE = CONFIG.image_ranking.judge
 
 
 # Everything here and in figures.smk is made from kept scores and rankings: no GPU, no model but the
@@ -33,7 +33,7 @@ rule vision_language_table:
         runtime=growing(10),
     params:
         common=PLAN.common(),
-        settings=PLAN.params(
+        settings=lambda w: PLAN.params(
             table_rows.model_table_job(
                 PLAN,
                 table_rows.largest_experiments(PLAN),
@@ -64,7 +64,7 @@ rule hallucination_table:
         runtime=growing(10),
     params:
         common=PLAN.common(),
-        settings=PLAN.params(
+        settings=lambda w: PLAN.params(
             table_rows.model_table_job(
                 PLAN,
                 table_rows.largest_experiments(PLAN),
@@ -95,7 +95,7 @@ rule size_table:
         runtime=growing(10),
     params:
         common=PLAN.common(),
-        settings=PLAN.params(
+        settings=lambda w: PLAN.params(
             table_rows.model_table_job(
                 PLAN, table_rows.experiments_by_size(PLAN), table_rows.SIZE_SCORES
             )
@@ -123,7 +123,7 @@ rule common_selections_table:
     params:
         common=PLAN.common(),
         prompts=PLAN.digests(),
-        settings=PLAN.params(table_rows.common_selections_job(PLAN)),
+        settings=lambda w: PLAN.params(table_rows.common_selections_job(PLAN)),
     message:
         "Table: common selections of the image scorers (the paper's Table 4)"
     script:
@@ -149,7 +149,9 @@ rule compare_picks:
     params:
         common=PLAN.common(),
         prompts=PLAN.digests(),
-        settings=PLAN.params(COMPARISON) if COMPARISON else None,
+        settings=lambda w: (
+            PLAN.params(table_rows.compare_picks_job(PLAN)) if JUDGE else None
+        ),
         retry=PLAN.retry("compare_picks", "compare_picks"),
     message:
         "A judge compares the picks of two image scorers"
@@ -159,7 +161,7 @@ rule compare_picks:
 
 rule image_judge_table:
     input:
-        **(table_rows.comparison_files(PLAN) if COMPARISON else {}),
+        **(table_rows.comparison_files(PLAN) if JUDGE else {}),
         published="published/table5.yaml",
     output:
         **table_rows.table_files(PLAN, "image_judge_table"),
@@ -173,7 +175,7 @@ rule image_judge_table:
         runtime=growing(10),
     params:
         common=PLAN.common(),
-        settings=PLAN.params(table_rows.image_judge_job(PLAN)),
+        settings=lambda w: PLAN.params(table_rows.image_judge_job(PLAN)),
     message:
         "Table: a judge between two image scorers (the paper's Table 5)"
     script:
@@ -196,7 +198,7 @@ rule reasons_table:
     params:
         common=PLAN.common(),
         prompts=PLAN.digests(),
-        settings=PLAN.params(table_rows.reasons_job(PLAN)),
+        settings=lambda w: PLAN.params(table_rows.reasons_job(PLAN)),
     message:
         "Table: why prompts gave no pair"
     script:

@@ -51,7 +51,7 @@ rule merge_adapter:
     params:
         common=PLAN.common(),
         settings=PLAN.params(MergeAdapterJob(base_model=TRAINING.base_model)),
-        made_by=PLAN.made_by(TRAINING.base_model),
+        made_by=lambda w: PLAN.made_by(TRAINING.base_model),
     message:
         "Training: merging the adapter of {wildcards.experiment} into the base model"
     script:

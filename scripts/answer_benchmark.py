@@ -236,6 +236,7 @@ def main(snakemake: Any) -> None:
             harness = Harness(settings, job.name, Path(str(snakemake.log.harness)))
             answer(job, harness, model, keys, finished, snakemake.threads)
         answers, kept = read_stored(finished)
+        job.computed_under({})
         for package, several in kept.get("environment", {}).items():
             for each in several.split(", "):
                 job.computed_under({package: each})

@@ -156,6 +156,13 @@ def test_a_cache_that_cannot_be_used_costs_time_and_nothing_else(model, damage, 
     assert identity(model) == before
 
 
+@pytest.mark.slow
+def test_a_job_reads_no_model_folder_but_those_of_its_own_rule(project, cache):
+    """Where digests cannot be kept, hundreds of jobs would read all of them."""
+    project.snakemake("results/random/images/art/00.jsonl", "-n")
+    assert len(list(cache.rglob("*.json"))) == 1
+
+
 def test_a_folder_whose_weights_would_come_from_elsewhere_is_refused(model):
     """transformers takes the base model that an adapter in the folder names."""
     assert problem_with_folder(str(model)) is None
