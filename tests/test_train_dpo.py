@@ -318,7 +318,7 @@ def test_the_record_counts_updates(trained: Run) -> None:
 
 def test_disk_space_of_checkpoints_is_given_back(trained: Run) -> None:
     left = [path.name for path in trained.folder.glob("work/train_dpo/test/*/*")]
-    assert sorted(left) == ["finished", "job.json", "worker-0.lock"]
+    assert sorted(left) == ["finished", "job.json", "worker-0.lock", "worker-1.lock"]
 
 
 def test_all_that_the_workers_said_is_in_their_log(trained: Run) -> None:
