@@ -24,10 +24,10 @@ from lib.data.controls import Control, is_exchanged
 from lib.errors import UserError
 from lib.files import read_jsonl, write_json
 from lib.jobs.job import Job
+from lib.jobs.kept import MARKER
 from lib.report.training_figure import draw_training
 from lib.training.base import TrainingJob
 from lib.training.checkpoints import (
-    MARKER,
     is_finished,
     last_checkpoint,
     metrics_of,
