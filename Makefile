@@ -86,8 +86,9 @@ lint: $(INSTALLED) ## Style, formatting, types, and Snakemake's own linter
 		--cache-dir .mypy_cache/tests tests
 	$(BIN)/snakemake --lint
 
-bench: demo-models ## Measure the graph, and each stage against the bare libraries
+bench: demo-models ## Measure the graph, what keeping things whole costs, and each stage against the bare libraries
 	$(BIN)/python benchmarks/graph.py
+	PYTHONPATH=scripts $(BIN)/python benchmarks/kept.py
 	PYTHONPATH=scripts:demo $(BIN)/python benchmarks/throughput.py --models larger
 	PYTHONPATH=scripts:demo $(BIN)/python benchmarks/throughput.py --models tiny
 

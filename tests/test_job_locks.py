@@ -49,6 +49,7 @@ def holder(path):
         stdout=subprocess.PIPE,
         text=True,
     )
+    assert process.stdout
     assert process.stdout.readline() == "holds\n"
     return process
 

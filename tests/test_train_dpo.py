@@ -25,10 +25,10 @@ from lib.data.controls import Control, is_exchanged
 from lib.errors import UserError
 from lib.files import read_jsonl, write_json
 from lib.jobs.job import Job
+from lib.jobs.kept import MARKER
 from lib.report.training_figure import draw_training
 from lib.training.base import TrainingJob
 from lib.training.checkpoints import (
-    MARKER,
     is_finished,
     last_checkpoint,
     metrics_of,
@@ -321,7 +321,13 @@ def test_the_record_counts_updates(trained: Run) -> None:
 
 def test_disk_space_of_checkpoints_is_given_back(trained: Run) -> None:
     left = [path.name for path in trained.folder.glob("work/train_dpo/test/*/*")]
-    assert sorted(left) == ["finished", "job.json", "versions.jsonl", "worker-0.lock"]
+    assert sorted(left) == [
+        "finished",
+        "job.json",
+        "versions.jsonl",
+        "worker-0.lock",
+        "worker-1.lock",
+    ]
 
 
 def test_all_that_the_workers_said_is_in_their_log(trained: Run) -> None:

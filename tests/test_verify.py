@@ -32,12 +32,14 @@ def answer(rule_object, tmp_path):
         rule = rule_object("generate_responses", WILDCARDS, [], [str(output)])
         with Job(rule, NoSettings, 1) as job:
             items = [Item(prompt.id, job.key(prompt=prompt.text), prompt) for prompt in PROMPTS]
-            outcomes = Batches(
+            outcomes = Batches[Prompt, None, dict[str, str]](
                 job,
                 load=lambda: None,
                 compute=lambda model, batch: [{"response": "yes"} for _ in batch],
             ).run(items)
-            rows = [prompt.row() | outcomes[prompt.id].result for prompt in SHARD.prompts]
+            rows = [
+                {**prompt.row(), **(outcomes[prompt.id].result or {})} for prompt in SHARD.prompts
+            ]
             job.publish(output, rows)
         return job.record.computed
 

@@ -88,9 +88,9 @@ def unmake_header(path):
 
 #: What is damaged, how, and what is deleted so that a job reads it (from results/random on).
 DAMAGE = (
-    ("instructions/art/00.jsonl", cut, "response_ranking/art/00.jsonl"),
-    ("responses/{policy}/art/00.jsonl", empty, "response_ranking/art/00.jsonl"),
-    ("pairs/art/00.jsonl", edit, "dataset/2/dataset.json"),
+    ("instructions/art/{shard}.jsonl", cut, "response_ranking/art/{shard}.jsonl"),
+    ("responses/{policy}/art/{shard}.jsonl", empty, "response_ranking/art/{shard}.jsonl"),
+    ("pairs/art/{shard}.jsonl", edit, "dataset/2/dataset.json"),
     ("{image}", edit, "dataset/2/dataset.json"),
     ("{image}", Path.unlink, "dataset/2/dataset.json"),
     ("dataset/2/data/train-00000-of-00001.parquet", edit, "models/random-2/training.svg"),
@@ -101,7 +101,7 @@ DAMAGE = (
         edit,
         "evaluation/base/object_halbench/scores.json",
     ),
-    ("work/build_pairs/art/00.journal.jsonl", unmake_header, "pairs/art/00.jsonl"),
+    ("work/build_pairs/art/{shard}.journal.jsonl", unmake_header, "pairs/art/{shard}.jsonl"),
 )
 MENDS = (
     re.compile(r"(?P<it>results/[^\s:]+)[^\n]*\. Delete it and run again"),
@@ -119,12 +119,17 @@ def named_mend(output):
 def test_every_mend_that_a_message_names_works_when_it_is_typed(finished_copy):
     project, root = finished_copy, finished_copy.folder / "results/random"
     before = project.published()
-    rows = read_rows(root / "pairs/art/00.jsonl", PairRow).values()
+    shard = next(
+        path for path in (root / "pairs/art").iterdir() if path.read_bytes().count(b"\n") > 1
+    )
+    rows = read_rows(shard, PairRow).values()
     names = {
-        "policy": sorted(path.name for path in (root / "responses").iterdir())[0],
+        "shard": shard.stem,
+        "policy": min(path.name for path in (root / "responses").iterdir()),
         "image": next(row["image"]["file"] for row in rows if "pair" in row),
     }
-    for name, damage, product in DAMAGE:
+    for name, damage, asked in DAMAGE:
+        product = asked.format(**names)
         damage(root / name.format(**names))
         gone = root / product
         shutil.rmtree(gone) if gone.is_dir() else gone.unlink()

@@ -20,6 +20,8 @@ from lib.jobs.record import Record
 
 #: What is looked at in other ways, or not published.
 NOT_PUBLISHED = ("work", "logs", "images")
+#: Snakemake's own file in a published folder.
+TIMESTAMP = ".snakemake_timestamp"
 THREADS = 8
 
 
@@ -105,12 +107,11 @@ def _to_delete(name: str, record: Record) -> tuple[str, ...]:
 def _look_at_folders(root: Path, newest: Mapping[str, Record], found: Verification) -> None:
     """What lies in a published folder and was not put there by its job is read with the rest."""
     for folder in {folder for record in newest.values() for folder in record.folders}:
-        for path in sorted((root / folder).rglob("*")):
-            name = path.relative_to(root).as_posix()
-            if path.is_file() and name not in newest:
-                found.differences.append(
-                    Difference(name, "was not put there by the run", (folder,))
-                )
+        there = {path.relative_to(root).as_posix() for path in _walk(root / folder)}
+        found.differences += [
+            Difference(name, "was not put there by the run", (folder,))
+            for name in there - newest.keys()
+        ]
 
 
 def _look_at_files_beside(root: Path, records: Iterable[Record], found: Verification) -> None:
@@ -168,7 +169,7 @@ def _is_shard_of_images(name: Path) -> bool:
 
 def _walk(folder: Path) -> Iterator[Path]:
     for parent, _, names in os.walk(folder, followlinks=True):
-        yield from (Path(parent, name) for name in names)
+        yield from (Path(parent, name) for name in names if name != TIMESTAMP)
 
 
 def tell(root: Path, found: Verification) -> list[str]:

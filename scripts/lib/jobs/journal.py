@@ -2,9 +2,9 @@
 
 One line an item, flushed as soon as the item is done. It lies outside Snakemake's declared outputs,
 which Snakemake deletes before a job. Killing a job anywhere loses the batch in flight and nothing
-else: a torn last line is dropped on reading. Each line ends in a checksum of itself, so that one
-that was edited or damaged is dropped, too, and its item computed again. Dropped lines are blanked,
-and so told once.
+else: a torn last line is dropped on reading. Each line begins with a checksum of itself, so that
+one that was edited or damaged is dropped, too, and its item computed again. Dropped lines are
+blanked, and so told once.
 """
 
 import os
@@ -27,10 +27,10 @@ from lib.jobs.locks import Lock, TakenError
 
 FORMAT = 1
 KEY = re.compile(rb'"key": ?"([^"]+)"')
-#: How a line with a checksum ends: `,"sum":"<16 hex digits>"}`.
-SUM = b',"sum":"'
+#: How a line with a checksum begins: `{"sum":"<16 hex digits>",`.
+SUM = b'{"sum":"'
 DIGITS = 16
-LENGTH_OF_SUM = len(SUM) + DIGITS + len(b'"}')
+LENGTH_OF_SUM = len(SUM) + DIGITS + len(b'",')
 #: Waiting for the disk takes less than one part in so many of a job's time.
 SHARE_OF_SYNCING = 200
 #: What a disk is thought to take before it was waited for.
@@ -38,24 +38,22 @@ SECONDS_TO_SYNC = 0.05
 
 
 def with_sum(line: bytes) -> bytes:
-    """A line of JSON, its line end included, with its checksum as the last key."""
-    body = line[:-2]
-    return b'%s%s%s"}\n' % (body, SUM, _sum_of(body))
+    """A line of JSON, its line end included, with its checksum as the first key."""
+    return b'%s%s",%s' % (SUM, _sum_of(line[1:-1]), line[1:])
 
 
 def is_whole(line: bytes, needs_sum: bool) -> bool:
     """Whether a line, without its line end, is as it was written. `needs_sum`: lines of older
     versions have no checksum, and are believed.
     """
-    body, ending = line[:-LENGTH_OF_SUM], line[-LENGTH_OF_SUM:]
-    if not ending.startswith(SUM):
+    if not has_sum(line):
         return not needs_sum
-    return ending == b'%s%s"}' % (SUM, _sum_of(body))
+    return line[:LENGTH_OF_SUM] == b'%s%s",' % (SUM, _sum_of(line[LENGTH_OF_SUM:]))
 
 
 def has_sum(line: bytes) -> bool:
-    """Whether a line ends in a checksum, right or wrong."""
-    return line[-LENGTH_OF_SUM:].startswith(SUM)
+    """Whether a line begins with a checksum, right or wrong."""
+    return line.startswith(SUM)
 
 
 def _sum_of(body: bytes) -> bytes:
