@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from lib.errors import UserError
-from lib.files import digest, digest_of_file, replacing
+from lib.files import digest, digest_of_file, make_folder
 
 #: A digest is kept of a file that has been left alone for so long: two changes in one tick of a
 #: file system's clock (2 s at the most) would look the same.
@@ -110,8 +110,11 @@ def _write(place: Path | None, kept: dict[str, Any]) -> None:
     # Where nothing can be kept, every process reads the files for itself: no more than that.
     with suppress(OSError, UserError, TypeError):  # a TypeError: a name that is no Unicode
         if place:
-            with replacing(place) as temporary:
-                temporary.write_bytes(orjson.dumps(kept))
+            # Not `replacing`: jobs that look at a model for the first time do so side by side.
+            make_folder(place.parent)
+            temporary = place.with_name(f".{place.name}.{os.getpid()}")
+            temporary.write_bytes(orjson.dumps(kept))
+            temporary.replace(place)
 
 
 def _unreadable(path: Path, error: OSError) -> UserError:
