@@ -122,12 +122,13 @@ def ask(
 
 def check_data(path: Path, megapixels: float) -> None:
     """A UserError if a local data file has an image of more megapixels than are allowed. What is no
-    image is lmms-eval's to tell.
+    data file or no image is lmms-eval's to tell.
     """
-    for number, images in images_in_parquet(path):
-        for image in images:
-            with suppress(OSError):
-                check_pixels(BytesIO(image), f"{path}, row {number}", megapixels)
+    with suppress(OSError, ValueError):
+        for number, images in images_in_parquet(path):
+            for image in images:
+                with suppress(OSError, SyntaxError, ValueError):
+                    check_pixels(BytesIO(image), f"{path}, row {number}", megapixels)
 
 
 def run_folder(job: Job[Any]) -> Path:
