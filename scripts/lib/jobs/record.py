@@ -67,7 +67,7 @@ def read_record(path: Path) -> Record | None:
     needed = {"rule", "job", "retry", "computed", "finished"}
     if not isinstance(values, dict) or not needed <= values.keys():
         return None
-    blank = Record("", "", "")
+    blank = Record("", "", "", versions={})
     known = {
         each.name: values[each.name]
         for each in fields(Record)
