@@ -102,6 +102,7 @@ include: "rules/training.smk"
 include: "rules/evaluation.smk"
 include: "rules/tables.smk"
 include: "rules/figures.smk"
+include: "rules/verify.smk"
 
 
 # On a cluster without conda, envs/site.yaml says which modules or which container the jobs get.
@@ -130,24 +131,6 @@ rule pairs:
         targets.data_sets(PLAN),
     message:
         "Preference pairs: {ROOT}/dataset"
-
-
-# Holds what is there against its records; makes nothing. It asks for no GPU.
-rule verify:
-    log:
-        f"{ROOT}/logs/verify.log",
-    conda:
-        "envs/workflow.yaml"
-    threads: 1
-    resources:
-        mem_mb=growing(2000),
-        runtime=growing(60),
-    params:
-        run=ROOT,
-    message:
-        "Holding {ROOT} against its records"
-    script:
-        "scripts/verify.py"
 
 
 onstart:

@@ -400,7 +400,8 @@ def test_answers_of_several_versions_of_a_library_say_so(undisturbed, tmp_path, 
     journal = Path("results/run/work/answer_benchmark/base/pope.journal.jsonl")
     now = importlib.metadata.version("torch")
     assert journal.read_text().count(f'"torch":"{now}"') == 1
-    journal.write_text(journal.read_text().replace(f'"torch":"{now}"', '"torch":"1.0"'))
+    text = re.sub(r'"sum":"\w{16}",', "", journal.read_text())  # as before there were checksums
+    journal.write_text(text.replace(f'"torch":"{now}"', '"torch":"1.0"'))
     for _ in range(2):  # computed, and as it is kept
         answer_benchmark.main(undisturbed.job)
         assert undisturbed.job.results()["environment"]["torch"] == f"1.0, {now}"
