@@ -18,7 +18,7 @@ from lib.data.prompts import Prompt, Shard, make_shards, read_prompts, seed_of
 from lib.data.rows import Candidate
 from lib.data.shards import stage_rows
 from lib.errors import UserError
-from lib.files import digest, digest_of_file, mendable_storage_errors, sync
+from lib.files import digest, digest_of_file, mendable_storage_errors, sync_file_system
 from lib.jobs.batches import Batches, Item, Outcome
 from lib.jobs.job import Job
 from lib.jobs.memory import halving
@@ -50,16 +50,13 @@ class Drawing:
 class ShardImages:
     """The items of a shard, and how their images are drawn, written and looked after."""
 
-    def __init__(
-        self, job: Job[GenerateImagesJob], folder: Path, writer: Executor, syncers: Executor
-    ) -> None:
+    def __init__(self, job: Job[GenerateImagesJob], folder: Path, writer: Executor) -> None:
         """`folder`: where the shard's image files belong, in the run's folder. `writer`: writes
-        them. `syncers`: wait for the disk meanwhile, several at a time, which it does together.
+        them.
         """
         self.job = job
         self.folder = folder
         self.writer = writer
-        self.syncers = syncers
         self.settings = job.settings.generator
         self.identity = job.identify(self.settings)
         self.generation = deciding(self.settings)
@@ -104,8 +101,6 @@ class ShardImages:
             self._save_one(drawing.prompt, scale, seed, image)
             for scale, seed, image in zip(scales, drawing.seeds, images, strict=True)
         ]
-        for candidate in candidates:
-            self.syncers.submit(sync, self.job.root / candidate["file"])
         return {"candidates": candidates}
 
     def _save_one(self, prompt: Prompt, scale: float, seed: int, image: "Image") -> Candidate:
@@ -135,10 +130,8 @@ class ShardImages:
         for outcome in outcomes:
             for candidate in outcome.result["candidates"] if outcome.result else ():
                 beside[candidate["file"]] = candidate["sha256"]
-        # Nearly all of them are there by now, and are asked after in no time.
-        list(self.syncers.map(sync, [self.job.root / file for file in beside]))
         if beside:
-            sync(self.job.root / self.folder)
+            sync_file_system(self.job.root / self.folder)
 
     def files_are_whole(self, item: Item[Drawing], result: Candidates) -> bool:
         """Whether a finished item's image files are those that were written."""
@@ -177,13 +170,8 @@ def read_own_shard(snakemake: Any, settings: GenerateImagesJob) -> Shard:
 def main(snakemake: Any) -> None:
     with Job(snakemake, GenerateImagesJob, VERSION) as job:
         shard = read_own_shard(snakemake, job.settings)
-        with (
-            mendable_storage_errors(job.root),
-            ThreadPoolExecutor(max_workers=8) as syncers,
-            ThreadPoolExecutor(max_workers=1) as writer,
-        ):
-            folder = Path("images", shard.topic, shard.name)
-            images = ShardImages(job, folder, writer, syncers)
+        with mendable_storage_errors(job.root), ThreadPoolExecutor(max_workers=1) as writer:
+            images = ShardImages(job, Path("images", shard.topic, shard.name), writer)
             settings = job.settings.generator
             outcomes = Batches(
                 job,
