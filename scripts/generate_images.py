@@ -17,6 +17,7 @@ from lib.data.image_files import write_image
 from lib.data.prompts import Prompt, seed_of
 from lib.data.rows import Candidate
 from lib.data.shards import stage_rows
+<<<<<<< HEAD
 from lib.files import (
     digest,
     digest_of_file,
@@ -25,6 +26,10 @@ from lib.files import (
     read_jsonl,
     sync,
 )
+=======
+from lib.errors import UserError
+from lib.files import digest, digest_of_file, mendable_storage_errors, sync_file_system
+>>>>>>> h3
 from lib.jobs.batches import Batches, Item, Outcome
 from lib.jobs.job import Job
 from lib.jobs.memory import halving
@@ -56,16 +61,13 @@ class Drawing:
 class ShardImages:
     """The items of a shard, and how their images are drawn, written and looked after."""
 
-    def __init__(
-        self, job: Job[GenerateImagesJob], folder: Path, writer: Executor, syncers: Executor
-    ) -> None:
+    def __init__(self, job: Job[GenerateImagesJob], folder: Path, writer: Executor) -> None:
         """`folder`: where the shard's image files belong, in the run's folder. `writer`: writes
-        them. `syncers`: wait for the disk meanwhile, several at a time, which it does together.
+        them.
         """
         self.job = job
         self.folder = folder
         self.writer = writer
-        self.syncers = syncers
         self.settings = job.settings.generator
         self.identity = job.identify(self.settings)
         self.generation = deciding(self.settings)
@@ -110,8 +112,6 @@ class ShardImages:
             self._save_one(drawing.prompt, scale, seed, image)
             for scale, seed, image in zip(scales, drawing.seeds, images, strict=True)
         ]
-        for candidate in candidates:
-            self.syncers.submit(sync, self.job.root / candidate["file"])
         return {"candidates": candidates}
 
     def _save_one(self, prompt: Prompt, scale: float, seed: int, image: "Image") -> Candidate:
@@ -141,10 +141,8 @@ class ShardImages:
         for outcome in outcomes:
             for candidate in outcome.result["candidates"] if outcome.result else ():
                 beside[candidate["file"]] = candidate["sha256"]
-        # Nearly all of them are there by now, and are asked after in no time.
-        list(self.syncers.map(sync, [self.job.root / file for file in beside]))
         if beside:
-            sync(self.job.root / self.folder)
+            sync_file_system(self.job.root / self.folder)
 
     def files_are_whole(self, item: Item[Drawing], result: Candidates) -> bool:
         """Whether a finished item's image files are those that were written."""
@@ -186,6 +184,7 @@ def is_blank(image: "Image") -> bool:
 
 def main(snakemake: Any) -> None:
     with Job(snakemake, GenerateImagesJob, VERSION) as job:
+<<<<<<< HEAD
         topic, shard = snakemake.wildcards
         prompts = [Prompt(topic, row["prompt"]) for row in read_jsonl(job.settings.prompts)]
         with (
@@ -194,6 +193,11 @@ def main(snakemake: Any) -> None:
             ThreadPoolExecutor(max_workers=1) as writer,
         ):
             images = ShardImages(job, Path("images", topic, shard), writer, syncers)
+=======
+        shard = read_own_shard(snakemake, job.settings)
+        with mendable_storage_errors(job.root), ThreadPoolExecutor(max_workers=1) as writer:
+            images = ShardImages(job, Path("images", shard.topic, shard.name), writer)
+>>>>>>> h3
             settings = job.settings.generator
             outcomes = Batches(
                 job,

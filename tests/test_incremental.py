@@ -371,7 +371,9 @@ def test_a_second_run_takes_over_what_the_first_has_computed_whatever_its_shards
     for record in records:
         computed[record.rule] += record.computed
         reused[record.rule] += record.reused
-    assert {rule: computed[rule] for rule in ITEM_RULES} == dict.fromkeys(ITEM_RULES, 0)
+    # Pairs, which cost nothing, name their picture's file, and that is in another folder.
+    models = ITEM_RULES.keys() - {"build_pairs"}
+    assert {rule: computed[rule] for rule in models} == dict.fromkeys(models, 0)
     assert reused["generate_images"] == 5
     assert "generate_images: 5 of the reused items were found in results/random" in output
     images = {

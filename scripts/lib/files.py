@@ -1,10 +1,15 @@
 """Files that are whole or absent, and text whose bytes depend on its content only."""
 
+import ctypes
 import errno
 import json
 import os
+<<<<<<< HEAD
 import shutil
 from collections import Counter
+=======
+import sys
+>>>>>>> h3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import file_digest, sha256
@@ -98,6 +103,18 @@ def sync_descriptor(descriptor: int) -> None:
         # Some file systems have nothing to wait for, in a folder for instance.
         if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
+
+
+def sync_file_system(folder: Path) -> None:
+    """Returns when all that was written to a folder's file system is on the disk: for hundreds of
+    files, a fraction of what `sync` of each takes.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        if not sys.platform.startswith("linux") or ctypes.CDLL(None).syncfs(descriptor):
+            os.sync()
+    finally:
+        os.close(descriptor)
 
 
 def make_folder(path: Path) -> None:
