@@ -17,19 +17,14 @@ from lib.data.image_files import write_image
 from lib.data.prompts import Prompt, seed_of
 from lib.data.rows import Candidate
 from lib.data.shards import stage_rows
-<<<<<<< HEAD
 from lib.files import (
     digest,
     digest_of_file,
     link_or_copy,
     mendable_storage_errors,
     read_jsonl,
-    sync,
+    sync_file_system,
 )
-=======
-from lib.errors import UserError
-from lib.files import digest, digest_of_file, mendable_storage_errors, sync_file_system
->>>>>>> h3
 from lib.jobs.batches import Batches, Item, Outcome
 from lib.jobs.job import Job
 from lib.jobs.memory import halving
@@ -184,20 +179,10 @@ def is_blank(image: "Image") -> bool:
 
 def main(snakemake: Any) -> None:
     with Job(snakemake, GenerateImagesJob, VERSION) as job:
-<<<<<<< HEAD
         topic, shard = snakemake.wildcards
         prompts = [Prompt(topic, row["prompt"]) for row in read_jsonl(job.settings.prompts)]
-        with (
-            mendable_storage_errors(job.root),
-            ThreadPoolExecutor(max_workers=8) as syncers,
-            ThreadPoolExecutor(max_workers=1) as writer,
-        ):
-            images = ShardImages(job, Path("images", topic, shard), writer, syncers)
-=======
-        shard = read_own_shard(snakemake, job.settings)
         with mendable_storage_errors(job.root), ThreadPoolExecutor(max_workers=1) as writer:
-            images = ShardImages(job, Path("images", shard.topic, shard.name), writer)
->>>>>>> h3
+            images = ShardImages(job, Path("images", topic, shard), writer)
             settings = job.settings.generator
             outcomes = Batches(
                 job,

@@ -4,12 +4,9 @@ import ctypes
 import errno
 import json
 import os
-<<<<<<< HEAD
 import shutil
-from collections import Counter
-=======
 import sys
->>>>>>> h3
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import file_digest, sha256
