@@ -120,9 +120,9 @@ class Batches(Generic[Input, M, R]):
                 self.check(item)
             if missing:
                 started = time.monotonic()
-                model = self._load()
+                model, versions = self._load(), loaded_versions()
                 job.record.load_seconds += time.monotonic() - started
-                self._compute(missing, model, journal, outcomes)
+                self._compute(missing, model, versions, journal, outcomes)
             job.computed_under({})
             for item in items:
                 if outcomes[item.id].reason is None:
@@ -205,10 +205,10 @@ class Batches(Generic[Input, M, R]):
         self,
         missing: Sequence[Item[Input]],
         model: M,
+        versions: dict[str, str],
         journal: Journal,
         outcomes: dict[str, Outcome[R]],
     ) -> None:
-        versions = loaded_versions()
         started = last_line = time.monotonic()
         being_written: list[_FilesBeingWritten] = []
         for position in range(0, len(missing), self.batch_size):
