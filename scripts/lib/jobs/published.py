@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from lib.contents import digest_files
 from lib.errors import UserError
 from lib.files import digest_of_file
 from lib.jobs.record import Record, read_record
@@ -56,19 +57,24 @@ def _jobs_that_may_publish(*parts: str) -> list[tuple[str, str]]:
 
 def refuse_changed_file(root: Path, path: Path) -> None:
     """A UserError if a file or folder of a run is not what its job published. What no record tells
-    of is believed.
+    of is believed. The digests of a folder's files are kept (`lib.contents`): a merged model is
+    read once, not by each job that asks it.
     """
     if not path.is_relative_to(root) or (record := record_of(root, path)) is None:
         return
     name = path.relative_to(root).as_posix()
-    for file, sha256 in record.files.items():
-        if (file == name or file.startswith(f"{name}/")) and not _is(root / file, sha256):
+    recorded = {
+        root / file: sha256
+        for file, sha256 in record.files.items()
+        if file == name or file.startswith(f"{name}/")
+    }
+    there = [file for file in recorded if file.is_file()]
+    digests = digest_files(there, path) if path.is_dir() else map(digest_of_file, there)
+    found = dict(zip(there, digests, strict=True))
+    for file, sha256 in recorded.items():
+        if found.get(file) != sha256:
             raise UserError(
-                f"{root / file}: is not what {record.rule} published; it was edited, damaged or"
-                f" deleted. Delete {path} and run again: it is made anew, and nothing that is"
-                " finished is computed twice."
+                f"{file}: is not what {record.rule} published; it was edited, damaged or deleted."
+                f" Delete {path} and run again: it is made anew, and nothing that is finished is"
+                " computed twice."
             )
-
-
-def _is(path: Path, sha256: str) -> bool:
-    return path.is_file() and digest_of_file(path) == sha256
