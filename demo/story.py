@@ -144,7 +144,10 @@ def main() -> None:
             f" {configfile} -- {root}/prompts/{prompt_id}.json"
         )
     prompts = f"{configured['prompts']}/{configured['topics'][0]}.txt"
-    say(f"Edit a line of {prompts} and run it again: one item is computed in each stage.")
+    say(
+        f"Edit a line of {prompts} and run it again: one item is computed in each stage up to the"
+        " pairs; trainings on them, and their answers, are made anew."
+    )
 
 
 if __name__ == "__main__":
