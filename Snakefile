@@ -22,7 +22,7 @@ with quick_imports():
     from lib.config.yaml_files import read_yaml
     from lib.data.prompts import PROMPT_ID, TOPIC
     from lib.errors import UserError
-    from lib.head import evaluation, preflight, software, summary, targets
+    from lib.head import evaluation, frozen, preflight, software, summary, targets
     from lib.head.owner import RunOwner
     from lib.head.plan import Plan
     from lib.head.run_start import RunStart
@@ -149,7 +149,7 @@ onstart:
 onsuccess:
     SLURM_RUN.end()
     OWNER.end()
-    summary.print_summary(Path(ROOT), STARTED)
+    summary.print_summary(Path(ROOT), STARTED, frozen.tell_differences(PLAN))
 
 
 onerror:

@@ -1,4 +1,5 @@
 from lib.config.pairs import BuildPairsJob
+from lib.head import frozen
 
 
 rule build_pairs:
@@ -53,6 +54,9 @@ rule merge_pairs:
         summary=f"{ROOT}/dataset/{{size}}/dataset.json",
     log:
         f"{ROOT}/logs/merge_pairs/{{size}}.log",
+    wildcard_constraints:
+        # A frozen data set is made by no rule.
+        size=frozen.not_frozen(PLAN),
     conda:
         "../envs/workflow.yaml"
     threads: 1

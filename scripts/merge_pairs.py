@@ -9,13 +9,14 @@ last, says what is in them.
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
+from lib.data.data_sets import llava_record, ordered_pairs
 from lib.data.image_files import check_image
-from lib.data.rows import MissingRow, PairRow
-from lib.data.shards import present, read_whole_shards
+from lib.data.rows import PairRow
+from lib.data.shards import read_whole_shards
 from lib.errors import UserError
 from lib.files import (
     digest,
@@ -35,21 +36,6 @@ if TYPE_CHECKING:
 VERSION = 1
 ROWS_PER_FILE = 1000
 ROWS_PER_GROUP = 100
-
-
-class Turn(TypedDict("Turn", {"from": Literal["human", "gpt"]})):
-    """What one side says."""
-
-    value: str
-
-
-class LlavaRecord(TypedDict):
-    """A pair in the published format; both conversations are [human, gpt]."""
-
-    id: str
-    image: str
-    conversations: list[Turn]
-    rejected_conversations: list[Turn]
 
 
 class ImageFile(TypedDict):
@@ -73,36 +59,6 @@ class ParquetRow(TypedDict):
     chosen_score: float
     rejected_score: float
     images: list[ImageFile]
-
-
-def ordered_pairs(rows: Iterable[PairRow | MissingRow]) -> list[PairRow]:
-    """The rows that have a pair, so ordered that every prefix is stratified by topic.
-
-    Within a topic the order is that of the prompt ids, which are hashes; between topics each row
-    stands at its fraction of its topic. A larger prefix contains the smaller one.
-    """
-    by_topic: dict[str, list[PairRow]] = {}
-    with_pair = [row for row in present(rows) if "pair" in row]
-    for row in sorted(with_pair, key=lambda row: row["id"]):
-        by_topic.setdefault(row["topic"], []).append(row)
-    placed = [
-        ((rank + 0.5) / len(members), row["id"], row)
-        for members in by_topic.values()
-        for rank, row in enumerate(members)
-    ]
-    return [row for _, _, row in sorted(placed, key=lambda place: place[:2])]
-
-
-def llava_record(row: PairRow) -> LlavaRecord:
-    """One pair in the published format."""
-    question: Turn = {"from": "human", "value": f"<image> {row['instruction']}"}
-    chosen, rejected = row["pair"]["chosen"], row["pair"]["rejected"]
-    return {
-        "id": row["id"],
-        "image": row["image"]["file"],
-        "conversations": [question, {"from": "gpt", "value": chosen["text"]}],
-        "rejected_conversations": [question, {"from": "gpt", "value": rejected["text"]}],
-    }
 
 
 def parquet_features() -> "Features":

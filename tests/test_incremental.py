@@ -388,3 +388,25 @@ def test_runs_to_reuse_that_are_not_there_are_refused(project):
     output = project.snakemake("-n", check=False).stdout
     assert "`reuse_from`: 'papr' is no run ('results/papr/work' is not there)" in output
     assert "Traceback" not in output
+
+
+def test_a_frozen_data_set_and_what_is_trained_on_it_stay_until_they_are_released(finished_copy):
+    project = finished_copy
+    frozen = {
+        name: content
+        for name, content in project.published().items()
+        if name.startswith(("dataset/", "models/"))
+    }
+    project.edit_config(lambda values: values["pairs"].update(freeze=True))
+    assert planned(project) == {}
+    lines = lines_of(prompt_file(project))
+    write_lines(prompt_file(project), [*(f"{line}, seen from above" for line in lines)])
+    assert not {"merge_pairs", "train_dpo", "merge_adapter", "answer_questions"} & {
+        *planned(project)
+    }
+    output = project.snakemake("pairs").stdout
+    assert re.search(r"dataset/2 is frozen .*it would lose [12] of its pairs, gain [12],", output)
+    published = project.published()
+    assert {name: published[name] for name in frozen} == frozen
+    project.edit_config(lambda values: values["pairs"].update(freeze=False))
+    assert {"merge_pairs", "train_dpo", "merge_adapter", "answer_questions"} <= {*planned(project)}

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from lib.data.data_sets import llava_record, ordered_pairs
 from lib.data.rows import MissingRow, Pair, PairRow, PickedImage
 from lib.errors import UserError
 from lib.files import digest_of_file
-from merge_pairs import llava_record, ordered_pairs, write_parquet
+from merge_pairs import write_parquet
 
 
 def row(topic: str, number: int, root: Path | None = None) -> PairRow:

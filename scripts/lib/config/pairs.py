@@ -23,6 +23,15 @@ class Pairs(Block):
         description="Data set sizes; nested and stratified by topic (paper Table 3).",
     )
 
+    freeze: bool = Field(
+        False,
+        description=(
+            "A data set that is there stays as it is, and so do its trainings and their answers,"
+            " whatever changes before it; what it would be now is told at a run's end. `false`"
+            " releases it."
+        ),
+    )
+
     @model_validator(mode="after")
     def _sizes_differ(self) -> Self:
         if len(set(self.sizes)) < len(self.sizes):

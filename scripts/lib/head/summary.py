@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,9 +119,9 @@ def taken_over(records: Iterable[Record]) -> list[str]:
     ]
 
 
-def print_summary(root: Path, since: str) -> None:
-    """Prints what the jobs did that ended at or after `since`, and what they put on record as
-    unusual.
+def print_summary(root: Path, since: str, also: Sequence[str] = ()) -> None:
+    """Prints what the jobs did that ended at or after `since`, what they put on record as unusual,
+    and the lines of `also`.
     """
     records = read_records(root, since)
     if not records:
@@ -142,5 +142,6 @@ def print_summary(root: Path, since: str) -> None:
         highlight=False,
     )
     console.print(table)
-    for line in (*taken_over(records), *(f"note: {note}" for note in notes_of(records))):
+    notes = [f"note: {note}" for note in notes_of(records)]
+    for line in (*taken_over(records), *notes, *also):
         console.print(line)
