@@ -117,10 +117,13 @@ def test_a_job_without_its_runs_environment_is_refused_with_what_is_missing(
 def test_what_a_run_began_with_is_told_to_its_jobs_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start = RunStart({"topics": ["art"]}, {"art": ["a cat 😀"]}, {"art-1": "What?"})
+    config = {"topics": ["art"], "scorers": {"b": 1, "a": 2}}
+    start = RunStart(config, {"art": ["a cat 😀"]}, {"art-1": "What?"})
     monkeypatch.setenv(VARIABLE, "")
     start.tell_jobs(tmp_path)
-    assert RunStart.of_this_job() == start
+    told = RunStart.of_this_job()
+    assert told == start
+    assert list(told.config["scorers"]) == ["b", "a"]
     for file in (tmp_path / "work/run_start").iterdir():
         file.unlink()
     with pytest.raises(UserError, match="file system that all nodes share"):

@@ -588,14 +588,17 @@ def test_a_controller_that_restarts_in_mid_run_loses_nothing(cluster, held_clone
 def test_what_is_edited_while_jobs_wait_in_the_queue_is_not_in_their_results(
     clone: Project, cluster: Cluster, undisturbed: dict[str, bytes]
 ) -> None:
-    cluster.run("scontrol", "update", "nodename=gpu1,gpu2,cpu1", "state=drain", "reason=full")
+    for _ in range(2):  # others have all GPUs
+        cluster.run(
+            "sbatch", "--gpus=2", "--partition=gpu", "--output=/dev/null", "--wrap=sleep 9999"
+        )
     run = SlurmRun(clone, cluster)
     run.until(lambda: len(run.jobs("PENDING")) == 2, "both jobs to wait in the queue")
     prompts = clone.folder / "demo/random_prompts/art.txt"
     before = {path: path.read_text() for path in (prompts, clone.folder / clone.configfile)}
     clone.edit_config(lambda values: values["images"].update(guidance_scales=[5.0, 7.0]))
     prompts.write_text("One more cat\n" + before[prompts])
-    cluster.run("scontrol", "update", "nodename=gpu1,gpu2,cpu1", "state=resume")
+    cluster.run("scancel", "--name=wrap")
     run.succeed()
     assert_undisturbed(clone, undisturbed, lost_jobs=0)
     plan = clone.snakemake("-n", "--", *IMAGES).stdout
@@ -727,7 +730,7 @@ BAD_MOUNTS = {
         "Read-only file system",
     ),
     "full": (
-        "mount -t tmpfs -o size=60k tmpfs {folder}",
+        "mkdir -p {folder}/random/images && mount -t tmpfs -o size=60k tmpfs {folder}/random/images",
         "found no space left on the results' file system",
     ),
 }

@@ -7,13 +7,13 @@ head process writes down what it read, and tells its jobs by an environment vari
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from lib.errors import UserError
-from lib.files import digest, write_json
+from lib.files import digest, write_text
 from lib.jobs.job import REUSE_FROM
 
 VARIABLE = "PDS_DPO_RUN_START"
@@ -54,9 +54,10 @@ class RunStart:
         """Writes it into the run's folder `root`, and has the jobs that this process starts know
         where. `reuse_from`: the folders of runs whose items they may take over.
         """
-        values: Mapping[str, Any] = asdict(self)
-        path = root.absolute() / "work" / "run_start" / f"{digest(values)[:16]}.json"
+        # In the order in which it was read: that of tables, among others.
+        text = json.dumps(asdict(self), ensure_ascii=False)
+        path = root.absolute() / "work" / "run_start" / f"{digest(text)[:16]}.json"
         if not path.is_file():
-            write_json(path, values)
+            write_text(path, text)
         os.environ[VARIABLE] = str(path)
         os.environ[REUSE_FROM] = os.pathsep.join(map(str, reuse_from))
