@@ -730,8 +730,10 @@ BAD_MOUNTS = {
         "Read-only file system",
     ),
     "full": (
-        "cd {folder} && for each in random/images random/work/generate_images;"
-        " do mkdir -p $each && mount -t tmpfs -o size=60k tmpfs $each || exit 1; done",
+        (
+            "cd {folder} && for each in random/images random/work/generate_images;"
+            " do mkdir -p $each && mount -t tmpfs -o size=60k tmpfs $each || exit 1; done"
+        ),
         "found no space left on the results' file system",
     ),
 }
