@@ -35,7 +35,8 @@ from lib.benchmarks.lmms_eval.tasks import hub_data_set
 from lib.blocks import Endpoint, Model, deciding
 from lib.config.evaluation import AnswerBenchmarkJob
 from lib.data.evaluation_files import JudgeName, KeptResults, TaskAnswer, TaskResults
-from lib.data.image_files import check_pixels, images_in_parquet
+from lib.data.image_files import check_pixels
+from lib.data.parquet_images import images_in_parquet
 from lib.errors import UserError
 from lib.files import digest_of_file, mendable_storage_errors, read_jsonl, write_json, write_jsonl
 from lib.jobs.job import Job

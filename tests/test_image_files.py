@@ -16,7 +16,7 @@ from answer_questions import check_readable
 from index_benchmarks import hash_of_bytes, index
 from lib.config.contamination import IndexedTask
 from lib.config.run import load_config
-from lib.data.image_files import images_in_parquet
+from lib.data.parquet_images import images_in_parquet
 from lib.data.rows import Candidate, ImagesRow
 from lib.errors import UserError
 from rank_images import check_files

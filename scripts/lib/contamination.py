@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import numpy as np
 
 from lib.data.evaluation_files import IndexedQuestion
-from lib.data.image_files import image_columns
+from lib.data.parquet_images import image_columns
 from lib.data.rows import OverlapEntry
 
 if TYPE_CHECKING:

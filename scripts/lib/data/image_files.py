@@ -4,7 +4,6 @@ to make them anew.
 
 import json
 import sys
-from collections.abc import Iterator
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -14,7 +13,6 @@ from lib.errors import UserError
 from lib.files import canonical_json, digest_of_file, replacing
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from PIL.Image import Image
 
 
@@ -50,30 +48,6 @@ def check_pixels(source: "Path | BinaryIO", what: str, megapixels: float) -> Non
             f"{what}: an image of {size}, over `max_image_megapixels` ({megapixels:g}). Make it"
             " smaller, or raise the limit (at most 178; a megapixel takes 3 MB of memory)."
         )
-
-
-def image_columns(schema: "pa.Schema") -> list[str]:
-    """The columns of a parquet file that hold image files."""
-    import pyarrow.types as types
-
-    return [
-        item.name
-        for item in schema
-        if types.is_struct(item.type) and "bytes" in {field.name for field in item.type}
-    ]
-
-
-def images_in_parquet(path: Path) -> Iterator[tuple[int, list[bytes]]]:
-    """The image files in each row of a parquet file, with the row's number from 0."""
-    import pyarrow.parquet as pq
-
-    file = pq.ParquetFile(path)
-    columns = image_columns(file.schema_arrow)
-    number = 0
-    for batch in file.iter_batches(batch_size=64, columns=columns) if columns else ():
-        for row in batch.to_pylist():
-            yield number, [image["bytes"] for image in row.values() if image and image["bytes"]]
-            number += 1
 
 
 def read_provenance(path: Path) -> dict[str, Any]:

@@ -25,6 +25,12 @@ def targets(plan: Plan) -> list[str]:
     return [
         *(f"{plan.root}/proposed_prompts/{topic}.txt" for topic in config.generate_prompts.count),
         *data_sets(plan),
+        *(
+            file
+            for scorer in config.image_ranking.scorers
+            if scorer != config.image_ranking.select_by
+            for file in plan.shard_files(f"image_ranking/{scorer}")
+        ),
         *_files_of_contamination(plan),
         *(
             f"{plan.root}/models/{experiment}/{name}"
@@ -44,11 +50,13 @@ def targets(plan: Plan) -> list[str]:
 
 
 def data_sets(plan: Plan) -> list[str]:
-    """The data sets, and the shard files of all stages that lead to them."""
+    """The data sets, and the shard files of all stages that lead to them: not of the image scorers
+    that do not pick.
+    """
     config = plan.config
     stages = [
         "images",
-        *(f"image_ranking/{scorer}" for scorer in config.image_ranking.scorers),
+        f"image_ranking/{config.image_ranking.select_by}",
         "instructions",
         *(f"responses/{policy}" for policy in config.responses.policy_models),
         "response_ranking",

@@ -67,11 +67,10 @@ class _FilesBeingWritten:
         finally:
             self._is_settled.set()
 
-    def wait(self) -> None:
-        """Returns when the item is settled; raises what stops the job."""
+    def wait(self) -> Exception | None:
+        """Returns when the item is settled: what stops the job, if anything does."""
         self._is_settled.wait()
-        if self._problem:
-            raise self._problem
+        return self._problem
 
 
 @dataclass
@@ -156,25 +155,28 @@ class Batches(Generic[Input, M, R]):
         """Looks for items in other journals, and enters them in this one, so that the run stays
         whole when the other is deleted. Returns those that are nowhere.
         """
-        wanted = {item.key: item for item in missing}
+        wanted: dict[str, list[Item[Input]]] = {}
+        for item in missing:  # the same content may be asked about under two ids
+            wanted.setdefault(item.key, []).append(item)
         for source, path in self.job.journals_elsewhere():
             for found in finished_elsewhere(path, wanted.keys()):
-                item = wanted[found.key]
-                result: Any = self.take_over(item, found.result, source)
-                if result is None or not self.still_valid(item, result):
+                items = wanted[found.key]
+                result: Any = self.take_over(items[0], found.result, source)
+                if result is None or not self.still_valid(items[0], result):
                     continue
-                del wanted[item.key]
+                del wanted[found.key]
                 if found.versions != journal.versions_now:
                     journal.begin([], found.versions)
-                seconds = found.seconds
-                journal.add(item.key, item.id, seconds=seconds, result=result, at_once=False)
-                outcomes[item.id] = Outcome(item.id, result)
+                for item in items:
+                    seconds = found.seconds
+                    journal.add(item.key, item.id, seconds=seconds, result=result, at_once=False)
+                    outcomes[item.id] = Outcome(item.id, result)
                 taken_over = self.job.record.taken_over
-                taken_over[source.as_posix()] = taken_over.get(source.as_posix(), 0) + 1
+                taken_over[source.as_posix()] = taken_over.get(source.as_posix(), 0) + len(items)
             if not wanted:
                 break
         journal.flush()
-        return list(wanted.values())
+        return [item for item in missing if item.key in wanted]
 
     def _remember_signal(self, number: int) -> None:
         self._stop_signal = number
@@ -219,7 +221,7 @@ class Batches(Generic[Input, M, R]):
             batch_started = time.monotonic()
             results = self._results_of(batch, model)
             now, done = time.monotonic(), position + len(batch)
-            wait_for_all(being_written)
+            before, being_written = being_written, []
             for item, result in zip(batch, results, strict=True):
                 seconds = (now - batch_started) / len(batch)
                 settle = partial(self._settle, item, seconds, journal, outcomes)
@@ -227,6 +229,11 @@ class Batches(Generic[Input, M, R]):
                     being_written.append(_FilesBeingWritten(result, partial(settle, at_once=True)))
                 else:
                     settle(result, at_once=False)
+            try:
+                wait_for_all(before)
+            except Exception:
+                wait_for_all(being_written)  # what was begun meanwhile is kept, too
+                raise
             if now - last_line >= SECONDS_BETWEEN_PROGRESS_LINES or done == len(missing):
                 left = duration((now - started) / done * (len(missing) - done))
                 names = (self.job.rule, self.job.name)
@@ -288,10 +295,13 @@ class Batches(Generic[Input, M, R]):
 
 
 def wait_for_all(being_written: list[_FilesBeingWritten]) -> None:
-    """Empties the list, each of its items settled."""
-    for files in being_written:
-        files.wait()
+    """Empties the list, each of its items settled, whatever became of the others; raises what
+    stops the job.
+    """
+    problems = [files.wait() for files in being_written]
     being_written.clear()
+    for problem in filter(None, problems):
+        raise problem
 
 
 def refuse_too_many_failures(job: Job[Any], outcomes: Mapping[str, Outcome[Any]]) -> None:

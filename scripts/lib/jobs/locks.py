@@ -112,7 +112,8 @@ class OwnerFile:
 
         `patience`: seconds to wait for an owner on another machine, who may just have been killed.
         """
-        make_folder(self.path.parent)
+        with mendable_storage_errors(self.path):
+            make_folder(self.path.parent)
         self._content = json.dumps(asdict(Owner())).encode()
         deadline = time.monotonic() + patience
         while not self._create():
