@@ -420,3 +420,9 @@ def test_a_variable_in_results_that_is_not_set_is_refused(monkeypatch):
     monkeypatch.delenv("SCRATCH", raising=False)
     with pytest.raises(UserError, match=r"results: the environment has no \$SCRATCH"):
         load_config({"results": "$SCRATCH/x"}, [])
+
+
+def test_a_user_in_results_or_reuse_from_that_is_not_there_is_refused():
+    for given in ({"results": "~nobody-here/x"}, {"reuse_from": ["~nobody-here/x"]}):
+        with pytest.raises(UserError, match="'~nobody-here/x' begins with a user that is not"):
+            load_config(given, [])

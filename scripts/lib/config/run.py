@@ -32,8 +32,19 @@ from lib.models.response_rewards.registry import AnyResponseReward
 
 
 def expand(folder: str) -> str:
-    """A folder with `~` and environment variables filled in, as far as these are set."""
-    return os.path.expandvars(os.path.expanduser(folder))  # noqa: PTH111 - pathlib has one of two
+    """A folder with `~` and environment variables filled in. Errors: ValueError where there is no
+    such variable or user.
+    """
+    filled = os.path.expandvars(folder)
+    if unset := re.findall(r"\$(?:\w+|\{[^}]*\})", filled):
+        raise ValueError(
+            f"the environment has no {', '.join(unset)}. Set it where the run is started and"
+            " where its jobs run, or write the folder itself"
+        )
+    try:
+        return str(Path(filled).expanduser())
+    except RuntimeError:
+        raise ValueError(f"'{folder}' begins with a user that is not there. Correct it") from None
 
 
 class Config(Block):
@@ -122,12 +133,8 @@ class Config(Block):
 
     @field_validator("results")
     @classmethod
-    def _variables_are_set(cls, results: str) -> str:
-        if unset := re.findall(r"\$(?:\w+|\{[^}]*\})", expand(results)):
-            raise ValueError(
-                f"the environment has no {', '.join(unset)}. Set it where the run is started and"
-                " where its jobs run, or write the folder itself"
-            )
+    def _can_be_expanded(cls, results: str) -> str:
+        expand(results)
         return results
 
     @model_validator(mode="after")
@@ -204,7 +211,7 @@ class Config(Block):
     def runs_to_reuse(self) -> list[Path]:
         """The folders of `reuse_from`."""
         return [
-            Path(expand(name) if os.sep in name else expand(self.results) + os.sep + name)
+            Path(expand(name)) if os.sep in name else Path(expand(self.results)) / name
             for name in self.reuse_from
         ]
 
