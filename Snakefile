@@ -71,6 +71,7 @@ except UserError as error:
     raise WorkflowError(str(error)) from None
 
 snakemake_graph.know_jobs_by_records(PLAN.is_as_asked)
+snakemake_graph.hold_own_locks_alone()
 ROOT = PLAN.root
 GPU = 1 if CONFIG.device == "cuda" else 0
 STARTED = datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -16,7 +16,7 @@ import pytest
 from lib.patches import lmms_eval as lmms_eval_patches
 from lib.patches import slurm_plugin, snakemake_command
 from lib.patches.deepspeed import without_compiled_operators
-from lib.patches.snakemake_graph import build_graph
+from lib.patches.snakemake_graph import build_graph, hold_own_locks_alone
 
 SCRIPTS = Path(slurm_plugin.__file__).resolve().parents[2]
 
@@ -226,6 +226,62 @@ def test_the_executor_is_there_when_a_run_starts(snakefile: Path) -> None:
         check=False,
     )
     assert "EXECUTOR snakemake.executors.local True" in done.stderr, done.stderr[-2000:]
+
+
+class Locks:
+    """Snakemake's lock files, of one run in a clone."""
+
+    def __init__(self, clone: Path) -> None:
+        from snakemake.persistence.file import FilePersistence
+
+        self.own = object.__new__(FilePersistence)
+        self.own._lockdir, self.own._lockfile = str(clone / "locks"), {}
+        (clone / "locks").mkdir(exist_ok=True)
+
+    def hold(self, *files: str) -> None:
+        self.own._write_locks("output", files)
+
+    def held_in_clone(self) -> set[str]:
+        return {file for _, file in self.own._read_locks()}
+
+
+@pytest.fixture
+def own_locks_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from snakemake.persistence.file import FilePersistence
+
+    for name in ("_write_locks", "_delete_locks", "cleanup_locks"):
+        monkeypatch.setattr(FilePersistence, name, getattr(FilePersistence, name))
+    hold_own_locks_alone()
+
+
+@pytest.mark.usefixtures("own_locks_alone")
+def test_a_run_that_ends_leaves_the_locks_of_another_in_the_clone(tmp_path: Path) -> None:
+    first, second, third = Locks(tmp_path), Locks(tmp_path), Locks(tmp_path)
+    first.hold("a")
+    second.hold("b")
+    first.own.unlock()
+    assert third.held_in_clone() == {"b"}
+    third.own.unlock()
+    assert third.held_in_clone() == {"b"}
+    third.own.cleanup_locks()
+    assert not (tmp_path / "locks").exists()
+
+
+@pytest.mark.usefixtures("own_locks_alone")
+def test_a_run_begins_though_another_in_the_clone_ends_just_then(tmp_path: Path) -> None:
+    first, second = Locks(tmp_path), Locks(tmp_path)
+    first.hold("a")
+    first.own.unlock()
+    second.hold("b")
+    assert second.held_in_clone() == {"b"}
+
+
+def test_by_itself_a_run_that_ends_removes_the_locks_of_another(tmp_path: Path) -> None:
+    first, second = Locks(tmp_path), Locks(tmp_path)
+    first.hold("a")
+    second.hold("b")
+    first.own.unlock()
+    assert second.held_in_clone() == set()
 
 
 # --- lmms-eval ------------------------------------------------------------------------------------

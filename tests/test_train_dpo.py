@@ -131,6 +131,7 @@ class Run:
         self.settings = TrainingSettings(**SETTINGS | settings).model_dump(mode="json")
         self.models = folder / "models" / "test"
         self.control: Control | None = None
+        self.also_on_path = ""
 
     def start(self) -> "subprocess.Popen[str]":
         params = {
@@ -142,7 +143,8 @@ class Run:
         params |= {"control": self.control} if self.control else {}
         return subprocess.Popen(
             [sys.executable, __file__, json.dumps(params)],
-            env=os.environ | {"PYTHONPATH": str(Path(train_dpo.__file__).parent)},
+            env=os.environ
+            | {"PYTHONPATH": f"{Path(train_dpo.__file__).parent}:{self.also_on_path}"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -877,6 +879,29 @@ def test_killed_at_many_moments_it_ends_with_the_same_bytes(
         process.wait()
     run.run()
     assert run.published() == trained.published()
+
+
+#: A worker that the system ends, as some libraries do, while Python cleans up.
+ABORT_AT_EXIT = """
+import atexit, os, runpy, sys
+runpy.run_path({own!r})
+if "lib.training.worker" in sys.orig_argv and "torch.distributed.run" not in sys.orig_argv:
+    atexit.register(os.abort)
+"""
+
+
+@pytest.mark.slow
+def test_a_training_whose_processes_fail_when_all_is_done_counts_and_says_so(
+    trained: Run, tmp_path: Path, base: Path, dataset: Path
+) -> None:
+    own = str(Path(__file__).parents[1] / "envs" / "sitecustomize.py")
+    (tmp_path / "sitecustomize.py").write_text(ABORT_AT_EXIT.format(own=own))
+    run = Run(tmp_path, base, dataset)
+    run.also_on_path = str(tmp_path)
+    run.run()
+    assert run.published() == trained.published()
+    [note] = run.record["notes"]
+    assert note == "its processes ended with exit code 1 when all was done"
 
 
 @pytest.mark.slow

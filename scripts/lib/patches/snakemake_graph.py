@@ -2,7 +2,9 @@
 out.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 
@@ -39,3 +41,28 @@ def know_jobs_by_records(is_as_asked: Callable[[Any], bool]) -> None:
         )
 
     PersistenceBase.has_metadata, PersistenceBase.params_changed = lambda *_: True, changed
+
+
+def hold_own_locks_alone() -> None:
+    """Has a run that ends remove its own lock files. By itself Snakemake removes the folder of them
+    all: another run in the same clone loses its locks, or dies of the missing folder if it was just
+    about to begin.
+    """
+    from snakemake.persistence.file import FilePersistence
+
+    write, delete_all = FilePersistence._write_locks, FilePersistence._delete_locks
+
+    def write_into_folder(self: Any, lock_type: str, keys: Iterable[str]) -> None:
+        Path(self._lockdir).mkdir(parents=True, exist_ok=True)
+        write(self, lock_type, keys)
+
+    def delete_own(self: Any) -> None:
+        for file in self._lockfile.values():
+            Path(file).unlink(missing_ok=True)
+        self._lockfile.clear()
+        with suppress(OSError):  # those of another run are in it
+            Path(self._lockdir).rmdir()
+
+    # `--unlock` is asked for all of them.
+    FilePersistence._write_locks, FilePersistence._delete_locks = write_into_folder, delete_own
+    FilePersistence.cleanup_locks = delete_all

@@ -17,6 +17,7 @@ from lib.jobs.locks import TakenError, locked
 from lib.jobs.processes import calling_on_stop_signals, die_with_parent
 from lib.progress import SECONDS_BETWEEN_PROGRESS_LINES, duration, log
 from lib.training.base import TrainingJob
+from lib.training.checkpoints import last_checkpoint, state_at
 from lib.training.messages import (
     LAST_LINES,
     Begin,
@@ -172,7 +173,9 @@ def launch(job: TrainingJob, progress: Progress, output: Path) -> None:
     if stop.signals and not error:  # torchrun, signalled too, ends its workers and says it failed
         log.warning("train_dpo: stopped; the next run goes on from the last checkpoint")
         raise SystemExit(128 + stop.signals[0])
-    if error or code:
+    if code and not error and state_at(last_checkpoint(job.checkpoints)).is_at_the_end:
+        progress.hear(Note(note=f"its processes ended with exit code {code} when all was done"))
+    elif error or code:
         raise UserError(what_stopped_them(error, job.settings.processes, code, output))
 
 
