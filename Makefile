@@ -121,8 +121,7 @@ envs-check: $(INSTALLED) ## Resolve every pin set against the package index; fai
 docs: $(INSTALLED) ## Write docs/configuration.md from the configuration's models
 	PYTHONPATH=scripts $(BIN)/python docs/make_configuration.py
 
-resume: $(INSTALLED) ## Go on after a crash: make resume RUN="--profile slurm" (without RUN: the demo)
-	$(BIN)/snakemake --unlock $(or $(RUN),$(wordlist 2,99,$(DEMO)))
+resume: $(INSTALLED) ## Go on after a crash, as the same command does: make resume RUN="--profile slurm" (without RUN: the demo)
 	$(BIN)/snakemake --rerun-incomplete $(or $(RUN),$(wordlist 2,99,$(DEMO)))
 
 jobs: ## Your Slurm jobs with their rule, topic, shard and model

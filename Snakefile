@@ -22,7 +22,15 @@ with quick_imports():
     from lib.config.yaml_files import read_yaml
     from lib.data.prompts import PROMPT_ID, TOPIC
     from lib.errors import UserError
-    from lib.head import evaluation, frozen, preflight, software, summary, targets
+    from lib.head import (
+        costs,
+        evaluation,
+        frozen,
+        preflight,
+        software,
+        summary,
+        targets,
+    )
     from lib.head.owner import RunOwner
     from lib.head.plan import Plan
     from lib.head.run_start import RunStart
@@ -63,16 +71,15 @@ try:
     PLAN = Plan(CONFIG, START)
     OWNER = RunOwner(Path(PLAN.root))
     if snakemake_command.is_to_unlock():
-        OWNER.refuse_unlock()
+        OWNER.refuse_while_at_work()
     SHARDS = PLAN.shards
     # The user's own instructions are read, and refused if need be, before anything runs.
     PLAN.written
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
-snakemake_graph.know_jobs_by_records(PLAN.is_as_asked)
-snakemake_graph.hold_own_locks_alone()
 ROOT = PLAN.root
+snakemake_graph.know_jobs_by_records(PLAN.why_again)
 GPU = 1 if CONFIG.device == "cuda" else 0
 STARTED = datetime.now(UTC).isoformat(timespec="milliseconds")
 SLURM_RUN = SlurmRun(Path(ROOT), CONFIG.scheduler_patience)
@@ -134,6 +141,10 @@ rule pairs:
         "Preference pairs: {ROOT}/dataset"
 
 
+snakemake_graph.hold_own_locks(ROOT, refuse_while_at_work)
+snakemake_graph.after_dry_run(tell_costs)
+
+
 onstart:
     try:
         OWNER.begin()
@@ -143,6 +154,7 @@ onstart:
         PLAN.give()
         PLAN.start(config).tell_jobs(Path(ROOT), CONFIG.runs_to_reuse)
         SLURM_RUN.begin(workflow)
+        tell_costs()
     except UserError as error:
         raise WorkflowError(str(error)) from None
 

@@ -27,3 +27,18 @@ def told(job_of):
             raise SystemExit(f"WorkflowError: {error}") from None
 
     return settings
+
+
+def refuse_while_at_work():
+    """A message where another Snakemake makes this run."""
+    try:
+        OWNER.refuse_while_at_work()
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def tell_costs():
+    """Says what the jobs cost that are to run, where there are results already."""
+    jobs = [costs.JobToRun(*job) for job in snakemake_graph.jobs_to_run(workflow)]
+    for line in costs.tell_costs(PLAN, jobs):
+        logger.info(line)

@@ -44,7 +44,6 @@ rule check_contamination:
         common=PLAN.common(),
         prompts=lambda w: PLAN.digests(w.topic, w.shard),
         settings=PLAN.params(evaluation.check_job(PLAN)),
-        retry=lambda w: PLAN.retry("check_contamination", f"{w.topic}/{w.shard}"),
     message:
         "Contamination: topic {wildcards.topic}, shard {wildcards.shard}"
     script:

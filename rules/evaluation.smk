@@ -27,7 +27,6 @@ rule answer_benchmark:
         settings=lambda w: PLAN.params(evaluation.answer_job(PLAN, w.benchmark)),
         made_by=lambda w: PLAN.made_by(evaluation.answer_job(PLAN, w.benchmark)),
         contents=lambda w: evaluation.data_contents(PLAN, w.benchmark),
-        retry="",
     message:
         "Answers: model {wildcards.model}, benchmark {wildcards.benchmark}"
     script:
@@ -87,7 +86,6 @@ rule answer_questions:
             evaluation.question_job(PLAN, w.benchmark), GENERATORS
         ),
         contents=lambda w: evaluation.question_contents(PLAN, w.benchmark),
-        retry=lambda w: PLAN.retry("answer_questions", f"{w.model}/{w.benchmark}"),
     message:
         "Answers: model {wildcards.model}, benchmark {wildcards.benchmark}"
     script:
@@ -118,7 +116,6 @@ rule score_answers:
         settings=lambda w: PLAN.params(evaluation.score_answers_job(PLAN, w.benchmark)),
         made_by=lambda w: evaluation.made_by_scorer(PLAN, w.benchmark),
         contents=lambda w: evaluation.reference_contents(PLAN, w.benchmark),
-        retry="",
     message:
         "Scores: model {wildcards.model}, benchmark {wildcards.benchmark}"
     script:

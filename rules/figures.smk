@@ -80,7 +80,6 @@ rule embed_texts:
         made_by=lambda w: (
             PLAN.made_by(FIGURES.embedding) if FIGURES.embedding else None
         ),
-        retry=lambda w: PLAN.retry("embed_texts", f"{w.topic}/{w.shard}"),
     message:
         "Text embeddings: topic {wildcards.topic}, shard {wildcards.shard}"
     script:

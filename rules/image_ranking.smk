@@ -28,7 +28,6 @@ rule rank_images:
             )
         ),
         made_by=lambda w: PLAN.made_by(SCORERS[w.scorer], IMAGE_SCORERS),
-        retry=lambda w: PLAN.retry("rank_images", f"{w.scorer}/{w.topic}/{w.shard}"),
     message:
         "Image ranking by {wildcards.scorer}: topic {wildcards.topic}, shard {wildcards.shard}"
     script:

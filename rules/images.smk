@@ -19,7 +19,6 @@ rule generate_images:
         common=PLAN.common(),
         settings=told(PLAN.images_job),
         made_by=lambda w: PLAN.made_by(CONFIG.images, IMAGE_GENERATORS),
-        retry=lambda w: PLAN.retry("generate_images", f"{w.topic}/{w.shard}"),
     message:
         "Images: topic {wildcards.topic}, shard {wildcards.shard}"
     script:

@@ -27,7 +27,6 @@ rule write_instructions:
         generated_by=lambda w: (
             PLAN.made_by(AUTHOR.generator, GENERATORS) if AUTHOR.generator else None
         ),
-        retry=lambda w: PLAN.retry("write_instructions", f"{w.topic}/{w.shard}"),
     message:
         "Instructions: topic {wildcards.topic}, shard {wildcards.shard}"
     script:

@@ -34,7 +34,6 @@ rule build_pairs:
             )
         ),
         made_by=lambda w: PLAN.made_by(CONFIG.training.base_model),
-        retry=lambda w: PLAN.retry("build_pairs", f"{w.topic}/{w.shard}"),
     message:
         "Pairs: topic {wildcards.topic}, shard {wildcards.shard}"
     script:

@@ -27,7 +27,6 @@ rule generate_prompts:
                 max_prompt_characters=CONFIG.max_prompt_characters,
             )
         ),
-        retry=lambda w: PLAN.retry("generate_prompts", w.topic),
     message:
         "Prompt proposals: topic {wildcards.topic}"
     script:

@@ -29,7 +29,6 @@ rule rank_responses:
             )
         ),
         made_by=lambda w: PLAN.made_by(CONFIG.response_ranking, RESPONSE_REWARDS),
-        retry=lambda w: PLAN.retry("rank_responses", f"{w.topic}/{w.shard}"),
     message:
         "Response ranking: topic {wildcards.topic}, shard {wildcards.shard}"
     script:

@@ -26,9 +26,6 @@ rule generate_responses:
         prompts=lambda w: PLAN.digests(w.topic, w.shard),
         settings=lambda w: PLAN.params(RESPONSES.job_of(w.policy)),
         made_by=lambda w: PLAN.made_by(RESPONSES.generator_of(w.policy), GENERATORS),
-        retry=lambda w: PLAN.retry(
-            "generate_responses", f"{w.policy}/{w.topic}/{w.shard}"
-        ),
     message:
         "Responses of {wildcards.policy}: topic {wildcards.topic}, shard {wildcards.shard}"
     script:

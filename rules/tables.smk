@@ -152,7 +152,6 @@ rule compare_picks:
         settings=lambda w: (
             PLAN.params(table_rows.compare_picks_job(PLAN)) if JUDGE else None
         ),
-        retry=PLAN.retry("compare_picks", "compare_picks"),
     message:
         "A judge compares the picks of two image scorers"
     script:

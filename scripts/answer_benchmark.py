@@ -27,6 +27,7 @@ from lib.benchmarks.lmms_eval.answer_journal import (
     AnswerKeys,
     journal_of,
     read_journal,
+    take_answers_over,
     wait_for_lmms_eval_to_die,
 )
 from lib.benchmarks.lmms_eval.harness import AskedModel, Harness
@@ -40,7 +41,7 @@ from lib.data.parquet_images import images_in_parquet
 from lib.errors import UserError
 from lib.files import digest_of_file, mendable_storage_errors, read_jsonl, write_json, write_jsonl
 from lib.jobs.job import Job
-from lib.jobs.kept import MARKER, is_sealed, publish_folder, seal
+from lib.jobs.kept import MARKER, copy_folder, is_sealed, publish_folder, seal
 from lib.jobs.script import run_script
 from lib.jobs.versions import versions
 
@@ -151,6 +152,7 @@ def answer(
     wait_for_lmms_eval_to_die(journal_of(job))
     for path in (job.settings.data or {}).values():
         check_data(Path(path), job.settings.max_image_megapixels)
+    sources = take_answers_over(job, keys)
     before = read_journal(job).entries
     started = time.monotonic()
     answers, results = ask(job, harness, model, keys, threads)
@@ -160,6 +162,9 @@ def answer(
     entries = [journal.entries[key] for key in asked if before.get(key) != journal.entries[key]]
     new = [entry["seconds"] for entry in entries if TAKEN_OVER not in entry["result"]]
     job.record.computed, job.record.reused = len(new), len(answers) - len(new)
+    for run, answers_there in sources.items():
+        if taken := len(answers_there & asked.keys()):
+            job.took_over(run, taken)
     job.record.compute_seconds = sum(new)
     job.record.load_seconds = seconds - job.record.compute_seconds
     sessions = [*(journal.versions[key] for key in asked), versions(PACKAGES)]
@@ -191,6 +196,18 @@ def read_stored(finished: Path) -> tuple[list[TaskAnswer], KeptResults]:
     results = json.loads((finished / RESULTS).read_text(encoding="utf-8"))
     answers = cast("list[TaskAnswer]", read_jsonl(finished / ANSWERS))
     return answers, cast("KeptResults", results)
+
+
+def take_over(job: Job[AnswerBenchmarkJob], finished: Path) -> bool:
+    """Whether another job, of this run or another, has finished the benchmark under the same key;
+    it is then copied.
+    """
+    if kept := job.kept_elsewhere(f"*/*/{finished.name}"):
+        run, folder = kept
+        finished.parent.mkdir(parents=True, exist_ok=True)
+        copy_folder(folder, finished)
+        job.took_over(run, len(read_stored(finished)[0]))
+    return bool(kept)
 
 
 def is_stored(job: Job[AnswerBenchmarkJob], finished: Path) -> bool:
@@ -231,7 +248,7 @@ def main(snakemake: Any) -> None:
         key = key_of(job, settings, data, identity, version)
         keys = keys_of(job, settings, identity, version, key)
         finished = job.work / job.name / key
-        if is_stored(job, finished):
+        if is_stored(job, finished) or take_over(job, finished):
             read_journal(job)  # tells of damage in the journal
             job.record.reused = len(read_stored(finished)[0])
         else:

@@ -175,7 +175,7 @@ def main(snakemake: Any) -> None:
         prompts = choose_prompts(winners, settings.judge.comparisons, job.seed)
         to_compare = read_prompts(job, inputs.images, winners, prompts.chosen)
         pairs = [prompt.pair(job.root) for prompt in to_compare.values()]
-        judge = Judge(settings.judge.endpoint, job.work / f"{job.name}.journal.jsonl")
+        judge = Judge.of_job(job, settings.judge.endpoint, "journal")
         compared = compare(pairs, judge)
         rows = [prompt.row(compared[one]) for one, prompt in to_compare.items()]
         write_jsonl(Path(snakemake.output.comparisons), rows)
@@ -200,6 +200,7 @@ def main(snakemake: Any) -> None:
         job.record.items = len(prompts.chosen)
         job.record.failed = sum(map(is_unanswered, compared.values()))
         job.record.computed, job.record.reused = judge.asked, judge.reused
+        judge.put_on_record(job)
         job.record.models["judge"] = judge.name
 
 

@@ -41,8 +41,7 @@ class Scoring:
         self.job = job
         self.benchmark: Benchmark[Any] = load_benchmark(settings.scorer, settings.language)
         self.reference = self.benchmark.read_reference(*map(Path, settings.reference))
-        cache = job.work / f"{job.name}.judge.jsonl"
-        self.judge = Judge(settings.judge, cache) if settings.judge else None
+        self.judge = Judge.of_job(job, settings.judge) if settings.judge else None
 
     @property
     def lacks_judge(self) -> bool:
@@ -55,8 +54,7 @@ class Scoring:
         answers = self.benchmark.read_free_answers(self.benchmark.read_answers(path))
         if self.judge and isinstance(self.benchmark, JudgedBenchmark):
             answers = self.benchmark.add_judgements(answers, self.reference, self.judge)
-            judge = self.judge
-            self.job.note(f"judge {judge.name}: {judge.asked} asked, {judge.reused} reused")
+            self.judge.put_on_record(self.job)
         return answers
 
     def score(self, answers: Answers) -> Score | None:

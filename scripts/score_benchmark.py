@@ -188,9 +188,9 @@ def main(snakemake: Any) -> None:
         scores = score(answers, results, settings.metrics, settings.percent)
         benchmark = load_benchmark(settings.scorer) if settings.scorer else None
         if isinstance(benchmark, JudgedBenchmark) and settings.judge:
-            judge = Judge(settings.judge, job.work / f"{job.name}.judge.jsonl")
+            judge = Judge.of_job(job, settings.judge)
             add_ours(scores, benchmark, path, judge)
-            job.note(f"judge {judge.name}: {judge.asked} asked, {judge.reused} reused")
+            judge.put_on_record(job)
         elif benchmark and not isinstance(benchmark, JudgedBenchmark):
             add_ours(scores, benchmark, path, None)
         computed_by = provenance.computed_by(

@@ -18,6 +18,7 @@ from lib.data.controls import TRAINING_CONTROLS
 from lib.errors import UserError
 from lib.files import mendable_storage_errors, read_jsonl, write_jsonl
 from lib.jobs.job import Job
+from lib.jobs.kept import copy_folder
 from lib.jobs.script import run_script
 from lib.jobs.versions import versions
 from lib.registry import version_in_key
@@ -90,6 +91,8 @@ class TrainingFolder:
         with mendable_storage_errors(self.folder):
             checkpoint = self.look()
             if not self.finished.exists():
+                self.take_over()
+            if not self.finished.exists():
                 checkpoint = self.train_from(checkpoint)
                 settings = self.job.settings
                 names = TRAINERS.class_of(settings).METRICS
@@ -101,6 +104,16 @@ class TrainingFolder:
         record = self.job.record
         record.items, record.reused = len(metrics), len(metrics) - record.computed
         return metrics
+
+    def take_over(self) -> None:
+        """Copies what another job finished, of this run or another, where there is such."""
+        kept = self.job.kept_elsewhere(f"*/{self.folder.name}/{self.finished.name}")
+        if kept:
+            run, finished = kept
+            if (finished.parent / self.versions.name).exists():
+                shutil.copyfile(finished.parent / self.versions.name, self.versions)
+            copy_folder(finished, self.finished)
+            self.job.took_over(run, len(read_jsonl(self.finished / METRICS_FILE)))
 
     def say_versions(self) -> None:
         """Puts on record which versions of libraries trained: several, where it went on under

@@ -290,6 +290,34 @@ def test_kept_answers_that_lack_a_file_or_were_edited_are_taken_from_the_journal
     assert any("is damaged" in note for note in done.record()["notes"])
 
 
+@pytest.fixture
+def elsewhere(undisturbed, tmp_path, monkeypatch):
+    """In a folder with another run, of before, that is to be reused; and what that has finished."""
+    shutil.copytree(undisturbed.folder / "results/run", tmp_path / "results/before")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(lib.jobs.job.REUSE_FROM, "results/before")
+    (kept,) = Path("results/before/work/answer_benchmark/base/pope").iterdir()
+    return kept
+
+
+@pytest.mark.parametrize("kept", ["the whole benchmark", "answers"])
+def test_answers_of_another_run_and_under_another_name_are_not_asked_for_again(
+    undisturbed, elsewhere, kept
+):
+    if kept == "answers":
+        shutil.rmtree(elsewhere)
+    job = Job(settings=undisturbed.job.params.settings, model="the-base-again")
+    job.input.merged = []
+    answer_benchmark.main(job)
+    count = undisturbed.record["items"]
+    assert job.published()[0] == undisturbed.published[0]
+    assert (job.record()["computed"], job.record()["reused"]) == (0, count)
+    assert job.record()["taken_over"] == {"results/before": count}
+    shutil.rmtree("results/before")
+    answer_benchmark.main(job)
+    assert job.record()["computed"] == 0
+
+
 @pytest.mark.parametrize("change", ["limit", "task", "prompt", "dtype", "data", "model"])
 def test_whatever_determines_the_answers_makes_them_anew(
     undisturbed, change, tmp_path, monkeypatch

@@ -9,7 +9,7 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from pydantic import Field
@@ -24,7 +24,7 @@ from lib.head.plan import Plan
 from lib.head.summary import print_summary
 from lib.jobs import batches
 from lib.jobs.batches import Batches, Item
-from lib.jobs.job import Job, NoSettings
+from lib.jobs.job import Job, NoSettings, digest_of_params
 from lib.jobs.memory import halving
 from lib.jobs.record import Record, read_record
 
@@ -421,25 +421,67 @@ def test_a_setting_that_came_later_adds_to_a_key_only_where_it_is_not_its_defaul
     assert deciding(Outer(kind="second")) == deciding(Outer()) | {"kind": "second"}
 
 
-def test_a_job_whose_file_beside_its_output_is_gone_is_to_run_again(tmp_path):
-    record = Record("generate_images", "art/00", "before", finished="after")
-    record.beside = {"images/art/00/a.png": "", "images/art/00/b.png": ""}
-    path = tmp_path / "results/paper/work/generate_images/art/00.json"
-    write_json(path, vars(record))
-    plan = Plan(Config.model_validate({"results": str(tmp_path / "results")}))
-    folder = tmp_path / "results/paper/images/art/00"
-    assert plan.retry("generate_images", "art/00") == "after"
-    folder.mkdir(parents=True)
-    for name in ("a.png", "b.png", "other.png"):
-        (folder / name).touch()
-    assert plan.retry("generate_images", "art/00") == "before"
-    (folder / "b.png").unlink()
-    assert plan.retry("generate_images", "art/00") == "after"
+class Known:
+    """A job of Snakemake's graph and its record, in a run of two images."""
+
+    asked: ClassVar[dict[str, Any]] = {"settings": 1}
+    job = SimpleNamespace(
+        rule=SimpleNamespace(name="generate_images"),
+        wildcards=["art", "00"],
+        params=asked,
+        output=[__file__],
+    )
+
+    def __init__(self, folder):
+        self.root = folder / "results/paper"
+        self.path = self.root / "work/generate_images/art/00.json"
+        self.plan = Plan(Config.model_validate({"results": str(folder / "results")}))
+        self.files = ("images/art/00/a.png", "models/x/merged/config.json")
+        for name in (*self.files, "images/art/00/other.png"):
+            write_text(self.root / name, "")
+
+    def record(self, **values):
+        record = Record("generate_images", "art/00", asked=digest_of_params(self.asked))
+        record.beside, record.files = {self.files[0]: ""}, {self.files[1]: "", "gone": ""}
+        record.folders = ["models/x/merged"]
+        write_json(self.path, vars(record) | values)
+
+    def why_again(self, is_remembered=True):
+        return self.plan.why_again(self.job, is_remembered)
+
+
+@pytest.fixture
+def known(tmp_path):
+    made = Known(tmp_path)
+    made.record()
+    return made
+
+
+def test_a_job_that_made_all_it_was_asked_for_does_not_run_again(known):
+    assert not known.why_again(is_remembered=True)
+    assert not known.why_again(is_remembered=False)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_job_whose_file_beside_or_in_its_output_is_gone_runs_again(known, number):
+    (known.root / known.files[number]).unlink()
+    assert known.why_again() == "one of its files is gone"
+
+
+def test_a_job_with_failed_items_runs_again(known):
+    known.record(failed=2)
+    assert known.why_again() == "2 of its items failed"
+
+
+def test_a_job_that_was_asked_for_something_else_runs_again_where_snakemake_forgot_it(known):
+    known.record(asked="other")
+    assert not known.why_again(is_remembered=True)
+    assert "asked for something else" in known.why_again(is_remembered=False)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"rule": 3}', '{"rule": "a", "job": null}'])
-def test_a_damaged_record_of_a_job_is_as_good_as_none(tmp_path, content):
-    path = tmp_path / "results/paper/work/generate_images/art/00.json"
-    write_text(path, content)
-    plan = Plan(Config.model_validate({"results": str(tmp_path / "results")}))
-    assert plan.retry("generate_images", "art/00") == ""
+def test_a_job_whose_record_is_damaged_or_gone_runs_again(known, content):
+    write_text(known.path, content)
+    assert "no record" in known.why_again()
+    known.path.unlink()
+    assert "no record" in known.why_again()

@@ -89,12 +89,12 @@ def test_what_a_killed_job_held_without_locks_is_free_at_once(tmp_path):
 
 def test_a_run_whose_owner_lives_is_refused_and_taken_over_when_it_is_dead(tmp_path):
     process = holder(tmp_path / "work/run.owner")
-    for refused in (RunOwner(tmp_path).begin, RunOwner(tmp_path).refuse_unlock):
+    for refused in (RunOwner(tmp_path).begin, RunOwner(tmp_path).refuse_while_at_work):
         with pytest.raises(UserError, match=rf"process {process.pid} on {socket.gethostname()}"):
             refused()
     process.kill()
     process.wait()
-    RunOwner(tmp_path).refuse_unlock()
+    RunOwner(tmp_path).refuse_while_at_work()
     owner = RunOwner(tmp_path)
     owner.begin()
     owner.end()

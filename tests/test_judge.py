@@ -61,6 +61,18 @@ def test_a_rerun_asks_nothing_twice_and_gives_the_same(server, tmp_path):
     assert (len(server.bodies()), judge.asked, again.asked, again.reused) == (4, 4, 0, 4)
 
 
+def test_replies_that_another_job_has_had_are_not_asked_for_again(server, tmp_path):
+    there, here = tmp_path / "before" / "a.judge.jsonl", tmp_path / "now.jsonl"
+    _, before = ask(server, there)
+    judge = Judge(server.endpoint(), here, elsewhere=[(tmp_path / "before", there)])
+    assert judge.ask(questions(), int, max_tokens=9) == before
+    assert (len(server.bodies()), judge.asked, judge.reused) == (4, 0, 4)
+    assert judge.taken_over == {tmp_path / "before": 4}
+    there.unlink()
+    again, replies = ask(server, here)
+    assert (replies, again.asked, again.taken_over) == (before, 0, {})
+
+
 def test_only_what_is_new_is_asked(server, tmp_path):
     ask(server, tmp_path / "cache.jsonl", questions(3))
     ask(server, tmp_path / "cache.jsonl", questions(5))

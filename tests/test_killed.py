@@ -1,5 +1,5 @@
-"""Killed at any moment, a run goes on where it was: the same bytes, and at most the batch in flight
-computed twice.
+"""Killed at any moment, a run goes on where it was by the same command: the same bytes, and at most
+the batch in flight computed twice.
 """
 
 import os
@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -14,7 +15,8 @@ from conftest import Project, begun, make_small
 from lib.head.summary import read_records
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
-KILLS = 20
+#: Kills that are spread over the run, and further ones at moments that nobody chose.
+SPREAD, BY_CHANCE = 20, 12
 CORES = 2
 
 
@@ -22,14 +24,13 @@ def finished_jobs(project: Project) -> int:
     return len(read_records(project.folder / "results/random"))
 
 
-def run_and_kill(project: Project, jobs: int, seconds: float) -> bool:
-    """Starts the run, waits for so many finished jobs and a while longer, and kills its process
-    group; False if it ended before that.
+def run_and_kill(project: Project, cores: int, jobs: int, last: int, seconds: float) -> bool:
+    """Starts the run, waits for so many finished jobs and a while longer, at most for `last` of
+    them, and kills its process group; False if it ended before that.
     """
     with open(project.folder / "killed.log", "ab") as log:
-        command = project.command(cores=CORES)
         process = subprocess.Popen(
-            command,
+            project.command(cores=cores),
             cwd=project.folder,
             env=project.environment(),
             stdout=log,
@@ -41,34 +42,54 @@ def run_and_kill(project: Project, jobs: int, seconds: float) -> bool:
             if process.poll() is not None:
                 assert process.returncode == 0, (project.folder / "killed.log").read_text()[-4000:]
                 return False
-            if due is None and finished_jobs(project) >= jobs:
+            done = finished_jobs(project)
+            if due is None and done >= jobs:
                 due = time.monotonic() + seconds
+            elif jobs < last <= done:
+                break
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     return True
 
 
-def test_twenty_kills_spread_over_a_run_change_no_byte_and_lose_at_most_the_batch_in_flight(
-    new_project, finished
-):
+def moments(last: int) -> Iterator[tuple[int, float]]:
+    """When to kill: after how many finished jobs of `last`, and how many seconds.
+
+    The spread ones are from before the first job has ended on. The others come some time after
+    their command, whatever it does then: at other times in each run of the tests.
+    """
+    seed = random.SystemRandom().randrange(10**6)
+    print(f"random.Random({seed})")
+    chance = random.Random(seed)
+    before = chance.sample(range(SPREAD), BY_CHANCE)
+    for kill in range(SPREAD):
+        if kill in before:
+            yield 0, chance.uniform(0.1, 8)
+        yield kill * last // (SPREAD - 1), chance.uniform(0.2, 3)
+
+
+def test_kills_spread_over_a_run_and_by_chance_change_no_byte_and_lose_at_most_the_batch_in_flight(
+    new_project: Callable[..., Project], finished: Project
+) -> None:
+    """Nor do the number of cores and the order of topics, which are others here."""
     project = new_project("killed")
     make_small(project)
-    randomness = random.Random(20)
-    jobs = finished_jobs(finished)
-    twice_before = 0
-    for kill in range(KILLS):
-        # From before the first job has ended to the last benchmark; the tables that follow take a
-        # second.
-        assert run_and_kill(
-            project, kill * (jobs - 9) // (KILLS - 1), randomness.uniform(0.2, 4)
-        ), f"the run ended before kill {kill}"
+    project.edit_config(lambda values: values.update(topics=["nature", "art"]))
+    # Up to the last benchmark; the tables that follow take a second.
+    last = finished_jobs(finished) - 9
+    twice_before = kills = 0
+    for jobs, seconds in moments(last):
+        assert run_and_kill(project, 1 + kills % CORES, jobs, last, seconds), (
+            f"the run ended before kill {kills}"
+        )
         twice = sum(count - 1 for count in begun(project).values())
         assert twice - twice_before <= CORES, (
             "more than the batch in flight of each job was computed twice"
         )
         twice_before = twice
-        project.snakemake("--unlock")
+        kills += 1
+    assert kills == SPREAD + BY_CHANCE
     project.snakemake()
     expected, found = finished.published(), project.published()
     assert sorted(found) == sorted(expected)

@@ -12,11 +12,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from snakemake.exceptions import LockException
 
+from lib.errors import UserError
 from lib.patches import lmms_eval as lmms_eval_patches
 from lib.patches import slurm_plugin, snakemake_command
 from lib.patches.deepspeed import without_compiled_operators
-from lib.patches.snakemake_graph import build_graph, hold_own_locks_alone
+from lib.patches.snakemake_graph import build_graph, hold_own_locks
 
 SCRIPTS = Path(slurm_plugin.__file__).resolve().parents[2]
 
@@ -246,15 +248,23 @@ class Locks:
 
 
 @pytest.fixture
-def own_locks_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def living(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Whether "results/ours" is being made: while its name is in the set."""
     from snakemake.persistence.file import FilePersistence
 
-    for name in ("_write_locks", "_delete_locks", "cleanup_locks"):
+    for name in ("_write_locks", "_delete_locks", "cleanup_locks", "lock"):
         monkeypatch.setattr(FilePersistence, name, getattr(FilePersistence, name))
-    hold_own_locks_alone()
+    names: set[str] = set()
+
+    def refuse() -> None:
+        if names:
+            raise UserError("it is at work")
+
+    hold_own_locks("results/ours", refuse)
+    return names
 
 
-@pytest.mark.usefixtures("own_locks_alone")
+@pytest.mark.usefixtures("living")
 def test_a_run_that_ends_leaves_the_locks_of_another_in_the_clone(tmp_path: Path) -> None:
     first, second, third = Locks(tmp_path), Locks(tmp_path), Locks(tmp_path)
     first.hold("a")
@@ -267,13 +277,34 @@ def test_a_run_that_ends_leaves_the_locks_of_another_in_the_clone(tmp_path: Path
     assert not (tmp_path / "locks").exists()
 
 
-@pytest.mark.usefixtures("own_locks_alone")
+@pytest.mark.usefixtures("living")
 def test_a_run_begins_though_another_in_the_clone_ends_just_then(tmp_path: Path) -> None:
     first, second = Locks(tmp_path), Locks(tmp_path)
     first.hold("a")
     first.own.unlock()
     second.hold("b")
     assert second.held_in_clone() == {"b"}
+
+
+def test_locks_of_a_dead_run_are_lifted_and_those_of_others_and_of_the_living_hold(
+    tmp_path: Path, living: set[str]
+) -> None:
+    dead, other, next_one = Locks(tmp_path), Locks(tmp_path), Locks(tmp_path)
+    dead.hold("results/ours/a", "results/ours/b")
+    other.hold("results/ours-2/a")
+    next_one.own.all_inputfiles = lambda: ["results/ours/a"]
+    next_one.own.all_outputfiles = lambda: ["results/ours/b"]
+    living.add("ours")
+    with pytest.raises(UserError, match="it is at work"):
+        next_one.own.lock()
+    assert next_one.held_in_clone() == {"results/ours/a", "results/ours/b", "results/ours-2/a"}
+    living.clear()
+    with next_one.own.lock():
+        assert next_one.held_in_clone() == {"results/ours/a", "results/ours/b", "results/ours-2/a"}
+    assert next_one.held_in_clone() == {"results/ours-2/a"}
+    next_one.own.all_outputfiles = lambda: ["results/ours-2/a"]
+    with pytest.raises(LockException), next_one.own.lock():
+        pass
 
 
 def test_by_itself_a_run_that_ends_removes_the_locks_of_another(tmp_path: Path) -> None:

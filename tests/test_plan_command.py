@@ -204,7 +204,6 @@ def write_record(root, rule, name, items, computed, compute, load=0.0, journal=(
         "reused": items - computed,
         "failed": 0,
         "notes": [],
-        "retry": "",
         "compute_seconds": compute,
         "load_seconds": load,
         "wall_seconds": compute + load + 1,

@@ -10,7 +10,7 @@ from lib.jobs.record import Record
 
 
 def record(rule: str, job: str, *notes: str) -> Record:
-    return Record(rule, job, retry="", notes=list(notes))
+    return Record(rule, job, notes=list(notes))
 
 
 def test_what_many_jobs_say_in_the_same_words_is_one_line_and_nothing_is_lost() -> None:

@@ -24,7 +24,7 @@ from lib.config.training import Experiment, TrainDpoJob, Training
 from lib.data.controls import Control, is_exchanged
 from lib.errors import UserError
 from lib.files import read_jsonl, write_json
-from lib.jobs.job import Job
+from lib.jobs.job import REUSE_FROM, Job
 from lib.jobs.kept import MARKER
 from lib.report.training_figure import draw_training
 from lib.training.base import TrainingJob
@@ -639,6 +639,25 @@ def test_a_finished_adapter_is_not_trained_again(
     assert run.published() == trained.published()
     assert (run.record["computed"], run.record["reused"]) == (0, UPDATES)
     assert not (tmp_path / "logs").exists()
+
+
+def test_an_adapter_that_another_run_finished_is_not_trained_again(
+    trained: Run, tmp_path: Path, base: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is one that had another name; and it stays when the other run is deleted."""
+    shutil.copytree(trained.folder / "work", tmp_path / "before/work")
+    (tmp_path / "before/work/train_dpo/test").rename(tmp_path / "before/work/train_dpo/other")
+    monkeypatch.setenv(REUSE_FROM, str(tmp_path / "before"))
+    run = Run(tmp_path / "now", base, dataset)
+    run.run()
+    assert run.published() == trained.published()
+    assert (run.record["computed"], run.record["reused"]) == (0, UPDATES)
+    assert run.record["taken_over"] == {str(tmp_path / "before"): UPDATES}
+    assert run.record["versions"] == trained.record["versions"]
+    assert not (tmp_path / "now/logs").exists()
+    shutil.rmtree(tmp_path / "before")
+    run.run()
+    assert (run.record["computed"], run.record["taken_over"]) == (0, {})
 
 
 def test_what_determines_the_training_decides_what_is_reused(

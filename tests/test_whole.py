@@ -64,7 +64,10 @@ def test_whatever_file_is_deleted_it_is_made_again_with_the_same_bytes(finished_
     ):
         (root / name).unlink()
     shutil.rmtree(root / "dataset/2/data")
+    (root / "models/random-2/merged/config.json").unlink()
+    (root / "work/score_answers/base/object_halbench.json").unlink()
     project.snakemake()
+    assert (root / "work/score_answers/base/object_halbench.json").exists()
     assert changed(before, project.published()) == set()
     assert "Nothing to be done" in project.snakemake().stdout
 

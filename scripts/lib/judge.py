@@ -11,18 +11,22 @@ or did not answer has a reason, too, and is asked again by the next run.
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypedDict, TypeVar
 
 from lib.blocks import Endpoint, deciding
 from lib.endpoint import Client
 from lib.errors import ItemError
 from lib.files import digest, digest_of_file
-from lib.jobs.journal import Journal
+from lib.jobs.journal import Journal, finished_elsewhere
 from lib.progress import SECONDS_BETWEEN_PROGRESS_LINES, log
+
+if TYPE_CHECKING:
+    from lib.jobs.job import Job
 
 T = TypeVar("T")
 
@@ -81,13 +85,38 @@ class Judge:
     that came from the cache.
     """
 
-    def __init__(self, endpoint: Endpoint, cache: Path, attempts: int = ATTEMPTS) -> None:
-        """`cache`: the journal's file, one a job; it is made where it does not exist."""
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        cache: Path,
+        attempts: int = ATTEMPTS,
+        elsewhere: Iterable[tuple[Path, Path]] = (),
+    ) -> None:
+        """`cache`: the journal's file, one a job; it is made where it does not exist. `elsewhere`:
+        journals that may hold replies, each after the folder of its run.
+        """
         self.endpoint = endpoint
         self.cache = Path(cache)
         self.attempts = attempts
         self.asked = self.reused = 0
+        #: Of the reused replies: those of each run's other journals.
+        self.taken_over: Counter[Path] = Counter()
+        self._elsewhere = list(elsewhere)
         self._models: set[str] = set()
+
+    @classmethod
+    def of_job(cls, job: "Job[Any]", endpoint: Endpoint, suffix: str = "judge") -> Self:
+        """The judge of a job, which looks for replies in other jobs' journals, too. `suffix`: what
+        its own is called.
+        """
+        cache = job.work / f"{job.name}.{suffix}.jsonl"
+        return cls(endpoint, cache, elsewhere=job.journals_elsewhere(cache))
+
+    def put_on_record(self, job: "Job[Any]") -> None:
+        """Notes in a job's record whom it asked, how often, and where replies came from."""
+        job.note(f"judge {self.name}: {self.asked} asked, {self.reused} reused")
+        for run, replies in self.taken_over.items():
+            job.took_over(run, replies)
 
     @property
     def versions(self) -> tuple[str, ...]:
@@ -165,6 +194,7 @@ class Judge:
         for question in questions:
             if journal.finished(keys[question.id]) is None:
                 missing.setdefault(keys[question.id], question)
+        self._take_over(missing, journal)
         self.reused += len(set(keys.values())) - len(missing)
         if missing:
             with Client(self.endpoint) as client:
@@ -175,6 +205,14 @@ class Judge:
                     ]
                 )
         return {name: journal.entries[key] for name, key in keys.items()}
+
+    def _take_over(self, missing: dict[str, JudgeQuestion], journal: Journal) -> None:
+        """Takes replies from other journals, and their questions out of the missing ones."""
+        for run, path in self._elsewhere if missing else ():
+            for found in finished_elsewhere(path, missing.__contains__):
+                journal.take_over(found, missing.pop(found.key).id, found.result)
+                self.taken_over[run] += 1
+        journal.flush()
 
     def _ask_one(
         self,

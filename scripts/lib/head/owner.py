@@ -28,8 +28,8 @@ class RunOwner:
         """Lets go of the folder."""
         self._file.release()
 
-    def refuse_unlock(self) -> None:
-        """A UserError if the Snakemake whose lock is to be removed lives."""
+    def refuse_while_at_work(self) -> None:
+        """A UserError if another Snakemake that makes the run lives."""
         if owner := self._file.living_owner():
             raise self._refusal(owner)
 

@@ -197,19 +197,20 @@ class Plan:
             )
         return self.shards[topic, name]
 
-    def is_as_asked(self, job: Any) -> bool:
-        """Whether a job of Snakemake's graph has made what it is asked for now, by its record."""
+    def why_again(self, job: Any, is_remembered: bool) -> str:
+        """Why a job of Snakemake's graph is to run again by its record, though its outputs are
+        there and newer than its inputs; empty where it is not. `is_remembered`: whether Snakemake
+        knows what it was asked.
+        """
         name = "/".join(job.wildcards) or job.rule.name
         record = read_record(Path(self.root, "work", job.rule.name, f"{name}.json"))
-        return record is not None and record.asked == digest_of_params(dict(job.params.items()))
-
-    def retry(self, rule: str, job: str) -> str:
-        """A token that changes after a job with failed items, so that the next run tries those
-        again, and when an image file of a job is gone, so that it is made again; and stays
-        otherwise.
-        """
-        record = read_record(Path(self.root, "work", rule, f"{job}.json"))
         if record is None:
-            return ""
-        is_to_run = record.failed or record.lacks_files(Path(self.root))
-        return record.finished if is_to_run else record.retry
+            is_there = all(Path(file).exists() for file in job.output)
+            return "no record in work/ tells what made it" if is_there else ""
+        if record.failed:
+            return f"{record.failed} of its items failed"
+        if record.lacks_files(Path(self.root)):
+            return "one of its files is gone"
+        if not is_remembered and record.asked != digest_of_params(dict(job.params.items())):
+            return "its record in work/ says that it was asked for something else"
+        return ""

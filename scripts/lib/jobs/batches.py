@@ -158,21 +158,17 @@ class Batches(Generic[Input, M, R]):
         wanted: dict[str, list[Item[Input]]] = {}
         for item in missing:  # the same content may be asked about under two ids
             wanted.setdefault(item.key, []).append(item)
-        for source, path in self.job.journals_elsewhere():
-            for found in finished_elsewhere(path, wanted.keys()):
+        for source, path in self.job.journals_elsewhere(journal.path):
+            for found in finished_elsewhere(path, wanted.__contains__):
                 items = wanted[found.key]
                 result: Any = self.take_over(items[0], found.result, source)
                 if result is None or not self.still_valid(items[0], result):
                     continue
                 del wanted[found.key]
-                if found.versions != journal.versions_now:
-                    journal.begin([], found.versions)
                 for item in items:
-                    seconds = found.seconds
-                    journal.add(item.key, item.id, seconds=seconds, result=result, at_once=False)
+                    journal.take_over(found, item.id, result)
                     outcomes[item.id] = Outcome(item.id, result)
-                taken_over = self.job.record.taken_over
-                taken_over[source.as_posix()] = taken_over.get(source.as_posix(), 0) + len(items)
+                self.job.took_over(source, len(items))
             if not wanted:
                 break
         journal.flush()

@@ -14,6 +14,7 @@ from lib import weights
 from lib.blocks import Block, Model, first_mistake, models_in
 from lib.errors import UserError
 from lib.files import digest, digest_of_file, sync, write_json, write_jsonl
+from lib.jobs.kept import is_sealed
 from lib.jobs.published import refuse_changed_file
 from lib.jobs.record import Record
 from lib.jobs.versions import loaded_versions
@@ -65,7 +66,7 @@ def digest_of_params(params: Mapping[str, Any]) -> str:
     """A digest of a rule's parameters: of all that decides what its job makes, besides its inputs.
     The folder of the run is not part of it.
     """
-    asked = {name: value for name, value in params.items() if name != "retry"}
+    asked = dict(params)
     asked["common"] = {
         name: value for name, value in asked.get("common", {}).items() if name != "root"
     }
@@ -92,9 +93,7 @@ class Job(Generic[S]):
         self.max_failed_fraction = common.max_failed_fraction
         self.work = self.root / "work" / self.rule
         params = dict(snakemake.params.items())
-        self.record = Record(
-            self.rule, self.name, params.get("retry", ""), asked=digest_of_params(params)
-        )
+        self.record = Record(self.rule, self.name, asked=digest_of_params(params))
         #: "topic/shard" -> the digest of its prompts, of the shards that are read.
         self.prompts: dict[str, str] = dict(params.get("prompts") or {})
         self._inputs = _paths_in(getattr(snakemake, "input", ()))
@@ -142,24 +141,45 @@ class Job(Generic[S]):
         """The identities of a block's models: its own as "model", those of its fields by name."""
         return {name: self.identify(model) for name, model in models_in(block).items()}
 
-    def journals_elsewhere(self) -> Iterator[tuple[Path, Path]]:
-        """Journals that may hold items of this job, and the folders of their runs: of the topic's
-        other shards (there may have been fewer or more), and of the runs in `REUSE_FROM`. The
-        likeliest first.
-        """
-        own = self.work / f"{self.name}.journal.jsonl"
+    def _runs(self) -> list[Path]:
+        """The folders of this run and of those in `REUSE_FROM`."""
         named = os.environ.get(REUSE_FROM, "")
-        for root in (self.root, *map(Path, filter(None, named.split(os.pathsep)))):
+        return [self.root, *map(Path, filter(None, named.split(os.pathsep)))]
+
+    def journals_elsewhere(self, own: Path) -> Iterator[tuple[Path, Path]]:
+        """Journals that may hold items of a journal of this job, and the folders of their runs: of
+        the topic's other shards (there may have been fewer or more), of the benchmark's other
+        models (one may have had another name), and of the runs in `REUSE_FROM`. The likeliest
+        first.
+        """
+        relative = own.relative_to(self.work)
+        for root in self._runs():
             folder = root / "work" / self.rule
             alike = [
                 path
-                for path in sorted(folder.rglob("*.journal.jsonl"))
-                # A shard's topic; a benchmark's name, whatever the model is called there.
+                for path in sorted(folder.rglob(f"*{''.join(own.suffixes[-2:])}"))
                 if own.parent.name == path.parent.name or own.name == path.name
             ]
-            relative = Path(f"{self.name}.journal.jsonl")
             alike.sort(key=lambda path: path.relative_to(folder) != relative)
             yield from ((root, path) for path in alike if path != own)
+
+    def kept_elsewhere(self, pattern: str) -> tuple[Path, Path] | None:
+        """A whole folder of finished results of this rule, be it of another job of this run or of a
+        run in `REUSE_FROM`, and the folder of its run. `pattern`: of its path, from the rule's
+        folder under work/ on.
+        """
+        for root in self._runs():
+            for folder in sorted((root / "work" / self.rule).glob(pattern)):
+                if is_sealed(folder):
+                    return root, folder
+        return None
+
+    def took_over(self, source: Path, items: int) -> None:
+        """Puts on record that so many items were found in a run that no job of this rule and name
+        had computed here.
+        """
+        name = source.as_posix()
+        self.record.taken_over[name] = self.record.taken_over.get(name, 0) + items
 
     def note(self, text: str) -> None:
         """Puts something unusual on record (a halved batch, a dropped journal line), once, and into

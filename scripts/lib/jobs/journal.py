@@ -11,7 +11,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -97,6 +97,19 @@ def _is_known(entry: Mapping[str, Any]) -> bool:
     if "key" not in entry:
         return "journal" in entry or "begin" in entry
     return {"ok": "result", "failed": "reason"}.get(entry.get("status", "")) in entry
+
+
+@dataclass(frozen=True)
+class FinishedItem:
+    """An item that another journal holds: its result, the seconds that it took, and the versions of
+    libraries that it was computed under.
+    """
+
+    key: str
+    id: str
+    result: Any
+    seconds: float
+    versions: dict[str, str]
 
 
 class Journal:
@@ -271,25 +284,20 @@ class Journal:
         self.entries[key] = entry
         self.versions[key] = self.versions_now
 
-
-@dataclass(frozen=True)
-class FinishedItem:
-    """An item that another journal holds: its result, the seconds that it took, and the versions of
-    libraries that it was computed under.
-    """
-
-    key: str
-    result: Any
-    seconds: float
-    versions: dict[str, str]
+    def take_over(self, found: FinishedItem, item_id: str, result: Any) -> None:
+        """Records an item that another journal holds, with what its result is here; `flush` writes
+        it.
+        """
+        if found.versions != self.versions_now:
+            self.begin([], found.versions)
+        self.add(found.key, item_id, seconds=found.seconds, result=result, at_once=False)
 
 
-def finished_elsewhere(path: Path, keys: Collection[str]) -> list[FinishedItem]:
-    """The newest results of the items that a journal holds as finished under one of these keys.
+def finished_elsewhere(path: Path, is_wanted: Callable[[str], bool]) -> list[FinishedItem]:
+    """The newest results of the items that a journal holds as finished under a key that is wanted.
 
     The journal may be another job's that writes it at this moment; nothing is locked or changed.
     """
-    wanted = {key.encode() for key in keys}
     items: dict[str, FinishedItem | None] = {}
     versions: dict[str, str] = {}
     needs_sum = False
@@ -297,10 +305,10 @@ def finished_elsewhere(path: Path, keys: Collection[str]) -> list[FinishedItem]:
         needs_sum = needs_sum or has_sum(line)
         if b'"versions":' in line and "key" not in (begin := _parse(line, needs_sum)):
             versions = begin.get("versions", versions)
-        elif (found := KEY.search(line)) and found[1] in wanted:
+        elif (found := KEY.search(line)) and is_wanted(found[1].decode()):
             entry = _parse(line, needs_sum)
             items[found[1].decode()] = (
-                FinishedItem(entry["key"], entry["result"], entry["seconds"], versions)
+                FinishedItem(entry["key"], entry["id"], entry["result"], entry["seconds"], versions)
                 if entry.get("status") == "ok"
                 else None
             )

@@ -3,6 +3,7 @@ the digests of their files.
 """
 
 import json
+import shutil
 from pathlib import Path
 
 from lib.files import digest_of_file, sync, write_json
@@ -21,6 +22,16 @@ def publish_folder(made: Path, name: Path) -> None:
     """Gives a sealed folder its name."""
     made.rename(name)
     sync(name.parent)
+
+
+def copy_folder(folder: Path, name: Path) -> None:
+    """Makes a sealed folder's copy under another name, whole or not at all."""
+    scratch = name.with_name(f"{name.name}.tmp")
+    shutil.rmtree(scratch, ignore_errors=True)
+    shutil.copytree(folder, scratch)
+    for path in scratch.iterdir():
+        sync(path)
+    publish_folder(scratch, name)
 
 
 def is_sealed(folder: Path) -> bool:

@@ -24,7 +24,6 @@ class Record:
 
     rule: str
     job: str
-    retry: str
     started: str = field(
         default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds")
     )
@@ -46,11 +45,14 @@ class Record:
     beside: dict[str, str] = field(default_factory=dict)
 
     def lacks_files(self, root: Path) -> bool:
-        """Whether one of the files `beside` is gone. Lists folders instead of asking for each file,
-        which takes long where there are many. `root`: the run's folder.
+        """Whether a file is gone that is no output of its own: one `beside`, or in one of the
+        `folders`. Lists folders instead of asking for each file, which takes long where there are
+        many. `root`: the run's folder.
         """
+        folders = tuple(f"{folder}/" for folder in self.folders)
+        inside = (file for file in self.files if file.startswith(folders))
         names: dict[Path, set[str]] = {}
-        for file in map(Path, self.beside):
+        for file in map(Path, (*self.beside, *inside)):
             names.setdefault(root / file.parent, set()).add(file.name)
         return not all(
             folder.is_dir() and wanted <= {entry.name for entry in os.scandir(folder)}
@@ -64,10 +66,10 @@ def read_record(path: Path) -> Record | None:
         values = orjson.loads(path.read_bytes())
     except (OSError, ValueError):
         return None
-    needed = {"rule", "job", "retry", "computed", "finished"}
+    needed = {"rule", "job", "computed", "finished"}
     if not isinstance(values, dict) or not needed <= values.keys():
         return None
-    blank = Record("", "", "", versions={})
+    blank = Record("", "", versions={})
     known = {
         each.name: values[each.name]
         for each in fields(Record)

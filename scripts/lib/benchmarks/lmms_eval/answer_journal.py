@@ -1,13 +1,14 @@
 """The journal of lmms-eval's answers, which the harness's process writes and the job's reads."""
 
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib.files import digest
-from lib.jobs.journal import Journal
+from lib.jobs.journal import Journal, finished_elsewhere
 from lib.jobs.locks import TakenError, locked
 
 if TYPE_CHECKING:
@@ -49,15 +50,36 @@ def journal_of(job: "Job[Any]") -> Path:
     return Path(job.work, f"{job.name}.journal.jsonl")
 
 
-def read_journal(job: "Job[Any]") -> Journal:
-    """The journal of a job's answers as it is, closed again."""
+@contextmanager
+def open_journal(job: "Job[Any]") -> Iterator[Journal]:
+    """The journal of a job's answers. What is damaged is told."""
     with Journal(journal_of(job), job.rule) as journal:
         if journal.dropped_lines:
             job.note(
                 f"{journal.dropped_lines} damaged line(s) of {journal.path} dropped; their"
                 " questions are asked again where that is needed"
             )
-    return journal
+        yield journal
+
+
+def read_journal(job: "Job[Any]") -> Journal:
+    """The journal of a job's answers as it is, closed again."""
+    with open_journal(job) as journal:
+        return journal
+
+
+def take_answers_over(job: "Job[Any]", keys: AnswerKeys) -> dict[Path, set[str]]:
+    """Enters the answers of other jobs, of this run or another, that were asked the same way into
+    this job's journal; their keys by the folder of the run that they are of.
+    """
+    taken: dict[Path, set[str]] = {}
+    with open_journal(job) as journal:
+        for run, path in job.journals_elsewhere(journal.path):
+            for found in finished_elsewhere(path, lambda key: key.startswith(f"{keys.asking}/")):
+                if journal.finished(found.key) is None:
+                    journal.take_over(found, found.id, found.result)
+                    taken.setdefault(run, set()).add(found.key)
+    return taken
 
 
 def wait_for_lmms_eval_to_die(journal: Path) -> None:

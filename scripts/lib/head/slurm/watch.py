@@ -116,9 +116,8 @@ class Watch(threading.Thread):
                 idle = duration(now - idle_since)
                 log.error(
                     f"No job of this run has been in Slurm's queue for {idle}, and yet the executor"
-                    " waits for one: it has lost sight of it. This run ends"
-                    " here; nothing that is finished is lost. Go on with: make resume"
-                    ' RUN="--profile slurm ..."'
+                    " waits for one: it has lost sight of it. This run ends here; nothing that is"
+                    " finished is lost. Go on with the same command."
                 )
                 os.kill(os.getpid(), signal.SIGUSR1)
                 return
