@@ -41,7 +41,9 @@ wrong types, missing files and folders, models that are no models. Needs (time, 
 partitions) are not configured here but in `profiles/`.
 
 Files are UTF-8, numbers plain digits. What YAML would read as another thing than it seems to say is
-refused: `010` (8), `1:30` (90), a key that stands twice, `true` for a number, infinity.
+refused: `010` (8), `1:30` (90), a key that stands twice, `true` for a number, infinity. In files
+and folders, models among them, `~` and environment variables (`$SCRATCH/models/llava`) are filled
+in.
 
 Several files (`--configfile a.yaml b.yaml`) and `--config` are joined by Snakemake, key by key, and
 what comes later counts. Blocks are joined too: four `responses.policy_models` in each of two files

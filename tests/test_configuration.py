@@ -13,11 +13,13 @@ from make_configuration import blocks_of, heading
 from lib.config.run import Config, load_config
 from lib.config.yaml_files import read_yaml
 from lib.errors import UserError
+from lib.files import write_text
 from lib.models.image_generators.registry import IMAGE_GENERATORS
 from lib.models.image_scorers.registry import IMAGE_SCORERS
 from lib.models.instruction_authors.registry import INSTRUCTION_AUTHORS
 from lib.models.response_rewards.registry import RESPONSE_REWARDS
 from lib.planning.graph import _update
+from lib.weights import folder_of
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -416,10 +418,73 @@ def test_a_home_and_environment_variables_in_results_are_expanded(monkeypatch):
         assert Config.model_validate({"results": results}).root == Path(root)
 
 
-def test_a_variable_in_results_that_is_not_set_is_refused(monkeypatch):
-    monkeypatch.delenv("SCRATCH", raising=False)
-    with pytest.raises(UserError, match=r"results: the environment has no \$SCRATCH"):
-        load_config({"results": "$SCRATCH/x"}, [])
+@pytest.fixture
+def scratch(tmp_path, monkeypatch, demo_benchmarks):
+    """Files of all kinds that a configuration names, in the folder $SCRATCH."""
+    for name in ("prompts/art.txt", "file", "images/a.png", "model/config.json"):
+        write_text(tmp_path / name, "{}")
+    (tmp_path / "pope").symlink_to(demo_benchmarks / "pope.parquet")
+    (tmp_path / "model/work").mkdir()
+    monkeypatch.setenv("SCRATCH", str(tmp_path))
+    return tmp_path
+
+
+OWN_BENCHMARK = {
+    "scorer": "chair",
+    "questions": "$SCRATCH/file",
+    "images": "$SCRATCH/images",
+    "reference": "${SCRATCH}/file",
+}
+TASK = {"task": "pope", "metrics": {"f1": "pope_f1_score"}, "data": {"test": "$SCRATCH/pope"}}
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        ({"prompts": "$SCRATCH/prompts"}, lambda config: config.prompts),
+        (
+            {"instructions": {"backend": "file", "file": "$SCRATCH/file"}},
+            lambda config: config.instructions.file,
+        ),
+        ({"reuse_from": ["$SCRATCH/model"]}, lambda config: config.runs_to_reuse[0]),
+        *(
+            (
+                {"evaluation": {"benchmarks": {"own": OWN_BENCHMARK}}},
+                lambda config, name=name: getattr(config.evaluation.benchmarks["own"], name),
+            )
+            for name in ("questions", "images", "reference")
+        ),
+        (
+            {"evaluation": {"benchmarks": {"task": TASK}}},
+            lambda config: config.evaluation.benchmarks["task"].data["test"],
+        ),
+        (
+            {"training": {"base_model": {"model": "$SCRATCH/model"}}},
+            lambda config: folder_of(config.training.base_model.model),
+        ),
+    ],
+    ids=["prompts", "instructions", "run", "questions", "images", "reference", "data", "model"],
+)
+def test_every_file_and_folder_may_begin_with_an_environment_variable(scratch, values, found):
+    config = Config.model_validate(values)
+    value = found(config)
+    path = Path(value[0] if isinstance(value, list) else value)
+    assert path.exists()
+    assert path.is_relative_to(scratch)
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"results": "$NOWHERE/x"}, "results"),
+        ({"prompts": "${NOWHERE}/x"}, "prompts"),
+        ({"training": {"base_model": {"model": "$NOWHERE/x"}}}, "training.base_model"),
+    ],
+)
+def test_a_variable_that_is_not_set_is_refused(monkeypatch, values, key):
+    monkeypatch.delenv("NOWHERE", raising=False)
+    with pytest.raises(UserError, match=rf"{key}.*the environment has no \$.?NOWHERE"):
+        load_config(values, [])
 
 
 def test_a_user_in_results_or_reuse_from_that_is_not_there_is_refused():

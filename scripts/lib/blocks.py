@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -16,10 +17,12 @@ from pydantic import (
 )
 
 from lib import weights
-from lib.files import canonical_json
+from lib.files import canonical_json, expand
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 Name = Annotated[str, StringConstraints(pattern=rf"^{NAME}$")]
+#: A file or folder; `~` and environment variables are filled in.
+UserPath = Annotated[str, AfterValidator(expand)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 DType = Literal["float32", "bfloat16", "float16"]
 

@@ -4,6 +4,7 @@ import ctypes
 import errno
 import json
 import os
+import re
 import shutil
 import sys
 from collections import Counter
@@ -20,6 +21,22 @@ from lib.errors import UserError
 CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False)
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def expand(path: str) -> str:
+    """A path with `~` and environment variables filled in. Errors: ValueError where there is no
+    such variable or user.
+    """
+    filled = os.path.expandvars(path)
+    if unset := re.findall(r"\$(?:\w+|\{[^}]*\})", filled):
+        raise ValueError(
+            f"the environment has no {', '.join(unset)}. Set it where the run is started and"
+            " where its jobs run, or write the path itself"
+        )
+    try:
+        return str(Path(filled).expanduser())
+    except RuntimeError:
+        raise ValueError(f"'{path}' begins with a user that is not there. Correct it") from None
 
 
 def canonical_json(value: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from lib.contents import digest_files, files_under
 from lib.errors import UserError
-from lib.files import digest
+from lib.files import digest, expand
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -27,10 +27,15 @@ LEFT_OUT = ("*.bin", "*.h5", "*.msgpack", "*.onnx", "*.pth", "*.pt", "*.ckpt", "
 
 
 def is_folder(model: str) -> bool:
-    """Whether `model` names a folder (`./x`, `/x`, `~/x`, or one that exists) rather than a hub
-    repository (`owner/name`).
+    """Whether `model` names a folder (`./x`, `/x`, `~/x`, `$X/x`, or one that exists) rather than a
+    hub repository (`owner/name`).
     """
-    return model.startswith((".", "/", "~")) or not HUB_ID.fullmatch(model) or Path(model).is_dir()
+    return not HUB_ID.fullmatch(model) or Path(model).is_dir()
+
+
+def folder_of(model: str) -> Path:
+    """The folder that a model's name is. Errors: ValueError if it cannot be expanded."""
+    return Path(expand(model))
 
 
 def problem_with_folder(model: str) -> str | None:
@@ -38,7 +43,10 @@ def problem_with_folder(model: str) -> str | None:
     nothing is, or it is on the hub.
     """
     if is_folder(model):
-        folder = Path(model).expanduser()
+        try:
+            folder = folder_of(model)
+        except ValueError as error:
+            return f"'{model}': {error}."
         if not folder.is_dir():
             return (
                 f"there is no folder '{model}', and it is not the name of a hub repository"
@@ -63,7 +71,7 @@ def folder_identity(folder: str) -> str:
     """What a model folder contains, as a digest: the names, sizes and contents of all files that
     loading can read, through links.
     """
-    root = Path(folder).expanduser()
+    root = folder_of(folder)
     files = [path for path in files_under(root) if _is_of_the_model(path)]
     contents = {
         path.relative_to(root).as_posix(): [path.stat().st_size, content]
@@ -121,7 +129,7 @@ def fetch(
     `ImageReward.pt`); `only`: nothing but these.
     """
     if is_folder(model):
-        return Path(model).expanduser()
+        return folder_of(model)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError
 

@@ -13,7 +13,7 @@ from lib.benchmarks.lmms_eval.tasks import TaskSettings
 from lib.benchmarks.mentions import MentionsBenchmark
 from lib.benchmarks.questions import QuestionsBenchmark
 from lib.benchmarks.registry import BENCHMARKS, Scorer, names_of
-from lib.blocks import NO_EFFECT, Block, Endpoint, Model, Name, max_image_megapixels_field
+from lib.blocks import NO_EFFECT, Block, Endpoint, Model, Name, UserPath, max_image_megapixels_field
 from lib.config.contamination import Contamination
 from lib.models.response_generators.registry import Backend
 from lib.registry import chosen_from
@@ -62,14 +62,14 @@ class QuestionBenchmark(Block):
     scorer: Scorer = Field(
         description="Our scorer: `amber`, `object_halbench`, `mmhal_bench`, `chair` or `pope`."
     )
-    questions: list[str] = Field(
+    questions: list[UserPath] = Field(
         min_length=1, description="The benchmark's files of questions, one path or several."
     )
-    images: str | None = Field(
+    images: UserPath | None = Field(
         None,
         description="Folder of the images; null where the questions hold them (Object HalBench).",
     )
-    reference: list[str] = Field(
+    reference: list[UserPath] = Field(
         min_length=1,
         description=(
             "What the answers are held against: files or folders, as `python scripts/score.py"

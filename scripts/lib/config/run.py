@@ -4,16 +4,15 @@
 """
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
+from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from lib.benchmarks.mentions import MentionsBenchmark
 from lib.benchmarks.registry import names_of
-from lib.blocks import Block, Fraction, Model, Name, max_image_megapixels_field
+from lib.blocks import Block, Fraction, Model, Name, UserPath, max_image_megapixels_field
 from lib.config.evaluation import Evaluation, counts_mentions
 from lib.config.figures import AnswersSheet, Figures
 from lib.config.image_ranking import ImageRanking
@@ -31,22 +30,6 @@ from lib.models.response_rewards.armorm import ArmoRM
 from lib.models.response_rewards.registry import AnyResponseReward
 
 
-def expand(folder: str) -> str:
-    """A folder with `~` and environment variables filled in. Errors: ValueError where there is no
-    such variable or user.
-    """
-    filled = os.path.expandvars(folder)
-    if unset := re.findall(r"\$(?:\w+|\{[^}]*\})", filled):
-        raise ValueError(
-            f"the environment has no {', '.join(unset)}. Set it where the run is started and"
-            " where its jobs run, or write the folder itself"
-        )
-    try:
-        return str(Path(filled).expanduser())
-    except RuntimeError:
-        raise ValueError(f"'{folder}' begins with a user that is not there. Correct it") from None
-
-
 class Config(Block):
     """The whole configuration."""
 
@@ -59,21 +42,19 @@ class Config(Block):
             "How tables mark this run's rows: `demo` where its models or data are tiny ones."
         ),
     )
-    results: str = Field(
+    results: UserPath = Field(
         "results",
         min_length=1,
-        description=(
-            "Folder of all runs. `~` and environment variables (`$SCRATCH/pds-dpo`) are expanded."
-        ),
+        description=("Folder of all runs, e.g. `$SCRATCH/pds-dpo`."),
     )
-    reuse_from: list[str] = Field(
+    reuse_from: list[UserPath] = Field(
         [],
         description=(
             "Runs whose finished items are taken over where they are what this run would compute:"
             " their names, or their folders. Images are linked or copied."
         ),
     )
-    prompts: str = Field(
+    prompts: UserPath = Field(
         "prompts", min_length=1, description="Folder with `<topic>.txt`, one prompt a line."
     )
     topics: list[Topic] = Field(
@@ -130,12 +111,6 @@ class Config(Block):
     training: Training = Field(default_factory=Training)
     evaluation: Evaluation = Field(default_factory=Evaluation)
     figures: Figures = Field(default_factory=Figures)
-
-    @field_validator("results")
-    @classmethod
-    def _can_be_expanded(cls, results: str) -> str:
-        expand(results)
-        return results
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -205,14 +180,13 @@ class Config(Block):
     @property
     def root(self) -> Path:
         """The folder of this run."""
-        return Path(expand(self.results)) / self.run
+        return Path(self.results) / self.run
 
     @property
     def runs_to_reuse(self) -> list[Path]:
         """The folders of `reuse_from`."""
         return [
-            Path(expand(name)) if os.sep in name else Path(expand(self.results)) / name
-            for name in self.reuse_from
+            Path(name) if os.sep in name else Path(self.results) / name for name in self.reuse_from
         ]
 
     @property

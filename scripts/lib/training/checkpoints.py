@@ -117,7 +117,7 @@ def adapter_config(checkpoint: Path, base: Model) -> dict[str, Any]:
     absolute path would say where the adapter was made.
     """
     config = json.loads((checkpoint / ADAPTER_FILES[1]).read_text(encoding="utf-8"))
-    is_absolute = Path(base.model).expanduser().is_absolute()
+    is_absolute = weights.is_folder(base.model) and weights.folder_of(base.model).is_absolute()
     return {
         **config,
         "base_model_name_or_path": Path(base.model).name if is_absolute else base.model,

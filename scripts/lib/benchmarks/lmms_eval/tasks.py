@@ -11,7 +11,7 @@ from typing import Any, Self
 import yaml
 from pydantic import Field, PositiveInt, model_validator
 
-from lib.blocks import NO_EFFECT, Block, Endpoint, Name
+from lib.blocks import NO_EFFECT, Block, Endpoint, Name, UserPath
 from lib.errors import UserError
 
 #: The tasks that a judge scores, of those that a judge can be configured for.
@@ -33,7 +33,7 @@ class TaskSettings(Block):
         json_schema_extra=NO_EFFECT,
     )
     # The files' digests are in the key.
-    data: dict[str, str] | None = Field(
+    data: dict[str, UserPath] | None = Field(
         None,
         min_length=1,
         description=(

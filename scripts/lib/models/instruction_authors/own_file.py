@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from lib.blocks import NO_EFFECT
+from lib.blocks import NO_EFFECT, UserPath
 from lib.data.prompts import Prompt
 from lib.data.rows import PickedRow
 from lib.data.texts import visible
@@ -33,7 +33,7 @@ class InstructionFile:
         """Stage instructions from a file."""
 
         backend: Literal["file"] = Field(description="Who writes.", json_schema_extra=NO_EFFECT)
-        file: str = Field(
+        file: UserPath = Field(
             description="JSON lines, each with `prompt` (its text) or `id`, and `instruction`."
         )
 
