@@ -900,11 +900,11 @@ def test_killed_at_many_moments_it_ends_with_the_same_bytes(
     assert run.published() == trained.published()
 
 
-#: A worker that the system ends, as some libraries do, while Python cleans up.
+#: A launcher that the system ends, as some libraries do, while Python cleans up.
 ABORT_AT_EXIT = """
 import atexit, os, runpy, sys
 runpy.run_path({own!r})
-if "lib.training.worker" in sys.orig_argv and "torch.distributed.run" not in sys.orig_argv:
+if "torch.distributed.run" in sys.orig_argv:
     atexit.register(os.abort)
 """
 
@@ -920,7 +920,7 @@ def test_a_training_whose_processes_fail_when_all_is_done_counts_and_says_so(
     run.run()
     assert run.published() == trained.published()
     [note] = run.record["notes"]
-    assert note == "its processes ended with exit code 1 when all was done"
+    assert note == "its processes ended with exit code -6 when all was done"
 
 
 @pytest.mark.slow
