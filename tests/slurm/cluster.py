@@ -20,6 +20,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -120,6 +121,8 @@ class Cluster:
         """`folder`: private to the cluster, made if need be; its path must hold no spaces."""
         self.folder = folder
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
+        self._taken_down = threading.Event()
+        self._starting = threading.Lock()
 
     @property
     def conf(self) -> Path:
@@ -139,6 +142,7 @@ class Cluster:
         self._write_files()
         try:
             self.start("slurmctld")
+            threading.Thread(target=self._restart_crashed_controller, daemon=True).start()
             for node in NODES:
                 self.start(node)
             self._wait_until(lambda: self.nodes_in("idle") == set(NODES), "the nodes to be idle")
@@ -153,6 +157,7 @@ class Cluster:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._taken_down.set()
         if "slurmctld" in self.daemons:
             # Jobs first: what a killed slurmd leaves behind would run on.
             subprocess.run(
@@ -228,11 +233,22 @@ class Cluster:
                 start_new_session=True,
             )
 
+    def _restart_crashed_controller(self) -> None:
+        """Does what systemd does on a real cluster: a slurmctld that ended by itself is started
+        again. Debian's has crashed now and then when a node was lost.
+        """
+        while not self._taken_down.wait(0.5):
+            with self._starting:
+                daemon = self.daemons.get("slurmctld")
+                if daemon and daemon.poll() is not None and not self._taken_down.is_set():
+                    self.start("slurmctld")
+
     def kill(self, name: str, number: int = signal.SIGKILL) -> None:
         """Ends slurmctld or the slurmd of a node; with SIGKILL a node dies as in a power cut, with
         the jobs on it.
         """
-        daemon = self.daemons.pop(name)
+        with self._starting:
+            daemon = self.daemons.pop(name)
         if name in NODES and number == signal.SIGKILL:
             self._cut_power(name, daemon.pid)
         daemon.send_signal(number)
@@ -295,6 +311,17 @@ class Cluster:
             raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr}")
         return done.stdout
 
+    def _ask(self, *command: str) -> str:
+        """What a command of Slurm prints once the controller answers: it may be starting."""
+        deadline = time.monotonic() + SECONDS_TO_START
+        while True:
+            try:
+                return self.run(*command)
+            except RuntimeError:
+                if "slurmctld" not in self.daemons or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+
     def nodes_in(self, state: str) -> set[str]:
         """The nodes in a state, as sinfo names it."""
         return {
@@ -302,6 +329,13 @@ class Cluster:
             for line in self.run("sinfo", "-h", "-N", "-o", "%N %T", check=False).splitlines()
             if state in line
         }
+
+    def is_idle(self) -> bool:
+        """Whether no job is left and all nodes wait for one, as far as the controller answers."""
+        left = self.run(
+            "squeue", "-h", "-o", "%i", "--states=PENDING,RUNNING,COMPLETING", check=False
+        )
+        return not left.strip() and self.nodes_in("idle") == set(NODES)
 
     def jobs(self, states: str = "all") -> list[dict[str, str]]:
         """Every job that slurmctld remembers: id, name, comment, state, node, partition, working
@@ -324,7 +358,7 @@ class Cluster:
             "start",
             "end",
         )
-        lines = self.run(
+        lines = self._ask(
             "squeue",
             "-h",
             f"--states={states}",

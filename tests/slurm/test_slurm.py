@@ -74,7 +74,7 @@ def whole_cluster(cluster: Cluster) -> Iterator[None]:
         cluster.start(daemon)
     cluster.run("scancel", "--full", "--user=root", check=False)
     deadline = time.monotonic() + PATIENCE
-    while cluster.jobs("PENDING,RUNNING,COMPLETING") or len(cluster.nodes_in("idle")) < 3:
+    while not cluster.is_idle():
         assert time.monotonic() < deadline, "the cluster is not idle after the test"
         cluster.run("scontrol", "update", "nodename=gpu1,gpu2,cpu1", "state=resume", check=False)
         time.sleep(0.5)
