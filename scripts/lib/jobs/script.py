@@ -11,6 +11,10 @@ from lib.errors import UserError
 from lib.files import mendable_storage_errors
 from lib.progress import log
 
+#: Environment variable with which a head process that shows how far jobs are has them write nothing
+#: but their logs.
+OUTPUT_TO_LOG = "PDS_DPO_OUTPUT_TO_LOG"
+
 
 def run_script(main: Callable[[Any], None]) -> None:
     """Runs a rule's `main(snakemake)` with its log set up; a UserError ends it with its message
@@ -49,9 +53,16 @@ def _set_up_log(snakemake: Any) -> None:
         try:
             with mendable_storage_errors(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                handlers.append(logging.FileHandler(path, mode="w", encoding="utf-8"))
+                file = logging.FileHandler(path, mode="w", encoding="utf-8")
         except UserError as error:
             sys.exit(f"Error in {snakemake.rule}: {error}")
+        if os.environ.get(OUTPUT_TO_LOG):
+            # What libraries print, too, and what processes that the job starts print.
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+                os.dup2(file.stream.fileno(), stream.fileno())
+        else:
+            handlers.append(file)
     logging.basicConfig(
         level=logging.WARNING,
         format="%(asctime)s %(message)s",
