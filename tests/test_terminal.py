@@ -14,6 +14,7 @@ import pytest
 
 from lib.head.job_table import JobToRun, job_table
 from lib.head.run_view import RunningJob, RunView
+from lib.jobs.script import OUTPUT_TO_LOG
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 SNAKEFILE = """
@@ -173,3 +174,43 @@ def test_a_rule_s_reasons_are_counted_where_there_are_several() -> None:
     jobs = [JobToRun("rank_images", {}, True, why) for why in whys]
     (line,) = [line for line in job_table(jobs) if line.startswith("rank_images")]
     assert line == "rank_images     3  jobs before it run (2); settings or prompts changed (1)"
+
+
+PROGRAM = """
+import subprocess, sys
+from types import SimpleNamespace
+sys.path.insert(0, {scripts!r})
+from lib.errors import UserError
+from lib.jobs.script import run_script
+
+snakemake = SimpleNamespace(rule="draw", log=["logs/draw.log"])
+
+def main(snakemake):
+    print("a library")
+    subprocess.run(["echo", "a process"], check=True)
+    raise UserError("no model. Fetch it")
+
+run_script(main)
+"""
+
+
+@pytest.mark.parametrize("to_log", [True, False])
+def test_what_a_job_prints_is_in_its_log_and_not_between_the_lines_of_a_run_that_shows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to_log: bool
+) -> None:
+    if to_log:
+        monkeypatch.setenv(OUTPUT_TO_LOG, "1")
+    program = PROGRAM.format(scripts=str(SCRIPTS))
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    log = (tmp_path / "logs/draw.log").read_text()
+    assert "Error in draw: no model. Fetch it" in log
+    printed = ("a library", "a process")
+    if to_log:
+        assert done.stdout + done.stderr == ""
+        assert all(text in log for text in printed)
+    else:
+        assert all(text in done.stdout for text in printed)
+        assert "no model. Fetch it" in done.stderr

@@ -44,7 +44,7 @@ class RunView:
         self.done: Counter[str] = Counter()
         self.running: dict[int, RunningJob] = {}
         self._began = time.monotonic()
-        self._seconds: Counter[str] = Counter()
+        self._seconds: dict[str, float] = {}
 
     def begin(self, jobs: Mapping[str, int]) -> None:
         """Takes how many jobs there are of each rule."""
@@ -61,7 +61,8 @@ class RunView:
         job = self.running.pop(number, None)
         if job:
             self.done[job.rule] += 1
-            self._seconds[job.rule] += time.monotonic() - job.began
+            before = self._seconds.get(job.rule, 0.0)
+            self._seconds[job.rule] = before + time.monotonic() - job.began
         return job
 
     def fail(self, number: int) -> RunningJob | None:
@@ -80,7 +81,7 @@ class RunView:
         done = self.done.total()
         if not done:
             return None
-        passed, worked = time.monotonic() - self._began, self._seconds.total()
+        passed, worked = time.monotonic() - self._began, sum(self._seconds.values())
         at_once = max(1.0, worked / passed) if passed else 1.0
         left = 0.0
         for rule, jobs in self.total.items():

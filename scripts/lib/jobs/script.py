@@ -53,16 +53,12 @@ def _set_up_log(snakemake: Any) -> None:
         try:
             with mendable_storage_errors(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                file = logging.FileHandler(path, mode="w", encoding="utf-8")
+                if os.environ.get(OUTPUT_TO_LOG):
+                    _print_into(path)
+                else:
+                    handlers.append(logging.FileHandler(path, mode="w", encoding="utf-8"))
         except UserError as error:
             sys.exit(f"Error in {snakemake.rule}: {error}")
-        if os.environ.get(OUTPUT_TO_LOG):
-            # What libraries print, too, and what processes that the job starts print.
-            for stream in (sys.stdout, sys.stderr):
-                stream.flush()
-                os.dup2(file.stream.fileno(), stream.fileno())
-        else:
-            handlers.append(file)
     logging.basicConfig(
         level=logging.WARNING,
         format="%(asctime)s %(message)s",
@@ -71,3 +67,12 @@ def _set_up_log(snakemake: Any) -> None:
     )
     logging.captureWarnings(True)
     log.setLevel(logging.INFO)
+
+
+def _print_into(path: Path) -> None:
+    """Has a file take what this process prints, its libraries included, and what it starts."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+        os.dup2(file, stream.fileno())
+    os.close(file)
