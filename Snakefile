@@ -26,17 +26,19 @@ with quick_imports():
         costs,
         evaluation,
         frozen,
+        job_table,
         preflight,
         software,
         summary,
         targets,
+        terminal,
     )
     from lib.head.owner import RunOwner
     from lib.head.plan import Plan
     from lib.head.run_start import RunStart
     from lib.head.slurm.checks import check_partition_file
     from lib.head.slurm.run import SlurmRun
-    from lib.patches import snakemake_command, snakemake_graph
+    from lib.patches import snakemake_command, snakemake_graph, snakemake_log
 
 # A job works on what its run began with, whatever has been edited since.
 START = None
@@ -142,7 +144,10 @@ rule pairs:
 
 
 snakemake_graph.hold_own_locks(ROOT, refuse_while_at_work)
-snakemake_graph.after_dry_run(tell_costs)
+snakemake_graph.after_dry_run(tell_jobs)
+TERMINALS = (
+    snakemake_log.show_with(terminal.Terminal) if workflow.is_main_process else []
+)
 
 
 onstart:
@@ -160,12 +165,16 @@ onstart:
 
 
 onsuccess:
+    for each in TERMINALS:
+        each.end()
     SLURM_RUN.end()
     OWNER.end()
     summary.print_summary(Path(ROOT), STARTED, frozen.tell_differences(PLAN))
 
 
 onerror:
+    for each in TERMINALS:
+        each.end()
     SLURM_RUN.end()
     OWNER.end()
     summary.print_summary(Path(ROOT), STARTED)

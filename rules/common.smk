@@ -37,8 +37,19 @@ def refuse_while_at_work():
         raise WorkflowError(str(error)) from None
 
 
+def jobs_to_run():
+    """The jobs that are to run, and why."""
+    return [job_table.JobToRun(*job) for job in snakemake_graph.jobs_to_run(workflow)]
+
+
+def tell_jobs():
+    """Says which jobs a dry run found, why, and what they cost."""
+    jobs = jobs_to_run()
+    for line in (*job_table.job_table(jobs), *costs.tell_costs(PLAN, jobs)):
+        logger.info(line)
+
+
 def tell_costs():
-    """Says what the jobs cost that are to run, where there are results already."""
-    jobs = [costs.JobToRun(*job) for job in snakemake_graph.jobs_to_run(workflow)]
-    for line in costs.tell_costs(PLAN, jobs):
+    """Says what the jobs cost, where there are results already."""
+    for line in costs.tell_costs(PLAN, jobs_to_run()):
         logger.info(line)

@@ -53,7 +53,7 @@ def planned(project, *arguments):
     table = output.split("Job stats:", 1)[1].split("total", 1)[0]
     jobs = {
         rule: int(count)
-        for rule, count in re.findall(r"^(\w+)\s+(\d+)$", table, flags=re.MULTILINE)
+        for rule, count in re.findall(r"^(\w+)\s+(\d+)\b", table, flags=re.MULTILINE)
     }
     return {rule: count for rule, count in jobs.items() if rule not in ("all", "pairs")}
 

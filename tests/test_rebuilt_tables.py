@@ -28,7 +28,7 @@ def planned(project, *arguments):
     """The rules of a dry run."""
     output = project.snakemake(*arguments, "-n", "--quiet", "rules").stdout
     table = output.split("Job stats:", 1)[1].split("total", 1)[0]
-    return set(re.findall(r"^(\w+)\s+\d+$", table, flags=re.MULTILINE))
+    return set(re.findall(r"^(\w+)\s+\d+\b", table, flags=re.MULTILINE))
 
 
 def allowed():

@@ -1,9 +1,15 @@
 """How far a job is, in plain lines of its log."""
 
 import logging
+import time
 
 SECONDS_BETWEEN_PROGRESS_LINES = 10
 log = logging.getLogger("workflow")
+
+
+def clock() -> str:
+    """The time of day, `HH:MM:SS`."""
+    return time.strftime("%H:%M:%S")
 
 
 def duration(seconds: float) -> str:

@@ -331,17 +331,19 @@ def job_counts(output: str) -> dict[str, int]:
     """Jobs by rule, from Snakemake's table of them."""
     table = output.partition("Job stats:")[2].partition("\ntotal")[0]
     return {
-        rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, flags=re.MULTILINE)
+        rule: int(count)
+        for rule, count in re.findall(r"^(\w+) +(\d+)\b", table, flags=re.MULTILINE)
     }
 
 
 def submitted(run: SlurmRun) -> Counter[str]:
     """Jobs by rule that a head process has submitted; one that was tried again counts once."""
+    (log,) = (run.project.folder / ".snakemake/log").glob("*.log")
     logs = set(
         re.findall(
             r"has been submitted with SLURM jobid \d+ \(log:"
             r" .*?/rule_(\w+)((?:/[^/\n]*)*)/\d+\.log\)",
-            run.output(),
+            log.read_text(),
         )
     )
     return Counter(rule for rule, _ in logs)

@@ -6,25 +6,14 @@ will give: how many items at most.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from lib.data.prompts import Shard
 from lib.files import read_jsonl
+from lib.head.job_table import JobToRun
 from lib.head.plan import Plan
 from lib.jobs.published import SHARD_RULES
-
-
-@dataclass(frozen=True)
-class JobToRun:
-    """A job that is to run. `is_changed`: for a reason of its own (its settings, its prompts, its
-    code), not only because a job before it runs.
-    """
-
-    rule: str
-    wildcards: Mapping[str, str]
-    is_changed: bool
 
 
 def tell_costs(plan: Plan, jobs: Sequence[JobToRun]) -> list[str]:

@@ -11,6 +11,10 @@ from lib.errors import UserError
 from lib.files import mendable_storage_errors
 from lib.progress import log
 
+#: Environment variable with which a head process that shows how far jobs are has them write nothing
+#: but their logs.
+OUTPUT_TO_LOG = "PDS_DPO_OUTPUT_TO_LOG"
+
 
 def run_script(main: Callable[[Any], None]) -> None:
     """Runs a rule's `main(snakemake)` with its log set up; a UserError ends it with its message
@@ -49,7 +53,10 @@ def _set_up_log(snakemake: Any) -> None:
         try:
             with mendable_storage_errors(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                handlers.append(logging.FileHandler(path, mode="w", encoding="utf-8"))
+                if os.environ.get(OUTPUT_TO_LOG):
+                    _print_into(path)
+                else:
+                    handlers.append(logging.FileHandler(path, mode="w", encoding="utf-8"))
         except UserError as error:
             sys.exit(f"Error in {snakemake.rule}: {error}")
     logging.basicConfig(
@@ -60,3 +67,12 @@ def _set_up_log(snakemake: Any) -> None:
     )
     logging.captureWarnings(True)
     log.setLevel(logging.INFO)
+
+
+def _print_into(path: Path) -> None:
+    """Has a file take what this process prints, its libraries included, and what it starts."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+        os.dup2(file, stream.fileno())
+    os.close(file)

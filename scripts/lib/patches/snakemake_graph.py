@@ -22,32 +22,54 @@ def executor_of(workflow: Any) -> Any:
     return workflow.scheduler._executor
 
 
-def jobs_to_run(workflow: Any) -> list[tuple[str, dict[str, str], bool]]:
-    """The jobs of a workflow's graph that are to run: rule, wildcards, and whether that is for a
-    reason of their own, not only because a job before them runs.
+def jobs_to_run(workflow: Any) -> list[tuple[str, dict[str, str], bool, str]]:
+    """The jobs of a workflow's graph that are to run: rule, wildcards, whether that is for a reason
+    of their own, not only because a job before them runs, and why.
     """
-    dag = workflow.dag
+    jobs = workflow.dag.needrun_jobs(exclude_finished=False)
+    reasons = [(job, workflow.dag.reason(job)) for job in jobs]
     return [
         (
             job.rule.name,
             dict(job.wildcards_dict),
-            bool(dag.reason(job).is_provenance_triggered()),
+            bool(reason.is_provenance_triggered()),
+            _in_words(reason),
         )
-        for job in dag.needrun_jobs(exclude_finished=False)
+        for job, reason in reasons
     ]
 
 
+class _Reason(str):
+    """A reason for a job that no parameter is."""
+
+    __slots__ = ()
+
+
+def _in_words(reason: Any) -> str:
+    """Snakemake's reason for a job, which names all parameters and files, in a few words."""
+    changed = reason.params_changed
+    own = [each for each in changed.only_old if isinstance(each, _Reason)] if changed else []
+    words = {
+        "settings or prompts changed": changed and not own,
+        "its script changed": reason.code_changed,
+        "its environment changed": reason.software_stack_changed,
+        "it reads other files": reason.input_changed,
+        "a file that it reads is newer": reason.updated_input,
+        "it was cut off": reason.incomplete_output,
+        "not made yet": reason.missing_output,
+        "asked for": reason.forced,
+    }
+    told = [*own, *(text for text, is_so in words.items() if is_so)]
+    return ", ".join(told) or "jobs before it run"
+
+
 def after_dry_run(print_lines: Callable[[], None]) -> None:
-    """Has something printed at the end of a dry run, for which Snakemake has no handler."""
+    """Has something printed at the end of a dry run, for which Snakemake has no handler, in place
+    of its advice not to run what has changed.
+    """
     from snakemake.workflow import Workflow
 
-    tell_reasons = Workflow.log_provenance_info
-
-    def tell_also(self: Any) -> None:
-        tell_reasons(self)
-        print_lines()
-
-    Workflow.log_provenance_info = tell_also
+    Workflow.log_provenance_info = lambda self: print_lines()
 
 
 def know_jobs_by_records(why_again: Callable[[Any, bool], str]) -> None:
@@ -64,7 +86,7 @@ def know_jobs_by_records(why_again: Callable[[Any, bool], str]) -> None:
     def changed(self: Any, job: Any, file: Any = None) -> Any:
         is_remembered = remembers(self, job)
         if hasattr(job.params, "common") and (reason := why_again(job, is_remembered)):
-            return ParamsChange(only_old={reason}, only_new=set(), files=set(job.output))
+            return ParamsChange(only_old={_Reason(reason)}, only_new=set(), files=set(job.output))
         return params_changed(self, job, file) if is_remembered else NO_PARAMS_CHANGE
 
     PersistenceBase.has_metadata, PersistenceBase.params_changed = lambda *_: True, changed
