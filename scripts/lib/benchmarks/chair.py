@@ -11,7 +11,7 @@ of shikiw/OPERA, with the prompt alone around it: no system prompt; its number o
 argument).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from lib.benchmarks import coco_objects
 from lib.benchmarks.answers import Answers
+from lib.benchmarks.base import Better
 from lib.benchmarks.bootstrap import Floats, intervals
 from lib.benchmarks.coco_objects import CocoReference, Word
 from lib.benchmarks.language import LanguageBenchmark
@@ -78,6 +79,11 @@ class Chair(
     name = "chair"
     title = "CHAIR"
     names = NAMES
+    better: ClassVar[Mapping[str, Better]] = {
+        "recall": "higher",
+        "chair_i": "lower",
+        "chair_s": "lower",
+    }
     formats = FORMATS
     form = Form({"": "{question}"}, max_new_tokens=512)
     asked_if_unsaid = "Please describe this image in detail."
@@ -120,11 +126,12 @@ class Chair(
         table = _counts(self.mentions(answers, reference).values())
         sums = table.sum(axis=0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            overall = _rates(sums)
+            scores = finite(_rates(sums))
+        used = ("tokenizer", "singulariser")
         words = [len(answer.text.split()) for answer in matched.values()]
         return Score(
             benchmark=self.name,
-            scores=finite(overall),
+            scores=scores,
             extra={
                 **counts,
                 "mentions": int(sums[MENTIONED]),
@@ -138,5 +145,6 @@ class Chair(
             problems=problems,
             parser=PARSER,
             version=self.VERSION,
-            language_tools=self.tools.names("tokenizer", "singulariser"),
+            language_tools=self.tools.names(*used),
+            not_comparable=self.not_comparable(scores, *used),
         )

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lib.benchmarks.answers import Answer, Answers, Problem
+from lib.benchmarks.base import Better
 from lib.benchmarks.bootstrap import Floats, intervals
 from lib.benchmarks.judged import NOT_NAMED, JudgedBenchmark, judges_in, with_judgements
 from lib.benchmarks.rows import FileRow, answers_from, by_id, id_of, kind_of, read_rows
@@ -259,6 +260,7 @@ class MMVet(JudgedBenchmark[GradedQuestions]):
     name = "mm_vet"
     title = "MM-Vet"
     names = NAMES
+    better: ClassVar[Mapping[str, Better]] = {"total": "higher"}
     formats = FORMATS
     kept_tasks = ("mmvet",)
     gradings = 5

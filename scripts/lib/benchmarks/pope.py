@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lib.benchmarks.answers import Answer, Answers, yes_or_no
+from lib.benchmarks.base import Better
 from lib.benchmarks.bootstrap import Floats, intervals
 from lib.benchmarks.questions import Form, QuestionsBenchmark
 from lib.benchmarks.rows import FileRow, answers_from, id_of, read_rows
@@ -174,6 +175,12 @@ class Pope(QuestionsBenchmark[Labels]):
     name = "pope"
     title = "POPE"
     names = NAMES
+    better: ClassVar[Mapping[str, Better]] = {
+        "f1": "higher",
+        "accuracy": "higher",
+        "precision": "higher",
+        "recall": "higher",
+    }
     formats = FORMATS
     #: Any whose answers are kept with targets that are yes or no.
     kept_tasks = ("*",)
