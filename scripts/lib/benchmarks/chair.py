@@ -23,9 +23,10 @@ from lib.benchmarks.base import Better
 from lib.benchmarks.bootstrap import Floats, intervals
 from lib.benchmarks.coco_objects import CocoReference, Word
 from lib.benchmarks.language import LanguageBenchmark
+from lib.benchmarks.lmms_eval.samples import read_answer_rows
 from lib.benchmarks.mentions import Mentions, MentionsBenchmark
 from lib.benchmarks.questions import Form, QuestionsBenchmark
-from lib.benchmarks.rows import answers_from, read_rows
+from lib.benchmarks.rows import answers_from
 from lib.benchmarks.scores import Score, finite, match
 
 PARSER = "lower case, words, singular, pairs joined, mentions of the synonym vocabulary"
@@ -36,7 +37,8 @@ NAMES = {
 }
 FORMATS = """\
 answers:   JSON lines or an array, {"image_id" or "id", "response" or "text" or "caption"}; ids
-           are COCO image ids, one caption an image
+           are COCO image ids, one caption an image; or lmms-eval's own
+           ..._samples_coco_cap_chair.jsonl
 reference: files or folders with the synonym vocabulary (CHAIR's synonyms.txt, or *vocab*.json)
            and with what the images show: {image id: [objects]} (*objects*.json), or COCO's own
            instances_*.json and captions_*.json"""
@@ -91,7 +93,7 @@ class Chair(
 
     def read_answers(self, path: Path) -> Answers:
         """A file of captions; ids are COCO image ids."""
-        rows = read_rows(path)
+        rows = read_answer_rows(path)
         return answers_from(path, rows, self.id_keys, lambda name, row: coco_objects.image_id(name))
 
     def read_reference(self, *paths: Path) -> CocoReference:
