@@ -65,8 +65,8 @@ tables: $(INSTALLED) ## Make tables and figures anew from kept results, and run 
 test: demo-models ## Pass all tests but those on a Slurm cluster
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-fast: demo-models ## Pass the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow"
+test-fast: demo-models ## Pass the tests that take seconds: in less than three minutes on two cores
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 # PyTorch and oneDNN take the widest vectors that the processor has; most machines have no AVX-512.
 test-avx2: demo-models ## Pass the tests of float32 arithmetic as on a processor with AVX2
