@@ -65,8 +65,8 @@ tables: $(INSTALLED) ## Make tables and figures anew from kept results, and run 
 test: demo-models ## Pass all tests but those on a Slurm cluster
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-fast: demo-models ## Pass the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow"
+test-fast: demo-models ## Pass the tests that take seconds: in less than three minutes on two cores
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 # PyTorch and oneDNN take the widest vectors that the processor has; most machines have no AVX-512.
 test-avx2: demo-models ## Pass the tests of float32 arithmetic as on a processor with AVX2
@@ -127,8 +127,12 @@ resume: $(INSTALLED) ## Go on after a crash, as the same command does: make resu
 jobs: ## Your Slurm jobs with their rule, topic, shard and model
 	@squeue --me --format="%.10i %.10P %.8T %.10M %.20R %k"
 
-clean: ## Remove the results of the demo and of the random run, built checkpoints and caches
-	rm -rf results/demo results/random demo/models demo/benchmarks .pytest_cache .hypothesis .mypy_cache .ruff_cache
+# No other results: those of `make claims` (results/claims) and of `make world` took long as well.
+# .snakemake stays: it is of all runs in this folder, and holds the environments of --sdm conda.
+clean: ## Remove the results of the demo and of the random run, what was built for them, and caches
+	rm -rf results/demo results/random demo/models demo/benchmarks demo/world/benchmarks
+	rm -rf .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
+	find benchmarks demo docs envs scripts tests -name __pycache__ -prune -exec rm -rf {} +
 
-clean-all: clean ## ... and .venv
-	rm -rf $(VENV)
+clean-all: clean ## ... and .venv, .venv-image-reward, and .snakemake with its conda environments
+	rm -rf $(VENV) .venv-image-reward .snakemake

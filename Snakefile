@@ -20,7 +20,7 @@ with quick_imports():
     from lib.blocks import NAME
     from lib.config.run import load_config
     from lib.config.yaml_files import read_yaml
-    from lib.data.prompts import PROMPT_ID, TOPIC
+    from lib.data.prompts import PROMPT_ID, TOPIC, tell_unread_files
     from lib.errors import UserError
     from lib.head import (
         costs,
@@ -77,6 +77,10 @@ try:
     SHARDS = PLAN.shards
     # The user's own instructions are read, and refused if need be, before anything runs.
     PLAN.written
+    for warning in (
+        [] if START else tell_unread_files(Path(CONFIG.prompts), CONFIG.topics)
+    ):
+        logger.warning(warning)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 

@@ -106,6 +106,28 @@ rule size_table:
         "../scripts/size_table.py"
 
 
+rule all_scores_table:
+    input:
+        scores=table_rows.all_score_files(PLAN),
+    output:
+        **table_rows.table_files(PLAN, "all_scores_table"),
+    log:
+        f"{ROOT}/logs/all_scores_table.log",
+    conda:
+        "../envs/workflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(10),
+    params:
+        common=PLAN.common(),
+        settings=lambda w: PLAN.params(table_rows.all_scores_job(PLAN)),
+    message:
+        "Table: all scores of all benchmarks"
+    script:
+        "../scripts/all_scores_table.py"
+
+
 rule common_selections_table:
     input:
         **table_rows.ranking_files(PLAN, CONFIG.image_ranking.scorers),

@@ -273,7 +273,10 @@ def _table_of_scores(score: Score) -> Table:
     for name, value in score.scores.items():
         low_high = score.intervals.get(name)
         interval = f"{low_high[0]:.2f} to {low_high[1]:.2f}" if low_high else ""
-        table.add_row(name, f"{value:.2f}", interval, Text(benchmark.names[name]))
+        what = benchmark.names[name]
+        if name in score.not_comparable:
+            what += " (not comparable with published scores)"
+        table.add_row(name, f"{value:.2f}", interval, Text(what))
     return table
 
 
@@ -296,6 +299,9 @@ def _table_of_doubts(score: Score) -> Table:
     for name, used in (("language tools", score.language_tools), ("judge", score.judge)):
         if used:
             table.add_row(name, Text(used))
+    for why in dict.fromkeys(score.not_comparable.values()):
+        names = [name for name, each in score.not_comparable.items() if each == why]
+        table.add_row(", ".join(names), Text(why))
     return table
 
 

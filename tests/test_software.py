@@ -190,6 +190,7 @@ def assert_all_was_reused(project, before, published):
     assert project.published() == published
 
 
+@pytest.mark.slow
 def test_switching_the_software_environment_runs_jobs_again_and_computes_no_item(ranked):
     before, published = records(ranked), ranked.published()
     write_site(ranked, modules={"default": ["pds-dpo/1.0"]})
@@ -203,6 +204,7 @@ def test_switching_the_software_environment_runs_jobs_again_and_computes_no_item
     assert_all_was_reused(ranked, before, published)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     shell_with_modules() is None,
     reason="no environment modules on this machine (Debian: environment-modules)",

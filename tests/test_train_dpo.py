@@ -474,6 +474,7 @@ def test_the_digest_of_a_control_is_that_of_the_pairs_it_trains_on(
     assert len({digest, by_coin[0], digest_pairs(files, "random", 43)[0]}) == 3
 
 
+@pytest.mark.slow
 def test_trained_on_swapped_pairs_it_prefers_the_rejected_and_says_so(
     trained: Run, tmp_path: Path, base: Path, dataset: Path
 ) -> None:
@@ -608,6 +609,7 @@ def test_training_that_diverges_stops_with_a_clear_message(job: TrainingJob) -> 
 # --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_to_the_same_bytes(
     trained: Run, tmp_path: Path, base: Path, dataset: Path
 ) -> None:

@@ -16,6 +16,8 @@ from lib.errors import UserError
 from lib.files import digest
 
 ID_DIGITS = 10
+#: So many files that no topic names are told by their names.
+UNREAD_SHOWN = 10
 TOPIC = r"[a-z0-9][a-z0-9_]*"
 PROMPT_ID = rf"{TOPIC}-[0-9a-f]{{{ID_DIGITS}}}"
 
@@ -130,6 +132,38 @@ def make_shards(prompts: Sequence[Prompt], shards_per_topic: int) -> list[Shard]
     for prompt in sorted(prompts, key=lambda prompt: prompt.id):
         members.setdefault(shard_of(prompt.id, shards_per_topic), []).append(prompt)
     return [Shard(prompts[0].topic, name, tuple(members[name])) for name in sorted(members)]
+
+
+def unread_files(folder: Path, topics: Sequence[str]) -> list[str]:
+    """The names of files of prompts that no topic names: `<name>.txt` in the folder."""
+    read = {f"{topic}.txt" for topic in topics}
+    return sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.suffix.casefold() == ".txt"
+        and path.name not in read
+        and not path.name.startswith(".")
+        and path.is_file()
+    )
+
+
+def tell_unread_files(folder: Path, topics: Sequence[str]) -> list[str]:
+    """A warning, where there are files of prompts that no topic names: somebody may have forgotten
+    to add theirs.
+    """
+    names = unread_files(folder, topics)
+    if not names:
+        return []
+    shown = ", ".join(map(repr, names[:UNREAD_SHOWN]))
+    more = f" and {len(names) - UNREAD_SHOWN} more" if len(names) > UNREAD_SHOWN else ""
+    files = "1 file is" if len(names) == 1 else f"{len(names)} files are"
+    return [
+        (
+            f"{folder}: {files} of no topic that `topics` names, and this run has none of their"
+            f" prompts: {shown}{more}. A topic is added to `topics` by the file's name without"
+            " `.txt` (small letters, digits and underscores)."
+        )
+    ]
 
 
 def read_topics(

@@ -24,6 +24,7 @@ TABLES = (
     "vision_language_table",
     "hallucination_table",
     "size_table",
+    "all_scores_table",
     "common_selections_table",
     "image_judge_table",
     "reasons_table",

@@ -9,7 +9,10 @@ from itertools import takewhile
 from typing import Any
 
 from lib import weights
+from lib.benchmarks.judged import JudgedBenchmark
+from lib.benchmarks.registry import BENCHMARKS
 from lib.blocks import Model
+from lib.config.evaluation import QuestionBenchmark, TaskBenchmark
 from lib.config.figures import (
     AnswersFigureJob,
     CandidatesFigureJob,
@@ -27,7 +30,12 @@ from lib.config.tables import (
 from lib.data.controls import TRAINING_CONTROLS
 from lib.head.evaluation import question_sets
 from lib.head.plan import Plan
-from lib.report.model_tables import ModelTableJob, ModelTableRow
+from lib.report.model_tables import (
+    AllScoresJob,
+    DescribedScore,
+    ModelTableJob,
+    ModelTableRow,
+)
 from lib.report.sidecar import ModelOrigin
 
 #: The columns of the paper's tables that a run can fill: column of published/*.yaml ->
@@ -49,12 +57,14 @@ HALLUCINATION_SCORES = {
     "amber_accuracy": "amber/accuracy",
     "amber_f1": "amber/f1",
     "pope": "pope/reference_f1|f1",
+    "pope_accuracy": "pope/reference_accuracy|accuracy",
 }
 
 SIZE_SCORES = {
     "object_halbench_response": "object_halbench/response",
     "object_halbench_mention": "object_halbench/mention",
     "pope": "pope/reference_f1|f1",
+    "pope_accuracy": "pope/reference_accuracy|accuracy",
 }
 
 
@@ -298,20 +308,83 @@ def model_table_job(
     """What a table of models is told: the base model's row first, then those of the experiments.
     `scores`: column -> score, as above.
     """
-    base = plan.config.training.base_model
-    base_row = ModelTableRow(name=short_name(base), models=["base"], seeds=[], pairs=0, texts={})
-    rows = [experiment_row(plan, names) for names in seed_groups(plan, experiments)]
     return ModelTableJob(
-        rows=[base_row, *rows], scores=dict(scores), label=plan.config.label, base=origin_of(base)
+        rows=model_rows(plan, experiments),
+        scores=dict(scores),
+        label=plan.config.label,
+        base=origin_of(plan.config.training.base_model),
     )
+
+
+def model_rows(plan: Plan, experiments: Sequence[str]) -> list[ModelTableRow]:
+    """The base model's row, then those of the experiments."""
+    name = short_name(plan.config.training.base_model)
+    base = ModelTableRow(name=name, models=["base"], seeds=[], pairs=0, texts={})
+    return [base, *(experiment_row(plan, names) for names in seed_groups(plan, experiments))]
+
+
+def all_scores_job(plan: Plan) -> AllScoresJob:
+    """What the table of all scores is told: all models, and all scores of all benchmarks."""
+    return AllScoresJob(
+        rows=model_rows(plan, experiments_by_size(plan)),
+        benchmarks={
+            name: described_scores(block)
+            for name, block in plan.config.evaluation.benchmarks.items()
+        },
+        label=plan.config.label,
+        base=origin_of(plan.config.training.base_model),
+    )
+
+
+def described_scores(block: TaskBenchmark | QuestionBenchmark) -> list[DescribedScore]:
+    """The scores that a configured benchmark gives, those of our scorer beside lmms-eval's
+    included.
+    """
+    if isinstance(block, QuestionBenchmark):
+        return _scores_of_scorer(block.scorer)
+    unit = ", percent" if block.percent else ""
+    theirs = [
+        DescribedScore(name=name, what=f"lmms-eval's {metric} of task {block.task}{unit}")
+        for name, metric in block.metrics.items()
+    ]
+    if block.scorer is None or (_asks_judge(block.scorer) and not block.judge):
+        return theirs
+    return [*theirs, *_scores_of_scorer(block.scorer, "reference_")]
+
+
+def _asks_judge(scorer: str) -> bool:
+    return issubclass(BENCHMARKS.load(scorer), JudgedBenchmark)
+
+
+def _scores_of_scorer(scorer: str, prefix: str = "") -> list[DescribedScore]:
+    """The scores of one of our scorers. `prefix`: what stands before their names."""
+    benchmark = BENCHMARKS.load(scorer)
+    return [
+        DescribedScore(name=f"{prefix}{name}", what=what, better=benchmark.better.get(name))
+        for name, what in benchmark.names.items()
+    ]
 
 
 def score_files(plan: Plan, experiments: Sequence[str], scores: Mapping[str, str]) -> list[str]:
     """The scores that a table of models shows, of those benchmarks that this run has."""
     benchmarks = dict.fromkeys(score.split("/")[0] for score in scores.values())
+    configured = [name for name in benchmarks if name in plan.config.evaluation.benchmarks]
+    return scores_of_models(plan, experiments, configured)
+
+
+def all_score_files(plan: Plan) -> list[str]:
+    """The scores of all models on all benchmarks."""
+    return scores_of_models(
+        plan, list(plan.config.training.experiments), list(plan.config.evaluation.benchmarks)
+    )
+
+
+def scores_of_models(
+    plan: Plan, experiments: Sequence[str], benchmarks: Sequence[str]
+) -> list[str]:
+    """The scores.json of the base model and of experiments."""
     return [
         f"{plan.root}/evaluation/{model}/{benchmark}/scores.json"
         for model in ["base", *experiments]
         for benchmark in benchmarks
-        if benchmark in plan.config.evaluation.benchmarks
     ]

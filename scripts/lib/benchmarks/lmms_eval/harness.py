@@ -18,6 +18,7 @@ from typing import Any
 
 from lib.benchmarks.lmms_eval.answer_journal import AnswerKeys
 from lib.benchmarks.lmms_eval.main import REFUSED
+from lib.benchmarks.lmms_eval.samples import answer_in
 from lib.benchmarks.lmms_eval.tasks import (
     UNJUDGED,
     TaskSettings,
@@ -32,8 +33,6 @@ from lib.files import read_jsonl, write_text
 
 MAIN = Path(__file__).resolve().parent / "main.py"
 LOG_LINES_SHOWN = 15
-#: What lmms-eval's tasks say of a question beside its score, where they do.
-DETAILS = ("question_id", "category", "score", "eval_model", "capability", "bare_question")
 
 Json = dict[str, Any]
 
@@ -217,20 +216,10 @@ def _metrics_in(values: Mapping[str, Any]) -> dict[str, float]:
 
 def _answer_in(sample: Json) -> TaskAnswer:
     """What is kept of a sample of lmms-eval's."""
-    # `resps` is left out where no filter changed the response.
-    response: Any = sample.get("resps", sample["filtered_resps"])
-    while isinstance(response, list) and len(response) == 1:
-        response = response[0]
-    answer: TaskAnswer = {
-        "id": sample["doc_id"],
-        "question": sample["input"],
-        "target": sample["target"],
-        "response": response,
-        "tokens": sum(count["output_tokens"] for count in sample.get("token_counts") or []),
-    }
-    judged = [value for value in sample.values() if isinstance(value, dict)]
-    details: Any = {key: value for one in judged for key, value in one.items() if key in DETAILS}
-    return {**answer, **details}
+    counts = sample.get("token_counts") or []
+    kept: Any = {**answer_in(sample), "tokens": sum(count["output_tokens"] for count in counts)}
+    answer: TaskAnswer = kept
+    return answer
 
 
 def environment(run: Path, task: TaskSettings, threads: int) -> dict[str, str]:
