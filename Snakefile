@@ -26,6 +26,7 @@ with quick_imports():
         costs,
         evaluation,
         frozen,
+        left_out,
         preflight,
         software,
         summary,
@@ -88,7 +89,7 @@ SLURM_RUN = SlurmRun(Path(ROOT), CONFIG.scheduler_patience)
 wildcard_constraints:
     topic=TOPIC,
     shard=r"\d{2}",
-    size=r"\d+",
+    size=frozen.SIZE,
     prompt_id=PROMPT_ID,
     scorer=NAME,
     policy=NAME,
@@ -133,7 +134,29 @@ rule all:
         "Done: {ROOT}"
 
 
-# Everything up to the preference pairs: what can be made without training.
+# Everything up to a stage; `pairs` is what can be made without training. Models, keys and files of
+# later stages are not asked for.
+rule images:
+    input:
+        targets.images(PLAN),
+    message:
+        "Images: {ROOT}/images"
+
+
+rule rankings:
+    input:
+        targets.rankings(PLAN),
+    message:
+        "Rankings of all image scorers: {ROOT}/image_ranking"
+
+
+rule responses:
+    input:
+        targets.responses(PLAN),
+    message:
+        "Responses: {ROOT}/responses"
+
+
 rule pairs:
     input:
         targets.data_sets(PLAN),
@@ -142,19 +165,17 @@ rule pairs:
 
 
 snakemake_graph.hold_own_locks(ROOT, refuse_while_at_work)
-snakemake_graph.after_dry_run(tell_costs)
+snakemake_graph.after_dry_run(check_dry_run)
 
 
 onstart:
     try:
         OWNER.begin()
-        preflight.check_run(
-            PLAN, {job.rule.name for job in workflow.dag.needrun_jobs()}
-        )
+        preflight.check_run(PLAN, jobs_to_run())
         PLAN.give()
         PLAN.start(config).tell_jobs(Path(ROOT), CONFIG.runs_to_reuse)
         SLURM_RUN.begin(workflow)
-        tell_costs()
+        tell_run()
     except UserError as error:
         raise WorkflowError(str(error)) from None
 

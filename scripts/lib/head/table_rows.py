@@ -3,6 +3,7 @@
 Called by the rules; nothing here runs a model.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
@@ -16,6 +17,7 @@ from lib.config.figures import (
     GuidanceFigureJob,
     SimilarityFigureJob,
 )
+from lib.config.pairs import ALL, Size
 from lib.config.tables import (
     CommonSelectionsJob,
     ComparePicksJob,
@@ -131,7 +133,7 @@ def answers_files(plan: Plan, file: str) -> list[str]:
     """A file of the base model's and of the experiment's evaluation that the sheet of answers
     shows; none where there is no sheet.
     """
-    sheet = plan.config.figures.answers
+    sheet = plan.answers_sheet
     if sheet is None:
         return []
     models = ("base", sheet.experiment)
@@ -140,7 +142,7 @@ def answers_files(plan: Plan, file: str) -> list[str]:
 
 def answers_job(plan: Plan) -> AnswersFigureJob | None:
     """What the sheet of answers is told; None where it is left out."""
-    sheet = plan.config.figures.answers
+    sheet = plan.answers_sheet
     if sheet is None:
         return None
     training = plan.config.training
@@ -222,18 +224,30 @@ def experiments_by_size(plan: Plan) -> list[str]:
     experiments = plan.config.training.experiments
     return sorted(
         experiments,
-        key=lambda name: (experiments[name].control is not None, experiments[name].size, name),
+        key=lambda name: (
+            experiments[name].control is not None,
+            _as_number(experiments[name].size),
+            name,
+        ),
     )
 
 
+def _as_number(size: Size) -> float:
+    """A size to sort by: `all` pairs after every number."""
+    return math.inf if size == ALL else size
+
+
 def largest_experiments(plan: Plan) -> list[str]:
-    """The experiments on the largest data set, by name, and after them their negative controls."""
+    """The experiments on the largest data set of a configured number of pairs, by name, those on
+    all pairs there are, and after them their negative controls.
+    """
     experiments = plan.config.training.experiments
     # A control by itself makes no size the largest.
     sizes = [each.size for each in experiments.values() if not each.control] or [
         each.size for each in experiments.values()
     ]
-    return [name for name in experiments_by_size(plan) if experiments[name].size == max(sizes)]
+    largest = max((size for size in sizes if size != ALL), default=None)
+    return [name for name in experiments_by_size(plan) if experiments[name].size in (largest, ALL)]
 
 
 def seed_groups(plan: Plan, experiments: Sequence[str]) -> list[list[str]]:
@@ -289,6 +303,7 @@ def experiment_row(plan: Plan, names: list[str]) -> ModelTableRow:
         pairs=first.size,
         texts={"feedback": "control" if first.control else "RM"},
         control=TRAINING_CONTROLS[first.control] if first.control else None,
+        left_out=plan.left_out.get(str(first.size)),
     )
 
 
@@ -309,9 +324,18 @@ def model_table_job(
 def score_files(plan: Plan, experiments: Sequence[str], scores: Mapping[str, str]) -> list[str]:
     """The scores that a table of models shows, of those benchmarks that this run has."""
     benchmarks = dict.fromkeys(score.split("/")[0] for score in scores.values())
+    made = plan.models()
     return [
         f"{plan.root}/evaluation/{model}/{benchmark}/scores.json"
-        for model in ["base", *experiments]
+        for model in ["base", *(name for name in experiments if name in made)]
         for benchmark in benchmarks
         if benchmark in plan.config.evaluation.benchmarks
     ]
+
+
+def data_set_of_all(plan: Plan, experiments: Sequence[str]) -> list[str]:
+    """What says how many pairs there are in all, where a table's experiments are trained on those;
+    else nothing.
+    """
+    sizes = {plan.config.training.experiments[name].size for name in experiments}
+    return [f"{plan.root}/dataset/{ALL}/dataset.json"] if ALL in sizes else []
