@@ -115,16 +115,11 @@ def main(snakemake: Any) -> None:
         if not any(added.values()):
             raise UserError(
                 f"no prompt could be added: {', '.join(settings.wanted)} lack some, and no"
-                f" proposal in {files_in(snakemake)} is unlike all that are there. Change"
-                " `generate_prompts.template` or `temperature`, or ask another model."
+                f" proposal in {Path(snakemake.input[0]).parent} is unlike all that are there."
+                " Change `generate_prompts.template` or `temperature`, or ask another model."
             )
         write_json(Path(snakemake.output[0]), added)
         job.count(sum(added.values()))
-
-
-def files_in(snakemake: Any) -> Path:
-    """The folder of the proposals."""
-    return Path(snakemake.input[0]).parent
 
 
 if __name__ == "__main__":

@@ -169,9 +169,13 @@ MISTAKES = {
         setting("image_ranking.select_by", "pickscore"),
         r"image_ranking: `select_by` is 'pickscore', but `scorers` has",
     ),
-    "a data set larger than the prompts": (
-        lambda project: setting("pairs.sizes", [8, 5000])(project),
-        r"pairs\.sizes: 5000 is larger than the 12 prompts there are",
+    "no data set that is not larger than the prompts": (
+        lambda project: (
+            setting("pairs.sizes", [5000])(project),
+            setting("training.experiments", {})(project),
+            setting("figures.answers", None)(project),
+        ),
+        r"pairs\.sizes: no data set of these sizes can be made: there are 12 prompts",
     ),
     "an experiment of a size that is not made": (
         setting("training.experiments.random-8.size", 9),

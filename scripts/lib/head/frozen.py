@@ -32,7 +32,7 @@ def tell_differences(plan: Plan) -> list[str]:
     for size in plan.frozen_sizes:
         path = Path(plan.root, "dataset", str(size), "llava.json")
         kept = {each["id"]: _without_place(each) for each in json.loads(path.read_text("utf-8"))}
-        of_size = now if size == ALL else dict(list(now.items())[:size])
+        of_size = dict(list(now.items())[: None if isinstance(size, str) else size])
         gone, new = kept.keys() - of_size.keys(), of_size.keys() - kept.keys()
         other = [name for name in kept.keys() & of_size.keys() if kept[name] != of_size[name]]
         if gone or new or other:

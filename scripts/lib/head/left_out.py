@@ -4,7 +4,6 @@ starts.
 
 from collections.abc import Collection
 
-from lib.config.pairs import ALL
 from lib.head.plan import Plan
 
 #: Not every prompt gives a pair: a larger share of them than this may not come together.
@@ -38,8 +37,11 @@ def problems_with_sizes(plan: Plan, rules: Collection[str]) -> list[str]:
         return []
     reason = next(iter(plan.left_out.values()))
     return [
-        f"pairs.sizes: no data set of these sizes can be made: {reason}. Add `all`, which takes as"
-        " many pairs as there are, or a smaller size; or write more prompts (target `prompts`)."
+        (
+            f"pairs.sizes: no data set of these sizes can be made: {reason}. Add `all`, which takes"
+            " as many pairs as there are, or a smaller size; or write more prompts (target"
+            " `prompts`)."
+        )
     ]
 
 
@@ -75,7 +77,7 @@ def _near_the_limit(plan: Plan) -> list[str]:
         f"Data set size {size} is {size / plan.prompts:.0%} of the {plan.prompts} prompts, and not"
         f" every prompt gives a pair. Where fewer do, this size cannot be made. {MORE}."
         for size in plan.sizes()
-        if size != ALL
+        if isinstance(size, int)
         and size > SHARE_OF_PROMPTS * plan.prompts
         and size not in plan.frozen_sizes
         and not plan.is_up_to_date(size)

@@ -195,7 +195,7 @@ class Plan:
 
     def _why_left_out(self, size: Size) -> str:
         """Why there can be no data set of a size; empty where there can be, or may be."""
-        if size == ALL or size in self.frozen_sizes:
+        if isinstance(size, str) or size in self.frozen_sizes:
             return ""
         if size > self.prompts:
             return f"there are {self.prompts} prompts, and a prompt gives at most one pair"

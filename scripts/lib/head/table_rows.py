@@ -234,7 +234,7 @@ def experiments_by_size(plan: Plan) -> list[str]:
 
 def _as_number(size: Size) -> float:
     """A size to sort by: `all` pairs after every number."""
-    return math.inf if size == ALL else size
+    return size if isinstance(size, int) else math.inf
 
 
 def largest_experiments(plan: Plan) -> list[str]:
@@ -246,7 +246,7 @@ def largest_experiments(plan: Plan) -> list[str]:
     sizes = [each.size for each in experiments.values() if not each.control] or [
         each.size for each in experiments.values()
     ]
-    largest = max((size for size in sizes if size != ALL), default=None)
+    largest = max((size for size in sizes if isinstance(size, int)), default=None)
     return [name for name in experiments_by_size(plan) if experiments[name].size in (largest, ALL)]
 
 
