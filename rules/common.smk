@@ -17,13 +17,15 @@ def pairs_of_size(wildcards):
 
 
 def prompts_to_add(wildcards):
-    """What says that the prompts were added that topics lack; nothing where there are enough."""
+    """What says that the prompts were added that topics lack; the prompts where there are enough."""
     if not CONFIG.generate_prompts.count:
         raise SystemExit(
             "WorkflowError: generate_prompts.count: there is none, so that no prompt is missing."
             " Set how many prompts each topic is to have."
         )
-    return f"{ROOT}/proposed_prompts/added.json" if PLAN.lacking else []
+    if PLAN.lacking:
+        return f"{ROOT}/proposed_prompts/added.json"
+    return [PLAN.prompts_file(topic) for topic in CONFIG.topics]
 
 
 def told(job_of):

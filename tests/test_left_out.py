@@ -131,8 +131,10 @@ def test_a_left_out_experiment_keeps_its_row_in_the_tables_and_asks_for_no_score
     assert [Path(file).parts[-3] for file in files] == ["base", "dpo-4", "dpo-10", "dpo-all"]
 
 
-def test_the_largest_size_is_shown_beside_all_pairs(tmp_path):
-    assert table_rows.largest_experiments(plan(tmp_path)) == ["dpo-12", "dpo-all"]
+def test_the_largest_size_that_is_made_is_shown_beside_the_one_that_is_left_out(tmp_path):
+    shown = table_rows.largest_experiments(plan(tmp_path))
+    assert shown == ["dpo-10", "dpo-12", "dpo-all"]
+    assert table_rows.largest_experiments(plan(tmp_path, sizes=[4, 10])) == ["dpo-10"]
 
 
 def test_the_sheet_of_answers_is_left_out_with_its_experiment(tmp_path):

@@ -7,7 +7,7 @@ from pydantic import Field, PositiveInt, ValidationError, WrapValidator, model_v
 from lib.blocks import NO_EFFECT, Block, Model, Name
 
 #: The size of a data set of as many pairs as there are.
-ALL = "all"
+ALL: Literal["all"] = "all"
 
 
 def _number_or_all(value: Any, validate: Any) -> Any:
@@ -32,7 +32,7 @@ class Pairs(Block):
         description="Pairs whose scores differ by no more than this are left out; ties always are.",
     )
     sizes: list[Size] = Field(
-        [2000, 5000, 7000, 9000],
+        [2000, 5000, 7000, 9000, ALL],
         min_length=1,
         description=(
             "Data set sizes; nested and stratified by topic (paper Table 3). `all`: as many pairs"

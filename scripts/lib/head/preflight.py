@@ -247,13 +247,14 @@ def check_run(plan: Plan, jobs: Sequence[Job], *, may_be_out_of_reach: bool = Fa
         if any(rule == "add_prompts" for rule, _ in jobs):
             checks["prompts"] = partial(check_writable, Path(plan.config.prompts))
     with ThreadPoolExecutor(THREADS) as threads:
-        found = dict(zip(checks, threads.map(_look_for, checks.values()), strict=True))
+        keys = sorted(checks)
+        found = dict(zip(keys, threads.map(_look_for, map(checks.__getitem__, keys)), strict=True))
     told = [
         f"{key}: {error}"
         for key, error in found.items()
         if may_be_out_of_reach and isinstance(error, OutOfReachError)
     ]
-    problems = [f"{key}: {error}" for key, error in sorted(found.items()) if error]
+    problems = [f"{key}: {error}" for key, error in found.items() if error]
     problems += _topics_without_prompts(plan, jobs)
     problems += problems_with_sizes(plan, {rule for rule, _ in jobs})
     for name in sorted(needs.benchmarks):

@@ -238,16 +238,19 @@ def _as_number(size: Size) -> float:
 
 
 def largest_experiments(plan: Plan) -> list[str]:
-    """The experiments on the largest data set of a configured number of pairs, by name, those on
-    all pairs there are, and after them their negative controls.
+    """The experiments on the largest data set of a configured number of pairs, by name, and after
+    them their negative controls. Where that is left out, those on the largest that is made stand
+    before it; those on all pairs there are follow.
     """
     experiments = plan.config.training.experiments
     # A control by itself makes no size the largest.
-    sizes = [each.size for each in experiments.values() if not each.control] or [
+    sizes = {each.size for each in experiments.values() if not each.control} or {
         each.size for each in experiments.values()
-    ]
-    largest = max((size for size in sizes if isinstance(size, int)), default=None)
-    return [name for name in experiments_by_size(plan) if experiments[name].size in (largest, ALL)]
+    }
+    numbers = {size for size in sizes if isinstance(size, int)}
+    made = numbers & set(plan.sizes())
+    shown = {*sorted(numbers)[-1:], *sorted(made)[-1:], ALL}
+    return [name for name in experiments_by_size(plan) if experiments[name].size in shown]
 
 
 def seed_groups(plan: Plan, experiments: Sequence[str]) -> list[list[str]]:
