@@ -27,6 +27,7 @@ with quick_imports():
         evaluation,
         frozen,
         job_table,
+        left_out,
         preflight,
         software,
         summary,
@@ -94,7 +95,7 @@ SLURM_RUN = SlurmRun(Path(ROOT), CONFIG.scheduler_patience)
 wildcard_constraints:
     topic=TOPIC,
     shard=r"\d{2}",
-    size=r"\d+",
+    size=frozen.SIZE,
     prompt_id=PROMPT_ID,
     scorer=NAME,
     policy=NAME,
@@ -139,7 +140,29 @@ rule all:
         "Done: {ROOT}"
 
 
-# Everything up to the preference pairs: what can be made without training.
+# Everything up to a stage; `pairs` is what can be made without training. Models, keys and files of
+# later stages are not asked for.
+rule images:
+    input:
+        targets.images(PLAN),
+    message:
+        "Images: {ROOT}/images"
+
+
+rule rankings:
+    input:
+        targets.rankings(PLAN),
+    message:
+        "Rankings of all image scorers: {ROOT}/image_ranking"
+
+
+rule responses:
+    input:
+        targets.responses(PLAN),
+    message:
+        "Responses: {ROOT}/responses"
+
+
 rule pairs:
     input:
         targets.data_sets(PLAN),
@@ -148,7 +171,7 @@ rule pairs:
 
 
 snakemake_graph.hold_own_locks(ROOT, refuse_while_at_work)
-snakemake_graph.after_dry_run(tell_jobs)
+snakemake_graph.after_dry_run(check_dry_run)
 TERMINALS = (
     snakemake_log.show_with(terminal.Terminal) if workflow.is_main_process else []
 )
@@ -157,13 +180,11 @@ TERMINALS = (
 onstart:
     try:
         OWNER.begin()
-        preflight.check_run(
-            PLAN, {job.rule.name for job in workflow.dag.needrun_jobs()}
-        )
+        check_run()
         PLAN.give()
         PLAN.start(config).tell_jobs(Path(ROOT), CONFIG.runs_to_reuse)
         SLURM_RUN.begin(workflow)
-        tell_costs()
+        tell_run(jobs_to_run())
     except UserError as error:
         raise WorkflowError(str(error)) from None
 

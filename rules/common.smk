@@ -10,10 +10,22 @@ def growing(amount):
 def pairs_of_size(wildcards):
     """The pairs of all shards, refused where there are not even as many prompts."""
     try:
-        return PLAN.pairs_of_size(int(wildcards.size))
+        return PLAN.pairs_of_size(wildcards.size)
     except UserError as error:
         # Snakemake would wrap an exception of an input function in a report with a traceback.
         raise SystemExit(f"WorkflowError: {error}") from None
+
+
+def prompts_to_add(wildcards):
+    """What says that the prompts were added that topics lack; the prompts where there are enough."""
+    if not CONFIG.generate_prompts.count:
+        raise SystemExit(
+            "WorkflowError: generate_prompts.count: there is none, so that no prompt is missing."
+            " Set how many prompts each topic is to have."
+        )
+    if PLAN.lacking:
+        return f"{ROOT}/proposed_prompts/added.json"
+    return [PLAN.prompts_file(topic) for topic in CONFIG.topics]
 
 
 def told(job_of):
@@ -42,14 +54,33 @@ def jobs_to_run():
     return [job_table.JobToRun(*job) for job in snakemake_graph.jobs_to_run(workflow)]
 
 
-def tell_jobs():
-    """Says which jobs a dry run found, why, and what they cost."""
+def tell_run(jobs):
+    """Says what the run leaves out, and what the jobs cost that are to run, where there are
+    results already.
+    """
+    for line in left_out.tell_left_out(PLAN, {job.rule for job in jobs}):
+        logger.warning(line)
+    for line in costs.tell_costs(PLAN, jobs):
+        logger.info(line)
+
+
+def check_run(**how):
+    """What preflight says of the jobs that are to run."""
+    jobs = [(job.rule, job.wildcards) for job in jobs_to_run()]
+    return preflight.check_run(PLAN, jobs, **how)
+
+
+def check_dry_run():
+    """Says which jobs there are and why, and what `tell_run` does; and what would stop the run at
+    its start: with an error as there, but for servers out of reach, which others of your machines
+    may reach.
+    """
     jobs = jobs_to_run()
-    for line in (*job_table.job_table(jobs), *costs.tell_costs(PLAN, jobs)):
+    for line in job_table.job_table(jobs):
         logger.info(line)
-
-
-def tell_costs():
-    """Says what the jobs cost, where there are results already."""
-    for line in costs.tell_costs(PLAN, jobs_to_run()):
-        logger.info(line)
+    tell_run(jobs)
+    try:
+        for line in check_run(may_be_out_of_reach=True):
+            logger.warning(line)
+    except UserError as error:
+        raise WorkflowError(f"This run would stop at its start.\n{error}") from None

@@ -3,6 +3,7 @@ from lib.head import evaluation, table_rows
 
 FIGURES = CONFIG.figures
 # None where the figure is left out.
+SHEET = PLAN.answers_sheet
 ANSWERS = table_rows.answers_job(PLAN)
 
 
@@ -120,10 +121,10 @@ rule answers_figure:
         answers=table_rows.answers_files(PLAN, "answers.jsonl"),
         files=(
             [
-                *evaluation.question_files(PLAN, FIGURES.answers.benchmark),
-                *evaluation.reference_files(PLAN, FIGURES.answers.benchmark),
+                *evaluation.question_files(PLAN, SHEET.benchmark),
+                *evaluation.reference_files(PLAN, SHEET.benchmark),
             ]
-            if FIGURES.answers
+            if SHEET
             else []
         ),
     output:
@@ -140,9 +141,7 @@ rule answers_figure:
         common=PLAN.common(),
         settings=PLAN.params(ANSWERS) if ANSWERS else None,
         contents=lambda w: (
-            evaluation.all_contents(PLAN, FIGURES.answers.benchmark)
-            if FIGURES.answers
-            else None
+            evaluation.all_contents(PLAN, SHEET.benchmark) if SHEET else None
         ),
     message:
         "Figure: two models' answers with their hallucinated words"

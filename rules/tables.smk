@@ -21,6 +21,7 @@ rule vision_language_table:
             table_rows.largest_experiments(PLAN),
             table_rows.VISION_LANGUAGE_SCORES,
         ),
+        data_set=table_rows.data_set_of_all(PLAN, table_rows.largest_experiments(PLAN)),
     output:
         **table_rows.table_files(PLAN, "vision_language_table"),
     log:
@@ -52,6 +53,7 @@ rule hallucination_table:
         scores=table_rows.score_files(
             PLAN, table_rows.largest_experiments(PLAN), table_rows.HALLUCINATION_SCORES
         ),
+        data_set=table_rows.data_set_of_all(PLAN, table_rows.largest_experiments(PLAN)),
     output:
         **table_rows.table_files(PLAN, "hallucination_table"),
     log:
@@ -83,6 +85,7 @@ rule size_table:
         scores=table_rows.score_files(
             PLAN, table_rows.experiments_by_size(PLAN), table_rows.SIZE_SCORES
         ),
+        data_set=table_rows.data_set_of_all(PLAN, table_rows.experiments_by_size(PLAN)),
     output:
         **table_rows.table_files(PLAN, "size_table"),
     log:

@@ -148,13 +148,13 @@ def say_prompts(config: Config, prompts: int, per_topic: int | None) -> list[str
             f" topics: {prompts} prompts."
         )
         return [sentence]
-    largest = max(config.pairs.sizes)
+    largest = max((size for size in config.pairs.sizes if isinstance(size, int)), default=0)
     if prompts >= largest:
         return []
     sentence = (
         f"'{config.prompts}' has {prompts} prompts, fewer than the largest data set ({largest}"
-        f" pairs) needs. Everything up to the pairs is planned for {prompts} prompts, training and"
-        " evaluation for the configured sizes. --prompts-per-topic"
+        " pairs) needs. Larger data sets are left out, with the experiments on them, as the run"
+        " would leave them out. --prompts-per-topic"
         f" {-(-largest // len(config.topics))} plans for prompts that are still to be written."
     )
     return [sentence]

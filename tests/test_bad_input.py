@@ -175,9 +175,13 @@ MISTAKES = {
         setting("image_ranking.select_by", "pickscore"),
         r"image_ranking: `select_by` is 'pickscore', but `scorers` has",
     ),
-    "a data set larger than the prompts": (
-        lambda project: setting("pairs.sizes", [8, 5000])(project),
-        r"pairs\.sizes: 5000 is larger than the 12 prompts there are",
+    "no data set that is not larger than the prompts": (
+        lambda project: (
+            setting("pairs.sizes", [5000])(project),
+            setting("training.experiments", {})(project),
+            setting("figures.answers", None)(project),
+        ),
+        r"pairs\.sizes: no data set of these sizes can be made: there are 12 prompts",
     ),
     "an experiment of a size that is not made": (
         setting("training.experiments.random-8.size", 9),
@@ -415,10 +419,28 @@ def test_a_hub_that_cannot_be_reached_is_told_for_every_model_before_images_are_
     assert no_images(project)
 
 
-def test_a_missing_key_variable_ends_the_run_before_images_are_made(project):
+def test_a_missing_key_variable_ends_the_run_before_images_are_made_and_a_dry_run_too(project):
     use_endpoint(project, "http://127.0.0.1:9/v1")
-    assert_one_clear_message(project.snakemake(check=False), r"instructions\.endpoint: .*TEST_KEY")
+    message = r"instructions\.endpoint: .*TEST_KEY"
+    assert_one_clear_message(project.snakemake(check=False), message)
     assert no_images(project)
+    told = project.snakemake("-n", check=False)
+    assert_one_clear_message(told, message)
+    assert "Job stats" in told.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["images"], ["rankings"], ["--until", "rank_images"], ["--allowed-rules", "generate_images"]],
+    ids=" ".join,
+)
+def test_no_key_is_asked_for_by_a_run_that_stops_before_the_endpoint(project, arguments):
+    use_endpoint(project, "http://127.0.0.1:9/v1")
+    if arguments[0] == "--allowed-rules":
+        arguments = [*arguments, "images", "--", "images"]
+    told = project.snakemake("-n", *arguments).stdout
+    assert "generate_images" in told
+    assert "TEST_KEY" not in told
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ from lib.report.model_tables import (
     about_models,
     all_scores,
     compare_models,
+    counted,
     read_scores,
 )
 from lib.report.published import Published, PublishedRow, read_published
@@ -149,6 +150,21 @@ def test_ours_stand_below_the_papers_with_the_difference_to_its_row():
 
 def test_the_papers_missing_numbers_are_dashes_too():
     assert "| paper | + PDS-DPO | – | – | 87.6 |" in to_markdown(compare({}))
+
+
+def test_a_data_set_that_is_left_out_is_a_row_of_dashes_with_the_reason():
+    reason = "there are 620 prompts, and a prompt gives at most one pair"
+    rows = (BASE, DPO.model_copy(update={"left_out": reason}))
+    markdown = to_markdown(compare(scores(base=85.9), rows=rows))
+    assert "| ours | dpo-9k (9000 pairs) | – | –<sup>b</sup> | –<sup>b</sup> |" in markdown
+    assert f"<sup>b</sup> No data set of this size: {reason}." in markdown
+
+
+def test_the_row_of_all_pairs_says_how_many_there_were(tmp_path):
+    summary = tmp_path / "dataset.json"
+    summary.write_text('{"size": 588}')
+    rows = counted([BASE, our("dpo", "all")], [str(summary)])
+    assert [row.title for row in rows] == [BASE.title, "dpo (588 pairs)"]
 
 
 def test_every_missing_number_of_ours_has_its_reason_below():

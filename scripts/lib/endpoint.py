@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from lib.blocks import Endpoint
-from lib.errors import ItemError, UserError
+from lib.errors import ItemError, UserError, cannot_be_reached
 from lib.progress import log
 
 if TYPE_CHECKING:
@@ -222,9 +222,10 @@ class Client:
     def _give_up(self, fault: _ServerError, retries: int) -> None:
         tries = f"after {retries + 1} tries" if retries else "at the first try"
         if fault.refused:
-            raise UserError(
+            raise cannot_be_reached(
+                self.endpoint.base_url,
                 f"the endpoint {self.endpoint.base_url} cannot be reached {tries}: {fault}. Start"
-                " the server, or correct `base_url`; what is finished is kept."
+                " the server, or correct `base_url`; what is finished is kept.",
             ) from None
         with self._lock:
             self._failures_in_a_row += 1

@@ -3,13 +3,13 @@ imports torch.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
 from lib.contents import digest_files, files_under
-from lib.errors import UserError
+from lib.errors import UserError, cannot_be_reached
 from lib.files import digest, expand
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -158,16 +158,32 @@ def _not_reachable(model: str, revision: str, error: Exception) -> UserError:
             f"{model}: the hub has no such repository, or no revision '{revision}' of it. Correct"
             " its name or its revision in the configuration."
         )
-    return UserError(
+    message = (
         f"{model} at revision '{revision}': neither in the local hub cache nor reachable"
         f" ({type(error).__name__}). Fetch it on a machine with network access first (`hf"
         " download`), or give a folder in its place."
     )
+    from huggingface_hub import constants
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    if isinstance(error, OfflineModeIsEnabled):
+        return UserError(message)
+    return cannot_be_reached(constants.ENDPOINT, message)
 
 
-def check_access(model: str, revision: str) -> None:
+def holds_weights(snapshot: Path) -> bool:
+    """Whether there are weights in a snapshot of the hub cache, which may hold no more of a model
+    than its tokenizer.
+    """
+    return any(path.suffix in WEIGHTS for path in snapshot.rglob("*"))
+
+
+def check_access(
+    model: str, revision: str, is_whole: Callable[[Path], bool] = holds_weights
+) -> None:
     """A UserError if a hub model is neither in the local cache nor fetchable with the token at hand
-    (a gated one without its token).
+    (a gated one without its token). `is_whole`: whether a snapshot in the cache holds what is
+    needed of the model.
     """
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
@@ -175,7 +191,7 @@ def check_access(model: str, revision: str) -> None:
     cached = Path(constants.HF_HUB_CACHE) / f"models--{model.replace('/', '--')}"
     reference = cached / "refs" / revision
     commit = reference.read_text().strip() if reference.is_file() else revision
-    if (cached / "snapshots" / commit).is_dir():
+    if is_whole(cached / "snapshots" / commit):
         return
     try:
         HfApi().auth_check(model)

@@ -5,7 +5,8 @@ means nothing, so that inserting, deleting and reordering lines changes no other
 """
 
 import unicodedata
-from collections.abc import Sequence
+from codecs import BOM_UTF8
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -107,6 +108,13 @@ def read_prompts(path: Path, topic: str, max_characters: int) -> list[Prompt]:
     return prompts
 
 
+def is_empty(path: Path) -> bool:
+    """Whether a file of prompts is missing, or has nothing in it."""
+    if not path.is_file():
+        return True
+    return path.read_bytes().removeprefix(BOM_UTF8) in (b"", b"\n", b"\r\n")
+
+
 def _difference(text: str, other: str) -> str:
     """In which way two texts that look the same differ, if they do."""
     return "" if text == other else ", but for blanks or characters that show nothing"
@@ -167,14 +175,22 @@ def tell_unread_files(folder: Path, topics: Sequence[str]) -> list[str]:
 
 
 def read_topics(
-    folder: Path, topics: Sequence[str], shards_per_topic: int, max_characters: int
+    folder: Path,
+    topics: Sequence[str],
+    shards_per_topic: int,
+    max_characters: int,
+    to_be_written: Collection[str] = (),
 ) -> dict[tuple[str, str], Shard]:
     """All shards by (topic, shard name). A prompt that stands in two topics, or looks the same as
     one of another, is a UserError: its pairs would count twice.
+
+    `to_be_written`: topics whose file may be missing or empty, since an LLM can write it.
     """
     shards: dict[tuple[str, str], Shard] = {}
     home: dict[str, Prompt] = {}
     for topic in topics:
+        if topic in to_be_written and is_empty(folder / f"{topic}.txt"):
+            continue
         prompts = read_prompts(folder / f"{topic}.txt", topic, max_characters)
         for prompt in prompts:
             if (other := home.setdefault(visible(prompt.text), prompt)) != prompt:

@@ -19,9 +19,18 @@ from lib.jobs.published import SHARD_RULES
 def tell_costs(plan: Plan, jobs: Sequence[JobToRun]) -> list[str]:
     """What the jobs cost, a line each; nothing for a run that has no results yet."""
     edited = _Edits(plan)
+    written = _prompts_to_write(plan, jobs)
     if not edited.published:
+        return written
+    return [*written, *edited.tell(), *_changed_stages(plan, jobs, edited), *_what_follows(jobs)]
+
+
+def _prompts_to_write(plan: Plan, jobs: Sequence[JobToRun]) -> list[str]:
+    """How many prompts an LLM is to write."""
+    if not any(job.rule == "add_prompts" for job in jobs):
         return []
-    return [*edited.tell(), *_changed_stages(plan, jobs, edited), *_what_follows(jobs)]
+    lacking = Counter(plan.lacking)
+    return [f"{lacking.total()} prompts are to be written and added ({_by_topic(lacking)})."]
 
 
 class _Edits:

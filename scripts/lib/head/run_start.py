@@ -8,7 +8,7 @@ head process writes down what it read, and tells its jobs by an environment vari
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,11 +26,13 @@ class RunStart:
     config   as Snakemake merged it from files and command line
     prompts  the texts by topic
     written  the instructions that the user wrote, by prompt id
+    left_out the sizes of data sets that it does not make, with the reasons
     """
 
     config: dict[str, Any]
     prompts: dict[str, list[str]]
     written: dict[str, str]
+    left_out: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of_this_job(cls) -> Self:

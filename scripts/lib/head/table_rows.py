@@ -3,6 +3,7 @@
 Called by the rules; nothing here runs a model.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
@@ -19,6 +20,7 @@ from lib.config.figures import (
     GuidanceFigureJob,
     SimilarityFigureJob,
 )
+from lib.config.pairs import ALL, Size
 from lib.config.tables import (
     CommonSelectionsJob,
     ComparePicksJob,
@@ -141,7 +143,7 @@ def answers_files(plan: Plan, file: str) -> list[str]:
     """A file of the base model's and of the experiment's evaluation that the sheet of answers
     shows; none where there is no sheet.
     """
-    sheet = plan.config.figures.answers
+    sheet = plan.answers_sheet
     if sheet is None:
         return []
     models = ("base", sheet.experiment)
@@ -150,7 +152,7 @@ def answers_files(plan: Plan, file: str) -> list[str]:
 
 def answers_job(plan: Plan) -> AnswersFigureJob | None:
     """What the sheet of answers is told; None where it is left out."""
-    sheet = plan.config.figures.answers
+    sheet = plan.answers_sheet
     if sheet is None:
         return None
     training = plan.config.training
@@ -232,18 +234,33 @@ def experiments_by_size(plan: Plan) -> list[str]:
     experiments = plan.config.training.experiments
     return sorted(
         experiments,
-        key=lambda name: (experiments[name].control is not None, experiments[name].size, name),
+        key=lambda name: (
+            experiments[name].control is not None,
+            _as_number(experiments[name].size),
+            name,
+        ),
     )
 
 
+def _as_number(size: Size) -> float:
+    """A size to sort by: `all` pairs after every number."""
+    return size if isinstance(size, int) else math.inf
+
+
 def largest_experiments(plan: Plan) -> list[str]:
-    """The experiments on the largest data set, by name, and after them their negative controls."""
+    """The experiments on the largest data set of a configured number of pairs, by name, and after
+    them their negative controls. Where that is left out, those on the largest that is made stand
+    before it; those on all pairs there are follow.
+    """
     experiments = plan.config.training.experiments
     # A control by itself makes no size the largest.
-    sizes = [each.size for each in experiments.values() if not each.control] or [
+    sizes = {each.size for each in experiments.values() if not each.control} or {
         each.size for each in experiments.values()
-    ]
-    return [name for name in experiments_by_size(plan) if experiments[name].size == max(sizes)]
+    }
+    numbers = {size for size in sizes if isinstance(size, int)}
+    made = numbers & set(plan.sizes())
+    shown = {*sorted(numbers)[-1:], *sorted(made)[-1:], ALL}
+    return [name for name in experiments_by_size(plan) if experiments[name].size in shown]
 
 
 def seed_groups(plan: Plan, experiments: Sequence[str]) -> list[list[str]]:
@@ -299,6 +316,7 @@ def experiment_row(plan: Plan, names: list[str]) -> ModelTableRow:
         pairs=first.size,
         texts={"feedback": "control" if first.control else "RM"},
         control=TRAINING_CONTROLS[first.control] if first.control else None,
+        left_out=plan.left_out.get(str(first.size)),
     )
 
 
@@ -382,9 +400,18 @@ def all_score_files(plan: Plan) -> list[str]:
 def scores_of_models(
     plan: Plan, experiments: Sequence[str], benchmarks: Sequence[str]
 ) -> list[str]:
-    """The scores.json of the base model and of experiments."""
+    """The scores.json of the base model and of the experiments that the run makes."""
+    made = plan.models()
     return [
         f"{plan.root}/evaluation/{model}/{benchmark}/scores.json"
-        for model in ["base", *experiments]
+        for model in ["base", *(name for name in experiments if name in made)]
         for benchmark in benchmarks
     ]
+
+
+def data_set_of_all(plan: Plan, experiments: Sequence[str]) -> list[str]:
+    """What says how many pairs there are in all, where a table's experiments are trained on those;
+    else nothing.
+    """
+    sizes = {plan.config.training.experiments[name].size for name in experiments}
+    return [f"{plan.root}/dataset/{ALL}/dataset.json"] if ALL in sizes else []

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from lib.config.pairs import ALL
 from lib.config.run import Config
 from lib.head.summary import ORDER
 from lib.planning.graph import PlannedJob
@@ -56,6 +57,11 @@ def updates(
     return math.ceil(epochs * max(1, math.ceil(batches / gradient_accumulation)))
 
 
+def pairs_of(size: int | str, shards: Mapping[tuple[str, str], int]) -> int:
+    """How many pairs a data set has; at most as many as there are prompts."""
+    return sum(shards.values()) if size == ALL else int(size)
+
+
 def items_of(
     job: PlannedJob,
     config: Config,
@@ -75,16 +81,15 @@ def items_of(
         )
     if job.rule == "train_dpo":
         settings = config.training.settings_of(names["experiment"])
-        size = config.training.experiments[names["experiment"]].size
         return updates(
-            size,
+            pairs_of(config.training.experiments[names["experiment"]].size, shards),
             settings.epochs,
             settings.batch_size,
             settings.gradient_accumulation,
             settings.processes,
         )
     if job.rule == "merge_pairs":
-        return int(names["size"])
+        return pairs_of(names["size"], shards)
     if job.rule in ANSWERING:
         known = questions.get(names["benchmark"], 0)
         limit = getattr(config.evaluation.benchmarks[names["benchmark"]], "limit", None)

@@ -56,20 +56,15 @@ def _update(values: dict[str, Any], more: dict[str, Any]) -> None:
             values[key] = value
 
 
-def made_up_prompts(config: Config, folder: Path, per_topic: int, keep: bool) -> None:
-    """Writes a prompts folder of `per_topic` lines a topic; with `keep` those that there are come
-    first, however many they are.
-    """
+def made_up_prompts(config: Config, folder: Path, per_topic: int) -> None:
+    """Writes a prompts folder of `per_topic` lines a topic."""
     folder.mkdir()
     for topic in config.topics:
-        source = Path(config.prompts) / f"{topic}.txt"
-        text = source.read_text(encoding="utf-8") if keep else ""
-        written = [line for line in text.split("\n") if line.strip()]
-        added = [
-            f"A prompt on {topic} that is not written yet, number {number}"
-            for number in range(per_topic - len(written))
+        lines = [
+            f"A prompt on {topic} that is not written yet, number {number}\n"
+            for number in range(per_topic)
         ]
-        (folder / f"{topic}.txt").write_text("\n".join([*written, *added]) + "\n", encoding="utf-8")
+        (folder / f"{topic}.txt").write_text("".join(lines), encoding="utf-8")
 
 
 def shards_of(config: Config, prompts: Path) -> dict[tuple[str, str], Shard]:
@@ -86,25 +81,18 @@ def plan_jobs(
     and the names of all rules.
 
     `per_topic`: plan for so many prompts a topic, as if they were written; None: for those that
-    are. Data sets that are larger than the prompts allow are planned all the same.
+    are. Data sets that are larger than the prompts allow are left out, as in the run.
     """
-    written = shards_of(config, Path(config.prompts))
     with tempfile.TemporaryDirectory(prefix="plan-") as name:
         scratch = Path(name)
-        enough = -(-max(config.pairs.sizes) // len(config.topics))
-        made_up_prompts(
-            config, scratch / "prompts", max(per_topic or 0, enough), keep=per_topic is None
-        )
-        shards = {key: len(shard.prompts) for key, shard in written.items()}
+        prompts = Path(config.prompts).absolute()
         if per_topic is not None:
-            made_up_prompts(config, scratch / "as-if", per_topic, keep=False)
-            shards = {
-                key: len(shard.prompts)
-                for key, shard in shards_of(config, scratch / "as-if").items()
-            }
+            prompts = scratch / "prompts"
+            made_up_prompts(config, prompts, per_topic)
+        shards = {key: len(shard.prompts) for key, shard in shards_of(config, prompts).items()}
         values = {
             **values,
-            "prompts": str(scratch / "prompts"),
+            "prompts": str(prompts),
             "results": str(scratch / "results"),
         }
         if config.instructions.backend == "file":
@@ -118,12 +106,7 @@ def plan_jobs(
             yaml.safe_dump(values, allow_unicode=True), encoding="utf-8"
         )
         jobs, rules = _graph(scratch / "config.yaml")
-    return [job for job in jobs if _has_prompts(job, shards)], shards, rules
-
-
-def _has_prompts(job: PlannedJob, shards: dict[tuple[str, str], int]) -> bool:
-    where = (job.wildcards.get("topic", ""), job.wildcards.get("shard", ""))
-    return "" in where or where in shards
+    return jobs, shards, rules
 
 
 def _planned(job: Any) -> PlannedJob:

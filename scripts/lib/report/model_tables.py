@@ -10,7 +10,7 @@ import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, cast
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from lib.blocks import Block
 from lib.data.evaluation_files import BenchmarkScores, ComputedBy, OtherScores
@@ -55,17 +55,19 @@ class ModelTableRow(Block):
 
     models   the experiments it is of: several where they differ in their seed only; or "base"
     seeds    their training seeds
-    pairs    how many pairs they were trained on; 0 for the base model
+    pairs    how many pairs they were trained on: a number (0 for the base model), or all there are
     texts    of the text columns beside the name
     control  of a negative control: what it is, in words. It is compared with no row of the paper
+    left_out why there is no data set of this size, and so no number in the row
     """
 
     name: str
     models: list[str]
     seeds: list[int]
-    pairs: int
+    pairs: int | Literal["all"]
     texts: dict[str, str]
     control: str | None = None
+    left_out: str | None = None
 
     @property
     def control_mark(self) -> str:
@@ -238,6 +240,10 @@ def our_row(
     first, *others = published.text_columns
     texts = {first: about.title} | {key: about.texts.get(key, "") for key in others}
     row = TableRow(our_source(label), texts)
+    if about.left_out:
+        reason = f"No data set of this size: {about.left_out}."
+        row.missing = {column.key: reason for column in chosen_columns(published, choices)}
+        return row
     for column in chosen_columns(published, choices):
         shown = column.group or column.header
         _fill_cell(row, column.key, shown, about.models, choices[column.key], scores)
@@ -269,7 +275,7 @@ def compare_models(
     ours = []
     for about in rows:
         is_compared = is_paper_s_model and about.control is None
-        compared = printed.get(about.pairs) if is_compared else None
+        compared = printed.get(about.pairs) if is_compared and about.pairs != "all" else None
         ours.append(our_row(about, published, choices, scores, label, compared))
     table_rows = [*paper_rows(published), *ours]
     columns = chosen_columns(published, choices)
@@ -288,7 +294,7 @@ def seed_notes(rows: Sequence[ModelTableRow]) -> list[str]:
         f" the sample over {len(row.seeds)} training seeds"
         f" ({', '.join(map(str, row.seeds))}), experiments {', '.join(row.models)}."
         for row in rows
-        if len(row.models) > 1
+        if len(row.models) > 1 and not row.left_out
     ]
 
 
@@ -407,21 +413,31 @@ def about_models(settings: ModelTableJob | AllScoresJob) -> dict[str, Any]:
     return {"base_model": settings.base.model_dump(mode="json"), "experiments": experiments}
 
 
+def counted(rows: Sequence[ModelTableRow], data_sets: Sequence[str]) -> list[ModelTableRow]:
+    """The rows, with the number of pairs where they are trained on all that there are.
+    `data_sets`: the summary of that data set, where there is such a row.
+    """
+    sizes = [json.loads(Path(path).read_text(encoding="utf-8"))["size"] for path in data_sets]
+    return [
+        row.model_copy(update={"pairs": sizes[0]}) if row.pairs == "all" else row for row in rows
+    ]
+
+
 def models_table(snakemake: Any) -> None:
-    """A rule that makes such a table: inputs `published` and `scores`, outputs as `write_table` has
-    them.
+    """A rule that makes such a table: inputs `published`, `scores` and `data_set` (see `counted`),
+    outputs as `write_table` has them.
     """
     with Job(snakemake, ModelTableJob, VERSION) as job:
         settings, inputs = job.settings, snakemake.input
         table = compare_models(
             read_published(Path(inputs.published)),
-            settings.rows,
+            counted(settings.rows, inputs.data_set),
             settings.scores,
             read_scores(inputs.scores, job.root),
             settings.label,
             settings.base.model,
         )
-        files = [inputs.published, *inputs.scores]
+        files = [inputs.published, *inputs.scores, *inputs.data_set]
         write_table(table, files, snakemake.output, about_models(settings))
         job.count(len(settings.rows))
 
