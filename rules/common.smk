@@ -39,6 +39,8 @@ def refuse_while_at_work():
 
 def tell_costs():
     """Says what the jobs cost that are to run, where there are results already."""
-    jobs = [costs.JobToRun(*job) for job in snakemake_graph.jobs_to_run(workflow)]
+    jobs = [
+        costs.JobToRun(*job) for job in snakemake_graph.jobs_to_run(workflow, ROOT)
+    ]
     for line in costs.tell_costs(PLAN, jobs):
         logger.info(line)

@@ -10,12 +10,12 @@ rule tables:
     input:
         targets.tables_and_figures(PLAN),
     message:
-        "Tables and figures: {ROOT}/tables, {ROOT}/figures"
+        f"Tables and figures: {ROOT}/tables, {ROOT}/figures"
 
 
 rule vision_language_table:
     input:
-        published="published/table1.yaml",
+        published=project.path("published/table1.yaml"),
         scores=table_rows.score_files(
             PLAN,
             table_rows.largest_experiments(PLAN),
@@ -48,7 +48,7 @@ rule vision_language_table:
 
 rule hallucination_table:
     input:
-        published="published/table2.yaml",
+        published=project.path("published/table2.yaml"),
         scores=table_rows.score_files(
             PLAN, table_rows.largest_experiments(PLAN), table_rows.HALLUCINATION_SCORES
         ),
@@ -79,7 +79,7 @@ rule hallucination_table:
 
 rule size_table:
     input:
-        published="published/table3.yaml",
+        published=project.path("published/table3.yaml"),
         scores=table_rows.score_files(
             PLAN, table_rows.experiments_by_size(PLAN), table_rows.SIZE_SCORES
         ),
@@ -109,7 +109,7 @@ rule size_table:
 rule common_selections_table:
     input:
         **table_rows.ranking_files(PLAN, CONFIG.image_ranking.scorers),
-        published="published/table4.yaml",
+        published=project.path("published/table4.yaml"),
     output:
         **table_rows.table_files(PLAN, "common_selections_table"),
     log:
@@ -161,7 +161,7 @@ rule compare_picks:
 rule image_judge_table:
     input:
         **(table_rows.comparison_files(PLAN) if JUDGE else {}),
-        published="published/table5.yaml",
+        published=project.path("published/table5.yaml"),
     output:
         **table_rows.table_files(PLAN, "image_judge_table"),
     log:

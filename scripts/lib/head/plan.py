@@ -18,6 +18,7 @@ from lib.files import digest, write_jsonl
 from lib.head.run_start import RunStart
 from lib.jobs.job import digest_of_params
 from lib.jobs.record import read_record
+from lib.patches.snakemake_graph import own_name
 from lib.registry import Registry
 
 TABLES = (
@@ -202,8 +203,9 @@ class Plan:
         there and newer than its inputs; empty where it is not. `is_remembered`: whether Snakemake
         knows what it was asked.
         """
-        name = "/".join(job.wildcards) or job.rule.name
-        record = read_record(Path(self.root, "work", job.rule.name, f"{name}.json"))
+        rule = own_name(job.rule)
+        name = "/".join(job.wildcards) or rule
+        record = read_record(Path(self.root, "work", rule, f"{name}.json"))
         if record is None:
             is_there = all(Path(file).exists() for file in job.output)
             return "no record in work/ tells what made it" if is_there else ""
