@@ -67,13 +67,13 @@ elif not (workflow.modifier.skip_configfile if MODULE else workflow.configfiles)
 FILES = workflow.configfiles
 COMMAND_LINE = workflow.config_settings.config
 if MODULE:
-    FILES, COMMAND_LINE = FILES[-1:] if not workflow.modifier.skip_configfile else [], {}
+    FILES, COMMAND_LINE = (
+        FILES[-1:] if not workflow.modifier.skip_configfile else []
+    ), {}
 
 try:
     VALUES = (
-        START.config
-        if START
-        else project.with_own_prompts(config, FILES, COMMAND_LINE)
+        START.config if START else project.with_own_prompts(config, FILES, COMMAND_LINE)
     )
     CONFIG = (
         project.load_as_module(VALUES, workflow)

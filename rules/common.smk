@@ -29,6 +29,23 @@ def told(job_of):
     return settings
 
 
+def shown(file, caption, category, **labels):
+    """A file that `snakemake --report` shows. `caption`: the name of its text in captions/; `labels`: what it is called there, besides its format."""
+    return report(
+        file,
+        caption=f"captions/{caption}.rst",
+        category=category,
+        labels={**labels, "format": Path(file).suffix[1:]},
+    )
+
+
+def all_shown(files, caption, category, **labels):
+    """`shown` of several files by name."""
+    return {
+        name: shown(file, caption, category, **labels) for name, file in files.items()
+    }
+
+
 def refuse_while_at_work():
     """A message where another Snakemake makes this run."""
     try:
@@ -39,8 +56,6 @@ def refuse_while_at_work():
 
 def tell_costs():
     """Says what the jobs cost that are to run, where there are results already."""
-    jobs = [
-        costs.JobToRun(*job) for job in snakemake_graph.jobs_to_run(workflow, ROOT)
-    ]
+    jobs = [costs.JobToRun(*job) for job in snakemake_graph.jobs_to_run(workflow, ROOT)]
     for line in costs.tell_costs(PLAN, jobs):
         logger.info(line)

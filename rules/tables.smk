@@ -22,7 +22,12 @@ rule vision_language_table:
             table_rows.VISION_LANGUAGE_SCORES,
         ),
     output:
-        **table_rows.table_files(PLAN, "vision_language_table"),
+        **all_shown(
+            table_rows.table_files(PLAN, "vision_language_table"),
+            "vision_language_table",
+            "Tables",
+            table="Vision-language benchmarks (Table 1)",
+        ),
     log:
         f"{ROOT}/logs/vision_language_table.log",
     conda:
@@ -53,7 +58,12 @@ rule hallucination_table:
             PLAN, table_rows.largest_experiments(PLAN), table_rows.HALLUCINATION_SCORES
         ),
     output:
-        **table_rows.table_files(PLAN, "hallucination_table"),
+        **all_shown(
+            table_rows.table_files(PLAN, "hallucination_table"),
+            "hallucination_table",
+            "Tables",
+            table="Hallucination benchmarks (Table 2)",
+        ),
     log:
         f"{ROOT}/logs/hallucination_table.log",
     conda:
@@ -84,7 +94,12 @@ rule size_table:
             PLAN, table_rows.experiments_by_size(PLAN), table_rows.SIZE_SCORES
         ),
     output:
-        **table_rows.table_files(PLAN, "size_table"),
+        **all_shown(
+            table_rows.table_files(PLAN, "size_table"),
+            "size_table",
+            "Tables",
+            table="Size of the preference data (Table 3)",
+        ),
     log:
         f"{ROOT}/logs/size_table.log",
     conda:
@@ -111,7 +126,12 @@ rule common_selections_table:
         **table_rows.ranking_files(PLAN, CONFIG.image_ranking.scorers),
         published=project.path("published/table4.yaml"),
     output:
-        **table_rows.table_files(PLAN, "common_selections_table"),
+        **all_shown(
+            table_rows.table_files(PLAN, "common_selections_table"),
+            "common_selections_table",
+            "Tables",
+            table="Common selections of the image scorers (Table 4)",
+        ),
     log:
         f"{ROOT}/logs/common_selections_table.log",
     conda:
@@ -163,7 +183,12 @@ rule image_judge_table:
         **(table_rows.comparison_files(PLAN) if JUDGE else {}),
         published=project.path("published/table5.yaml"),
     output:
-        **table_rows.table_files(PLAN, "image_judge_table"),
+        **all_shown(
+            table_rows.table_files(PLAN, "image_judge_table"),
+            "image_judge_table",
+            "Tables",
+            table="A judge between two image scorers (Table 5)",
+        ),
     log:
         f"{ROOT}/logs/image_judge_table.log",
     conda:
@@ -185,7 +210,12 @@ rule reasons_table:
     input:
         PLAN.shard_files("pairs"),
     output:
-        **table_rows.table_files(PLAN, "reasons_table"),
+        **all_shown(
+            table_rows.table_files(PLAN, "reasons_table"),
+            "reasons_table",
+            "Tables",
+            table="Why prompts gave no pair",
+        ),
     log:
         f"{ROOT}/logs/reasons_table.log",
     conda:
