@@ -59,3 +59,32 @@ def tell_costs():
     jobs = [costs.JobToRun(*job) for job in snakemake_graph.jobs_to_run(workflow, ROOT)]
     for line in costs.tell_costs(PLAN, jobs):
         logger.info(line)
+
+
+def begin():
+    """Called once a run, before its first job."""
+    try:
+        jobs = snakemake_graph.jobs_to_run(workflow, ROOT)
+        if jobs or not MODULE:
+            OWNER.begin()
+            preflight.check_run(PLAN, {rule for rule, _, _ in jobs})
+            PLAN.give()
+        # Jobs of a workflow that uses this one read this Snakefile, too.
+        PLAN.start(VALUES).tell_jobs(Path(ROOT), CONFIG.runs_to_reuse, MODULE)
+        if jobs or not MODULE:
+            SLURM_RUN.begin(workflow)
+            tell_costs()
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def end(*also):
+    """Called once a run, at its end, well or not."""
+    SLURM_RUN.end()
+    OWNER.end()
+    summary.print_summary(Path(ROOT), STARTED, *also)
+
+
+def end_well():
+    """Called once a run that ended well."""
+    end(frozen.tell_differences(PLAN))

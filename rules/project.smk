@@ -22,6 +22,7 @@ def checked_out(file):
             repository.archive(archive, commit.hexsha)
             archive.seek(0)
             tarfile.open(fileobj=archive).extractall(part, filter="data")
+        (part / ".commit").write_text(commit.hexsha)  # there is no git to ask
         try:
             part.rename(folder)
         except OSError:  # another process was first

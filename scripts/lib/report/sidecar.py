@@ -25,12 +25,16 @@ GIT_SECONDS = 30
 
 def project_commit(project: Path = PROJECT) -> str | None:
     """The commit of the repository that tracks this project's Snakefile, `-dirty` appended where a
-    tracked file differs from it.
+    tracked file differs from it; or the one that the project is a copy of (rules/project.smk).
 
     None where there is no git, no commit, or the project only lies inside somebody else's
     repository. It is asked for when a file is written and is no rule's parameter, so that a new
     commit by itself makes no rule run again.
     """
+
+    copied = project / ".commit"
+    if copied.is_file():
+        return copied.read_text(encoding="utf-8").strip()
 
     def git(*arguments: str) -> str | None:
         command = ["git", "-C", str(project), *arguments]
