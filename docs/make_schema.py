@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from lib.blocks import Block
@@ -29,7 +29,7 @@ class ConfigSchema(GenerateJsonSchema):
         self, schema: core_schema.BeforeValidatorFunctionSchema
     ) -> JsonSchemaValue:
         """Of a field that `chosen_from` annotates: any of its blocks."""
-        chooser = getattr(schema["function"]["function"], "__self__", None)
+        chooser: Any = getattr(schema["function"]["function"], "__self__", None)
         if not hasattr(chooser, "block_for"):
             return super().function_before_schema(schema)
         return {"anyOf": [self._block(chooser, block) for block in chooser.blocks()]}

@@ -32,7 +32,7 @@ def default_config_file() -> str:
 
 
 def with_own_prompts(
-    values: Mapping[str, Any], files: Sequence[str], command_line: Mapping[str, Any]
+    values: Mapping[str, Any], files: Sequence[str | Path], command_line: Mapping[str, Any]
 ) -> dict[str, Any]:
     """A configuration's values, with the project's prompts where the user names none and the
     working directory has none. `files`, `command_line`: where the values come from; the project's
@@ -61,7 +61,7 @@ def load_as_module(values: Mapping[str, Any], workflow: Any) -> Config:
         name = snakemake_module.module_name(workflow)
         lines = str(error).replace("--config: ", "")
         hint = (
-            f'\nThese are the keys of what stands after `config:` in `module {name}:`. Give it a'
+            f"\nThese are the keys of what stands after `config:` in `module {name}:`. Give it a"
             ' block of its own in your configuration: `config: config["pds_dpo"]`.'
             if "unknown key" in lines
             else ""

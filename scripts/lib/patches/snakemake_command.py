@@ -52,18 +52,19 @@ def executor_settings(words: Sequence[str], started_in: str = "") -> dict[str, A
         if profile == "none":
             continue
         if place := get_profile_dir(profile):
-            settings |= _read_profile(*place, place[0])
-        # With --directory, this is another folder, where Snakemake leaves relative paths as they are.
+            settings |= _read_profile(place, place[0])
+        # With --directory this is another folder. Snakemake leaves relative paths as they are.
         elif place := get_profile_dir(str(Path(started_in, profile))):
-            settings |= _read_profile(*place, place[0].relative_to(started_in))
+            settings |= _read_profile(place, place[0].relative_to(started_in))
     named = {"executor": typed.executor, "slurm-partition-config": typed.slurm_partition_config}
     return settings | {name: value for name, value in named.items() if value}
 
 
-def _read_profile(folder: Path, file: Path, called: Path) -> dict[str, Any]:
-    """A profile's settings; where it names a file that lies beside it, that one is meant, in the
-    folder as it is `called`.
+def _read_profile(place: tuple[Path, Path], called: Path) -> dict[str, Any]:
+    """A profile's settings, from its folder and file; where it names a file that lies beside it,
+    that one is meant, in the folder as it is `called`.
     """
+    folder, file = place
     settings = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     if (name := settings.get("slurm-partition-config")) and (folder / str(name)).exists():
         settings["slurm-partition-config"] = str(called / str(name))

@@ -17,8 +17,8 @@ from lib.config.yaml_files import read_yaml
 from lib.data.prompts import Shard, read_topics
 from lib.errors import UserError
 from lib.files import PROJECT
+from lib.head.project import with_own_prompts
 from lib.patches.snakemake_graph import build_graph
-
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ def read_configuration(files: list[Path]) -> tuple[dict[str, Any], Config]:
         if not file.is_file():
             raise UserError(f"{file}: there is no such file. Correct --configfile")
         _update(values, read_yaml(file))
+    values = with_own_prompts(values, files, {})
     return values, load_config(values, files)
 
 
