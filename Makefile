@@ -33,7 +33,7 @@ $(INSTALLED): $(LOCK) envs/sitecustomize.py
 	@$(BIN)/pip install --quiet --no-deps --no-compile $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r $(LOCK) 2>&1 | { grep -v '^WARNING: Location' || true; }; \
 	test $${PIPESTATUS[0]} = 0 || { echo "make: the installation failed. If pip found no torch==2.13.0+cpu: make $(MAKECMDGOALS) TORCH_INDEX=<the CPU index that pytorch.org's 'Get started' page names>"; exit 1; }
 	@$(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
-	@cp envs/sitecustomize.py $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/
+	@cp envs/sitecustomize.py "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/"
 	@touch $@
 
 demo-models: $(INSTALLED) ## Build the tiny random checkpoints and their benchmarks
@@ -100,7 +100,7 @@ bench-scorers: $(INSTALLED) ## Score released answers with ours and the referenc
 	$(PYTHON) -m venv .venv-image-reward
 	.venv-image-reward/bin/pip install --quiet --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r envs/image-reward.txt 2>&1 | { grep -v '^WARNING: Location' || true; }; \
 	test $${PIPESTATUS[0]} = 0
-	cp envs/sitecustomize.py $$(.venv-image-reward/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/
+	cp envs/sitecustomize.py "$$(.venv-image-reward/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/"
 	touch $@
 
 parity: $(INSTALLED) .venv-image-reward/installed ## Compare the native ImageReward with the original package (full size)
@@ -118,8 +118,9 @@ envs-lock: $(INSTALLED) ## Write the locks of envs/*.yaml, from the package inde
 envs-check: $(INSTALLED) ## Resolve every pin set against the package index; fail on a conflict or a lock that does not fit
 	$(BIN)/python envs/locks.py --check
 
-docs: $(INSTALLED) ## Write docs/configuration.md from the configuration's models
+docs: $(INSTALLED) ## Write docs/configuration.md and docs/config.schema.json from the configuration's models
 	PYTHONPATH=scripts $(BIN)/python docs/make_configuration.py
+	PYTHONPATH=scripts $(BIN)/python docs/make_schema.py
 
 resume: $(INSTALLED) ## Go on after a crash, as the same command does: make resume RUN="--profile slurm" (without RUN: the demo)
 	$(BIN)/snakemake --rerun-incomplete $(or $(RUN),$(wordlist 2,99,$(DEMO)))

@@ -3,7 +3,6 @@
 `make demo` runs it on a laptop; README.md says how to go on from there.
 """
 
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,7 +10,10 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 min_version("9.27")
-sys.path.insert(0, f"{workflow.basedir}/scripts")
+
+
+include: "rules/project.smk"
+
 
 from lib.patches.imports import quick_imports
 
@@ -29,6 +31,7 @@ with quick_imports():
         job_table,
         left_out,
         preflight,
+        project,
         software,
         summary,
         targets,
@@ -39,34 +42,51 @@ with quick_imports():
     from lib.head.run_start import RunStart
     from lib.head.slurm.checks import check_partition_file
     from lib.head.slurm.run import SlurmRun
-    from lib.patches import snakemake_command, snakemake_graph, snakemake_log
+    from lib.patches import (
+        snakemake_command,
+        snakemake_graph,
+        snakemake_log,
+        snakemake_module,
+    )
+
+# The name that another workflow gives this one as its module; empty where there is no other.
+MODULE = snakemake_module.module_name(workflow)
+IS_DEFAULT = not MODULE or workflow.default_target is None
 
 # A job works on what its run began with, whatever has been edited since.
 START = None
 if not workflow.is_main_process:
     try:
-        START = RunStart.of_this_job()
+        START = RunStart.of_this_job(MODULE)
     except UserError as error:
         raise WorkflowError(str(error)) from None
-    config.clear()
-    config.update(START.config)
 
 # Without --configfile it is the paper's run. A file given there stands for itself; what it leaves
-# out has the paper's value.
-elif not workflow.configfiles:
+# out has the paper's value. A module has the configuration that it is given.
+elif not (workflow.modifier.skip_configfile if MODULE else workflow.configfiles):
     try:
-        read_yaml(Path("config.yaml"))
+        read_yaml(Path(project.default_config_file()))
     except UserError as error:
         raise WorkflowError(str(error)) from None
 
-    configfile: "config.yaml"
+    configfile: project.default_config_file()
 
+
+FILES = workflow.configfiles
+COMMAND_LINE = workflow.config_settings.config
+if MODULE:
+    FILES, COMMAND_LINE = (
+        FILES[-1:] if not workflow.modifier.skip_configfile else []
+    ), {}
 
 try:
-    CONFIG = load_config(
-        config,
-        [] if START else [Path(file) for file in workflow.configfiles],
-        workflow.config_settings.config,
+    VALUES = (
+        START.config if START else project.with_own_prompts(config, FILES, COMMAND_LINE)
+    )
+    CONFIG = (
+        project.load_as_module(VALUES, workflow)
+        if MODULE
+        else load_config(VALUES, [] if START else list(map(Path, FILES)), COMMAND_LINE)
     )
     # The plugin would end with a traceback, and say nothing in a dry run.
     if partition_file := snakemake_command.partition_file():
@@ -86,7 +106,7 @@ except UserError as error:
     raise WorkflowError(str(error)) from None
 
 ROOT = PLAN.root
-snakemake_graph.know_jobs_by_records(PLAN.why_again)
+snakemake_graph.know_jobs_by_records(ROOT, PLAN.why_again)
 GPU = 1 if CONFIG.device == "cuda" else 0
 STARTED = datetime.now(UTC).isoformat(timespec="milliseconds")
 SLURM_RUN = SlurmRun(Path(ROOT), CONFIG.scheduler_patience)
@@ -123,21 +143,21 @@ include: "rules/verify.smk"
 # On a cluster without conda, envs/site.yaml says which modules or which container the jobs get.
 try:
     software.deploy(
-        workflow.rules,
+        snakemake_module.own_rules(workflow),
         {str(method) for method in workflow.deployment_settings.deployment_method},
         CONFIG,
-        Path(workflow.basedir) / "envs",
+        project.PROJECT / "envs",
     )
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
 
 rule all:
-    default_target: True
+    default_target: IS_DEFAULT
     input:
         targets.targets(PLAN),
     message:
-        "Done: {ROOT}"
+        f"Done: {ROOT}"
 
 
 # Everything up to a stage; `pairs` is what can be made without training. Models, keys and files of
@@ -167,39 +187,28 @@ rule pairs:
     input:
         targets.data_sets(PLAN),
     message:
-        "Preference pairs: {ROOT}/dataset"
+        f"Preference pairs: {ROOT}/dataset"
 
 
 snakemake_graph.hold_own_locks(ROOT, refuse_while_at_work)
-snakemake_graph.after_dry_run(check_dry_run)
-TERMINALS = (
-    snakemake_log.show_with(terminal.Terminal) if workflow.is_main_process else []
-)
+snakemake_graph.after_dry_run(ROOT, check_dry_run)
+# What another workflow shows of its jobs is its own business.
+SHOWS_RUN = workflow.is_main_process and not MODULE
+TERMINALS = snakemake_log.show_with(terminal.Terminal) if SHOWS_RUN else []
+
+if MODULE:
+    snakemake_module.add_handlers(
+        workflow, ROOT, onstart=begin, onsuccess=end_well, onerror=end
+    )
 
 
 onstart:
-    try:
-        OWNER.begin()
-        check_run()
-        PLAN.give()
-        PLAN.start(config).tell_jobs(Path(ROOT), CONFIG.runs_to_reuse)
-        SLURM_RUN.begin(workflow)
-        tell_run(jobs_to_run())
-    except UserError as error:
-        raise WorkflowError(str(error)) from None
+    begin()
 
 
 onsuccess:
-    for each in TERMINALS:
-        each.end()
-    SLURM_RUN.end()
-    OWNER.end()
-    summary.print_summary(Path(ROOT), STARTED, frozen.tell_differences(PLAN))
+    end_well()
 
 
 onerror:
-    for each in TERMINALS:
-        each.end()
-    SLURM_RUN.end()
-    OWNER.end()
-    summary.print_summary(Path(ROOT), STARTED)
+    end()

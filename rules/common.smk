@@ -41,6 +41,23 @@ def told(job_of):
     return settings
 
 
+def shown(file, caption, category, **labels):
+    """A file that `snakemake --report` shows. `caption`: the name of its text in captions/; `labels`: what it is called there, besides its format."""
+    return report(
+        file,
+        caption=f"captions/{caption}.rst",
+        category=category,
+        labels={**labels, "format": Path(file).suffix[1:]},
+    )
+
+
+def all_shown(files, caption, category, **labels):
+    """`shown` of several files by name."""
+    return {
+        name: shown(file, caption, category, **labels) for name, file in files.items()
+    }
+
+
 def refuse_while_at_work():
     """A message where another Snakemake makes this run."""
     try:
@@ -50,8 +67,10 @@ def refuse_while_at_work():
 
 
 def jobs_to_run():
-    """The jobs that are to run, and why."""
-    return [job_table.JobToRun(*job) for job in snakemake_graph.jobs_to_run(workflow)]
+    """The run's jobs that are to run, and why."""
+    return [
+        job_table.JobToRun(*job) for job in snakemake_graph.jobs_to_run(workflow, ROOT)
+    ]
 
 
 def tell_run(jobs):
@@ -64,10 +83,10 @@ def tell_run(jobs):
         logger.info(line)
 
 
-def check_run(**how):
+def check_run(jobs, **how):
     """What preflight says of the jobs that are to run."""
-    jobs = [(job.rule, job.wildcards) for job in jobs_to_run()]
-    return preflight.check_run(PLAN, jobs, **how)
+    asked = [(job.rule, job.wildcards) for job in jobs]
+    return preflight.check_run(PLAN, asked, **how)
 
 
 def check_dry_run():
@@ -80,7 +99,38 @@ def check_dry_run():
         logger.info(line)
     tell_run(jobs)
     try:
-        for line in check_run(may_be_out_of_reach=True):
+        for line in check_run(jobs, may_be_out_of_reach=True):
             logger.warning(line)
     except UserError as error:
         raise WorkflowError(f"This run would stop at its start.\n{error}") from None
+
+
+def begin():
+    """Called once a run, before its first job."""
+    try:
+        jobs = jobs_to_run()
+        if jobs or not MODULE:
+            OWNER.begin()
+            check_run(jobs)
+            PLAN.give()
+        # Jobs of a workflow that uses this one read this Snakefile, too.
+        PLAN.start(VALUES).tell_jobs(Path(ROOT), CONFIG.runs_to_reuse, MODULE)
+        if jobs or not MODULE:
+            SLURM_RUN.begin(workflow)
+            tell_run(jobs)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def end(*also):
+    """Called once a run, at its end, well or not."""
+    for terminal_of_run in TERMINALS:
+        terminal_of_run.end()
+    SLURM_RUN.end()
+    OWNER.end()
+    summary.print_summary(Path(ROOT), STARTED, *also)
+
+
+def end_well():
+    """Called once a run that ended well."""
+    end(frozen.tell_differences(PLAN))

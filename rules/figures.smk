@@ -12,7 +12,12 @@ rule candidates_figure:
         images=PLAN.shard_files("images"),
         rankings=PLAN.shard_files(f"image_ranking/{CONFIG.image_ranking.select_by}"),
     output:
-        **table_rows.figure_files(PLAN, "candidates_figure"),
+        **all_shown(
+            table_rows.figure_files(PLAN, "candidates_figure"),
+            "candidates_figure",
+            "Figures",
+            figure="Prompts with their candidates (Figure 2)",
+        ),
     log:
         f"{ROOT}/logs/candidates_figure.log",
     conda:
@@ -36,7 +41,12 @@ rule guidance_figure:
         images=PLAN.shard_files("images"),
         rankings=PLAN.shard_files(f"image_ranking/{CONFIG.image_ranking.select_by}"),
     output:
-        **table_rows.figure_files(PLAN, "guidance_figure"),
+        **all_shown(
+            table_rows.figure_files(PLAN, "guidance_figure"),
+            "guidance_figure",
+            "Figures",
+            figure="How often each guidance scale is picked (Figure 4)",
+        ),
     log:
         f"{ROOT}/logs/guidance_figure.log",
     conda:
@@ -92,7 +102,12 @@ rule similarity_figure:
         embeddings=PLAN.shard_files("embeddings"),
         pairs=PLAN.shard_files("pairs"),
     output:
-        **table_rows.figure_files(PLAN, "similarity_figure"),
+        **all_shown(
+            table_rows.figure_files(PLAN, "similarity_figure"),
+            "similarity_figure",
+            "Figures",
+            figure="Similarity of prompts and of responses (Figure 6)",
+        ),
     log:
         f"{ROOT}/logs/similarity_figure.log",
     conda:
@@ -128,7 +143,12 @@ rule answers_figure:
             else []
         ),
     output:
-        **table_rows.figure_files(PLAN, "answers_figure"),
+        **all_shown(
+            table_rows.figure_files(PLAN, "answers_figure"),
+            "answers_figure",
+            "Figures",
+            figure="Two models' answers with their hallucinated words",
+        ),
     log:
         f"{ROOT}/logs/answers_figure.log",
     conda:

@@ -17,12 +17,13 @@ from rich.table import Table
 
 from lib.config.run import Config
 from lib.errors import UserError
+from lib.head import project
 from lib.planning import graph
 from lib.planning.costs import Cost, CostPlan, in_order, plan_costs
 from lib.planning.rates import read_rates
 from lib.planning.usage import measured_rates, read_usage
 
-RATES = Path("profiles/slurm/rates.yaml")
+RATES = Path(project.path("profiles/slurm/rates.yaml"))
 HEADER = """\
 # Rates of `make plan`, measured by a run of yours (`scripts/plan.py --rates-from {run}`). \
 profiles/slurm/rates.yaml says what each means.
@@ -39,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
         "--configfile",
         nargs="+",
         type=Path,
-        default=[Path("config.yaml")],
+        default=[Path(project.default_config_file())],
         metavar="FILE",
         help="the run's configuration",
     )

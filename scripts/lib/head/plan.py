@@ -25,6 +25,7 @@ from lib.files import digest, write_jsonl
 from lib.head.run_start import RunStart
 from lib.jobs.job import digest_of_params
 from lib.jobs.record import read_record
+from lib.patches.snakemake_graph import own_name
 from lib.registry import Registry
 
 TABLES = (
@@ -348,11 +349,12 @@ class Plan:
         there and newer than its inputs; empty where it is not. `is_remembered`: whether Snakemake
         knows what it was asked.
         """
+        rule = own_name(job.rule)
         is_there = all(Path(file).exists() for file in job.output)
-        if job.rule.name == "add_prompts":
+        if rule == "add_prompts":
             return "prompts are missing" if is_there else ""
-        name = "/".join(job.wildcards) or job.rule.name
-        record = read_record(Path(self.root, "work", job.rule.name, f"{name}.json"))
+        name = "/".join(job.wildcards) or rule
+        record = read_record(Path(self.root, "work", rule, f"{name}.json"))
         if record is None:
             return "no record in work/ tells what made it" if is_there else ""
         if record.failed:

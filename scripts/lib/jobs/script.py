@@ -29,6 +29,9 @@ def run_script(main: Callable[[Any], None]) -> None:
             f"{sys.argv[0]}: this is a rule's script; Snakemake runs it. See README.md for the"
             " command."
         )
+    # Another workflow that uses ours as a module may give the rule another name (`as pds_*`). Keys,
+    # journals and records go by ours, which is the script's.
+    snakemake.rule = Path(vars(sys.modules["__main__"])["__file__"]).stem
     _set_up_log(snakemake)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -16,9 +16,9 @@ from lib.config.run import Config, load_config
 from lib.config.yaml_files import read_yaml
 from lib.data.prompts import Shard, read_topics
 from lib.errors import UserError
+from lib.files import PROJECT
+from lib.head.project import with_own_prompts
 from lib.patches.snakemake_graph import build_graph
-
-REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ def read_configuration(files: list[Path]) -> tuple[dict[str, Any], Config]:
         if not file.is_file():
             raise UserError(f"{file}: there is no such file. Correct --configfile")
         _update(values, read_yaml(file))
+    values = with_own_prompts(values, files, {})
     return values, load_config(values, files)
 
 
@@ -133,7 +134,7 @@ def _graph(configfile: Path) -> tuple[list[PlannedJob], list[str]]:
             workflow = api.workflow(
                 resource_settings=ResourceSettings(cores=1_000_000),
                 config_settings=ConfigSettings(configfiles=[configfile]),
-                snakefile=REPOSITORY / "Snakefile",
+                snakefile=PROJECT / "Snakefile",
             )
             planned = build_graph(workflow)
             jobs = [job for job in planned.dag.jobs if job.rule.script]

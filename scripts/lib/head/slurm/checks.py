@@ -135,7 +135,8 @@ def check_partition_file(path: Path) -> None:
     if not path.is_file():
         raise UserError(
             f"{path}: not found. Correct `slurm-partition-config`; the project's is"
-            " profiles/slurm/partitions.yaml."
+            " profiles/slurm/partitions.yaml. With `--directory`, name `--profile` by its whole"
+            " path."
         )
     from snakemake_executor_plugin_slurm.partitions import PartitionLimits
 
