@@ -102,7 +102,10 @@ def check_dry_run():
         for line in check_run(jobs, may_be_out_of_reach=True):
             logger.warning(line)
     except UserError as error:
-        raise WorkflowError(f"This run would stop at its start.\n{error}") from None
+        # Snakemake would print where in this file it was raised.
+        raise SystemExit(
+            f"WorkflowError: This run would stop at its start.\n{error}"
+        ) from None
 
 
 def begin():
