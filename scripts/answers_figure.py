@@ -260,6 +260,7 @@ def sidecar_model(model: ModelAnswers) -> dict[str, Any]:
         "name": model.name,
         "model_identity": scores["model_identity"],
         "scores": scores["scores"],
+        "not_comparable": scores.get("not_comparable", {}),
         "computed_by": scores["computed_by"],
         "environment": scores["environment"],
     }

@@ -29,12 +29,18 @@ from lib.report.answers_sheet import (
     COLUMN,
     HALLUCINATED,
     LINES,
+    WIDTH,
     SheetAnswer,
+    SheetHead,
     SheetQuestion,
+    draw,
+    height_of,
     lay_out_question,
     measure,
 )
+from lib.report.figures import new_figure
 from lib.report.marked_text import Mark, lay_out
+from lib.report.sheet import Sheet
 from test_figures import HOSTILE, check_pictures
 
 SYNONYMS = "person, man, woman\nhot dog\ndog, puppy\ntable\n"
@@ -178,6 +184,7 @@ def test_what_is_marked_is_what_the_score_counts_and_the_sheet_is_the_same_each_
         counted = (scores["doubts"]["mentions"], scores["doubts"]["hallucinated_mentions"])
         assert (len(mentions), sum(not each["there"] for each in mentions)) == counted
         assert sidecar["models"][place]["scores"] == scores["scores"]
+        assert sidecar["models"][place]["not_comparable"].keys() == scores["scores"].keys()
     base = sidecar["rows"][0]["answers"][0]
     assert [
         (each["thing"], each["there"], base["response"][slice(*each["place"])])
@@ -189,6 +196,17 @@ def test_what_is_marked_is_what_the_score_counts_and_the_sheet_is_the_same_each_
     ]
     assert sidecar["rows"][1]["answers"][0]["response"].startswith(HOSTILE)
     assert benchmark.go(scorer) == first
+
+
+def test_above_the_answers_stand_their_scores_with_all_that_is_to_be_known_of_them():
+    why = "stand-in language tools (tokenizer): not comparable with published scores"
+    head = SheetHead("CHAIR", "caption", "ours", [("base", "chair_s 37.0 %"), ("dpo", why)])
+    with new_figure(WIDTH, height_of([], head)) as figure:
+        draw(Sheet(figure), [], head)
+        drawn = [text.get_text() for text in figure.texts]
+    assert why in " ".join(drawn)
+    short = SheetHead("CHAIR", "caption", "ours", [("base", "chair_s 37.0 %")])
+    assert height_of([], head) > height_of([], short)
 
 
 def test_questions_are_drawn_by_the_seed_whatever_the_answers_say():

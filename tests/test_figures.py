@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from hashlib import sha256
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -254,7 +255,7 @@ def test_scores_side_by_side_have_the_digits_that_tell_them_apart(scores, shown)
 
 def test_the_sheet_shows_why_one_of_three_candidates_with_nearly_the_same_score_is_picked(tmp_path):
     image = image_row(tmp_path, 1, write=True)
-    ranking = {**ranking_row(image, 0), "scores": [1.2949, 1.2903, 1.2899, 0.5]}
+    ranking: Any = {**ranking_row(image, 0), "scores": [1.2949, 1.2903, 1.2899, 0.5]}
     prompt = candidates_figure.shown_prompt(image, ranking, "best", 0)
     pictures = candidates_figure.read_thumbnails([prompt], tmp_path, {image["id"]: tmp_path})
     with new_figure(9, 3) as figure:

@@ -147,6 +147,16 @@ def test_samples_of_older_versions_with_their_documents_are_read(files, capsys):
     assert (code, set(json.loads(out)["per_type"])) == (0, {"popular", "random"})
 
 
+def test_scores_of_stand_in_language_tools_are_marked_as_not_comparable(files, capsys):
+    (files / "captions.jsonl").write_text(lines({"id": 1, "response": "a dog"}))
+    code, out, _ = run(
+        capsys, "chair --answers captions.jsonl --reference objects --language stand-in"
+    )
+    assert code == 0
+    assert "not comparable with published scores" in " ".join(out.replace("│", " ").split())
+    assert "stand-in language tools (tokenizer)" in out
+
+
 def test_lmms_eval_s_own_samples_of_captions_are_scored_by_their_image(files, capsys):
     told = {"answer": ["dog"], "pred": ["cat"], "image_id": 2}
     (files / "samples.jsonl").write_text(

@@ -10,6 +10,7 @@ import statistics
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -242,7 +243,7 @@ CHAIR = {"chair": [DescribedScore(name="chair_s", what="captions, percent", bett
 
 
 def test_every_score_of_a_benchmark_is_a_line_with_a_column_for_each_model():
-    found = {
+    found: Any = {
         (model, "chair"): {**scores(x=0.0)["x", "pope"], "model": model, "benchmark": "chair"}
         for model in ("base", "one", "two")
     }
