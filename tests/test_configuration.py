@@ -37,7 +37,7 @@ def made_from_the_models() -> dict[str, str]:
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
-    return json.loads(done.stdout)
+    return dict(json.loads(done.stdout))
 
 
 @pytest.mark.parametrize("file", ["configuration.md", "config.schema.json"])

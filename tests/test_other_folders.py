@@ -12,8 +12,9 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -47,16 +48,15 @@ class Folder:
         before: Sequence[str] = (),
         cwd: Path | None = None,
         code: int = 0,
-        **environment: str,
+        environment: Mapping[str, str] | None = None,
     ) -> str:
         """Runs snakemake, by default in this folder; gives what it printed. `before`: what its
         command stands behind.
         """
-        environment = {"PDS_DPO_RUN_START": "", **environment}
         done = subprocess.run(
             [*before, SNAKEMAKE, "--cores", "2", "--resources", "gpu=1", *arguments],
             cwd=cwd or self.path,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -270,7 +270,7 @@ def test_a_module_with_a_prefix_and_other_names_of_rules_makes_the_same(
     alone += ["--allowed-rules", "pds_vision_language_table", "--nolock", "--no-hooks"]
     alone += ["--target-files-omit-workdir-adjustment"]
     (start,) = (folder.path / root / "work/run_start").iterdir()
-    folder.run(*alone, PDS_DPO_RUN_START_pds=str(start))
+    folder.run(*alone, environment={"PDS_DPO_RUN_START_pds": str(start)})
     assert folder.made(root) == expected
     output = folder.run(*alone, code=1)
     assert "PDS_DPO_RUN_START_pds is missing" in output
@@ -392,7 +392,7 @@ def test_what_snakedeploy_writes_runs_from_a_copy_of_the_project_at_its_commit(
         "GIT_CONFIG_VALUE_0": "https://github.com/",
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
     }
-    folder.run("--", *below("results/random", TABLE), **host)
+    folder.run("--", *below("results/random", TABLE), environment=host)
     made = folder.made("results/random", TABLE)
     assert made[TABLE[0]] == expected[TABLE[0]]
     commit = git(tmp_path / "github/owner/pds-dpo", "rev-parse", "HEAD")
@@ -420,11 +420,11 @@ def test_the_workflow_catalogue_finds_what_it_looks_for() -> None:
 # --- a report -------------------------------------------------------------------------------------
 
 
-def results_of(page: str) -> dict[str, dict[str, object]]:
-    """The results that a report's page shows, by their files' names."""
-    found = re.search(r"^\s*var results = (\{.*\});$", page, re.MULTILINE)
+def data_of(page: str, name: str) -> dict[str, Any]:
+    """What a report's page has under a name in its script."""
+    found = re.search(rf"^\s*var {name} = (\{{.*\}});$", page, re.MULTILINE)
     assert found
-    return {each["name"]: each for each in json.loads(found[1]).values()}
+    return dict(json.loads(found[1]))
 
 
 @pytest.mark.slow
@@ -446,10 +446,17 @@ def test_a_report_holds_tables_and_figures_with_captions_and_categories_without_
         assert there[Path(name).name] == published[name]
 
     page = (report / "report.html").read_text(encoding="utf-8")
-    results = results_of(page)
+    root = "results/random"
+    categories = {
+        path: category
+        for category, within in data_of(page, "categories").items()
+        for paths in within.values()
+        for path in paths
+    }
+    results = data_of(page, "results")
     for name in products:
-        shown = results[Path(name).name]
-        assert shown["category"] == name.split("/")[0].title()
-        assert len(str(shown["caption"])) > 60
-    assert "experiment random-2" in str(results["training.svg"]["caption"])
+        assert categories[f"{root}/{name}"] == name.split("/")[0].title()
+        assert len(results[f"{root}/{name}"]["caption"]) > 60
+    assert "experiment random-2" in results[f"{root}/models/random-2/training.svg"]["caption"]
+    assert "training data" in results[f"{root}/contamination/overlaps.md"]["caption"]
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=[\"']?(https?:)?//", page)

@@ -27,8 +27,11 @@ def take_prefix(workflow: Any, folder: str) -> str:
 
 
 def own_rules(workflow: Any) -> list[Any]:
-    """The rules of the Snakefile that is being read, without those of a workflow around it."""
-    return list(workflow.modifier.rules)
+    """The rules of the Snakefile that is being read, in order, without those of a workflow around
+    it.
+    """
+    own = workflow.modifier.rules
+    return [rule for rule in workflow.rules if rule in own]
 
 
 def add_handlers(workflow: Any, root: str, **handlers: Callable[[], object]) -> None:
