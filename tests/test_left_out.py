@@ -72,7 +72,7 @@ def test_what_is_left_out_and_what_may_come_short_is_said_before_the_run(tmp_pat
         "Data set size 12 left out with experiment dpo-12: there are 10 prompts, and a prompt gives"
         " at most one pair."
     )
-    assert lines[2].startswith("Data set size 10 is 100% of the 10 prompts")
+    assert lines[2].startswith("Data set size 10 is 100 % of the 10 prompts")
     assert len(lines) == 3
 
 

@@ -74,7 +74,7 @@ def _nothing_trained(plan: Plan) -> list[str]:
 
 def _near_the_limit(plan: Plan) -> list[str]:
     return [
-        f"Data set size {size} is {size / plan.prompts:.0%} of the {plan.prompts} prompts, and not"
+        f"Data set size {size} is {100 * size / plan.prompts:.0f} % of the {plan.prompts} prompts, and not"
         f" every prompt gives a pair. Where fewer do, this size cannot be made. {MORE}."
         for size in plan.sizes()
         if isinstance(size, int)
