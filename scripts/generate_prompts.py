@@ -22,16 +22,19 @@ from lib.blocks import Endpoint, deciding
 from lib.config.prompts import GeneratePrompts, GeneratePromptsJob
 from lib.data.prompts import read_prompts, seed_of
 from lib.endpoint import Client
-from lib.errors import UserError
+from lib.errors import ItemError, UserError
 from lib.files import digest, write_text
 from lib.jobs.batches import Batches, Item
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
+from lib.judge import encodable
 from lib.models.instruction_authors.checks import SPECIAL_TOKEN, unwrapped
 
 VERSION = 1
 PROPOSALS_A_REQUEST = 10
 EXAMPLES_A_REQUEST = 5
+#: Of an answer; each is compared with all prompts.
+MOST_PROPOSALS = 10 * PROPOSALS_A_REQUEST
 #: Requests in all, as a multiple of those that would do if every proposal were good.
 MOST_REQUESTS = 4
 TOKENS_A_WORD = 4
@@ -43,7 +46,7 @@ def parse(answer: str) -> list[str]:
     """
     try:
         values = json.loads(re.sub(r"^```\w*\n|\n?```$", "", answer.strip()))
-    except ValueError:
+    except (ValueError, RecursionError):
         values = None
     is_list = isinstance(values, list) and all(isinstance(value, str) for value in values)
     lines: list[str] = values if is_list else answer.split("\n")
@@ -182,7 +185,9 @@ class Requests:
             max_tokens=PROPOSALS_A_REQUEST * self.settings.max_words * TOKENS_A_WORD,
             seed=request.seed,
         )
-        proposals = parse(answer.text)
+        if encodable(answer.text) != answer.text:
+            raise ItemError("the answer holds a lone surrogate, which no file can hold")
+        proposals = parse(answer.text)[:MOST_PROPOSALS]
         return {"proposals": proposals[:-1] if answer.finish_reason == "length" else proposals}
 
 

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from lib import weights
+from lib import secret, weights
 from lib.files import canonical_json, expand
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -232,11 +232,10 @@ class Endpoint(Block):
             ) from error
         return parameters
 
-    @model_validator(mode="after")
-    def _holds_no_secret(self) -> Self:
-        if "@" in self.base_url:
-            raise ValueError(
-                "`base_url` holds a name or password (`@`): put the key into an environment"
-                " variable, see `api_key_variable`"
-            )
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _holds_no_key(cls, values: Any) -> Any:
+        # Before the fields are looked at one by one: what is said of a wrong one shows it.
+        if isinstance(values, Mapping) and (problem := secret.key_in(values)):
+            raise ValueError(f"{problem}. {secret.MEND}")
+        return values

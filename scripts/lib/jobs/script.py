@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lib.errors import UserError
+from lib.errors import UserError, printable
 from lib.files import mendable_storage_errors
 from lib.progress import log
 
@@ -42,6 +42,13 @@ def run_script(main: Callable[[Any], None]) -> None:
         sys.exit(1)
 
 
+class _PrintableFormatter(logging.Formatter):
+    """Lines that no server, model or file can make a terminal obey."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def _set_up_log(snakemake: Any) -> None:
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if snakemake.log:
@@ -52,11 +59,8 @@ def _set_up_log(snakemake: Any) -> None:
                 handlers.append(logging.FileHandler(path, mode="w", encoding="utf-8"))
         except UserError as error:
             sys.exit(f"Error in {snakemake.rule}: {error}")
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(asctime)s %(message)s",
-        datefmt="%H:%M:%S",
-        handlers=handlers,
-    )
+    for handler in handlers:
+        handler.setFormatter(_PrintableFormatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(level=logging.WARNING, handlers=handlers)
     logging.captureWarnings(True)
     log.setLevel(logging.INFO)
