@@ -15,7 +15,7 @@ import mimetypes
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -99,8 +99,8 @@ def read_key(endpoint: Endpoint) -> str:
 
 
 def secret_of(endpoint: Endpoint) -> Secret:
-    """What must not be shown of the endpoint's key. Errors as in `read_key`."""
-    return Secret(read_key(endpoint) if endpoint.api_key_variable else None)
+    """What must not be shown of the endpoint's key, if it has one."""
+    return Secret(os.environ.get(endpoint.api_key_variable or "", "").strip())
 
 
 class Client:
@@ -169,8 +169,10 @@ class Client:
         seed: int,
         image: Path | None = None,
         images: Sequence[Path] = (),
+        parameters: Mapping[str, Any] | None = None,
     ) -> Answer:
         """One answer to one user message, with an image file, or several in order, if given.
+        `parameters`: of the request, before those of the endpoint.
 
         Errors: ItemError where only this request failed; UserError where no other would fare
             better.
@@ -182,6 +184,7 @@ class Client:
             "temperature": temperature,
             "max_tokens": max_tokens,
             "seed": seed,
+            **(parameters or {}),
             **self.endpoint.parameters,
         }
         request = {name: value for name, value in request.items() if value is not None}
