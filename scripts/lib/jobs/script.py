@@ -9,6 +9,7 @@ from typing import Any
 
 from lib.errors import UserError, printable
 from lib.files import mendable_storage_errors
+from lib.jobs.processes import close_standard_input
 from lib.progress import log
 
 
@@ -25,6 +26,7 @@ def run_script(main: Callable[[Any], None]) -> None:
             f"{sys.argv[0]}: this is a rule's script; Snakemake runs it. See README.md for the"
             " command."
         )
+    close_standard_input()
     _set_up_log(snakemake)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -116,7 +116,14 @@ class Harness:
     def _command(self, model: AskedModel, journal: Path, keys: AnswerKeys) -> list[str]:
         options = {
             "--model": "llava_hf",
-            "--model_args": f"pretrained=model,dtype={model.dtype},device_map={model.device}",
+            "--model_args": ",".join(
+                (
+                    "pretrained=model",
+                    f"dtype={model.dtype}",
+                    f"device_map={model.device}",
+                    "trust_remote_code=False",
+                )
+            ),
             "--tasks": self.task.task,
             "--include_path": "task",
             "--batch_size": "1",
