@@ -22,12 +22,11 @@ from lib.blocks import Endpoint, deciding
 from lib.config.prompts import GeneratePrompts, GeneratePromptsJob
 from lib.data.prompts import read_prompts, seed_of
 from lib.endpoint import Client
-from lib.errors import ItemError, UserError
+from lib.errors import UserError
 from lib.files import digest, write_text
 from lib.jobs.batches import Batches, Item
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
-from lib.judge import encodable
 from lib.models.instruction_authors.checks import SPECIAL_TOKEN, unwrapped
 
 VERSION = 1
@@ -185,9 +184,9 @@ class Requests:
             max_tokens=PROPOSALS_A_REQUEST * self.settings.max_words * TOKENS_A_WORD,
             seed=request.seed,
         )
-        if encodable(answer.text) != answer.text:
-            raise ItemError("the answer holds a lone surrogate, which no file can hold")
-        proposals = parse(answer.text)[:MOST_PROPOSALS]
+        # No file holds a lone surrogate; a NUL in its place has the proposal dropped all the same.
+        texts = parse(answer.text)[:MOST_PROPOSALS]
+        proposals = [re.sub("[\ud800-\udfff]", "\0", text) for text in texts]
         return {"proposals": proposals[:-1] if answer.finish_reason == "length" else proposals}
 
 

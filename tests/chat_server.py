@@ -54,6 +54,12 @@ def completion(text, finish_reason="stop", model="m"):
     )
 
 
+def refusal(text):
+    """A chat completion in which the model refuses, and says why."""
+    message = {"role": "assistant", "content": None, "refusal": text}
+    return Reply(200, {"choices": [{"finish_reason": "stop", "message": message}]})
+
+
 def error(status, message="broken", headers=None, **more):
     """An error as such servers tell it."""
     return Reply(status, {"error": {"message": message, **more}}, headers or {})

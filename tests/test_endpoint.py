@@ -14,7 +14,16 @@ import pytest
 from pydantic import ValidationError
 
 import lib.endpoint
-from chat_server import ChatServer, Reply, closed_port, completion, error, in_order, listing
+from chat_server import (
+    ChatServer,
+    Reply,
+    closed_port,
+    completion,
+    error,
+    in_order,
+    listing,
+    refusal,
+)
 from lib.blocks import Endpoint, first_mistake
 from lib.endpoint import Client, RefusedRequestError, check_endpoint
 from lib.errors import ItemError, UserError
@@ -318,11 +327,6 @@ def control_characters_in(text):
     return re.findall("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", text)
 
 
-def refusing(text):
-    message = {"role": "assistant", "content": None, "refusal": text}
-    return Reply(200, {"choices": [{"finish_reason": "stop", "message": message}]})
-
-
 def pieces_of_key():
     return [KEY[start : start + 10] for start in range(len(KEY) - 9)]
 
@@ -330,7 +334,7 @@ def pieces_of_key():
 @pytest.mark.parametrize("before", range(80, 310, 7))
 def test_no_half_of_the_key_is_left_where_a_message_is_cut(server, before):
     said = "x" * before + f" {KEY} {KEY}"
-    for reply in (error(400, said), refusing(said), Reply(200, said), Reply(200, {"said": said})):
+    for reply in (error(400, said), refusal(said), Reply(200, said), Reply(200, {"said": said})):
         server.reply = in_order(reply)
         text = fail(server.endpoint(retries=0), ".")
         assert not [piece for piece in pieces_of_key() if piece in text]
@@ -353,7 +357,7 @@ def test_no_half_of_the_key_is_left_where_a_message_is_cut(server, before):
 )
 def test_a_server_that_repeats_the_key_has_nothing_of_it_published(server, caplog, said):
     for reply in (
-        refusing(said),
+        refusal(said),
         error(400, said),
         error(401, said),
         error(404, said),
@@ -596,7 +600,7 @@ DEEP = "[" * 200_000
         Reply(400, DEEP),
         Reply(400, '{"error": {"message": ' + "[" * 900 + "]" * 900 + "}}"),
         Reply(200, '{"choices": [{"message": {"refusal": ' + "[" * 900 + "]" * 900 + "}}]}"),
-        refusing("no\x00\x1b]0;you\x07\x9b31m\ud800\r"),
+        refusal("no\x00\x1b]0;you\x07\x9b31m\ud800\r"),
         error(400, "no\x00\x1b]0;you\x07\x9b31m\ud800\r"),
     ],
     ids=["open", "closed", "objects", "choices", "error", "message", "refusal", "escapes", "said"],
