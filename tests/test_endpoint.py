@@ -24,7 +24,7 @@ from chat_server import (
     listing,
     refusal,
 )
-from lib.blocks import Endpoint, first_mistake
+from lib.blocks import Block, Endpoint, first_mistake
 from lib.endpoint import Client, RefusedRequestError, check_endpoint
 from lib.errors import ItemError, UserError
 
@@ -439,6 +439,35 @@ def test_a_key_in_the_configuration_is_refused_with_one_message_that_does_not_sh
     assert "no key may stand in it" in mistake
     assert "`api_key_variable`" in mistake
     assert "secret" not in mistake.replace("secretword", "secret")
+
+
+@pytest.mark.parametrize(
+    "settings", [{"base_url": f"https://host/{KEY}/v1"}, {"parameters": {"user": f"x{KEY}"}}]
+)
+def test_the_key_of_the_environment_is_refused_in_the_configuration_however_it_looks(
+    server, monkeypatch, settings
+):
+    key = "aWordThatLooksLikeNoKey"
+    monkeypatch.setenv("TEST_KEY", key)
+    endpoint = server.endpoint(**json.loads(json.dumps(settings).replace(KEY, key)))
+    with pytest.raises(UserError, match=r"holds the key that is in TEST_KEY") as caught:
+        check_endpoint(endpoint)
+    assert key not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "value", ["https://me:secret@host/v1", "https://host/v1?key=secret", "sk-secret-word-123"]
+)
+def test_a_key_that_stands_in_a_wrong_place_is_not_shown(value):
+    class Judge(Block):
+        endpoint: Endpoint
+        count: int = 0
+
+    right = {"base_url": "https://host/v1", "model": "m"}
+    for wrong in ({"endpoint": value}, {"endpoint": right, "count": value}):
+        with pytest.raises(ValidationError) as caught:
+            Judge.model_validate(wrong)
+        assert "secret" not in first_mistake(caught.value)[1]
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,8 @@ def say_mistake(problem: Any) -> str:
     text = str(problem["msg"]).removeprefix("Value error, ")
     given = problem.get("input")
     is_plain = isinstance(given, str | int | float | bool | type(None))
-    return f"{text} (found {given!r})" if is_plain else text
+    is_shown = is_plain and not secret.shows_a_key(str(given))
+    return f"{text} (found {given!r})" if is_shown else text
 
 
 def first_mistake(error: ValidationError) -> tuple[str, str]:

@@ -28,8 +28,9 @@ from urllib.parse import urljoin, urlsplit
 
 from lib.blocks import Endpoint
 from lib.errors import ItemError, UserError, printable
+from lib.files import canonical_json
 from lib.progress import log
-from lib.secret import Secret
+from lib.secret import MEND, Secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,8 +110,8 @@ class Client:
     """
 
     def __init__(self, endpoint: Endpoint, timeout: float | None = None) -> None:
-        """`timeout`: seconds, in place of the configured ones. Errors: UserError for a missing
-        key.
+        """`timeout`: seconds, in place of the configured ones. Errors: UserError for a key that is
+        missing, or stands in the configuration, too.
         """
         import openai
 
@@ -119,6 +120,12 @@ class Client:
         self.endpoint = endpoint
         key = read_key(endpoint)
         self._secret = secret_of(endpoint)
+        for name, value in (("base_url", endpoint.base_url), ("parameters", endpoint.parameters)):
+            if self._secret.is_in(canonical_json(value)):
+                raise UserError(
+                    f"`{name}` of an endpoint holds the key that is in {endpoint.api_key_variable}."
+                    f" {MEND}."
+                )
         self._timeout = timeout or endpoint.timeout
         self._openai = openai
         self._client = openai.AsyncOpenAI(

@@ -2,8 +2,18 @@
 
 import logging
 
+from lib.errors import printable
+
 SECONDS_BETWEEN_PROGRESS_LINES = 10
 log = logging.getLogger("workflow")
+
+
+class PrintableFormatter(logging.Formatter):
+    """Lines of a log that no server, model or file can make a terminal obey."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """As logging's own, in printable characters."""
+        return printable(super().format(record))
 
 
 def duration(seconds: float) -> str:

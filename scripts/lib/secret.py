@@ -91,6 +91,11 @@ def _folded(text: str) -> str:
     return re.sub(r"[\W_]+", "", unquote(plain)).casefold()
 
 
+def shows_a_key(text: str) -> bool:
+    """Whether a text looks like a key, or like an address with one in it."""
+    return bool(_SECRET_VALUE.search(text) or re.search(r"://[^/\s]*@|[?&#]\S*=", text))
+
+
 def key_in(settings: Mapping[str, Any]) -> str | None:
     """Where the raw settings of an endpoint hold a key, or what looks like one, in words without
     it; None where they hold none. Errors: ValueError for a `base_url` that is no URL.
@@ -100,12 +105,12 @@ def key_in(settings: Mapping[str, Any]) -> str | None:
         return "`api_key_variable` is not the name of an environment variable, but maybe a key"
     for name in settings:
         if name != "api_key_variable" and _is_secret_name(name):
-            return f"there is a `{name}`"
+            return f"`{name}` is what a key would stand in"
     if isinstance(url := settings.get("base_url"), str) and (problem := _problem_with_url(url)):
         return f"`base_url` holds {problem}"
     for name, value in _leaves(settings.get("parameters"), "parameters"):
         if _is_secret_name(name.rpartition(".")[2]):
-            return f"there is a `{name}`"
+            return f"`{name}` is what a key would stand in"
         if isinstance(value, str) and _SECRET_VALUE.search(value):
             return f"`{name}` looks like a key"
     return None

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lib.errors import UserError, printable
+from lib.errors import UserError
 from lib.files import mendable_storage_errors
 from lib.jobs.processes import close_standard_input
-from lib.progress import log
+from lib.progress import PrintableFormatter, log
 
 
 def run_script(main: Callable[[Any], None]) -> None:
@@ -44,13 +44,6 @@ def run_script(main: Callable[[Any], None]) -> None:
         sys.exit(1)
 
 
-class _PrintableFormatter(logging.Formatter):
-    """Lines that no server, model or file can make a terminal obey."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
-
-
 def _set_up_log(snakemake: Any) -> None:
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if snakemake.log:
@@ -62,7 +55,7 @@ def _set_up_log(snakemake: Any) -> None:
         except UserError as error:
             sys.exit(f"Error in {snakemake.rule}: {error}")
     for handler in handlers:
-        handler.setFormatter(_PrintableFormatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+        handler.setFormatter(PrintableFormatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     logging.basicConfig(level=logging.WARNING, handlers=handlers)
     logging.captureWarnings(True)
     log.setLevel(logging.INFO)
