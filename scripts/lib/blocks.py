@@ -186,7 +186,10 @@ class Endpoint(Block):
     # A model keeps its answers when its server moves.
     base_url: str = Field(
         pattern=r"^https?://",
-        description="Base URL, ending in `/v1` for most servers.",
+        description=(
+            "Base URL, ending in `/v1` for most servers. Nothing is sent to another host, not even"
+            " where the server redirects there."
+        ),
         json_schema_extra=NO_EFFECT,
     )
     model: str = Field(min_length=1, description="The model's name at the endpoint.")
@@ -203,7 +206,10 @@ class Endpoint(Block):
         8, description="Requests under way at once.", json_schema_extra=NO_EFFECT
     )
     timeout: float = Field(
-        60, gt=0, description="Seconds to wait for one answer.", json_schema_extra=NO_EFFECT
+        60,
+        gt=0,
+        description="Seconds that one answer may take, to its last byte.",
+        json_schema_extra=NO_EFFECT,
     )
     retries: int = Field(
         5,
@@ -217,7 +223,7 @@ class Endpoint(Block):
         default_factory=dict,
         description=(
             "Request parameters sent as they are, e.g. `reasoning_effort: low`; null leaves out one"
-            " that is otherwise sent (`temperature`, `max_tokens`, `seed`)."
+            " that is otherwise sent (`temperature`, `max_tokens`, `seed`). No keys, no headers."
         ),
     )
 
