@@ -49,9 +49,10 @@ def lines_of(path):
 
 
 def versions(path):
-    found = [LINE.fullmatch(line) for line in lines_of(path) if not line.startswith("--")]
-    assert all(found), f"{path.name} holds more than name==version and hashes"
-    return {re.sub(r"[-_.]+", "-", line[1]).lower(): line[2] for line in found}
+    lines = [line for line in lines_of(path) if not line.startswith("--")]
+    found = [match for line in lines if (match := LINE.fullmatch(line))]
+    assert len(found) == len(lines), f"{path.name} holds more than name==version and hashes"
+    return {re.sub(r"[-_.]+", "-", match[1]).lower(): match[2] for match in found}
 
 
 def pins(name):
@@ -169,8 +170,10 @@ def test_an_index_that_has_another_file_of_a_package_is_not_believed(tmp_path):
         for name, text in information.items():
             archive.writestr(f"six-1.17.0.dist-info/{name}", text)
     lock = tmp_path / "six.lock"
-    text = (REPOSITORY / "envs/cpu.lock").read_text()
-    lock.write_text("--require-hashes\n" + re.search(r"^six==.*$", text, re.M)[0] + "\n")
+    [line] = [
+        line for line in lines_of(REPOSITORY / "envs/cpu.lock") if line.startswith("six==1.17.0 ")
+    ]
+    lock.write_text(f"--require-hashes\n{line}\n")
     command = [sys.executable, "-m", "pip", "install", "--no-index", "--find-links", tmp_path]
     done = subprocess.run(
         [*command, "--no-deps", "--target", tmp_path / "site", "-r", lock],

@@ -5,9 +5,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from lib.benchmarks.lmms_eval.tasks import TaskSettings, local_task
 from lib.errors import UserError
 from lib.loading import check_whole
 from lib.models.image_generators.stable_diffusion_3 import load_networks
@@ -80,7 +82,9 @@ def test_no_pickle_is_read_with_what_it_would_run():
 def folder(tmp_path, monkeypatch):
     """A model's folder all of whose parts come with code of their own, and a user who says yes."""
     parts = ("Config", "Model", "ModelForCausalLM", "ModelForImageTextToText", "Processor")
-    mapped = {f"Auto{part}": f"evil.Evil{part}" for part in (*parts, "ImageProcessor")}
+    mapped: dict[str, Any] = {
+        f"Auto{part}": f"evil.Evil{part}" for part in (*parts, "ImageProcessor")
+    }
     mapped["AutoTokenizer"] = ["evil.EvilTokenizer", "evil.EvilTokenizer"]
     marker = tmp_path / "ran"
     folder = tmp_path / "model"
@@ -90,7 +94,12 @@ def folder(tmp_path, monkeypatch):
         (folder / f"{name}.json").write_text(json.dumps(values))
     (folder / "evil.py").write_text(f"open({str(marker)!r}, 'w').close()\n")
     asked = []
-    monkeypatch.setattr("builtins.input", lambda *_: asked.append(1) or "y")
+
+    def say_yes(*question):
+        asked.append(question)
+        return "y"
+
+    monkeypatch.setattr("builtins.input", say_yes)
     monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
     yield folder
     assert (asked, marker.exists()) == ([], False)
@@ -116,6 +125,13 @@ def test_an_image_model_has_nothing_imported_but_what_image_models_are_made_of(t
     (tmp_path / "model_index.json").write_text(json.dumps({"vae": entry}))
     with pytest.raises(ValueError, match=r"model_index\.json: `vae` is .* no class of diffusers"):
         load_networks(tmp_path, "float32", left_out={})
+
+
+def test_a_task_of_lmms_eval_s_has_no_code_of_its_data_run(tmp_path):
+    path = tmp_path / "task.yaml"
+    path.write_text("dataset_kwargs: {trust_remote_code: true, token: true, split: x}\n")
+    settings = TaskSettings(task="pope", metrics={"m": "m"})
+    assert local_task(path, settings)["dataset_kwargs"] == {"split": "x"}
 
 
 def test_a_job_reads_nothing_from_standard_input(tmp_path):
