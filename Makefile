@@ -29,8 +29,8 @@ $(INSTALLED): $(LOCK) envs/sitecustomize.py
 	make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
 	@echo "Installing $(LOCK) into $(VENV): some minutes"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --upgrade pip==25.3
-	@$(BIN)/pip install --quiet --no-deps --no-compile $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r $(LOCK) 2>&1 | { grep -v '^WARNING: Location' || true; }; \
+	@$(BIN)/pip install --quiet --require-hashes -r envs/pip.lock
+	@$(BIN)/pip install --quiet --no-deps --require-hashes --no-compile $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r $(LOCK) 2>&1 | { grep -v '^WARNING: Location' || true; }; \
 	test $${PIPESTATUS[0]} = 0 || { echo "make: the installation failed. If pip found no torch==2.13.0+cpu: make $(MAKECMDGOALS) TORCH_INDEX=<the CPU index that pytorch.org's 'Get started' page names>"; exit 1; }
 	@$(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
 	@cp envs/sitecustomize.py "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/"
@@ -98,7 +98,7 @@ bench-scorers: $(INSTALLED) ## Score released answers with ours and the referenc
 
 .venv-image-reward/installed: envs/image-reward.txt envs/sitecustomize.py
 	$(PYTHON) -m venv .venv-image-reward
-	.venv-image-reward/bin/pip install --quiet --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r envs/image-reward.txt 2>&1 | { grep -v '^WARNING: Location' || true; }; \
+	.venv-image-reward/bin/pip install --quiet --no-deps --require-hashes $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r envs/image-reward.txt 2>&1 | { grep -v '^WARNING: Location' || true; }; \
 	test $${PIPESTATUS[0]} = 0
 	cp envs/sitecustomize.py "$$(.venv-image-reward/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/"
 	touch $@

@@ -32,6 +32,8 @@ from lib.models.instruction_authors.checks import unwrapped
 VERSION = 1
 PROPOSALS_A_REQUEST = 10
 EXAMPLES_A_REQUEST = 5
+#: Of an answer; each is compared with all prompts.
+MOST_PROPOSALS = 10 * PROPOSALS_A_REQUEST
 #: Requests in all, as a multiple of those that would do if every proposal were good.
 MOST_REQUESTS = 4
 TOKENS_A_WORD = 4
@@ -43,7 +45,7 @@ def parse(answer: str) -> list[str]:
     """
     try:
         values = json.loads(re.sub(r"^```\w*\n|\n?```$", "", answer.strip()))
-    except ValueError:
+    except (ValueError, RecursionError):
         values = None
     is_list = isinstance(values, list) and all(isinstance(value, str) for value in values)
     lines: list[str] = values if is_list else answer.split("\n")
@@ -112,7 +114,9 @@ class Requests:
             max_tokens=PROPOSALS_A_REQUEST * self.settings.max_words * TOKENS_A_WORD,
             seed=request.seed,
         )
-        proposals = parse(answer.text)
+        # No file holds a lone surrogate; a NUL in its place has the proposal dropped all the same.
+        texts = parse(answer.text)[:MOST_PROPOSALS]
+        proposals = [re.sub("[\ud800-\udfff]", "\0", text) for text in texts]
         return {"proposals": proposals[:-1] if answer.finish_reason == "length" else proposals}
 
 

@@ -208,6 +208,24 @@ def test_a_model_that_repeats_itself_is_given_up_with_a_note(stage, server):
     assert any("only 1 of 5 proposals after 4 requests" in note for note in stage.record()["notes"])
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "[" * 200_000,
+        f"{scene(99)} \ud800",
+        json.dumps([f"{scene(99)} \ud800"]),
+        f"{scene(99)}\x1b[31m",
+        "a b\n" * 200_000,
+    ],
+    ids=["brackets", "surrogate", "surrogate in JSON", "escape", "lines"],
+)
+def test_an_answer_that_no_file_likes_costs_its_request_and_never_the_job(stage, server, answer):
+    server.answers = [answer]
+    proposals = stage.run(count=5)
+    assert len(proposals) == 5
+    assert not [text for text in proposals if scene(99) in text]
+
+
 def test_the_last_line_of_an_answer_that_was_cut_off_is_not_used(stage, server):
     server.finish_reason = "length"
     server.answers = [f"{scene(0)}\n{scene(1)}"]

@@ -9,7 +9,8 @@ from typing import Any
 
 from lib.errors import UserError
 from lib.files import mendable_storage_errors
-from lib.progress import log
+from lib.jobs.processes import close_standard_input
+from lib.progress import PrintableFormatter, log
 
 #: Environment variable with which a head process that shows how far jobs are has them write nothing
 #: but their logs.
@@ -29,6 +30,7 @@ def run_script(main: Callable[[Any], None]) -> None:
             f"{sys.argv[0]}: this is a rule's script; Snakemake runs it. See README.md for the"
             " command."
         )
+    close_standard_input()
     # Another workflow that uses ours as a module may give the rule another name (`as pds_*`). Keys,
     # journals and records go by ours, which is the script's.
     snakemake.rule = Path(vars(sys.modules["__main__"])["__file__"]).stem
@@ -62,12 +64,9 @@ def _set_up_log(snakemake: Any) -> None:
                     handlers.append(logging.FileHandler(path, mode="w", encoding="utf-8"))
         except UserError as error:
             sys.exit(f"Error in {snakemake.rule}: {error}")
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(asctime)s %(message)s",
-        datefmt="%H:%M:%S",
-        handlers=handlers,
-    )
+    for handler in handlers:
+        handler.setFormatter(PrintableFormatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(level=logging.WARNING, handlers=handlers)
     logging.captureWarnings(True)
     log.setLevel(logging.INFO)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.benchmarks.lmms_eval.answer_journal import AnswerKeys
-from lib.benchmarks.lmms_eval.main import REFUSED
+from lib.benchmarks.lmms_eval.main import JUDGE, REFUSED
 from lib.benchmarks.lmms_eval.samples import answer_in
 from lib.benchmarks.lmms_eval.tasks import (
     UNJUDGED,
@@ -27,7 +27,7 @@ from lib.benchmarks.lmms_eval.tasks import (
     task_text,
 )
 from lib.data.evaluation_files import KeptResults, TaskAnswer
-from lib.endpoint import read_key
+from lib.endpoint import read_key, secret_of
 from lib.errors import UserError
 from lib.files import read_jsonl, write_text
 
@@ -66,6 +66,8 @@ class Harness:
         """What lmms-eval did not leave behind, with the end of its log: it says why only there."""
         text = self.log.read_text(encoding="utf-8", errors="replace")
         plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+        if self.task.judge:
+            plain = secret_of(self.task.judge).redacted(plain)
         lines = [line.split("\r")[-1] for line in plain.splitlines() if line.strip()]
         end = "\n".join(f"  | {line[:300]}" for line in lines[-LOG_LINES_SHOWN:])
         return UserError(
@@ -113,7 +115,14 @@ class Harness:
     def _command(self, model: AskedModel, journal: Path, keys: AnswerKeys) -> list[str]:
         options = {
             "--model": "llava_hf",
-            "--model_args": f"pretrained=model,dtype={model.dtype},device_map={model.device}",
+            "--model_args": ",".join(
+                (
+                    "pretrained=model",
+                    f"dtype={model.dtype}",
+                    f"device_map={model.device}",
+                    "trust_remote_code=False",
+                )
+            ),
             "--tasks": self.task.task,
             "--include_path": "task",
             "--batch_size": "1",
@@ -248,9 +257,12 @@ def environment(run: Path, task: TaskSettings, threads: int) -> dict[str, str]:
 
 
 def _judge_in_environment(task: TaskSettings) -> dict[str, str]:
-    """lmms-eval reads a judge's address, model and key there; the key goes nowhere else."""
+    """lmms-eval reads a judge's address, model and key there, and main.py its other settings; the
+    key goes nowhere else.
+    """
     if task.judge:
         return {
+            JUDGE: task.judge.model_dump_json(),
             "API_TYPE": "openai",
             "OPENAI_API_URL": task.judge.base_url,
             "MODEL_VERSION": task.judge.model,

@@ -184,7 +184,7 @@ def local_task(path: Path, settings: TaskSettings) -> Json:
 
 def _data_of(builtin: Json, settings: TaskSettings) -> Json:
     """Where the task's data are. A hub token is used if there is one; the tasks' own files demand
-    one, even for public data.
+    one, even for public data. Some have the code of their data run, too.
     """
     if settings.data:
         files = {split: str(Path(file).resolve()) for split, file in settings.data.items()}
@@ -194,7 +194,8 @@ def _data_of(builtin: Json, settings: TaskSettings) -> Json:
             "dataset_kwargs": {"data_files": files},
         }
     options = dict(builtin.get("dataset_kwargs") or {})
-    options.pop("token", None)
+    for unwanted in ("token", "trust_remote_code"):
+        options.pop(unwanted, None)
     revision = {"revision": settings.data_revision} if settings.data_revision else {}
     return {"dataset_kwargs": options | revision}
 
