@@ -189,4 +189,4 @@ onsuccess:
 onerror:
     SLURM_RUN.end()
     OWNER.end()
-    summary.print_summary(Path(ROOT), STARTED)
+    summary.print_summary(Path(ROOT), STARTED, left_out.tell_too_large(PLAN))
