@@ -53,7 +53,7 @@ def tell_run():
     """Says what the run leaves out, and what the jobs cost that are to run, where there are
     results already.
     """
-    for line in left_out.tell_left_out(PLAN, {rule for rule, _ in jobs_to_run()}):
+    for line in left_out.tell_left_out(PLAN, {job[0] for job in jobs_to_run()}):
         logger.warning(line)
     jobs = [costs.JobToRun(*job) for job in snakemake_graph.jobs_to_run(workflow)]
     for line in costs.tell_costs(PLAN, jobs):
@@ -73,5 +73,5 @@ def check_dry_run():
 
 
 def jobs_to_run():
-    """The jobs that are to run: rule and wildcards."""
-    return [(rule, names) for rule, names, _ in snakemake_graph.jobs_to_run(workflow)]
+    """The jobs that are to run, as preflight knows them."""
+    return [job[:2] for job in snakemake_graph.jobs_to_run(workflow)]
