@@ -126,14 +126,15 @@ def begin():
 
 
 def end(*also):
-    """Called once a run, at its end, well or not."""
+    """Called once a run, at its end, well or not. `also`: lines to print besides."""
     for terminal_of_run in TERMINALS:
         terminal_of_run.end()
     SLURM_RUN.end()
     OWNER.end()
-    summary.print_summary(Path(ROOT), STARTED, *also)
+    lines = [*also, *left_out.tell_too_large(PLAN)]
+    summary.print_summary(Path(ROOT), STARTED, lines)
 
 
 def end_well():
     """Called once a run that ended well."""
-    end(frozen.tell_differences(PLAN))
+    end(*frozen.tell_differences(PLAN))

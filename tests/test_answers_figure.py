@@ -319,16 +319,18 @@ def test_a_run_without_a_sheet_has_none_and_with_one_its_files_are_those_of_both
     }
     values = {
         "evaluation": {"benchmarks": {"captions": block}},
-        "figures": {"answers": {"benchmark": "captions", "experiment": "pds-dpo-9k"}},
+        "figures": {"answers": {"benchmark": "captions", "experiment": "dpo"}},
+        "pairs": {"sizes": [600]},
+        "training": {"experiments": {"dpo": {"size": 600}}},
     }
     plan = Plan(Config.model_validate(values))
     assert table_rows.answers_files(plan, "scores.json") == [
-        f"results/paper/evaluation/{model}/captions/scores.json" for model in ("base", "pds-dpo-9k")
+        f"results/paper/evaluation/{model}/captions/scores.json" for model in ("base", "dpo")
     ]
     job = table_rows.answers_job(plan)
     assert job
-    assert job.names == ("llava-1.5-7b-hf (base model)", "pds-dpo-9k (9000 pairs)")
-    assert (job.scorer, job.benchmark, job.experiment) == ("chair", "captions", "pds-dpo-9k")
+    assert job.names == ("llava-1.5-7b-hf (base model)", "dpo (600 pairs)")
+    assert (job.scorer, job.benchmark, job.experiment) == ("chair", "captions", "dpo")
     assert "results/paper/figures/answers_figure.svg" in tables_and_figures(plan)
 
 

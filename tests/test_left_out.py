@@ -1,5 +1,7 @@
 """Data sets that the prompts cannot give: left out with a word before the run and in the tables."""
 
+import re
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +14,7 @@ from lib.data.prompts import Prompt
 from lib.errors import UserError
 from lib.files import write_json, write_jsonl
 from lib.head import table_rows
-from lib.head.left_out import tell_left_out
+from lib.head.left_out import tell_left_out, tell_too_large
 from lib.head.plan import DATA_SET_FILES, Plan
 from lib.head.preflight import check_run
 from lib.head.run_start import RunStart
@@ -98,6 +100,15 @@ def test_a_size_above_the_number_of_pairs_is_left_out_once_the_pairs_are_there(t
     assert made.sizes() == [4, "all"]
 
 
+def test_a_run_s_end_tells_the_sizes_that_its_pairs_turned_out_too_few_for(tmp_path):
+    made = plan(tmp_path)
+    assert made.sizes() == [4, 10, "all"]
+    assert tell_too_large(made) == []
+    make_pairs(made)
+    (line,) = tell_too_large(made)
+    assert line.startswith("Data set size 10 cannot be made: the 10 prompts gave 7 pairs. Run the")
+
+
 def test_pairs_that_are_to_be_made_anew_leave_no_size_out(tmp_path):
     make_pairs(plan(tmp_path, min_margin=1.0))
     assert plan(tmp_path).sizes() == [4, 10, "all"]
@@ -177,3 +188,22 @@ def test_a_size_that_is_none_is_refused_in_one_sentence(sizes, message):
     with pytest.raises(ValueError, match=message) as caught:
         Config.model_validate({"pairs": {"sizes": sizes}, "training": {"experiments": {}}})
     assert str(caught.value).count("pairs.sizes") == 1
+
+
+def test_as_it_is_cloned_the_paper_s_run_is_planned_with_warnings(project):
+    """Its key and models are not here, which a dry run says below the plan."""
+    snakemake = project.command()[0]
+    told = subprocess.run(
+        [snakemake, "--profile", "slurm", "-n"],
+        cwd=project.folder,
+        env=project.environment() | {"HF_HUB_OFFLINE": "1"},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    ).stdout
+    assert re.search(r"^merge_pairs +1$", told, flags=re.MULTILINE)
+    assert re.search(r"^generate_images +20$", told, flags=re.MULTILINE)
+    assert "Data set sizes 2000, 5000, 7000, 9000 left out with experiments pds-dpo-2k" in told
+    assert "is larger than" not in told
+    assert "Traceback" not in told

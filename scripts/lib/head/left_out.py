@@ -31,6 +31,15 @@ def tell_left_out(plan: Plan, rules: Collection[str]) -> list[str]:
     return [*_left_out(plan), *_nothing_trained(plan), *_near_the_limit(plan)]
 
 
+def tell_too_large(plan: Plan) -> list[str]:
+    """At a run's end, the data sets that it could not make, since its pairs are too few."""
+    return [
+        f"Data set size {size} cannot be made: {reason}. Run the same command again: all that is"
+        " finished is kept, this size is left out with its experiments, and the rest is made."
+        for size, reason in plan.found_too_large().items()
+    ]
+
+
 def problems_with_sizes(plan: Plan, rules: Collection[str]) -> list[str]:
     """What is wrong where no data set at all can be made."""
     if plan.sizes() or BEFORE_PAIRS.issuperset(rules):
@@ -74,8 +83,8 @@ def _nothing_trained(plan: Plan) -> list[str]:
 
 def _near_the_limit(plan: Plan) -> list[str]:
     return [
-        f"Data set size {size} is {100 * size / plan.prompts:.0f} % of the {plan.prompts} prompts, and not"
-        f" every prompt gives a pair. Where fewer do, this size cannot be made. {MORE}."
+        f"Data set size {size} is {100 * size / plan.prompts:.0f} % of the {plan.prompts} prompts,"
+        f" and not every prompt gives a pair. Where fewer do, this size cannot be made. {MORE}."
         for size in plan.sizes()
         if isinstance(size, int)
         and size > SHARE_OF_PROMPTS * plan.prompts

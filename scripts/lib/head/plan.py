@@ -205,6 +205,14 @@ class Plan:
             return f"the {self.prompts} prompts gave {pairs} pairs" if size > pairs else ""
         return ""
 
+    def found_too_large(self) -> dict[str, str]:
+        """The sizes that this run was to make and cannot, now that its pairs are there, with the
+        reasons.
+        """
+        vars(self).pop("_pairs_there", None)  # what was known when the run began
+        reasons = {str(size): self._why_left_out(size) for size in self.sizes()}
+        return {size: reason for size, reason in reasons.items() if reason}
+
     @cached_property
     def frozen_sizes(self) -> list[Size]:
         """The sizes of the data sets that are there, whole, and are to stay (`pairs.freeze`)."""
