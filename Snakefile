@@ -114,13 +114,10 @@ include: "rules/verify.smk"
 
 
 # On a cluster without conda, envs/site.yaml says which modules or which container the jobs get.
+ENVIRONMENTS = Path(workflow.basedir) / "envs"
+METHODS = {str(method) for method in workflow.deployment_settings.deployment_method}
 try:
-    software.deploy(
-        workflow.rules,
-        {str(method) for method in workflow.deployment_settings.deployment_method},
-        CONFIG,
-        Path(workflow.basedir) / "envs",
-    )
+    software.deploy(workflow.rules, METHODS, CONFIG, ENVIRONMENTS)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -142,11 +139,12 @@ rule pairs:
 
 
 snakemake_graph.hold_own_locks(ROOT, refuse_while_at_work)
-snakemake_graph.after_dry_run(tell_costs)
+snakemake_graph.after_dry_run(tell_costs, check_software)
 
 
 onstart:
     try:
+        check_software()
         OWNER.begin()
         preflight.check_run(
             PLAN, {job.rule.name for job in workflow.dag.needrun_jobs()}

@@ -42,3 +42,13 @@ def tell_costs():
     jobs = [costs.JobToRun(*job) for job in snakemake_graph.jobs_to_run(workflow)]
     for line in costs.tell_costs(PLAN, jobs):
         logger.info(line)
+
+
+def check_software():
+    """A message where the jobs would run in a Python that lacks their packages."""
+    try:
+        software.check_jobs(
+            snakemake_graph.environments_of_jobs_to_run(workflow), METHODS, ENVIRONMENTS
+        )
+    except UserError as error:
+        raise WorkflowError(str(error)) from None

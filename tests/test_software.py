@@ -4,6 +4,7 @@ switching computes nothing again.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 from snakemake.settings.types import DeploymentMethod
+
+from lib.errors import UserError
+from lib.head.software import check_jobs
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 #: What conda makes one environment for, and what needs no model: the counts of why prompts gave no
@@ -264,3 +268,70 @@ def test_the_image_s_recipes_install_the_lock_and_nothing_else():
         assert f"pip install --no-cache-dir --no-deps -r /{Path(lock).name}" in text
         assert "python:3.11.7" in text
     assert os.path.exists(REPOSITORY / lock)
+
+
+def write_environment(folder, name, *packages):
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({"dependencies": ["python=3.11.7", {"pip": list(packages)}]}))
+    return str(path)
+
+
+def test_jobs_whose_packages_this_python_lacks_are_refused_with_what_is_missing_and_the_mends(
+    tmp_path,
+):
+    whole = write_environment(tmp_path, "whole", "pyyaml==6.0.3", "Pydantic>=2")
+    models = write_environment(tmp_path, "models", "pyyaml==1.0", "no-such-package==1.0")
+    check_jobs([("build_pairs", whole)], [], tmp_path)
+    rules = ["train_dpo", "merge_adapter", "rank_images", "answer_benchmark", "rank_images"]
+    with pytest.raises(UserError) as refused:
+        check_jobs([("build_pairs", whole), *((rule, models) for rule in rules)], [], tmp_path)
+    message = str(refused.value)
+    assert sys.executable in message
+    assert (
+        "envs/models.yaml (answer_benchmark, merge_adapter, rank_images and 1 more):"
+        " no-such-package\n" in message
+    )
+    assert "whole" not in message
+    for mend in ("--sdm conda", "LOCK=envs/gpu.lock", "--sdm env-modules", "--sdm apptainer"):
+        assert mend in message
+
+
+@pytest.mark.parametrize("method", ["conda", "env-modules", "apptainer"])
+def test_jobs_with_an_environment_of_their_own_need_nothing_of_this_python(tmp_path, method):
+    models = write_environment(tmp_path, "models", "no-such-package==1.0")
+    check_jobs([("train_dpo", models)], [method], tmp_path)
+
+
+@pytest.fixture
+def head_project(project, head_environment):
+    """A clone whose user has followed the cluster guide as far as its head environment."""
+
+    def snakemake(*words):
+        return subprocess.run(
+            [head_environment / "snakemake", *words],
+            cwd=project.folder,
+            env={**os.environ, "PATH": f"{head_environment}{os.pathsep}{os.environ['PATH']}"},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+
+    project.head_snakemake = snakemake
+    return project
+
+
+def test_a_head_environment_without_the_jobs_packages_is_refused_before_anything_is_submitted(
+    head_project,
+):
+    planned = head_project.head_snakemake("--profile", "slurm", "--configfile", "pilot.yaml", "-n")
+    begun = head_project.head_snakemake(
+        "--profile", "profiles/local", "--configfile", "demo/random.yaml"
+    )
+    for done in (planned, begun):
+        assert done.returncode == 1
+        assert "it lacks packages that they need" in done.stdout
+        assert re.search(r"envs/diffusion\.yaml \(generate_images\): .*\btorch\b", done.stdout)
+        assert "Traceback" not in done.stdout
+    assert "total" in planned.stdout  # the plan is shown all the same
+    assert not (head_project.folder / "results/random/work").exists()

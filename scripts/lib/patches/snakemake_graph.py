@@ -37,15 +37,28 @@ def jobs_to_run(workflow: Any) -> list[tuple[str, dict[str, str], bool]]:
     ]
 
 
-def after_dry_run(print_lines: Callable[[], None]) -> None:
-    """Has something printed at the end of a dry run, for which Snakemake has no handler."""
+def environments_of_jobs_to_run(workflow: Any) -> list[tuple[str, str]]:
+    """The rules and the environments' files of the jobs that are to run and have one, whether or
+    not Snakemake is asked to make it.
+    """
+    jobs = workflow.dag.needrun_jobs(exclude_finished=False)
+    return [
+        (job.rule.name, str(job.conda_env_spec.file.get_path_or_uri(secret_free=True)))
+        for job in jobs
+        if job.conda_env_spec
+    ]
+
+
+def after_dry_run(*steps: Callable[[], None]) -> None:
+    """Has something done at the end of a dry run, for which Snakemake has no handler."""
     from snakemake.workflow import Workflow
 
     tell_reasons = Workflow.log_provenance_info
 
     def tell_also(self: Any) -> None:
         tell_reasons(self)
-        print_lines()
+        for step in steps:
+            step()
 
     Workflow.log_provenance_info = tell_also
 
