@@ -48,7 +48,10 @@ def check_software():
     """A message where the jobs would run in a Python that lacks their packages."""
     try:
         software.check_jobs(
-            snakemake_graph.environments_of_jobs_to_run(workflow), METHODS, ENVIRONMENTS
+            snakemake_graph.environments_of_jobs_to_run(workflow),
+            METHODS,
+            ENVIRONMENTS,
+            spared=software.spared_packages(CONFIG),
         )
     except UserError as error:
         raise WorkflowError(str(error)) from None

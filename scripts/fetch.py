@@ -2,8 +2,9 @@
 nodes without network. `make fetch` runs it, on a machine that reaches the hub.
 
 What is there already stays as it is: after an interruption, the same command fetches the files that
-are missing. HF_HOME says where the cache is, HF_TOKEN opens gated models. Endpoints, and benchmarks that are files of your
-own, are not fetched. Exit code 1: something could not be had, and what to do is said.
+are missing. HF_HOME says where the cache is, HF_TOKEN opens gated models. Endpoints, and benchmarks
+that are files of your own, are not fetched. Exit code 1: something could not be had, and what to do
+is said.
 """
 
 import argparse

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from hub_server import COMMIT, hub_server
 
+from hub_server import COMMIT, hub_server
 from lib.benchmarks.lmms_eval.tasks import (
     HUB_DATA,
     TaskSettings,
@@ -68,7 +68,7 @@ CONFIG = {
 }
 POPE = "datasets/lmms-lab-encoder/POPE"
 REPOSITORIES = {
-    f"a/{name}": WEIGHTS | NOT_WANTED | {"config.json": b'{"name": "%s"}' % name.encode()}
+    f"a/{name}": WEIGHTS | NOT_WANTED | {"config.json": name.encode()}
     for name in ("pictures", "clip", "policy", "armorm", "base")
 } | {
     "a/reward": {"ImageReward.pt": b"weights", "med_config.json": b"{}"} | NOT_WANTED,

@@ -14,8 +14,9 @@ import pytest
 import yaml
 from snakemake.settings.types import DeploymentMethod
 
+from lib.config.run import Config
 from lib.errors import UserError
-from lib.head.software import check_jobs
+from lib.head.software import check_jobs, spared_packages
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 #: What conda makes one environment for, and what needs no model: the counts of why prompts gave no
@@ -302,6 +303,17 @@ def test_jobs_with_an_environment_of_their_own_need_nothing_of_this_python(tmp_p
     check_jobs([("train_dpo", models)], [method], tmp_path)
 
 
+def test_vllm_is_asked_for_only_where_a_backend_is_vllm_s(tmp_path):
+    models = write_environment(tmp_path, "models", "vllm-of-a-test==1.0", "yaml==1")
+    check_jobs([("generate_responses", models)], [], tmp_path, spared={"vllm-of-a-test"})
+    assert spared_packages(Config()) == set()
+    backends = {
+        "responses": {"backend": "transformers"},
+        "evaluation": {"backend": "transformers"},
+    }
+    assert spared_packages(Config.model_validate(backends)) == {"vllm"}
+
+
 @pytest.fixture
 def head_project(project, head_environment):
     """A clone whose user has followed the cluster guide as far as its head environment."""
@@ -330,7 +342,7 @@ def test_a_head_environment_without_the_jobs_packages_is_refused_before_anything
     )
     for done in (planned, begun):
         assert done.returncode == 1
-        assert "it lacks packages that they need" in done.stdout
+        assert "which lacks packages that they need" in done.stdout
         assert re.search(r"envs/diffusion\.yaml \(generate_images\): .*\btorch\b", done.stdout)
         assert "Traceback" not in done.stdout
     assert "total" in planned.stdout  # the plan is shown all the same

