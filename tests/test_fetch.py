@@ -96,18 +96,22 @@ def hub():
         yield served
 
 
-@pytest.fixture
-def fetch(tmp_path):
-    """Runs the script against a hub, into a cache of the test's own."""
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+class Fetch:
+    """The script, run in a folder with a configuration, into a hub cache of its own."""
 
-    def start(url, *words):
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.cache = folder / "hub/hub"
+        (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+
+    def start(self, url: str, *words: str) -> subprocess.Popen[str]:
+        """Begins to fetch from the hub at an address."""
         return subprocess.Popen(
             [sys.executable, REPOSITORY / "scripts/fetch.py", *words],
-            cwd=tmp_path,
+            cwd=self.folder,
             env={
                 **os.environ,
-                "HF_HOME": str(tmp_path / "hub"),
+                "HF_HOME": str(self.folder / "hub"),
                 "HF_ENDPOINT": url,
                 "HF_HUB_DISABLE_XET": "1",
             },
@@ -116,14 +120,17 @@ def fetch(tmp_path):
             stderr=subprocess.PIPE,
         )
 
-    def run(url, *words):
-        process = start(url, *words)
+    def __call__(self, url: str, *words: str) -> SimpleNamespace:
+        """Fetches to the end."""
+        process = self.start(url, *words)
         out, err = process.communicate(timeout=120)
         return SimpleNamespace(returncode=process.returncode, stdout=out, stderr=err)
 
-    run.start = start
-    run.cache = tmp_path / "hub/hub"
-    return run
+
+@pytest.fixture
+def fetch(tmp_path):
+    """The script, for a configuration with every kind of thing that comes from the hub."""
+    return Fetch(tmp_path)
 
 
 def test_all_that_the_configuration_needs_is_fetched_and_nothing_else(fetch, hub):

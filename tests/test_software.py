@@ -277,6 +277,28 @@ def write_environment(folder, name, *packages):
     return str(path)
 
 
+@pytest.mark.parametrize(
+    ("script", "words", "said"),
+    [
+        ("plan.py", ("--configfile", "pilot.yaml"), "pilot: 66 jobs"),
+        ("fetch.py", ("--configfile", "demo/random.yaml"), "needs nothing from the hub"),
+        ("verify.py", ("results/none",), "no job's record"),
+    ],
+)
+def test_what_make_runs_on_a_login_node_runs_in_the_head_environment(
+    project, head_environment, script, words, said
+):
+    done = subprocess.run(
+        [head_environment / "python", f"scripts/{script}", *words],
+        cwd=project.folder,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    assert said in done.stdout
+
+
 def test_jobs_whose_packages_this_python_lacks_are_refused_with_what_is_missing_and_the_mends(
     tmp_path,
 ):
@@ -318,11 +340,12 @@ def test_vllm_is_asked_for_only_where_a_backend_is_vllm_s(tmp_path):
 def head_project(project, head_environment):
     """A clone whose user has followed the cluster guide as far as its head environment."""
 
-    def snakemake(*words):
+    def snakemake(*words, PATH=""):  # noqa: N803 - the environment's name
+        path = os.pathsep.join(filter(None, [PATH, str(head_environment), os.environ["PATH"]]))
         return subprocess.run(
             [head_environment / "snakemake", *words],
             cwd=project.folder,
-            env={**os.environ, "PATH": f"{head_environment}{os.pathsep}{os.environ['PATH']}"},
+            env={**os.environ, "PATH": path},
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -347,3 +370,31 @@ def test_a_head_environment_without_the_jobs_packages_is_refused_before_anything
         assert "Traceback" not in done.stdout
     assert "total" in planned.stdout  # the plan is shown all the same
     assert not (head_project.folder / "results/random/work").exists()
+
+
+#: What Snakemake asks of conda before it plans, and nothing else.
+CONDA = """#!/bin/sh
+case "$*" in
+"info --json") echo '{"conda_prefix": "/opt/conda", "platform": "linux-64"}' ;;
+"--version") echo "conda 26.7.1" ;;
+config*) echo '{"get": {"channel_priority": "strict"}}' ;;
+esac
+"""
+
+
+def test_the_cluster_guide_s_way_with_conda_leads_to_a_run_that_is_not_refused(
+    head_project, tmp_path
+):
+    guide = (REPOSITORY / "docs/cluster.md").read_text(encoding="utf-8")
+    (switch,) = re.findall(r"^ *(sed -i .* profiles/slurm/config.yaml)$", guide, re.MULTILINE)
+    subprocess.run(switch, shell=True, check=True, cwd=head_project.folder)
+    profile = yaml.safe_load((head_project.folder / "profiles/slurm/config.yaml").read_text())
+    assert profile["software-deployment-method"] == "conda"
+    (first,) = re.findall(r"^ *conda env create (.*) && conda activate (.*)$", guide, re.MULTILINE)
+    assert first == ("--name pds-dpo-head --file envs/head.yaml", "pds-dpo-head")
+    (tmp_path / "conda").write_text(CONDA)
+    (tmp_path / "conda").chmod(0o755)
+    (planned,) = re.findall(r"^(snakemake .* -n) +# 66 jobs", guide, re.MULTILINE)
+    done = head_project.head_snakemake(*planned.split()[1:], PATH=str(tmp_path))
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"^total +67$", done.stdout, re.MULTILINE)  # with the target `all`
