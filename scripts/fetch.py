@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -147,16 +148,16 @@ def check_space(needed: int) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Does what the command line asks for. Errors: UserError."""
     _, config = read_configuration(arguments.configfile)
-    wanted = downloads(config)
+    wanted, unknown = downloads(config)
     console = Console(
         width=None if sys.stdout.isatty() else 160, markup=False, emoji=False, highlight=False
     )
-    if not wanted:
+    if not wanted and not unknown:
         console.print("This configuration needs nothing from the hub.")
         return
     files, problems = list_all(wanted)
     show(wanted, files, console)
-    if problems:
+    if problems := [*unknown, *problems]:
         raise UserError("\n".join(problems))
     if arguments.dry_run:
         return
@@ -170,10 +171,15 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def end_at_ctrl_c(number: int, frame: Any) -> None:
-    """Ends at once. The hub's library would first wait for the files that are under way, which may
-    be many GB.
+    """Ends at once, and takes away what is half. The hub's library would first wait for the files
+    that are under way, which may be many GB.
     """
     del number, frame
+    for opened in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            file = opened.readlink()
+            if file.suffix == ".incomplete":  # its name is this process's own
+                file.unlink()
     text = "\nfetch.py: broken off. The same command fetches what is missing.\n"
     os.write(2, text.encode())
     os._exit(130)

@@ -215,7 +215,8 @@ def say_costs_and_terms(
     prompts = sum(planned.shards.values())
     asked = list(endpoints_asked(config, planned.jobs, prompts, planned.shards, rates.questions))
     yield from say_requests([cost_of(each, rates) for each in asked], rates, file)
-    wanted = downloads(config)
+    wanted, unknown = downloads(config)
+    yield from unknown
     yield from hub.say_hub(wanted, rates, file)
     yield from hub.say_licences(
         wanted, [each.endpoint.base_url for each in asked], hub.read_licences()

@@ -163,6 +163,7 @@ def test_after_ctrl_c_the_same_command_fetches_what_is_missing(fetch, hub):
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "The same command fetches what is missing" in said
+    assert not list(fetch.cache.rglob("*.incomplete"))
     before = set(hub.sent)
     assert "a/pictures/model.safetensors" in before
     hub.let_go.set()
@@ -208,9 +209,10 @@ def test_where_no_hub_is_reachable_the_message_says_so_and_the_list_is_shown(fet
 
 
 def test_the_paper_s_models_and_data_are_pinned_and_each_is_fetched_once():
-    wanted = downloads(Config())
+    wanted, unknown = downloads(Config())
+    assert not unknown
     path = REPOSITORY / "config.yaml"
-    assert wanted == downloads(load_config(read_yaml(path), [path]))
+    assert (wanted, unknown) == downloads(load_config(read_yaml(path), [path]))
     repositories = [download.repository for download in wanted]
     assert len(set(repositories)) == len(repositories) == 12 + 7
     assert [
@@ -249,3 +251,11 @@ def test_without_network_a_benchmark_reads_its_data_from_the_hub_cache(
         task["dataset_path"], cache_dir=str(tmp_path / "cache"), **task["dataset_kwargs"]
     )
     assert loaded["test"].num_rows > 0
+
+
+def test_a_task_that_nobody_knows_is_told_and_the_rest_is_listed():
+    task = {"task": "no_such_task", "metrics": {"score": "score"}}
+    config = Config.model_validate({"evaluation": {"benchmarks": {"mine": task}}})
+    wanted, (problem,) = downloads(config)
+    assert len(wanted) == 12
+    assert problem.startswith("evaluation.benchmarks.mine: which data set it reads is not known")

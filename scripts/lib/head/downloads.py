@@ -56,15 +56,16 @@ class Download:
         weights.download(self.repository, self.revision, also, self.only, self.kind)
 
 
-def downloads(config: Config) -> list[Download]:
-    """All that a configuration needs from the hub, what it needs twice once. Errors: UserError for
-    a task whose data set cannot be told.
+def downloads(config: Config) -> tuple[list[Download], list[str]]:
+    """All that a configuration needs from the hub, what it needs twice once; and of which tasks the
+    data sets cannot be told, each with the reason.
     """
     found: dict[Any, Download] = {}
-    for download in (*_models(config), *_data_sets(config)):
+    data_sets, problems = _data_sets(config)
+    for download in (*_models(config), *data_sets):
         where = (download.repository, download.revision, download.only)
         found.setdefault(where, download)
-    return list(found.values())
+    return list(found.values()), problems
 
 
 def _models(config: Config) -> Iterator[Download]:
@@ -85,12 +86,15 @@ def _files_of(key: str, model: Model, config: Config) -> dict[str, Any]:
     return {"or_else": ("pytorch_model.bin",)}
 
 
-def _data_sets(config: Config) -> Iterator[Download]:
+def _data_sets(config: Config) -> tuple[list[Download], list[str]]:
+    found, problems = [], []
     for name, block in config.evaluation.benchmarks.items():
         if isinstance(block, TaskBenchmark) and not block.data:
             key = f"evaluation.benchmarks.{name}"
             try:
                 data_set = hub_data_set(block.task)
             except UserError as error:
-                raise UserError(f"{key}: {error}") from error
-            yield Download(data_set, block.data_revision or "main", "dataset", key)
+                problems.append(f"{key}: which data set it reads is not known: {error}")
+                continue
+            found.append(Download(data_set, block.data_revision or "main", "dataset", key))
+    return found, problems
