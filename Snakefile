@@ -141,13 +141,10 @@ include: "rules/verify.smk"
 
 
 # On a cluster without conda, envs/site.yaml says which modules or which container the jobs get.
+ENVIRONMENTS = project.PROJECT / "envs"
+METHODS = {str(method) for method in workflow.deployment_settings.deployment_method}
 try:
-    software.deploy(
-        snakemake_module.own_rules(workflow),
-        {str(method) for method in workflow.deployment_settings.deployment_method},
-        CONFIG,
-        project.PROJECT / "envs",
-    )
+    software.deploy(snakemake_module.own_rules(workflow), METHODS, CONFIG, ENVIRONMENTS)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 

@@ -83,8 +83,19 @@ def tell_run(jobs):
         logger.info(line)
 
 
+def check_software():
+    """Refuses a Python that the jobs would run in and that lacks their packages."""
+    software.check_jobs(
+        snakemake_graph.environments_of_jobs_to_run(workflow, ROOT),
+        METHODS,
+        ENVIRONMENTS,
+        spared=software.spared_packages(CONFIG),
+    )
+
+
 def check_run(jobs, **how):
-    """What preflight says of the jobs that are to run."""
+    """Refuses a run whose jobs cannot be done; what preflight says besides."""
+    check_software()
     asked = [(job.rule, job.wildcards) for job in jobs]
     return preflight.check_run(PLAN, asked, **how)
 

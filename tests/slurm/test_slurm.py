@@ -663,6 +663,27 @@ def test_after_a_killed_head_process_make_resume_cancels_its_own_jobs_only_and_g
     assert_undisturbed(other, undisturbed, lost_jobs=0)
 
 
+def test_a_head_environment_that_cannot_run_the_jobs_is_refused_and_nothing_is_in_the_queue(
+    cluster, project, head_environment
+):
+    make_images(project)
+    path = f"{head_environment}{os.pathsep}{os.environ['PATH']}"
+    words = ["--profile", "slurm", "--configfile", project.configfile, *AS_ON_GPUS, *QUICK]
+    done = subprocess.run(
+        [head_environment / "snakemake", *words, "--", *IMAGES],
+        cwd=project.folder,
+        env=cluster.environment({**os.environ, "PATH": path}),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "envs/diffusion.yaml (generate_images): " in done.stdout
+    assert "--sdm conda" in done.stdout
+    assert not [job for job in cluster.jobs("all") if job["folder"] == str(project.folder)]
+
+
 def test_ctrl_c_cancels_the_jobs_and_the_same_command_goes_on(cluster, held_clone, undisturbed):
     run = SlurmRun(held_clone, cluster)
     held = run.held_jobs()

@@ -58,6 +58,18 @@ def jobs_to_run(
     ]
 
 
+def environments_of_jobs_to_run(workflow: Any, root: str) -> list[tuple[str, str]]:
+    """The rules and the environments' files of the jobs that are to run for the run in the folder
+    `root` and have one, whether or not Snakemake is asked to make it.
+    """
+    jobs = workflow.dag.needrun_jobs(exclude_finished=False)
+    return [
+        (own_name(job.rule), str(job.conda_env_spec.file.get_path_or_uri(secret_free=True)))
+        for job in jobs
+        if job.conda_env_spec and root_of(job) == root
+    ]
+
+
 class _Reason(str):
     """A reason for a job that no parameter is."""
 

@@ -42,11 +42,14 @@ class Cost:
 
 @dataclass
 class CostPlan:
-    """The planned cost by rule, what each is based on, and what the plan leaves out."""
+    """The planned cost by rule, what each is based on, what the plan leaves out, and the seconds of
+    each job, in their order.
+    """
 
     costs: dict[str, Cost] = field(default_factory=lambda: defaultdict(Cost))
     bases: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     notes: list[str] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
 
 
 def updates(
@@ -117,6 +120,7 @@ def plan_costs(
             Cost(1, items, seconds, seconds * job.gpus, seconds, size * 1e6, files)
         )
         planned.bases[job.rule].add(rate.kind)
+        planned.seconds.append(seconds)
         if seconds > job.minutes * 60 * SHARE_OF_LIMIT and job.minutes:
             name, longest = too_long.get(job.rule, ("", 0.0))
             too_long[job.rule] = max(

@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,24 @@ from lib.patches.snakemake_graph import build_graph
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """A job: its rule, its wildcards by name, how many GPUs it holds, and its time limit at the
-    first attempt in minutes (0: none).
+    """A job: its rule, its wildcards by name, how many GPUs it holds, its time limit at the first
+    attempt in minutes (0: none), and the names of the jobs that it waits for.
     """
 
     rule: str
     wildcards: dict[str, str]
     gpus: int = 0
     minutes: int = 0
+    needs: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Its name in the graph."""
+        return _name(self.rule, self.wildcards)
+
+
+def _name(rule: str, wildcards: dict[str, str]) -> str:
+    return "/".join((rule, *wildcards.values()))
 
 
 def read_configuration(files: list[Path]) -> tuple[dict[str, Any], Config]:
@@ -110,9 +121,15 @@ def plan_jobs(
     return jobs, shards, rules
 
 
-def _planned(job: Any) -> PlannedJob:
+def _planned(job: Any, before: Iterable[Any]) -> PlannedJob:
     gpus, minutes = (job.resources.get(name, 0) for name in ("gpu", "runtime"))
-    return PlannedJob(job.rule.name, dict(job.wildcards_dict), int(gpus or 0), int(minutes or 0))
+    return PlannedJob(
+        job.rule.name,
+        dict(job.wildcards_dict),
+        int(gpus or 0),
+        int(minutes or 0),
+        tuple(sorted(_name(each.rule.name, dict(each.wildcards_dict)) for each in before)),
+    )
 
 
 def _graph(configfile: Path) -> tuple[list[PlannedJob], list[str]]:
@@ -139,7 +156,7 @@ def _graph(configfile: Path) -> tuple[list[PlannedJob], list[str]]:
             planned = build_graph(workflow)
             jobs = [job for job in planned.dag.jobs if job.rule.script]
             rules = [rule.name for rule in planned.rules if rule.script]
-            return [_planned(job) for job in jobs], rules
+            return [_planned(job, planned.dag.dependencies[job]) for job in jobs], rules
     except (Exception, SystemExit) as error:
         raise UserError(
             f"the workflow could not be planned: {error}\n{printed.getvalue().strip()}"
