@@ -77,7 +77,8 @@ def tell_run(jobs):
     """Says what the run leaves out, and what the jobs cost that are to run, where there are
     results already.
     """
-    for line in left_out.tell_left_out(PLAN, {job.rule for job in jobs}):
+    names = {job.rule for job in jobs}
+    for line in left_out.tell_left_out(PLAN, names):
         logger.warning(line)
     for line in costs.tell_costs(PLAN, jobs):
         logger.info(line)
