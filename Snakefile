@@ -62,22 +62,21 @@ if not workflow.is_main_process:
         raise WorkflowError(str(error)) from None
 
 # Without --configfile it is the paper's run. A file given there stands for itself; what it leaves
-# out has the paper's value. A module has the configuration that it is given.
+# out has the paper's value. A module has what stands after `config:`, and without that the paper's.
 elif not (workflow.modifier.skip_configfile if MODULE else workflow.configfiles):
+    DEFAULT_FILE = project.default_config_file(is_module=bool(MODULE))
     try:
-        read_yaml(Path(project.default_config_file()))
+        read_yaml(Path(DEFAULT_FILE))
     except UserError as error:
         raise WorkflowError(str(error)) from None
 
-    configfile: project.default_config_file()
+    configfile: DEFAULT_FILE
 
 
-FILES = workflow.configfiles
-COMMAND_LINE = workflow.config_settings.config
+# Where the values come from; of a module's nobody knows.
+FILES, COMMAND_LINE = workflow.configfiles, workflow.config_settings.config
 if MODULE:
-    FILES, COMMAND_LINE = (
-        FILES[-1:] if not workflow.modifier.skip_configfile else []
-    ), {}
+    FILES, COMMAND_LINE = [] if workflow.modifier.skip_configfile else FILES[-1:], {}
 
 try:
     VALUES = (

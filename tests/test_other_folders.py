@@ -181,6 +181,7 @@ def test_the_projects_files_are_called_as_in_a_clone_only_where_that_is_the_work
     assert own_project.default_config_file() == f"{PROJECT}/config.yaml"
     (tmp_path / "config.yaml").touch()
     assert own_project.default_config_file() == "config.yaml"
+    assert own_project.default_config_file(is_module=True) == f"{PROJECT}/config.yaml"
 
 
 def test_prompts_that_nobody_names_are_those_here_or_else_the_projects(
@@ -311,12 +312,13 @@ def test_two_modules_make_two_runs_in_one_workflow(
     assert "Nothing to be done" in folder.run("--configfile", "mine.yaml", "-n")
 
 
-PLAIN = """
+CONFIG = """
+    config: config"""
+PLAIN = f"""
 configfile: "mine.yaml"
 
 module pds:
-    snakefile: "{snakefile}"
-    config: config
+    snakefile: "{{snakefile}}"{CONFIG}
 
 use rule * from pds
 """
@@ -335,6 +337,11 @@ def test_a_module_has_the_whole_runs_target_and_refuses_what_is_no_key_of_its_ow
     assert "module pds: samples: unknown key" in output
     assert 'config: config["pds_dpo"]' in output
     assert "Traceback" not in output
+    # Without `config:` it is the paper's run, whatever the other workflow's config.yaml is.
+    folder.write("config.yaml", "samples: [a]")
+    folder.write("Snakefile", (folder.path / "Snakefile").read_text().replace(CONFIG, ""))
+    output = folder.run("-n", "--", "results/paper/images/art/00.jsonl")
+    assert re.search(r"^generate_images +1$", output, re.MULTILINE)
 
 
 #: As snakedeploy 0.17 writes it.

@@ -24,11 +24,12 @@ def path(name: str) -> str:
     return name if Path.cwd() == PROJECT else str(PROJECT / name)
 
 
-def default_config_file() -> str:
+def default_config_file(is_module: bool = False) -> str:
     """The configuration of a run that names none: `config.yaml` of the working directory, or else
-    the project's, the paper's run.
+    the project's, the paper's run. Where the run is a module's, the former is the other workflow's.
     """
-    return CONFIG_FILE if Path(CONFIG_FILE).is_file() else path(CONFIG_FILE)
+    is_here = Path(CONFIG_FILE).is_file() and not is_module
+    return CONFIG_FILE if is_here else path(CONFIG_FILE)
 
 
 def with_own_prompts(
