@@ -127,15 +127,8 @@ def paper_rows(published: Published) -> list[TableRow]:
         "sha256": published.sha256,
     }
     origins = {column.key: origin for column in published.shown_columns}
-    dashes = {column.key: column.dash for column in published.ours if column.dash}
     return [
-        TableRow(
-            PAPER,
-            _printed_texts(published, row),
-            printed_values(row),
-            missing={**dashes},
-            origins={**origins},
-        )
+        TableRow(PAPER, _printed_texts(published, row), printed_values(row), origins={**origins})
         for row in published.rows
     ]
 
@@ -188,6 +181,11 @@ def notes_of(published: Published, rows: Sequence[TableRow], label: str) -> list
             f"Source 'paper': {published.source}, as printed; a dash there is a dash in the paper,"
             " a number in brackets the paper's citation."
         ),
+    ]
+    notes += [
+        f"{column.name}: {column.dash}"
+        for column in published.ours
+        if column.dash and any(column.key in {**row.values, **row.missing} for row in rows)
     ]
     notes += demo_notes(label)
     if any(row.differences for row in rows):
