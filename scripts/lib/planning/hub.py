@@ -1,5 +1,5 @@
 """What a run needs in the hub cache and what its models and endpoints may be used for, by the rates
-and by published/licences.yaml.
+and by profiles/slurm/licences.yaml.
 """
 
 from collections import defaultdict
@@ -15,7 +15,7 @@ from lib.head.downloads import Download
 from lib.planning.graph import REPOSITORY
 from lib.planning.rates import Rates
 
-LICENCES = REPOSITORY / "published/licences.yaml"
+LICENCES = REPOSITORY / "profiles/slurm/licences.yaml"
 
 
 class Terms(Block):
@@ -29,7 +29,7 @@ class Terms(Block):
 
 
 class Licences(Block):
-    """published/licences.yaml."""
+    """profiles/slurm/licences.yaml."""
 
     terms: list[Terms]
 
