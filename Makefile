@@ -61,7 +61,7 @@ $(INSTALLED): $(LOCK) envs/sitecustomize.py $(if $(AFRESH),other-lock)
 	@echo "Installing $(LOCK) into $(VENV): some minutes"
 	@$(PYTHON) -m venv $(if $(AFRESH),--clear) $(VENV)
 	@echo $(LOCK) >$(BEGUN)
-	@$(BIN)/pip install --quiet --require-hashes -r envs/pip.lock
+	@$(BIN)/pip install --quiet --require-hashes -r envs/pip.lock 2>&1 | { grep -v '^WARNING: Location' || true; }
 	@$(BIN)/pip install --quiet --no-deps --require-hashes --no-compile $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r $(LOCK) 2>&1 | { grep -v '^WARNING: Location' || true; }; \
 	test $${PIPESTATUS[0]} = 0 || { echo "make: the installation failed. If pip found no torch==2.13.0+cpu: make $(MAKECMDGOALS) TORCH_INDEX=<the CPU index that pytorch.org's 'Get started' page names>"; exit 1; }
 	@$(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true

@@ -36,8 +36,9 @@ REGISTRIES: dict[str, Registry[Any]] = {
 #: Imports of which a rule needs those that its configuration asks for, and the environment that
 #: offers each.
 OPTIONAL = {"ImageReward": "image-reward.yaml", "vllm": "vllm.yaml", "spacy": None}
-#: Commands for people, which no rule runs, and where they are at home.
-COMMANDS = {"score": ["workflow.yaml"], "plan": ["head.yaml"]}
+#: Commands for people, which no rule runs, and where they are at home. What those of head.yaml
+#: import inside of functions, tests/test_software.py tells by running them there.
+COMMANDS = {"score": ["workflow.yaml"], "plan": ["head.yaml"], "fetch": ["head.yaml"]}
 #: What is imported to read the configuration, too, and imports inside of functions what only the
 #: jobs need in which it plays its role.
 ROOMS_OF_ROLES = tuple(SCRIPTS / "lib" / room for room in ("models", "training", "benchmarks"))
@@ -152,7 +153,7 @@ def test_every_script_of_a_rule_is_known():
 def assert_pinned(environment, path, plays_role):
     """Asserts that all that a file imports is pinned in an environment."""
     pinned = pins(environment)
-    for module in imports_of(path, plays_role):
+    for module in imports_of(path, plays_role, at_once=environment == "head.yaml"):
         if OPTIONAL.get(module, environment) != environment:
             continue
         names = {name.lower().replace("_", "-") for name in DISTRIBUTIONS[module]}

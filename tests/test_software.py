@@ -290,6 +290,7 @@ def write_environment(folder, name, *packages):
     [
         ("plan.py", ("--configfile", "pilot.yaml"), "pilot: 66 jobs"),
         ("fetch.py", ("--configfile", "demo/random.yaml"), "needs nothing from the hub"),
+        ("fetch.py", ("--configfile", "pilot.yaml"), "http://127.0.0.1:9 cannot be reached"),
         ("verify.py", ("results/none",), "no job's record"),
     ],
 )
@@ -299,6 +300,7 @@ def test_what_make_runs_on_a_login_node_runs_in_the_head_environment(
     done = subprocess.run(
         [head_environment / "python", f"scripts/{script}", *words],
         cwd=project.folder,
+        env={**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9"},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

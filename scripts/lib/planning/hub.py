@@ -1,5 +1,5 @@
 """What a run needs in the hub cache and what its models and endpoints may be used for, by the rates
-and by published/licences.yaml.
+and by profiles/slurm/licences.yaml.
 """
 
 from collections import defaultdict
@@ -15,7 +15,7 @@ from lib.files import PROJECT
 from lib.head.downloads import Download
 from lib.planning.rates import Rates
 
-LICENCES = PROJECT / "published/licences.yaml"
+LICENCES = PROJECT / "profiles/slurm/licences.yaml"
 
 
 class Terms(Block):
@@ -29,7 +29,7 @@ class Terms(Block):
 
 
 class Licences(Block):
-    """published/licences.yaml."""
+    """profiles/slurm/licences.yaml."""
 
     terms: list[Terms]
 
