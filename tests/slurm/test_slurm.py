@@ -1039,3 +1039,31 @@ def test_a_mistake_about_the_cluster_is_one_message_and_nothing_is_submitted(
     assert "Traceback" not in output
     assert run.jobs() == []
     assert not (clone.folder / "results/random/images").exists()
+
+
+MODULE = """
+configfile: "demo/random.yaml"
+
+module pds:
+    snakefile: "{snakefile}"
+    config: config
+    prefix: "sub"
+
+use rule * from pds as pds_*
+"""
+
+
+def test_the_jobs_of_a_module_in_a_users_folder_know_their_run(cluster, clone, tmp_path):
+    user = Project(tmp_path / "größe β")
+    user.folder.mkdir()
+    for name in ("demo", "slurm", "profiles"):
+        (user.folder / name).symlink_to(clone.folder / name)
+    snakefile = MODULE.format(snakefile=clone.folder / "Snakefile")
+    (user.folder / "Snakefile").write_text(snakefile, encoding="utf-8")
+    # Of published/ alone, where no judge is configured.
+    table = "sub/results/random/tables/image_judge_table.csv"
+    run = SlurmRun(user, cluster, targets=[table])
+    run.succeed()
+    assert submitted(run) == {"pds_image_judge_table": 1}
+    assert (user.folder / table).is_file()
+    assert not (user.folder / "results").exists()
