@@ -44,6 +44,21 @@ SHARD_RULES = (
 LIMITS = {"jobs": 400, "dry run": 3.0, "no-op run": 5.0}
 
 
+#: Leaves the record of each job, without which it would run again.
+RECORDS = """
+import json
+from pathlib import Path
+from lib.planning.graph import plan_jobs, read_configuration
+
+values, config = read_configuration([Path("config.yaml")])
+for job in plan_jobs(values, config, None)[0]:
+    name = "/".join(job.wildcards.values()) or job.rule
+    path = config.root / "work" / job.rule / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"rule": job.rule, "job": name, "computed": 0, "finished": ""}))
+"""
+
+
 @dataclass(frozen=True)
 class Measured:
     """What one command cost."""
@@ -102,7 +117,7 @@ def jobs_of(output: str) -> Counter[str]:
     return Counter(
         {
             rule: int(count)
-            for rule, count in re.findall(r"^(\w+)\s+(\d+)$", table, flags=re.MULTILINE)
+            for rule, count in re.findall(r"^(\w+)\s+(\d+)\b", table, flags=re.MULTILINE)
         }
     )
 
@@ -129,6 +144,13 @@ def finish_without_work(folder: Path) -> None:
         else:
             path.mkdir(parents=True, exist_ok=True)
     measure(folder, "--touch", "--forceall", "--no-hooks")
+    if "why_again" in (folder / "scripts/lib/head/plan.py").read_text():
+        subprocess.run(
+            [sys.executable, "-c", RECORDS],
+            cwd=folder,
+            check=True,
+            env={**os.environ, "PYTHONPATH": str(folder / "scripts")},
+        )
 
 
 @dataclass
