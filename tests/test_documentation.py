@@ -44,9 +44,13 @@ ELSEWHERE = {
 #: Options of Snakemake for which other tests are there.
 OTHER_TESTS = {"--report": "tests/test_report.py", "--conda-create-envs-only": "tests/slurm"}
 #: What a dry run says of this machine.
-TOLD_IN_ONE_MESSAGE = ("This run would stop at its start", "there is no Slurm on this machine")
+TOLD_IN_ONE_MESSAGE = (
+    "This run would stop at its start",
+    "there is no Slurm on this machine",
+    "Missing input files for rule",  # the tables of a demo that was not made
+)
 #: A word that the reader is to replace.
-PLACEHOLDER = re.compile(r"<[^>]+>|\.\.\.|\[--|\b[A-Z_]{4,}\b(?![=/.])")
+PLACEHOLDER = re.compile(r"<[^>]+>|\.\.\.|\[--|/path/to|/shared/|\b[A-Z_]{4,}\b(?![=/.])")
 
 
 def commands_of(page: str) -> Iterator[str]:
@@ -71,17 +75,22 @@ TRIED = {
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory, new_project: object) -> Project:
-    """A clone in which the reader has followed the page up to the command."""
-    project: Project = new_project("documented")  # type: ignore[operator]
-    for name in ("pilot.yaml", "docs", "tests", "benchmarks"):
-        source = REPOSITORY / name
-        copy = shutil.copytree if source.is_dir() else shutil.copy2
-        copy(source, project.folder / name)
-    shutil.copy2(project.folder / "demo/random.yaml", project.folder / "my.yaml")
-    shutil.copy2(REPOSITORY / "profiles/slurm/rates.yaml", project.folder / "my-rates.yaml")
-    (project.folder / ".venv").symlink_to(Path(sys.executable).parent.parent)
-    return project
+def clone(tmp_path_factory: pytest.TempPathFactory, finished: Project) -> Project:
+    """A clone in which the reader has followed the page up to the command, with the small run as
+    the configuration `my.yaml`.
+    """
+    folder = tmp_path_factory.mktemp("documented") / "clone"
+    shutil.copytree(finished.folder, folder, symlinks=True)
+    for name in ("docs", "tests", "benchmarks"):
+        shutil.copytree(REPOSITORY / name, folder / name)
+    build = [sys.executable, "demo/build_world.py", "--output", "demo/world/benchmarks"]
+    subprocess.run(build, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
+    for name in ("models", "benchmarks"):
+        (folder / "demo/world" / name).symlink_to(REPOSITORY / "demo/world" / name)
+    shutil.copy2(folder / "demo/random.yaml", folder / "my.yaml")
+    shutil.copy2(REPOSITORY / "profiles/slurm/rates.yaml", folder / "my-rates.yaml")
+    (folder / ".venv").symlink_to(Path(sys.executable).parent.parent)
+    return Project(folder)
 
 
 def run(clone: Project, words: list[str]) -> subprocess.CompletedProcess[str]:
@@ -111,9 +120,13 @@ def try_snakemake(clone: Project, words: list[str]) -> None:
 def try_script(clone: Project, words: list[str]) -> None:
     """A script that is there and has the options that it is given."""
     script = next(word for word in words if word.endswith(".py"))
+    assert (REPOSITORY / script).is_file()
+    options = [word.partition("=")[0] for word in words if word.startswith("--")]
+    if not options:
+        return
     shown = run(clone, [sys.executable, script, "--help"])
     assert shown.returncode == 0, shown.stdout[-2000:]
-    for option in (word.partition("=")[0] for word in words if word.startswith("--")):
+    for option in options:
         assert option in shown.stdout, f"{script} has no {option}"
 
 
@@ -121,7 +134,7 @@ def try_make(clone: Project, words: list[str]) -> None:
     """What make would run, tried in turn; no target is missing."""
     planned = run(clone, [words[0], "-n", *words[1:]])
     assert planned.returncode == 0, planned.stdout[-2000:]
-    for line in planned.stdout.split("\n"):
+    for line in planned.stdout.replace("\\\n", " ").split("\n"):
         parts = shlex.split(line, comments=True) if "snakemake" in line or ".py" in line else []
         program = Path(parts[0]).name if parts else ""
         if program == "snakemake" and "--lint" not in parts:

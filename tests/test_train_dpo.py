@@ -940,7 +940,8 @@ def test_a_worker_that_fails_is_shown_without_its_traceback(
 def _started_as_a_rule() -> None:
     from lib.jobs.script import run_script
 
-    vars(sys.modules["__main__"])["snakemake"] = as_snakemake(json.loads(sys.argv[1]))
+    main = vars(sys.modules["__main__"])
+    main["snakemake"], main["__file__"] = as_snakemake(json.loads(sys.argv[1])), train_dpo.__file__
     run_script(train_dpo.main)
 
 

@@ -33,7 +33,8 @@ def run_script(main: Callable[[Any], None]) -> None:
     close_standard_input()
     # Another workflow that uses ours as a module may give the rule another name (`as pds_*`). Keys,
     # journals and records go by ours, which is the script's.
-    snakemake.rule = Path(vars(sys.modules["__main__"])["__file__"]).stem
+    if script := vars(sys.modules["__main__"]).get("__file__"):
+        snakemake.rule = Path(script).stem
     _set_up_log(snakemake)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
