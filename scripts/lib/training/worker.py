@@ -27,8 +27,8 @@ def main(path: Path) -> None:
     rank = int(os.environ["RANK"])
     with at_work(job.folder, rank), leaving_errors(job.folder, rank):
         TRAINERS.load(job.trainer).train(job)
-    # All is on the disk. Taking torch's threads and its process group down takes time, and has
-    # crashed.
+    # All is on the disk. Taking torch's threads and its process group down takes time, and a crash
+    # in it would fail a training that is done.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
