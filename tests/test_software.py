@@ -201,7 +201,7 @@ def test_switching_the_software_environment_runs_jobs_again_and_computes_no_item
     write_site(ranked, modules={"default": ["pds-dpo/1.0"]})
     # Snakemake would run the jobs again, and says why.
     assert (
-        "Software environment definition has changed"
+        "its environment changed"
         in ranked.snakemake("-n", "--sdm", "env-modules", "--", RANKED).stdout
     )
     # Where there is no such module, the same jobs are made to run again in the plain environment.
@@ -288,7 +288,7 @@ def write_environment(folder, name, *packages):
 @pytest.mark.parametrize(
     ("script", "words", "said"),
     [
-        ("plan.py", ("--configfile", "pilot.yaml"), "pilot: 66 jobs"),
+        ("plan.py", ("--configfile", "pilot.yaml"), "pilot: 67 jobs"),
         ("fetch.py", ("--configfile", "demo/random.yaml"), "needs nothing from the hub"),
         ("fetch.py", ("--configfile", "pilot.yaml"), "http://127.0.0.1:9 cannot be reached"),
         ("verify.py", ("results/none",), "no job's record"),
@@ -404,7 +404,7 @@ def test_the_cluster_guide_s_way_with_conda_leads_to_a_run_that_is_not_refused(
     assert first == ("--name pds-dpo-head --file envs/head.yaml", "pds-dpo-head")
     (tmp_path / "conda").write_text(CONDA)
     (tmp_path / "conda").chmod(0o755)
-    (planned,) = re.findall(r"^(snakemake .* -n) +# 66 jobs", guide, re.MULTILINE)
+    (planned,) = re.findall(r"^(snakemake .* -n) +# 67 jobs", guide, re.MULTILINE)
     done = head_project.head_snakemake(*planned.split()[1:], PATH=str(tmp_path))
     assert done.returncode == 0, done.stdout
     assert re.search(r"^total +67$", done.stdout, re.MULTILINE)  # with the target `all`
