@@ -608,7 +608,7 @@ def test_what_is_edited_while_jobs_wait_in_the_queue_is_not_in_their_results(
     run.succeed()
     assert_undisturbed(clone, undisturbed, lost_jobs=0)
     plan = clone.snakemake("-n", "--", *IMAGES).stdout
-    assert re.search(r"^generate_images +2$", plan, flags=re.MULTILINE), plan[-3000:]
+    assert re.search(r"^generate_images +2 ", plan, flags=re.MULTILINE), plan[-3000:]
     for path, text in before.items():
         path.write_text(text)
     assert "Nothing to be done" in clone.snakemake("-n", "--", *IMAGES).stdout
