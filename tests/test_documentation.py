@@ -52,7 +52,7 @@ RUN = re.compile(
 LACKS = (
     "This run would stop at its start",
     "there is no Slurm on this machine",
-    "cannot be had",  # no hub
+    "HF_HUB_OFFLINE is set",  # no hub
 )
 #: A word that the reader is to replace.
 PLACEHOLDER = re.compile(r"<[^>]+>|\.\.\.|\[--|/path/to|/shared/|\b[A-Z_]{4,}\b(?![=/.])")
@@ -120,7 +120,6 @@ def run(clone: Project, words: list[str]) -> subprocess.CompletedProcess[str]:
 def is_done_or_says_what_it_lacks(done: subprocess.CompletedProcess[str]) -> None:
     end = done.stdout[-3000:]
     assert "Traceback" not in done.stdout, end
-    assert "usage:" not in done.stdout, end
     assert done.returncode == 0 or any(text in done.stdout for text in LACKS), end
 
 
