@@ -3,7 +3,6 @@
 `make demo` runs it on a laptop; README.md says how to go on from there.
 """
 
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,7 +10,10 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 min_version("9.27")
-sys.path.insert(0, f"{workflow.basedir}/scripts")
+
+
+include: "rules/project.smk"
+
 
 from lib.patches.imports import quick_imports
 
@@ -20,50 +22,70 @@ with quick_imports():
     from lib.blocks import NAME
     from lib.config.run import load_config
     from lib.config.yaml_files import read_yaml
-    from lib.data.prompts import PROMPT_ID, TOPIC
+    from lib.data.prompts import PROMPT_ID, TOPIC, tell_unread_files
     from lib.errors import UserError
     from lib.head import (
         costs,
         evaluation,
         frozen,
+        job_table,
+        left_out,
         preflight,
+        project,
         software,
         summary,
         targets,
+        terminal,
     )
     from lib.head.owner import RunOwner
     from lib.head.plan import Plan
     from lib.head.run_start import RunStart
     from lib.head.slurm.checks import check_partition_file
     from lib.head.slurm.run import SlurmRun
-    from lib.patches import snakemake_command, snakemake_graph
+    from lib.patches import (
+        snakemake_command,
+        snakemake_graph,
+        snakemake_log,
+        snakemake_module,
+    )
+
+# The name that another workflow gives this one as its module; empty where there is no other.
+MODULE = snakemake_module.module_name(workflow)
+IS_DEFAULT = not MODULE or workflow.default_target is None
 
 # A job works on what its run began with, whatever has been edited since.
 START = None
 if not workflow.is_main_process:
     try:
-        START = RunStart.of_this_job()
+        START = RunStart.of_this_job(MODULE)
     except UserError as error:
         raise WorkflowError(str(error)) from None
-    config.clear()
-    config.update(START.config)
 
 # Without --configfile it is the paper's run. A file given there stands for itself; what it leaves
-# out has the paper's value.
-elif not workflow.configfiles:
+# out has the paper's value. A module has what stands after `config:`, and without that the paper's.
+elif not (workflow.modifier.skip_configfile if MODULE else workflow.configfiles):
+    DEFAULT_FILE = project.default_config_file(is_module=bool(MODULE))
     try:
-        read_yaml(Path("config.yaml"))
+        read_yaml(Path(DEFAULT_FILE))
     except UserError as error:
         raise WorkflowError(str(error)) from None
 
-    configfile: "config.yaml"
+    configfile: DEFAULT_FILE
 
+
+# Where the values come from; of a module's nobody knows.
+FILES, COMMAND_LINE = workflow.configfiles, workflow.config_settings.config
+if MODULE:
+    FILES, COMMAND_LINE = [] if workflow.modifier.skip_configfile else FILES[-1:], {}
 
 try:
-    CONFIG = load_config(
-        config,
-        [] if START else [Path(file) for file in workflow.configfiles],
-        workflow.config_settings.config,
+    VALUES = (
+        START.config if START else project.with_own_prompts(config, FILES, COMMAND_LINE)
+    )
+    CONFIG = (
+        project.load_as_module(VALUES, workflow)
+        if MODULE
+        else load_config(VALUES, [] if START else list(map(Path, FILES)), COMMAND_LINE)
     )
     # The plugin would end with a traceback, and say nothing in a dry run.
     if partition_file := snakemake_command.partition_file():
@@ -75,11 +97,15 @@ try:
     SHARDS = PLAN.shards
     # The user's own instructions are read, and refused if need be, before anything runs.
     PLAN.written
+    for warning in (
+        [] if START else tell_unread_files(Path(CONFIG.prompts), CONFIG.topics)
+    ):
+        logger.warning(warning)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
 ROOT = PLAN.root
-snakemake_graph.know_jobs_by_records(PLAN.why_again)
+snakemake_graph.know_jobs_by_records(ROOT, PLAN.why_again)
 GPU = 1 if CONFIG.device == "cuda" else 0
 STARTED = datetime.now(UTC).isoformat(timespec="milliseconds")
 SLURM_RUN = SlurmRun(Path(ROOT), CONFIG.scheduler_patience)
@@ -88,7 +114,7 @@ SLURM_RUN = SlurmRun(Path(ROOT), CONFIG.scheduler_patience)
 wildcard_constraints:
     topic=TOPIC,
     shard=r"\d{2}",
-    size=r"\d+",
+    size=frozen.SIZE,
     prompt_id=PROMPT_ID,
     scorer=NAME,
     policy=NAME,
@@ -114,58 +140,71 @@ include: "rules/verify.smk"
 
 
 # On a cluster without conda, envs/site.yaml says which modules or which container the jobs get.
+ENVIRONMENTS = project.PROJECT / "envs"
+METHODS = {str(method) for method in workflow.deployment_settings.deployment_method}
 try:
-    software.deploy(
-        workflow.rules,
-        {str(method) for method in workflow.deployment_settings.deployment_method},
-        CONFIG,
-        Path(workflow.basedir) / "envs",
-    )
+    software.deploy(snakemake_module.own_rules(workflow), METHODS, CONFIG, ENVIRONMENTS)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
 
 rule all:
-    default_target: True
+    default_target: IS_DEFAULT
     input:
         targets.targets(PLAN),
     message:
-        "Done: {ROOT}"
+        f"Done: {ROOT}"
 
 
-# Everything up to the preference pairs: what can be made without training.
+# Everything up to a stage; `pairs` is what can be made without training. Models, keys and files of
+# later stages are not asked for.
+rule images:
+    input:
+        targets.images(PLAN),
+    message:
+        "Images: {ROOT}/images"
+
+
+rule rankings:
+    input:
+        targets.rankings(PLAN),
+    message:
+        "Rankings of all image scorers: {ROOT}/image_ranking"
+
+
+rule responses:
+    input:
+        targets.responses(PLAN),
+    message:
+        "Responses: {ROOT}/responses"
+
+
 rule pairs:
     input:
         targets.data_sets(PLAN),
     message:
-        "Preference pairs: {ROOT}/dataset"
+        f"Preference pairs: {ROOT}/dataset"
 
 
 snakemake_graph.hold_own_locks(ROOT, refuse_while_at_work)
-snakemake_graph.after_dry_run(tell_costs)
+snakemake_graph.after_dry_run(ROOT, check_dry_run)
+# What another workflow shows of its jobs is its own business.
+SHOWS_RUN = workflow.is_main_process and not MODULE
+TERMINALS = snakemake_log.show_with(terminal.Terminal) if SHOWS_RUN else []
+
+if MODULE:
+    snakemake_module.add_handlers(
+        workflow, ROOT, onstart=begin, onsuccess=end_well, onerror=end
+    )
 
 
 onstart:
-    try:
-        OWNER.begin()
-        preflight.check_run(
-            PLAN, {job.rule.name for job in workflow.dag.needrun_jobs()}
-        )
-        PLAN.give()
-        PLAN.start(config).tell_jobs(Path(ROOT), CONFIG.runs_to_reuse)
-        SLURM_RUN.begin(workflow)
-        tell_costs()
-    except UserError as error:
-        raise WorkflowError(str(error)) from None
+    begin()
 
 
 onsuccess:
-    SLURM_RUN.end()
-    OWNER.end()
-    summary.print_summary(Path(ROOT), STARTED, frozen.tell_differences(PLAN))
+    end_well()
 
 
 onerror:
-    SLURM_RUN.end()
-    OWNER.end()
-    summary.print_summary(Path(ROOT), STARTED)
+    end()

@@ -75,11 +75,15 @@ def measure(folder: Path, *arguments: str) -> Measured:
     snakemake = str(Path(sys.executable).with_name("snakemake"))
     command = [snakemake, "--profile", "profiles/local", "--cores", "2", *arguments]
     with tempfile.TemporaryFile() as stream:
-        process = subprocess.Popen(command, cwd=folder, stdout=stream, stderr=subprocess.STDOUT)
+        # Keys and models need not be there; that they are looked for is part of the cost.
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+        process = subprocess.Popen(
+            command, cwd=folder, stdout=stream, stderr=subprocess.STDOUT, env=environment
+        )
         _, status, usage = os.wait4(process.pid, 0)
         stream.seek(0)
         output = stream.read().decode()
-    if os.waitstatus_to_exitcode(status):
+    if os.waitstatus_to_exitcode(status) and "would stop at its start" not in output:
         sys.exit(f"{' '.join(command)} failed:\n{output[-3000:]}")
     return Measured(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, output)
 

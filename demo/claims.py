@@ -381,22 +381,26 @@ def problems(root: Path) -> list[str]:
         if model not in values
     ]:
         return [f"{root}: there is no CHAIR_s of {absent[0]}. Run `make demo` first."]
+    sys.path[:0] = [str(HERE.parent / "scripts")]
+    from lib.report.digits import told_apart
+
     base = values["base"]
+    shown = dict(zip(values, told_apart([*values.values()], 1), strict=True))
     gain = base - values["dpo"]
     failures = []
     if gain < base / 3:
         failures.append(
-            f"DPO lowers CHAIR_s from {base:.1f} to {values['dpo']:.1f}, which is less than by a"
+            f"DPO lowers CHAIR_s from {shown['base']} to {shown['dpo']}, which is less than by a"
             " third."
         )
     if base - values["random-control"] >= gain / 2:
         failures.append(
-            f"Pairs drawn by a coin lower CHAIR_s from {base:.1f} to"
-            f" {values['random-control']:.1f}, half of what DPO does or more."
+            f"Pairs drawn by a coin lower CHAIR_s from {shown['base']} to"
+            f" {shown['random-control']}, half of what DPO does or more."
         )
     if values["swapped-control"] < base:
         failures.append(
-            f"Exchanged pairs lower CHAIR_s from {base:.1f} to {values['swapped-control']:.1f}."
+            f"Exchanged pairs lower CHAIR_s from {shown['base']} to {shown['swapped-control']}."
         )
     return failures
 

@@ -13,6 +13,10 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
+
+from lib.report.digits import told_apart
+
 #: Control characters, and what else ends a line on a terminal.
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 #: Scores that newcomers are told in words: benchmark/score -> what it is, and which way is better.
@@ -59,6 +63,16 @@ def scores_of(root: Path) -> dict[str, dict[str, float]]:
     return by_score
 
 
+def not_comparable_of(root: Path) -> dict[str, str]:
+    """benchmark/score -> why it is not comparable with published ones; only those that are not."""
+    reasons: dict[str, str] = {}
+    for file in sorted(root.glob("evaluation/*/*/scores.json")):
+        scores = json.loads(file.read_text(encoding="utf-8"))
+        for score, why in scores.get("not_comparable", {}).items():
+            reasons[f"{file.parts[-2]}/{score}"] = why
+    return reasons
+
+
 def summary_sentences(root: Path) -> list[str]:
     """What became of the prompts, a sentence a stage."""
     images, rankings, pairs = (
@@ -94,27 +108,31 @@ def summary_sentences(root: Path) -> list[str]:
     ]
     for metrics in sorted(root.glob("models/*/metrics.jsonl")):
         losses = [step["loss"] for step in read_json_lines(metrics) if "loss" in step]
+        first, last = told_apart([losses[0], losses[-1]], 3)
         sentences.append(
-            f"Training of {metrics.parent.name}: {len(losses)} updates, loss {losses[0]:.3f} to"
-            f" {losses[-1]:.3f}."
+            f"Training of {metrics.parent.name}: {len(losses)} updates, loss {first} to {last}."
         )
     return sentences
 
 
-def table_of(scores: dict[str, dict[str, float]]) -> Table:
-    """Every score of every model: those that are told in words first, then the rest by name."""
+def table_of(scores: dict[str, dict[str, float]], not_comparable: dict[str, str]) -> Table:
+    """Every score of every model: those that are told in words, or else all by name.
+    `not_comparable`: as `not_comparable_of` finds it.
+    """
     models = list(dict.fromkeys(model for values in scores.values() for model in values))
-    table = Table(title="Before and after", title_justify="left")
+    table = Table(title="Before and after", title_justify="left", caption_justify="left")
     table.add_column("score", overflow="fold")
     for model in models:
         table.add_column(model, justify="right", overflow="fold")
     in_words = [name for name in IN_WORDS if name in scores]
     for name in in_words or scores:
         arrow = "" if name not in IN_WORDS else " ↓" if name in LOWER_IS_BETTER else " ↑"
-        values = [
-            f"{scores[name][model]:.1f}" if model in scores[name] else "-" for model in models
-        ]
-        table.add_row(IN_WORDS.get(name, name) + arrow, *values)
+        mark = " *" if name in not_comparable else ""
+        shown = dict(zip(scores[name], told_apart([*scores[name].values()], 1), strict=True))
+        values = [shown.get(model, "-") for model in models]
+        table.add_row(IN_WORDS.get(name, name) + arrow + mark, *values)
+    if any(name in not_comparable for name in in_words or scores):
+        table.caption = "\n".join(f"* {why}" for why in dict.fromkeys(not_comparable.values()))
     return table
 
 
@@ -132,7 +150,7 @@ def main() -> None:
     console.print()
     for sentence in summary_sentences(root):
         say(sentence)
-    console.print(table_of(scores_of(root)))
+    console.print(table_of(scores_of(root), not_comparable_of(root)))
     say(
         "Pictures with their scores, and answers before and after:"
         f" {', '.join(map(str, sorted(root.glob('figures/*.png'))))}"

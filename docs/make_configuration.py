@@ -54,6 +54,10 @@ Snakemake also reads the files of `--configfile` before this workflow does. What
 UTF-8, it refuses in words of its own, without a line ("not valid JSON or YAML",
 `UnicodeDecodeError`); `.venv/bin/python scripts/plan.py --configfile FILE` names file and line.
 
+An editor that speaks to yaml-language-server completes keys, shows what they mean, and marks
+mistakes as one types, where the first line of a file names the schema by the way from that file:
+`# yaml-language-server: $schema=docs/config.schema.json`.
+
 Where a key may hold one of several blocks, the block's `kind` (or `backend`) says which it is.
 Which items are computed again when a key changes: docs/journal.md.
 """

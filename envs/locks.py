@@ -7,6 +7,12 @@ commands prefer the versions that the tests run with (envs/cpu.lock), then those
 there, so that a lock holds what was tested wherever the pins allow it, and changes no more than
 they demand.
 
+Beside each version stand the sha256 of the files that it may be installed from: the index's wheels
+for those machines, or the source where there is no wheel. So what pip installs is what the lock was
+made of, from whichever index it comes. The locks that are frozen environments (envs/cpu.lock,
+envs/image-reward.txt) or written by hand (envs/pip.lock) get theirs, too; a build of PyTorch's CPU
+index keeps the one that it has.
+
 Beside each rule's environment stands `<name>.post-deploy.sh`, which `snakemake --sdm conda` runs
 after conda has made the environment: it brings the packages that the yaml does not name to the
 lock's versions. docs/environments.md tells the rest.
@@ -19,9 +25,12 @@ import re
 import subprocess
 import sys
 import tempfile
+import tomllib
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -38,6 +47,8 @@ TESTED = {"image-reward": "image-reward.txt"}
 #: The parts of the environment `gpu`: everything but the original image-reward package, which needs
 #: a transformers of its own.
 GPU_PARTS = ("diffusion", "evaluation", "head", "rewards", "training", "vllm", "workflow")
+#: Locks that are frozen environments, or written by hand.
+FROZEN = ("cpu.lock", "image-reward.txt", "pip.lock")
 #: Environments that no rule names, so that `--sdm conda` never makes them.
 NOT_OF_RULES = ("head", "gpu")
 
@@ -68,7 +79,7 @@ class Environment:
         return (
             f"# Every package of the environment `{self.name}`, for Linux on x86_64, Python 3.11"
             f" and GPUs; made from {made_from} by\n# `make envs-lock`. Install it with `pip install"
-            " --no-deps -r`.\n"
+            " --no-deps --require-hashes -r`.\n"
         )
 
 
@@ -85,13 +96,91 @@ def versions_of(path: Path) -> dict[str, str]:
 
 def parse(lock: str) -> dict[str, str]:
     """The versions in a lock's text by name. A CPU build counts as its version."""
-    pairs = (
-        line.split("==") for line in lock.splitlines() if "==" in line and not line.startswith("#")
-    )
     return {
-        re.sub(r"[-_.]+", "-", name).lower(): version.removesuffix("+cpu")
-        for name, version in pairs
+        normal(name): version.removesuffix("+cpu")
+        for name, version in (pin.split("==") for pin in pins_in(lock))
     }
+
+
+def pins_in(lock: str) -> list[str]:
+    """The `name==version` of each line of a lock's text, as they stand there."""
+    return [line.split()[0] for line in lock.splitlines() if re.match(r"[\w.-]+==", line)]
+
+
+def normal(name: str) -> str:
+    """A package's name, as the index spells it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def hashes_in(lock: str) -> dict[str, list[str]]:
+    """The `sha256:...` of each `name==version` in a lock's text."""
+    return {
+        line.split()[0]: re.findall(r"--hash=(sha256:[0-9a-f]{64})", line)
+        for line in lock.splitlines()
+        if re.match(r"[\w.-]+==", line)
+    }
+
+
+def uv_compile(scratch: Path, *arguments: str) -> str:
+    """What uv says against resolving the arguments in a folder, for TARGET; empty if it does."""
+    command = [sys.executable, "-m", "uv", "pip", "compile", *arguments, *TARGET]
+    quiet = ["--no-header", "--no-annotate", "--no-emit-index-url", "--quiet"]
+    done = subprocess.run(
+        [*command, *quiet], cwd=scratch, text=True, capture_output=True, check=False
+    )
+    return done.stderr.strip() if done.returncode else ""
+
+
+def files_on_index(pins: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What the index has of each package, by name: "wheels" for TARGET and the "sdist", with their
+    hashes. Errors: ResolutionError.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        (scratch / "pins.txt").write_text("\n".join(pins) + "\n", encoding="utf-8")
+        asked = ("pins.txt", "--no-deps", "--format", "pylock.toml", "--output-file")
+        if problem := uv_compile(scratch, *asked, "pylock.toml"):
+            raise ResolutionError(f"the index has not got all packages of a lock.\n{problem}")
+        lock = tomllib.loads((scratch / "pylock.toml").read_text(encoding="utf-8"))
+    return {normal(package["name"]): package for package in lock["packages"]}
+
+
+def with_hashes(pins: Sequence[str], there: Mapping[str, Sequence[str]]) -> str:
+    """The lines of a lock, and before them what pip may build: the packages without wheels.
+
+    `there`: the hashes by pin of the lock that is there. They stay where the index has them all: it
+    may get further files of a version later. Errors: ResolutionError.
+    """
+    local = [pin for pin in pins if "+" in pin]  # not of the index
+    if unknown := [pin for pin in local if not there.get(pin)]:
+        raise ResolutionError(
+            f"{', '.join(unknown)}: the package index has no such build. Write the `--hash=sha256:`"
+            " of its wheel (`pip hash FILE`) behind it in the lock."
+        )
+    found = files_on_index([pin for pin in pins if pin not in local])
+    lines, built = [], []
+    for pin in pins:
+        hashes = list(there.get(pin, ()))
+        if pin not in local:
+            files = found[normal(pin.split("==")[0])]
+            if not files.get("wheels"):
+                built.append(normal(pin.split("==")[0]))
+            known = sorted(
+                f"sha256:{file['hashes']['sha256']}"
+                for file in files.get("wheels") or [files["sdist"]]
+            )
+            hashes = hashes if hashes and set(hashes) <= set(known) else known
+        lines.append(" ".join([pin, *(f"--hash={each}" for each in hashes)]))
+    options = ["--require-hashes", "--only-binary :all:"]
+    options += [f"--no-binary {','.join(built)}"] if built else []
+    return "\n".join([*options, *lines]) + "\n"
+
+
+def frozen(path: Path) -> str:
+    """The text of a frozen environment's lock, with its hashes. Errors: ResolutionError."""
+    text = path.read_text(encoding="utf-8")
+    said = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
+    return said + with_hashes(pins_in(text), hashes_in(text))
 
 
 def environments(folder: Path) -> list[Environment]:
@@ -105,7 +194,7 @@ def environments(folder: Path) -> list[Environment]:
 
 
 def resolve(environment: Environment, folder: Path) -> str:
-    """The lock's text: the tested versions wherever they fit, else those of the lock that is there.
+    """The lock's pins: the tested versions wherever they fit, else those of the lock that is there.
     Errors: ResolutionError.
     """
     with tempfile.TemporaryDirectory() as name:
@@ -121,29 +210,12 @@ def resolve(environment: Environment, folder: Path) -> str:
         output.write_text(
             "".join(f"{name}=={version}\n" for name, version in known.items()), encoding="utf-8"
         )
-        command = [
-            sys.executable,
-            "-m",
-            "uv",
-            "pip",
-            "compile",
-            "pins.txt",
-            "--override",
-            "overrides.txt",
-            "--output-file",
-            "lock.txt",
-            *TARGET,
-            "--no-header",
-            "--no-annotate",
-            "--no-emit-index-url",
-            "--quiet",
-        ]
-        done = subprocess.run(command, cwd=scratch, text=True, capture_output=True, check=False)
-        if done.returncode:
+        asked = ("pins.txt", "--override", "overrides.txt", "--output-file")
+        if problem := uv_compile(scratch, *asked, "lock.txt"):
             raise ResolutionError(
-                f"envs/{environment.name}: the pins do not resolve together.\n{done.stderr.strip()}"
+                f"envs/{environment.name}: the pins do not resolve together.\n{problem}"
             )
-        return environment.header() + output.read_text(encoding="utf-8")
+        return output.read_text(encoding="utf-8")
 
 
 def post_deploy(environment: Environment, lock: str) -> str:
@@ -162,7 +234,7 @@ def post_deploy(environment: Environment, lock: str) -> str:
         ' after make envs-lock" >&2\n'
         "    exit 1\n"
         "}\n"
-        f"python -m pip install --quiet --no-deps --requirement {path}\n"
+        f"python -m pip install --quiet --no-deps --require-hashes --requirement {path}\n"
     )
 
 
@@ -170,8 +242,11 @@ def files_of(environment: Environment, folder: Path) -> dict[Path, str]:
     """What belongs beside an environment's yaml: its lock, and where rules name it the script that
     installs the lock.
     """
-    lock = resolve(environment, folder)
-    files = {environment.lock_file(folder): lock}
+    path = environment.lock_file(folder)
+    there = hashes_in(path.read_text(encoding="utf-8")) if path.exists() else {}
+    pins = pins_in(resolve(environment, folder))
+    lock = environment.header() + with_hashes(pins, there)
+    files = {path: lock}
     if environment.name not in NOT_OF_RULES:
         files[folder / f"{environment.name}.post-deploy.sh"] = post_deploy(environment, lock)
     return files
@@ -222,6 +297,14 @@ def difference(path: Path, wanted: str) -> str:
     )
 
 
+def built_in(lock: str) -> str:
+    """The packages that a lock has built from their sources, in words; empty where there are
+    none.
+    """
+    found = re.search(r"^--no-binary (.*)$", lock, flags=re.MULTILINE)
+    return f", built from source: {found[1].replace(',', ', ')}" if found else ""
+
+
 def main() -> int:
     """Writes or checks; the exit status is 1 if an environment does not resolve or, checking, a
     file does not fit.
@@ -246,6 +329,12 @@ def main() -> int:
         except ResolutionError as error:
             return str(error)
 
+    def tried_frozen(path: Path) -> dict[Path, str] | str:
+        try:
+            return {path: frozen(path)}
+        except ResolutionError as error:
+            return f"envs/{path.name}: {error}"
+
     def checked_cpu() -> str:
         try:
             return problem_of_cpu(arguments.folder)
@@ -253,13 +342,14 @@ def main() -> int:
             return str(error)
 
     wanted = environments(arguments.folder)
+    locks = [path for name in FROZEN if (path := arguments.folder / name).exists()]
     with ThreadPoolExecutor(max_workers=4) as pool:
         cpu = (
             pool.submit(checked_cpu)
             if arguments.check and (arguments.folder / "cpu.in").exists()
             else None
         )
-        for environment, files in zip(wanted, pool.map(tried, wanted), strict=True):
+        for files in (*pool.map(tried, wanted), *pool.map(tried_frozen, locks)):
             if isinstance(files, str):
                 problems.append(files)
                 continue
@@ -268,13 +358,9 @@ def main() -> int:
                     path.write_text(text, encoding="utf-8")
                 elif found := difference(path, text):
                     problems.append(found)
-            packages = sum(
-                "==" in line for line in files[environment.lock_file(arguments.folder)].splitlines()
-            )
-            print(f"{environment.name}: {len(environment.pins)} pins, {packages} packages")
-        if cpu is not None:
-            problems += [cpu.result()] if cpu.result() else []
-            print(f"cpu: {len(versions_of(arguments.folder / 'cpu.lock'))} packages")
+                if path.suffix != ".sh":
+                    print(f"{path.name}: {len(pins_in(text))} packages{built_in(text)}")
+        problems += [cpu.result()] if cpu is not None and cpu.result() else []
     for problem in problems:
         print(f"\n{problem}", file=sys.stderr)
     return 1 if problems else 0

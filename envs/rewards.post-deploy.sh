@@ -1,8 +1,8 @@
 # Snakemake runs this in the conda environment that it has made of envs/rewards.yaml: all packages as in the lock.
 # Made by `make envs-lock`.
 set -eu
-echo "4375e75720acfc42c1d9ea1262109c2f454828a5818dec6c6afc9cf6638f9f82  envs/rewards.lock" | sha256sum --check --quiet - || {
+echo "580cbaa3b0d3db628f6b51e62cadd40dc5e8e4b2b3d42b3d40128abf2f537567  envs/rewards.lock" | sha256sum --check --quiet - || {
     echo "envs/rewards.lock is missing or has been edited: run snakemake in the repository's root, after make envs-lock" >&2
     exit 1
 }
-python -m pip install --quiet --no-deps --requirement envs/rewards.lock
+python -m pip install --quiet --no-deps --require-hashes --requirement envs/rewards.lock

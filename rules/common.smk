@@ -10,10 +10,22 @@ def growing(amount):
 def pairs_of_size(wildcards):
     """The pairs of all shards, refused where there are not even as many prompts."""
     try:
-        return PLAN.pairs_of_size(int(wildcards.size))
+        return PLAN.pairs_of_size(wildcards.size)
     except UserError as error:
         # Snakemake would wrap an exception of an input function in a report with a traceback.
         raise SystemExit(f"WorkflowError: {error}") from None
+
+
+def prompts_to_add(wildcards):
+    """What says that the prompts were added that topics lack; the prompts where there are enough."""
+    if not CONFIG.generate_prompts.count:
+        raise SystemExit(
+            "WorkflowError: generate_prompts.count: there is none, so that no prompt is missing."
+            " Set how many prompts each topic is to have."
+        )
+    if PLAN.lacking:
+        return f"{ROOT}/proposed_prompts/added.json"
+    return [PLAN.prompts_file(topic) for topic in CONFIG.topics]
 
 
 def told(job_of):
@@ -29,6 +41,23 @@ def told(job_of):
     return settings
 
 
+def shown(file, caption, category, **labels):
+    """A file that `snakemake --report` shows. `caption`: the name of its text in captions/; `labels`: what it is called there, besides its format."""
+    return report(
+        file,
+        caption=f"captions/{caption}.rst",
+        category=category,
+        labels={**labels, "format": Path(file).suffix[1:]},
+    )
+
+
+def all_shown(files, caption, category, **labels):
+    """`shown` of several files by name."""
+    return {
+        name: shown(file, caption, category, **labels) for name, file in files.items()
+    }
+
+
 def refuse_while_at_work():
     """A message where another Snakemake makes this run."""
     try:
@@ -37,8 +66,87 @@ def refuse_while_at_work():
         raise WorkflowError(str(error)) from None
 
 
-def tell_costs():
-    """Says what the jobs cost that are to run, where there are results already."""
-    jobs = [costs.JobToRun(*job) for job in snakemake_graph.jobs_to_run(workflow)]
+def jobs_to_run():
+    """The run's jobs that are to run, and why."""
+    return [
+        job_table.JobToRun(*job) for job in snakemake_graph.jobs_to_run(workflow, ROOT)
+    ]
+
+
+def tell_run(jobs):
+    """Says what the run leaves out, and what the jobs cost that are to run, where there are
+    results already.
+    """
+    names = {job.rule for job in jobs}
+    for line in left_out.tell_left_out(PLAN, names):
+        logger.warning(line)
     for line in costs.tell_costs(PLAN, jobs):
         logger.info(line)
+
+
+def check_software():
+    """Refuses a Python that the jobs would run in and that lacks their packages."""
+    software.check_jobs(
+        snakemake_graph.environments_of_jobs_to_run(workflow, ROOT),
+        METHODS,
+        ENVIRONMENTS,
+        spared=software.spared_packages(CONFIG),
+    )
+
+
+def check_run(jobs, **how):
+    """Refuses a run whose jobs cannot be done; what preflight says besides."""
+    check_software()
+    asked = [(job.rule, job.wildcards) for job in jobs]
+    return preflight.check_run(PLAN, asked, **how)
+
+
+def check_dry_run():
+    """Says which jobs there are and why, and what `tell_run` does; and what would stop the run at
+    its start: with an error as there, but for servers out of reach, which others of your machines
+    may reach.
+    """
+    jobs = jobs_to_run()
+    for line in job_table.job_table(jobs):
+        logger.info(line)
+    tell_run(jobs)
+    try:
+        for line in check_run(jobs, may_be_out_of_reach=True):
+            logger.warning(line)
+    except UserError as error:
+        # Snakemake would print where in this file it was raised.
+        raise SystemExit(
+            f"WorkflowError: This run would stop at its start.\n{error}"
+        ) from None
+
+
+def begin():
+    """Called once a run, before its first job."""
+    try:
+        jobs = jobs_to_run()
+        if jobs or not MODULE:
+            OWNER.begin()
+            check_run(jobs)
+            PLAN.give()
+        # Jobs of a workflow that uses this one read this Snakefile, too.
+        PLAN.start(VALUES).tell_jobs(Path(ROOT), CONFIG.runs_to_reuse, MODULE)
+        if jobs or not MODULE:
+            SLURM_RUN.begin(workflow)
+            tell_run(jobs)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def end(*also):
+    """Called once a run, at its end, well or not. `also`: lines to print besides."""
+    for terminal_of_run in TERMINALS:
+        terminal_of_run.end()
+    SLURM_RUN.end()
+    OWNER.end()
+    lines = [*also, *left_out.tell_too_large(PLAN)]
+    summary.print_summary(Path(ROOT), STARTED, lines)
+
+
+def end_well():
+    """Called once a run that ended well."""
+    end(*frozen.tell_differences(PLAN))

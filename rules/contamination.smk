@@ -57,8 +57,18 @@ rule list_overlaps:
         shards=evaluation.contamination_files(PLAN),
     output:
         list=f"{ROOT}/contamination/overlaps.jsonl",
-        csv=f"{ROOT}/contamination/overlaps.csv",
-        page=f"{ROOT}/contamination/overlaps.md",
+        csv=shown(
+            f"{ROOT}/contamination/overlaps.csv",
+            "list_overlaps",
+            "Contamination",
+            list="Overlaps of training data and benchmarks",
+        ),
+        page=shown(
+            f"{ROOT}/contamination/overlaps.md",
+            "list_overlaps",
+            "Contamination",
+            list="Overlaps of training data and benchmarks",
+        ),
     log:
         f"{ROOT}/logs/list_overlaps.log",
     conda:

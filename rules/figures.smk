@@ -3,6 +3,7 @@ from lib.head import evaluation, table_rows
 
 FIGURES = CONFIG.figures
 # None where the figure is left out.
+SHEET = PLAN.answers_sheet
 ANSWERS = table_rows.answers_job(PLAN)
 
 
@@ -11,7 +12,12 @@ rule candidates_figure:
         images=PLAN.shard_files("images"),
         rankings=PLAN.shard_files(f"image_ranking/{CONFIG.image_ranking.select_by}"),
     output:
-        **table_rows.figure_files(PLAN, "candidates_figure"),
+        **all_shown(
+            table_rows.figure_files(PLAN, "candidates_figure"),
+            "candidates_figure",
+            "Figures",
+            figure="Prompts with their candidates (Figure 2)",
+        ),
     log:
         f"{ROOT}/logs/candidates_figure.log",
     conda:
@@ -35,7 +41,12 @@ rule guidance_figure:
         images=PLAN.shard_files("images"),
         rankings=PLAN.shard_files(f"image_ranking/{CONFIG.image_ranking.select_by}"),
     output:
-        **table_rows.figure_files(PLAN, "guidance_figure"),
+        **all_shown(
+            table_rows.figure_files(PLAN, "guidance_figure"),
+            "guidance_figure",
+            "Figures",
+            figure="How often each guidance scale is picked (Figure 4)",
+        ),
     log:
         f"{ROOT}/logs/guidance_figure.log",
     conda:
@@ -91,7 +102,12 @@ rule similarity_figure:
         embeddings=PLAN.shard_files("embeddings"),
         pairs=PLAN.shard_files("pairs"),
     output:
-        **table_rows.figure_files(PLAN, "similarity_figure"),
+        **all_shown(
+            table_rows.figure_files(PLAN, "similarity_figure"),
+            "similarity_figure",
+            "Figures",
+            figure="Similarity of prompts and of responses (Figure 6)",
+        ),
     log:
         f"{ROOT}/logs/similarity_figure.log",
     conda:
@@ -120,14 +136,19 @@ rule answers_figure:
         answers=table_rows.answers_files(PLAN, "answers.jsonl"),
         files=(
             [
-                *evaluation.question_files(PLAN, FIGURES.answers.benchmark),
-                *evaluation.reference_files(PLAN, FIGURES.answers.benchmark),
+                *evaluation.question_files(PLAN, SHEET.benchmark),
+                *evaluation.reference_files(PLAN, SHEET.benchmark),
             ]
-            if FIGURES.answers
+            if SHEET
             else []
         ),
     output:
-        **table_rows.figure_files(PLAN, "answers_figure"),
+        **all_shown(
+            table_rows.figure_files(PLAN, "answers_figure"),
+            "answers_figure",
+            "Figures",
+            figure="Two models' answers with their hallucinated words",
+        ),
     log:
         f"{ROOT}/logs/answers_figure.log",
     conda:
@@ -140,9 +161,7 @@ rule answers_figure:
         common=PLAN.common(),
         settings=PLAN.params(ANSWERS) if ANSWERS else None,
         contents=lambda w: (
-            evaluation.all_contents(PLAN, FIGURES.answers.benchmark)
-            if FIGURES.answers
-            else None
+            evaluation.all_contents(PLAN, SHEET.benchmark) if SHEET else None
         ),
     message:
         "Figure: two models' answers with their hallucinated words"

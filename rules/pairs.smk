@@ -1,4 +1,3 @@
-from lib.config.pairs import BuildPairsJob
 from lib.head import frozen
 
 
@@ -24,15 +23,7 @@ rule build_pairs:
     params:
         common=PLAN.common(),
         prompts=lambda w: PLAN.digests(w.topic, w.shard),
-        settings=PLAN.params(
-            BuildPairsJob(
-                policies=list(CONFIG.responses.policy_models),
-                min_margin=CONFIG.pairs.min_margin,
-                base_model=CONFIG.training.base_model,
-                prompt_template=CONFIG.training.prompt_template,
-                max_length=CONFIG.training.settings.max_length,
-            )
-        ),
+        settings=PLAN.params(PLAN.pairs_job()),
         made_by=lambda w: PLAN.made_by(CONFIG.training.base_model),
     message:
         "Pairs: topic {wildcards.topic}, shard {wildcards.shard}"

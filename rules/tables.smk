@@ -10,19 +10,25 @@ rule tables:
     input:
         targets.tables_and_figures(PLAN),
     message:
-        "Tables and figures: {ROOT}/tables, {ROOT}/figures"
+        f"Tables and figures: {ROOT}/tables, {ROOT}/figures"
 
 
 rule vision_language_table:
     input:
-        published="published/table1.yaml",
+        published=project.path("published/table1.yaml"),
         scores=table_rows.score_files(
             PLAN,
             table_rows.largest_experiments(PLAN),
             table_rows.VISION_LANGUAGE_SCORES,
         ),
+        data_set=table_rows.data_set_of_all(PLAN, table_rows.largest_experiments(PLAN)),
     output:
-        **table_rows.table_files(PLAN, "vision_language_table"),
+        **all_shown(
+            table_rows.table_files(PLAN, "vision_language_table"),
+            "vision_language_table",
+            "Tables",
+            table="Vision-language benchmarks (Table 1)",
+        ),
     log:
         f"{ROOT}/logs/vision_language_table.log",
     conda:
@@ -48,12 +54,18 @@ rule vision_language_table:
 
 rule hallucination_table:
     input:
-        published="published/table2.yaml",
+        published=project.path("published/table2.yaml"),
         scores=table_rows.score_files(
             PLAN, table_rows.largest_experiments(PLAN), table_rows.HALLUCINATION_SCORES
         ),
+        data_set=table_rows.data_set_of_all(PLAN, table_rows.largest_experiments(PLAN)),
     output:
-        **table_rows.table_files(PLAN, "hallucination_table"),
+        **all_shown(
+            table_rows.table_files(PLAN, "hallucination_table"),
+            "hallucination_table",
+            "Tables",
+            table="Hallucination benchmarks (Table 2)",
+        ),
     log:
         f"{ROOT}/logs/hallucination_table.log",
     conda:
@@ -79,12 +91,18 @@ rule hallucination_table:
 
 rule size_table:
     input:
-        published="published/table3.yaml",
+        published=project.path("published/table3.yaml"),
         scores=table_rows.score_files(
             PLAN, table_rows.experiments_by_size(PLAN), table_rows.SIZE_SCORES
         ),
+        data_set=table_rows.data_set_of_all(PLAN, table_rows.experiments_by_size(PLAN)),
     output:
-        **table_rows.table_files(PLAN, "size_table"),
+        **all_shown(
+            table_rows.table_files(PLAN, "size_table"),
+            "size_table",
+            "Tables",
+            table="Size of the preference data (Table 3)",
+        ),
     log:
         f"{ROOT}/logs/size_table.log",
     conda:
@@ -106,12 +124,44 @@ rule size_table:
         "../scripts/size_table.py"
 
 
+rule all_scores_table:
+    input:
+        scores=table_rows.all_score_files(PLAN),
+    output:
+        **all_shown(
+            table_rows.table_files(PLAN, "all_scores_table"),
+            "all_scores_table",
+            "Tables",
+            table="All scores of all benchmarks",
+        ),
+    log:
+        f"{ROOT}/logs/all_scores_table.log",
+    conda:
+        "../envs/workflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(10),
+    params:
+        common=PLAN.common(),
+        settings=lambda w: PLAN.params(table_rows.all_scores_job(PLAN)),
+    message:
+        "Table: all scores of all benchmarks"
+    script:
+        "../scripts/all_scores_table.py"
+
+
 rule common_selections_table:
     input:
         **table_rows.ranking_files(PLAN, CONFIG.image_ranking.scorers),
-        published="published/table4.yaml",
+        published=project.path("published/table4.yaml"),
     output:
-        **table_rows.table_files(PLAN, "common_selections_table"),
+        **all_shown(
+            table_rows.table_files(PLAN, "common_selections_table"),
+            "common_selections_table",
+            "Tables",
+            table="Common selections of the image scorers (Table 4)",
+        ),
     log:
         f"{ROOT}/logs/common_selections_table.log",
     conda:
@@ -161,9 +211,14 @@ rule compare_picks:
 rule image_judge_table:
     input:
         **(table_rows.comparison_files(PLAN) if JUDGE else {}),
-        published="published/table5.yaml",
+        published=project.path("published/table5.yaml"),
     output:
-        **table_rows.table_files(PLAN, "image_judge_table"),
+        **all_shown(
+            table_rows.table_files(PLAN, "image_judge_table"),
+            "image_judge_table",
+            "Tables",
+            table="A judge between two image scorers (Table 5)",
+        ),
     log:
         f"{ROOT}/logs/image_judge_table.log",
     conda:
@@ -185,7 +240,12 @@ rule reasons_table:
     input:
         PLAN.shard_files("pairs"),
     output:
-        **table_rows.table_files(PLAN, "reasons_table"),
+        **all_shown(
+            table_rows.table_files(PLAN, "reasons_table"),
+            "reasons_table",
+            "Tables",
+            table="Why prompts gave no pair",
+        ),
     log:
         f"{ROOT}/logs/reasons_table.log",
     conda:

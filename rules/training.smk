@@ -12,8 +12,18 @@ rule train_dpo:
         adapter=f"{ROOT}/models/{{experiment}}/adapter/adapter_model.safetensors",
         config=f"{ROOT}/models/{{experiment}}/adapter/adapter_config.json",
         metrics=f"{ROOT}/models/{{experiment}}/metrics.jsonl",
-        figure=f"{ROOT}/models/{{experiment}}/training.svg",
-        picture=f"{ROOT}/models/{{experiment}}/training.png",
+        figure=shown(
+            f"{ROOT}/models/{{experiment}}/training.svg",
+            "train_dpo",
+            "Training",
+            experiment="{experiment}",
+        ),
+        picture=shown(
+            f"{ROOT}/models/{{experiment}}/training.png",
+            "train_dpo",
+            "Training",
+            experiment="{experiment}",
+        ),
     log:
         f"{ROOT}/logs/train_dpo/{{experiment}}.log",
     conda:

@@ -11,6 +11,6 @@ rule verify:
     params:
         run=ROOT,
     message:
-        "Holding {ROOT} against its records"
+        f"Holding {ROOT} against its records"
     script:
         "../scripts/verify.py"

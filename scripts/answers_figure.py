@@ -38,6 +38,7 @@ from lib.report.answers_sheet import (
     height_of,
     lay_out_question,
 )
+from lib.report.digits import told_apart
 from lib.report.figures import new_figure, thumbnail, write_figure
 from lib.report.marked_text import Mark
 from lib.report.provenance import Provenance
@@ -46,7 +47,7 @@ from lib.report.sheet import Sheet
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-VERSION = 1
+VERSION = 2
 #: How many scores stand above a model's answers: those that the benchmark is known for.
 HEADLINES = 2
 
@@ -107,11 +108,26 @@ class ShownBenchmark:
         texts = answers.by_id()
         return {name: MarkedAnswer(texts[name].text, each) for name, each in mentions.items()}
 
-    def say_scores(self, scores: ScoresOfAnswers) -> str:
-        """A model's scores over all questions: those that the benchmark is known for."""
-        given = [(name, scores["scores"].get(name)) for name in self.scorer.names]
-        shown = [f"{name} {value:.1f} %" for name, value in given[:HEADLINES] if value is not None]
-        return ", ".join(shown) or "no scores"
+    def say_scores(self, models: Sequence[ModelAnswers]) -> list[str]:
+        """Each model's scores over all questions: those that the benchmark is known for."""
+        words: dict[str, list[str]] = {model.model: [] for model in models}
+        for name in list(self.scorer.names)[:HEADLINES]:
+            given = {
+                model.model: model.scores["scores"][name]
+                for model in models
+                if name in model.scores["scores"]
+            }
+            for model, value in zip(given, told_apart([*given.values()], 1), strict=True):
+                words[model].append(f"{name} {value} %")
+        return [
+            "; ".join([", ".join(words[model.model]) or "no scores", *not_comparable(model.scores)])
+            for model in models
+        ]
+
+
+def not_comparable(scores: ScoresOfAnswers) -> list[str]:
+    """Why scores are not comparable with published ones, where they are not."""
+    return list(dict.fromkeys(scores.get("not_comparable", {}).values()))
 
 
 def refuse_other_counts(mentions: Sequence[Mentions], file: Path, scores: ScoresOfAnswers) -> None:
@@ -244,6 +260,7 @@ def sidecar_model(model: ModelAnswers) -> dict[str, Any]:
         "name": model.name,
         "model_identity": scores["model_identity"],
         "scores": scores["scores"],
+        "not_comparable": scores.get("not_comparable", {}),
         "computed_by": scores["computed_by"],
         "environment": scores["environment"],
     }
@@ -268,8 +285,8 @@ def main(snakemake: Any) -> None:
         caption = say_choice(len(chosen), len(both), len(base.asked), job.seed)
         blocks = [lay_out_question(sheet_question(one, models, benchmark)) for one in chosen]
         columns = [
-            (model.name, f"all its answers: {benchmark.say_scores(model.scores)}")
-            for model in models
+            (model.name, f"all its answers: {words}")
+            for model, words in zip(models, benchmark.say_scores(models), strict=True)
         ]
         about = {
             "rows": [sidecar_row(one, models) for one in chosen],
@@ -281,8 +298,9 @@ def main(snakemake: Any) -> None:
             "reference": base.scores["reference"],
         }
         title = benchmark.scorer.title
-        with new_figure(WIDTH, height_of(blocks)) as figure:
-            draw(Sheet(figure), blocks, SheetHead(title, caption, settings.label, columns))
+        head = SheetHead(title, caption, settings.label, columns)
+        with new_figure(WIDTH, height_of(blocks, head)) as figure:
+            draw(Sheet(figure), blocks, head)
             files = [*inputs.scores, *inputs.scored, *inputs.answers, *settings.questions]
             whole_title = f"{title}: two models' answers"
             write_figure(figure, whole_title, snakemake.output, files, about, "pillow")

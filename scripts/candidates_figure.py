@@ -19,6 +19,7 @@ from lib.data.rows import Candidate, ImageRankingRow, ImagesRow, MissingRow, Pro
 from lib.data.shards import present, read_whole_shard, read_whole_shards
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
+from lib.report.digits import told_apart
 from lib.report.figures import (
     FAINT,
     GREEN,
@@ -37,7 +38,7 @@ from lib.report.tables import one_line
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-VERSION = 1
+VERSION = 2
 TILE = 1.45  # inches: a picture's side
 TEXT = 2.5  # inches for the prompt
 GAP = 0.12  # inches between pictures
@@ -114,13 +115,14 @@ def draw(
         top = HEAD + number * (TILE + CAPTION + GAP)
         sheet.text(MARGIN, top, pretty(prompt["topic"]), fontsize=8, color=QUIET)
         sheet.text(MARGIN, top + 0.2, shorten(prompt["prompt"]), fontsize=8, linespacing=1.25)
+        scores = told_apart([candidate["score"] for candidate in prompt["candidates"]], 2)
         for place, candidate in enumerate(prompt["candidates"]):
             x = MARGIN + TEXT + place * (TILE + GAP)
             draw_picture(sheet, x, top, candidate, images[candidate["sha256"]])
             if number == 0:
                 scale = f"guidance {candidate['guidance_scale']:g}"
                 sheet.text(x + TILE / 2, top - 0.08, scale, fontsize=8, ha="center", va="bottom")
-            draw_caption(sheet, x, top, candidate, legend)
+            draw_caption(sheet, x, top, candidate, scores[place], legend)
 
 
 def draw_heading(sheet: Sheet, legend: Legend) -> None:
@@ -148,10 +150,10 @@ def draw_picture(
 
 
 def draw_caption(
-    sheet: Sheet, x: float, top: float, candidate: ShownCandidate, legend: Legend
+    sheet: Sheet, x: float, top: float, candidate: ShownCandidate, score: str, legend: Legend
 ) -> None:
-    """A candidate's score, and what it is."""
-    words = f"{candidate['score']:.2f}".replace("-", "−")
+    """A candidate's score as it is shown, and what the candidate is."""
+    words = score.replace("-", "−")
     style: dict[str, Any] = {"color": INK}
     if candidate["picked"]:
         words += "  ✓ drawn" if legend.pick == "random" else "  ✓ picked"

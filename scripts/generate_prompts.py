@@ -1,16 +1,15 @@
-"""Rule generate_prompts (off by default): proposals for more prompts on a topic, by an LLM (the
-paper's prompts are GPT-4's).
+"""Rule generate_prompts: proposals for the prompts that a topic lacks, by an LLM (the paper's
+prompts are GPT-4's).
 
 An item is a request for some proposals, with some of the topic's prompts as examples. What comes
 back is checked and compared with all prompts of all topics and with each other. The result is a
-file to read and choose from: nothing is added to `prompts/` but by you.
+file that can be read and edited; rule add_prompts adds it to the topic's prompts.
 """
 
 import json
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Any, TypedDict
 
 from lib.blocks import Endpoint, deciding
 from lib.config.prompts import GeneratePrompts, GeneratePromptsJob
+from lib.data.prompt_selection import Selection
 from lib.data.prompts import read_prompts, seed_of
 from lib.endpoint import Client
 from lib.errors import UserError
@@ -27,11 +27,13 @@ from lib.files import digest, write_text
 from lib.jobs.batches import Batches, Item
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
-from lib.models.instruction_authors.checks import SPECIAL_TOKEN, unwrapped
+from lib.models.instruction_authors.checks import unwrapped
 
 VERSION = 1
 PROPOSALS_A_REQUEST = 10
 EXAMPLES_A_REQUEST = 5
+#: Of an answer; each is compared with all prompts.
+MOST_PROPOSALS = 10 * PROPOSALS_A_REQUEST
 #: Requests in all, as a multiple of those that would do if every proposal were good.
 MOST_REQUESTS = 4
 TOKENS_A_WORD = 4
@@ -43,83 +45,13 @@ def parse(answer: str) -> list[str]:
     """
     try:
         values = json.loads(re.sub(r"^```\w*\n|\n?```$", "", answer.strip()))
-    except ValueError:
+    except (ValueError, RecursionError):
         values = None
     is_list = isinstance(values, list) and all(isinstance(value, str) for value in values)
     lines: list[str] = values if is_list else answer.split("\n")
     texts = [unicodedata.normalize("NFC", " ".join(line.split())) for line in lines]
     proposals = [unwrapped(re.sub(r"^(?:[-*•]|\(?\d{1,3}[.):])\s+", "", text)) for text in texts]
     return [proposal for proposal in proposals if proposal]
-
-
-def shingles(text: str) -> frozenset[tuple[str, ...]]:
-    """The word 3-shingles of a text, in lower case and without punctuation; a shorter text is one
-    shingle.
-    """
-    words = re.findall(r"\w+", text.casefold())
-    return frozenset(tuple(words[start : start + 3]) for start in range(max(1, len(words) - 2)))
-
-
-def jaccard(one: frozenset[Any], other: frozenset[Any]) -> float:
-    """The share of what two sets have in common in all that they have; 1 for two empty ones."""
-    return len(one & other) / len(one | other) if one or other else 1.0
-
-
-class Selection:
-    """Accepts proposals that are well-formed and unlike everything accepted or present before;
-    `dropped` counts the others by reason.
-    """
-
-    def __init__(
-        self,
-        present: Iterable[str],
-        min_words: int,
-        max_words: int,
-        max_characters: int,
-        max_similarity: float,
-    ) -> None:
-        self.min_words, self.max_words, self.max_characters = min_words, max_words, max_characters
-        self.max_similarity = max_similarity
-        self.accepted: list[str] = []
-        self.dropped: Counter[str] = Counter()
-        self._seen: list[tuple[str, frozenset[tuple[str, ...]]]] = []
-        self._folded: set[str] = set()
-        for text in present:
-            self._remember(text)
-
-    def _remember(self, text: str) -> None:
-        self._seen.append((text, shingles(text)))
-        self._folded.add(_folded(text))
-
-    def problem_with(self, text: str) -> str | None:
-        """Why a proposal is dropped; None for a good one."""
-        words = len(text.split())
-        if not self.min_words <= words <= self.max_words:
-            return f"not {self.min_words} to {self.max_words} words"
-        if len(text) > self.max_characters:
-            return f"over {self.max_characters} characters"
-        if SPECIAL_TOKEN.search(text) or any(
-            unicodedata.category(character)[0] == "C" for character in text
-        ):
-            return "special token or control character"
-        if _folded(text) in self._folded:
-            return "the same as a prompt"
-        own = shingles(text)
-        if any(jaccard(own, other) >= self.max_similarity for _, other in self._seen):
-            return "too similar to a prompt"
-        return None
-
-    def offer(self, text: str) -> None:
-        """Accepts a proposal, or counts why not."""
-        if problem := self.problem_with(text):
-            self.dropped[problem] += 1
-        else:
-            self.accepted.append(text)
-            self._remember(text)
-
-
-def _folded(text: str) -> str:
-    return " ".join(re.findall(r"\w+", text.casefold()))
 
 
 class ProposedTexts(TypedDict):
@@ -182,13 +114,15 @@ class Requests:
             max_tokens=PROPOSALS_A_REQUEST * self.settings.max_words * TOKENS_A_WORD,
             seed=request.seed,
         )
-        proposals = parse(answer.text)
+        # No file holds a lone surrogate; a NUL in its place has the proposal dropped all the same.
+        texts = parse(answer.text)[:MOST_PROPOSALS]
+        proposals = [re.sub("[\ud800-\udfff]", "\0", text) for text in texts]
         return {"proposals": proposals[:-1] if answer.finish_reason == "length" else proposals}
 
 
 def count_and_endpoint(settings: GeneratePrompts, topic: str) -> tuple[int, Endpoint]:
-    """How many proposals are wanted, and of whom. Errors: UserError where one is not configured."""
-    count = settings.count.get(topic, 0)
+    """How many prompts are wanted, and of whom. Errors: UserError where one is not configured."""
+    count = settings.wanted(topic)
     if not count:
         raise UserError(
             f"generate_prompts.count: has no topic '{topic}'. Add `{topic}: <how many>`."
@@ -241,6 +175,8 @@ def main(snakemake: Any) -> None:
         count, endpoint = count_and_endpoint(settings, topic)
         job.record.models["endpoint"] = endpoint.model
         present = read_present(snakemake, job.settings)
+        own = present.get(topic, [])
+        missing = max(0, count - len(own))
         selection = Selection(
             [text for texts in present.values() for text in texts],
             settings.min_words,
@@ -248,14 +184,13 @@ def main(snakemake: Any) -> None:
             job.settings.max_prompt_characters,
             settings.max_similarity,
         )
-        requests = Requests(job, endpoint, topic, present[topic])
-        sent = select(requests, endpoint, count, selection)
-        accepted = selection.accepted[:count]
+        sent = select(Requests(job, endpoint, topic, own), endpoint, missing, selection)
+        accepted = selection.accepted[:missing]
         for reason, number in sorted(selection.dropped.items()):
             job.note(f"{number} proposal(s) dropped: {reason}")
-        if len(accepted) < count:
+        if len(accepted) < missing:
             job.note(
-                f"only {len(accepted)} of {count} proposals after {sent} requests; change the"
+                f"only {len(accepted)} of {missing} proposals after {sent} requests; change the"
                 " template, or ask another model"
             )
         write_text(Path(snakemake.output[0]), "".join(f"{text}\n" for text in accepted))

@@ -9,13 +9,13 @@ last, says what is in them.
 import json
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from lib.data.data_sets import llava_record, ordered_pairs
+from lib.data.data_sets import PAIRS, llava_record, ordered_pairs, reason_of
 from lib.data.image_files import check_image
-from lib.data.rows import PairRow
+from lib.data.rows import MissingRow, PairRow
 from lib.data.shards import read_whole_shards
 from lib.errors import UserError
 from lib.files import (
@@ -149,16 +149,36 @@ def publish_summary(rows: Sequence[PairRow], pairs: int, path: Path) -> None:
     )
 
 
+def number_of(size: str, pairs: Sequence[PairRow], rows: Collection[PairRow | MissingRow]) -> int:
+    """How many pairs a data set of a size has. `rows`: of all prompts, for the reasons.
+
+    Errors: UserError where there are fewer pairs.
+    """
+    number = len(pairs) if size == "all" else int(size)
+    if len(pairs) >= number > 0:
+        return number
+    reasons = Counter(reason for row in rows if (reason := reason_of(row)) != PAIRS)
+    told = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+    mend = (
+        "Mend that, or write other prompts"
+        if size == "all"
+        else "Run the same command again: all that is finished is kept, and this size is left out"
+        " with its experiments, the reason beside the dash in the tables. For a data set of this"
+        " size write more prompts (target `prompts`); `pairs.sizes: [all]` takes as many pairs as"
+        " there are"
+    )
+    raise UserError(
+        f"pairs.sizes: {len(rows)} prompts gave {len(pairs)} pairs, too few for a data set of"
+        f" size {size}. Without a pair: {told}. {mend}."
+    )
+
+
 def main(snakemake: Any) -> None:
     with Job(snakemake, NoSettings, VERSION) as job:
-        size, output = int(snakemake.wildcards.size), snakemake.output
-        pairs = ordered_pairs(read_whole_shards(job, snakemake.input.pairs, PairRow).values())
-        if len(pairs) < size:
-            raise UserError(
-                f"pairs.sizes: {size} is larger than the {len(pairs)} pairs there are. Lower it, or"
-                f" add prompts; {job.root}/tables/reasons.md (target `reasons_table`) says why"
-                " prompts gave no pair."
-            )
+        output = snakemake.output
+        of_prompts = read_whole_shards(job, snakemake.input.pairs, PairRow)
+        pairs = ordered_pairs(of_prompts.values())
+        size = number_of(snakemake.wildcards.size, pairs, of_prompts.values())
         rows = pairs[:size]
         publish_parquet(rows, job.root, Path(output.data))
         publish_llava(rows, Path(output.llava))

@@ -1,5 +1,6 @@
 """Prints what a run needs before it is launched: jobs, hours, GPU-hours, storage and files by
-stage. `make plan` runs it.
+stage; how long it takes on how many GPUs; what endpoints are asked and cost; what is downloaded;
+and what models and endpoints may be used for. `make plan` runs it.
 
 The jobs and their GPUs are Snakemake's own plan of the run from its beginning; what an item costs
 stands in profiles/slurm/rates.yaml, which is yours to edit. Once the run has records, what it used
@@ -8,7 +9,8 @@ stands beside the plan. docs/planning.md tells how to measure your own rates.
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -17,17 +19,32 @@ from rich.table import Table
 
 from lib.config.run import Config
 from lib.errors import UserError
-from lib.planning import graph
+from lib.head import project
+from lib.head.downloads import downloads
+from lib.planning import graph, hub
 from lib.planning.costs import Cost, CostPlan, in_order, plan_costs
-from lib.planning.rates import read_rates
+from lib.planning.graph import PlannedJob
+from lib.planning.rates import Rates, read_rates
+from lib.planning.requests import cost_of, endpoints_asked, say_requests
+from lib.planning.schedule import most_gpus_of_a_job, schedule
 from lib.planning.usage import measured_rates, read_usage
 
-RATES = Path("profiles/slurm/rates.yaml")
+#: The numbers of GPUs that the hours are told for.
+GPUS = (1, 2, 4, 8, 16, 32)
+RATES = Path(project.path("profiles/slurm/rates.yaml"))
 HEADER = """\
 # Rates of `make plan`, measured by a run of yours (`scripts/plan.py --rates-from {run}`). \
 profiles/slurm/rates.yaml says what each means.
 # What that run did not do has the rate that it had before.
 """
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run's jobs, and its prompts by topic and shard."""
+
+    jobs: Sequence[PlannedJob]
+    shards: Mapping[tuple[str, str], int]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
         "--configfile",
         nargs="+",
         type=Path,
-        default=[Path("config.yaml")],
+        default=[Path(project.default_config_file())],
         metavar="FILE",
         help="the run's configuration",
     )
@@ -55,6 +72,12 @@ def parser() -> argparse.ArgumentParser:
         type=_count,
         metavar="N",
         help="plan for so many prompts a topic, whether or not they are written",
+    )
+    arguments.add_argument(
+        "--gpus",
+        type=_count,
+        metavar="N",
+        help="say how long the run takes on N GPUs",
     )
     arguments.add_argument(
         "--run",
@@ -73,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of prompts: give 1 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 1 or more")
     return int(text)
 
 
@@ -148,16 +171,57 @@ def say_prompts(config: Config, prompts: int, per_topic: int | None) -> list[str
             f" topics: {prompts} prompts."
         )
         return [sentence]
-    largest = max(config.pairs.sizes)
+    largest = max((size for size in config.pairs.sizes if isinstance(size, int)), default=0)
     if prompts >= largest:
         return []
     sentence = (
         f"'{config.prompts}' has {prompts} prompts, fewer than the largest data set ({largest}"
-        f" pairs) needs. Everything up to the pairs is planned for {prompts} prompts, training and"
-        " evaluation for the configured sizes. --prompts-per-topic"
+        " pairs) needs. Larger data sets are left out, with the experiments on them, as the run"
+        " would leave them out. --prompts-per-topic"
         f" {-(-largest // len(config.topics))} plans for prompts that are still to be written."
     )
     return [sentence]
+
+
+def say_hours(jobs: Sequence[PlannedJob], seconds: Sequence[float], gpus: int | None) -> list[str]:
+    """How long the run takes on `gpus` GPUs, or on some numbers of them. Errors: UserError if a job
+    holds more.
+    """
+    least = most_gpus_of_a_job(jobs)
+    if not least:
+        return []
+    if gpus and gpus < least:
+        name = max(jobs, key=lambda job: job.gpus).name
+        raise UserError(
+            f"--gpus {gpus}: {name} holds {least} GPUs at once. Give {least} or more, or lower"
+            " `training.settings.processes`"
+        )
+    endless = schedule(jobs, seconds, None)
+    counts = [gpus] if gpus else [count for count in GPUS if least <= count < endless.gpus]
+    parts = [
+        f"{_amount(schedule(jobs, seconds, count).seconds / 3600)} hours on {count}"
+        f" {'GPU' if count == 1 else 'GPUs'}"
+        for count in counts
+    ]
+    parts.append(
+        f"never under {_amount(endless.seconds / 3600)}, which {endless.gpus} at once allow"
+    )
+    return [f"From the first job to the last, without time in the queue: {', '.join(parts)}."]
+
+
+def say_costs_and_terms(
+    config: Config, planned: Planned, rates: Rates, file: Path
+) -> Iterator[str]:
+    """What endpoints are asked, what is needed from the hub, and the terms of all of it."""
+    prompts = sum(planned.shards.values())
+    asked = list(endpoints_asked(config, planned.jobs, prompts, planned.shards, rates.questions))
+    yield from say_requests([cost_of(each, rates) for each in asked], rates, file)
+    wanted, unknown = downloads(config)
+    yield from unknown
+    yield from hub.say_hub(wanted, rates, file)
+    yield from hub.say_licences(
+        wanted, [each.endpoint.base_url for each in asked], hub.read_licences()
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -176,6 +240,7 @@ def run(arguments: argparse.Namespace) -> None:
         print(HEADER.format(run=arguments.rates_from) + text, end="")
         return
     plan = plan_costs(jobs, config, shards, rates)
+    hours = say_hours(jobs, plan.seconds, arguments.gpus)
     root = arguments.run or config.root
     used = read_usage(root, jobs) if (root / "work").is_dir() else {}
     console = Console(
@@ -185,8 +250,10 @@ def run(arguments: argparse.Namespace) -> None:
         plan, used, f"{config.run}: {len(jobs)} jobs" + (f"; used: {root}" if used else ""), console
     )
     for note in [
+        *hours,
         *say_prompts(config, sum(shards.values()), arguments.prompts_per_topic),
         *plan.notes,
+        *say_costs_and_terms(config, Planned(jobs, shards), rates, arguments.rates),
     ]:
         console.print(note)
     if any("assumed" in bases for bases in plan.bases.values()):

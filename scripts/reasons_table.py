@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lib.config.tables import ReasonsTableJob
+from lib.data.data_sets import PAIRS, reason_of
 from lib.data.rows import MissingRow, PairRow
 from lib.data.shards import is_missing, read_whole_shards
 from lib.jobs.job import Job
@@ -15,10 +16,7 @@ from lib.report.published import our_source
 from lib.report.tables import Table, TableColumn, TableRow, write_table
 
 VERSION = 1
-#: Reasons that a stage gives on purpose; everything else that is missing is a failed item.
-ON_PURPOSE = ("all images blank", "image reward below minimum")
 TOTAL = "all topics"
-PAIRS = "pairs"
 NOTE = (
     "An invalid response is left out of its prompt's ranking; a prompt with fewer than two valid"
     " responses gives no pair."
@@ -55,16 +53,6 @@ class Reasons:
     def of_responses(self) -> list[str]:
         """Why responses are invalid, by name."""
         return sorted(self.responses.get(TOTAL, Counter()))
-
-
-def reason_of(row: PairRow | MissingRow) -> str:
-    """What became of a prompt: `PAIRS`, or why it has none. A failure's own words can be anything:
-    it is counted by its rule.
-    """
-    if is_missing(row):
-        rule, reason = row["missing"]["rule"], row["missing"]["reason"]
-        return next((known for known in ON_PURPOSE if reason.startswith(known)), f"{rule} failed")
-    return PAIRS if "pair" in row else row["no_pair"]
 
 
 def columns_of(reasons: Reasons) -> list[TableColumn]:

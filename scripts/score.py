@@ -24,10 +24,11 @@ from lib.benchmarks.judged import JudgedBenchmark
 from lib.benchmarks.language import CHOICES, LanguageBenchmark
 from lib.benchmarks.registry import BENCHMARKS, load_benchmark
 from lib.benchmarks.scores import Score
-from lib.blocks import Endpoint
+from lib.blocks import Endpoint, say_mistake
 from lib.errors import UserError
 from lib.files import STRICT_JSON, write_jsonl
 from lib.judge import Judge
+from lib.progress import PrintableFormatter
 
 #: So many bad rows are printed for people; --json gives all.
 PROBLEMS_SHOWN = 20
@@ -200,7 +201,7 @@ def judge_of(arguments: argparse.Namespace) -> Judge:
         )
     except ValidationError as error:
         raise UserError(
-            "; ".join(f"--judge-{_option(each['loc'])}: {each['msg']}" for each in error.errors())
+            "; ".join(f"{_option(each['loc'])}: {say_mistake(each)}" for each in error.errors())
         ) from None
     beside = arguments.answers.with_name(f"{arguments.answers.name}.judge.jsonl")
     return Judge(endpoint, arguments.judge_cache or beside)
@@ -228,7 +229,7 @@ def add_judgements(
 
 def _option(location: tuple[int | str, ...]) -> str:
     names = {"base_url": "url", "api_key_variable": "key-variable"}
-    return names.get(str(location[0]), str(location[0])) if location else "url"
+    return f"--judge-{names.get(str(location[0]), str(location[0]))}" if location else "the judge"
 
 
 def refuse_senseless_numbers(arguments: argparse.Namespace) -> None:
@@ -273,7 +274,10 @@ def _table_of_scores(score: Score) -> Table:
     for name, value in score.scores.items():
         low_high = score.intervals.get(name)
         interval = f"{low_high[0]:.2f} to {low_high[1]:.2f}" if low_high else ""
-        table.add_row(name, f"{value:.2f}", interval, Text(benchmark.names[name]))
+        what = benchmark.names[name]
+        if name in score.not_comparable:
+            what += " (not comparable with published scores)"
+        table.add_row(name, f"{value:.2f}", interval, Text(what))
     return table
 
 
@@ -296,6 +300,9 @@ def _table_of_doubts(score: Score) -> Table:
     for name, used in (("language tools", score.language_tools), ("judge", score.judge)):
         if used:
             table.add_row(name, Text(used))
+    for why in dict.fromkeys(score.not_comparable.values()):
+        names = [name for name, each in score.not_comparable.items() if each == why]
+        table.add_row(", ".join(names), Text(why))
     return table
 
 
@@ -323,7 +330,9 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(words)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # ids and file names may hold what no terminal shows
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableFormatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("workflow").setLevel(
         logging.INFO
     )  # how far a judge is, and that it is waited for

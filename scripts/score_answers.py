@@ -26,7 +26,7 @@ from lib.jobs.versions import versions
 from lib.judge import Judge
 from lib.report import provenance
 
-VERSION = 1
+VERSION = 2
 #: Packages that decide a score.
 PACKAGES = ("numpy", "nltk", "textblob", "spacy", "openai")
 NO_JUDGE = "no judge is configured (evaluation.benchmarks.{benchmark}.judge)"
@@ -129,6 +129,7 @@ def scores_of(
             "first": [problem.what for problem in problems[:PROBLEMS_SHOWN]],
         },
         "names": dict(scoring.benchmark.names),
+        "not_comparable": score.not_comparable if score else {},
         "reference": digest_files(scoring.job.settings.reference),
     }
 

@@ -20,6 +20,7 @@ from lib.data.rows import EmbeddingsRow, MissingRow, PairRow
 from lib.data.shards import present, read_whole_shards
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
+from lib.report.digits import told_apart
 from lib.report.figures import BLUE, GREEN, INK, ORANGE, QUIET, demo_mark, new_figure, write_figure
 from lib.report.sidecar import resolve_model
 from lib.vectors import unpack
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-VERSION = 1
+VERSION = 2
 BINS = 200  # from -1 to 1: the finest width, 0.01, which is kept in the sidecar
 WIDTHS = (1, 2, 5, 10)
 BLOCK = 1024  # rows of one matrix product
@@ -193,9 +194,10 @@ def draw_panel(axes: "Axes", title: str, curves: Sequence[Curve], left: float) -
     axes.tick_params(length=3)
     top = draw_curves(axes, curves)
     axes.set_ylim(0, 1.5 * (top or 1))
-    for number, curve in enumerate(curves):
-        draw_name(axes, curve, number)
-        mean = curve.of["mean"]
+    means = [curve.of["mean"] for curve in curves]
+    shown = iter(told_apart([mean for mean in means if mean is not None], 2))
+    for number, (curve, mean) in enumerate(zip(curves, means, strict=True)):
+        draw_name(axes, curve, None if mean is None else next(shown), number)
         if mean is not None:
             dotted = (0, (2, 2))
             axes.plot([mean] * 2, [0, 1.06 * top], color=curve.colour, lw=1.0, ls=dotted)
@@ -214,10 +216,12 @@ def draw_curves(axes: "Axes", curves: Sequence[Curve]) -> float:
     return top
 
 
-def draw_name(axes: "Axes", curve: Curve, number: int) -> None:
-    """A curve's name with its mean, and below it how many pairs there are; `number`: its line."""
-    mean, pairs = curve.of["mean"], curve.of["pairs"]
-    words = f"{curve.name}: no two to compare" if mean is None else f"{curve.name}: mean {mean:.2f}"
+def draw_name(axes: "Axes", curve: Curve, mean: str | None, number: int) -> None:
+    """A curve's name with its mean as it is shown, and below it how many pairs there are; `number`:
+    its line.
+    """
+    pairs = curve.of["pairs"]
+    words = f"{curve.name}: no two to compare" if mean is None else f"{curve.name}: mean {mean}"
     axes.text(
         0.0,
         0.98 - 0.135 * number,

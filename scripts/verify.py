@@ -14,6 +14,7 @@ from lib.config.run import load_config
 from lib.config.yaml_files import read_yaml
 from lib.errors import UserError
 from lib.files import write_text
+from lib.head import project
 from lib.head.verification import tell, verify_run
 
 
@@ -34,7 +35,7 @@ def folder_of(arguments: argparse.Namespace) -> Path:
     """The run's folder. Errors: UserError."""
     if arguments.run:
         return Path(arguments.run)
-    file = arguments.configfile or Path("config.yaml")
+    file = arguments.configfile or Path(project.default_config_file())
     return load_config(read_yaml(file), [file]).root
 
 

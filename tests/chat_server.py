@@ -16,18 +16,21 @@ from lib.blocks import Endpoint
 
 @dataclass(frozen=True)
 class Reply:
-    """What is sent back. `content`: text or bytes as they are, anything else as JSON."""
+    """What is sent back. `content`: text or bytes as they are, what a function gives piece by piece
+    and without a length, anything else as JSON. `status` 0: nothing is said before the content.
+    """
 
     status: int
     content: Any
     headers: Mapping[str, str] = field(default_factory=dict)
 
-    def bytes(self):
+    def pieces(self):
+        if callable(self.content):
+            return self.content()
         if isinstance(self.content, bytes):
-            return self.content
-        return (
-            self.content if isinstance(self.content, str) else json.dumps(self.content)
-        ).encode()
+            return [self.content]
+        text = self.content if isinstance(self.content, str) else json.dumps(self.content)
+        return [text.encode()]
 
 
 def completion(text, finish_reason="stop", model="m"):
@@ -49,6 +52,12 @@ def completion(text, finish_reason="stop", model="m"):
             "usage": usage,
         },
     )
+
+
+def refusal(text):
+    """A chat completion in which the model refuses, and says why."""
+    message = {"role": "assistant", "content": None, "refusal": text}
+    return Reply(200, {"choices": [{"finish_reason": "stop", "message": message}]})
 
 
 def error(status, message="broken", headers=None, **more):
@@ -156,16 +165,18 @@ class ChatServer:
                 with lock:
                     server.under_way -= 1
                 reply = completion(reply, model=server.version) if isinstance(reply, str) else reply
-                data = reply.bytes()
+                pieces = reply.pieces()
+                length = {} if callable(reply.content) else {"Content-Length": len(pieces[0])}
                 try:
-                    self.send_response(reply.status)
-                    for name, value in (
-                        {"Content-Type": "application/json", "Content-Length": len(data)}
-                        | dict(reply.headers)
-                    ).items():
-                        self.send_header(name, str(value))
-                    self.end_headers()
-                    self.wfile.write(data)
+                    if reply.status:
+                        self.send_response(reply.status)
+                        for name, value in (
+                            {"Content-Type": "application/json"} | length | dict(reply.headers)
+                        ).items():
+                            self.send_header(name, str(value))
+                        self.end_headers()
+                    for piece in pieces:
+                        self.wfile.write(piece)
                 except (BrokenPipeError, ConnectionResetError):
                     pass  # the client was killed or gave up
 

@@ -2,6 +2,7 @@
 commands that users type.
 """
 
+import importlib.metadata
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,6 +32,7 @@ needs_golden = pytest.mark.skipif(
 PROJECT = (
     "Snakefile",
     "config.yaml",
+    "pilot.yaml",
     "rules",
     "scripts",
     "envs",
@@ -84,6 +87,38 @@ def demo_models() -> Path:
 def demo_benchmarks() -> Path:
     """The folder of the random run's local benchmarks, built if need be."""
     return _built("benchmarks", "build_benchmarks.py")
+
+
+def make_head_environment(folder: Path) -> Path:
+    """Makes a Python environment in which nothing is installed but the packages of envs/head.lock,
+    linked from the tests' own; returns its `bin`.
+    """
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    site = next(folder.glob("lib/*/site-packages"))
+    for line in (REPOSITORY / "envs/head.lock").read_text(encoding="utf-8").splitlines():
+        name = line.partition("==")[0]
+        with suppress(importlib.metadata.PackageNotFoundError):
+            _link_package(importlib.metadata.distribution(name), site, folder / "bin")
+    return folder / "bin"
+
+
+def _link_package(package: importlib.metadata.Distribution, site: Path, programs: Path) -> None:
+    installed = Path(str(package.locate_file("")))
+    for file in package.files or []:
+        link = site / file.parts[0]
+        if file.parts[0] != ".." and not link.exists():
+            link.symlink_to(installed / file.parts[0])
+        if file.name == "snakemake" and "bin" in file.parts:
+            _, _, script = (installed / file).read_text(encoding="utf-8").partition("\n")
+            program = programs / file.name
+            program.write_text(f"#!{programs}/python\n{script}", encoding="utf-8")
+            program.chmod(0o755)
+
+
+@pytest.fixture(scope="session")
+def head_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `bin` of an environment of envs/head.lock alone: no torch, no model library."""
+    return make_head_environment(tmp_path_factory.mktemp("head") / "environment")
 
 
 class Project:

@@ -183,6 +183,7 @@ def pope(undisturbed, tmp_path, monkeypatch):
     return Job(settings=dict(undisturbed.job.params.settings))
 
 
+@pytest.mark.slow
 def test_answers_and_metrics_are_those_of_plain_lmms_eval_which_asks_with_the_models_own_template(
     undisturbed, demo_models, demo_benchmarks, tmp_path, monkeypatch
 ):
@@ -271,6 +272,7 @@ def spoil_answer(file):
     file.write_bytes(file.read_bytes().replace(b'"response":"', b'"response":"x', 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "spoil"),
     [("results.json", Path.unlink), ("answers.jsonl", spoil_answer)],
@@ -300,7 +302,9 @@ def elsewhere(undisturbed, tmp_path, monkeypatch):
     return kept
 
 
-@pytest.mark.parametrize("kept", ["the whole benchmark", "answers"])
+@pytest.mark.parametrize(
+    "kept", ["the whole benchmark", pytest.param("answers", marks=pytest.mark.slow)]
+)
 def test_answers_of_another_run_and_under_another_name_are_not_asked_for_again(
     undisturbed, elsewhere, kept
 ):
@@ -353,6 +357,7 @@ def test_whatever_determines_the_answers_makes_them_anew(
         answer_benchmark.main(Job(settings=settings))
 
 
+@pytest.mark.slow
 def test_a_killed_job_takes_lmms_eval_with_it_and_goes_on_where_it_was(pope, undisturbed):
     """SIGKILL of the job alone, as soon as an answer is journalled; the rest is asked by the next
     job, and the bytes are the same.
@@ -393,6 +398,7 @@ def test_a_killed_job_takes_lmms_eval_with_it_and_goes_on_where_it_was(pope, und
     assert pope.published() == undisturbed.published
 
 
+@pytest.mark.slow
 def test_only_the_questions_that_changed_are_asked_again_wherever_they_stand(
     undisturbed, tmp_path, monkeypatch
 ):
@@ -419,6 +425,7 @@ def test_only_the_questions_that_changed_are_asked_again_wherever_they_stand(
     assert kept == [True] * (len(rows) - 1)
 
 
+@pytest.mark.slow
 def test_answers_of_several_versions_of_a_library_say_so(undisturbed, tmp_path, monkeypatch):
     """As if those that are reused had been given under another."""
     shutil.copytree(undisturbed.folder, tmp_path / "copy")
@@ -438,6 +445,7 @@ def test_answers_of_several_versions_of_a_library_say_so(undisturbed, tmp_path, 
         assert undisturbed.job.record()["computed"] == 0
 
 
+@pytest.mark.slow
 def test_mme_of_a_merged_model_up_to_a_limit(demo_models, demo_benchmarks, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(demo_models / "llava-1.5", "merged")

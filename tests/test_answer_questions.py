@@ -589,17 +589,27 @@ def test_files_and_judges_of_benchmarks_are_looked_at_before_a_run(
         }
         return Plan(load_config({"evaluation": {"benchmarks": blocks}}, []))
 
-    assert preflight.problems_with_benchmarks(plan()) == []
-    assert list(preflight.benchmark_judges(plan())) == ["evaluation.benchmarks.mmhal_bench.judge"]
+    def problems(rule):
+        jobs = [(rule, {"model": "base", "benchmark": name}) for name in ("mmhal_bench", "amber")]
+        needs = preflight.needs_of(plan(), jobs)
+        sets = evaluation.question_sets(plan())
+        return list(needs.endpoints), [
+            problem
+            for name in sorted(needs.benchmarks, reverse=True)
+            for problem in preflight.problem_with_benchmark(name, sets[name])
+        ]
+
+    assert problems("answer_questions") == ([], [])
+    assert problems("score_answers") == (["evaluation.benchmarks.mmhal_bench.judge"], [])
     Path("mmhal_bench/images/sum.png").unlink()
     Path("amber/data/safe_words.txt").unlink()
-    problems = preflight.problems_with_benchmarks(plan())
-    assert [problem.split(": ", 1)[0] for problem in problems] == [
+    _, found = problems("answer_questions")
+    assert [problem.split(": ", 1)[0] for problem in found] == [
         "evaluation.benchmarks.mmhal_bench",
         "evaluation.benchmarks.amber",
     ]
-    assert "sum.png" in problems[0]
-    assert "safe_words.txt is missing" in problems[1]
+    assert "sum.png" in found[0]
+    assert "safe_words.txt is missing" in found[1]
 
 
 @pytest.mark.slow

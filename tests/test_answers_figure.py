@@ -29,12 +29,18 @@ from lib.report.answers_sheet import (
     COLUMN,
     HALLUCINATED,
     LINES,
+    WIDTH,
     SheetAnswer,
+    SheetHead,
     SheetQuestion,
+    draw,
+    height_of,
     lay_out_question,
     measure,
 )
+from lib.report.figures import new_figure
 from lib.report.marked_text import Mark, lay_out
+from lib.report.sheet import Sheet
 from test_figures import HOSTILE, check_pictures
 
 SYNONYMS = "person, man, woman\nhot dog\ndog, puppy\ntable\n"
@@ -178,6 +184,7 @@ def test_what_is_marked_is_what_the_score_counts_and_the_sheet_is_the_same_each_
         counted = (scores["doubts"]["mentions"], scores["doubts"]["hallucinated_mentions"])
         assert (len(mentions), sum(not each["there"] for each in mentions)) == counted
         assert sidecar["models"][place]["scores"] == scores["scores"]
+        assert sidecar["models"][place]["not_comparable"].keys() == scores["scores"].keys()
     base = sidecar["rows"][0]["answers"][0]
     assert [
         (each["thing"], each["there"], base["response"][slice(*each["place"])])
@@ -189,6 +196,17 @@ def test_what_is_marked_is_what_the_score_counts_and_the_sheet_is_the_same_each_
     ]
     assert sidecar["rows"][1]["answers"][0]["response"].startswith(HOSTILE)
     assert benchmark.go(scorer) == first
+
+
+def test_above_the_answers_stand_their_scores_with_all_that_is_to_be_known_of_them():
+    why = "stand-in language tools (tokenizer): not comparable with published scores"
+    head = SheetHead("CHAIR", "caption", "ours", [("base", "chair_s 37.0 %"), ("dpo", why)])
+    with new_figure(WIDTH, height_of([], head)) as figure:
+        draw(Sheet(figure), [], head)
+        drawn = [text.get_text() for text in figure.texts]
+    assert why in " ".join(drawn)
+    short = SheetHead("CHAIR", "caption", "ours", [("base", "chair_s 37.0 %")])
+    assert height_of([], head) > height_of([], short)
 
 
 def test_questions_are_drawn_by_the_seed_whatever_the_answers_say():
@@ -301,16 +319,18 @@ def test_a_run_without_a_sheet_has_none_and_with_one_its_files_are_those_of_both
     }
     values = {
         "evaluation": {"benchmarks": {"captions": block}},
-        "figures": {"answers": {"benchmark": "captions", "experiment": "pds-dpo-9k"}},
+        "figures": {"answers": {"benchmark": "captions", "experiment": "dpo"}},
+        "pairs": {"sizes": [600]},
+        "training": {"experiments": {"dpo": {"size": 600}}},
     }
     plan = Plan(Config.model_validate(values))
     assert table_rows.answers_files(plan, "scores.json") == [
-        f"results/paper/evaluation/{model}/captions/scores.json" for model in ("base", "pds-dpo-9k")
+        f"results/paper/evaluation/{model}/captions/scores.json" for model in ("base", "dpo")
     ]
     job = table_rows.answers_job(plan)
     assert job
-    assert job.names == ("llava-1.5-7b-hf (base model)", "pds-dpo-9k (9000 pairs)")
-    assert (job.scorer, job.benchmark, job.experiment) == ("chair", "captions", "pds-dpo-9k")
+    assert job.names == ("llava-1.5-7b-hf (base model)", "dpo (600 pairs)")
+    assert (job.scorer, job.benchmark, job.experiment) == ("chair", "captions", "dpo")
     assert "results/paper/figures/answers_figure.svg" in tables_and_figures(plan)
 
 

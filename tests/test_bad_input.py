@@ -1,7 +1,8 @@
 """Mistakes that users make: each ends with one message that says what, where and how to mend it,
 and changes nothing.
 
-Every case runs the command that a user types in a clone of its own.
+What the Snakefile finds in configuration and prompts is looked for by the same calls; everything
+else runs the command that a user types in a clone of its own.
 """
 
 import json
@@ -12,8 +13,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from chat_server import ChatServer, Reply
+from conftest import REPOSITORY, Project
+from lib.config.run import load_config
+from lib.errors import UserError
+from lib.head.plan import Plan
 
 CONFIG = "demo/random.yaml"
 
@@ -169,9 +175,13 @@ MISTAKES = {
         setting("image_ranking.select_by", "pickscore"),
         r"image_ranking: `select_by` is 'pickscore', but `scorers` has",
     ),
-    "a data set larger than the prompts": (
-        lambda project: setting("pairs.sizes", [8, 5000])(project),
-        r"pairs\.sizes: 5000 is larger than the 12 prompts there are",
+    "no data set that is not larger than the prompts": (
+        lambda project: (
+            setting("pairs.sizes", [5000])(project),
+            setting("training.experiments", {})(project),
+            setting("figures.answers", None)(project),
+        ),
+        r"pairs\.sizes: no data set of these sizes can be made: there are 12 prompts",
     ),
     "an experiment of a size that is not made": (
         setting("training.experiments.random-8.size", 9),
@@ -251,7 +261,10 @@ MISTAKES = {
         prompts(b"one cat\ntwo cats\none cat\n"),
         r"demo/random_prompts/art\.txt, line 3: the same prompt as on line 1",
     ),
-    "a prompt in two topics": (prompts(b"one cat\n", "school"), None),
+    "a prompt in two topics": (
+        prompts((REPOSITORY / "demo/random_prompts/art.txt").read_bytes(), "school"),
+        r"demo/random_prompts/school\.txt, line 1: the same prompt stands in topic 'art'",
+    ),
     "an empty line": (
         prompts(b"one cat\n\ntwo cats\n"),
         r"demo/random_prompts/art\.txt, line 2: the line is empty",
@@ -272,18 +285,46 @@ def assert_one_clear_message(done, message):
     assert "Traceback (most recent call last)" not in done.stdout, done.stdout[-3000:]
 
 
-@pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_in_configuration_or_prompts_ends_with_one_message(new_project, name):
+#: Those that depend on which jobs are to run.
+FOUND_WITH_THE_JOBS = ("no data set that is not larger than the prompts",)
+#: One of each kind of mistake by where it is found: the file's own lines, the configuration's
+#: models, the prompts, the instructions.
+TYPED = (
+    *FOUND_WITH_THE_JOBS,
+    "a key that stands twice",
+    "an unknown key",
+    "a prompt file in latin-1",
+    "a prompt that a template cannot have filled in",
+)
+
+
+@pytest.fixture
+def clone(demo_models, demo_benchmarks, tmp_path, monkeypatch):
+    """What a configuration and prompts are read from, in a folder of its own, to work in."""
+    for part in (CONFIG, "demo/random_prompts"):
+        source, target = REPOSITORY / part, tmp_path / part
+        target.parent.mkdir(exist_ok=True)
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
+    (tmp_path / "demo/models").symlink_to(demo_models)
+    (tmp_path / "demo/benchmarks").symlink_to(demo_benchmarks)
+    monkeypatch.chdir(tmp_path)
+    return Project(tmp_path)
+
+
+@pytest.mark.parametrize("name", [name for name in MISTAKES if name not in FOUND_WITH_THE_JOBS])
+def test_a_mistake_in_configuration_or_prompts_is_told_by_one_message(clone, name):
+    """As the Snakefile finds it before anything else; what it makes of it: the next test."""
+    change, message = MISTAKES[name]
+    change(clone)
+    with pytest.raises(UserError, match=f"(?s){message}"):
+        Plan(load_config(yaml.safe_load(Path(CONFIG).read_bytes()), [Path(CONFIG)])).written  # noqa: B018
+
+
+@pytest.mark.parametrize("name", TYPED)
+def test_a_mistake_in_configuration_or_prompts_ends_the_command_with_one_message(new_project, name):
     project = new_project()
     change, message = MISTAKES[name]
-    if name == "a prompt in two topics":
-        shutil.copy(
-            project.folder / "demo/random_prompts/art.txt",
-            project.folder / "demo/random_prompts/school.txt",
-        )
-        message = r"demo/random_prompts/school\.txt, line 1: the same prompt stands in topic 'art'"
-    else:
-        change(project)
+    change(project)
     assert_one_clear_message(project.snakemake("-n", check=False), message)
     assert not (project.folder / "results").exists()
 
@@ -324,6 +365,7 @@ def test_a_mistake_on_the_command_line_is_told_as_well(project):
     )
 
 
+@pytest.mark.slow
 def test_strange_prompts_work(project):
     """Quotes, braces, shell and path characters, emoji and right-to-left text are data."""
     strange = [
@@ -377,10 +419,28 @@ def test_a_hub_that_cannot_be_reached_is_told_for_every_model_before_images_are_
     assert no_images(project)
 
 
-def test_a_missing_key_variable_ends_the_run_before_images_are_made(project):
+def test_a_missing_key_variable_ends_the_run_before_images_are_made_and_a_dry_run_too(project):
     use_endpoint(project, "http://127.0.0.1:9/v1")
-    assert_one_clear_message(project.snakemake(check=False), r"instructions\.endpoint: .*TEST_KEY")
+    message = r"instructions\.endpoint: .*TEST_KEY"
+    assert_one_clear_message(project.snakemake(check=False), message)
     assert no_images(project)
+    told = project.snakemake("-n", check=False)
+    assert_one_clear_message(told, message)
+    assert "Job stats" in told.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["images"], ["rankings"], ["--until", "rank_images"], ["--allowed-rules", "generate_images"]],
+    ids=" ".join,
+)
+def test_no_key_is_asked_for_by_a_run_that_stops_before_the_endpoint(project, arguments):
+    use_endpoint(project, "http://127.0.0.1:9/v1")
+    if arguments[0] == "--allowed-rules":
+        arguments = [*arguments, "images", "--", "images"]
+    told = project.snakemake("-n", *arguments).stdout
+    assert "generate_images" in told
+    assert "TEST_KEY" not in told
 
 
 @pytest.mark.parametrize(
@@ -424,6 +484,7 @@ def with_images(new_project):
     return project
 
 
+@pytest.mark.slow
 def test_a_corrupt_image_file_is_named_before_a_model_is_loaded(with_images):
     picture = next((with_images.folder / "results/random/images/art/00").glob("*.png"))
     content = picture.read_bytes()
@@ -439,6 +500,7 @@ def journal_of(project, rule):
     return project.folder / f"results/random/work/{rule}/art/00.journal.jsonl"
 
 
+@pytest.mark.slow
 def test_a_truncated_journal_costs_the_torn_line_only(with_images):
     journal, shard = (
         journal_of(with_images, "generate_images"),
@@ -449,11 +511,15 @@ def test_a_truncated_journal_costs_the_torn_line_only(with_images):
     key = json.loads(last)["key"].encode()
     journal.write_bytes(b"".join(line for line in earlier if key not in line) + last[:-30])
     shard.unlink()
-    done = with_images.snakemake("results/random/images/art/00.jsonl")
-    assert "1 computed, 3 reused, 0 failed" in done.stdout
+    with_images.snakemake("results/random/images/art/00.jsonl")
+    record = json.loads(
+        (with_images.folder / "results/random/work/generate_images/art/00.json").read_text()
+    )
+    assert (record["computed"], record["reused"], record["failed"]) == (1, 3, 0)
     assert shard.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_journal_of_another_version_is_refused_and_kept(with_images):
     journal, shard = (
         journal_of(with_images, "generate_images"),
@@ -495,6 +561,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_after_making_room_the_run_goes_on(project, small_disk):
     filler = small_disk / "filler"
     filler.write_bytes(b"x" * 220_000)

@@ -7,7 +7,6 @@ import pytest
 from tokenizers import Tokenizer
 
 import build_pairs
-import reasons_table
 from build_pairs import (
     VisionConfig,
     image_tokens,
@@ -17,6 +16,7 @@ from build_pairs import (
 )
 from lib.blocks import Model
 from lib.config.pairs import BuildPairsJob
+from lib.data.data_sets import reason_of
 from lib.data.rows import Pair, PairRow
 from lib.data.shards import read_shard
 from lib.files import read_jsonl, write_jsonl
@@ -163,5 +163,5 @@ def test_a_prompt_that_a_benchmark_has_too_gives_no_pair_where_it_is_to_be_left_
 
     assert run([]) == {"art-1": None, "art-2": None}
     assert run([overlaps]) == {"art-1": "in a benchmark", "art-2": None}
-    assert reasons_table.reason_of(read_shard(output, PairRow)["art-1"]) == "in a benchmark"
+    assert reason_of(read_shard(output, PairRow)["art-1"]) == "in a benchmark"
     assert run([]) == {"art-1": None, "art-2": None}

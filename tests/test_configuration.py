@@ -6,7 +6,9 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
 from make_configuration import blocks_of, heading
 
@@ -24,17 +26,89 @@ from lib.weights import folder_of
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
-def test_the_documentation_of_the_configuration_is_in_step():
+@pytest.fixture(scope="module")
+def made_from_the_models() -> dict[str, str]:
+    """What `make docs` writes, in a process of its own: tests add kinds to the registries."""
     code = (
-        "import sys; sys.path[:0] = ['docs', 'scripts']; import make_configuration;"
-        " sys.stdout.write(make_configuration.page())"
+        "import sys; sys.path[:0] = ['docs', 'scripts']; import json, make_configuration,"
+        " make_schema; json.dump({'configuration.md': make_configuration.page(),"
+        " 'config.schema.json': make_schema.text()}, sys.stdout)"
     )
-    page = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    ).stdout
-    assert (REPOSITORY / "docs/configuration.md").read_text(encoding="utf-8") == page, (
-        "docs/configuration.md is old: run `make docs`"
     )
+    return dict(json.loads(done.stdout))
+
+
+@pytest.mark.parametrize("file", ["configuration.md", "config.schema.json"])
+def test_what_is_made_from_the_configurations_models_is_in_step(made_from_the_models, file):
+    is_there = (REPOSITORY / "docs" / file).read_text(encoding="utf-8")
+    assert is_there == made_from_the_models[file], f"docs/{file} is old: run `make docs`"
+
+
+@pytest.fixture(scope="module")
+def schema() -> Any:
+    """The schema for editors, as a validator."""
+    values = json.loads((REPOSITORY / "docs/config.schema.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(values)
+    return jsonschema.Draft202012Validator(values)
+
+
+#: The files that `--configfile` may name by themselves.
+SHIPPED = [
+    path.relative_to(REPOSITORY).as_posix()
+    for path in sorted([*REPOSITORY.glob("*.yaml"), *REPOSITORY.glob("demo/*.yaml")])
+    if path.name != "claims.yaml"  # for other files to be joined with
+]
+
+
+@pytest.mark.parametrize("file", SHIPPED)
+def test_an_editor_finds_the_schema_in_the_first_line_of_a_configuration_and_no_mistake_in_it(
+    file, schema
+):
+    path = REPOSITORY / file
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    named = first.removeprefix("# yaml-language-server: $schema=")
+    assert (path.parent / named).resolve() == REPOSITORY / "docs/config.schema.json"
+    assert [error.message for error in schema.iter_errors(read_yaml(path))] == []
+
+
+@pytest.mark.parametrize(
+    ("values", "is_valid"),
+    [
+        ({}, True),
+        ({"imagez": {}}, False),
+        ({"images": {"steps": 20}}, True),  # of the default kind, which need not be named
+        ({"images": {"steps": "many"}}, False),
+        ({"images": {"kind": "dall-e"}}, False),
+        ({"images": {"guidance_scale": [5.0]}}, False),
+        ({"image_ranking": {"scorers": {"a": {"kind": "clip", "model": "m/n"}}}}, True),
+        ({"image_ranking": {"scorers": {"a": {"model": "m/n"}}}}, False),  # of which kind?
+        ({"image_ranking": {"judge": None}}, True),
+        ({"instructions": {"backend": "template", "templates": ["What is it?"]}}, True),
+        # Another backend's settings may stay in the file.
+        ({"instructions": {"backend": "template", "templates": ["What?"], "llm": {}}}, True),
+        ({"instructions": {"backend": "file"}}, False),
+        ({"training": {"experiments": {"a": {}}}}, False),
+        ({"training": {"experiments": {"a": {"size": 2000}}}}, True),
+        ({"seed": True}, False),
+        ({"evaluation": {"benchmarks": {"a": {"task": "pope", "metrics": {"f1": "x"}}}}}, True),
+        ({"evaluation": {"benchmarks": {"a": {"scorer": "pope"}}}}, False),
+        (
+            {
+                "evaluation": {
+                    "benchmarks": {"a": {"scorer": "chair", "questions": "q", "reference": ["r"]}}
+                }
+            },
+            True,
+        ),
+    ],
+    ids=str,
+)
+def test_an_editor_marks_what_is_wrong_in_a_configuration_and_nothing_else(
+    values, is_valid, schema
+):
+    assert schema.is_valid(values) == is_valid
 
 
 def test_every_key_is_documented():
@@ -76,6 +150,7 @@ def test_the_paper_s_file_is_the_defaults_but_for_what_its_comments_say():
 
     assert differences(paper, defaults) == [
         "evaluation.questions_per_batch",
+        "generate_prompts.count",
         "responses.prompts_per_batch",
     ]
 
@@ -85,7 +160,7 @@ def test_the_paper_s_numbers_are_the_paper_s():
     assert config.images.guidance_scales == [5, 7, 9, 11]
     assert len(config.topics) == 10
     assert len(config.responses.policy_models) == 4
-    assert config.pairs.sizes == [2000, 5000, 7000, 9000]
+    assert config.pairs.sizes == [2000, 5000, 7000, 9000, "all"]
     settings = config.training.settings
     assert (
         settings.epochs,

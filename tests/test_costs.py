@@ -7,7 +7,8 @@ import pytest
 from lib.config.run import Config
 from lib.data.prompts import Prompt, shard_of
 from lib.files import write_jsonl
-from lib.head.costs import JobToRun, tell_costs
+from lib.head.costs import tell_costs
+from lib.head.job_table import JobToRun
 from lib.head.plan import Plan
 
 SHARDS = ("00", "01")

@@ -36,8 +36,9 @@ REGISTRIES: dict[str, Registry[Any]] = {
 #: Imports of which a rule needs those that its configuration asks for, and the environment that
 #: offers each.
 OPTIONAL = {"ImageReward": "image-reward.yaml", "vllm": "vllm.yaml", "spacy": None}
-#: Commands for people, which no rule runs, and where they are at home.
-COMMANDS = {"score": ["workflow.yaml"], "plan": ["head.yaml"]}
+#: Commands for people, which no rule runs, and where they are at home. What those of head.yaml
+#: import inside of functions, tests/test_software.py tells by running them there.
+COMMANDS = {"score": ["workflow.yaml"], "plan": ["head.yaml"], "fetch": ["head.yaml"]}
 #: What is imported to read the configuration, too, and imports inside of functions what only the
 #: jobs need in which it plays its role.
 ROOMS_OF_ROLES = tuple(SCRIPTS / "lib" / room for room in ("models", "training", "benchmarks"))
@@ -130,7 +131,7 @@ def pins(environment):
         if package.startswith("-r "):
             lines = (REPOSITORY / "envs" / package[3:].strip()).read_text().splitlines()
             found |= dict(
-                line.split("==") for line in lines if "==" in line and not line.startswith("#")
+                line.split()[0].split("==") for line in lines if "==" in line and line[0] != "#"
             )
         else:
             name, version = package.split("==")
@@ -152,7 +153,7 @@ def test_every_script_of_a_rule_is_known():
 def assert_pinned(environment, path, plays_role):
     """Asserts that all that a file imports is pinned in an environment."""
     pinned = pins(environment)
-    for module in imports_of(path, plays_role):
+    for module in imports_of(path, plays_role, at_once=environment == "head.yaml"):
         if OPTIONAL.get(module, environment) != environment:
             continue
         names = {name.lower().replace("_", "-") for name in DISTRIBUTIONS[module]}
@@ -205,7 +206,7 @@ def test_every_generator_is_at_home_where_questions_are_answered_and_written(scr
 )
 def test_environments_pin_the_versions_that_are_tested(environment):
     lock = dict(
-        line.split("==")
+        line.split()[0].split("==")
         for line in (REPOSITORY / "envs/cpu.lock").read_text().splitlines()
         if "==" in line and line[0] != "#"
     )
@@ -232,4 +233,5 @@ def test_the_readable_requirements_are_in_the_lock():
         for line in (REPOSITORY / "envs/cpu.in").read_text().splitlines()
         if line and not line.startswith("#")
     ]
-    assert set(lines) <= set((REPOSITORY / "envs/cpu.lock").read_text().splitlines())
+    lock = (REPOSITORY / "envs/cpu.lock").read_text().splitlines()
+    assert set(lines) <= {line.split()[0] for line in lock}

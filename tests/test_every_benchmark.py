@@ -499,7 +499,8 @@ def test_a_benchmark_of_one_s_own_is_one_class_and_one_line_of_the_registry(
         "reference": "names.json",
     }
     plan = Plan(load_config({"evaluation": {"benchmarks": {"twins": block}}}, []))
-    assert preflight.problems_with_benchmarks(plan) == []
+    twins = evaluation.question_sets(plan)["twins"]
+    assert preflight.problem_with_benchmark("twins", twins) == []
     asked = evaluation.question_job(plan, "twins")
     assert (asked.prompt, asked.max_new_tokens) == ({"": "{question} Say a name."}, 8)
     assert evaluation.made_by_scorer(plan, "twins") == {"version": 3}

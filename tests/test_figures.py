@@ -1,11 +1,13 @@
 """Figures: the numbers that are drawn, and files that are whole, safe and the same each time."""
 
 import json
+import math
 import random
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from hashlib import sha256
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +23,9 @@ from lib.errors import UserError
 from lib.files import write_jsonl
 from lib.head.plan import Plan
 from lib.head.table_rows import candidates_job, guidance_job
+from lib.report.digits import told_apart
+from lib.report.figures import new_figure
+from lib.report.sheet import Sheet
 from lib.vectors import pack, unpack
 from similarity_figure import (
     bin_width,
@@ -232,6 +237,37 @@ def test_a_hostile_prompt_is_drawn_as_text_and_the_pick_is_the_ranking_s(run, tm
     ] == [2, 0]
     assert sidecar["rows"][0]["prompt"] == HOSTILE
     assert run(candidates_figure, inputs, **SHEET) == first
+
+
+@pytest.mark.parametrize(
+    ("scores", "shown"),
+    [
+        ((1.2949, 1.2903, 1.2899, 0.5), ("1.2949", "1.2903", "1.2899", "0.5000")),
+        ((0.5, 0.5, 0.25), ("0.50", "0.50", "0.25")),
+        ((1.0, 1.0 + 1e-15, 0.0), ("1.00", "1.00", "0.00")),
+        ((math.nan, 1.0), ("nan", "1.00")),
+        ((), ()),
+    ],
+)
+def test_scores_side_by_side_have_the_digits_that_tell_them_apart(scores, shown):
+    assert tuple(told_apart(scores, 2)) == shown
+
+
+def test_the_sheet_shows_why_one_of_three_candidates_with_nearly_the_same_score_is_picked(tmp_path):
+    image = image_row(tmp_path, 1, write=True)
+    ranking: Any = {**ranking_row(image, 0), "scores": [1.2949, 1.2903, 1.2899, 0.5]}
+    prompt = candidates_figure.shown_prompt(image, ranking, "best", 0)
+    pictures = candidates_figure.read_thumbnails([prompt], tmp_path, {image["id"]: tmp_path})
+    with new_figure(9, 3) as figure:
+        legend = candidates_figure.Legend("image-reward", "best", "ours")
+        candidates_figure.draw(Sheet(figure), [prompt], pictures, legend)
+        drawn = [text.get_text() for text in figure.texts]
+    assert [text for text in drawn if text[:2] in ("1.", "0.")] == [
+        "1.2949  ✓ picked",
+        "1.2903",
+        "1.2899",
+        "0.5000",
+    ]
 
 
 def test_a_pick_that_was_drawn_is_the_one_the_run_went_on_with_and_is_said_to_be_drawn(

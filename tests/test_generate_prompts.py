@@ -1,4 +1,4 @@
-"""Prompt proposals: well-formed, unlike any prompt and each other, for the user to choose from."""
+"""Prompts by an LLM: well-formed, unlike any prompt and each other, as many as a topic lacks."""
 
 import json
 from itertools import count
@@ -9,9 +9,10 @@ from pydantic import ValidationError
 
 import lib.endpoint
 from chat_server import ChatServer, completion
-from generate_prompts import Selection, jaccard, main, parse, shingles
+from generate_prompts import main, parse
 from lib.blocks import Endpoint
 from lib.config.prompts import GeneratePrompts, GeneratePromptsJob
+from lib.data.prompt_selection import Selection, jaccard, shingles
 from lib.errors import UserError
 
 PRESENT = {
@@ -87,13 +88,14 @@ class Stage:
         self.present = {topic: list(texts) for topic, texts in PRESENT.items()}
 
     def run(self, count=5, **changes):
-        """The proposals for art."""
+        """The proposals for art, which lacks `count`."""
         inputs = []
         for topic, texts in self.present.items():
             path = self.folder / f"{topic}.txt"
             path.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
             inputs.append(str(path))
-        block = GeneratePrompts(endpoint=self.server.settings(), count={"art": count}, **changes)
+        wanted = count + len(self.present.get("art", []))
+        block = GeneratePrompts(endpoint=self.server.settings(), count={"art": wanted}, **changes)
         settings = job_settings(block, list(self.present))
         output = self.folder / "run/proposed_prompts/art.txt"
         main(
@@ -206,6 +208,24 @@ def test_a_model_that_repeats_itself_is_given_up_with_a_note(stage, server):
     assert any("only 1 of 5 proposals after 4 requests" in note for note in stage.record()["notes"])
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "[" * 200_000,
+        f"{scene(99)} \ud800",
+        json.dumps([f"{scene(99)} \ud800"]),
+        f"{scene(99)}\x1b[31m",
+        "a b\n" * 200_000,
+    ],
+    ids=["brackets", "surrogate", "surrogate in JSON", "escape", "lines"],
+)
+def test_an_answer_that_no_file_likes_costs_its_request_and_never_the_job(stage, server, answer):
+    server.answers = [answer]
+    proposals = stage.run(count=5)
+    assert len(proposals) == 5
+    assert not [text for text in proposals if scene(99) in text]
+
+
 def test_the_last_line_of_an_answer_that_was_cut_off_is_not_used(stage, server):
     server.finish_reason = "length"
     server.answers = [f"{scene(0)}\n{scene(1)}"]
@@ -282,19 +302,65 @@ def test_the_limit_of_similarity_is_the_configured_one():
         assert selection.accepted == accepted
 
 
+def test_a_topic_that_has_enough_is_asked_nothing_for(stage, server):
+    assert stage.run(count=0) == []
+    assert stage.run(count=-1 + len(PRESENT["art"])) == []
+    assert server.asked() == []
+
+
+def test_a_topic_without_a_prompt_is_written_from_nothing(stage):
+    del stage.present["art"]
+    assert len(stage.run(count=3)) == 3
+
+
+def test_one_number_is_for_all_topics():
+    block = GeneratePrompts(count=7)
+    assert block.wanted("art") == block.wanted("nature") == 7
+    assert block.for_topic("art", None).count == {"art": 7}
+    for wrong in (0, {"art": 0}, "many"):
+        with pytest.raises(ValidationError, match="give a whole number above 0 for all topics"):
+            GeneratePrompts(count=wrong)
+
+
+def test_proposals_that_show_the_same_are_the_same():
+    """They would be refused as prompts."""
+    text = "one two three four five"
+    selection = Selection([text], 1, 40, 1000, 0.9)
+    assert selection.problem_with("one two three four fi\ufe0fve") == "the same as a prompt"
+    selection = Selection(["\u2605 \u2606 \u2605"], 1, 40, 1000, 0.9)
+    assert selection.problem_with("\u2605  \u2606 \u2605") == "the same as a prompt"
+
+
 @pytest.mark.slow
-def test_snakemake_proposes_prompts_for_the_topics_that_are_configured(project, server):
+def test_snakemake_prompts_adds_what_the_topics_lack_and_a_second_time_does_nothing(
+    project, server
+):
     project.edit_config(
         lambda values: values.update(
-            generate_prompts={"count": {"nature": 12}, "endpoint": server.settings()}
+            generate_prompts={
+                "count": {"nature": 12, "school": 4, "art": 6},
+                "endpoint": server.settings(),
+            }
         )
     )
-    root = project.folder / "results/random"
-    project.snakemake("results/random/proposed_prompts/nature.txt")
-    assert len((root / "proposed_prompts/nature.txt").read_text().splitlines()) == 12
+    folder, root = project.folder / "demo/random_prompts", project.folder / "results/random"
+    before = {path.stem: path.read_bytes() for path in folder.iterdir()}
+    told = project.snakemake("prompts").stdout
+    assert "10 prompts are to be written and added (art 2, nature 8)" in told
+    after = {path.stem: path.read_bytes() for path in folder.iterdir()}
+    assert {topic: len(text.splitlines()) for topic, text in after.items()} == {
+        "art": 6,
+        "nature": 12,
+        "school": 4,
+    }
+    assert all(after[topic].startswith(text) for topic, text in before.items())
     asked = len(server.asked())
-    done = project.snakemake("results/random/proposed_prompts/nature.txt")
-    assert "Nothing to be done" in done.stdout
+    assert "Nothing to be done" in project.snakemake("prompts").stdout
+    assert len(server.asked()) == asked
+    # A line that is taken out is missing again.
+    (folder / "nature.txt").write_bytes(before["nature"])
+    project.snakemake("prompts")
+    assert (folder / "nature.txt").read_bytes() == after["nature"]
     assert len(server.asked()) == asked
     assert "sk-secret" not in "".join(
         path.read_text(errors="ignore") for path in root.rglob("*") if path.is_file()

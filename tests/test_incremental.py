@@ -39,6 +39,7 @@ AFTER_TRAINING_SETTINGS = {
     "answers_figure",
     "hallucination_table",
     "size_table",
+    "all_scores_table",
 }
 AFTER_PAIRS = {"merge_pairs", "reasons_table", "similarity_figure", *AFTER_TRAINING_SETTINGS}
 AFTER_RESPONSE_RANKING = {"embed_texts", "build_pairs", *AFTER_PAIRS}
@@ -53,7 +54,7 @@ def planned(project, *arguments):
     table = output.split("Job stats:", 1)[1].split("total", 1)[0]
     jobs = {
         rule: int(count)
-        for rule, count in re.findall(r"^(\w+)\s+(\d+)$", table, flags=re.MULTILINE)
+        for rule, count in re.findall(r"^(\w+)\s+(\d+)\b", table, flags=re.MULTILINE)
     }
     return {rule: count for rule, count in jobs.items() if rule not in ("all", "pairs")}
 
@@ -117,6 +118,7 @@ def test_editing_one_prompt_redoes_only_that_prompt(finished_copy):
     plan = planned(project)
     assert {rule: plan[rule] for rule in ITEM_RULES} == ITEM_RULES
     told = project.snakemake("-n").stdout
+    assert "1 file is of no topic that `topics` names" in told
     assert "1 prompt is new or edited (art 1): computed once in every stage" in told
     assert "1 training and 2 evaluations follow: computed anew where a pair" in told
     done = run(project)
@@ -221,7 +223,13 @@ def test_changing_one_policy_model_redoes_its_responses_and_what_depends_on_them
             lambda values: values["evaluation"]["benchmarks"]["pope"].update(
                 metrics={"f1": "pope_f1_score"}
             ),
-            {"answer_benchmark", "score_benchmark", "hallucination_table", "size_table"},
+            {
+                "answer_benchmark",
+                "score_benchmark",
+                "hallucination_table",
+                "size_table",
+                "all_scores_table",
+            },
         ),
     ],
     ids=[
@@ -254,7 +262,7 @@ def test_a_benchmark_s_file_with_another_content_and_an_older_time_redoes_what_r
     benchmarks.unlink()
     shutil.copytree(source, benchmarks)
     assert planned(finished_copy) == {}
-    tables = {"hallucination_table", "size_table"}
+    tables = {"hallucination_table", "size_table", "all_scores_table"}
     for name, answered in {
         "object_halbench/objects.json": {"score_answers", "answers_figure"},
         "object_halbench/questions.jsonl": {"answer_questions", "score_answers", "answers_figure"},

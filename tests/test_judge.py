@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import lib.endpoint
-from chat_server import ChatServer, closed_port, error, text_of
+from chat_server import ChatServer, Reply, closed_port, completion, error, text_of
 from lib.benchmarks.answers import Answer, Answers, to_rows
 from lib.benchmarks.base import LanguageChoice
 from lib.benchmarks.judged import JudgedBenchmark
@@ -172,6 +172,25 @@ def test_characters_that_no_file_can_hold_do_no_harm(server, tmp_path):
         )
         assert judged["a"].value == "5 ?"
     assert len(server.bodies()) == 1
+
+
+@pytest.mark.parametrize("reply", ["[" * 200_000, Reply(200, "[" * 200_000)], ids=["text", "JSON"])
+def test_brackets_that_no_parser_likes_cost_their_judgement_and_never_the_job(
+    server, tmp_path, reply
+):
+    server.reply = lambda body: reply if "is 1?" in text_of(body) else "[5]"
+    _, judged = ask(server, tmp_path / "cache.jsonl", read=json.loads)
+    assert [one.value for one in judged.values()] == [[5], None, [5], [5]]
+    assert judged["1"].reason
+
+
+def test_the_judge_s_name_shows_no_control_character_and_no_key(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("TEST_KEY", "sk-a-long-and-secret-key")
+    model = "judge\x1b[2J sk-a-long-and-secret-key \ud800"
+    server.reply = lambda body: completion("5", model=model)
+    judge, _ = ask(server, tmp_path / "cache.jsonl", api_key_variable="TEST_KEY")
+    assert "secret" not in judge.name
+    assert judge.name.isprintable()
 
 
 def test_a_refused_question_has_the_endpoint_s_reason_and_is_asked_again_by_the_next_run(

@@ -2,10 +2,12 @@
 conflict and a stale lock.
 """
 
+import os
 import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 ENVIRONMENTS = sorted(
     path.stem for path in (REPOSITORY / "envs").glob("*.yaml") if path.stem != "site"
 )
+LOCKS = [*sorted((REPOSITORY / "envs").glob("*.lock")), REPOSITORY / "envs/image-reward.txt"]
+FILES_WITH_COMMANDS = ("envs/Dockerfile", "envs/apptainer.def", "docs/environments.md")
 NAMED_BY_RULES = sorted(
     {
         name.removesuffix(".yaml")
@@ -27,14 +31,28 @@ NAMED_BY_RULES = sorted(
 )
 
 
+#: Packages that have no wheels for the index's own users either: pip builds them from their source.
+WITHOUT_WHEELS = {
+    "antlr4-python3-runtime",
+    "connection-pool",
+    "deepspeed",
+    "fairscale",
+    "openai-clip",
+    "transformers-stream-generator",
+    "zss",
+}
+LINE = re.compile(r"([A-Za-z0-9._-]+)==([\w.+!]+)((?: --hash=sha256:[0-9a-f]{64})+)")
+
+
+def lines_of(path):
+    return [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+
+
 def versions(path):
-    lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
-    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[\w.+!]+", line) for line in lines), (
-        f"{path.name} holds more than name==version"
-    )
-    return {
-        re.sub(r"[-_.]+", "-", line.split("==")[0]).lower(): line.split("==")[1] for line in lines
-    }
+    lines = [line for line in lines_of(path) if not line.startswith("--")]
+    found = [match for line in lines if (match := LINE.fullmatch(line))]
+    assert len(found) == len(lines), f"{path.name} holds more than name==version and hashes"
+    return {re.sub(r"[-_.]+", "-", match[1]).lower(): match[2] for match in found}
 
 
 def pins(name):
@@ -100,8 +118,8 @@ def test_a_lock_that_does_not_fit_its_yaml_any_more_ends_the_check(folder):
     done = check(folder)
     assert done.returncode == 1
     assert "envs/small.lock does not fit its yaml any more" in done.stderr
-    assert "-httpx==0.28.1" in done.stderr
-    assert "+httpx==0.27.2" in done.stderr
+    assert "-httpx==0.28.1 --hash=sha256:" in done.stderr
+    assert "+httpx==0.27.2 --hash=sha256:" in done.stderr
     assert "make envs-lock" in done.stderr
 
 
@@ -117,6 +135,69 @@ def test_a_package_missing_from_a_lock_ends_the_check(folder):
     done = check(folder)
     assert done.returncode == 1
     assert "+h11==" in done.stderr
+
+
+@pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.name)
+def test_a_lock_has_pip_check_every_file_and_build_nothing_but_what_has_no_wheel(path):
+    assert versions(path)
+    options = [line for line in lines_of(path) if line.startswith("--")]
+    built = options.pop().removeprefix("--no-binary ").split(",") if len(options) > 2 else []
+    assert options == ["--require-hashes", "--only-binary :all:"]
+    assert set(built) == WITHOUT_WHEELS & versions(path).keys()
+
+
+def test_every_installing_command_has_hashes_checked():
+    commands = [
+        line
+        for name in ("Makefile", *FILES_WITH_COMMANDS)
+        for line in (REPOSITORY / name).read_text().splitlines()
+        if re.search(r"\bpip install\b.* -r", line)
+    ]
+    assert len(commands) > 5
+    assert not [line for line in commands if "--require-hashes" not in line]
+
+
+def test_an_index_that_has_another_file_of_a_package_is_not_believed(tmp_path):
+    """A file of the same name and version on a further index, as PyTorch's CPU index is one."""
+    wheel = tmp_path / "six-1.17.0-py2.py3-none-any.whl"
+    information = {
+        "METADATA": "Metadata-Version: 2.1\nName: six\nVersion: 1.17.0\n",
+        "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "RECORD": "",
+    }
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("six.py", "")
+        for name, text in information.items():
+            archive.writestr(f"six-1.17.0.dist-info/{name}", text)
+    lock = tmp_path / "six.lock"
+    [line] = [
+        line for line in lines_of(REPOSITORY / "envs/cpu.lock") if line.startswith("six==1.17.0 ")
+    ]
+    lock.write_text(f"--require-hashes\n{line}\n")
+    command = [sys.executable, "-m", "pip", "install", "--no-index", "--find-links", tmp_path]
+    done = subprocess.run(
+        [*command, "--no-deps", "--target", tmp_path / "site", "-r", lock],
+        text=True,
+        capture_output=True,
+        check=False,
+        env={"PATH": "/usr/bin:/bin", "PIP_CONFIG_FILE": os.devnull, "PIP_NO_INPUT": "1"},
+    )
+    assert done.returncode != 0
+    assert "DO NOT MATCH THE HASHES" in done.stderr
+    assert not (tmp_path / "site/six.py").exists()
+
+
+def test_a_lock_keeps_its_hashes_when_the_index_gets_further_files(folder):
+    lock = folder / "small.lock"
+    text = lock.read_text()
+    several = next(line for line in text.splitlines() if line.startswith("anyio=="))
+    assert several.count("--hash=") >= 1
+    lock.write_text(text.replace(several, several.rpartition(" --hash=")[0] or several))
+    assert check(folder).returncode == (several.count("--hash=") == 1)
+    lock.write_text(re.sub(r"(anyio==\S+ --hash=sha256:)[0-9a-f]{64}", r"\g<1>" + "0" * 64, text))
+    done = check(folder)
+    assert done.returncode == 1
+    assert "-anyio==" in done.stderr
 
 
 @pytest.mark.parametrize("name", NAMED_BY_RULES)
@@ -140,10 +221,8 @@ def test_a_conda_environment_installs_its_lock_and_refuses_an_edited_one(name, t
         )
 
     done = deploy()
-    assert (
-        done.stdout.split()
-        == f"-m pip install --quiet --no-deps --requirement envs/{name}.lock".split()
-    ), done.stderr
+    command = "-m pip install --quiet --no-deps --require-hashes --requirement"
+    assert done.stdout.split() == [*command.split(), f"envs/{name}.lock"], done.stderr
     with open(tmp_path / f"envs/{name}.lock", "a") as stream:
         stream.write("left-pad==1.0\n")
     done = deploy()

@@ -499,6 +499,22 @@ def test_the_executor_that_is_typed_is_the_one_that_snakemake_s_parser_finds(
         assert found["slurm-partition-config"] == str(arguments.slurm_partition_config)
 
 
+def test_a_profiles_partition_file_is_the_one_beside_it_named_as_the_executor_looks_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(*words: str) -> Path:
+        settings = snakemake_command.executor_settings(words, str(SCRIPTS.parent))
+        return Path(settings["slurm-partition-config"])
+
+    own = SCRIPTS.parent / "profiles/slurm/partitions.yaml"
+    monkeypatch.chdir(tmp_path)
+    assert found("--profile", str(SCRIPTS.parent / "profiles/slurm")) == own
+    # Typed in the clone, with --directory: nothing is there.
+    assert found("--profile", "profiles/slurm") == Path("profiles/slurm/partitions.yaml")
+    monkeypatch.chdir(SCRIPTS.parent)
+    assert found("--profile", "profiles/slurm").resolve() == own
+
+
 # --- imports --------------------------------------------------------------------------------------
 
 QUICK = """

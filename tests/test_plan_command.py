@@ -14,9 +14,13 @@ import yaml
 
 from lib.config.run import Config
 from lib.errors import UserError
+from lib.planning import graph
 from lib.planning.costs import Cost, plan_costs
 from lib.planning.graph import PlannedJob
+from lib.planning.hub import read_licences
 from lib.planning.rates import Rates, read_rates
+from lib.planning.requests import cost_of, endpoints_asked, say_requests
+from lib.planning.schedule import Schedule, most_gpus_of_a_job, schedule
 from lib.planning.usage import measured_rates, read_usage
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -309,7 +313,7 @@ def test_the_planned_jobs_are_snakemake_s_own_and_planning_leaves_nothing_behind
     stats = jobs_by_rule(dry_run[dry_run.index("Job stats") :].split("\n\n")[0])
     expected = {rule: count for rule, count in stats.items() if rule not in ("all", "total")}
     found = jobs_by_rule(planned.stdout)
-    assert found.pop("all") == sum(expected.values()) == stats["total"] - 1
+    assert found.pop("all") == sum(expected.values()) == stats["total"]
     assert {rule: found.get(rule) for rule in expected} == expected
 
 
@@ -334,7 +338,7 @@ def test_the_paper_s_run_is_planned_with_the_project_s_rates_also_for_prompts_th
     ("arguments", "message"),
     [
         (["--configfile", "none.yaml"], "none.yaml: there is no such file. Correct --configfile"),
-        (["--prompts-per-topic", "0"], "'0' is no number of prompts"),
+        (["--prompts-per-topic", "0"], "'0' is not a number of 1 or more"),
         (["--run", "results/none"], "results/none: holds no records of jobs"),
     ],
 )
@@ -345,16 +349,176 @@ def test_a_mistake_on_the_command_line_is_one_message(project, arguments, messag
     assert "Traceback" not in done.stderr
 
 
-def test_the_pilot_on_the_cluster_page_is_planned_and_has_the_jobs_it_says(project):
+def test_the_shipped_pilot_takes_at_most_four_gpu_hours_and_has_the_jobs_that_the_page_says(
+    project,
+):
     page = (REPOSITORY / "docs/cluster.md").read_text(encoding="utf-8")
-    pilot = page.partition("cat > pilot.yaml <<'END'\n")[2].partition("END\n")[0]
-    (project.folder / "pilot.yaml").write_text(pilot, encoding="utf-8")
-    project.configfile = "pilot.yaml"
-    counts = dict(re.findall(r"^(\w+) +(\d+)$", project.snakemake("-n").stdout, flags=re.MULTILINE))
-    said = re.search(r"-n +# (\d+) jobs, (\d+) of them for answers and scores of benchmarks", page)
+    planned = command(project.folder, "--configfile", "pilot.yaml")
+    assert planned.returncode == 0, planned.stderr
+    total = next(line for line in planned.stdout.splitlines() if line.startswith("│ all "))
+    jobs, _, _, longest, gpu_hours, *_ = (cell.strip() for cell in total.split("│")[2:])
+    assert float(gpu_hours) <= 4
+    assert float(longest) <= 1
+    said = re.search(r"-n +# (\d+) jobs; ([\d.]+) GPU-hours by the plan", page)
     assert said
-    jobs = int(counts["total"]) - int(counts["all"])
-    assert (jobs, int(counts["answer_benchmark"]) + int(counts["score_benchmark"])) == (
-        int(said[1]),
-        int(said[2]),
+    assert (int(said[1]), float(said[2])) == (int(jobs), round(float(gpu_hours), 1))
+
+
+def test_the_pilot_is_the_paper_s_run_but_for_how_much_of_everything():
+    pilot = graph.read_configuration([REPOSITORY / "pilot.yaml"])[1]
+    paper = graph.read_configuration([REPOSITORY / "config.yaml"])[1]
+    less = {"run", "topics", "generate_prompts", "shards_per_topic"}
+    less |= {"pairs", "training", "evaluation"}
+    assert pilot.model_dump(exclude=less) == paper.model_dump(exclude=less)
+    assert pilot.training.settings == paper.training.settings
+    assert pilot.training.base_model == paper.training.base_model
+    for part in ("pairs", "training", "evaluation"):
+        ours, theirs = (getattr(config, part).model_dump() for config in (pilot, paper))
+        for name in ("sizes", "experiments", "benchmarks"):
+            ours.pop(name, None), theirs.pop(name, None)
+        assert ours == theirs
+    benchmarks = pilot.evaluation.benchmarks
+    assert all(block.limit for block in benchmarks.values())
+    assert {
+        name: block.model_copy(update={"limit": None}) for name, block in benchmarks.items()
+    } == paper.evaluation.benchmarks
+
+
+#: Two shards of pictures, then their answers by two models, then a training on two GPUs.
+CHAIN = [
+    PlannedJob("generate_images", {"shard": "00"}, 1),
+    PlannedJob("generate_images", {"shard": "01"}, 1),
+    *(
+        PlannedJob(
+            "generate_responses",
+            {"policy": policy, "shard": shard},
+            1,
+            0,
+            (f"generate_images/{shard}",),
+        )
+        for policy in ("a", "b")
+        for shard in ("00", "01")
+    ),
+    PlannedJob(
+        "build_pairs",
+        {},
+        0,
+        0,
+        tuple(
+            f"generate_responses/{policy}/{shard}"
+            for policy in ("a", "b")
+            for shard in ("00", "01")
+        ),
+    ),
+    PlannedJob("train_dpo", {"experiment": "one"}, 2, 0, ("build_pairs",)),
+]
+SECONDS = [100, 50, 10, 10, 10, 10, 5, 200]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "seconds", "at_once"),
+    [
+        # 100 | 50 + 10 + 10, then of the first shard 10 beside 10, 5, 200.
+        (2, 100 + 10 + 5 + 200, 2),
+        # The longest chain: 100 + 10 + 5 + 200.
+        (4, 315, 3),
+        (None, 315, 3),
+    ],
+)
+def test_the_hours_on_some_gpus_are_the_jobs_in_the_order_of_the_graph(gpus, seconds, at_once):
+    assert schedule(CHAIN, SECONDS, gpus) == Schedule(seconds, at_once)
+
+
+def test_jobs_that_wait_for_gpus_make_a_run_longer_and_small_ones_go_first():
+    single = [PlannedJob("rank_images", {"shard": str(shard)}, 1) for shard in range(3)]
+    assert schedule(single, [10, 10, 10], 1) == Schedule(30, 1)
+    assert schedule(single, [10, 10, 10], 3) == Schedule(10, 3)
+    pair = PlannedJob("train_dpo", {}, 2)
+    assert schedule([*single, pair], [10, 10, 10, 15], 3) == Schedule(25, 3)
+    assert most_gpus_of_a_job([*single, pair]) == 2
+
+
+ENDPOINT = {"base_url": "https://example.org/v1", "model": "writer"}
+
+
+def asked_by(**changes):
+    config = Config.model_validate(CONFIG.model_dump() | changes)
+    return {one.key: one for one in endpoints_asked(config, JOBS, 12, SHARDS, {"pope": 9000})}
+
+
+def test_an_endpoint_s_requests_tokens_and_cost_are_told():
+    asked = asked_by(instructions={"backend": "openai", "endpoint": ENDPOINT})
+    one = asked["instructions.endpoint"]
+    assert one.items == 12
+    rate = {"input_tokens": 100_000, "output_tokens": 50_000, "assumed": "a test"}
+    price = {"input": 2, "output": 10, "currency": "EUR", "published": "a test"}
+    priced = rates(requests={"instructions": rate}, prices={"writer": price})
+    cost = cost_of(one, priced)
+    assert (cost.requests, cost.tokens) == (12, (1_200_000, 600_000))
+    assert cost.cost == pytest.approx(1.2 * 2 + 0.6 * 10)
+    (line,) = say_requests([cost], priced, "my-rates.yaml")
+    assert "12 requests, 1.20 million tokens in, 0.60 million out (assumed): 8.40 EUR" in line
+    (line,) = say_requests(
+        [cost_of(one, rates(requests={"instructions": rate}))],
+        rates(requests={"instructions": rate}),
+        "my-rates.yaml",
     )
+    assert "No price of 'writer' is in my-rates.yaml" in line
+    (line,) = say_requests([cost_of(one, rates())], rates(), "my-rates.yaml")
+    assert "add 'instructions' under `requests`" in line
+
+
+def test_judges_and_proposals_are_counted_as_often_as_they_are_asked():
+    judged = {"task": "mmvet", "metrics": {"score": "gpt_eval_score"}, "scorer": "mm_vet"}
+    jobs = [
+        PlannedJob("answer_benchmark", {"model": model, "benchmark": "mm_vet"}, 1)
+        for model in ("base", "small")
+    ]
+    config = Config.model_validate(
+        CONFIG.model_dump()
+        | {
+            "evaluation": {"benchmarks": {"mm_vet": judged | {"judge": ENDPOINT}}},
+            "image_ranking": {"judge": {"endpoint": ENDPOINT, "comparisons": 5}},
+            "generate_prompts": {"count": {"art": 25}, "endpoint": ENDPOINT},
+        }
+    )
+    found = {
+        one.key: one.items for one in endpoints_asked(config, jobs, 12, SHARDS, {"mm_vet": 218})
+    }
+    assert found["evaluation.benchmarks.mm_vet.judge"] == 218 * 2 * 5
+    assert found["image_ranking.judge.endpoint"] == 2 * 5
+    assert found["generate_prompts.endpoint"] == 25
+
+
+def test_the_plan_of_the_paper_tells_hours_costs_downloads_and_terms(project):
+    done = command(project.folder, "--prompts-per-topic", 900, "--gpus", 8)
+    said = " ".join(done.stdout.split())
+    assert re.search(r"without time in the queue: [\d.]+ hours on 8 GPUs, never under", said)
+    assert re.search(r"instructions.endpoint \(gpt-4o-2024-08-06\): 9,000 requests, .* USD", said)
+    assert re.search(r"Hub cache: 19 repositories, [\d.]+ GB .*`make fetch`", said)
+    for name in ("Stability AI Community", "Llama 3 Community", "Llama 2 Community", "OpenAI's"):
+        assert name in said
+    refused = command(project.folder, "--prompts-per-topic", 900, "--gpus", 1)
+    assert refused.returncode == 1
+    assert "holds 2 GPUs at once" in refused.stderr
+
+
+def test_every_term_of_use_is_on_the_page_of_licences_with_its_address():
+    page = (REPOSITORY / "docs/licences.md").read_text(encoding="utf-8")
+    licences = read_licences()
+    for terms in licences.terms:
+        assert terms.name in page
+        assert terms.address in page
+    named = [each for terms in licences.terms for each in (*terms.hub, *terms.endpoints)]
+    assert len(named) == len(set(named))
+    for name in named:
+        assert name.removeprefix("datasets/") in page, name
+
+
+def test_a_pilot_s_limit_does_not_become_a_benchmark_s_number_of_questions(run):
+    benchmarks = {name: block | {"limit": 5} for name, block in BENCHMARKS.items()}
+    config = Config.model_validate(CONFIG.model_dump() | {"evaluation": {"benchmarks": benchmarks}})
+    write_record(run, "answer_benchmark", "base/pope", 5, 5, 1.0, 1.0)
+    content = measured_rates(run, JOBS, config, SHARDS, rates())
+    assert content["stages"]["answer_benchmark/pope"]["measured"]
+    assert content["questions"] == {"pope": 9000}

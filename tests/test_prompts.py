@@ -21,6 +21,9 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
+import yaml
+
+from lib.data.prompts import tell_unread_files
 
 ROOT = Path(__file__).resolve().parents[1]
 PROMPTS = ROOT / "prompts"
@@ -304,3 +307,19 @@ def test_a_copy_with_its_clauses_exchanged_is_caught():
         line.startswith("cosine")
         for line in near_duplicates([*[text for _, text in all_prompts()][:60], here, there])
     )
+
+
+def test_files_of_prompts_that_no_topic_names_are_told_and_nothing_else_in_the_folder(tmp_path):
+    for name in ("art.txt", "x.txt", "Y.TXT", ".hidden.txt", "notes.md", "e\x1b[31m.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder.txt").mkdir()
+    [told] = tell_unread_files(tmp_path, ["art"])
+    assert "3 files are of no topic that `topics` names" in told
+    assert r"'Y.TXT', 'e\x1b[31m.txt', 'x.txt'." in told
+    assert "'x.txt'" not in tell_unread_files(tmp_path, ["art", "x"])[0]
+
+
+def test_without_a_file_that_no_topic_names_nothing_is_told():
+    for configfile in ("config.yaml", "demo/config.yaml", "demo/random.yaml"):
+        values = yaml.safe_load((ROOT / configfile).read_text(encoding="utf-8"))
+        assert tell_unread_files(ROOT / values["prompts"], values["topics"]) == []

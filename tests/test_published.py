@@ -163,3 +163,26 @@ def test_a_damaged_file_is_named(tmp_path):
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     with pytest.raises(UserError, match=r"table2\.yaml: .*poppe"):
         read_published(path)
+
+
+def test_readme_and_citation_name_the_paper_s_revision_and_the_same_released_data_sets():
+    readme, citation = (
+        (PUBLISHED.parent / name).read_text() for name in ("README.md", "CITATION.cff")
+    )
+    named = [
+        set(re.findall(r"huggingface\.co/datasets/([\w/-]+)", text)) for text in (readme, citation)
+    ]
+    assert (
+        named[0]
+        == named[1]
+        == {
+            "pdsdpo/pdsdpo-v1_0-data",
+            "pdsdpo/pdsdpo-v1_1-data",
+            "pdsdpo/synthalign-v1_0-data",
+        }
+    )
+    assert "https://arxiv.org/abs/2412.17417v2" in readme
+    cited = yaml.safe_load(citation)
+    assert cited["preferred-citation"]["url"] == "https://arxiv.org/abs/2412.17417v1"
+    assert cited["references"][0]["url"] == "https://arxiv.org/abs/2412.17417v2"
+    assert all(each["title"] and each["authors"] and each["type"] for each in cited["references"])

@@ -1,5 +1,6 @@
 """A run is what it was when it started, and knows it from its own files."""
 
+import os
 import shutil
 import subprocess
 import time
@@ -12,6 +13,7 @@ import pytest
 from conftest import Project, make_small
 from lib.errors import UserError
 from lib.head.run_start import VARIABLE, RunStart
+from lib.jobs.job import REUSE_FROM
 
 IMAGES = [f"results/random/images/art/{shard}.jsonl" for shard in ("00", "01")]
 #: The beginning of the clone's job: it waits until the test has edited what it likes.
@@ -128,3 +130,20 @@ def test_what_a_run_began_with_is_told_to_its_jobs_as_it_was(
         file.unlink()
     with pytest.raises(UserError, match="file system that all nodes share"):
         RunStart.of_this_job()
+
+
+def test_each_of_several_modules_in_one_workflow_tells_its_own_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lib.head.run_start._reused", {})
+    for name in (f"{VARIABLE}_one", f"{VARIABLE}_two_inner", REUSE_FROM):
+        monkeypatch.setenv(name, "")
+    one, two = (RunStart({"run": run}, {"art": ["a cat"]}, {}) for run in ("one", "two"))
+    earlier, shared = tmp_path / "earlier", tmp_path / "shared"
+    one.tell_jobs(tmp_path / "one", [earlier, shared], "one")
+    two.tell_jobs(tmp_path / "two", [shared], "two.inner")
+    assert RunStart.of_this_job("one") == one
+    assert RunStart.of_this_job("two.inner") == two
+    assert os.environ[REUSE_FROM].split(os.pathsep) == [str(earlier), str(shared)]
+    with pytest.raises(UserError, match=f"{VARIABLE}_three is missing"):
+        RunStart.of_this_job("three")

@@ -88,6 +88,114 @@ POPE = "pope --answers {} --reference labels"
 # --------------------------------------------------------------------------------------------------
 
 
+def sample(number, response, target, metric, **told):
+    """A line of lmms-eval's samples, as version 0.7 writes it."""
+    return {
+        "doc_id": number,
+        "target": target,
+        "filtered_resps": response,
+        "token_counts": [{"output_tokens": 2}],
+        "doc_hash": "74234e98",
+        metric: told,
+        "input": "Is there?",
+    }
+
+
+def test_lmms_eval_s_own_samples_of_pope_are_scored_by_splits_as_their_own_reference(files, capsys):
+    """The data number each split's questions from 1; lmms-eval does not say which split it is."""
+    said = [("1", "Yes", "yes"), ("2", "No, none.", "no"), ("1", "yes", "yes"), ("2", "Yes", "no")]
+    (files / "samples.jsonl").write_text(
+        lines(
+            *(
+                sample(number, response, target, "pope_accuracy", question_id=name, score=1.0)
+                for number, (name, response, target) in enumerate(said)
+            )
+        )
+    )
+    code, out, err = run(
+        capsys, "pope --answers samples.jsonl --reference samples.jsonl --json --samples 0"
+    )
+    found = json.loads(out)
+    assert (code, err) == (0, "")
+    assert {split: each["f1"] for split, each in found["per_type"].items()} == {
+        "1": 100.0,
+        "2": pytest.approx(200 / 3),
+    }
+    assert found["scores"]["f1"] == pytest.approx((100 + 200 / 3) / 2)
+    code, _, err = run(capsys, "pope --answers samples.jsonl")
+    assert (code, "lmms-eval's samples hold their own" in err) == (1, True)
+
+
+def test_samples_of_older_versions_with_their_documents_are_read(files, capsys):
+    """Before `doc` was left out, and with each response in lists."""
+    (files / "samples.jsonl").write_text(
+        lines(
+            *(
+                {
+                    "doc_id": number,
+                    "doc": {"question_id": "1", "category": split, "answer": "yes"},
+                    "target": "yes",
+                    "arguments": ["Is there?"],
+                    "resps": [["Yes"]],
+                    "filtered_resps": ["yes"],
+                }
+                for number, split in enumerate(("popular", "random"))
+            )
+        )
+    )
+    code, out, _ = run(capsys, "pope --answers samples.jsonl --reference samples.jsonl --json")
+    assert (code, set(json.loads(out)["per_type"])) == (0, {"popular", "random"})
+
+
+def test_scores_of_stand_in_language_tools_are_marked_as_not_comparable(files, capsys):
+    (files / "captions.jsonl").write_text(lines({"id": 1, "response": "a dog"}))
+    code, out, _ = run(
+        capsys, "chair --answers captions.jsonl --reference objects --language stand-in"
+    )
+    assert code == 0
+    assert "not comparable with published scores" in " ".join(out.replace("│", " ").split())
+    assert "stand-in language tools (tokenizer)" in out
+
+
+def test_lmms_eval_s_own_samples_of_captions_are_scored_by_their_image(files, capsys):
+    told = {"answer": ["dog"], "pred": ["cat"], "image_id": 2}
+    (files / "samples.jsonl").write_text(
+        lines(sample(0, "a dog and a cat", "['cat']", "coco_cap_chair_i", **told))
+    )
+    code, out, _ = run(capsys, "chair --answers samples.jsonl --reference objects --json")
+    assert (code, json.loads(out)["scores"]["chair_i"]) == (0, 50.0)
+
+
+def test_lmms_eval_s_own_samples_of_mm_vet_are_graded_by_our_judge(files):
+    told = {
+        "question_id": "v1_0",
+        "question": "Q?",
+        "gt_answer": "A",
+        "capabilities": "ocr,math",
+        "score": 0.3,
+        "eval_model": "gpt-4o",
+    }
+    (files / "samples.jsonl").write_text(lines(sample(0, "B", "A", "gpt_eval_score", **told)))
+    benchmark = load_benchmark("mm_vet")
+    reference = benchmark.read_reference(files / "samples.jsonl")
+    [answer] = benchmark.read_answers(files / "samples.jsonl").rows
+    assert (answer.id, answer.text, "grades" in answer.details) == ("v1_0", "B", False)
+    question = reference["v1_0"]
+    assert (question.question, question.answer, question.capabilities) == (
+        "Q?",
+        "A",
+        ("math", "ocr"),
+    )
+
+
+def test_samples_that_do_not_say_which_question_they_answer_are_refused(files, capsys):
+    """lmms-eval's `amber_g` numbers its own rows only."""
+    (files / "samples.jsonl").write_text(lines(sample(1, "a dog", "[]", "amber_chair", chair=0)))
+    code, out, err = run(capsys, "amber --answers samples.jsonl --reference amber")
+    assert (code, out) == (1, "")
+    assert "it has no id" in err
+
+
 def test_it_prints_a_table_for_people(files, capsys):
     code, out, err = run(capsys, POPE.format("good.jsonl"))
     assert (code, err) == (0, "")
@@ -547,6 +655,10 @@ keys = st.sampled_from(
         "question",
         "answer",
         "capability",
+        "doc_id",
+        "filtered_resps",
+        "resps",
+        "gpt_eval_score",
     ]
 )
 documents = st.lists(

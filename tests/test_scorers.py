@@ -24,7 +24,7 @@ from lib.benchmarks.bootstrap import intervals
 from lib.benchmarks.language import LanguageTools, similar_by_vectors
 from lib.benchmarks.mentions import MentionsBenchmark
 from lib.benchmarks.object_halbench import ObjectHalBench, read_objects
-from lib.benchmarks.registry import load_benchmark
+from lib.benchmarks.registry import BENCHMARKS, load_benchmark
 from lib.benchmarks.rows import lines_of
 from lib.errors import UserError
 from lib.head import table_rows
@@ -882,6 +882,40 @@ def test_the_score_names_the_language_tools_that_it_used_and_the_exact_ones_need
         == "tokenizer: runs of letters, lower case; similarity: equality"
     )
     assert "nltk" in LanguageTools("stand-in").names("tokenizer")
+
+
+@pytest.mark.parametrize("choice", ["stand-in", "exact"])
+def test_scores_that_stand_in_language_tools_made_say_that_they_are_not_comparable(
+    choice, tmp_path
+):
+    files = {"synonyms.txt": "dog\ncat\n", "objects.json": {"1": ["dog"]}}
+    folder = write(tmp_path / "coco", files)
+    chair = load_benchmark("chair", choice)
+    score = chair.score(answers({"1": "a dog"}), chair.read_reference(folder))
+    assert score.not_comparable.keys() == score.scores.keys()
+    assert "not comparable with published scores" in score.not_comparable["chair_s"]
+    # AMBER's questions for a yes or a no need no language tools.
+    parts = amber.Amber(choice)
+    assert parts.not_comparable(parts.names, "tokenizer", "tagger").keys() == {
+        "chair",
+        "cover",
+        "hal",
+        "cog",
+        "amber_score",
+    }
+
+
+def test_the_reference_s_own_language_tools_are_no_stand_ins():
+    assert LanguageTools("stand-in").stand_ins("singulariser", "lemmatizer") == ["lemmatizer"]
+    assert LanguageTools("auto").stand_ins("singulariser") == []
+    assert LanguageTools("exact").stand_ins("singulariser") == ["singulariser"]
+
+
+@pytest.mark.parametrize("name", BENCHMARKS.kinds)
+def test_which_way_is_better_is_told_of_scores_that_there_are(name):
+    benchmark = load_benchmark(name)
+    assert benchmark.better.keys() <= benchmark.names.keys()
+    assert next(iter(benchmark.names)) in benchmark.better, "the headline"
 
 
 def test_missing_language_data_are_named_where_the_reference_s_are_wanted(monkeypatch):

@@ -4,6 +4,7 @@ switching computes nothing again.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 from snakemake.settings.types import DeploymentMethod
+
+from lib.config.run import Config
+from lib.errors import UserError
+from lib.head.software import check_jobs, spared_packages
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 #: What conda makes one environment for, and what needs no model: the counts of why prompts gave no
@@ -190,12 +195,13 @@ def assert_all_was_reused(project, before, published):
     assert project.published() == published
 
 
+@pytest.mark.slow
 def test_switching_the_software_environment_runs_jobs_again_and_computes_no_item(ranked):
     before, published = records(ranked), ranked.published()
     write_site(ranked, modules={"default": ["pds-dpo/1.0"]})
     # Snakemake would run the jobs again, and says why.
     assert (
-        "Software environment definition has changed"
+        "its environment changed"
         in ranked.snakemake("-n", "--sdm", "env-modules", "--", RANKED).stdout
     )
     # Where there is no such module, the same jobs are made to run again in the plain environment.
@@ -203,6 +209,7 @@ def test_switching_the_software_environment_runs_jobs_again_and_computes_no_item
     assert_all_was_reused(ranked, before, published)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     shell_with_modules() is None,
     reason="no environment modules on this machine (Debian: environment-modules)",
@@ -244,7 +251,7 @@ def run_with_conda(project, *arguments, profile="profiles/local"):
     frozen = subprocess.run(
         [python, "-m", "pip", "freeze", "--all"], text=True, capture_output=True, check=True
     ).stdout.lower()
-    wanted = {line.lower().replace("_", "-") for line in lock if line and not line.startswith("#")}
+    wanted = {line.split()[0].lower().replace("_", "-") for line in lock if "==" in line}
     assert wanted <= {line.replace("_", "-") for line in frozen.splitlines()}
 
 
@@ -261,6 +268,145 @@ def test_the_image_s_recipes_install_the_lock_and_nothing_else():
     lock = "envs/gpu.lock"
     for name in ("envs/Dockerfile", "envs/apptainer.def"):
         text = (REPOSITORY / name).read_text()
-        assert f"pip install --no-cache-dir --no-deps -r /{Path(lock).name}" in text
+        wanted = f"pip install --no-cache-dir --no-deps --require-hashes -r /{Path(lock).name}"
+        assert text.count("pip install") == text.count(wanted) == 1
         assert "python:3.11.7" in text
     assert os.path.exists(REPOSITORY / lock)
+
+
+def test_the_image_s_jobs_are_not_root_s():
+    last_user = re.findall(r"^USER (.*)$", (REPOSITORY / "envs/Dockerfile").read_text(), re.M)[-1]
+    assert int(last_user.split(":")[0]) > 0
+
+
+def write_environment(folder, name, *packages):
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({"dependencies": ["python=3.11.7", {"pip": list(packages)}]}))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "said"),
+    [
+        ("plan.py", ("--configfile", "pilot.yaml"), "pilot: 67 jobs"),
+        ("fetch.py", ("--configfile", "demo/random.yaml"), "needs nothing from the hub"),
+        ("fetch.py", ("--configfile", "pilot.yaml"), "http://127.0.0.1:9 cannot be reached"),
+        ("verify.py", ("results/none",), "no job's record"),
+    ],
+)
+def test_what_make_runs_on_a_login_node_runs_in_the_head_environment(
+    project, head_environment, script, words, said
+):
+    done = subprocess.run(
+        [head_environment / "python", f"scripts/{script}", *words],
+        cwd=project.folder,
+        env={**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9"},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    assert said in done.stdout
+
+
+def test_jobs_whose_packages_this_python_lacks_are_refused_with_what_is_missing_and_the_mends(
+    tmp_path,
+):
+    whole = write_environment(tmp_path, "whole", "pyyaml==6.0.3", "Pydantic>=2")
+    models = write_environment(tmp_path, "models", "pyyaml==1.0", "no-such-package==1.0")
+    check_jobs([("build_pairs", whole)], [], tmp_path)
+    rules = ["train_dpo", "merge_adapter", "rank_images", "answer_benchmark", "rank_images"]
+    with pytest.raises(UserError) as refused:
+        check_jobs([("build_pairs", whole), *((rule, models) for rule in rules)], [], tmp_path)
+    message = str(refused.value)
+    assert sys.executable in message
+    assert (
+        "envs/models.yaml (answer_benchmark, merge_adapter, rank_images and 1 more):"
+        " no-such-package\n" in message
+    )
+    assert "whole" not in message
+    for mend in ("--sdm conda", "LOCK=envs/gpu.lock", "--sdm env-modules", "--sdm apptainer"):
+        assert mend in message
+
+
+@pytest.mark.parametrize("method", ["conda", "env-modules", "apptainer"])
+def test_jobs_with_an_environment_of_their_own_need_nothing_of_this_python(tmp_path, method):
+    models = write_environment(tmp_path, "models", "no-such-package==1.0")
+    check_jobs([("train_dpo", models)], [method], tmp_path)
+
+
+def test_vllm_is_asked_for_only_where_a_backend_is_vllm_s(tmp_path):
+    models = write_environment(tmp_path, "models", "vllm-of-a-test==1.0", "yaml==1")
+    check_jobs([("generate_responses", models)], [], tmp_path, spared={"vllm-of-a-test"})
+    assert spared_packages(Config()) == set()
+    backends = {
+        "responses": {"backend": "transformers"},
+        "evaluation": {"backend": "transformers"},
+    }
+    assert spared_packages(Config.model_validate(backends)) == {"vllm"}
+
+
+@pytest.fixture
+def head_project(project, head_environment):
+    """A clone whose user has followed the cluster guide as far as its head environment."""
+
+    def snakemake(*words, PATH="", **environment):  # noqa: N803 - the environment's name
+        path = os.pathsep.join(filter(None, [PATH, str(head_environment), os.environ["PATH"]]))
+        return subprocess.run(
+            [head_environment / "snakemake", *words],
+            cwd=project.folder,
+            env={**os.environ, "PATH": path, **environment},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+
+    project.head_snakemake = snakemake
+    return project
+
+
+def test_a_head_environment_without_the_jobs_packages_is_refused_before_anything_is_submitted(
+    head_project,
+):
+    planned = head_project.head_snakemake("--profile", "slurm", "--configfile", "pilot.yaml", "-n")
+    begun = head_project.head_snakemake(
+        "--profile", "profiles/local", "--configfile", "demo/random.yaml"
+    )
+    for done in (planned, begun):
+        assert done.returncode == 1
+        assert "which lacks packages that they need" in done.stdout
+        assert re.search(r"envs/diffusion\.yaml \(generate_images\): .*\btorch\b", done.stdout)
+        assert "Traceback" not in done.stdout
+    assert "total" in planned.stdout  # the plan is shown all the same
+    assert not (head_project.folder / "results/random/logs").exists()
+
+
+#: What Snakemake asks of conda before it plans, and nothing else.
+CONDA = """#!/bin/sh
+case "$*" in
+"info --json") echo '{"conda_prefix": "/opt/conda", "platform": "linux-64"}' ;;
+"--version") echo "conda 26.7.1" ;;
+config*) echo '{"get": {"channel_priority": "strict"}}' ;;
+esac
+"""
+
+
+def test_the_cluster_guide_s_way_with_conda_leads_to_a_run_that_is_not_refused(
+    head_project, tmp_path
+):
+    guide = (REPOSITORY / "docs/cluster.md").read_text(encoding="utf-8")
+    (switch,) = re.findall(r"^ *(sed -i .* profiles/slurm/config.yaml)$", guide, re.MULTILINE)
+    subprocess.run(switch, shell=True, check=True, cwd=head_project.folder)
+    profile = yaml.safe_load((head_project.folder / "profiles/slurm/config.yaml").read_text())
+    assert profile["software-deployment-method"] == "conda"
+    (first,) = re.findall(r"^ *conda env create (.*) && conda activate (.*)$", guide, re.MULTILINE)
+    assert first == ("--name pds-dpo-head --file envs/head.yaml", "pds-dpo-head")
+    (tmp_path / "conda").write_text(CONDA)
+    (tmp_path / "conda").chmod(0o755)
+    (planned,) = re.findall(r"^(snakemake .* -n) +# 67 jobs", guide, re.MULTILINE)
+    done = head_project.head_snakemake(
+        *planned.split()[1:], PATH=str(tmp_path), OPENAI_API_KEY="a-key-of-the-reader"
+    )
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"^total +67$", done.stdout, re.MULTILINE)  # with the target `all`

@@ -1,11 +1,13 @@
 """What the demo tells at its end: of whatever texts there are in a run."""
 
+import io
 import json
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
 
 import story
 
@@ -56,4 +58,24 @@ def test_the_story_is_told_whatever_line_ends_and_markup_the_texts_have(
     assert "it says [/b] and [bold red]that :smile: a b c d)" in told
     assert "Training of x[b]: 2 updates, loss 0.700 to 0.500." in told
     assert "[b]/:smile:" in told
+    assert "not comparable" not in told
     assert f"{run_with_strange_texts.parent}/[/results]/strange/tables" in told
+
+
+def test_scores_have_the_digits_that_tell_models_apart_and_a_mark_where_tools_were_stand_ins(
+    tmp_path: Path,
+) -> None:
+    why = "stand-in language tools (tokenizer): not comparable with published scores"
+    for model, value in (("base", 7.04), ("dpo", 7.01)):
+        folder = tmp_path / "evaluation" / model / "chair"
+        folder.mkdir(parents=True)
+        scores = {"scores": {"chair_s": value}, "not_comparable": {"chair_s": why}}
+        (folder / "scores.json").write_text(json.dumps(scores))
+    table = story.table_of(story.scores_of(tmp_path), story.not_comparable_of(tmp_path))
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(table)
+    told = console.export_text()
+    assert "(CHAIR_s, %) ↓ *" in told
+    assert "7.04" in told
+    assert "7.01" in told
+    assert f"* {why}" in told

@@ -10,6 +10,7 @@ import statistics
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -24,6 +25,9 @@ from lib.config.run import Config
 from lib.files import digest_of_file, write_json
 from lib.head.plan import Plan
 from lib.head.table_rows import (
+    HALLUCINATION_SCORES,
+    all_score_files,
+    all_scores_job,
     common_name,
     experiments_by_size,
     largest_experiments,
@@ -31,7 +35,15 @@ from lib.head.table_rows import (
     seed_groups,
 )
 from lib.jobs.record import Record
-from lib.report.model_tables import ModelTableRow, about_models, compare_models, read_scores
+from lib.report.model_tables import (
+    DescribedScore,
+    ModelTableRow,
+    about_models,
+    all_scores,
+    compare_models,
+    counted,
+    read_scores,
+)
 from lib.report.published import Published, PublishedRow, read_published
 from lib.report.sidecar import ModelOrigin, project_commit, resolve_model
 from lib.report.tables import (
@@ -141,6 +153,21 @@ def test_the_papers_missing_numbers_are_dashes_too():
     assert "| paper | + PDS-DPO | – | – | 87.6 |" in to_markdown(compare({}))
 
 
+def test_a_data_set_that_is_left_out_is_a_row_of_dashes_with_the_reason():
+    reason = "there are 620 prompts, and a prompt gives at most one pair"
+    rows = (BASE, DPO.model_copy(update={"left_out": reason}))
+    markdown = to_markdown(compare(scores(base=85.9), rows=rows))
+    assert "| ours | dpo-9k (9000 pairs) | – | –<sup>b</sup> | –<sup>b</sup> |" in markdown
+    assert f"<sup>b</sup> No data set of this size: {reason}." in markdown
+
+
+def test_the_row_of_all_pairs_says_how_many_there_were(tmp_path):
+    summary = tmp_path / "dataset.json"
+    summary.write_text('{"size": 588}')
+    rows = counted([BASE, our("dpo", "all")], [str(summary)])
+    assert [row.title for row in rows] == [BASE.title, "dpo (588 pairs)"]
+
+
 def test_every_missing_number_of_ours_has_its_reason_below():
     for text in (to_markdown(compare({})), to_latex(compare({})).replace("'{}", "'")):
         assert "POPE: no benchmark 'pope' configured in this run." in text
@@ -181,6 +208,103 @@ def test_a_score_of_some_questions_is_marked_and_not_compared():
     assert not table.rows[2].differences
     assert "| 85.9<sup>b</sup> |" in to_markdown(table)
     assert "<sup>b</sup> POPE: only the first 5 of 9 questions." in to_markdown(table)
+
+
+def test_a_score_of_stand_in_language_tools_is_marked_in_its_cell_and_not_compared():
+    found = scores(base=85.9)
+    why = "stand-in language tools (tokenizer): not comparable with published scores"
+    found["base", "pope"] |= {"not_comparable": {"f1": why, "other": "of another score"}}
+    table = compare(found)
+    assert not table.rows[2].differences
+    assert "| 85.9<sup>b</sup> |" in to_markdown(table)
+    assert f"<sup>b</sup> POPE: {why}." in to_markdown(table)
+    assert "of another score" not in to_markdown(table)
+
+
+def test_pope_is_shown_and_compared_as_f1_and_as_accuracy():
+    found = scores(base=85.9)
+    found["base", "pope"]["scores"] |= {"accuracy": 86.9}
+    table = compare_models(
+        read_published(PUBLISHED / "table2.yaml"),
+        [BASE],
+        HALLUCINATION_SCORES,
+        found,
+        "ours",
+        "llava-hf/llava-1.5-7b-hf",
+    )
+    assert [column.name for column in table.columns][-2:] == ["POPE Score", "POPE Acc."]
+    assert "| 85.9 (-0.2) | 86.9 (+0.8) |" in to_markdown(table)
+    printed = next(row for row in table.rows if row.texts["method"] == "+ PDS-DPO")
+    assert (printed.values["pope"], "pope_accuracy" in printed.values) == (87.6, False)
+    [note] = [note for note in table.notes if note.startswith("POPE Acc.: ")]
+    assert "2412.17417v2" in note
+
+
+CHAIR = {"chair": [DescribedScore(name="chair_s", what="captions, percent", better="lower")]}
+
+
+def test_every_score_of_a_benchmark_is_a_line_with_a_column_for_each_model():
+    found: Any = {
+        (model, "chair"): {**scores(x=0.0)["x", "pope"], "model": model, "benchmark": "chair"}
+        for model in ("base", "one", "two")
+    }
+    for (model, _), value in zip(found, (36.7, 8.0, 7.0), strict=True):
+        found[model, "chair"] |= {"scores": {"chair_s": value}}
+    table = all_scores([BASE, our("dpo", 160, "one", "two", seeds=(1, 2))], CHAIR, found, "demo")
+    assert (
+        "| ours, demo | chair | chair\\_s ↓ | captions, percent | 36.70 | 7.50 ± 0.71 |"
+        in to_markdown(table)
+    )
+    [read] = pd.read_csv(io.StringIO(to_csv(table))).to_dict("records")
+    assert (read["llava-1.5-7b-hf (before training)"], read["dpo (160 pairs, 2 seeds)"]) == (
+        36.7,
+        7.5,
+    )
+    assert "score 'chair_s' of benchmark 'chair' (lmms-eval" in " ".join(table.notes)
+    assert "small models" in table.notes[0]
+
+
+def test_a_table_of_all_scores_is_whole_without_a_benchmark_and_with_models_of_one_name(tmp_path):
+    rows = [our("dpo", 160, "dpo-a"), our("dpo", 160, "dpo-b")]
+    table = all_scores(rows, {}, {}, "ours")
+    assert to_csv(table) == (
+        "source,Benchmark,Score,What it is,dpo (160 pairs): dpo-a,dpo (160 pairs): dpo-b,notes\n"
+    )
+    assert to_markdown(table).startswith("# All scores")
+    assert "\\toprule" in to_latex(table)
+
+
+def test_every_configured_benchmark_is_in_the_table_of_all_scores_whatever_it_is_called(tmp_path):
+    (tmp_path / "questions.jsonl").touch()
+    ours = {"scorer": "chair", "questions": str(tmp_path / "questions.jsonl")}
+    benchmarks = {
+        "my-captions": ours | {"reference": str(tmp_path), "images": str(tmp_path)},
+        "yes-no": {
+            "task": "pope",
+            "metrics": {"accuracy": "pope_accuracy"},
+            "percent": True,
+            "scorer": "pope",
+        },
+        "graded": {"task": "mmvet", "metrics": {"score": "gpt_eval_score"}, "scorer": "mm_vet"},
+    }
+    plan = Plan(
+        Config.model_validate(
+            {
+                "pairs": {"sizes": [200, 500]},
+                "evaluation": {"benchmarks": benchmarks},
+                "training": {"experiments": {"small": {"size": 200}, "large": {"size": 500}}},
+            }
+        )
+    )
+    job = all_scores_job(plan)
+    assert [row.models for row in job.rows] == [["base"], ["small"], ["large"]]
+    shown = {name: [score.name for score in each] for name, each in job.benchmarks.items()}
+    assert shown["my-captions"] == ["chair_i", "chair_s", "recall"]
+    assert shown["yes-no"][:3] == ["accuracy", "reference_f1", "reference_accuracy"]
+    # Without a judge, our scorer of MM-Vet has nothing to score.
+    assert shown["graded"] == ["score"]
+    assert [score.better for score in job.benchmarks["my-captions"]] == ["lower", "lower", "higher"]
+    assert len(all_score_files(plan)) == 3 * 3
 
 
 def test_experiments_that_differ_in_their_seed_only_are_one_row_with_mean_and_spread():

@@ -474,6 +474,7 @@ def test_the_digest_of_a_control_is_that_of_the_pairs_it_trains_on(
     assert len({digest, by_coin[0], digest_pairs(files, "random", 43)[0]}) == 3
 
 
+@pytest.mark.slow
 def test_trained_on_swapped_pairs_it_prefers_the_rejected_and_says_so(
     trained: Run, tmp_path: Path, base: Path, dataset: Path
 ) -> None:
@@ -608,6 +609,7 @@ def test_training_that_diverges_stops_with_a_clear_message(job: TrainingJob) -> 
 # --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_to_the_same_bytes(
     trained: Run, tmp_path: Path, base: Path, dataset: Path
 ) -> None:
@@ -938,7 +940,8 @@ def test_a_worker_that_fails_is_shown_without_its_traceback(
 def _started_as_a_rule() -> None:
     from lib.jobs.script import run_script
 
-    vars(sys.modules["__main__"])["snakemake"] = as_snakemake(json.loads(sys.argv[1]))
+    main = vars(sys.modules["__main__"])
+    main["snakemake"], main["__file__"] = as_snakemake(json.loads(sys.argv[1])), train_dpo.__file__
     run_script(train_dpo.main)
 
 

@@ -4,6 +4,7 @@ belong to their prompt's text.
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from pydantic import ValidationError
 
 import lib.endpoint
 import tell_prompt
-from chat_server import ChatServer, error, text_of
+from chat_server import ChatServer, Reply, completion, error, refusal, text_of
 from conftest import GOLDEN, needs_golden
 from lib.blocks import Endpoint
 from lib.config.instructions import WriteInstructionsJob
@@ -807,6 +808,60 @@ def test_the_key_is_in_no_file_of_the_run(stage, server):
     ]
 
 
+SECRET = "sk-a-long-and-secret-key-0123456789"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        refusal(f"I will not tell {SECRET} to anybody."),
+        refusal("x" * 270 + SECRET),
+        error(400, "x" * 270 + SECRET),
+        error(400, {"nested": [SECRET]}),
+        f"Is {SECRET} the key in this image?",
+        f"Is {SECRET[:20]} in this image?",
+        completion("What is in this image", f"length {SECRET}", SECRET),
+    ],
+    ids=["refusal", "long refusal", "error", "nested", "answer", "half", "model"],
+)
+def test_a_server_that_repeats_the_key_costs_its_item_and_the_key_is_in_no_file_of_the_run(
+    stage, server, monkeypatch, caplog, answer
+):
+    monkeypatch.setenv("TEST_KEY", SECRET)
+    server.answers = {"teapots": [answer]}
+    rows = stage.run(endpoint=server.settings(), common={"max_failed_fraction": 0.5})
+    assert [bool(rows[text].get("missing")) for text in TEXTS] == [True, False, False]
+    files = [path for path in stage.root.rglob("*") if path.is_file()]
+    said = caplog.text + "".join(path.read_text("latin-1") for path in files)
+    assert SECRET[:10] not in said
+    assert SECRET[-10:] not in said
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Is it \ud83d red?",
+        "Is it \x1b[31mred?",
+        "Is it\x00 red?",
+        "Is it \x9b31m red?",
+        "Is it red?\r\x07",
+        "[" * 200_000 + "?",
+        Reply(200, "[" * 200_000),
+        refusal("no \x1b]0;you\x07 \ud800"),
+    ],
+    ids=["surrogate", "escape", "NUL", "C1", "bell", "brackets", "JSON", "refusal"],
+)
+def test_an_answer_that_no_file_or_terminal_likes_costs_its_item_and_never_the_job(
+    stage, server, caplog, answer
+):
+    server.answers = {"teapots": [answer]}
+    rows = stage.run(endpoint=server.settings(), common={"max_failed_fraction": 0.5})
+    assert [bool(rows[text].get("missing")) for text in TEXTS] == [True, False, False]
+    reason = rows[TEXTS[0]]["missing"]["reason"]
+    assert len(reason) < 1000
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", reason + caplog.text)
+
+
 # --------------------------------------------------------------------------------------------------
 
 
@@ -990,7 +1045,7 @@ def test_snakemake_takes_the_file_s_instructions_and_editing_one_line_reruns_one
     entries[0]["instruction"] = "What is new?"
     file.write_text(lines_of(*entries), encoding="utf-8")
     done = project.snakemake(*targets)
-    assert done.stdout.count("Instructions: topic") == 1
+    assert re.findall(r" write_instructions (\S+): 1 of", done.stdout) == ["art/00"]
     record = json.loads(
         (project.folder / "results/random/work/write_instructions/art/00.json").read_text()
     )

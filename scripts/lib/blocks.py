@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from lib import weights
+from lib import secret, weights
 from lib.files import canonical_json, expand
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -100,7 +100,8 @@ def say_mistake(problem: Any) -> str:
     text = str(problem["msg"]).removeprefix("Value error, ")
     given = problem.get("input")
     is_plain = isinstance(given, str | int | float | bool | type(None))
-    return f"{text} (found {given!r})" if is_plain else text
+    is_shown = is_plain and not secret.shows_a_key(str(given))
+    return f"{text} (found {given!r})" if is_shown else text
 
 
 def first_mistake(error: ValidationError) -> tuple[str, str]:
@@ -185,7 +186,10 @@ class Endpoint(Block):
     # A model keeps its answers when its server moves.
     base_url: str = Field(
         pattern=r"^https?://",
-        description="Base URL, ending in `/v1` for most servers.",
+        description=(
+            "Base URL, ending in `/v1` for most servers. Nothing is sent to another host, not even"
+            " where the server redirects there."
+        ),
         json_schema_extra=NO_EFFECT,
     )
     model: str = Field(min_length=1, description="The model's name at the endpoint.")
@@ -202,7 +206,10 @@ class Endpoint(Block):
         8, description="Requests under way at once.", json_schema_extra=NO_EFFECT
     )
     timeout: float = Field(
-        60, gt=0, description="Seconds to wait for one answer.", json_schema_extra=NO_EFFECT
+        60,
+        gt=0,
+        description="Seconds that one answer may take, to its last byte.",
+        json_schema_extra=NO_EFFECT,
     )
     retries: int = Field(
         5,
@@ -216,7 +223,7 @@ class Endpoint(Block):
         default_factory=dict,
         description=(
             "Request parameters sent as they are, e.g. `reasoning_effort: low`; null leaves out one"
-            " that is otherwise sent (`temperature`, `max_tokens`, `seed`)."
+            " that is otherwise sent (`temperature`, `max_tokens`, `seed`). No keys, no headers."
         ),
     )
 
@@ -232,11 +239,10 @@ class Endpoint(Block):
             ) from error
         return parameters
 
-    @model_validator(mode="after")
-    def _holds_no_secret(self) -> Self:
-        if "@" in self.base_url:
-            raise ValueError(
-                "`base_url` holds a name or password (`@`): put the key into an environment"
-                " variable, see `api_key_variable`"
-            )
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _holds_no_key(cls, values: Any) -> Any:
+        # Before the fields are looked at one by one: what is said of a wrong one shows it.
+        if isinstance(values, Mapping) and (problem := secret.key_in(values)):
+            raise ValueError(f"{problem}. {secret.MEND}")
+        return values

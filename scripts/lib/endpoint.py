@@ -4,6 +4,9 @@ about what is wrong.
 What a user can mend (key, address, model name, a server that is down) is a UserError and ends the
 job; what concerns one request only (a refused prompt) is an ItemError and fails that item. The key
 comes from the environment and goes nowhere but into the request.
+
+A server is not trusted: it gets a limited time for the whole of an answer, of limited size, may
+send nobody elsewhere (lib/limited_http.py), and nothing that it says is shown as it came.
 """
 
 import base64
@@ -12,18 +15,22 @@ import mimetypes
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
+from urllib.parse import urljoin, urlsplit
 
 from lib.blocks import Endpoint
-from lib.errors import ItemError, UserError
+from lib.errors import ItemError, UserError, cannot_be_reached, printable
+from lib.files import canonical_json
 from lib.progress import log
+from lib.secret import MEND, Secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +43,9 @@ LONGEST_WAIT = 120.0
 #: the server is down.
 FAILURES_IN_A_ROW = 3
 CHECK_TIMEOUT = 15.0
+#: Of what a server says, so many characters are looked through for the key, and then so many shown.
+CHARACTERS_READ = 10_000
+CHARACTERS_SHOWN = 300
 
 
 @dataclass(frozen=True)
@@ -89,24 +99,43 @@ def read_key(endpoint: Endpoint) -> str:
     return key
 
 
+def secret_of(endpoint: Endpoint) -> Secret:
+    """What must not be shown of the endpoint's key, if it has one."""
+    return Secret(os.environ.get(endpoint.api_key_variable or "", "").strip())
+
+
 class Client:
     """A connection to an endpoint, with as many requests under way at once as configured. Use it in
     a `with` block.
     """
 
     def __init__(self, endpoint: Endpoint, timeout: float | None = None) -> None:
-        """`timeout`: seconds, in place of the configured ones. Errors: UserError for a missing
-        key.
+        """`timeout`: seconds, in place of the configured ones. Errors: UserError for a key that is
+        missing, or stands in the configuration, too.
         """
         import openai
 
+        from lib.limited_http import LimitedClient
+
         self.endpoint = endpoint
-        self._key = read_key(endpoint)
+        key = read_key(endpoint)
+        self._secret = secret_of(endpoint)
+        for name, value in (("base_url", endpoint.base_url), ("parameters", endpoint.parameters)):
+            if self._secret.is_in(canonical_json(value)):
+                raise UserError(
+                    f"`{name}` of an endpoint holds the key that is in {endpoint.api_key_variable}."
+                    f" {MEND}."
+                )
         self._timeout = timeout or endpoint.timeout
         self._openai = openai
-        self._client = openai.OpenAI(
-            api_key=self._key, base_url=endpoint.base_url, timeout=self._timeout, max_retries=0
+        self._client = openai.AsyncOpenAI(
+            api_key=key,
+            base_url=endpoint.base_url,
+            timeout=self._timeout,
+            max_retries=0,
+            http_client=LimitedClient(),
         )
+        self._closing = ExitStack()
         self._pool = ThreadPoolExecutor(
             max_workers=endpoint.concurrency, thread_name_prefix="endpoint"
         )
@@ -116,6 +145,12 @@ class Client:
         self._busy_until = 0.0
 
     def __enter__(self) -> Self:
+        from anyio.from_thread import start_blocking_portal
+
+        # Requests go out from an event loop, since only there a whole answer can be given a time:
+        # elsewhere it is from one piece of it to the next.
+        self._loop = self._closing.enter_context(start_blocking_portal())
+        self._closing.callback(self._loop.call, self._client.close)
         return self
 
     def __exit__(
@@ -126,7 +161,7 @@ class Client:
     ) -> None:
         self._stopped.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
-        self._client.close()
+        self._closing.close()
 
     def submit(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
         """Calls a function that uses this client in one of its threads."""
@@ -141,8 +176,10 @@ class Client:
         seed: int,
         image: Path | None = None,
         images: Sequence[Path] = (),
+        parameters: Mapping[str, Any] | None = None,
     ) -> Answer:
         """One answer to one user message, with an image file, or several in order, if given.
+        `parameters`: of the request, before those of the endpoint.
 
         Errors: ItemError where only this request failed; UserError where no other would fare
             better.
@@ -154,6 +191,7 @@ class Client:
             "temperature": temperature,
             "max_tokens": max_tokens,
             "seed": seed,
+            **(parameters or {}),
             **self.endpoint.parameters,
         }
         request = {name: value for name, value in request.items() if value is not None}
@@ -161,12 +199,15 @@ class Client:
         def once() -> Answer:
             # `extra_body`, since `parameters` may hold what this version of the client has no
             # argument for.
-            response = self._client.chat.completions.with_raw_response.create(
-                model=self.endpoint.model,
-                messages=[{"role": "user", "content": content}],
-                extra_body=request,
+            text = self._text_of(
+                partial(
+                    self._client.chat.completions.with_raw_response.create,
+                    model=self.endpoint.model,
+                    messages=[{"role": "user", "content": content}],
+                    extra_body=request,
+                )
             )
-            return _answer_of(response.http_response.text)
+            return self._answer_in(text)
 
         answer = self._patiently(once, self.endpoint.retries)
         with self._lock:
@@ -178,18 +219,65 @@ class Client:
 
         def once() -> list[str] | None:
             try:
-                text = self._client.models.with_raw_response.list().http_response.text
+                text = self._text_of(self._client.models.with_raw_response.list)
             except self._openai.NotFoundError:
                 return None
-            page = _json(text)
+            page = self._json(text)
             data = page.get("data") if isinstance(page, dict) else None
             if not isinstance(data, list) or not all(
                 isinstance(model, dict) and isinstance(model.get("id"), str) for model in data
             ):
-                raise _ServerError(f"its answer is not a list of models, but {_shown(text)}")
+                raise _ServerError(f"its answer is not a list of models, but {self._quoted(text)}")
             return [model["id"] for model in data]
 
         return self._patiently(once, 1)
+
+    def _text_of(self, request: Callable[[], Awaitable[Any]]) -> str:
+        """The whole answer to a request. Errors: TimeoutError where it takes longer than it may."""
+        import anyio
+
+        async def answer() -> str:
+            with anyio.fail_after(self._timeout):
+                response = await request()
+            return str(response.http_response.text)
+
+        return self._loop.call(answer)
+
+    def _answer_in(self, text: str) -> Answer:
+        """The first choice of a chat completion, read from its JSON; a _ServerError shows whatever
+        else a server sends.
+        """
+        completion = self._json(text)
+        try:
+            choice = completion["choices"][0]
+            message = choice["message"]
+            content, refusal = message.get("content"), message.get("refusal")
+        except (AttributeError, IndexError, KeyError, TypeError):
+            raise _ServerError(
+                f"its answer is not a chat completion, but {self._quoted(text)}"
+            ) from None
+        if refusal:
+            raise ItemError(f"the model refused: {self._shown(refusal)}")
+        answer = content if isinstance(content, str) else ""
+        if self._secret.is_in(answer):
+            raise ItemError(
+                f"the model's answer holds the key in {self.endpoint.api_key_variable}, or much of"
+                " it, and is not kept"
+            )
+        model, reason = completion.get("model"), choice.get("finish_reason")
+        return Answer(
+            answer,
+            self._shown(reason) if isinstance(reason, str) and reason else "stop",
+            self._shown(model) if isinstance(model, str) else None,
+        )
+
+    def _json(self, text: str) -> Any:
+        try:
+            return json.loads(text)
+        except ValueError:
+            raise _ServerError(f"its answer is not JSON, but {self._quoted(text)}") from None
+        except RecursionError:
+            raise ItemError("its answer is JSON that is nested too deeply") from None
 
     def _patiently(self, once: Callable[[], T], retries: int) -> T:
         for attempt in range(retries + 1):
@@ -222,9 +310,10 @@ class Client:
     def _give_up(self, fault: _ServerError, retries: int) -> None:
         tries = f"after {retries + 1} tries" if retries else "at the first try"
         if fault.refused:
-            raise UserError(
+            raise cannot_be_reached(
+                self.endpoint.base_url,
                 f"the endpoint {self.endpoint.base_url} cannot be reached {tries}: {fault}. Start"
-                " the server, or correct `base_url`; what is finished is kept."
+                " the server, or correct `base_url`; what is finished is kept.",
             ) from None
         with self._lock:
             self._failures_in_a_row += 1
@@ -246,11 +335,11 @@ class Client:
         openai, endpoint = self._openai, self.endpoint
         try:
             yield
-        except openai.APITimeoutError:
+        except (openai.APITimeoutError, TimeoutError):
             raise _ServerError(f"no answer within {self._timeout:g} s") from None
         except openai.APIConnectionError as error:
             raise _ServerError(
-                self._redacted(f"{error.__cause__ or error}"), refused=True
+                self._shown(error.__cause__ or error), refused=not _broke_off(error.__cause__)
             ) from None
         except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
             raise UserError(
@@ -266,6 +355,8 @@ class Client:
                 " most servers)."
             ) from None
         except openai.APIStatusError as error:
+            if 300 <= error.status_code < 400:
+                raise UserError(self._redirection(error)) from None
             text = f"HTTP {error.status_code}: {self._message_of(error)}"
             if getattr(error, "code", None) == "insufficient_quota":
                 raise UserError(
@@ -282,20 +373,52 @@ class Client:
                 f"{text} (if the server does not take a parameter, change it with the endpoint's"
                 " `parameters`)"
             ) from None
-        except _ServerError as error:
-            raise _ServerError(self._redacted(str(error))) from None
 
     def _message_of(self, error: Any) -> str:
         body = error.body
-        message = (
+        return self._shown(
             body.get("message") or body.get("detail") or body
             if isinstance(body, dict)
             else body or error.message
         )
-        return self._redacted(" ".join(str(message).split())[:300])
 
-    def _redacted(self, text: str) -> str:
-        return text.replace(self._key, "***") if self.endpoint.api_key_variable else text
+    def _redirection(self, error: Any) -> str:
+        """What is wrong with a server that sends its requests elsewhere."""
+        base = self.endpoint.base_url
+        try:
+            place = urlsplit(urljoin(base, error.response.headers.get("location", "")))
+            there = f"{place.scheme}://{place.hostname}" + (f":{place.port}" if place.port else "")
+        except ValueError:
+            there = "what is no address"
+        return (
+            f"the endpoint {base} sends its requests on (HTTP {error.status_code}), to"
+            f" {self._shown(there)}; they are not sent there. If that is where they belong, put its"
+            " address into `base_url`."
+        )
+
+    def _shown(self, said: Any) -> str:
+        """What a server says, on one line, as it may be shown: without the key, without control
+        characters, and then cut.
+        """
+        try:
+            text = str(said)
+        except RecursionError:
+            return "(what it says is nested too deeply)"
+        text = self._secret.redacted(" ".join(text[:CHARACTERS_READ].split()))
+        return printable(text)[:CHARACTERS_SHOWN]
+
+    def _quoted(self, said: str) -> str:
+        return repr(self._shown(said)[:100])
+
+
+def _broke_off(cause: BaseException | None) -> bool:
+    """Whether there was a connection to the server, which failed later."""
+    import httpx2
+
+    return isinstance(
+        cause,
+        httpx2.ReadError | httpx2.WriteError | httpx2.RemoteProtocolError | httpx2.DecodingError,
+    )
 
 
 def _image_part(image: Path) -> dict[str, Any]:
@@ -303,38 +426,6 @@ def _image_part(image: Path) -> dict[str, Any]:
     kind = mimetypes.guess_type(image.name)[0] or "image/png"
     url = f"data:{kind};base64,{base64.b64encode(image.read_bytes()).decode()}"
     return {"type": "image_url", "image_url": {"url": url}}
-
-
-def _answer_of(text: str) -> Answer:
-    """The first choice of a chat completion, read from its JSON; a _ServerError shows whatever else
-    a server sends.
-    """
-    completion = _json(text)
-    try:
-        choice = completion["choices"][0]
-        message = choice["message"]
-        content, refusal = message.get("content"), message.get("refusal")
-    except (AttributeError, IndexError, KeyError, TypeError):
-        raise _ServerError(f"its answer is not a chat completion, but {_shown(text)}") from None
-    if refusal:
-        raise ItemError(f"the model refused: {' '.join(str(refusal).split())[:200]}")
-    model = completion.get("model")
-    return Answer(
-        content if isinstance(content, str) else "",
-        str(choice.get("finish_reason") or "stop"),
-        model if isinstance(model, str) else None,
-    )
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        raise _ServerError(f"its answer is not JSON, but {_shown(text)}") from None
-
-
-def _shown(text: str) -> str:
-    return repr(" ".join(text.split())[:100])
 
 
 def _retry_after(header: str | None) -> float | None:
@@ -347,8 +438,8 @@ def _retry_after(header: str | None) -> float | None:
         pass
     try:
         return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
-    except ValueError:
-        return None
+    except (ValueError, OverflowError, OSError):
+        return None  # a date that is none
 
 
 def check_endpoint(endpoint: Endpoint) -> None:

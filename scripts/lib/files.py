@@ -19,6 +19,8 @@ import orjson
 from lib.errors import UserError
 
 CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, allow_nan=False)
+#: The folder of this project.
+PROJECT = Path(__file__).resolve().parents[2]
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypedDict, TypeVar
 
 from lib.blocks import Endpoint, deciding
 from lib.endpoint import Client
-from lib.errors import ItemError
+from lib.errors import ItemError, printable
 from lib.files import digest, digest_of_file
 from lib.jobs.journal import Journal, finished_elsewhere
 from lib.progress import SECONDS_BETWEEN_PROGRESS_LINES, log
@@ -303,5 +303,6 @@ def _judgement(entry: Mapping[str, Any], read: Callable[[str], T]) -> Judgement[
     text, model = reply["text"], reply["model"]
     try:
         return Judgement(text, model, read(text))
-    except ValueError as error:
-        return Judgement(text, model, reason=f"the judge's reply is unusable: {error}")
+    except (ValueError, RecursionError) as error:
+        reason = f"the judge's reply is unusable: {printable(str(error))}"
+        return Judgement(text, model, reason=reason)

@@ -1,4 +1,6 @@
-"""Loading from folders: a message about a folder names it, and what is wrong with it."""
+"""Loading from folders: a message about a folder names it, and what is wrong with it. No code that
+a folder holds is run, and nobody is asked whether it may be.
+"""
 
 import json
 import re
@@ -22,7 +24,7 @@ def load_from_folder(cls: Any, directory: Path) -> Any:
     names the folder.
     """
     try:
-        return cls.from_pretrained(directory, local_files_only=True)
+        return cls.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     except Exception as error:
         raise ValueError(f"{directory} cannot be loaded as {cls.__name__}: {error}") from error
 
@@ -37,6 +39,7 @@ def load_whole(cls: Any, directory: Path, unused: str = "(?!)", **options: Any) 
         model, report = cls.from_pretrained(
             directory,
             local_files_only=True,
+            trust_remote_code=False,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are told below, by name
             **options,
@@ -79,14 +82,15 @@ def check_whole(folder: Path, with_images: bool) -> None:
 
     architecture = AutoModelForImageTextToText if with_images else AutoModelForCausalLM
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if getattr(config, "quantization_config", None):
             return  # its tensors are the program's own, which counts them
         with torch.device("meta"):
-            cls = type(architecture.from_config(config))
+            cls = type(architecture.from_config(config, trust_remote_code=False))
         _, report = cls.from_pretrained(
             None,
             config=config,
+            trust_remote_code=False,
             state_dict=_tensors_without_values(folder),
             device_map="meta",
             output_loading_info=True,

@@ -34,7 +34,7 @@ class TextEmbedder:
 
         self.pooling = pooling_of(folder)
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(folder)
+            self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
             # The pooler's output is not used, and many models have none.
             self.model = load_whole(
                 AutoModel,

@@ -3,13 +3,13 @@ imports torch.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lib.contents import digest_files, files_under
-from lib.errors import UserError
+from lib.errors import UserError, cannot_be_reached
 from lib.files import digest, expand
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -22,8 +22,13 @@ MODEL_MARKS = ("model_index.json", "config.json", "ImageReward.pt")
 #: Makes transformers load another model in a folder's place.
 ADAPTER = "adapter_config.json"
 #: Never fetched: weights that are not safetensors, unless asked for by name, and other frameworks'
-#: files.
-LEFT_OUT = ("*.bin", "*.h5", "*.msgpack", "*.onnx", "*.pth", "*.pt", "*.ckpt", "*.gguf")
+#: files; archives of pictures (ImageReward's), and text encoders in single files, which nothing
+#: here reads (Stable Diffusion 3's, half of its repository).
+LEFT_OUT = (
+    *("*.bin", "*.h5", "*.msgpack", "*.onnx", "*.pth", "*.pt", "*.ckpt", "*.gguf"),
+    *("*.zip", "text_encoders/*"),
+)
+Kind = Literal["model", "dataset"]
 
 
 def is_folder(model: str) -> bool:
@@ -96,7 +101,7 @@ def identity(model: str, revision: str) -> str:
     return commit_of(model, revision)
 
 
-def commit_of(repository: str, revision: str, kind: Literal["model", "dataset"] = "model") -> str:
+def commit_of(repository: str, revision: str, kind: Kind = "model") -> str:
     """The commit of a hub repository's revision, resolved from the local hub cache first and over
     the network otherwise; without either it is the one that the cache holds alone. A commit needs
     none of it.
@@ -128,22 +133,104 @@ def fetch(
     `also`: file names to fetch although their format is otherwise left out (ImageReward's
     `ImageReward.pt`); `only`: nothing but these.
     """
-    if is_folder(model):
-        return folder_of(model)
+    return folder_of(model) if is_folder(model) else download(model, revision, also, only)
+
+
+def download(
+    repository: str,
+    revision: str,
+    also: Sequence[str] = (),
+    only: Sequence[str] | None = None,
+    kind: Kind = "model",
+) -> Path:
+    """The hub's snapshot of a repository in the hub cache. What is missing there is fetched, and
+    what was broken off goes on. `also`, `only`: as in `fetch`; all files of a data set are fetched.
+    """
+    return Path(_snapshot(repository, revision, also, only, kind))
+
+
+def list_files(
+    repository: str,
+    revision: str,
+    also: Sequence[str] = (),
+    only: Sequence[str] | None = None,
+    kind: Kind = "model",
+) -> list[Any]:
+    """The files that `download` would have in the hub cache, by the hub: of each `filename`,
+    `file_size` in bytes, and whether it `is_cached`.
+    """
+    return list(_snapshot(repository, revision, also, only, kind, dry_run=True))
+
+
+def is_whole(
+    repository: str,
+    revision: str,
+    also: Sequence[str] = (),
+    only: Sequence[str] | None = None,
+    kind: Kind = "model",
+) -> bool:
+    """Whether the hub cache has all that `download` would fetch, by the list of files that it keeps
+    with a snapshot; where it keeps none, whether it has the snapshot. The hub is not asked.
+    """
+    try:
+        _snapshot(repository, revision, also, only, kind, local_files_only=True)
+    except UserError:
+        return False
+    return True
+
+
+def _snapshot(
+    repository: str,
+    revision: str,
+    also: Sequence[str],
+    only: Sequence[str] | None,
+    kind: Kind,
+    **options: Any,
+) -> Any:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        DryRunError,
+        HfHubHTTPError,
+        HTTPError,
+        LocalEntryNotFoundError,
+    )
 
     left_out = [
         pattern for pattern in LEFT_OUT if not any(Path(name).match(pattern) for name in also)
     ]
     try:
-        return Path(
-            snapshot_download(
-                model, revision=revision, ignore_patterns=left_out, allow_patterns=only
-            )
+        return snapshot_download(
+            repository,
+            repo_type=kind,
+            revision=revision,
+            ignore_patterns=left_out if kind == "model" else None,
+            allow_patterns=only,
+            **options,
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, HTTPError, OSError) as error:
-        raise _not_reachable(model, revision, error) from error
+        cause = error.__cause__ if isinstance(error, DryRunError) else None
+        reason = cause if isinstance(cause, Exception) else error
+        raise _not_reachable(repository, revision, reason) from error
+
+
+def cached_folder(repository: str, revision: str, kind: Kind = "model") -> Path | None:
+    """The folder of a revision in the hub cache; None if it is not there. It may hold some of the
+    files only.
+    """
+    from huggingface_hub import constants
+
+    cached = Path(constants.HF_HUB_CACHE) / f"{kind}s--{repository.replace('/', '--')}"
+    reference = cached / "refs" / revision
+    commit = reference.read_text().strip() if reference.is_file() else revision
+    folder = cached / "snapshots" / commit
+    return folder if folder.is_dir() else None
+
+
+def is_offline() -> bool:
+    """Whether HF_HUB_OFFLINE says that the hub is not to be asked."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
 
 
 def _not_reachable(model: str, revision: str, error: Exception) -> UserError:
@@ -158,24 +245,37 @@ def _not_reachable(model: str, revision: str, error: Exception) -> UserError:
             f"{model}: the hub has no such repository, or no revision '{revision}' of it. Correct"
             " its name or its revision in the configuration."
         )
-    return UserError(
+    message = (
         f"{model} at revision '{revision}': neither in the local hub cache nor reachable"
-        f" ({type(error).__name__}). Fetch it on a machine with network access first (`hf"
-        " download`), or give a folder in its place."
+        f" ({type(error).__name__}). Fetch it on a machine with network access first (`make"
+        " fetch`), or give a folder in its place."
     )
+    from huggingface_hub import constants
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    if isinstance(error, OfflineModeIsEnabled):
+        return UserError(message)
+    return cannot_be_reached(constants.ENDPOINT, message)
 
 
-def check_access(model: str, revision: str) -> None:
-    """A UserError if a hub model is neither in the local cache nor fetchable with the token at hand
-    (a gated one without its token).
+def holds_weights(snapshot: Path) -> bool:
+    """Whether there are weights in a snapshot of the hub cache, which may hold no more of a model
+    than its tokenizer.
     """
-    from huggingface_hub import HfApi, constants
+    return any(path.suffix in WEIGHTS for path in snapshot.rglob("*"))
+
+
+def check_access(
+    model: str, revision: str, is_whole: Callable[[Path], bool] = holds_weights
+) -> None:
+    """A UserError if a hub model is neither in the local cache nor fetchable with the token at hand
+    (a gated one without its token). `is_whole`: whether a snapshot in the cache holds what is
+    needed of the model.
+    """
+    from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
-    cached = Path(constants.HF_HUB_CACHE) / f"models--{model.replace('/', '--')}"
-    reference = cached / "refs" / revision
-    commit = reference.read_text().strip() if reference.is_file() else revision
-    if (cached / "snapshots" / commit).is_dir():
+    if (snapshot := cached_folder(model, revision)) and is_whole(snapshot):
         return
     try:
         HfApi().auth_check(model)

@@ -27,6 +27,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lib.benchmarks.answers import Answer, Answers
+from lib.benchmarks.base import Better
 from lib.benchmarks.bootstrap import Floats, intervals
 from lib.benchmarks.language import LanguageBenchmark, LanguageTools
 from lib.benchmarks.questions import Form, QuestionsBenchmark
@@ -414,7 +415,19 @@ class Amber(QuestionsBenchmark[AmberReference], LanguageBenchmark[AmberReference
     name = "amber"
     title = "AMBER"
     names = NAMES
+    better: ClassVar[Mapping[str, Better]] = {
+        "accuracy": "higher",
+        "f1": "higher",
+        "precision": "higher",
+        "recall": "higher",
+        "cover": "higher",
+        "amber_score": "higher",
+        "chair": "lower",
+        "hal": "lower",
+        "cog": "lower",
+    }
     formats = FORMATS
+    by_language = frozenset({"chair", "cover", "hal", "cog", "amber_score"})
     form = Form({GENERATIVE: "{question}", DISCRIMINATIVE: "{question}"}, max_new_tokens=1024)
     reading = READING
 
@@ -473,9 +486,10 @@ class Amber(QuestionsBenchmark[AmberReference], LanguageBenchmark[AmberReference
         }
         nouns = {"nouns": int(parts.captions[:, NOUNS].sum())} if parts.described else {}
         used = ("tokenizer", "tagger", "lemmatizer", "similarity")
+        scores = parts.scores()
         return Score(
             benchmark=self.name,
-            scores=parts.scores(),
+            scores=scores,
             extra={**counts, **_doubts(parts.asked, raw, reference), **nouns},
             per_type=_per_type(parts.questions),
             intervals=parts.intervals(samples, seed),
@@ -483,4 +497,5 @@ class Amber(QuestionsBenchmark[AmberReference], LanguageBenchmark[AmberReference
             parser=PARSER,
             version=self.VERSION,
             language_tools=self.tools.names(*used) if parts.described else None,
+            not_comparable=self.not_comparable(scores, *used) if parts.described else {},
         )

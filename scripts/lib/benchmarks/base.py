@@ -11,6 +11,7 @@ from lib.benchmarks.answers import Answers
 from lib.benchmarks.scores import Score
 
 R = TypeVar("R")  # what a benchmark reads from its reference files
+Better = Literal["higher", "lower"]
 LanguageChoice = Literal["auto", "reference", "stand-in", "exact"]
 
 
@@ -20,6 +21,7 @@ class Benchmark(ABC, Generic[R]):
     VERSION     raised where the same answers would get another score
     name        as configurations and tables have it; `title`: as papers do
     names       score -> what it is and its unit, in the order of `Score.scores`, headline first
+    better      score -> "higher" or "lower", which is better; a score where neither is, is left out
     formats     what its files look like, for people
     kept_tasks  lmms-eval's tasks (patterns) whose kept answers it scores, too
     no_score    why a score can be missing though there are answers
@@ -30,6 +32,7 @@ class Benchmark(ABC, Generic[R]):
     name: ClassVar[str]
     title: ClassVar[str]
     names: ClassVar[Mapping[str, str]]
+    better: ClassVar[Mapping[str, Better]] = {}
     formats: ClassVar[str]
     kept_tasks: ClassVar[tuple[str, ...]] = ()
     no_score: ClassVar[str] = "these answers have no such part"

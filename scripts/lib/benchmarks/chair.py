@@ -11,7 +11,7 @@ of shikiw/OPERA, with the prompt alone around it: no system prompt; its number o
 argument).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,12 +19,14 @@ import numpy as np
 
 from lib.benchmarks import coco_objects
 from lib.benchmarks.answers import Answers
+from lib.benchmarks.base import Better
 from lib.benchmarks.bootstrap import Floats, intervals
 from lib.benchmarks.coco_objects import CocoReference, Word
 from lib.benchmarks.language import LanguageBenchmark
+from lib.benchmarks.lmms_eval.samples import read_answer_rows
 from lib.benchmarks.mentions import Mentions, MentionsBenchmark
 from lib.benchmarks.questions import Form, QuestionsBenchmark
-from lib.benchmarks.rows import answers_from, read_rows
+from lib.benchmarks.rows import answers_from
 from lib.benchmarks.scores import Score, finite, match
 
 PARSER = "lower case, words, singular, pairs joined, mentions of the synonym vocabulary"
@@ -35,7 +37,8 @@ NAMES = {
 }
 FORMATS = """\
 answers:   JSON lines or an array, {"image_id" or "id", "response" or "text" or "caption"}; ids
-           are COCO image ids, one caption an image
+           are COCO image ids, one caption an image; or lmms-eval's own
+           ..._samples_coco_cap_chair.jsonl
 reference: files or folders with the synonym vocabulary (CHAIR's synonyms.txt, or *vocab*.json)
            and with what the images show: {image id: [objects]} (*objects*.json), or COCO's own
            instances_*.json and captions_*.json"""
@@ -78,6 +81,11 @@ class Chair(
     name = "chair"
     title = "CHAIR"
     names = NAMES
+    better: ClassVar[Mapping[str, Better]] = {
+        "recall": "higher",
+        "chair_i": "lower",
+        "chair_s": "lower",
+    }
     formats = FORMATS
     form = Form({"": "{question}"}, max_new_tokens=512)
     asked_if_unsaid = "Please describe this image in detail."
@@ -85,7 +93,7 @@ class Chair(
 
     def read_answers(self, path: Path) -> Answers:
         """A file of captions; ids are COCO image ids."""
-        rows = read_rows(path)
+        rows = read_answer_rows(path)
         return answers_from(path, rows, self.id_keys, lambda name, row: coco_objects.image_id(name))
 
     def read_reference(self, *paths: Path) -> CocoReference:
@@ -120,11 +128,12 @@ class Chair(
         table = _counts(self.mentions(answers, reference).values())
         sums = table.sum(axis=0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            overall = _rates(sums)
+            scores = finite(_rates(sums))
+        used = ("tokenizer", "singulariser")
         words = [len(answer.text.split()) for answer in matched.values()]
         return Score(
             benchmark=self.name,
-            scores=finite(overall),
+            scores=scores,
             extra={
                 **counts,
                 "mentions": int(sums[MENTIONED]),
@@ -138,5 +147,6 @@ class Chair(
             problems=problems,
             parser=PARSER,
             version=self.VERSION,
-            language_tools=self.tools.names("tokenizer", "singulariser"),
+            language_tools=self.tools.names(*used),
+            not_comparable=self.not_comparable(scores, *used),
         )

@@ -21,10 +21,10 @@ A part is loaded when it is first used. Nothing is fetched from anywhere.
 
 import importlib.metadata
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from typing import Any, Generic, TypeVar, get_args
+from typing import Any, ClassVar, Generic, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,8 @@ from lib.benchmarks.base import Benchmark, LanguageChoice, R
 from lib.errors import UserError
 
 CHOICES: tuple[str, ...] = get_args(LanguageChoice)
+#: What is said beside a score that other language tools made than those of published scores.
+NOT_COMPARABLE = "stand-in language tools ({parts}): not comparable with published scores"
 VECTORS = "en_core_web_lg"
 PHRASES = "en_core_web_trf"
 #: Similarities of a matrix product that are this near to the threshold are computed once more, as
@@ -46,10 +48,11 @@ Similar = Callable[[Strings, Strings, float], dict[str, frozenset[str]]]
 
 @dataclass(frozen=True)
 class Tool(Generic[Function_co]):
-    """A part and its name."""
+    """A part and its name. `is_reference`: whether it is what the benchmarks' own scripts use."""
 
     name: str
     run: Function_co
+    is_reference: bool = True
 
 
 class LanguageTools:
@@ -78,14 +81,14 @@ class LanguageTools:
         exact: Tool[Any],
     ) -> Tool[Any]:
         if self.choice == "exact":
-            return exact
+            return replace(exact, is_reference=False)
         if self.choice == "stand-in":
-            return stand_in()
+            return replace(stand_in(), is_reference=stand_in == reference)
         try:
             return reference()
         except (ImportError, LookupError, OSError) as error:
             if self.choice == "auto":
-                return stand_in()
+                return replace(stand_in(), is_reference=False)
             raise UserError(
                 f"the reference's language tools are not installed: {_first_line(error)}. Install"
                 " them (docs/evaluation.md, Language tools), or choose `auto` or `stand-in`; the"
@@ -141,9 +144,29 @@ class LanguageTools:
         """The names of these parts, for a score."""
         return "; ".join(f"{part}: {getattr(self, part).name}" for part in parts)
 
+    def stand_ins(self, *parts: str) -> list[str]:
+        """Those of these parts that are not the reference's."""
+        return [part for part in parts if not getattr(self, part).is_reference]
+
 
 class LanguageBenchmark(Benchmark[R]):
-    """A benchmark whose scores depend on language tools."""
+    """A benchmark whose scores depend on language tools.
+
+    by_language  the scores that do; None where all do
+    """
+
+    by_language: ClassVar[frozenset[str] | None] = None
+
+    def not_comparable(self, scores: Iterable[str], *parts: str) -> dict[str, str]:
+        """The scores that are not comparable with published ones, because these parts of the
+        language tools made them and one of them is not the reference's; each with that reason.
+        """
+        stand_ins = self.tools.stand_ins(*parts)
+        if not stand_ins:
+            return {}
+        why = NOT_COMPARABLE.format(parts=", ".join(stand_ins))
+        depends = self.by_language
+        return {name: why for name in scores if depends is None or name in depends}
 
     @cached_property
     def tools(self) -> LanguageTools:

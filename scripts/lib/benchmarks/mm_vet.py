@@ -17,8 +17,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lib.benchmarks.answers import Answer, Answers, Problem
+from lib.benchmarks.base import Better
 from lib.benchmarks.bootstrap import Floats, intervals
 from lib.benchmarks.judged import NOT_NAMED, JudgedBenchmark, judges_in, with_judgements
+from lib.benchmarks.lmms_eval.samples import read_answer_rows
 from lib.benchmarks.rows import FileRow, answers_from, by_id, id_of, kind_of, read_rows
 from lib.benchmarks.scores import Score, match
 from lib.errors import UserError
@@ -39,9 +41,10 @@ FORMATS = """\
 answers:   MM-Vet's result file, an object {"v1_0": "answer", ...}; its grade file {"v1_0":
            {"model": [...], "content": [...], "score": [...]}, ...}, one member of each list a
            run; JSON lines {"id", "response"}, with "grades": [...] if there are grades already;
-           or lmms-eval's kept answers {"question_id", "response", "target", ...}
+           or lmms-eval's own ..._samples_mmvet.jsonl, or its kept answers {"question_id",
+           "response", "target", ...}, to be graded by a judge: its own grade has another prompt
 reference: mm-vet.json (question, answer, capability of each id), the folder that holds it, or
-           lmms-eval's kept answers themselves; needed to ask a judge, and for the scores of the
+           lmms-eval's answers themselves; needed to ask a judge, and for the scores of the
            capabilities. Kept grades can be scored without it"""
 
 
@@ -113,7 +116,7 @@ def _members_of_own_file(path: Path) -> list[FileRow] | None:
         members = read_rows(path, keyed=True)
     except UserError:
         return None
-    return None if {row.key for row in members} & {"id", "question_id"} else members
+    return None if {row.key for row in members} & {"id", "question_id", "doc_id"} else members
 
 
 def _graded_question(file: Path, row: FileRow, kept: bool) -> tuple[str, GradedQuestion]:
@@ -259,6 +262,7 @@ class MMVet(JudgedBenchmark[GradedQuestions]):
     name = "mm_vet"
     title = "MM-Vet"
     names = NAMES
+    better: ClassVar[Mapping[str, Better]] = {"total": "higher"}
     formats = FORMATS
     kept_tasks = ("mmvet",)
     gradings = 5
@@ -267,7 +271,7 @@ class MMVet(JudgedBenchmark[GradedQuestions]):
         """A file of answers or of grades."""
         if members := _members_of_own_file(path):
             return _OwnFile(path, members).read()
-        rows = read_rows(path)
+        rows = read_answer_rows(path)
         details = ("grades", "judgements", "judge", "reason")
         answers = answers_from(path, rows, ("question_id", "id"), details=details)
         return replace(answers, judge=judges_in(answers, "grades"))
@@ -281,9 +285,9 @@ class MMVet(JudgedBenchmark[GradedQuestions]):
         ]
         if not files:
             return {f"v1_{number}": GradedQuestion("", "", ()) for number in range(QUESTIONS)}
-        first = read_rows(files[0])[0].value
-        kept = isinstance(first, dict) and "question_id" in first
-        rows = read_rows(files[0], keyed=not kept)
+        rows = read_answer_rows(files[0])
+        kept = isinstance(rows[0].value, dict) and "question_id" in rows[0].value
+        rows = rows if kept else read_rows(files[0], keyed=True)
         return by_id(files[0], rows, (_graded_question(files[0], row, kept) for row in rows))
 
     def add_judgements(

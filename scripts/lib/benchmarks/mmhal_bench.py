@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lib.benchmarks.answers import Answer, Answers, Problem
+from lib.benchmarks.base import Better
 from lib.benchmarks.bootstrap import Floats, intervals
 from lib.benchmarks.judged import JudgedBenchmark, judges_in, with_judgements
 from lib.benchmarks.questions import Form, QuestionsBenchmark
@@ -267,6 +268,7 @@ class MMHalBench(QuestionsBenchmark[RatedQuestions], JudgedBenchmark[RatedQuesti
     name = "mmhal_bench"
     title = "MMHal-Bench"
     names = NAMES
+    better: ClassVar[Mapping[str, Better]] = {"score": "higher", "hallucination": "lower"}
     formats = FORMATS
     form = Form({"": "{question}"}, max_new_tokens=1024)
 

@@ -15,7 +15,7 @@ muffin/eval/llava15_chair.py there adds nothing, 1,024 new tokens, temperature 0
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,6 +24,7 @@ import numpy as np
 
 from lib.benchmarks import coco_objects
 from lib.benchmarks.answers import Answer, Answers, Problem
+from lib.benchmarks.base import Better
 from lib.benchmarks.bootstrap import Floats, intervals
 from lib.benchmarks.coco_objects import CocoReference, Word
 from lib.benchmarks.judged import JudgedBenchmark, judges_in, with_judgements
@@ -217,6 +218,7 @@ class ObjectHalBench(
     name = "object_halbench"
     title = "Object HalBench"
     names = NAMES
+    better: ClassVar[Mapping[str, Better]] = {"response": "lower", "mention": "lower"}
     formats = FORMATS
     form = Form({"": "{question}"}, max_new_tokens=1024, beams=3)
     id_keys = ("image_id", "id", "question_id")
@@ -323,6 +325,7 @@ class ObjectHalBench(
             parser=BY_JUDGE if by_judge else BY_WORDS,
             version=self.VERSION,
             language_tools=self.tools.names(*used),
+            not_comparable=self.not_comparable(overall, *used),
             judge=answers.judge if by_judge else None,
         )
 

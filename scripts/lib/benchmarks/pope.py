@@ -14,17 +14,20 @@ same form.
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from lib.benchmarks.answers import Answer, Answers, yes_or_no
+from lib.benchmarks.base import Better
 from lib.benchmarks.bootstrap import Floats, intervals
+from lib.benchmarks.lmms_eval.samples import read_answer_rows
 from lib.benchmarks.questions import Form, QuestionsBenchmark
-from lib.benchmarks.rows import FileRow, answers_from, id_of, read_rows
+from lib.benchmarks.rows import FileRow, answers_from, id_of
 from lib.benchmarks.scores import Score, finite, match
 from lib.errors import UserError
 
@@ -50,11 +53,13 @@ _OFFSETS = {0: "adversarial", 10_000_000: "random", 20_000_000: "popular"}
 FORMATS = """\
 answers:   JSON lines {"id": "<split>/<question_id>", "response": "..."}; LLaVA's answers file
            {"question_id", "text"}, whose numbers tell the split (20000001 is popular/1); or
-           lmms-eval's kept answers {"id", "category", "response", "target"}
+           lmms-eval's own ..._samples_pope.jsonl, or its kept answers {"id", "question_id",
+           "response", "target"}; they do not name the splits, which begin where the question ids
+           begin again, and are called 1, 2 and 3
 reference: a folder with coco_pope_adversarial.json, coco_pope_popular.json,
            coco_pope_random.json ({"question_id", "image", "text", "label"} lines), or one such
            file; or any JSON lines {"id", "label" or "target", "category"}, the answers file
-           itself if it keeps its targets"""
+           itself if it keeps its targets, as lmms-eval's do"""
 
 
 @dataclass(frozen=True)
@@ -80,8 +85,36 @@ def _our_id(name: str, row: Mapping[str, Any]) -> str:
     return name
 
 
+def _read(file: Path) -> list[FileRow]:
+    """The rows of a file of answers or labels, lmms-eval's with the split as their category."""
+    rows = read_answer_rows(file)
+    if not all(_is_of_lmms_eval(row.value) for row in rows):
+        return rows
+    seen: Counter[str | int] = Counter()
+    rounds = []
+    for row in rows:
+        seen[row.value["question_id"]] += 1
+        rounds.append(str(seen[row.value["question_id"]]))
+    if len(seen) == len(rows):
+        return rows
+    return [
+        replace(row, value={**row.value, "category": split})
+        for row, split in zip(rows, rounds, strict=True)
+    ]
+
+
+def _is_of_lmms_eval(value: Any) -> bool:
+    """Whether a row is lmms-eval's, which has numbered all questions and says no split."""
+    return (
+        isinstance(value, dict)
+        and value.keys() >= {"id", "question_id", "target"}
+        and "category" not in value
+        and isinstance(value["question_id"], str | int)
+    )
+
+
 def _read_labels(file: Path, labels: dict[str, Label]) -> None:
-    for row in read_rows(file):
+    for row in _read(file):
         name, label = _label(file, row)
         if name in labels:
             raise UserError(
@@ -170,10 +203,16 @@ def _of_split(counts: Floats, rates: Mapping[str, Floats], index: int) -> dict[s
 class Pope(QuestionsBenchmark[Labels]):
     """POPE."""
 
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
     name = "pope"
     title = "POPE"
     names = NAMES
+    better: ClassVar[Mapping[str, Better]] = {
+        "f1": "higher",
+        "accuracy": "higher",
+        "precision": "higher",
+        "recall": "higher",
+    }
     formats = FORMATS
     #: Any whose answers are kept with targets that are yes or no.
     kept_tasks = ("*",)
@@ -194,7 +233,7 @@ class Pope(QuestionsBenchmark[Labels]):
 
     def read_answers(self, path: Path) -> Answers:
         """A file of answers. Errors: UserError also where they are the questions."""
-        answers = answers_from(path, read_rows(path), ("id", "question_id"), _our_id)
+        answers = answers_from(path, _read(path), ("id", "question_id"), _our_id)
         if all("?" in answer.text for answer in answers.rows):
             raise UserError(
                 f"{path}: every row is a question (the first: {answers.rows[0].text[:60]!r}). Name"
@@ -215,7 +254,10 @@ class Pope(QuestionsBenchmark[Labels]):
             for file in files:
                 _read_labels(file, labels)
         if not labels:
-            raise UserError("POPE needs its labels: name their folder or file with --reference.")
+            raise UserError(
+                "POPE needs its labels: name their folder or file with --reference; lmms-eval's"
+                " samples hold their own: name them twice."
+            )
         return labels
 
     def score(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lib.benchmarks.answers import Answer, Answers, Problem
@@ -27,6 +27,7 @@ class Score:
     parser      how the answers were read, in words
     version     the benchmark's VERSION
     language_tools, judge   the names of what was used, or None
+    not_comparable          the scores that are not comparable with published ones, and why
     """
 
     benchmark: str
@@ -39,6 +40,7 @@ class Score:
     version: int
     language_tools: str | None = None
     judge: str | None = None
+    not_comparable: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The score as a JSON document."""

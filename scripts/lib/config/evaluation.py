@@ -116,7 +116,9 @@ class QuestionBenchmark(Block):
         ),
     )
 
-    @field_validator("questions", "reference", mode="before")
+    @field_validator(
+        "questions", "reference", mode="before", json_schema_input_type=str | list[str]
+    )
     @classmethod
     def _one_or_several(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value

@@ -1,10 +1,24 @@
 """Stage pairs, and the data sets made of them."""
 
-from typing import Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, ValidationError, WrapValidator, model_validator
 
 from lib.blocks import NO_EFFECT, Block, Model, Name
+
+#: The size of a data set of as many pairs as there are.
+ALL: Literal["all"] = "all"
+
+
+def _number_or_all(value: Any, validate: Any) -> Any:
+    """One message where a size is neither, instead of one for each."""
+    try:
+        return validate(value)
+    except ValidationError:
+        raise ValueError("give a whole number above 0, or `all`") from None
+
+
+Size = Annotated[PositiveInt | Literal["all"], WrapValidator(_number_or_all)]
 
 
 class Pairs(Block):
@@ -17,10 +31,15 @@ class Pairs(Block):
         ge=0,
         description="Pairs whose scores differ by no more than this are left out; ties always are.",
     )
-    sizes: list[PositiveInt] = Field(
-        [2000, 5000, 7000, 9000],
+    sizes: list[Size] = Field(
+        [2000, 5000, 7000, 9000, ALL],
         min_length=1,
-        description="Data set sizes; nested and stratified by topic (paper Table 3).",
+        description=(
+            "Data set sizes; nested and stratified by topic (paper Table 3). `all`: as many pairs"
+            " as there are. Sizes that the prompts, or their pairs, cannot give are left out, with"
+            " the experiments on them; the run says so before it starts, and tables beside the"
+            " dash."
+        ),
     )
 
     freeze: bool = Field(

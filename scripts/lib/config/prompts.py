@@ -1,8 +1,15 @@
-"""Prompt proposals (rule generate_prompts, off by default)."""
+"""Prompts that an LLM writes (target `prompts`)."""
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, PositiveInt, StringConstraints, model_validator
+from pydantic import (
+    Field,
+    PositiveInt,
+    StringConstraints,
+    ValidationError,
+    WrapValidator,
+    model_validator,
+)
 
 from lib.blocks import Block, Endpoint, Fraction
 from lib.data.prompts import TOPIC
@@ -20,13 +27,27 @@ These are there already; write others:
 {examples}"""
 
 
+def _count(value: Any, validate: Any) -> Any:
+    """One message where it is neither a number nor numbers by topic, instead of one for each."""
+    try:
+        return validate(value)
+    except ValidationError:
+        raise ValueError(
+            "give a whole number above 0 for all topics, or one for each (`{art: 500}`)"
+        ) from None
+
+
 class GeneratePrompts(Block):
-    """Rule generate_prompts (off by default): asks an LLM for more prompts on a topic; you review
-    them and add them to the file.
+    """Target `prompts`: an LLM writes what a topic's file lacks, which is added below the lines
+    that are there.
     """
 
-    count: dict[Topic, PositiveInt] = Field(
-        default_factory=dict, description="Topic -> how many to propose."
+    count: Annotated[PositiveInt | dict[Topic, PositiveInt], WrapValidator(_count)] = Field(
+        default_factory=dict,
+        description=(
+            "How many prompts each topic is to have, those of your own included: one number for"
+            " all topics, or topic -> number."
+        ),
     )
     endpoint: Endpoint | None = Field(
         None, description="Who writes; without it, `instructions.endpoint` does."
@@ -48,6 +69,10 @@ class GeneratePrompts(Block):
     )
     temperature: float = Field(1.0, ge=0, description="0 is greedy.")
 
+    def wanted(self, topic: str) -> int:
+        """How many prompts a topic is to have; 0 where that is not said."""
+        return self.count.get(topic, 0) if isinstance(self.count, dict) else self.count
+
     @model_validator(mode="after")
     def _can_be_met(self) -> Self:
         if self.min_words > self.max_words:
@@ -62,8 +87,13 @@ class GeneratePrompts(Block):
         """The settings of one topic: its own count alone. `endpoint`: who writes where none is
         configured here.
         """
-        count = {name: number for name, number in self.count.items() if name == topic}
-        return self.model_copy(update={"count": count, "endpoint": self.endpoint or endpoint})
+        wanted = self.wanted(topic)
+        return self.model_copy(
+            update={
+                "count": {topic: wanted} if wanted else {},
+                "endpoint": self.endpoint or endpoint,
+            }
+        )
 
 
 class GeneratePromptsJob(Block):
@@ -73,4 +103,17 @@ class GeneratePromptsJob(Block):
 
     proposals: GeneratePrompts
     topics: list[Topic]
+    max_prompt_characters: PositiveInt
+
+
+class AddPromptsJob(Block):
+    """What rule add_prompts is told: how many prompts the topics that lack some are to have, in the
+    configured order, where the files of all topics are, and what a prompt has to be.
+    """
+
+    wanted: dict[Topic, PositiveInt]
+    files: dict[Topic, str]
+    min_words: PositiveInt
+    max_words: PositiveInt
+    max_similarity: Fraction
     max_prompt_characters: PositiveInt

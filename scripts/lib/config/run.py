@@ -124,7 +124,8 @@ class Config(Block):
                 )
             if folder.resolve() == self.root.resolve():
                 raise ValueError(f"`reuse_from`: '{name}' is this run itself. Take it out")
-        for topic in self.generate_prompts.count:
+        count = self.generate_prompts.count
+        for topic in count if isinstance(count, dict) else ():
             if topic not in self.topics:
                 raise ValueError(
                     f"`generate_prompts.count` has topic '{topic}', which is not in `topics`"

@@ -3,9 +3,10 @@
 import difflib
 from typing import Any, Self
 
-from pydantic import Field, PositiveInt, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from lib.blocks import Block, Model, Name, first_mistake
+from lib.config.pairs import Size
 from lib.data.controls import Control
 from lib.training.settings import TrainingSettings
 
@@ -13,7 +14,7 @@ from lib.training.settings import TrainingSettings
 class Experiment(Block):
     """A data set size, and the training settings in which it differs from `training.settings`."""
 
-    size: PositiveInt = Field(description="One of `pairs.sizes`.")
+    size: Size = Field(description="One of `pairs.sizes`.")
     settings: dict[str, Any] = Field(
         default_factory=dict,
         description="Overrides of `training.settings`, e.g. `{beta: 0.5}`; the rest is as there.",

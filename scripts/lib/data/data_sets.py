@@ -1,10 +1,16 @@
-"""Which pairs a data set of a given size has, and the format of the published data."""
+"""Which pairs a data set of a given size has, why prompts gave none, and the format of the
+published data.
+"""
 
 from collections.abc import Iterable
 from typing import Literal, TypedDict
 
 from lib.data.rows import MissingRow, PairRow
-from lib.data.shards import present
+from lib.data.shards import is_missing, present
+
+PAIRS = "pairs"
+#: Reasons that a stage gives on purpose; everything else that is missing is a failed item.
+ON_PURPOSE = ("all images blank", "image reward below minimum")
 
 
 class Turn(TypedDict("Turn", {"from": Literal["human", "gpt"]})):
@@ -38,6 +44,16 @@ def ordered_pairs(rows: Iterable[PairRow | MissingRow]) -> list[PairRow]:
         for rank, row in enumerate(members)
     ]
     return [row for _, _, row in sorted(placed, key=lambda place: place[:2])]
+
+
+def reason_of(row: PairRow | MissingRow) -> str:
+    """What became of a prompt: `PAIRS`, or why it has none. A failure's own words can be anything:
+    it is counted by its rule.
+    """
+    if is_missing(row):
+        rule, reason = row["missing"]["rule"], row["missing"]["reason"]
+        return next((known for known in ON_PURPOSE if reason.startswith(known)), f"{rule} failed")
+    return PAIRS if "pair" in row else row["no_pair"]
 
 
 def llava_record(row: PairRow) -> LlavaRecord:

@@ -112,11 +112,15 @@ class ScoresOf(TypedDict):
 
 
 class BenchmarkScores(ScoresOf):
-    """scores.json: the scores by name, why others are missing, and what to know of them."""
+    """scores.json: the scores by name, why others are missing, and what to know of them.
+
+    `not_comparable`: the scores that are not comparable with published ones, and why.
+    """
 
     scores: dict[str, float]
     missing: dict[str, str]
     doubts: dict[str, Any]
+    not_comparable: NotRequired[dict[str, str]]
 
 
 class TaskScores(BenchmarkScores):

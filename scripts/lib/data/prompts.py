@@ -5,7 +5,8 @@ means nothing, so that inserting, deleting and reordering lines changes no other
 """
 
 import unicodedata
-from collections.abc import Sequence
+from codecs import BOM_UTF8
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +17,8 @@ from lib.errors import UserError
 from lib.files import digest
 
 ID_DIGITS = 10
+#: So many files that no topic names are told by their names.
+UNREAD_SHOWN = 10
 TOPIC = r"[a-z0-9][a-z0-9_]*"
 PROMPT_ID = rf"{TOPIC}-[0-9a-f]{{{ID_DIGITS}}}"
 
@@ -105,6 +108,13 @@ def read_prompts(path: Path, topic: str, max_characters: int) -> list[Prompt]:
     return prompts
 
 
+def is_empty(path: Path) -> bool:
+    """Whether a file of prompts is missing, or has nothing in it."""
+    if not path.is_file():
+        return True
+    return path.read_bytes().removeprefix(BOM_UTF8) in (b"", b"\n", b"\r\n")
+
+
 def _difference(text: str, other: str) -> str:
     """In which way two texts that look the same differ, if they do."""
     return "" if text == other else ", but for blanks or characters that show nothing"
@@ -132,15 +142,55 @@ def make_shards(prompts: Sequence[Prompt], shards_per_topic: int) -> list[Shard]
     return [Shard(prompts[0].topic, name, tuple(members[name])) for name in sorted(members)]
 
 
+def unread_files(folder: Path, topics: Sequence[str]) -> list[str]:
+    """The names of files of prompts that no topic names: `<name>.txt` in the folder."""
+    read = {f"{topic}.txt" for topic in topics}
+    return sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.suffix.casefold() == ".txt"
+        and path.name not in read
+        and not path.name.startswith(".")
+        and path.is_file()
+    )
+
+
+def tell_unread_files(folder: Path, topics: Sequence[str]) -> list[str]:
+    """A warning, where there are files of prompts that no topic names: somebody may have forgotten
+    to add theirs.
+    """
+    names = unread_files(folder, topics)
+    if not names:
+        return []
+    shown = ", ".join(map(repr, names[:UNREAD_SHOWN]))
+    more = f" and {len(names) - UNREAD_SHOWN} more" if len(names) > UNREAD_SHOWN else ""
+    files = "1 file is" if len(names) == 1 else f"{len(names)} files are"
+    return [
+        (
+            f"{folder}: {files} of no topic that `topics` names, and this run has none of their"
+            f" prompts: {shown}{more}. A topic is added to `topics` by the file's name without"
+            " `.txt` (small letters, digits and underscores)."
+        )
+    ]
+
+
 def read_topics(
-    folder: Path, topics: Sequence[str], shards_per_topic: int, max_characters: int
+    folder: Path,
+    topics: Sequence[str],
+    shards_per_topic: int,
+    max_characters: int,
+    to_be_written: Collection[str] = (),
 ) -> dict[tuple[str, str], Shard]:
     """All shards by (topic, shard name). A prompt that stands in two topics, or looks the same as
     one of another, is a UserError: its pairs would count twice.
+
+    `to_be_written`: topics whose file may be missing or empty, since an LLM can write it.
     """
     shards: dict[tuple[str, str], Shard] = {}
     home: dict[str, Prompt] = {}
     for topic in topics:
+        if topic in to_be_written and is_empty(folder / f"{topic}.txt"):
+            continue
         prompts = read_prompts(folder / f"{topic}.txt", topic, max_characters)
         for prompt in prompts:
             if (other := home.setdefault(visible(prompt.text), prompt)) != prompt:

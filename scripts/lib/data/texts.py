@@ -15,6 +15,11 @@ _BLANK = re.compile("[\u115f\u1160\u3164\uffa0\u2800]")
 #: Both sets of control characters but for tab and line feed; the separators of lines and of
 #: paragraphs, at which programs break lines that are one; lone surrogates, which no file can hold.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+#: Tokens that steer LLaVA's language models; inside a prompt or an instruction they would no longer
+#: be its text.
+SPECIAL_TOKEN = re.compile(
+    r"<image>|</?s>|<unk>|<pad>|<\|[^|\n]{1,40}\|>|\[/?INST\]|<</?SYS>>", re.IGNORECASE
+)
 
 
 def visible(text: str) -> str:

@@ -6,33 +6,31 @@ will give: how many items at most.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from lib.data.prompts import Shard
 from lib.files import read_jsonl
+from lib.head.job_table import JobToRun
 from lib.head.plan import Plan
 from lib.jobs.published import SHARD_RULES
-
-
-@dataclass(frozen=True)
-class JobToRun:
-    """A job that is to run. `is_changed`: for a reason of its own (its settings, its prompts, its
-    code), not only because a job before it runs.
-    """
-
-    rule: str
-    wildcards: Mapping[str, str]
-    is_changed: bool
 
 
 def tell_costs(plan: Plan, jobs: Sequence[JobToRun]) -> list[str]:
     """What the jobs cost, a line each; nothing for a run that has no results yet."""
     edited = _Edits(plan)
+    written = _prompts_to_write(plan, jobs)
     if not edited.published:
+        return written
+    return [*written, *edited.tell(), *_changed_stages(plan, jobs, edited), *_what_follows(jobs)]
+
+
+def _prompts_to_write(plan: Plan, jobs: Sequence[JobToRun]) -> list[str]:
+    """How many prompts an LLM is to write."""
+    if not any(job.rule == "add_prompts" for job in jobs):
         return []
-    return [*edited.tell(), *_changed_stages(plan, jobs, edited), *_what_follows(jobs)]
+    lacking = Counter(plan.lacking)
+    return [f"{lacking.total()} prompts are to be written and added ({_by_topic(lacking)})."]
 
 
 class _Edits:

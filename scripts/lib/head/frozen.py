@@ -5,43 +5,34 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lib.config.pairs import ALL
 from lib.data.data_sets import llava_record, ordered_pairs
 from lib.data.rows import PairRow
 from lib.data.shards import read_shards
 from lib.head.plan import Plan
-from lib.head.targets import DATA_SET_FILES
 
-
-def frozen_sizes(plan: Plan) -> list[int]:
-    """The sizes of the data sets that are there, whole, and are to stay."""
-    pairs = plan.config.pairs
-    return [
-        size
-        for size in pairs.sizes
-        if pairs.freeze
-        and all(Path(plan.root, "dataset", str(size), name).exists() for name in DATA_SET_FILES)
-    ]
+#: A regular expression of the sizes of data sets.
+SIZE = rf"(?:\d+|{ALL})"
 
 
 def not_frozen(plan: Plan) -> str:
     """A regular expression of the sizes that rule merge_pairs makes: all but the frozen ones."""
-    frozen = "|".join(map(str, frozen_sizes(plan)))
-    return rf"(?!(?:{frozen})/)\d+" if frozen else r"\d+"
+    frozen = "|".join(map(str, plan.frozen_sizes))
+    return rf"(?!(?:{frozen})/){SIZE}" if frozen else SIZE
 
 
 def tell_differences(plan: Plan) -> list[str]:
     """How each frozen data set differs from the run's pairs as they are now, a line each."""
     files = plan.shard_files("pairs")
-    frozen = frozen_sizes(plan)
-    if not frozen or not all(Path(file).is_file() for file in files):
+    if not plan.frozen_sizes or not all(Path(file).is_file() for file in files):
         return []
     pairs = ordered_pairs(read_shards(files, PairRow).values())
     now = {row["id"]: _without_place(llava_record(row)) for row in pairs}
     lines = []
-    for size in frozen:
+    for size in plan.frozen_sizes:
         path = Path(plan.root, "dataset", str(size), "llava.json")
         kept = {each["id"]: _without_place(each) for each in json.loads(path.read_text("utf-8"))}
-        of_size = dict(list(now.items())[:size])
+        of_size = dict(list(now.items())[: None if isinstance(size, str) else size])
         gone, new = kept.keys() - of_size.keys(), of_size.keys() - kept.keys()
         other = [name for name in kept.keys() & of_size.keys() if kept[name] != of_size[name]]
         if gone or new or other:

@@ -2,6 +2,7 @@
 to be tried again.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -9,26 +10,36 @@ from typing import Any
 
 from lib import weights
 from lib.blocks import Block, models_in
+from lib.config.figures import AnswersSheet
 from lib.config.images import GenerateImagesJob
 from lib.config.instructions import WriteInstructionsJob
+from lib.config.pairs import ALL, BuildPairsJob, Size
+from lib.config.prompts import AddPromptsJob
 from lib.config.run import Config
+from lib.data.data_sets import ordered_pairs
 from lib.data.prompts import Prompt, Shard, make_shards, read_topics, shard_of
+from lib.data.rows import PairRow
+from lib.data.shards import read_shards
 from lib.errors import UserError
 from lib.files import digest, write_jsonl
 from lib.head.run_start import RunStart
 from lib.jobs.job import digest_of_params
 from lib.jobs.record import read_record
+from lib.patches.snakemake_graph import own_name
 from lib.registry import Registry
 
 TABLES = (
     "vision_language_table",
     "hallucination_table",
     "size_table",
+    "all_scores_table",
     "common_selections_table",
     "image_judge_table",
     "reasons_table",
 )
 FIGURES = ("candidates_figure", "guidance_figure", "similarity_figure", "answers_figure")
+#: The files of a data set in its folder; `data` is a folder of parquet files.
+DATA_SET_FILES = ("llava.json", "data", "prompt_ids.txt", "dataset.json")
 
 
 class Plan:
@@ -58,6 +69,45 @@ class Plan:
             config.topics,
             config.shards_per_topic,
             config.max_prompt_characters,
+            to_be_written=[
+                topic for topic in config.topics if config.generate_prompts.wanted(topic)
+            ],
+        )
+
+    @cached_property
+    def topics(self) -> list[str]:
+        """The topics that have prompts, in the configured order."""
+        there = {topic for topic, _ in self.shards}
+        return [topic for topic in self.config.topics if topic in there]
+
+    @cached_property
+    def lacking(self) -> dict[str, int]:
+        """How many prompts each topic lacks of `generate_prompts.count`; those that lack some
+        only.
+        """
+        there = Counter[str]()
+        for (topic, _), shard in self.shards.items():
+            there[topic] += len(shard.prompts)
+        wanted = {topic: self.config.generate_prompts.wanted(topic) for topic in self.config.topics}
+        return {
+            topic: count - there[topic] for topic, count in wanted.items() if count > there[topic]
+        }
+
+    def prompts_file(self, topic: str) -> str:
+        """The file with a topic's prompts."""
+        return f"{self.config.prompts}/{topic}.txt"
+
+    def add_prompts_job(self) -> AddPromptsJob:
+        """What the job of add_prompts is told."""
+        config = self.config
+        block = config.generate_prompts
+        return AddPromptsJob(
+            wanted={topic: block.wanted(topic) for topic in self.lacking},
+            files={topic: self.prompts_file(topic) for topic in config.topics},
+            min_words=block.min_words,
+            max_words=block.max_words,
+            max_similarity=block.max_similarity,
+            max_prompt_characters=config.max_prompt_characters,
         )
 
     @cached_property
@@ -75,7 +125,7 @@ class Plan:
         prompts: dict[str, list[str]] = {}
         for (topic, _), shard in self.shards.items():
             prompts.setdefault(topic, []).extend(prompt.text for prompt in shard.prompts)
-        return RunStart(dict(config), prompts, self.written)
+        return RunStart(dict(config), prompts, self.written, self.left_out)
 
     def images_job(self, topic: str, shard: str) -> GenerateImagesJob:
         """What a job of generate_images is told: editing one prompt reruns one shard."""
@@ -118,19 +168,125 @@ class Plan:
         """
         return [f"{self.root}/{stage}/{topic}/{shard}.jsonl" for topic, shard in self.shards]
 
-    def pairs_of_size(self, size: int) -> list[str]:
+    def pairs_of_size(self, size: str) -> list[str]:
         """The files that a data set of `size` pairs is made from; a UserError if there are fewer
         prompts than that.
         """
-        prompts = sum(len(shard.prompts) for shard in self.shards.values())
-        if size > prompts:
+        if size != ALL and int(size) > self.prompts:
             raise UserError(
-                f"pairs.sizes: {size} is larger than the {prompts} prompts there are in"
-                f" '{self.config.prompts}', and a prompt gives at most one pair. Lower it (and the"
-                " experiments that use it), or add prompts, e.g. those that `generate_prompts`"
-                " proposes."
+                f"pairs.sizes: {size} is larger than the {self.prompts} prompts there are in"
+                f" '{self.config.prompts}', and a prompt gives at most one pair. Ask for a smaller"
+                " data set or for `all`, or write more prompts (target `prompts`)."
             )
         return self.shard_files("pairs")
+
+    @cached_property
+    def prompts(self) -> int:
+        """How many prompts there are in all."""
+        return sum(len(shard.prompts) for shard in self.shards.values())
+
+    @cached_property
+    def left_out(self) -> dict[str, str]:
+        """The data set sizes that cannot be made, each as text, with the reason. Known once a run:
+        what a job finds later changes nothing in it.
+        """
+        if self._start:
+            return self._start.left_out
+        reasons = {str(size): self._why_left_out(size) for size in self.config.pairs.sizes}
+        return {size: reason for size, reason in reasons.items() if reason}
+
+    def _why_left_out(self, size: Size) -> str:
+        """Why there can be no data set of a size; empty where there can be, or may be."""
+        if isinstance(size, str) or size in self.frozen_sizes:
+            return ""
+        if size > self.prompts:
+            return f"there are {self.prompts} prompts, and a prompt gives at most one pair"
+        if not self.is_up_to_date(size) and (pairs := self._pairs_there) is not None:
+            return f"the {self.prompts} prompts gave {pairs} pairs" if size > pairs else ""
+        return ""
+
+    def found_too_large(self) -> dict[str, str]:
+        """The sizes that this run was to make and cannot, now that its pairs are there, with the
+        reasons.
+        """
+        vars(self).pop("_pairs_there", None)  # what was known when the run began
+        reasons = {str(size): self._why_left_out(size) for size in self.sizes()}
+        return {size: reason for size, reason in reasons.items() if reason}
+
+    @cached_property
+    def frozen_sizes(self) -> list[Size]:
+        """The sizes of the data sets that are there, whole, and are to stay (`pairs.freeze`)."""
+        return [
+            size
+            for size in self.config.pairs.sizes
+            if self.config.pairs.freeze
+            and all(Path(self.root, "dataset", str(size), name).exists() for name in DATA_SET_FILES)
+        ]
+
+    def is_up_to_date(self, size: Size) -> bool:
+        """Whether a data set is there that was made from the pairs as they are."""
+        made = Path(self.root, "dataset", str(size), "dataset.json")
+        pairs = [Path(path) for path in self.shard_files("pairs")]
+        if not made.is_file() or not all(path.is_file() for path in pairs):
+            return False
+        return made.stat().st_mtime >= max(path.stat().st_mtime for path in pairs)
+
+    @cached_property
+    def _pairs_there(self) -> int | None:
+        """How many pairs the prompts gave; None where that is not known, since pairs are still to
+        be made, or were made from other prompts or settings.
+        """
+        for topic, name in self.shards:
+            record = read_record(Path(self.root, "work", "build_pairs", topic, f"{name}.json"))
+            if record is None or record.asked != digest_of_params(self.pairs_params(topic, name)):
+                return None
+        files = self.shard_files("pairs")
+        if not all(Path(path).is_file() for path in files):
+            return None
+        try:
+            return len(ordered_pairs(read_shards(files, PairRow).values()))
+        except UserError:
+            return None  # a damaged file: the job that reads it says so
+
+    def sizes(self) -> list[Size]:
+        """The sizes of the data sets to make, in the configured order."""
+        return [size for size in self.config.pairs.sizes if str(size) not in self.left_out]
+
+    def experiments(self) -> list[str]:
+        """The experiments whose data set can be made, in the configured order."""
+        return [
+            name
+            for name, experiment in self.config.training.experiments.items()
+            if str(experiment.size) not in self.left_out
+        ]
+
+    @property
+    def answers_sheet(self) -> AnswersSheet | None:
+        """The configured sheet of answers; None where there is none, or its experiment is left
+        out.
+        """
+        sheet = self.config.figures.answers
+        return sheet if sheet and sheet.experiment in self.experiments() else None
+
+    def pairs_job(self) -> BuildPairsJob:
+        """What the jobs of build_pairs are told."""
+        config = self.config
+        return BuildPairsJob(
+            policies=list(config.responses.policy_models),
+            min_margin=config.pairs.min_margin,
+            base_model=config.training.base_model,
+            prompt_template=config.training.prompt_template,
+            max_length=config.training.settings.max_length,
+        )
+
+    def pairs_params(self, topic: str, name: str) -> dict[str, Any]:
+        """All parameters of a job of build_pairs, as its rule has them."""
+        return {
+            "common": self.common(),
+            "prompts": self.digests(topic, name),
+            "settings": self.params(self.pairs_job()),
+            "made_by": self.made_by(self.config.training.base_model),
+        }
 
     def stages_of_prompt(self, prompt_id: str) -> dict[str, str]:
         """The files that tell of one prompt, by stage."""
@@ -160,8 +316,10 @@ class Plan:
         return self.digests(topic, shard_of(prompt_id, self.config.shards_per_topic))
 
     def models(self) -> list[str]:
-        """The models to evaluate: the base model and every experiment, in the configured order."""
-        return ["base", *self.config.training.experiments]
+        """The models to evaluate: the base model and every experiment that can be made, in the
+        configured order.
+        """
+        return ["base", *self.experiments()]
 
     def common(self) -> dict[str, Any]:
         """Parameters common to all rules with a job's record (`jobs.job.Common`)."""
@@ -202,10 +360,13 @@ class Plan:
         there and newer than its inputs; empty where it is not. `is_remembered`: whether Snakemake
         knows what it was asked.
         """
-        name = "/".join(job.wildcards) or job.rule.name
-        record = read_record(Path(self.root, "work", job.rule.name, f"{name}.json"))
+        rule = own_name(job.rule)
+        is_there = all(Path(file).exists() for file in job.output)
+        if rule == "add_prompts":
+            return "prompts are missing" if is_there else ""
+        name = "/".join(job.wildcards) or rule
+        record = read_record(Path(self.root, "work", rule, f"{name}.json"))
         if record is None:
-            is_there = all(Path(file).exists() for file in job.output)
             return "no record in work/ tells what made it" if is_there else ""
         if record.failed:
             return f"{record.failed} of its items failed"

@@ -1,147 +1,193 @@
-"""What can be known before the first GPU is asked for: endpoints and hub models that the run will
-need.
+"""What can be known before the first GPU is asked for: whether the models, endpoints, keys and
+files are there that the jobs of a run need. Only what is to run is asked for, whatever the
+configuration names besides.
 """
 
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from lib import weights
 from lib.blocks import Block, Endpoint, Model, models_in
+from lib.config.evaluation import QuestionBenchmark
 from lib.config.run import Config
 from lib.endpoint import check_endpoint
-from lib.errors import UserError
+from lib.errors import OutOfReachError, UserError
 from lib.files import mendable_storage_errors
 from lib.head import evaluation
+from lib.head.left_out import problems_with_sizes
 from lib.head.plan import Plan
-from lib.head.table_rows import comparison_files
-from lib.head.targets import targets
 
-#: Rules that make a trained model.
-TRAINING_RULES = ("train_dpo", "merge_adapter")
+#: A job that is to run: its rule, and its wildcards by name.
+Job = tuple[str, Mapping[str, str]]
+#: Whether a snapshot in the hub cache holds what is needed of a model.
+IsWhole = Callable[[Path], bool]
+
+#: The key of the model that is trained, whose tokenizer build_pairs reads too.
+BASE_MODEL = "training.base_model"
+#: The rules that write prompts, and the target that asks for them.
+PROMPT_RULES = ("generate_prompts", "add_prompts", "prompts")
+#: Reference data that are larger are not read before the run, only looked for.
+READ_AT_ONCE = 64 << 20
+THREADS = 8
+
+
+@dataclass
+class Needs:
+    """What jobs need besides what other jobs of the run make, by configuration key.
+
+    models      with what of each is needed
+    endpoints   those that are asked; None where one is needed and none is configured
+    benchmarks  the benchmarks of our own whose questions or references are read
+    """
+
+    models: dict[str, tuple[Model, IsWhole]] = field(default_factory=dict)
+    endpoints: dict[str, Endpoint | None] = field(default_factory=dict)
+    benchmarks: set[str] = field(default_factory=set)
+
+    def add_models(self, config: Config, key: str) -> None:
+        """Adds the models of the configuration's block `key`, with all of their weights."""
+        for name, model in _models_of(key, blocks_with_models(config)[key]).items():
+            is_tokenizer = name.endswith(".tokenizer")
+            self.models[name] = (
+                model,
+                _holds_a_tokenizer if is_tokenizer else weights.holds_weights,
+            )
+
+    def add_tokenizer(self, config: Config) -> None:
+        """Adds what build_pairs reads of the base model, unless all of it is needed anyway."""
+        self.models.setdefault(BASE_MODEL, (config.training.base_model, _holds_what_pairs_need))
+
+
+def _models_of(key: str, block: Block | None) -> dict[str, Model]:
+    """The models of the configuration's block `key`, by their own keys."""
+    models = models_in(block) if block else {}
+    return {key if name == "model" else f"{key}.{name}": model for name, model in models.items()}
+
+
+def _holds_a_tokenizer(snapshot: Path) -> bool:
+    return any(
+        (snapshot / name).is_file()
+        for name in ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
+    )
+
+
+def _holds_what_pairs_need(snapshot: Path) -> bool:
+    """The files that build_pairs reads of the base model (`load_context`)."""
+    return all((snapshot / name).is_file() for name in ("tokenizer.json", "config.json"))
+
+
+def blocks_with_models(config: Config) -> dict[str, Block | None]:
+    """The blocks of a configuration that models stand in, by key."""
+    return {
+        "images": config.images,
+        **{
+            f"image_ranking.scorers.{name}": scorer
+            for name, scorer in config.image_ranking.scorers.items()
+        },
+        "instructions": config.instructions,
+        **{
+            f"responses.policy_models.{name}": policy
+            for name, policy in config.responses.policy_models.items()
+        },
+        "response_ranking": config.response_ranking,
+        "figures.embedding": config.figures.embedding,
+        BASE_MODEL: config.training.base_model,
+    }
 
 
 def hub_models(config: Config) -> dict[str, Model]:
     """The models of a configuration that come from the hub, by configuration key."""
     return {
         key: model
-        for key, (model, _) in models_of(config).items()
+        for name, block in blocks_with_models(config).items()
+        for key, model in _models_of(name, block).items()
         if not weights.is_folder(model.model)
     }
 
 
-def models_of(config: Config) -> dict[str, tuple[Model, str]]:
-    """Every model by configuration key, with the stage whose files tell whether it is still
-    needed.
+def needs_of(plan: Plan, jobs: Iterable[Job]) -> Needs:
+    """What jobs need."""
+    needs = Needs()
+    for rule, names in jobs:
+        _add_models_of(needs, plan.config, rule, names)
+        _add_endpoint_of(needs, plan, rule, names)
+        if rule in ("answer_questions", "score_answers"):
+            needs.benchmarks.add(names["benchmark"])
+    return needs
+
+
+def _add_models_of(needs: Needs, config: Config, rule: str, names: Mapping[str, str]) -> None:
+    match rule:
+        case "generate_images":
+            needs.add_models(config, "images")
+        case "rank_images":
+            needs.add_models(config, f"image_ranking.scorers.{names['scorer']}")
+        case "write_instructions":
+            needs.add_models(config, "instructions")
+        case "generate_responses":
+            needs.add_models(config, f"responses.policy_models.{names['policy']}")
+        case "rank_responses":
+            needs.add_models(config, "response_ranking")
+        case "embed_texts":
+            needs.add_models(config, "figures.embedding")
+        case "build_pairs":
+            needs.add_tokenizer(config)
+        case "train_dpo" | "merge_adapter":
+            needs.add_models(config, BASE_MODEL)
+        case "answer_benchmark" | "answer_questions" if names["model"] == "base":
+            needs.add_models(config, BASE_MODEL)
+
+
+def _add_endpoint_of(needs: Needs, plan: Plan, rule: str, names: Mapping[str, str]) -> None:
+    config = plan.config
+    match rule:
+        case "generate_prompts":
+            own = config.generate_prompts.endpoint
+            key = "generate_prompts.endpoint" if own else "instructions.endpoint"
+            needs.endpoints[key] = own or config.instructions.llm_endpoint
+        case "write_instructions" if config.instructions.llm_endpoint:
+            needs.endpoints["instructions.endpoint"] = config.instructions.llm_endpoint
+        case "compare_picks" if config.image_ranking.judge:
+            needs.endpoints["image_ranking.judge.endpoint"] = config.image_ranking.judge.endpoint
+        case "answer_benchmark" | "score_benchmark" | "score_answers":
+            if judge := _judge_of(plan, rule, names["benchmark"]):
+                needs.endpoints[f"evaluation.benchmarks.{names['benchmark']}.judge"] = judge
+
+
+def _judge_of(plan: Plan, rule: str, benchmark: str) -> Endpoint | None:
+    """The judge that a rule asks of a benchmark: lmms-eval's while it answers, ours while we
+    score.
     """
-    blocks: dict[str, tuple[Block | None, str]] = {
-        "images": (config.images, "images"),
-        **{
-            f"image_ranking.scorers.{name}": (scorer, f"image_ranking/{name}")
-            for name, scorer in config.image_ranking.scorers.items()
-        },
-        "instructions": (config.instructions, "instructions"),
-        **{
-            f"responses.policy_models.{name}": (policy, f"responses/{name}")
-            for name, policy in config.responses.policy_models.items()
-        },
-        "response_ranking": (config.response_ranking, "response_ranking"),
-        "figures.embedding": (config.figures.embedding, "embeddings"),
-        "training.base_model": (config.training.base_model, "evaluation"),
-    }
-    return {
-        key if name == "model" else f"{key}.{name}": (model, stage)
-        for key, (block, stage) in blocks.items()
-        if block
-        for name, model in models_in(block).items()
-    }
+    if rule == "answer_benchmark":
+        return evaluation.answer_job(plan, benchmark).judge
+    block = plan.config.evaluation.benchmarks[benchmark]
+    return block.judge if block.scorer else None
 
 
-def _is_made(plan: Plan, stage: str, rules: Collection[str]) -> bool:
-    """Whether all files of a stage are there: its model will not be asked for unless something
-    changed. `rules`: those that are to run.
-    """
-    if stage != "evaluation":
-        return all(Path(path).exists() for path in plan.shard_files(stage))
-    trained = (f"{plan.root}/models/",) if set(rules) & set(TRAINING_RULES) else ()
-    folders = (f"{plan.root}/evaluation/", *trained)
-    files = [path for path in targets(plan) if path.startswith(folders)]
-    return all(Path(path).exists() for path in files)
-
-
-#: Reference data that are larger are not read before the run, only looked for.
-READ_AT_ONCE = 64 << 20
-
-
-def benchmark_judges(plan: Plan) -> dict[str, Endpoint]:
-    """The judges of those benchmarks that are not scored yet, by configuration key."""
-    judges = {}
-    for name, block in plan.config.evaluation.benchmarks.items():
-        scores = [
-            Path(plan.root, "evaluation", model, name, "scores.json") for model in plan.models()
-        ]
-        if block.judge and not all(path.exists() for path in scores):
-            judges[f"evaluation.benchmarks.{name}.judge"] = block.judge
-    return judges
-
-
-def problems_with_benchmarks(plan: Plan) -> list[str]:
-    """What is wrong with the files of benchmarks that are not answered yet: a question, an image
-    that is not there, a reference file.
+def problem_with_benchmark(name: str, block: QuestionBenchmark) -> list[str]:
+    """What is wrong with the files of a benchmark of our own: a question, an image that is not
+    there, a reference file.
     """
     from lib.benchmarks.questions import prompt_of, read_questions
     from lib.benchmarks.registry import load_questions_benchmark
 
-    problems = []
-    for name, block in evaluation.question_sets(plan).items():
-        if all(
-            Path(plan.root, "evaluation", model, name, "answers.jsonl").exists()
-            for model in plan.models()
-        ):
-            continue
-        files = [
-            file
-            for path in map(Path, block.reference)
-            for file in (path.rglob("*") if path.is_dir() else [path])
-        ]
-        try:
-            benchmark = load_questions_benchmark(block.scorer)
-            for question in read_questions(benchmark, block.questions, block.images):
-                prompt_of(question, block.prompt or benchmark.form.prompts)
-            if sum(file.stat().st_size for file in files) <= READ_AT_ONCE:
-                benchmark.read_reference(*map(Path, block.reference))
-        except UserError as error:
-            problems.append(f"evaluation.benchmarks.{name}: {error}")
-    return problems
-
-
-def endpoints_of(plan: Plan) -> dict[str, Endpoint]:
-    """The endpoints that a run may ask, by configuration key; those whose answers are all there are
-    left out.
-    """
-    config = plan.config
-    endpoints: dict[str, Endpoint] = {}
-    if not _is_made(plan, "instructions", ()):
-        endpoints |= {
-            f"instructions.{name}": value
-            for name, value in config.instructions
-            if isinstance(value, Endpoint)
-        }
-    judge = config.image_ranking.judge
-    if judge and not Path(comparison_files(plan)["comparisons"]).exists():
-        endpoints["image_ranking.judge.endpoint"] = judge.endpoint
-    if config.generate_prompts.count and config.generate_prompts.endpoint:
-        endpoints["generate_prompts.endpoint"] = config.generate_prompts.endpoint
-    return endpoints | benchmark_judges(plan)
-
-
-def problem_of(key: str, check: Callable[[], object]) -> list[str]:
-    """What a check of the configuration's `key` finds."""
+    files = [
+        file
+        for path in map(Path, block.reference)
+        for file in (path.rglob("*") if path.is_dir() else [path])
+    ]
     try:
-        check()
+        benchmark = load_questions_benchmark(block.scorer)
+        for question in read_questions(benchmark, block.questions, block.images):
+            prompt_of(question, block.prompt or benchmark.form.prompts)
+        if sum(file.stat().st_size for file in files) <= READ_AT_ONCE:
+            benchmark.read_reference(*map(Path, block.reference))
     except UserError as error:
-        return [f"{key}: {error}"]
+        return [f"evaluation.benchmarks.{name}: {error}"]
     return []
 
 
@@ -153,20 +199,66 @@ def check_writable(folder: Path) -> None:
             pass
 
 
-def check_run(plan: Plan, rules: Collection[str]) -> None:
-    """Raises one UserError with all that would stop this run later: keys, endpoints, hub models out
-    of reach, files of benchmarks.
+def _check_endpoint(endpoint: Endpoint | None) -> None:
+    if endpoint is None:
+        raise UserError(
+            "there is none, and `instructions` has none in use either. Add"
+            " `generate_prompts.endpoint`."
+        )
+    check_endpoint(endpoint)
 
-    `rules`: those that are to run. Tables and figures alone need a trained model only for scores
-    that are not there.
+
+def _look_for(check: Callable[[], object]) -> UserError | None:
+    try:
+        check()
+    except UserError as error:
+        return error
+    return None
+
+
+def _topics_without_prompts(plan: Plan, jobs: Sequence[Job]) -> list[str]:
+    """The topics whose prompts an LLM has yet to write, where jobs are to work with prompts."""
+    if all(rule in PROMPT_RULES for rule, _ in jobs):
+        return []
+    return [
+        f"{plan.prompts_file(topic)}: there are no prompts yet. Write some, one a line, or have"
+        " them written (target `prompts`); or take the topic out of `topics`."
+        for topic in plan.config.topics
+        if topic not in plan.topics
+    ]
+
+
+def check_run(plan: Plan, jobs: Sequence[Job], *, may_be_out_of_reach: bool = False) -> list[str]:
+    """Raises one UserError with all that would stop these jobs later: keys, endpoints, hub models
+    out of reach, files of benchmarks.
+
+    `may_be_out_of_reach`: in a dry run, which changes nothing, servers that cannot be reached from
+    this machine are no errors; gives what is to be said of them.
     """
-    problems = []
-    for key, endpoint in endpoints_of(plan).items():
-        problems += problem_of(key, partial(check_endpoint, endpoint))
-    for key, (model, stage) in models_of(plan.config).items():
-        if not weights.is_folder(model.model) and not _is_made(plan, stage, rules):
-            problems += problem_of(key, partial(weights.check_access, model.model, model.revision))
-    problems += problems_with_benchmarks(plan)
-    problems += problem_of("results", partial(check_writable, plan.config.root))
-    if problems:
-        raise UserError("\n".join(problems))
+    needs = needs_of(plan, jobs)
+    checks: dict[str, Callable[[], object]] = {
+        key: partial(_check_endpoint, endpoint) for key, endpoint in needs.endpoints.items()
+    }
+    for key, (model, is_whole) in needs.models.items():
+        if not weights.is_folder(model.model):
+            checks[key] = partial(weights.check_access, model.model, model.revision, is_whole)
+    if not may_be_out_of_reach:
+        checks["results"] = partial(check_writable, plan.config.root)
+        if any(rule == "add_prompts" for rule, _ in jobs):
+            checks["prompts"] = partial(check_writable, Path(plan.config.prompts))
+    with ThreadPoolExecutor(THREADS) as threads:
+        keys = sorted(checks)
+        found = dict(zip(keys, threads.map(_look_for, map(checks.__getitem__, keys)), strict=True))
+    told = [
+        f"{key}: {error}"
+        for key, error in found.items()
+        if may_be_out_of_reach and isinstance(error, OutOfReachError)
+    ]
+    problems = [f"{key}: {error}" for key, error in found.items() if error]
+    problems += _topics_without_prompts(plan, jobs)
+    problems += problems_with_sizes(plan, {rule for rule, _ in jobs})
+    for name in sorted(needs.benchmarks):
+        problems += problem_with_benchmark(name, evaluation.question_sets(plan)[name])
+    if problems := [problem for problem in problems if problem not in told]:
+        raise UserError("\n".join([*problems, *told]))
+    return told

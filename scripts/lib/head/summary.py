@@ -15,6 +15,7 @@ from lib.jobs.record import Record, read_record
 #: The rules in the order of the flow; others follow by name.
 ORDER = (
     "generate_prompts",
+    "add_prompts",
     "generate_images",
     "rank_images",
     "write_instructions",

@@ -3,19 +3,24 @@
 Called by the rules; nothing here runs a model.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
 from lib import weights
+from lib.benchmarks.judged import JudgedBenchmark
+from lib.benchmarks.registry import BENCHMARKS
 from lib.blocks import Model
+from lib.config.evaluation import QuestionBenchmark, TaskBenchmark
 from lib.config.figures import (
     AnswersFigureJob,
     CandidatesFigureJob,
     GuidanceFigureJob,
     SimilarityFigureJob,
 )
+from lib.config.pairs import ALL, Size
 from lib.config.tables import (
     CommonSelectionsJob,
     ComparePicksJob,
@@ -27,7 +32,12 @@ from lib.config.tables import (
 from lib.data.controls import TRAINING_CONTROLS
 from lib.head.evaluation import question_sets
 from lib.head.plan import Plan
-from lib.report.model_tables import ModelTableJob, ModelTableRow
+from lib.report.model_tables import (
+    AllScoresJob,
+    DescribedScore,
+    ModelTableJob,
+    ModelTableRow,
+)
 from lib.report.sidecar import ModelOrigin
 
 #: The columns of the paper's tables that a run can fill: column of published/*.yaml ->
@@ -49,12 +59,14 @@ HALLUCINATION_SCORES = {
     "amber_accuracy": "amber/accuracy",
     "amber_f1": "amber/f1",
     "pope": "pope/reference_f1|f1",
+    "pope_accuracy": "pope/reference_accuracy|accuracy",
 }
 
 SIZE_SCORES = {
     "object_halbench_response": "object_halbench/response",
     "object_halbench_mention": "object_halbench/mention",
     "pope": "pope/reference_f1|f1",
+    "pope_accuracy": "pope/reference_accuracy|accuracy",
 }
 
 
@@ -131,7 +143,7 @@ def answers_files(plan: Plan, file: str) -> list[str]:
     """A file of the base model's and of the experiment's evaluation that the sheet of answers
     shows; none where there is no sheet.
     """
-    sheet = plan.config.figures.answers
+    sheet = plan.answers_sheet
     if sheet is None:
         return []
     models = ("base", sheet.experiment)
@@ -140,7 +152,7 @@ def answers_files(plan: Plan, file: str) -> list[str]:
 
 def answers_job(plan: Plan) -> AnswersFigureJob | None:
     """What the sheet of answers is told; None where it is left out."""
-    sheet = plan.config.figures.answers
+    sheet = plan.answers_sheet
     if sheet is None:
         return None
     training = plan.config.training
@@ -222,18 +234,33 @@ def experiments_by_size(plan: Plan) -> list[str]:
     experiments = plan.config.training.experiments
     return sorted(
         experiments,
-        key=lambda name: (experiments[name].control is not None, experiments[name].size, name),
+        key=lambda name: (
+            experiments[name].control is not None,
+            _as_number(experiments[name].size),
+            name,
+        ),
     )
 
 
+def _as_number(size: Size) -> float:
+    """A size to sort by: `all` pairs after every number."""
+    return size if isinstance(size, int) else math.inf
+
+
 def largest_experiments(plan: Plan) -> list[str]:
-    """The experiments on the largest data set, by name, and after them their negative controls."""
+    """The experiments on the largest data set of a configured number of pairs, by name, and after
+    them their negative controls. Where that is left out, those on the largest that is made stand
+    before it; those on all pairs there are follow.
+    """
     experiments = plan.config.training.experiments
     # A control by itself makes no size the largest.
-    sizes = [each.size for each in experiments.values() if not each.control] or [
+    sizes = {each.size for each in experiments.values() if not each.control} or {
         each.size for each in experiments.values()
-    ]
-    return [name for name in experiments_by_size(plan) if experiments[name].size == max(sizes)]
+    }
+    numbers = {size for size in sizes if isinstance(size, int)}
+    made = numbers & set(plan.sizes())
+    shown = {*sorted(numbers)[-1:], *sorted(made)[-1:], ALL}
+    return [name for name in experiments_by_size(plan) if experiments[name].size in shown]
 
 
 def seed_groups(plan: Plan, experiments: Sequence[str]) -> list[list[str]]:
@@ -289,6 +316,7 @@ def experiment_row(plan: Plan, names: list[str]) -> ModelTableRow:
         pairs=first.size,
         texts={"feedback": "control" if first.control else "RM"},
         control=TRAINING_CONTROLS[first.control] if first.control else None,
+        left_out=plan.left_out.get(str(first.size)),
     )
 
 
@@ -298,20 +326,92 @@ def model_table_job(
     """What a table of models is told: the base model's row first, then those of the experiments.
     `scores`: column -> score, as above.
     """
-    base = plan.config.training.base_model
-    base_row = ModelTableRow(name=short_name(base), models=["base"], seeds=[], pairs=0, texts={})
-    rows = [experiment_row(plan, names) for names in seed_groups(plan, experiments)]
     return ModelTableJob(
-        rows=[base_row, *rows], scores=dict(scores), label=plan.config.label, base=origin_of(base)
+        rows=model_rows(plan, experiments),
+        scores=dict(scores),
+        label=plan.config.label,
+        base=origin_of(plan.config.training.base_model),
     )
+
+
+def model_rows(plan: Plan, experiments: Sequence[str]) -> list[ModelTableRow]:
+    """The base model's row, then those of the experiments."""
+    name = short_name(plan.config.training.base_model)
+    base = ModelTableRow(name=name, models=["base"], seeds=[], pairs=0, texts={})
+    return [base, *(experiment_row(plan, names) for names in seed_groups(plan, experiments))]
+
+
+def all_scores_job(plan: Plan) -> AllScoresJob:
+    """What the table of all scores is told: all models, and all scores of all benchmarks."""
+    return AllScoresJob(
+        rows=model_rows(plan, experiments_by_size(plan)),
+        benchmarks={
+            name: described_scores(block)
+            for name, block in plan.config.evaluation.benchmarks.items()
+        },
+        label=plan.config.label,
+        base=origin_of(plan.config.training.base_model),
+    )
+
+
+def described_scores(block: TaskBenchmark | QuestionBenchmark) -> list[DescribedScore]:
+    """The scores that a configured benchmark gives, those of our scorer beside lmms-eval's
+    included.
+    """
+    if isinstance(block, QuestionBenchmark):
+        return _scores_of_scorer(block.scorer)
+    unit = ", percent" if block.percent else ""
+    theirs = [
+        DescribedScore(name=name, what=f"lmms-eval's {metric} of task {block.task}{unit}")
+        for name, metric in block.metrics.items()
+    ]
+    if block.scorer is None or (_asks_judge(block.scorer) and not block.judge):
+        return theirs
+    return [*theirs, *_scores_of_scorer(block.scorer, "reference_")]
+
+
+def _asks_judge(scorer: str) -> bool:
+    return issubclass(BENCHMARKS.load(scorer), JudgedBenchmark)
+
+
+def _scores_of_scorer(scorer: str, prefix: str = "") -> list[DescribedScore]:
+    """The scores of one of our scorers. `prefix`: what stands before their names."""
+    benchmark = BENCHMARKS.load(scorer)
+    return [
+        DescribedScore(name=f"{prefix}{name}", what=what, better=benchmark.better.get(name))
+        for name, what in benchmark.names.items()
+    ]
 
 
 def score_files(plan: Plan, experiments: Sequence[str], scores: Mapping[str, str]) -> list[str]:
     """The scores that a table of models shows, of those benchmarks that this run has."""
     benchmarks = dict.fromkeys(score.split("/")[0] for score in scores.values())
+    configured = [name for name in benchmarks if name in plan.config.evaluation.benchmarks]
+    return scores_of_models(plan, experiments, configured)
+
+
+def all_score_files(plan: Plan) -> list[str]:
+    """The scores of all models on all benchmarks."""
+    return scores_of_models(
+        plan, list(plan.config.training.experiments), list(plan.config.evaluation.benchmarks)
+    )
+
+
+def scores_of_models(
+    plan: Plan, experiments: Sequence[str], benchmarks: Sequence[str]
+) -> list[str]:
+    """The scores.json of the base model and of the experiments that the run makes."""
+    made = plan.models()
     return [
         f"{plan.root}/evaluation/{model}/{benchmark}/scores.json"
-        for model in ["base", *experiments]
+        for model in ["base", *(name for name in experiments if name in made)]
         for benchmark in benchmarks
-        if benchmark in plan.config.evaluation.benchmarks
     ]
+
+
+def data_set_of_all(plan: Plan, experiments: Sequence[str]) -> list[str]:
+    """What says how many pairs there are in all, where a table's experiments are trained on those;
+    else nothing.
+    """
+    sizes = {plan.config.training.experiments[name].size for name in experiments}
+    return [f"{plan.root}/dataset/{ALL}/dataset.json"] if ALL in sizes else []

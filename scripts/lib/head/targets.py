@@ -3,11 +3,9 @@ deleted is made again.
 """
 
 from lib.head import evaluation
-from lib.head.plan import FIGURES, TABLES, Plan
+from lib.head.plan import DATA_SET_FILES, FIGURES, TABLES, Plan
 from lib.head.table_rows import comparison_files, figure_files, table_files
 
-#: The files of a data set in its folder; `data` is a folder of parquet files.
-DATA_SET_FILES = ("llava.json", "data", "prompt_ids.txt", "dataset.json")
 #: The files of a trained model in the experiment's folder; `merged` is a model's folder.
 MODEL_FILES = (
     "adapter/adapter_model.safetensors",
@@ -22,19 +20,13 @@ MODEL_FILES = (
 def targets(plan: Plan) -> list[str]:
     """The files of the whole run."""
     config = plan.config
-    return [
-        *(f"{plan.root}/proposed_prompts/{topic}.txt" for topic in config.generate_prompts.count),
+    files = [
         *data_sets(plan),
-        *(
-            file
-            for scorer in config.image_ranking.scorers
-            if scorer != config.image_ranking.select_by
-            for file in plan.shard_files(f"image_ranking/{scorer}")
-        ),
+        *rankings(plan),
         *_files_of_contamination(plan),
         *(
             f"{plan.root}/models/{experiment}/{name}"
-            for experiment in config.training.experiments
+            for experiment in plan.experiments()
             for name in MODEL_FILES
         ),
         *(
@@ -47,11 +39,26 @@ def targets(plan: Plan) -> list[str]:
         *(plan.shard_files("embeddings") if config.figures.embedding else []),
         *tables_and_figures(plan),
     ]
+    return list(dict.fromkeys(files))
 
 
-def data_sets(plan: Plan) -> list[str]:
-    """The data sets, and the shard files of all stages that lead to them: not of the image scorers
-    that do not pick.
+def images(plan: Plan) -> list[str]:
+    """The shard files of the images."""
+    return plan.shard_files("images")
+
+
+def rankings(plan: Plan) -> list[str]:
+    """The shard files of every image scorer's ranking."""
+    return [
+        file
+        for scorer in plan.config.image_ranking.scorers
+        for file in plan.shard_files(f"image_ranking/{scorer}")
+    ]
+
+
+def responses(plan: Plan) -> list[str]:
+    """The shard files of all responses, and of the stages that lead to them: not of the image
+    scorers that do not pick.
     """
     config = plan.config
     stages = [
@@ -59,16 +66,17 @@ def data_sets(plan: Plan) -> list[str]:
         f"image_ranking/{config.image_ranking.select_by}",
         "instructions",
         *(f"responses/{policy}" for policy in config.responses.policy_models),
-        "response_ranking",
-        "pairs",
     ]
+    return [file for stage in stages for file in plan.shard_files(stage)]
+
+
+def data_sets(plan: Plan) -> list[str]:
+    """The data sets, and the shard files of all stages that lead to them."""
     return [
-        *(file for stage in stages for file in plan.shard_files(stage)),
-        *(
-            f"{plan.root}/dataset/{size}/{name}"
-            for size in config.pairs.sizes
-            for name in DATA_SET_FILES
-        ),
+        *responses(plan),
+        *plan.shard_files("response_ranking"),
+        *plan.shard_files("pairs"),
+        *(f"{plan.root}/dataset/{size}/{name}" for size in plan.sizes() for name in DATA_SET_FILES),
     ]
 
 
@@ -92,7 +100,7 @@ def _files_of_contamination(plan: Plan) -> list[str]:
 def tables_and_figures(plan: Plan) -> list[str]:
     """The files of all tables and figures that are not left out."""
     figures = plan.config.figures
-    needs = {"similarity_figure": figures.embedding, "answers_figure": figures.answers}
+    needs = {"similarity_figure": figures.embedding, "answers_figure": plan.answers_sheet}
     return [
         *(file for table in TABLES for file in table_files(plan, table).values()),
         *(

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from lib import weights
 from lib.blocks import Block, Model, first_mistake, models_in
-from lib.errors import UserError
+from lib.errors import UserError, printable
 from lib.files import digest, digest_of_file, sync, write_json, write_jsonl
 from lib.jobs.kept import is_sealed
 from lib.jobs.published import refuse_changed_file
@@ -185,6 +185,7 @@ class Job(Generic[S]):
         """Puts something unusual on record (a halved batch, a dropped journal line), once, and into
         the log.
         """
+        text = printable(text)
         log.warning("%s %s: %s", self.rule, self.name, text)
         if text not in self.record.notes:
             self.record.notes.append(text)

@@ -1,6 +1,7 @@
 """Processes that a job starts, and signals that it is sent."""
 
 import ctypes
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,15 @@ def die_with_parent() -> None:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+
+
+def close_standard_input() -> None:
+    """Has this process, and those that it starts, read nothing: what a library asks on the terminal
+    is not answered by whatever stands there.
+    """
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
 
 
 @contextmanager

@@ -9,7 +9,12 @@ from typing import Any
 
 from lib.errors import UserError
 from lib.files import mendable_storage_errors
-from lib.progress import log
+from lib.jobs.processes import close_standard_input
+from lib.progress import PrintableFormatter, log
+
+#: Environment variable with which a head process that shows how far jobs are has them write nothing
+#: but their logs.
+OUTPUT_TO_LOG = "PDS_DPO_OUTPUT_TO_LOG"
 
 
 def run_script(main: Callable[[Any], None]) -> None:
@@ -25,6 +30,11 @@ def run_script(main: Callable[[Any], None]) -> None:
             f"{sys.argv[0]}: this is a rule's script; Snakemake runs it. See README.md for the"
             " command."
         )
+    close_standard_input()
+    # Another workflow that uses ours as a module may give the rule another name (`as pds_*`). Keys,
+    # journals and records go by ours, which is the script's.
+    if script := vars(sys.modules["__main__"]).get("__file__"):
+        snakemake.rule = Path(script).stem
     _set_up_log(snakemake)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -49,14 +59,23 @@ def _set_up_log(snakemake: Any) -> None:
         try:
             with mendable_storage_errors(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                handlers.append(logging.FileHandler(path, mode="w", encoding="utf-8"))
+                if os.environ.get(OUTPUT_TO_LOG):
+                    _print_into(path)
+                else:
+                    handlers.append(logging.FileHandler(path, mode="w", encoding="utf-8"))
         except UserError as error:
             sys.exit(f"Error in {snakemake.rule}: {error}")
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(asctime)s %(message)s",
-        datefmt="%H:%M:%S",
-        handlers=handlers,
-    )
+    for handler in handlers:
+        handler.setFormatter(PrintableFormatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(level=logging.WARNING, handlers=handlers)
     logging.captureWarnings(True)
     log.setLevel(logging.INFO)
+
+
+def _print_into(path: Path) -> None:
+    """Has a file take what this process prints, its libraries included, and what it starts."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+        os.dup2(file, stream.fileno())
+    os.close(file)

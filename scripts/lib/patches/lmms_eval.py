@@ -55,6 +55,22 @@ def _as_json(value: Any) -> Any:
     return repr(value)  # what says no more of itself is asked again by the next process
 
 
+def change_judge(ask: Callable[..., tuple[str, str]]) -> None:
+    """Has judges asked by `ask(text, **parameters of the request)`, which gives the reply and the
+    name of the model that gave it. lmms-eval's own client logs what a server says as it came.
+    """
+    from lmms_eval.llm_judge.protocol import Response
+    from lmms_eval.llm_judge.providers import openai
+
+    def evaluate(provider: Any, request: Any) -> Any:
+        [message] = request.messages
+        sampling = openai.build_sampling_kwargs(request.config or provider.config)
+        text, model = ask(message["content"], **sampling)
+        return Response(content=text.strip(), model_used=model)
+
+    openai.OpenAIProvider.evaluate = evaluate
+
+
 def change_prompts(change: Callable[[str], str]) -> None:
     """Has the model see `change(prompt)` in place of what its chat template makes of a question."""
     from lmms_eval.models.chat import llava_hf

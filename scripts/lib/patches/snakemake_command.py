@@ -13,13 +13,15 @@ import yaml
 
 
 def partition_file() -> Path | None:
-    """The partition file that the command line asks for, where the executor is Slurm.
+    """The partition file that the command line asks for, where the executor is Slurm, as the
+    executor will look for it.
 
     None where another executor is asked for, or this process was not started as `snakemake`.
     """
     if Path(sys.argv[0]).name != "snakemake":
         return None
-    settings = executor_settings(sys.argv[1:])
+    # Where the command was typed, as shells tell: --directory has been followed by now.
+    settings = executor_settings(sys.argv[1:], os.environ.get("PWD", ""))
     path = settings.get("slurm-partition-config")
     return Path(path) if settings.get("executor") == "slurm" and path else None
 
@@ -29,9 +31,10 @@ def is_to_unlock() -> bool:
     return Path(sys.argv[0]).name == "snakemake" and "--unlock" in sys.argv
 
 
-def executor_settings(words: Sequence[str]) -> dict[str, Any]:
+def executor_settings(words: Sequence[str], started_in: str = "") -> dict[str, Any]:
     """`executor` and `slurm-partition-config` of a command line in any of its spellings: those of
     its profiles, the later ones over the earlier ones, under those that it names itself.
+    `started_in`: the folder in which it was typed, from which profiles are named.
 
     Snakemake's own parser knows a hundred more options, and takes a tenth of a second.
     """
@@ -46,7 +49,23 @@ def executor_settings(words: Sequence[str]) -> dict[str, Any]:
     profiles = typed.profile or [os.environ.get("SNAKEMAKE_PROFILE", "none")]
     settings: dict[str, Any] = {}
     for profile in (*profiles, typed.workflow_profile):
-        if profile != "none" and (place := get_profile_dir(profile)):
-            settings |= yaml.safe_load(place[1].read_text(encoding="utf-8")) or {}
+        if profile == "none":
+            continue
+        if place := get_profile_dir(profile):
+            settings |= _read_profile(place, place[0])
+        # With --directory this is another folder. Snakemake leaves relative paths as they are.
+        elif place := get_profile_dir(str(Path(started_in, profile))):
+            settings |= _read_profile(place, place[0].relative_to(started_in))
     named = {"executor": typed.executor, "slurm-partition-config": typed.slurm_partition_config}
     return settings | {name: value for name, value in named.items() if value}
+
+
+def _read_profile(place: tuple[Path, Path], called: Path) -> dict[str, Any]:
+    """A profile's settings, from its folder and file; where it names a file that lies beside it,
+    that one is meant, in the folder as it is `called`.
+    """
+    folder, file = place
+    settings = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    if (name := settings.get("slurm-partition-config")) and (folder / str(name)).exists():
+        settings["slurm-partition-config"] = str(called / str(name))
+    return dict(settings)

@@ -2,7 +2,7 @@
 out.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,52 +22,127 @@ def executor_of(workflow: Any) -> Any:
     return workflow.scheduler._executor
 
 
-def jobs_to_run(workflow: Any) -> list[tuple[str, dict[str, str], bool]]:
-    """The jobs of a workflow's graph that are to run: rule, wildcards, and whether that is for a
-    reason of their own, not only because a job before them runs.
+def own_name(rule: Any) -> str:
+    """The name that a rule has in our own workflow: its script's. Another workflow that uses ours
+    as a module may give it another (`use rule * from pds as pds_*`).
     """
-    dag = workflow.dag
+    return Path(str(rule.script)).stem if rule.script else str(rule.name)
+
+
+def root_of(job: Any) -> str | None:
+    """The folder of the run that a job belongs to; None of a job that leaves no record, such as one
+    of a workflow that uses ours as a module.
+    """
+    common = getattr(job.params, "common", None)
+    return common.get("root") if isinstance(common, Mapping) else None
+
+
+def jobs_to_run(
+    workflow: Any, root: str | None = None
+) -> list[tuple[str, dict[str, str], bool, str]]:
+    """The jobs of a workflow's graph that are to run, of all or for the run in the folder `root`:
+    rule, wildcards, whether that is for a reason of their own, not only because a job before them
+    runs, and why.
+    """
+    jobs = workflow.dag.needrun_jobs(exclude_finished=False)
+    reasons = [(job, workflow.dag.reason(job)) for job in jobs]
     return [
         (
-            job.rule.name,
+            own_name(job.rule),
             dict(job.wildcards_dict),
-            bool(dag.reason(job).is_provenance_triggered()),
+            bool(reason.is_provenance_triggered()),
+            _in_words(reason),
         )
-        for job in dag.needrun_jobs(exclude_finished=False)
+        for job, reason in reasons
+        if root is None or root_of(job) == root
     ]
 
 
-def after_dry_run(print_lines: Callable[[], None]) -> None:
-    """Has something printed at the end of a dry run, for which Snakemake has no handler."""
+def environments_of_jobs_to_run(workflow: Any, root: str) -> list[tuple[str, str]]:
+    """The rules and the environments' files of the jobs that are to run for the run in the folder
+    `root` and have one, whether or not Snakemake is asked to make it.
+    """
+    jobs = workflow.dag.needrun_jobs(exclude_finished=False)
+    return [
+        (own_name(job.rule), str(job.conda_env_spec.file.get_path_or_uri(secret_free=True)))
+        for job in jobs
+        if job.conda_env_spec and root_of(job) == root
+    ]
+
+
+class _Reason(str):
+    """A reason for a job that no parameter is."""
+
+    __slots__ = ()
+
+
+def _in_words(reason: Any) -> str:
+    """Snakemake's reason for a job, which names all parameters and files, in a few words."""
+    changed = reason.params_changed
+    own = [each for each in changed.only_old if isinstance(each, _Reason)] if changed else []
+    words = {
+        "settings or prompts changed": changed and not own,
+        "its script changed": reason.code_changed,
+        "its environment changed": reason.software_stack_changed,
+        "it reads other files": reason.input_changed,
+        "a file that it reads is newer": reason.updated_input,
+        "it was cut off": reason.incomplete_output,
+        "not made yet": reason.missing_output,
+        "asked for": reason.forced,
+    }
+    told = [*own, *(text for text, is_so in words.items() if is_so)]
+    return ", ".join(told) or "jobs before it run"
+
+
+#: What is called back, by the folder of the run. A Snakefile may be read several times in a
+#: process: once for each `use rule`, and in a workflow that makes several runs for each of them.
+_why_again: dict[str, Callable[[Any, bool], str]] = {}
+_refuse_while_at_work: dict[str, Callable[[], object]] = {}
+_print_after_dry_run: dict[str, Callable[[], None]] = {}
+
+
+def after_dry_run(root: str, print_lines: Callable[[], None]) -> None:
+    """Has something printed of the run in the folder `root` at the end of a dry run, for which
+    Snakemake has no handler, in place of its advice not to run what has changed.
+    """
     from snakemake.workflow import Workflow
 
-    tell_reasons = Workflow.log_provenance_info
+    def print_all(_workflow: Any) -> None:
+        for print_of_run in _print_after_dry_run.values():
+            print_of_run()
 
-    def tell_also(self: Any) -> None:
-        tell_reasons(self)
-        print_lines()
-
-    Workflow.log_provenance_info = tell_also
+    _print_after_dry_run[root] = print_lines
+    Workflow.log_provenance_info = print_all
 
 
-def know_jobs_by_records(why_again: Callable[[Any, bool], str]) -> None:
+def know_jobs_by_records(root: str, why_again: Callable[[Any, bool], str]) -> None:
     """Has Snakemake run a job again where `why_again` gives a reason, which is shown as a change of
     its parameters. By itself it would take any file that is newer than its inputs where it has no
     memory of a job (its folder `.snakemake` was lost, or the results came from elsewhere).
 
-    `why_again`: of a job that leaves a record, and whether Snakemake remembers it.
+    `root`: the folder of the run whose jobs are meant. `why_again`: of a job that leaves a record,
+    and whether Snakemake remembers it.
     """
     from snakemake.persistence import NO_PARAMS_CHANGE, ParamsChange, PersistenceBase
 
+    _why_again[root] = why_again
     remembers, params_changed = PersistenceBase.has_metadata, PersistenceBase.params_changed
+    if getattr(remembers, "asks_records", False):
+        return
+
+    def has_metadata(self: Any, job: Any) -> Any:
+        return root_of(job) in _why_again or remembers(self, job)
 
     def changed(self: Any, job: Any, file: Any = None) -> Any:
+        if (ask := _why_again.get(root_of(job) or "")) is None:
+            return params_changed(self, job, file)
         is_remembered = remembers(self, job)
-        if hasattr(job.params, "common") and (reason := why_again(job, is_remembered)):
-            return ParamsChange(only_old={reason}, only_new=set(), files=set(job.output))
+        if reason := ask(job, is_remembered):
+            return ParamsChange(only_old={_Reason(reason)}, only_new=set(), files=set(job.output))
         return params_changed(self, job, file) if is_remembered else NO_PARAMS_CHANGE
 
-    PersistenceBase.has_metadata, PersistenceBase.params_changed = lambda *_: True, changed
+    has_metadata.asks_records = True  # type: ignore[attr-defined]
+    PersistenceBase.has_metadata, PersistenceBase.params_changed = has_metadata, changed
 
 
 def hold_own_locks(root: str, refuse_while_at_work: Callable[[], object]) -> None:
@@ -83,14 +158,18 @@ def hold_own_locks(root: str, refuse_while_at_work: Callable[[], object]) -> Non
     """
     from snakemake.persistence.file import FilePersistence
 
+    _refuse_while_at_work[root] = refuse_while_at_work
     write, delete_all = FilePersistence._write_locks, FilePersistence._delete_locks
     lock = FilePersistence.lock
+    if getattr(lock, "is_of_runs", False):
+        return
 
     def lock_if_alone(self: Any) -> Any:
-        refuse_while_at_work()
+        for refuse in _refuse_while_at_work.values():
+            refuse()
         for file in Path(self._lockdir).glob("*.lock"):
-            held = file.read_text(encoding="utf-8").splitlines()
-            if any(Path(path).is_relative_to(root) for path in held):
+            held = map(Path, file.read_text(encoding="utf-8").splitlines())
+            if any(path.is_relative_to(own) for path in held for own in _refuse_while_at_work):
                 file.unlink(missing_ok=True)
         return lock(self)
 
@@ -105,6 +184,7 @@ def hold_own_locks(root: str, refuse_while_at_work: Callable[[], object]) -> Non
         with suppress(OSError):  # those of another run are in it
             Path(self._lockdir).rmdir()
 
+    lock_if_alone.is_of_runs = True  # type: ignore[attr-defined]
     FilePersistence.lock = lock_if_alone
     FilePersistence._write_locks, FilePersistence._delete_locks = write_into_folder, delete_own
     # `--unlock` is asked for all of them.

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from lib.config.pairs import ALL
 from lib.config.run import Config
 from lib.head.summary import ORDER
 from lib.planning.graph import PlannedJob
@@ -41,11 +42,14 @@ class Cost:
 
 @dataclass
 class CostPlan:
-    """The planned cost by rule, what each is based on, and what the plan leaves out."""
+    """The planned cost by rule, what each is based on, what the plan leaves out, and the seconds of
+    each job, in their order.
+    """
 
     costs: dict[str, Cost] = field(default_factory=lambda: defaultdict(Cost))
     bases: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     notes: list[str] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
 
 
 def updates(
@@ -54,6 +58,11 @@ def updates(
     """Optimiser updates of a training, as transformers' Trainer counts them."""
     batches = math.ceil(pairs / (batch_size * processes))
     return math.ceil(epochs * max(1, math.ceil(batches / gradient_accumulation)))
+
+
+def pairs_of(size: int | str, shards: Mapping[tuple[str, str], int]) -> int:
+    """How many pairs a data set has; at most as many as there are prompts."""
+    return sum(shards.values()) if size == ALL else int(size)
 
 
 def items_of(
@@ -75,16 +84,15 @@ def items_of(
         )
     if job.rule == "train_dpo":
         settings = config.training.settings_of(names["experiment"])
-        size = config.training.experiments[names["experiment"]].size
         return updates(
-            size,
+            pairs_of(config.training.experiments[names["experiment"]].size, shards),
             settings.epochs,
             settings.batch_size,
             settings.gradient_accumulation,
             settings.processes,
         )
     if job.rule == "merge_pairs":
-        return int(names["size"])
+        return pairs_of(names["size"], shards)
     if job.rule in ANSWERING:
         known = questions.get(names["benchmark"], 0)
         limit = getattr(config.evaluation.benchmarks[names["benchmark"]], "limit", None)
@@ -112,6 +120,7 @@ def plan_costs(
             Cost(1, items, seconds, seconds * job.gpus, seconds, size * 1e6, files)
         )
         planned.bases[job.rule].add(rate.kind)
+        planned.seconds.append(seconds)
         if seconds > job.minutes * 60 * SHARE_OF_LIMIT and job.minutes:
             name, longest = too_long.get(job.rule, ("", 0.0))
             too_long[job.rule] = max(

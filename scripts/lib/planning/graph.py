@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,21 +17,31 @@ from lib.config.run import Config, load_config
 from lib.config.yaml_files import read_yaml
 from lib.data.prompts import Shard, read_topics
 from lib.errors import UserError
+from lib.files import PROJECT
+from lib.head.project import with_own_prompts
 from lib.patches.snakemake_graph import build_graph
-
-REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """A job: its rule, its wildcards by name, how many GPUs it holds, and its time limit at the
-    first attempt in minutes (0: none).
+    """A job: its rule, its wildcards by name, how many GPUs it holds, its time limit at the first
+    attempt in minutes (0: none), and the names of the jobs that it waits for.
     """
 
     rule: str
     wildcards: dict[str, str]
     gpus: int = 0
     minutes: int = 0
+    needs: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Its name in the graph."""
+        return _name(self.rule, self.wildcards)
+
+
+def _name(rule: str, wildcards: dict[str, str]) -> str:
+    return "/".join((rule, *wildcards.values()))
 
 
 def read_configuration(files: list[Path]) -> tuple[dict[str, Any], Config]:
@@ -42,6 +53,7 @@ def read_configuration(files: list[Path]) -> tuple[dict[str, Any], Config]:
         if not file.is_file():
             raise UserError(f"{file}: there is no such file. Correct --configfile")
         _update(values, read_yaml(file))
+    values = with_own_prompts(values, files, {})
     return values, load_config(values, files)
 
 
@@ -56,20 +68,15 @@ def _update(values: dict[str, Any], more: dict[str, Any]) -> None:
             values[key] = value
 
 
-def made_up_prompts(config: Config, folder: Path, per_topic: int, keep: bool) -> None:
-    """Writes a prompts folder of `per_topic` lines a topic; with `keep` those that there are come
-    first, however many they are.
-    """
+def made_up_prompts(config: Config, folder: Path, per_topic: int) -> None:
+    """Writes a prompts folder of `per_topic` lines a topic."""
     folder.mkdir()
     for topic in config.topics:
-        source = Path(config.prompts) / f"{topic}.txt"
-        text = source.read_text(encoding="utf-8") if keep else ""
-        written = [line for line in text.split("\n") if line.strip()]
-        added = [
-            f"A prompt on {topic} that is not written yet, number {number}"
-            for number in range(per_topic - len(written))
+        lines = [
+            f"A prompt on {topic} that is not written yet, number {number}\n"
+            for number in range(per_topic)
         ]
-        (folder / f"{topic}.txt").write_text("\n".join([*written, *added]) + "\n", encoding="utf-8")
+        (folder / f"{topic}.txt").write_text("".join(lines), encoding="utf-8")
 
 
 def shards_of(config: Config, prompts: Path) -> dict[tuple[str, str], Shard]:
@@ -86,25 +93,18 @@ def plan_jobs(
     and the names of all rules.
 
     `per_topic`: plan for so many prompts a topic, as if they were written; None: for those that
-    are. Data sets that are larger than the prompts allow are planned all the same.
+    are. Data sets that are larger than the prompts allow are left out, as in the run.
     """
-    written = shards_of(config, Path(config.prompts))
     with tempfile.TemporaryDirectory(prefix="plan-") as name:
         scratch = Path(name)
-        enough = -(-max(config.pairs.sizes) // len(config.topics))
-        made_up_prompts(
-            config, scratch / "prompts", max(per_topic or 0, enough), keep=per_topic is None
-        )
-        shards = {key: len(shard.prompts) for key, shard in written.items()}
+        prompts = Path(config.prompts).absolute()
         if per_topic is not None:
-            made_up_prompts(config, scratch / "as-if", per_topic, keep=False)
-            shards = {
-                key: len(shard.prompts)
-                for key, shard in shards_of(config, scratch / "as-if").items()
-            }
+            prompts = scratch / "prompts"
+            made_up_prompts(config, prompts, per_topic)
+        shards = {key: len(shard.prompts) for key, shard in shards_of(config, prompts).items()}
         values = {
             **values,
-            "prompts": str(scratch / "prompts"),
+            "prompts": str(prompts),
             "results": str(scratch / "results"),
         }
         if config.instructions.backend == "file":
@@ -118,17 +118,18 @@ def plan_jobs(
             yaml.safe_dump(values, allow_unicode=True), encoding="utf-8"
         )
         jobs, rules = _graph(scratch / "config.yaml")
-    return [job for job in jobs if _has_prompts(job, shards)], shards, rules
+    return jobs, shards, rules
 
 
-def _has_prompts(job: PlannedJob, shards: dict[tuple[str, str], int]) -> bool:
-    where = (job.wildcards.get("topic", ""), job.wildcards.get("shard", ""))
-    return "" in where or where in shards
-
-
-def _planned(job: Any) -> PlannedJob:
+def _planned(job: Any, before: Iterable[Any]) -> PlannedJob:
     gpus, minutes = (job.resources.get(name, 0) for name in ("gpu", "runtime"))
-    return PlannedJob(job.rule.name, dict(job.wildcards_dict), int(gpus or 0), int(minutes or 0))
+    return PlannedJob(
+        job.rule.name,
+        dict(job.wildcards_dict),
+        int(gpus or 0),
+        int(minutes or 0),
+        tuple(sorted(_name(each.rule.name, dict(each.wildcards_dict)) for each in before)),
+    )
 
 
 def _graph(configfile: Path) -> tuple[list[PlannedJob], list[str]]:
@@ -150,12 +151,12 @@ def _graph(configfile: Path) -> tuple[list[PlannedJob], list[str]]:
             workflow = api.workflow(
                 resource_settings=ResourceSettings(cores=1_000_000),
                 config_settings=ConfigSettings(configfiles=[configfile]),
-                snakefile=REPOSITORY / "Snakefile",
+                snakefile=PROJECT / "Snakefile",
             )
             planned = build_graph(workflow)
             jobs = [job for job in planned.dag.jobs if job.rule.script]
             rules = [rule.name for rule in planned.rules if rule.script]
-            return [_planned(job) for job in jobs], rules
+            return [_planned(job, planned.dag.dependencies[job]) for job in jobs], rules
     except (Exception, SystemExit) as error:
         raise UserError(
             f"the workflow could not be planned: {error}\n{printed.getvalue().strip()}"

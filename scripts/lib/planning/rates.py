@@ -63,6 +63,28 @@ class Rate(Basis):
     files_per_job: NonNegativeFloat = Field(0, description="Files a job.")
 
 
+class RequestRate(Basis):
+    """What a request to an endpoint holds."""
+
+    input_tokens: NonNegativeFloat = Field(description="Tokens that are sent, an image's included.")
+    output_tokens: NonNegativeFloat = Field(description="Tokens that come back.")
+    items: PositiveInt = Field(1, description="Items that a request asks for.")
+
+
+class Price(Basis):
+    """What an endpoint's model costs."""
+
+    input: NonNegativeFloat = Field(description="For a million tokens that are sent.")
+    output: NonNegativeFloat = Field(description="For a million tokens that come back.")
+    currency: str = Field("USD", min_length=1, description="Of both.")
+
+
+class HubSize(Basis):
+    """What a hub repository takes in the hub cache, of the files that jobs fetch."""
+
+    gigabytes: NonNegativeFloat = Field(description="GB (10^9 bytes).")
+
+
 class EveryJob(Basis):
     """What a job costs before its script begins."""
 
@@ -79,6 +101,19 @@ class Rates(Block):
     other_jobs: Rate = Field(description="Jobs that hold no GPU and have no rate of their own.")
     questions: dict[str, PositiveInt] = Field(
         default_factory=dict, description="Benchmark -> questions that a model answers."
+    )
+    requests: dict[str, RequestRate] = Field(
+        default_factory=dict,
+        description=(
+            "What an endpoint is asked: `instructions`, `image_ranking`, `generate_prompts`, or a"
+            " judged benchmark's scorer."
+        ),
+    )
+    prices: dict[str, Price] = Field(
+        default_factory=dict, description="By the model's name at its endpoint."
+    )
+    hub: dict[str, HubSize] = Field(
+        default_factory=dict, description="By hub repository; data sets as `datasets/owner/name`."
     )
 
     def of(self, job: PlannedJob) -> Rate:

@@ -191,13 +191,10 @@ def measured_rates(
         rate["measured"] = f"{root}: {len(group)} job{'s' * (len(group) > 1)}, the last of {last}"
         stages[name] = rate
         for job, _ in group:
-            questions |= _counted(uses, job)
-    return {
-        "every_job": rates.every_job.model_dump(exclude_defaults=True),
-        "stages": stages,
-        "other_jobs": rates.other_jobs.model_dump(exclude_defaults=True),
-        "questions": questions,
-    }
+            if job.rule in ANSWERING and not _limit(job, config):
+                questions |= _counted(uses, job)
+    kept = rates.model_dump(exclude_defaults=True)
+    return kept | {"stages": stages, "questions": questions}
 
 
 def _counted(uses: Mapping[tuple[str, str], JobUse], job: PlannedJob) -> dict[str, int]:
@@ -207,6 +204,13 @@ def _counted(uses: Mapping[tuple[str, str], JobUse], job: PlannedJob) -> dict[st
         if job.rule in ANSWERING and use and use.items
         else {}
     )
+
+
+def _limit(job: PlannedJob, config: Config) -> int | None:
+    """How many questions of a benchmark are asked at most: a run with a limit does not tell how
+    many there are.
+    """
+    return config.evaluation.benchmarks[job.wildcards["benchmark"]].limit
 
 
 def _units_per_record_item(job: PlannedJob, config: Config) -> int:

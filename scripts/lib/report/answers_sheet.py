@@ -20,7 +20,7 @@ LEADING = 0.15  # inches from line to line
 #: An answer of more lines is cut, and says what of it is not shown.
 LINES = 36
 QUESTION_LINES = 3
-HEAD = 1.22  # inches above the first picture
+HEAD = 1.02  # inches above the first picture, without the lines of the scores
 WIDTH = MARGIN + PICTURE + GAP + COLUMN + GAP + COLUMN + MARGIN
 COLUMNS = (MARGIN + PICTURE + GAP, MARGIN + PICTURE + GAP + COLUMN + GAP)
 #: Styles of marks.
@@ -137,18 +137,24 @@ def picture_size(image: "Image") -> tuple[float, float]:
     return image.width * scale, image.height * scale
 
 
-def height_of(blocks: Sequence[QuestionBlock]) -> float:
+def head_height(head: SheetHead) -> float:
+    """The height of what stands above the first picture, in inches."""
+    lines = max(len(wrap(scores, COLUMN)) for _, scores in head.columns)
+    return HEAD + 0.05 + LEADING * lines
+
+
+def height_of(blocks: Sequence[QuestionBlock], head: SheetHead) -> float:
     """The height of the sheet in inches."""
-    return HEAD + max(0.4, sum(block.height + 0.1 for block in blocks)) + 0.05
+    return head_height(head) + max(0.4, sum(block.height + 0.1 for block in blocks)) + 0.05
 
 
 def draw(sheet: Sheet, blocks: Sequence[QuestionBlock], head: SheetHead) -> None:
     """A line a question: the picture, then the answers beside each other."""
     draw_head(sheet, head)
+    top = head_height(head)
     if not blocks:
         words = "No question has scored answers of both models."
-        sheet.text(MARGIN, HEAD, words, fontsize=9, color=QUIET)
-    top = HEAD
+        sheet.text(MARGIN, top, words, fontsize=9, color=QUIET)
     for block in blocks:
         sheet.line(MARGIN, top, WIDTH - 2 * MARGIN, color=FAINT, linewidth=0.8)
         draw_question(sheet, block, top + 0.1)
@@ -170,7 +176,7 @@ def draw_head(sheet: Sheet, head: SheetHead) -> None:
         draw_pieces(sheet, MARGIN, 0.68, line, marks)
     for x, (name, scores) in zip(COLUMNS, head.columns, strict=True):
         sheet.text(x, 0.83, name, fontsize=9, fontweight="bold")
-        sheet.text(x, 1.0, scores, fontsize=SMALL, color=QUIET)
+        draw_lines(sheet, x, 1.0, wrap(scores, COLUMN))
 
 
 def draw_question(sheet: Sheet, block: QuestionBlock, y: float) -> None:

@@ -1,5 +1,5 @@
-"""Tables of models (the paper's Tables 1, 2 and 3): the paper's rows, then our models with their
-scores.
+"""Tables of models: the paper's Tables 1, 2 and 3 with our models below its rows, and one of all
+scores of all benchmarks, a line each.
 
 A difference to the paper is shown only where it means something: our row and the paper's are of the
 same model and data size, on all questions, and the run is no demo. Experiments that differ in
@@ -10,7 +10,7 @@ import json
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, cast
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from lib.blocks import Block
 from lib.data.evaluation_files import BenchmarkScores, ComputedBy, OtherScores
@@ -20,15 +20,18 @@ from lib.report.published import (
     Published,
     PublishedRow,
     comparable_values,
+    demo_notes,
     notes_of,
     our_source,
     paper_rows,
     read_published,
 )
 from lib.report.sidecar import Label, ModelOrigin
-from lib.report.tables import Table, TableColumn, TableRow, write_table
+from lib.report.tables import ARROWS, Table, TableColumn, TableRow, write_table
 
-VERSION = 1
+VERSION = 2
+#: MMHal-Bench's score, a mean of ratings, is told with two.
+ALL_SCORES_DECIMALS = 2
 #: The model that the paper's rows with `pairs` are of, as its hub names contain it.
 PAPER_BASE_MODEL = "llava-1.5-7b"
 #: What a scores.json says of how its scores came to be; the sidecar's cells carry it.
@@ -52,17 +55,19 @@ class ModelTableRow(Block):
 
     models   the experiments it is of: several where they differ in their seed only; or "base"
     seeds    their training seeds
-    pairs    how many pairs they were trained on; 0 for the base model
+    pairs    how many pairs they were trained on: a number (0 for the base model), or all there are
     texts    of the text columns beside the name
     control  of a negative control: what it is, in words. It is compared with no row of the paper
+    left_out why there is no data set of this size, and so no number in the row
     """
 
     name: str
     models: list[str]
     seeds: list[int]
-    pairs: int
+    pairs: int | Literal["all"]
     texts: dict[str, str]
     control: str | None = None
+    left_out: str | None = None
 
     @property
     def control_mark(self) -> str:
@@ -87,6 +92,25 @@ class ModelTableJob(Block):
 
     rows: list[ModelTableRow]
     scores: dict[str, str]
+    label: Label
+    base: ModelOrigin
+
+
+class DescribedScore(Block):
+    """A score that a benchmark gives: its name, what it is and its unit, and which way is better
+    ("higher", "lower"; None where neither is, or it is not known).
+    """
+
+    name: str
+    what: str
+    better: str | None = None
+
+
+class AllScoresJob(Block):
+    """What rule all_scores_table is told: the models, and every configured benchmark's scores."""
+
+    rows: list[ModelTableRow]
+    benchmarks: dict[str, list[DescribedScore]]
     label: Label
     base: ModelOrigin
 
@@ -132,12 +156,12 @@ def read_scores(paths: Iterable[str | Path], root: Path) -> dict[tuple[str, str]
 
 
 def _fill_cell(
-    row: TableRow, column: TableColumn, models: Sequence[str], choice: str, scores: Scores
+    row: TableRow, key: str, shown: str, models: Sequence[str], choice: str, scores: Scores
 ) -> None:
-    """Fills one cell from the scores of one model, or from those of several seeds: mean, and
-    standard deviation of the sample. `choice`: see `ModelTableJob.scores`.
+    """Fills one cell, the row's in column `key`, from the scores of one model, or from those of
+    several seeds: mean, and standard deviation of the sample. `shown`: what a note calls it;
+    `choice`: see `ModelTableJob.scores`.
     """
-    key, shown = column.key, column.group or column.header
     benchmark, names = _choices(choice)
     present = [scores[model, benchmark] for model in models if (model, benchmark) in scores]
     name = _first_that_all_have(names, present)
@@ -156,11 +180,16 @@ def _fill_cell(
     row.values[key] = statistics.fmean(values)
     if len(values) > 1:
         row.spreads[key] = statistics.stdev(values)
-    if present[0].get("limit"):
-        row.remarks[key] = (
-            f"{shown}: only the first {present[0]['questions']} of"
-            f" {present[0]['questions_in_data']} questions."
-        )
+    if remarks := dict.fromkeys(remark for score in present for remark in _remarks(score, name)):
+        row.remarks[key] = f"{shown}: {'; '.join(remarks)}."
+
+
+def _remarks(score: ScoresFile, name: str) -> list[str]:
+    """What to know of a score: that it is of some questions only, or not comparable."""
+    questions, of = score["questions"], score["questions_in_data"]
+    is_limited = [f"only the first {questions} of {of} questions"] if score.get("limit") else []
+    why = score.get("not_comparable", {}).get(name)
+    return [*is_limited, why] if why else is_limited
 
 
 def _choices(choice: str) -> tuple[str, list[str]]:
@@ -205,19 +234,31 @@ def our_row(
     label: str,
     compared: PublishedRow | None,
 ) -> TableRow:
-    """One row of ours. `choices`: see `ModelTableJob.scores`; `compared`: the paper's row."""
+    """One row of ours, in the columns that `choices` (see `ModelTableJob.scores`) has a score for.
+    `compared`: the paper's row.
+    """
     first, *others = published.text_columns
     texts = {first: about.title} | {key: about.texts.get(key, "") for key in others}
     row = TableRow(our_source(label), texts)
-    for column in published.columns:
-        _fill_cell(row, column, about.models, choices[column.key], scores)
+    if about.left_out:
+        reason = f"No data set of this size: {about.left_out}."
+        row.missing = {column.key: reason for column in chosen_columns(published, choices)}
+        return row
+    for column in chosen_columns(published, choices):
+        shown = column.group or column.header
+        _fill_cell(row, column.key, shown, about.models, choices[column.key], scores)
     if compared and label == "ours":
         row.differences = {
             key: row.values[key] - value
-            for key, value in comparable_values(compared).items()
+            for key, value in comparable_values(compared, published.shown_columns).items()
             if key in row.values and key not in row.remarks
         }
     return row
+
+
+def chosen_columns(published: Published, choices: Mapping[str, str]) -> list[TableColumn]:
+    """The columns of a table of the paper and of ours that there are scores for."""
+    return [column for column in published.shown_columns if column.key in choices]
 
 
 def compare_models(
@@ -234,15 +275,16 @@ def compare_models(
     ours = []
     for about in rows:
         is_compared = is_paper_s_model and about.control is None
-        compared = printed.get(about.pairs) if is_compared else None
+        compared = printed.get(about.pairs) if is_compared and about.pairs != "all" else None
         ours.append(our_row(about, published, choices, scores, label, compared))
     table_rows = [*paper_rows(published), *ours]
+    columns = chosen_columns(published, choices)
     notes = [
         *notes_of(published, table_rows, label),
         *seed_notes(rows),
-        *origin_notes(published.columns, ours),
+        *origin_notes(columns, ours),
     ]
-    return Table(published.title, published.text_columns, published.columns, table_rows, notes)
+    return Table(published.title, published.text_columns, columns, table_rows, notes)
 
 
 def seed_notes(rows: Sequence[ModelTableRow]) -> list[str]:
@@ -252,27 +294,99 @@ def seed_notes(rows: Sequence[ModelTableRow]) -> list[str]:
         f" the sample over {len(row.seeds)} training seeds"
         f" ({', '.join(map(str, row.seeds))}), experiments {', '.join(row.models)}."
         for row in rows
-        if len(row.models) > 1
+        if len(row.models) > 1 and not row.left_out
     ]
+
+
+def all_scores(
+    rows: Sequence[ModelTableRow],
+    benchmarks: Mapping[str, Sequence[DescribedScore]],
+    scores: Scores,
+    label: str,
+) -> Table:
+    """The table of all scores: a line a score of a benchmark, a column a model."""
+    columns = [
+        TableColumn(row.models[0], header, "", None, ALL_SCORES_DECIMALS)
+        for row, header in zip(rows, _headers(rows), strict=True)
+    ]
+    lines = [
+        _line_of_score(benchmark, score, rows, scores, label)
+        for benchmark, each in benchmarks.items()
+        for score in each
+    ]
+    texts = {"benchmark": "Benchmark", "score": "Score", "what": "What it is"}
+    notes = [*demo_notes(label), *seed_notes(rows), *_notes_on_lines(lines)]
+    return Table("All scores of all benchmarks", texts, columns, lines, notes)
+
+
+def _headers(rows: Sequence[ModelTableRow]) -> list[str]:
+    """What the models' columns are called; where two would be called the same, with their
+    experiments.
+    """
+    titles = [row.title for row in rows]
+    return [
+        title if titles.count(title) == 1 else f"{title}: {', '.join(row.models)}"
+        for title, row in zip(titles, rows, strict=True)
+    ]
+
+
+def _line_of_score(
+    benchmark: str,
+    score: DescribedScore,
+    models: Sequence[ModelTableRow],
+    scores: Scores,
+    label: str,
+) -> TableRow:
+    """The line of one score."""
+    name = f"{score.name} {ARROWS[score.better]}".strip()
+    row = TableRow(our_source(label), {"benchmark": benchmark, "score": name, "what": score.what})
+    for model in models:
+        choice = f"{benchmark}/{score.name}"
+        _fill_cell(row, model.models[0], benchmark, model.models, choice, scores)
+    return row
 
 
 def origin_notes(columns: Sequence[TableColumn], rows: Sequence[TableRow]) -> list[str]:
     """Where our numbers come from: benchmark, score, and what computed it; columns that have that
     in common in one note.
     """
-    names: dict[tuple[str, str], dict[str, str]] = {}
-    for column in columns:
-        for row in rows:
-            if column.key in row.values:
-                origin = cast("CellOrigin", row.origins[column.key])
-                for run in origin["runs"]:
-                    group = names.setdefault((run["benchmark"], say_computed_by(run)), {})
-                    group[column.name] = origin["score"]
+    return _notes_on_origins(
+        (column.name, cast("CellOrigin", row.origins[column.key]))
+        for column in columns
+        for row in rows
+        if column.key in row.values
+    )
+
+
+def _notes_on_lines(lines: Iterable[TableRow]) -> list[str]:
+    """Where the numbers of the table of all scores come from."""
+    return _notes_on_origins(
+        (line.texts["benchmark"], cast("CellOrigin", line.origins[key]))
+        for line in lines
+        for key in line.values
+    )
+
+
+def _notes_on_origins(origins: Iterable[tuple[str, CellOrigin]]) -> list[str]:
+    """Where numbers come from: (what they are called, origin)."""
+    names: dict[tuple[str, str], dict[str, dict[str, None]]] = {}
+    for shown, origin in origins:
+        for run in origin["runs"]:
+            group = names.setdefault((run["benchmark"], say_computed_by(run)), {})
+            group.setdefault(shown, {})[origin["score"]] = None
     return [
-        f"Ours, {', '.join(scores)}: score{'s' if len(scores) > 1 else ''}"
-        f" {', '.join(map(repr, scores.values()))} of benchmark '{benchmark}' ({by})."
-        for (benchmark, by), scores in names.items()
+        _note_on_origin(
+            benchmark, by, list(group), [each for one in group.values() for each in one]
+        )
+        for (benchmark, by), group in names.items()
     ]
+
+
+def _note_on_origin(benchmark: str, by: str, shown: list[str], scores: list[str]) -> str:
+    return (
+        f"Ours, {', '.join(shown)}: score{'s' if len(scores) > 1 else ''}"
+        f" {', '.join(map(repr, scores))} of benchmark '{benchmark}' ({by})."
+    )
 
 
 def say_computed_by(run: ScoreOrigin) -> str:
@@ -286,7 +400,7 @@ def say_computed_by(run: ScoreOrigin) -> str:
     return "; ".join([made["scorer"], *filter(None, also)])
 
 
-def about_models(settings: ModelTableJob) -> dict[str, Any]:
+def about_models(settings: ModelTableJob | AllScoresJob) -> dict[str, Any]:
     """What the sidecar says of a table of models besides its cells."""
     experiments = {
         row.name: {
@@ -299,20 +413,40 @@ def about_models(settings: ModelTableJob) -> dict[str, Any]:
     return {"base_model": settings.base.model_dump(mode="json"), "experiments": experiments}
 
 
+def counted(rows: Sequence[ModelTableRow], data_sets: Sequence[str]) -> list[ModelTableRow]:
+    """The rows, with the number of pairs where they are trained on all that there are.
+    `data_sets`: the summary of that data set, where there is such a row.
+    """
+    sizes = [json.loads(Path(path).read_text(encoding="utf-8"))["size"] for path in data_sets]
+    return [
+        row.model_copy(update={"pairs": sizes[0]}) if row.pairs == "all" else row for row in rows
+    ]
+
+
 def models_table(snakemake: Any) -> None:
-    """A rule that makes such a table: inputs `published` and `scores`, outputs as `write_table` has
-    them.
+    """A rule that makes such a table: inputs `published`, `scores` and `data_set` (see `counted`),
+    outputs as `write_table` has them.
     """
     with Job(snakemake, ModelTableJob, VERSION) as job:
         settings, inputs = job.settings, snakemake.input
         table = compare_models(
             read_published(Path(inputs.published)),
-            settings.rows,
+            counted(settings.rows, inputs.data_set),
             settings.scores,
             read_scores(inputs.scores, job.root),
             settings.label,
             settings.base.model,
         )
-        files = [inputs.published, *inputs.scores]
+        files = [inputs.published, *inputs.scores, *inputs.data_set]
         write_table(table, files, snakemake.output, about_models(settings))
         job.count(len(settings.rows))
+
+
+def all_scores_table(snakemake: Any) -> None:
+    """Rule all_scores_table: input `scores`, outputs as `write_table` has them."""
+    with Job(snakemake, AllScoresJob, VERSION) as job:
+        settings, files = job.settings, list(snakemake.input.scores)
+        found = read_scores(files, job.root)
+        table = all_scores(settings.rows, settings.benchmarks, found, settings.label)
+        write_table(table, files, snakemake.output, about_models(settings))
+        job.count(len(table.rows))

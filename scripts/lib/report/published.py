@@ -38,7 +38,12 @@ class PublishedRow:
 
 @dataclass(frozen=True)
 class Published:
-    """A table of the paper. `file` and `sha256`: where its numbers were read from."""
+    """A table of the paper.
+
+    columns       as it prints them
+    file, sha256  where its numbers were read from
+    ours          columns that a run has besides, each compared with one of the paper's
+    """
 
     number: int
     title: str
@@ -48,6 +53,16 @@ class Published:
     rows: tuple[PublishedRow, ...]
     file: str = ""
     sha256: str = ""
+    ours: tuple[TableColumn, ...] = ()
+
+    @property
+    def shown_columns(self) -> list[TableColumn]:
+        """Its columns, and after each those of ours that are compared with it."""
+        return [
+            column
+            for printed in self.columns
+            for column in (printed, *(c for c in self.ours if c.compared_with == printed.key))
+        ]
 
 
 class PaperOrigin(TypedDict):
@@ -77,6 +92,7 @@ def read_published(path: Path) -> Published:
             # The file's place in the project, wherever that lies.
             file=f"{path.parent.name}/{path.name}",
             sha256=digest_of_file(path),
+            ours=tuple(TableColumn(**column) for column in values.get("ours", ())),
         )
     except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
         raise UserError(
@@ -110,7 +126,7 @@ def paper_rows(published: Published) -> list[TableRow]:
         "file": published.file,
         "sha256": published.sha256,
     }
-    origins = {column.key: origin for column in published.columns}
+    origins = {column.key: origin for column in published.shown_columns}
     return [
         TableRow(PAPER, _printed_texts(published, row), printed_values(row), origins={**origins})
         for row in published.rows
@@ -130,15 +146,32 @@ def printed_values(row: PublishedRow) -> dict[str, float]:
     return {key: value for key, value in row.values.items() if value is not None}
 
 
-def comparable_values(row: PublishedRow) -> dict[str, float]:
-    """The numbers of a row of the paper that a run's are compared with."""
+def comparable_values(row: PublishedRow, columns: Sequence[TableColumn]) -> dict[str, float]:
+    """The numbers of a row of the paper that a run's are compared with, by the run's column."""
     values = printed_values(row)
-    return {key: value for key, value in values.items() if key not in row.not_compared}
+    theirs = {column.key: column.compared_with or column.key for column in columns}
+    return {
+        ours: values[key]
+        for ours, key in theirs.items()
+        if key in values and key not in row.not_compared
+    }
 
 
 def our_source(label: str) -> str:
     """What the rows of this run are marked with. `label`: "ours" or "demo"."""
     return "ours" if label == "ours" else f"ours, {label}"
+
+
+def demo_notes(label: str) -> list[str]:
+    """What a demo's numbers are worth; nothing of a run that is none."""
+    if label == "ours":
+        return []
+    return [
+        (
+            f"Source 'ours, {label}': small models and small local data. It shows how the workflow"
+            " works, not what a method reaches."
+        )
+    ]
 
 
 def notes_of(published: Published, rows: Sequence[TableRow], label: str) -> list[str]:
@@ -149,11 +182,12 @@ def notes_of(published: Published, rows: Sequence[TableRow], label: str) -> list
             " a number in brackets the paper's citation."
         ),
     ]
-    if label != "ours":
-        notes.append(
-            f"Source 'ours, {label}': small models and small local data. It shows how the workflow"
-            " works, not what a method reaches."
-        )
+    notes += [
+        f"{column.name}: {column.dash}"
+        for column in published.ours
+        if column.dash and any(column.key in {**row.values, **row.missing} for row in rows)
+    ]
+    notes += demo_notes(label)
     if any(row.differences for row in rows):
         notes.append(
             "In parentheses: the difference to the paper's row of the same model and data size."

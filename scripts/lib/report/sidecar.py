@@ -13,25 +13,28 @@ from typing import Literal, NotRequired, TypedDict
 
 from lib import weights
 from lib.blocks import Block
-from lib.files import digest_of_file
+from lib.files import PROJECT, digest_of_file
 from lib.jobs.record import read_record
 
 #: How tables and figures mark this run's numbers (the configuration's `label`).
 Label = Literal["ours", "demo"]
 #: The commit of the project, Python's version, and those of packages.
 BuiltWith = dict[str, str | None]
-PROJECT = Path(__file__).resolve().parents[3]
 GIT_SECONDS = 30
 
 
 def project_commit(project: Path = PROJECT) -> str | None:
     """The commit of the repository that tracks this project's Snakefile, `-dirty` appended where a
-    tracked file differs from it.
+    tracked file differs from it; or the one that the project is a copy of (rules/project.smk).
 
     None where there is no git, no commit, or the project only lies inside somebody else's
     repository. It is asked for when a file is written and is no rule's parameter, so that a new
     commit by itself makes no rule run again.
     """
+
+    copied = project / ".commit"
+    if copied.is_file():
+        return copied.read_text(encoding="utf-8").strip()
 
     def git(*arguments: str) -> str | None:
         command = ["git", "-C", str(project), *arguments]
@@ -69,15 +72,16 @@ def product_files(products: Mapping[str, Path]) -> dict[str, ProductFile]:
 
 
 def file_digests(paths: Iterable[str], root: Path) -> dict[str, str]:
-    """sha256 (hex) of each file, by its path in the run's folder `root`, or as the rule names it
-    where it lies elsewhere.
+    """sha256 (hex) of each file, by its path in the run's folder `root`, by its path in this
+    project, or as the rule names it where it lies elsewhere.
     """
-    return {
-        (path.relative_to(root) if path.is_relative_to(root) else path).as_posix(): digest_of_file(
-            path
-        )
-        for path in map(Path, paths)
-    }
+    return {_place(path, root).as_posix(): digest_of_file(path) for path in map(Path, paths)}
+
+
+def _place(path: Path, root: Path) -> Path:
+    # A run's folder may lie in the project.
+    around = next((folder for folder in (root, PROJECT) if path.is_relative_to(folder)), None)
+    return path.relative_to(around) if around else path
 
 
 class ModelOrigin(Block):

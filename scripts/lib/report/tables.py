@@ -25,8 +25,13 @@ ARROWS = {"higher": "↑", "lower": "↓", None: ""}
 
 @dataclass(frozen=True)
 class TableColumn:
-    """A column of numbers. `unit`: of its values; `better`: "higher", "lower" or None; `decimals`:
-    as the paper prints it.
+    """A column of numbers.
+
+    unit           of its values; empty where each row has its own
+    better         "higher", "lower" or None
+    decimals       as the paper prints it
+    compared_with  the paper's column that ours is compared with, where it is another one
+    dash           why the paper has no number in it, where it has none
     """
 
     key: str
@@ -35,6 +40,8 @@ class TableColumn:
     better: str | None
     decimals: int
     group: str = ""
+    compared_with: str | None = None
+    dash: str | None = None
 
     @property
     def name(self) -> str:
@@ -90,7 +97,8 @@ def frame(table: Table) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    return pd.DataFrame([_frame_line(table, row) for row in table.rows])
+    header = list(_frame_line(table, TableRow("", {})))
+    return pd.DataFrame([_frame_line(table, row) for row in table.rows], columns=header)
 
 
 def _frame_line(table: Table, row: TableRow) -> dict[str, Any]:
@@ -101,7 +109,7 @@ def _frame_line(table: Table, row: TableRow) -> dict[str, Any]:
     ]
     texts = {header: row.texts.get(key, "") for key, header in table.text_columns.items()}
     numbers = {
-        **{f"{c.name} ({c.unit})": row.values.get(c.key) for c in columns},
+        **{f"{c.name} ({c.unit})" if c.unit else c.name: row.values.get(c.key) for c in columns},
         **{
             f"{c.name}: standard deviation over seeds": row.spreads.get(c.key) for c in with_spreads
         },

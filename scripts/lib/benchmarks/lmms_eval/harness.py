@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from lib.benchmarks.lmms_eval.answer_journal import AnswerKeys
-from lib.benchmarks.lmms_eval.main import REFUSED
+from lib.benchmarks.lmms_eval.main import JUDGE, REFUSED
+from lib.benchmarks.lmms_eval.samples import answer_in
 from lib.benchmarks.lmms_eval.tasks import (
     UNJUDGED,
     TaskSettings,
@@ -26,14 +27,12 @@ from lib.benchmarks.lmms_eval.tasks import (
     task_text,
 )
 from lib.data.evaluation_files import KeptResults, TaskAnswer
-from lib.endpoint import read_key
+from lib.endpoint import read_key, secret_of
 from lib.errors import UserError
 from lib.files import read_jsonl, write_text
 
 MAIN = Path(__file__).resolve().parent / "main.py"
 LOG_LINES_SHOWN = 15
-#: What lmms-eval's tasks say of a question beside its score, where they do.
-DETAILS = ("question_id", "category", "score", "eval_model", "capability", "bare_question")
 
 Json = dict[str, Any]
 
@@ -67,6 +66,8 @@ class Harness:
         """What lmms-eval did not leave behind, with the end of its log: it says why only there."""
         text = self.log.read_text(encoding="utf-8", errors="replace")
         plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+        if self.task.judge:
+            plain = secret_of(self.task.judge).redacted(plain)
         lines = [line.split("\r")[-1] for line in plain.splitlines() if line.strip()]
         end = "\n".join(f"  | {line[:300]}" for line in lines[-LOG_LINES_SHOWN:])
         return UserError(
@@ -114,7 +115,14 @@ class Harness:
     def _command(self, model: AskedModel, journal: Path, keys: AnswerKeys) -> list[str]:
         options = {
             "--model": "llava_hf",
-            "--model_args": f"pretrained=model,dtype={model.dtype},device_map={model.device}",
+            "--model_args": ",".join(
+                (
+                    "pretrained=model",
+                    f"dtype={model.dtype}",
+                    f"device_map={model.device}",
+                    "trust_remote_code=False",
+                )
+            ),
             "--tasks": self.task.task,
             "--include_path": "task",
             "--batch_size": "1",
@@ -217,20 +225,10 @@ def _metrics_in(values: Mapping[str, Any]) -> dict[str, float]:
 
 def _answer_in(sample: Json) -> TaskAnswer:
     """What is kept of a sample of lmms-eval's."""
-    # `resps` is left out where no filter changed the response.
-    response: Any = sample.get("resps", sample["filtered_resps"])
-    while isinstance(response, list) and len(response) == 1:
-        response = response[0]
-    answer: TaskAnswer = {
-        "id": sample["doc_id"],
-        "question": sample["input"],
-        "target": sample["target"],
-        "response": response,
-        "tokens": sum(count["output_tokens"] for count in sample.get("token_counts") or []),
-    }
-    judged = [value for value in sample.values() if isinstance(value, dict)]
-    details: Any = {key: value for one in judged for key, value in one.items() if key in DETAILS}
-    return {**answer, **details}
+    counts = sample.get("token_counts") or []
+    kept: Any = {**answer_in(sample), "tokens": sum(count["output_tokens"] for count in counts)}
+    answer: TaskAnswer = kept
+    return answer
 
 
 def environment(run: Path, task: TaskSettings, threads: int) -> dict[str, str]:
@@ -259,9 +257,12 @@ def environment(run: Path, task: TaskSettings, threads: int) -> dict[str, str]:
 
 
 def _judge_in_environment(task: TaskSettings) -> dict[str, str]:
-    """lmms-eval reads a judge's address, model and key there; the key goes nowhere else."""
+    """lmms-eval reads a judge's address, model and key there, and main.py its other settings; the
+    key goes nowhere else.
+    """
     if task.judge:
         return {
+            JUDGE: task.judge.model_dump_json(),
             "API_TYPE": "openai",
             "OPENAI_API_URL": task.judge.base_url,
             "MODEL_VERSION": task.judge.model,

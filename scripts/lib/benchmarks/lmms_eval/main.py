@@ -3,7 +3,7 @@ SYSTEM_PROMPT <arguments>`, KEYS being an `AnswerKeys` as JSON.
 
 It is `python -m lmms_eval`, version 0.7.3, with the arguments of that. SYSTEM_PROMPT, unless it is
 empty, stands before every prompt of Vicuna's form, which LLaVA's published scores have it in and
-the hub's chat template has not. It differs in four more ways, none of which changes an answer:
+the hub's chat template has not. It differs in five more ways, none of which changes an answer:
 
 - Each answer is in the journal before the next question is asked, under a key that holds the
   question's text and images, and those that are there already are not asked again. So a killed
@@ -11,13 +11,17 @@ the hub's chat template has not. It differs in four more ways, none of which cha
   only those asked. Before each question the random generators are seeded by its key, which makes
   tasks that sample independent of that.
 - A question that fails stops the run. lmms-eval would score it as an empty answer.
+- A judge, which stands in the environment variable JUDGE, is asked by the one client of endpoints
+  (lib/endpoint.py), which shows no key and trusts no server. A judge that cannot be asked at all
+  ends the run.
 - Only the tasks of `--include_path` are indexed. lmms-eval reads the 2,000 files of its own tasks
   first, and prefers them to ours.
 - Python's garbage collector rests during the imports, and the interpreter is not taken down tidily
   at the end.
 
 It dies with the process that started it. Like lmms-eval it ends with 0 whatever happened: what
-counts are the files it leaves. A model that is not whole is not asked: why not stands in REFUSED.
+counts are the files it leaves. A model that is not whole, or a judge that does not answer, is not
+asked: why not stands in REFUSED.
 """
 
 import gc
@@ -26,15 +30,20 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lib.benchmarks.lmms_eval.answer_journal import AnswerKeys
+    from lib.endpoint import Client
     from lib.jobs.journal import Journal
 
-#: Why the model is not asked, in the folder that lmms-eval works in.
+#: The environment variable with the judge's endpoint, as JSON.
+JUDGE = "PDS_DPO_JUDGE"
+#: Why the model or the judge is not asked, in the folder that lmms-eval works in.
 REFUSED = Path("refused.txt")
 #: The keys of its answers, there.
 ASKED = Path("asked.json")
@@ -116,6 +125,21 @@ def answer(ask: Ask, model: Any, request: Any, journal: "Journal", key: str) -> 
     return known
 
 
+def ask_judge(client: "Client", text: str, **parameters: Any) -> tuple[str, str]:
+    """A judge's reply, and the model that gave it, for request parameters of lmms-eval's."""
+    from lib.errors import UserError
+
+    left_out = {"temperature": None, "max_tokens": None, "seed": None}
+    try:
+        answer = client.ask(
+            text, temperature=0, max_tokens=0, seed=0, parameters={**left_out, **parameters}
+        )
+    except UserError as error:  # lmms-eval would ask on, and give every answer 0
+        REFUSED.write_text(str(error), encoding="utf-8")
+        sys.exit(str(error))
+    return answer.text, answer.model or client.endpoint.model
+
+
 def asked_model(arguments: Sequence[str]) -> Path:
     """The folder of the model that lmms-eval's arguments name."""
     options = arguments[arguments.index("--model_args") + 1].split(",")
@@ -127,6 +151,8 @@ def main(journal_path: str, key_parts: str, system: str) -> None:
     """Runs lmms-eval with the rest of the command line."""
     gc.disable()
     from lib.benchmarks.lmms_eval.answer_journal import RULE, AnswerKeys
+    from lib.blocks import Endpoint
+    from lib.endpoint import Client
     from lib.errors import UserError
     from lib.jobs.journal import Journal
     from lib.jobs.processes import die_with_parent
@@ -151,12 +177,16 @@ def main(journal_path: str, key_parts: str, system: str) -> None:
         sys.exit(str(error))
     keys = AnswerKeys(**json.loads(key_parts))
     asked: list[str] = []
-    with Journal(Path(journal_path), RULE) as journal:
+    with ExitStack() as stack:
+        journal = stack.enter_context(Journal(Path(journal_path), RULE))
         patches.change_answering(
             lambda ask: journalled(ask, journal, keys, patches.question_of, progress, asked)
         )
         if system:
             patches.change_prompts(lambda prompt: with_system(prompt, system))
+        if JUDGE in os.environ:
+            client = stack.enter_context(Client(Endpoint.model_validate_json(os.environ[JUDGE])))
+            patches.change_judge(partial(ask_judge, client))
         cli_evaluate()
     ASKED.write_text(json.dumps(asked), encoding="utf-8")
     sys.stdout.flush()

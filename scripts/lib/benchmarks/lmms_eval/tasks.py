@@ -11,11 +11,22 @@ from typing import Any, Self
 import yaml
 from pydantic import Field, PositiveInt, model_validator
 
+from lib import weights
 from lib.blocks import NO_EFFECT, Block, Endpoint, Name, UserPath
 from lib.errors import UserError
 
 #: The tasks that a judge scores, of those that a judge can be configured for.
 JUDGED_TASKS = ("mmvet",)
+#: The hub's data sets of the paper's tasks, for a process without lmms-eval (a head environment).
+HUB_DATA = {
+    "vqav2_val": "lmms-lab-encoder/VQAv2",
+    "scienceqa_img": "lmms-lab-encoder/ScienceQA",
+    "textvqa_val": "lmms-lab-encoder/textvqa",
+    "mme": "lmms-lab-encoder/MME",
+    "mmvet": "lmms-lab-encoder/MMVet",
+    "mmbench_en_dev_static": "lmms-lab-encoder/MMBench",
+    "pope": "lmms-lab-encoder/POPE",
+}
 #: Replaces the scoring of a judged task where there is no judge.
 UNJUDGED = Path(__file__).resolve().parent / "unjudged.py"
 
@@ -184,7 +195,9 @@ def local_task(path: Path, settings: TaskSettings) -> Json:
 
 def _data_of(builtin: Json, settings: TaskSettings) -> Json:
     """Where the task's data are. A hub token is used if there is one; the tasks' own files demand
-    one, even for public data.
+    one, even for public data, and some have the code of their data run. Without network
+    (HF_HUB_OFFLINE) it is the folder in the hub cache: by its name, `datasets` would find no data
+    set that it has not prepared itself.
     """
     if settings.data:
         files = {split: str(Path(file).resolve()) for split, file in settings.data.items()}
@@ -194,9 +207,14 @@ def _data_of(builtin: Json, settings: TaskSettings) -> Json:
             "dataset_kwargs": {"data_files": files},
         }
     options = dict(builtin.get("dataset_kwargs") or {})
-    options.pop("token", None)
-    revision = {"revision": settings.data_revision} if settings.data_revision else {}
-    return {"dataset_kwargs": options | revision}
+    for unwanted in ("token", "trust_remote_code"):
+        options.pop(unwanted, None)
+    name, revision = str(builtin.get("dataset_path")), settings.data_revision
+    if weights.is_offline() and (
+        folder := weights.cached_folder(name, revision or "main", "dataset")
+    ):
+        return {"dataset_path": str(folder), "dataset_kwargs": options}
+    return {"dataset_kwargs": options | ({"revision": revision} if revision else {})}
 
 
 class _Function(str):
@@ -216,6 +234,8 @@ _TaskDumper.add_representer(
 
 def hub_data_set(task: str) -> str:
     """The name on the hub of one of lmms-eval's own tasks' data."""
+    if task in HUB_DATA and importlib.util.find_spec("lmms_eval") is None:
+        return HUB_DATA[task]
     return str(read_task(find_task(task))["dataset_path"])
 
 

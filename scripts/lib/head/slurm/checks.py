@@ -135,8 +135,12 @@ def check_partition_file(path: Path) -> None:
     if not path.is_file():
         raise UserError(
             f"{path}: not found. Correct `slurm-partition-config`; the project's is"
-            " profiles/slurm/partitions.yaml."
+            " profiles/slurm/partitions.yaml. With `--directory`, name `--profile` by its whole"
+            " path."
         )
+    # `slurm` is a link to profiles/slurm.
+    path, here = path.resolve(), Path.cwd()
+    path = path.relative_to(here) if path.is_relative_to(here) else path
     from snakemake_executor_plugin_slurm.partitions import PartitionLimits
 
     known = {each.name for each in fields(PartitionLimits)} | {

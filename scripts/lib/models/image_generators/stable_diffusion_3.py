@@ -62,7 +62,7 @@ class StableDiffusion3:
         if settings.max_sequence_length == 0:
             parts = {"text_encoder_3": None, "tokenizer_3": None}
         parts |= load_networks(folder, settings.dtype, left_out=parts)
-        pipeline = per_row_pipeline().from_pretrained(folder, **parts)
+        pipeline = per_row_pipeline().from_pretrained(folder, trust_remote_code=False, **parts)
         pipeline.to(device).set_progress_bar_config(disable=True)
         return cls(pipeline, settings)
 
@@ -99,12 +99,25 @@ def load_networks(folder: Path, dtype: str, left_out: Container[str]) -> dict[st
     networks = {}
     for name, entry in index.items():
         if name not in left_out and (folder / name / "config.json").is_file():
-            library, class_name = entry
+            library, class_name = _entry_of(folder, name, entry)
             network = getattr(import_module(library), class_name)
             networks[name] = load_whole(
                 network, folder / name, dtype=getattr(torch, dtype), use_safetensors=True
             )
     return networks
+
+
+def _entry_of(folder: Path, name: str, entry: Any) -> tuple[str, str]:
+    """The library and the class of a part of a pipeline. Errors: ValueError for another library:
+    what a folder names is not imported just for that.
+    """
+    match entry:
+        case [("diffusers" | "transformers") as library, str(class_name)]:
+            return library, class_name
+    raise ValueError(
+        f"{folder}/model_index.json: `{name}` is {entry!r}, which is no class of diffusers or"
+        " transformers"
+    )
 
 
 @cache

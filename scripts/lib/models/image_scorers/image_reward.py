@@ -173,7 +173,7 @@ class ImageRewardPackage(BatchScorer):
         class LocalBertTokenizer:
             @staticmethod
             def from_pretrained(_name: str) -> Any:
-                return bert_tokenizer.from_pretrained(tokenizer_dir)
+                return bert_tokenizer.from_pretrained(tokenizer_dir, trust_remote_code=False)
 
         blip.BertTokenizer = LocalBertTokenizer
         try:

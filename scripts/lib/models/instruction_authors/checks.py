@@ -3,13 +3,8 @@
 import re
 import unicodedata
 
-from lib.data.texts import control_character_in, visible
+from lib.data.texts import SPECIAL_TOKEN, control_character_in, visible
 
-#: Tokens that steer LLaVA's language models; inside an instruction they would no longer be its
-#: text.
-SPECIAL_TOKEN = re.compile(
-    r"<image>|</?s>|<unk>|<pad>|<\|[^|\n]{1,40}\|>|\[/?INST\]|<</?SYS>>", re.IGNORECASE
-)
 #: The answering models see the image only; an instruction must not send them to a text that they do
 #: not have.
 MENTIONS_THE_PROMPT = re.compile(

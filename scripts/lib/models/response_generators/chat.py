@@ -19,7 +19,9 @@ def load_processor(folder: Path, with_images: bool) -> Any:
     from transformers import AutoProcessor, AutoTokenizer
 
     try:
-        processor = (AutoProcessor if with_images else AutoTokenizer).from_pretrained(folder)
+        processor = (AutoProcessor if with_images else AutoTokenizer).from_pretrained(
+            folder, trust_remote_code=False
+        )
     except (OSError, ValueError) as error:
         raise UserError(
             f"{folder}: its {'processor' if with_images else 'tokenizer'} cannot be loaded:"
@@ -87,7 +89,7 @@ def end_tokens(folder: Path, tokenizer: Any) -> list[int]:
     from transformers import GenerationConfig
 
     try:
-        configured = GenerationConfig.from_pretrained(folder).eos_token_id
+        configured = GenerationConfig.from_pretrained(folder, trust_remote_code=False).eos_token_id
     except OSError:
         configured = None
     ids = configured if isinstance(configured, list) else [configured]

@@ -95,6 +95,7 @@ class VllmGenerator:
                 limit_mm_per_prompt={"image": 1} if with_images else {},
                 mm_processor_cache_gb=0,  # no image is asked about twice
                 load_format="safetensors",
+                trust_remote_code=False,
                 seed=0,
                 disable_log_stats=True,
             )

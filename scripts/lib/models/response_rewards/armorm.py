@@ -346,11 +346,14 @@ def load_llama(directory: Path, dtype: str) -> tuple[Any, Any]:
             directory,
             dtype=getattr(torch, dtype),
             local_files_only=True,
+            trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are told below, by name
         )
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=False
+        )
     except Exception as error:
         raise ValueError(f"{directory} cannot be loaded as an ArmoRM: {error}") from error
     if problem := problem_in(report):

@@ -1,0 +1,82 @@
+"""How long a run takes on some number of GPUs: its jobs in the order of the graph, those first on
+which most depends, as Slurm would run them if nobody else were there.
+"""
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lib.planning.graph import PlannedJob
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How many seconds a run takes, and the most GPUs that its jobs hold at once."""
+
+    seconds: float
+    gpus: int
+
+
+def schedule(jobs: Sequence[PlannedJob], seconds: Sequence[float], gpus: int | None) -> Schedule:
+    """The jobs on `gpus` GPUs (None: as many as they can use), each as long as `seconds` says.
+
+    A job that waits for GPUs lets smaller ones go first. CPUs are not counted. Every job has to fit
+    by itself (`most_gpus_of_a_job`).
+    """
+    before = _jobs_before(jobs)
+    after: list[list[int]] = [[] for _ in jobs]
+    for job, needed in enumerate(before):
+        for each in needed:
+            after[each].append(job)
+    urgency = _seconds_to_the_end(before, after, seconds)
+    waits_for = [len(needed) for needed in before]
+    ready = [job for job, count in enumerate(waits_for) if not count]
+    free = sum(job.gpus for job in jobs) if gpus is None else gpus
+    running: list[tuple[float, int]] = []
+    now, held, most = 0.0, 0, 0
+    while ready or running:
+        for job in sorted(ready, key=lambda job: -urgency[job]):
+            if jobs[job].gpus <= free:
+                ready.remove(job)
+                free -= jobs[job].gpus
+                held += jobs[job].gpus
+                heapq.heappush(running, (now + seconds[job], job))
+        most = max(most, held)
+        now, done = heapq.heappop(running)
+        free += jobs[done].gpus
+        held -= jobs[done].gpus
+        for job in after[done]:
+            waits_for[job] -= 1
+            if not waits_for[job]:
+                ready.append(job)
+    return Schedule(now, most)
+
+
+def most_gpus_of_a_job(jobs: Sequence[PlannedJob]) -> int:
+    """The GPUs that the largest job holds."""
+    return max((job.gpus for job in jobs), default=0)
+
+
+def _jobs_before(jobs: Sequence[PlannedJob]) -> list[list[int]]:
+    """Of each job the places of those that it waits for; one that is not planned is not waited
+    for.
+    """
+    places = {job.name: place for place, job in enumerate(jobs)}
+    return [[places[name] for name in job.needs if name in places] for job in jobs]
+
+
+def _seconds_to_the_end(
+    before: Sequence[Sequence[int]], after: Sequence[Sequence[int]], seconds: Sequence[float]
+) -> list[float]:
+    """Of each job the seconds of the longest chain of jobs that begins with it."""
+    longest = list(seconds)
+    waits_for = [len(jobs) for jobs in after]
+    ends = [job for job, count in enumerate(waits_for) if not count]
+    while ends:
+        job = ends.pop()
+        for earlier in before[job]:
+            longest[earlier] = max(longest[earlier], seconds[earlier] + longest[job])
+            waits_for[earlier] -= 1
+            if not waits_for[earlier]:
+                ends.append(earlier)
+    return longest

@@ -1,0 +1,185 @@
+"""What a run looks for before it starts: the models, endpoints and files of the jobs that are to
+run, and of no others.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lib.endpoint
+from chat_server import ChatServer, closed_port
+from lib import weights
+from lib.config.run import Config
+from lib.errors import OutOfReachError, UserError
+from lib.head.plan import Plan
+from lib.head.preflight import Job, check_run, needs_of
+
+SHARD = {"topic": "art", "shard": "00"}
+OWN = "http://127.0.0.1:9/v1"
+BASE = "llava-hf/llava-1.5-7b-hf"
+COMMIT = "b234b804b114d9e37bb655e11cbbb5f5e971b7a9"
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Callable[..., Plan]:
+    """The paper's configuration for one topic of two prompts."""
+    (tmp_path / "prompts").mkdir()
+    (tmp_path / "prompts/art.txt").write_text("a red cat\na blue cat\n")
+
+    def make(**values: Any) -> Plan:
+        judge = {"judge": {"endpoint": {"base_url": OWN, "model": "judge"}}}
+        return Plan(
+            Config.model_validate(
+                {
+                    "results": str(tmp_path / "results"),
+                    "prompts": str(tmp_path / "prompts"),
+                    "topics": ["art"],
+                    "pairs": {"sizes": ["all"]},
+                    "training": {"experiments": {"dpo": {"size": "all"}}},
+                    "figures": {"embedding": {"model": "some/embedding"}},
+                    "image_ranking": judge,
+                    **values,
+                }
+            )
+        )
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the base model's snapshot in a hub cache that holds nothing; no network."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(lib.endpoint, "FIRST_WAIT", 0.01)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    return tmp_path / "hub" / f"models--{BASE.replace('/', '--')}" / "snapshots" / COMMIT
+
+
+NEEDS: dict[str, tuple[Job, set[str], set[str]]] = {
+    "images": (("generate_images", SHARD), {"images"}, set()),
+    "one scorer": (
+        ("rank_images", {"scorer": "clip", **SHARD}),
+        {"image_ranking.scorers.clip"},
+        set(),
+    ),
+    "instructions": (("write_instructions", SHARD), set(), {"instructions.endpoint"}),
+    "one policy model": (
+        ("generate_responses", {"policy": "llava-v1.6-vicuna-7b", **SHARD}),
+        {"responses.policy_models.llava-v1.6-vicuna-7b"},
+        set(),
+    ),
+    "rewards": (("rank_responses", SHARD), {"response_ranking"}, set()),
+    "pairs": (("build_pairs", SHARD), {"training.base_model"}, set()),
+    "a data set": (("merge_pairs", {"size": "all"}), set(), set()),
+    "training": (("train_dpo", {"experiment": "dpo"}), {"training.base_model"}, set()),
+    "answers of the base model": (
+        ("answer_benchmark", {"model": "base", "benchmark": "pope"}),
+        {"training.base_model"},
+        set(),
+    ),
+    "answers of a trained model": (
+        ("answer_benchmark", {"model": "dpo", "benchmark": "pope"}),
+        set(),
+        set(),
+    ),
+    "embeddings": (("embed_texts", SHARD), {"figures.embedding"}, set()),
+    "the judge of picks": (("compare_picks", {}), set(), {"image_ranking.judge.endpoint"}),
+    "prompts": (("generate_prompts", {"topic": "art"}), set(), {"instructions.endpoint"}),
+    "a table": (("size_table", {}), set(), set()),
+}
+
+
+@pytest.mark.parametrize("name", NEEDS)
+def test_a_job_asks_for_its_own_models_and_endpoints_and_no_others(plan, name):
+    job, models, endpoints = NEEDS[name]
+    needs = needs_of(plan(), [job])
+    assert {key for key in needs.models if not key.endswith(".tokenizer")} == models
+    assert set(needs.endpoints) == endpoints
+
+
+def test_a_judge_is_asked_for_where_its_scores_are_made(plan):
+    judge = {"base_url": OWN, "model": "judge"}
+    block = {"task": "mmvet", "scorer": "mm_vet", "metrics": {"score": "gpt_eval_score"}}
+    made = plan(evaluation={"benchmarks": {"mm_vet": {**block, "judge": judge}}})
+    names = {"model": "dpo", "benchmark": "mm_vet"}
+    assert needs_of(made, [("answer_benchmark", names)]).endpoints == {}
+    asked = needs_of(made, [("score_benchmark", names)]).endpoints
+    assert list(asked) == ["evaluation.benchmarks.mm_vet.judge"]
+
+
+def test_pairs_alone_ask_for_the_base_model_s_tokenizer_before_they_start(plan, empty_cache):
+    with pytest.raises(UserError, match=rf"training\.base_model: {BASE} at .*neither in the local"):
+        check_run(plan(), [("build_pairs", SHARD)])
+    empty_cache.mkdir(parents=True)
+    for name in ("tokenizer.json", "config.json"):
+        (empty_cache / name).touch()
+    check_run(plan(), [("build_pairs", SHARD)])
+    # No weights came with it, which training needs.
+    both: list[Job] = [("train_dpo", {"experiment": "dpo"}), ("build_pairs", SHARD)]
+    for jobs in (both, both[::-1]):
+        with pytest.raises(UserError, match=r"training\.base_model"):
+            check_run(plan(), jobs)
+    (empty_cache / "model.safetensors").touch()
+    check_run(plan(), both)
+
+
+def test_all_that_is_missing_is_told_at_once(plan):
+    jobs: list[Job] = [("generate_images", SHARD), ("write_instructions", SHARD)]
+    with pytest.raises(UserError) as caught:
+        check_run(plan(), jobs)
+    assert [line.split(":")[0] for line in str(caught.value).splitlines()] == [
+        "images",
+        "instructions.endpoint",
+    ]
+
+
+def test_a_dry_run_tells_a_server_elsewhere_that_it_cannot_reach_and_is_no_error(
+    plan, monkeypatch, tmp_path
+):
+    def unreachable(*_: object) -> None:
+        raise OutOfReachError("not from here")
+
+    monkeypatch.setattr(weights, "check_access", unreachable)
+    jobs: list[Job] = [("generate_images", SHARD)]
+    assert check_run(plan(), jobs, may_be_out_of_reach=True) == ["images: not from here"]
+    assert not (tmp_path / "results").exists()
+    with pytest.raises(UserError, match="images: not from here"):
+        check_run(plan(), jobs)
+
+
+def test_a_dry_run_fails_for_a_missing_key_and_for_a_server_of_this_machine_that_is_down(
+    plan, monkeypatch
+):
+    jobs: list[Job] = [("write_instructions", SHARD)]
+    with pytest.raises(UserError, match="OPENAI_API_KEY is not set"):
+        check_run(plan(), jobs, may_be_out_of_reach=True)
+    monkeypatch.setenv("OPENAI_API_KEY", "x")
+    endpoint = {"base_url": f"http://127.0.0.1:{closed_port()}/v1", "model": "m", "timeout": 1}
+    with pytest.raises(UserError, match=r"instructions\.endpoint: .*cannot be reached"):
+        check_run(plan(instructions={"endpoint": endpoint}), jobs, may_be_out_of_reach=True)
+
+
+def test_a_server_that_answers_is_no_problem(plan):
+    server = ChatServer(lambda body: "ready")
+    settings = server.settings(api_key_variable=None)
+    check_run(plan(instructions={"endpoint": settings}), [("write_instructions", SHARD)])
+    server.close()
+
+
+def test_prompts_by_an_llm_need_one(plan):
+    made = plan(instructions={"backend": "template", "templates": ["What is it?"]})
+    with pytest.raises(UserError, match=r"there is none.*generate_prompts\.endpoint"):
+        check_run(made, [("generate_prompts", {"topic": "art"})])
+
+
+def test_a_topic_without_prompts_stops_all_but_the_writing_of_prompts(plan):
+    made = plan(topics=["art", "nature"], generate_prompts={"count": 5})
+    assert made.lacking == {"art": 3, "nature": 5}
+    with pytest.raises(UserError, match=r"nature\.txt: there are no prompts yet.*target `prompts`"):
+        check_run(made, [("reasons_table", {})])
+    check_run(made, [("add_prompts", {})])
