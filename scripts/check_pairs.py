@@ -9,21 +9,36 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lib.data.pair_forms.base import PreferencePair
+from lib.data.pair_forms.base import Picture, PreferencePair
+from lib.data.pair_forms.ours import pair_of_row
 from lib.data.pair_forms.registry import FORMS, known_forms
 from lib.data.pair_forms.sources import PairSource, open_source
+from lib.data.rows import PairRow
 from lib.errors import UserError, printable
+from lib.files import write_json
 from lib.pair_checks.base import LookedAt, PictureFacts
-from lib.pair_checks.checker import Checker, CheckOptions, Report, problem_with_name
+from lib.pair_checks.checker import Checker, CheckOptions, Report
+from lib.pair_checks.names import ALL_CHECKS, problem_with_name
 from lib.pair_checks.overlap import read_index
 from lib.pair_checks.pictures import look_at
 from lib.pair_checks.truncation import Truncation, count_with, count_words
 
+if TYPE_CHECKING:
+    from lib.config.quality import CheckPairsJob
+    from lib.jobs.job import Job
+
+VERSION = 1
+#: The checks that another rule makes of a run's own pairs, as exact as can be.
+OF_OTHER_RULES = {
+    "equal when cut": "build_pairs leaves such pairs out, by the base model's tokenizer",
+    "benchmark overlap": "check_contamination finds them, and list_overlaps lists them",
+}
 #: Pictures are decoded on so many threads, and no more pairs wait for theirs than `AHEAD`.
 THREADS = 2
 AHEAD = 16
@@ -87,9 +102,9 @@ def _add_options_of_checks(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--max-length",
         type=int,
-        default=1024,
+        default=2048,
         metavar="N",
-        help="tokens that training reads of a pair, at which it cuts (default: 1024, TRL's)",
+        help="tokens that training reads of a pair, at which it cuts (default: 2048)",
     )
     command.add_argument(
         "--image-tokens",
@@ -260,6 +275,82 @@ def run(arguments: argparse.Namespace) -> int:
     return int(any(found["is_over"] for found in report["checks"].values()))
 
 
+def pictures_of_run(job: "Job[CheckPairsJob]", rows: Sequence[PairRow]) -> dict[str, PictureFacts]:
+    """What looking at the picture of each row says, by the row's id; a picture that was looked at
+    is not decoded again.
+    """
+    from lib.data.image_files import check_image
+    from lib.jobs.batches import Batches, Item
+
+    def check_file(item: Item[PairRow]) -> None:
+        image = item.inputs["image"]
+        shard = job.root / Path(image["file"]).parent.with_suffix(".jsonl")
+        check_image(job.root / image["file"], image["sha256"], shard)
+
+    def look(_: None, batch: Sequence[Item[PairRow]]) -> list[dict[str, str]]:
+        files = [job.root / item.inputs["image"]["file"] for item in batch]
+        facts = [
+            look_at(Picture(file.name, file), job.settings.max_image_megapixels) for file in files
+        ]
+        return [{"problem": each.problem, "hash": each.hash} for each in facts]
+
+    items = [Item(row["id"], job.key(image=row["image"]["sha256"]), row) for row in rows]
+    outcomes = Batches(job, load=lambda: None, compute=look, check=check_file).run(items)
+    files = {row["id"]: row["image"]["file"] for row in rows}
+    results = {name: outcome.result or {} for name, outcome in outcomes.items()}
+    return {
+        name: PictureFacts(result.get("problem", "unreadable"), files[name], result.get("hash", ""))
+        for name, result in results.items()
+    }
+
+
+def check_run(job: "Job[CheckPairsJob]", rows: Sequence[PairRow]) -> Report:
+    """Checks the pairs of a run. `rows`: those with a pair."""
+    settings = job.settings
+    allowed = {name: settings.max_share.get(name) for name in ALL_CHECKS}
+    pictures = pictures_of_run(job, rows) if settings.pictures else {}
+    options = CheckOptions(allowed, settings.pictures, truncation=None, left_out=OF_OTHER_RULES)
+    checker = Checker(options)
+    for number, row in enumerate(rows, start=1):
+        facts = (pictures[row["id"]],) if settings.pictures else None
+        checker.add(LookedAt(pair_of_row(row, job.root, number), facts))
+    return checker.report()
+
+
+def refuse_poor_pairs(report: Report, kept: Path) -> None:
+    """A UserError where more is wrong with a run's pairs than it allows. `kept`: where the report
+    is kept, since the run has none then.
+    """
+    over = {name: found for name, found in report["checks"].items() if found["is_over"]}
+    if not over:
+        return
+    write_json(kept, report)
+    told = [
+        f"  {name}: {found['found']} of {report['pairs']} pairs ({found['share']:.2%}, allowed"
+        f" {found['allowed']:.2%}), {', '.join(each['id'] for each in found['findings'][:3])}"
+        for name, found in over.items()
+    ]
+    raise UserError(
+        "pairs.quality.max_share: more is wrong with the pairs than is allowed:\n"
+        + "\n".join(line.removesuffix(", ") for line in told)
+        + f"\n{kept} has all of it. Change what these pairs come from, or raise the share; no data"
+        " set was made of them."
+    )
+
+
+def main_of_rule(snakemake: Any) -> None:
+    """The rule of the same name."""
+    from lib.config.quality import CheckPairsJob
+    from lib.data.shards import present, read_whole_shards
+    from lib.jobs.job import Job
+
+    with Job(snakemake, CheckPairsJob, VERSION) as job:
+        rows = present(read_whole_shards(job, snakemake.input.pairs, PairRow).values())
+        report = check_run(job, [row for row in rows if "pair" in row])
+        refuse_poor_pairs(report, job.work / "refused.json")
+        write_json(Path(snakemake.output[0]), report)
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """The command; its exit code."""
     arguments = parser().parse_args(words)
@@ -273,4 +364,10 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # Snakemake puts its object before a script's first line.
+    if "snakemake" in vars(sys.modules["__main__"]):
+        from lib.jobs.script import run_script
+
+        run_script(main_of_rule)
+    else:
+        sys.exit(main())

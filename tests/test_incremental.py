@@ -41,7 +41,13 @@ AFTER_TRAINING_SETTINGS = {
     "size_table",
     "all_scores_table",
 }
-AFTER_PAIRS = {"merge_pairs", "reasons_table", "similarity_figure", *AFTER_TRAINING_SETTINGS}
+AFTER_PAIRS = {
+    "check_pairs",
+    "merge_pairs",
+    "reasons_table",
+    "similarity_figure",
+    *AFTER_TRAINING_SETTINGS,
+}
 AFTER_RESPONSE_RANKING = {"embed_texts", "build_pairs", *AFTER_PAIRS}
 AFTER_IMAGES = {"list_overlaps", "common_selections_table", "candidates_figure", "guidance_figure"}
 

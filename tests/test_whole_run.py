@@ -153,6 +153,7 @@ def test_every_job_left_a_record_and_a_log(root):
         "build_pairs",
     } <= rules
     assert {
+        "check_pairs",
         "merge_pairs",
         "train_dpo",
         "merge_adapter",

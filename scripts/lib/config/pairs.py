@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, PositiveInt, ValidationError, WrapValidator, model_validator
 
 from lib.blocks import NO_EFFECT, Block, Model, Name
+from lib.config.quality import Quality
 
 #: The size of a data set of as many pairs as there are.
 ALL: Literal["all"] = "all"
@@ -42,6 +43,7 @@ class Pairs(Block):
         ),
     )
 
+    quality: Quality = Field(default_factory=Quality)
     freeze: bool = Field(
         False,
         description=(

@@ -15,6 +15,7 @@ from lib.config.images import GenerateImagesJob
 from lib.config.instructions import WriteInstructionsJob
 from lib.config.pairs import ALL, BuildPairsJob, Size
 from lib.config.prompts import AddPromptsJob
+from lib.config.quality import CheckPairsJob
 from lib.config.run import Config
 from lib.data.data_sets import ordered_pairs
 from lib.data.prompts import Prompt, Shard, make_shards, read_topics, shard_of
@@ -274,6 +275,15 @@ class Plan:
             base_model=config.training.base_model,
             prompt_template=config.training.prompt_template,
             max_length=config.training.settings.max_length,
+        )
+
+    def check_pairs_job(self) -> CheckPairsJob:
+        """What the job of check_pairs is told."""
+        quality = self.config.pairs.quality
+        return CheckPairsJob(
+            max_share=quality.max_share,
+            pictures=quality.pictures,
+            max_image_megapixels=self.config.max_image_megapixels,
         )
 
     def pairs_params(self, topic: str, name: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ ORDER = (
     "check_contamination",
     "list_overlaps",
     "build_pairs",
+    "check_pairs",
     "merge_pairs",
     "train_dpo",
     "merge_adapter",

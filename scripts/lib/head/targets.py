@@ -76,6 +76,7 @@ def data_sets(plan: Plan) -> list[str]:
         *responses(plan),
         *plan.shard_files("response_ranking"),
         *plan.shard_files("pairs"),
+        f"{plan.root}/quality/pairs.json",
         *(f"{plan.root}/dataset/{size}/{name}" for size in plan.sizes() for name in DATA_SET_FILES),
     ]
 

@@ -48,6 +48,8 @@ def _jobs_that_may_publish(*parts: str) -> list[tuple[str, str]]:
             return [(rule, "/".join(names[:2])) for rule in EVALUATION_RULES]
         case "image_judge":
             return [("compare_picks", "compare_picks")]
+        case "quality":
+            return [("check_pairs", "check_pairs")]
         case "contamination" if len(names) == 1:
             return [(rule, rule) for rule in ("index_benchmarks", "list_overlaps")]
         case stage if stage in SHARD_RULES:

@@ -1,6 +1,5 @@
 """All checks over a set of pairs, and what they report."""
 
-import difflib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -27,21 +26,6 @@ NO_INDEX = "no index of benchmarks was given"
 NO_LANGUAGE = "py3langid is not installed"
 NO_PICTURES = "pictures were not looked at"
 OF_PICTURES = ("missing picture", "unreadable picture", "look-alike pictures")
-
-ALL_CHECKS: tuple[str, ...] = (
-    MALFORMED.name,
-    *(check.name for check in (*TEXT_CHECKS, *PICTURE_CHECKS, *checks_across())),
-    *("equal when cut", "benchmark overlap", "language", LENGTH),
-)
-
-
-def problem_with_name(name: str) -> str | None:
-    """What is wrong with the name of a check; None where there is one of that name."""
-    if name in ALL_CHECKS:
-        return None
-    near = difflib.get_close_matches(name, ALL_CHECKS, n=1, cutoff=0.5)
-    hint = f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(ALL_CHECKS)}."
-    return f"there is no check '{name}'. {hint}"
 
 
 class CheckReport(TypedDict):
@@ -83,13 +67,16 @@ class CheckOptions:
     allowed     the share of pairs that a check may find something in, where it is another than the
                 check's own; None: it is only told
     pictures    whether pictures are looked at
+    truncation  what training cuts; None: that is not checked
     index       the benchmarks that the pairs are held against
+    left_out    why checks are left out
     """
 
     allowed: Mapping[str, float | None] = field(default_factory=dict)
     pictures: bool = True
-    truncation: Truncation = field(default_factory=Truncation)
+    truncation: Truncation | None = field(default_factory=Truncation)
     index: Index | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 class Checker:
@@ -102,7 +89,7 @@ class Checker:
         self.checks = (
             MALFORMED,
             *TEXT_CHECKS,
-            truncation_check(options.truncation),
+            *([truncation_check(options.truncation)] if options.truncation else []),
             *PICTURE_CHECKS,
             *checks_across(),
             *([overlap_check(options.index)] if options.index else []),
@@ -193,4 +180,4 @@ class Checker:
             left_out["language"] = NO_LANGUAGE
         if not self.options.pictures:
             left_out.update(dict.fromkeys(OF_PICTURES, NO_PICTURES))
-        return left_out
+        return left_out | dict(self.options.left_out)

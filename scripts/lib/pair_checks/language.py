@@ -4,6 +4,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import cast
 
 from lib.pair_checks.base import Check, LookedAt, texts_of
@@ -18,6 +19,7 @@ _BEGINNING = 300
 Identify = Callable[[str], tuple[str, float]]
 
 
+@cache
 def load_identifier() -> Identify | None:
     """What tells a text's language and how certain that is; None where it is not installed."""
     try:

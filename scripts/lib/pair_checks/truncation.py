@@ -40,12 +40,12 @@ def count_with(tokenizer: Path) -> Count:
 class Truncation:
     """What a trainer cuts.
 
-    max_length    tokens of question, pictures and answer that are trained on; TRL's default
+    max_length    tokens of question, pictures and answer that are trained on
     image_tokens  tokens of one picture; LLaVA-1.5's
     count         how many tokens a text has
     """
 
-    max_length: int = 1024
+    max_length: int = 2048
     image_tokens: int = 576
     count: Count = count_words
 

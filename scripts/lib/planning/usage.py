@@ -25,6 +25,7 @@ FOLDERS = {
     "responses": "generate_responses",
     "response_ranking": "rank_responses",
     "pairs": "build_pairs",
+    "quality": "check_pairs",
     "dataset": "merge_pairs",
     "prompts": "tell_prompt",
 }

@@ -1,10 +1,12 @@
 """The records of a file, one after the other: no more of it is in memory than a few of them."""
 
+import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import orjson
 
@@ -14,20 +16,16 @@ from lib.files import STRICT_JSON
 
 #: Pictures stand in rows of parquet files: so many rows are read at once.
 ROWS_AT_ONCE = 16
+#: So many characters of JSON are read at once.
+PIECE = 2**18
+#: No word or escape of JSON is as long.
+LONGEST_WORD = 16
+_BLANKS = re.compile(r"[ \t\n\r]*")
 BOM_UTF8 = b"\xef\xbb\xbf"
 #: A byte order mark of UTF-16 or UTF-32, or what PowerShell writes for `>`.
 _OTHER_ENCODINGS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
 
 Records = Iterator[tuple[Where, Record | BadRecordError]]
-
-
-class _UniqueKeys(dict[str, Any]):
-    """An object of JSON, in which no key stands twice."""
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        if key in self:
-            raise ValueError(f"the key {key!r} stands twice in one object; delete one of them")
-        super().__setitem__(key, value)
 
 
 def read_records(path: Path, contents: bool = True) -> Records:
@@ -89,30 +87,107 @@ def _is_one_object_a_line(path: Path) -> bool:
 
 
 def _json_list(path: Path) -> Records:
-    import ijson
-
-    with open(path, "rb") as stream:
-        _first_byte(stream, path)
+    with open(path, encoding="utf-8-sig", newline="") as stream:
         try:
-            items = ijson.items(stream, "item", use_float=True, map_type=_UniqueKeys)
-            for number, record in enumerate(items, start=1):
+            for number, record in enumerate(_items(stream), start=1):
                 yield Where(path, "record", number), _object(record)
-        except (ijson.JSONError, ValueError) as error:
-            raise UserError(f"{path}: {_what_is_wrong(path, error)}") from error
+        except UnicodeDecodeError:
+            line = _first_line_that_is_not_utf_8(path)
+            raise UserError(f"{path}: line {line} is not UTF-8. Save the file as UTF-8.") from None
+        except ValueError as error:
+            raise UserError(f"{path}: not valid JSON ({error}). Mend that.") from error
 
 
-def _what_is_wrong(path: Path, error: Exception) -> str:
-    """What is wrong with a file of JSON, with its line: the file is read once more, as a whole."""
-    try:
-        STRICT_JSON.decode(path.read_bytes().removeprefix(BOM_UTF8).decode("utf-8"))
-    except UnicodeDecodeError as wrong:
-        line = path.read_bytes()[: wrong.start].count(b"\n") + 1
-        return f"line {line} is not UTF-8. Save the file as UTF-8."
-    except RecursionError:
-        return "its brackets stand too deep in one another. Name another file."
-    except ValueError as wrong:
-        return f"not valid JSON ({wrong}). Mend that."
-    return f"not valid JSON ({error}). Mend that."
+def _items(stream: TextIO) -> Iterator[Any]:
+    """The items of a list of JSON, as they are read. Errors: ValueError with the line."""
+    text = _Text(stream)
+    text.take("[")
+    if text.next() == "]":
+        text.take("]")
+    else:
+        yield text.value()
+        while text.next() == ",":
+            text.take(",")
+            yield text.value()
+        text.take("]")
+    if rest := text.next():
+        raise text.error(f"{rest!r} stands behind the list")
+
+
+class _Text:
+    """JSON that is read piece by piece: what was taken from it is forgotten."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._text = ""
+        self._at = 0
+        self._lines = 1
+
+    def next(self) -> str:
+        """The next character that is no blank; nothing at the end."""
+        while True:
+            self._at = _BLANKS.match(self._text, self._at).end()  # type: ignore[union-attr] # it matches nothing, too
+            if self._at < len(self._text) or not self._read_on(PIECE):
+                return self._text[self._at : self._at + 1]
+
+    def take(self, sign: str) -> None:
+        """Goes on behind a sign. Errors: ValueError where it does not come next."""
+        if (found := self.next()) != sign:
+            raise self.error(
+                f"{found!r} stands where {sign!r} belongs" if found else "it is cut off"
+            )
+        self._at += 1
+
+    def value(self) -> Any:
+        """The next value. Errors: ValueError where none comes next."""
+        self.next()
+        piece = PIECE
+        while True:
+            try:
+                value, end = STRICT_JSON.raw_decode(self._text, self._at)
+            except json.JSONDecodeError as error:
+                if not _may_be_cut(error):
+                    raise self.error(error.msg, error.pos) from None
+                if not self._read_on(piece):
+                    raise self.error(f"it is cut off ({error.msg})", error.pos) from None
+            except RecursionError:
+                raise self.error("its brackets stand too deep in one another") from None
+            except ValueError as error:
+                raise self.error(str(error)) from None
+            else:
+                # A number may go on in the next piece.
+                if end < len(self._text) or not self._read_on(piece):
+                    self._at = end
+                    return value
+            piece *= 2
+
+    def error(self, problem: str, at: int | None = None) -> ValueError:
+        """The error of a place in what is read, with its line."""
+        line = self._lines + self._text.count("\n", 0, self._at if at is None else at)
+        return ValueError(f"line {line}: {problem}")
+
+    def _read_on(self, characters: int) -> bool:
+        """Reads on, and forgets what was taken; whether there was more."""
+        more = self._stream.read(characters)
+        if more:
+            self._lines += self._text.count("\n", 0, self._at)
+            self._text, self._at = self._text[self._at :] + more, 0
+        return bool(more)
+
+
+def _may_be_cut(error: json.JSONDecodeError) -> bool:
+    """Whether a value may be incomplete, not wrong: it ends where the text does."""
+    return error.msg.startswith("Unterminated string") or error.pos > len(error.doc) - LONGEST_WORD
+
+
+def _first_line_that_is_not_utf_8(path: Path) -> int:
+    with open(path, "rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return number
+    return 1
 
 
 def _json_lines(path: Path, _: bool) -> Records:
