@@ -32,6 +32,7 @@ with quick_imports():
         left_out,
         preflight,
         project,
+        publications,
         software,
         summary,
         targets,
@@ -138,6 +139,7 @@ include: "rules/evaluation.smk"
 include: "rules/tables.smk"
 include: "rules/figures.smk"
 include: "rules/verify.smk"
+include: "rules/publish.smk"
 
 
 # On a cluster without conda, envs/site.yaml says which modules or which container the jobs get.

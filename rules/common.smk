@@ -28,6 +28,19 @@ def prompts_to_add(wildcards):
     return [PLAN.prompts_file(topic) for topic in CONFIG.topics]
 
 
+def files_to_publish(wildcards):
+    """What is to be there before it is published."""
+    try:
+        return publications.files_to_publish(PLAN)
+    except UserError as error:
+        raise SystemExit(f"WorkflowError: {error}") from None
+
+
+def publish_settings(wildcards):
+    """What rule publish is told."""
+    return PLAN.params(publications.publish_job(PLAN))
+
+
 def told(job_of):
     """What the jobs of a shard are told, from a function of topic and shard."""
 

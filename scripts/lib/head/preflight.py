@@ -20,6 +20,7 @@ from lib.files import mendable_storage_errors
 from lib.head import evaluation
 from lib.head.left_out import problems_with_sizes
 from lib.head.plan import Plan
+from lib.hub_upload import token_of
 
 #: A job that is to run: its rule, and its wildcards by name.
 Job = tuple[str, Mapping[str, str]]
@@ -246,6 +247,8 @@ def check_run(plan: Plan, jobs: Sequence[Job], *, may_be_out_of_reach: bool = Fa
         checks["results"] = partial(check_writable, plan.config.root)
         if any(rule == "add_prompts" for rule, _ in jobs):
             checks["prompts"] = partial(check_writable, Path(plan.config.prompts))
+    if plan.config.publish.confirm and any(rule == "publish" for rule, _ in jobs):
+        checks["publish.confirm"] = token_of
     with ThreadPoolExecutor(THREADS) as threads:
         keys = sorted(checks)
         found = dict(zip(keys, threads.map(_look_for, map(checks.__getitem__, keys)), strict=True))
