@@ -76,9 +76,9 @@ def upload(api: "HfApi", wanted: Upload) -> Uploaded:
     """
     added = removed = 0
     with said_errors(wanted):
-        _make_repository(api, wanted)
         for attempt in range(1, TRIES + 1):
             try:
+                _make_repository(api, wanted)
                 changes = changes_of(api, wanted)
                 added, removed = max(added, len(changes.added)), max(removed, len(changes.removed))
                 return Uploaded(_commit(api, wanted, changes), added, removed)
