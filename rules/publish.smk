@@ -13,7 +13,7 @@ rule publish:
         mem_mb=growing(2000),
         runtime=growing(600),
     params:
-        run=ROOT,
+        common=PLAN.common(),
         settings=publish_settings,
     message:
         f"Publishing {ROOT}"

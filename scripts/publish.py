@@ -128,7 +128,7 @@ def publish(settings: PublishJob, root: Path) -> list[str]:
 
 def main(snakemake: Any) -> None:
     settings = PublishJob.model_validate(snakemake.params.settings)
-    lines = publish(settings, Path(snakemake.params.run))
+    lines = publish(settings, Path(snakemake.params.common["root"]))
     write_text(Path(snakemake.log[0]), "\n".join([*lines, ""]))
 
 

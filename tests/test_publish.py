@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -82,7 +83,9 @@ class Run:
         settings = PublishJob(confirm=confirm, private=private, publications=[*listed])
         publish.main(
             SimpleNamespace(
-                params=Parameters(run=str(self.root), settings=settings.model_dump(mode="json")),
+                params=Parameters(
+                    common={"root": str(self.root)}, settings=settings.model_dump(mode="json")
+                ),
                 log=[str(self.log)],
             )
         )
@@ -168,6 +171,33 @@ def test_a_public_repository_is_refused_where_things_are_to_be_private(hub, run)
     assert hub.repositories[DATA_SET] == {}
     run.publish(private=False)
     assert hub.repositories[DATA_SET]["dataset.json"] == b"{}"
+
+
+@pytest.fixture
+def xet(hub, monkeypatch, tmp_path):
+    """... and large files go the way that the hub takes today."""
+    from huggingface_hub import constants
+
+    pytest.importorskip("hf_xet")
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    return hub
+
+
+def test_large_files_go_by_xet_where_it_is_installed(xet, run):
+    run.publish()
+    there = xet.repositories[DATA_SET]
+    assert there[PARQUET].oid == sha256(FILES[PARQUET]).hexdigest()
+    assert any("/xorbs/" in path for path in xet.stored)
+    assert xet.received == []
+    xet.stored.clear()
+    assert "nothing to be sent" in run.publish()
+    assert xet.stored == []
+
+
+def test_a_storage_that_refuses_ends_with_one_message(xet, run):
+    xet.faults.append(Fault("/storage/", 403, times=99))
+    with pytest.raises(UserError, match=r"datasets/me/pairs: .*Run the same command again"):
+        run.publish()
 
 
 # -- What goes wrong -------------------------------------------------------------------------------
@@ -295,7 +325,7 @@ def test_the_rule_publishes_to_the_hub_that_the_environment_names(run, tmp_path)
     code = (
         "import json, sys, types; sys.path.insert(0, sys.argv[1]); import publish;"
         "publish.main(types.SimpleNamespace(log=[sys.argv[2]], params=types.SimpleNamespace("
-        "run=sys.argv[3], settings=json.loads(sys.argv[4]))))"
+        "common={'root': sys.argv[3]}, settings=json.loads(sys.argv[4]))))"
     )
     with hub_server({}) as hub:
         environment = {
@@ -326,8 +356,8 @@ def test_one_command_publishes_a_run_s_data_set_and_models(finished_copy):
     def name_repositories(values):
         values["publish"] = {
             "data_sets": {2: "me/pairs"},
-            "adapters": {"dpo": "me/adapter"},
-            "models": {"dpo": "me/model"},
+            "adapters": {"random-2": "me/adapter"},
+            "models": {"random-2": "me/model"},
         }
 
     project.edit_config(name_repositories)

@@ -222,6 +222,11 @@ def said_errors(wanted: Upload) -> Iterator[None]:
             f"{wanted.name}: the connection to {_endpoint()} failed ({type(error).__name__})."
             f" {AGAIN}.",
         ) from error
+    except RuntimeError as error:  # hf_xet's, which packs large files
+        raise UserError(
+            f"{wanted.name}: the hub's storage does not take a file ({error}). {AGAIN}; with"
+            " HF_HUB_DISABLE_XET=1 another way is taken."
+        ) from error
     except ValueError as error:  # a card that the hub does not take, errors inside of answers
         raise UserError(f"{wanted.name}: the hub refuses it: {error}") from error
 
