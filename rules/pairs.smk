@@ -1,3 +1,5 @@
+from lib.config.pairs import MergePairsJob
+from lib.data.export_forms.registry import FORM_FILES
 from lib.head import frozen
 
 
@@ -37,9 +39,12 @@ rule merge_pairs:
         # They stand for the image files: where one is deleted to mend these, stage images runs
         # before this rule.
         images=PLAN.shard_files("images"),
+        rankings=PLAN.shard_files("response_ranking"),
     output:
-        llava=f"{ROOT}/dataset/{{size}}/llava.json",
-        data=directory(f"{ROOT}/dataset/{{size}}/data"),
+        # What else is in the folder (parquet files, pictures) stands in the job's record: how many
+        # files there will be is not known, and Snakemake would put one of its own into a folder.
+        *(f"{ROOT}/dataset/{{size}}/{name}" for name in FORM_FILES),
+        changes=f"{ROOT}/dataset/{{size}}/CHANGELOG.md",
         ids=f"{ROOT}/dataset/{{size}}/prompt_ids.txt",
         summary=f"{ROOT}/dataset/{{size}}/dataset.json",
     log:
@@ -56,6 +61,7 @@ rule merge_pairs:
     params:
         common=PLAN.common(),
         prompts=PLAN.digests(),
+        settings=PLAN.params(MergePairsJob(validation=CONFIG.pairs.validation)),
     message:
         "Data set of {wildcards.size} pairs"
     script:

@@ -41,7 +41,16 @@ class Pairs(Block):
             " dash."
         ),
     )
-
+    validation: float = Field(
+        0.0,
+        ge=0,
+        le=0.5,
+        description=(
+            "Share of each data set's pairs that is held out as its validation split, by a hash of"
+            " the prompt's text: no prompt is on both sides. Training tells how often, and by how"
+            " much, the chosen response of these is preferred."
+        ),
+    )
     freeze: bool = Field(
         False,
         description=(
@@ -66,3 +75,9 @@ class BuildPairsJob(Block):
     base_model: Model = Field(json_schema_extra=NO_EFFECT)
     prompt_template: str
     max_length: int
+
+
+class MergePairsJob(Block):
+    """Parameters of rule merge_pairs."""
+
+    validation: float
