@@ -1,6 +1,6 @@
 from lib.config.pairs import MergePairsJob
 from lib.data.export_forms.registry import FORM_FILES
-from lib.head import frozen
+from lib.head import cards, frozen
 
 
 rule build_pairs:
@@ -66,6 +66,58 @@ rule merge_pairs:
         "Data set of {wildcards.size} pairs"
     script:
         "../scripts/merge_pairs.py"
+
+
+rule data_set_card:
+    input:
+        **cards.contamination_inputs(PLAN),
+        pairs=pairs_of_size,
+        ids=f"{ROOT}/dataset/{{size}}/prompt_ids.txt",
+        summary=f"{ROOT}/dataset/{{size}}/dataset.json",
+    output:
+        card=f"{ROOT}/dataset/{{size}}/README.md",
+        licence=f"{ROOT}/dataset/{{size}}/LICENSE.md",
+        croissant=f"{ROOT}/dataset/{{size}}/croissant.json",
+        sums=f"{ROOT}/dataset/{{size}}/SHA256SUMS",
+    log:
+        f"{ROOT}/logs/data_set_card/{{size}}.log",
+    wildcard_constraints:
+        size=frozen.not_frozen(PLAN),
+    conda:
+        "../envs/workflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(20),
+    params:
+        common=PLAN.common(),
+        prompts=PLAN.digests(),
+        settings=PLAN.params(cards.data_set_card_job(PLAN)),
+    message:
+        "Card of the data set of {wildcards.size} pairs"
+    script:
+        "../scripts/data_set_card.py"
+
+
+rule list_data_sets:
+    input:
+        [f"{ROOT}/dataset/{size}/dataset.json" for size in PLAN.sizes()],
+    output:
+        f"{ROOT}/dataset/README.md",
+    log:
+        f"{ROOT}/logs/list_data_sets.log",
+    conda:
+        "../envs/workflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(1000),
+        runtime=growing(10),
+    params:
+        common=PLAN.common(),
+    message:
+        "The data sets by size: {output}"
+    script:
+        "../scripts/list_data_sets.py"
 
 
 rule tell_prompt:

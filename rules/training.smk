@@ -7,7 +7,6 @@ TRAINING = CONFIG.training
 rule train_dpo:
     input:
         dataset=lambda w: f"{ROOT}/dataset/{TRAINING.experiments[w.experiment].size}/dataset.json",
-        data=lambda w: f"{ROOT}/dataset/{TRAINING.experiments[w.experiment].size}/data",
     output:
         adapter=f"{ROOT}/models/{{experiment}}/adapter/adapter_model.safetensors",
         config=f"{ROOT}/models/{{experiment}}/adapter/adapter_config.json",

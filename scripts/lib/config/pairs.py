@@ -21,6 +21,28 @@ def _number_or_all(value: Any, validate: Any) -> Any:
 Size = Annotated[PositiveInt | Literal["all"], WrapValidator(_number_or_all)]
 
 
+class Card(Block):
+    """What a data set's card says and no result tells (docs/data-sets.md)."""
+
+    license: str | None = Field(
+        None,
+        min_length=1,
+        pattern=r"^[a-z0-9][a-z0-9.-]*$",
+        description=(
+            "The licence that you give your data, by the hub's name (`cc-by-4.0`). Where the terms"
+            " of the models that made it bind what they make, the card says those instead."
+        ),
+    )
+    languages: list[str] = Field(
+        ["en"], min_length=1, description="Of the texts, by their ISO 639 codes."
+    )
+    code: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s@]+$",
+        description="Address of your copy of the code, to which the card links its commit.",
+    )
+
+
 class Pairs(Block):
     """Stage pairs: chosen is the first maximum, rejected the first minimum of the valid responses
     (paper 3.3, Eq. 10).
@@ -51,6 +73,7 @@ class Pairs(Block):
             " much, the chosen response of these is preferred."
         ),
     )
+    card: Card = Field(default_factory=Card, description="What the data sets' cards say besides.")
     freeze: bool = Field(
         False,
         description=(

@@ -17,6 +17,7 @@ from lib.config.pairs import ALL, BuildPairsJob, Size
 from lib.config.prompts import AddPromptsJob
 from lib.config.run import Config
 from lib.data.data_sets import ordered_pairs
+from lib.data.export_forms.registry import FORM_FILES
 from lib.data.prompts import Prompt, Shard, make_shards, read_topics, shard_of
 from lib.data.rows import PairRow
 from lib.data.shards import read_shards
@@ -38,8 +39,13 @@ TABLES = (
     "reasons_table",
 )
 FIGURES = ("candidates_figure", "guidance_figure", "similarity_figure", "answers_figure")
-#: The files of a data set in its folder; `data` is a folder of parquet files.
-DATA_SET_FILES = ("llava.json", "data", "prompt_ids.txt", "dataset.json")
+#: The files of a data set in its folder whose names do not depend on what is in it: of its pairs,
+#: and what is said of them.
+CARD_FILES = ("README.md", "LICENSE.md", "croissant.json", "SHA256SUMS")
+DATA_SET_FILES = (*FORM_FILES, "prompt_ids.txt", "CHANGELOG.md", "dataset.json", *CARD_FILES)
+#: What a data set needs to be trained on, and to be held against the pairs as they are now; those
+#: from before there were more forms have it, too.
+NEEDED_FILES = ("llava.json", "data", "dataset.json")
 
 
 class Plan:
@@ -220,8 +226,15 @@ class Plan:
             size
             for size in self.config.pairs.sizes
             if self.config.pairs.freeze
-            and all(Path(self.root, "dataset", str(size), name).exists() for name in DATA_SET_FILES)
+            and all(Path(self.root, "dataset", str(size), name).exists() for name in NEEDED_FILES)
         ]
+
+    def data_set_files(self, size: Size) -> list[str]:
+        """The files of a data set. A frozen one has those that were made with it."""
+        files = [f"{self.root}/dataset/{size}/{name}" for name in DATA_SET_FILES]
+        if size in self.frozen_sizes:
+            return [file for file in files if Path(file).is_file()]
+        return files
 
     def is_up_to_date(self, size: Size) -> bool:
         """Whether a data set is there that was made from the pairs as they are."""

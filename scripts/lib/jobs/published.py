@@ -40,8 +40,10 @@ def _jobs_that_may_publish(*parts: str) -> list[tuple[str, str]]:
         return []
     shard = "/".join([*names[:-1], names[-1].split(".")[0]])
     match folder:
+        case "dataset" if len(names) == 1:
+            return [("list_data_sets", "list_data_sets")]
         case "dataset":
-            return [("merge_pairs", names[0])]
+            return [(rule, names[0]) for rule in ("merge_pairs", "data_set_card")]
         case "models":
             return [("train_dpo", names[0]), ("merge_adapter", names[0])]
         case "evaluation":

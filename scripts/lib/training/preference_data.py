@@ -81,9 +81,10 @@ class UsablePairs(NamedTuple):
 
 
 def preference_dataset(
-    job: TrainingJob, args: "DPOConfig", processor: "ProcessorMixin"
+    job: TrainingJob, args: "DPOConfig", processor: "ProcessorMixin", is_held_out: bool = False
 ) -> "tuple[Dataset, list[str]]":
-    """The pairs as TRL reads them, and notes on pairs left out.
+    """The pairs as TRL reads them, and notes on pairs left out. Held-out pairs are what they are in
+    a control, too.
 
     A row is `{"prompt", "chosen", "rejected": str, "images": [PIL image]}`, made when it is read:
     9,000 images need no memory.
@@ -92,13 +93,14 @@ def preference_dataset(
 
     pair_format = format_for(processor, job.prompt_template)
     with args.main_process_first(local=True):
-        files = [str(file) for file in job.data]
+        files = [str(file) for file in (job.held_out if is_held_out else job.data)]
         pairs = Dataset.from_parquet(files, cache_dir=str(job.folder / "cache"))
     names = columns_of_pairs(pairs.column_names)
     pairs = pairs.select_columns(["id", "images", *names.values()])
     pairs = pairs.rename_columns({column: name for name, column in names.items() if name != column})
     usable = usable_pairs(pairs, pair_format, processor, job.settings.max_length)
-    formatting = Formatting(pair_format, job.control, job.settings.seed)
+    control = None if is_held_out else job.control
+    formatting = Formatting(pair_format, control, job.settings.seed)
     return pairs.select(usable.rows).with_transform(formatting), usable.notes
 
 

@@ -187,7 +187,7 @@ def value(dtype: str) -> dict[str, Any]:
 MESSAGES = [
     {"role": value("string"), "content": [{"type": value("string"), "text": value("string")}]}
 ]
-IMAGES = {"feature": {"_type": "Image"}, "_type": "Sequence"}
+IMAGES = {"feature": {"_type": "Image"}, "length": -1, "_type": "Sequence"}
 DTYPES = {str: "string", float: "float64", int: "int64"}
 
 
