@@ -7,14 +7,17 @@ from pathlib import PurePath
 from typing import Any
 from urllib.parse import urlsplit
 
+from lib import weights
 from lib.blocks import Endpoint, Model
 from lib.config.licences import Licences, read_licences
 from lib.config.run import Config
+from lib.data.controls import TRAINING_CONTROLS
 from lib.head import evaluation
 from lib.head.plan import Plan
-from lib.head.table_rows import origin_of
+from lib.head.table_rows import described_scores, origin_of
 from lib.report.data_set_card import DataSetCardJob
 from lib.report.licence import UsedModel
+from lib.report.model_card import ModelCardJob
 from lib.report.sidecar import ModelOrigin
 
 #: The blocks of the configuration that decide the data.
@@ -37,6 +40,32 @@ def data_set_card_job(plan: Plan) -> DataSetCardJob:
         code=config.pairs.card.code,
         models=list(models_of_data(config, read_licences())),
         configuration=portable(configuration_of(config)),
+    )
+
+
+def model_card_job(plan: Plan, experiment: str) -> ModelCardJob:
+    """What rule model_cards is told of an experiment."""
+    config, licences = plan.config, read_licences()
+    training, card = config.training, config.pairs.card
+    control = training.experiments[experiment].control
+    base = training.base_model
+    return ModelCardJob(
+        run=config.run,
+        experiment=experiment,
+        label=config.label,
+        base=of_model("is trained", base, "train_dpo", licences, makes=True),
+        base_is_on_hub=not weights.is_folder(base.model),
+        data_models=list(models_of_data(config, licences)),
+        license=card.license,
+        languages=card.languages,
+        code=card.code,
+        control=TRAINING_CONTROLS[control] if control else None,
+        prompt_template=training.prompt_template,
+        training=training.settings_of(experiment).model_dump(mode="json"),
+        scores={
+            name: {score.name: score.what for score in described_scores(block)}
+            for name, block in config.evaluation.benchmarks.items()
+        },
     )
 
 
@@ -104,6 +133,12 @@ def _of_author(author: Any, licences: Licences) -> Iterator[UsedModel]:
     models = [*models, *(value for _, value in author if isinstance(value, Model))]
     for model in models:
         yield of_model(does, model, "write_instructions", licences, makes=True)
+
+
+def scores_of_model(plan: Plan, model: str) -> list[str]:
+    """The files of a model's scores, of every benchmark."""
+    folder = f"{plan.root}/evaluation/{model}"
+    return [f"{folder}/{name}/scores.json" for name in plan.config.evaluation.benchmarks]
 
 
 def contamination_inputs(plan: Plan) -> dict[str, str]:

@@ -14,6 +14,8 @@ MODEL_FILES = (
     "training.svg",
     "training.png",
     "merged",
+    "cards/adapter/README.md",
+    "cards/merged/README.md",
 )
 
 

@@ -45,7 +45,7 @@ def _jobs_that_may_publish(*parts: str) -> list[tuple[str, str]]:
         case "dataset":
             return [(rule, names[0]) for rule in ("merge_pairs", "data_set_card")]
         case "models":
-            return [("train_dpo", names[0]), ("merge_adapter", names[0])]
+            return [(rule, names[0]) for rule in ("train_dpo", "merge_adapter", "model_cards")]
         case "evaluation":
             return [(rule, "/".join(names[:2])) for rule in EVALUATION_RULES]
         case "image_judge":
