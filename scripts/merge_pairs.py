@@ -8,7 +8,7 @@ number of pairs, but for their ids. The folder is made beside its place and take
 
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
@@ -99,7 +99,7 @@ def write_forms(source: DataSetSource, contents: Contents, names: Chosen, folder
     return summary
 
 
-def number_of(size: str, pairs: int, rows: Mapping[str, PairRow | MissingRow]) -> int:
+def number_of(size: str, pairs: int, rows: Collection[PairRow | MissingRow]) -> int:
     """How many pairs a data set of a size has. `rows`: of all prompts, for the reasons.
 
     Errors: UserError where there are fewer pairs.
@@ -107,7 +107,7 @@ def number_of(size: str, pairs: int, rows: Mapping[str, PairRow | MissingRow]) -
     number = pairs if size == "all" else int(size)
     if pairs >= number > 0:
         return number
-    reasons = Counter(reason for row in rows.values() if (reason := reason_of(row)) != PAIRS)
+    reasons = Counter(reason for row in rows if (reason := reason_of(row)) != PAIRS)
     told = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
     mend = (
         "Mend that, or write other prompts"
@@ -153,7 +153,7 @@ def write_data_set(job: Job[MergePairsJob], inputs: Any, size: str, folder: Path
         whole_stored_rows(job, inputs.rankings, ResponseRankingRow),
     )
     there = names_of_pairs(rows)
-    number = number_of(size, len(there), rows)
+    number = number_of(size, len(there), rows.values())
     chosen = choose(there[:number], rows, job.settings.validation)
     splits = {split: len(names) for split, names in chosen["splits"].items()}
     summary = write_forms(source, Contents(f"{job.root.name}-{size}", splits), chosen, folder)

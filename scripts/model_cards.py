@@ -31,7 +31,7 @@ def main(snakemake: Any) -> None:
         lines = list(score_lines(job.settings, ours, base))
         data = json.loads(Path(inputs.data).read_text(encoding="utf-8"))
         for kind in KINDS:
-            card = model_card(job.settings, kind, data, lines)
+            card = model_card(job.settings, kind, data, lines, job.root)
             write_text(Path(snakemake.output[kind]), card)
         job.count(len(KINDS))
 

@@ -20,12 +20,15 @@ from lib.report.licence import UsedModel
 from lib.report.model_card import ModelCardJob
 from lib.report.sidecar import ModelOrigin
 
+#: Where instructions come from that no model writes, by their author's kind.
+INSTRUCTIONS = {"file": "was written by hand", "template": "was drawn from a list"}
 #: The blocks of the configuration that decide the data.
 BLOCKS = (
     *("seed", "topics", "generate_prompts", "images", "image_ranking", "instructions"),
     *("responses", "response_ranking", "pairs"),
 )
 #: ... and those fields of the others that do.
+OF_PAIRS = ("min_margin", "sizes", "validation")
 OF_TRAINING = ("base_model", "prompt_template")
 
 
@@ -39,6 +42,9 @@ def data_set_card_job(plan: Plan) -> DataSetCardJob:
         languages=config.pairs.card.languages,
         code=config.pairs.card.code,
         models=list(models_of_data(config, read_licences())),
+        instructions=INSTRUCTIONS.get(
+            str(getattr(config.instructions, "backend", "")), "was written by a model, too"
+        ),
         configuration=portable(configuration_of(config)),
     )
 
@@ -76,6 +82,7 @@ def configuration_of(config: Config) -> dict[str, Any]:
     training["settings"] = {"max_length": values["training"]["settings"]["max_length"]}
     contamination = {"contamination": values["evaluation"]["contamination"]}
     kept = {name: values[name] for name in BLOCKS}
+    kept["pairs"] = {name: values["pairs"][name] for name in OF_PAIRS}
     return {**kept, "training": training, "evaluation": contamination}
 
 
@@ -92,6 +99,8 @@ def portable(value: Any) -> Any:
 
 def models_of_data(config: Config, licences: Licences) -> Iterator[UsedModel]:
     """The models that the data are made with, in the order of the stages."""
+    if config.generate_prompts.count:
+        yield from _of_prompts(config, licences)
     yield of_model("makes the images", config.images, "generate_images", licences, makes=True)
     picking = config.image_ranking.select_by
     scorer = config.image_ranking.scorers[picking]
@@ -116,19 +125,35 @@ def of_model(
     )
 
 
+def _of_prompts(config: Config, licences: Licences) -> Iterator[UsedModel]:
+    """Who writes the prompts that topics lack: an endpoint, or that of the instructions."""
+    does = "writes prompts where topics have too few"
+    endpoint = config.generate_prompts.endpoint
+    if endpoint is not None:
+        yield of_endpoint(does, endpoint, licences)
+    else:
+        for model in _of_author(config.instructions, licences):
+            yield model.model_copy(update={"does": does, "rule": ""})
+
+
+def of_endpoint(does: str, endpoint: Endpoint, licences: Licences) -> UsedModel:
+    """An endpoint whose texts are in the data, with its terms."""
+    host = urlsplit(endpoint.base_url).hostname or ""
+    return UsedModel(
+        does=does,
+        makes=True,
+        origin=ModelOrigin(model=endpoint.model, revision=""),
+        host=host,
+        terms=licences.terms_of(host),
+    )
+
+
 def _of_author(author: Any, licences: Licences) -> Iterator[UsedModel]:
     """Who writes the instructions: an endpoint, or a local model; nobody, where people did."""
     does = "writes the instructions"
     endpoint = getattr(author, "endpoint", None)
     if isinstance(endpoint, Endpoint):
-        host = urlsplit(endpoint.base_url).hostname or ""
-        yield UsedModel(
-            does=does,
-            makes=True,
-            origin=ModelOrigin(model=endpoint.model, revision=""),
-            host=host,
-            terms=licences.terms_of(host),
-        )
+        yield of_endpoint(does, endpoint, licences)
     models: Sequence[Model] = [author] if isinstance(author, Model) else []
     models = [*models, *(value for _, value in author if isinstance(value, Model))]
     for model in models:

@@ -31,7 +31,6 @@ STEPS = {
     "write_instructions": "with an instruction",
     "generate_responses": "with responses",
     "rank_responses": "with ranked responses",
-    "build_pairs": "looked at for a pair",
 }
 NO_CONTENT_CHECK = (
     "Personal and unsafe content was **not looked for**: no classifier has seen the images, and"
@@ -51,6 +50,7 @@ class DataSetCardJob(Block):
     """What rule data_set_card is told.
 
     license        that its maker gives, by the hub's name
+    instructions   where they come from, as a clause: "the instruction was ..."
     code           address of the repository of the code
     configuration  the blocks that decide the data, as they were configured
     """
@@ -61,6 +61,7 @@ class DataSetCardJob(Block):
     languages: list[str]
     code: str | None
     models: list[UsedModel]
+    instructions: str
     configuration: dict[str, Any]
 
 
@@ -181,9 +182,9 @@ def introduction(job: DataSetCardJob, contents: Contents) -> str:
     )
     return (
         f"{contents.pairs} preference pairs for aligning vision-language models: an image, an"
-        " instruction about it, a chosen and a rejected answer. Image, instruction and answers were"
-        " all written by models, and which answer is the better one was said by a reward model; no"
-        f" human labelled anything. The method is that of [PDS-DPO]({PAPER})."
+        " instruction about it, a chosen and a rejected answer. Models made the image and wrote the"
+        f" answers; the instruction {job.instructions}. Which answer is the better one was said by"
+        f" a reward model: no human labelled anything. The method is that of [PDS-DPO]({PAPER})."
         f"{demo}"
     )
 

@@ -3,6 +3,7 @@ of, how it was trained, how it scores.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 from lib.blocks import Block
@@ -13,6 +14,7 @@ from lib.report.markdown_card import (
     PAPER,
     made_with,
     markdown_table,
+    revision_of,
     with_metadata,
 )
 from lib.report.sidecar import Label
@@ -88,20 +90,22 @@ def score_lines(
 def interval_of(scored: Scored, name: str) -> Sequence[float] | None:
     """The interval of a score; those of our scorer beside lmms-eval's stand with it."""
     beside = scored.get("also")
-    theirs = beside["intervals"].get(name.removeprefix("reference_")) if beside else None
-    return scored.get("intervals", {}).get(name, theirs if "reference_" in name else None)
+    intervals = {**scored.get("intervals", {}), **(beside["intervals"] if beside else {})}
+    return intervals.get(name)
 
 
 def model_card(
-    job: ModelCardJob, kind: Kind, data: DataSetSummary, lines: Sequence[ScoreLine]
+    job: ModelCardJob, kind: Kind, data: DataSetSummary, lines: Sequence[ScoreLine], root: Path
 ) -> str:
-    """A card. `data`: what the model was trained on."""
+    """A card. `data`: what the model was trained on; `root`: the run's folder, whose records tell
+    the base model's commit.
+    """
     licence = licence_of_model(job)
     sections = [
         f"# {title_of(job, kind)}",
         introduction(job, kind, data),
         "## Use\n\n" + how_to_use(job, kind),
-        "## Training\n\n" + how_it_was_trained(job, data),
+        "## Training\n\n" + how_it_was_trained(job, data, root),
         "## Scores\n\n" + scores_table(lines),
         "## Licence\n\n" + licence.reason,
         "## Known limits\n\n" + known_limits(job),
@@ -203,13 +207,13 @@ def how_to_use(job: ModelCardJob, kind: Kind) -> str:
     return f"```python\n{peft}{imports}\n\n{base}{adapter}\n```"
 
 
-def how_it_was_trained(job: ModelCardJob, data: DataSetSummary) -> str:
+def how_it_was_trained(job: ModelCardJob, data: DataSetSummary, root: Path) -> str:
     """Data, base model and settings."""
     settings = [[f"`{name}`", value] for name, value in job.training.items()]
-    revision = job.base.origin.identity or job.base.origin.revision
     template = job.prompt_template.replace("\n", "\\n")
     return (
-        f"Base model: `{job.base.name}` at `{revision}`. Data: {data['size']} pairs, digest"
+        f"Base model: `{job.base.name}` at {revision_of(job.base, root)}. Data: {data['size']}"
+        " pairs, digest"
         f" `{data['digest']}` (in the data set's `dataset.json`). Asked as `{template}`."
         f" {made_with(job.code)}\n\n" + markdown_table(["Setting", "Value"], settings)
     )
