@@ -121,6 +121,7 @@ lint: $(INSTALLED) ## Style, formatting, types, and Snakemake's own linter
 bench: demo-models ## Measure the graph, what keeping things whole costs, and each stage against the bare libraries
 	$(BIN)/python benchmarks/graph.py
 	PYTHONPATH=scripts $(BIN)/python benchmarks/kept.py
+	$(BIN)/python benchmarks/data_sets.py
 	PYTHONPATH=scripts:demo $(BIN)/python benchmarks/throughput.py --models larger
 	PYTHONPATH=scripts:demo $(BIN)/python benchmarks/throughput.py --models tiny
 

@@ -32,6 +32,7 @@ ITEM_RULES = {
 AFTER_TRAINING_SETTINGS = {
     "train_dpo",
     "merge_adapter",
+    "model_cards",
     "answer_benchmark",
     "score_benchmark",
     "answer_questions",
@@ -41,7 +42,10 @@ AFTER_TRAINING_SETTINGS = {
     "size_table",
     "all_scores_table",
 }
-AFTER_PAIRS = {"merge_pairs", "reasons_table", "similarity_figure", *AFTER_TRAINING_SETTINGS}
+AFTER_PAIRS = {
+    *("merge_pairs", "data_set_card", "list_data_sets", "reasons_table", "similarity_figure"),
+    *AFTER_TRAINING_SETTINGS,
+}
 AFTER_RESPONSE_RANKING = {"embed_texts", "build_pairs", *AFTER_PAIRS}
 AFTER_IMAGES = {"list_overlaps", "common_selections_table", "candidates_figure", "guidance_figure"}
 
