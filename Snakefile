@@ -118,6 +118,7 @@ wildcard_constraints:
     prompt_id=PROMPT_ID,
     scorer=NAME,
     policy=NAME,
+    checker=NAME,
     experiment=NAME,
     model=NAME,
     benchmark=NAME,
@@ -131,6 +132,7 @@ include: "rules/instructions.smk"
 include: "rules/responses.smk"
 include: "rules/response_ranking.smk"
 include: "rules/contamination.smk"
+include: "rules/content.smk"
 include: "rules/pairs.smk"
 include: "rules/training.smk"
 include: "rules/evaluation.smk"

@@ -12,6 +12,10 @@ rule build_pairs:
             if CONTAMINATION.exclude and evaluation.contamination_files(PLAN)
             else []
         ),
+        content=[
+            f"{ROOT}/content/{checker}/{{topic}}/{{shard}}.jsonl"
+            for checker in CONFIG.pairs.content_check
+        ],
     output:
         f"{ROOT}/pairs/{{topic}}/{{shard}}.jsonl",
     log:
@@ -23,6 +27,7 @@ rule build_pairs:
         mem_mb=growing(2000),
         runtime=growing(20),
     params:
+        **PLAN.content_params(),
         common=PLAN.common(),
         prompts=lambda w: PLAN.digests(w.topic, w.shard),
         settings=PLAN.params(PLAN.pairs_job()),

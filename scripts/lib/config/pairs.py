@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, PositiveInt, ValidationError, WrapValidator, model_validator
 
 from lib.blocks import NO_EFFECT, Block, Model, Name
+from lib.models.content_checkers.registry import AnyContentChecker
 
 #: The size of a data set of as many pairs as there are.
 ALL: Literal["all"] = "all"
@@ -71,6 +72,15 @@ class Pairs(Block):
             "Share of each data set's pairs that is held out as its validation split, by a hash of"
             " the prompt's text: no prompt is on both sides. Training tells how often, and by how"
             " much, the chosen response of these is preferred."
+        ),
+    )
+    content_check: dict[Name, AnyContentChecker] = Field(
+        {},
+        description=(
+            "Who looks for unsafe pictures and personal data in what would be published, by a name"
+            " of yours. A pair of which something is found is left out, with the reason `found by"
+            " content check <name>`. Nobody does by default, and the card says so"
+            " (docs/data-sets.md)."
         ),
     )
     card: Card = Field(default_factory=Card, description="What the data sets' cards say besides.")

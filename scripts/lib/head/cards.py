@@ -15,6 +15,7 @@ from lib.data.controls import TRAINING_CONTROLS
 from lib.head import evaluation
 from lib.head.plan import Plan
 from lib.head.table_rows import described_scores, origin_of
+from lib.models.content_checkers.settings import ContentCheckerSettings
 from lib.report.data_set_card import DataSetCardJob
 from lib.report.licence import UsedModel
 from lib.report.model_card import ModelCardJob
@@ -28,7 +29,7 @@ BLOCKS = (
     *("responses", "response_ranking", "pairs"),
 )
 #: ... and those fields of the others that do.
-OF_PAIRS = ("min_margin", "sizes", "validation")
+OF_PAIRS = ("min_margin", "sizes", "validation", "content_check")
 OF_TRAINING = ("base_model", "prompt_template")
 
 
@@ -45,6 +46,9 @@ def data_set_card_job(plan: Plan) -> DataSetCardJob:
         instructions=INSTRUCTIONS.get(
             str(getattr(config.instructions, "backend", "")), "was written by a model, too"
         ),
+        content_checks={
+            name: said_of(checker) for name, checker in config.pairs.content_check.items()
+        },
         configuration=portable(configuration_of(config)),
     )
 
@@ -73,6 +77,13 @@ def model_card_job(plan: Plan, experiment: str) -> ModelCardJob:
             for name, block in config.evaluation.benchmarks.items()
         },
     )
+
+
+def said_of(checker: ContentCheckerSettings) -> str:
+    """What a content checker is, as a card says it."""
+    looks_for = getattr(checker, "labels", None) or getattr(checker, "entities", [])
+    who = f"`{portable(checker.model)}`" if isinstance(checker, Model) else checker.kind
+    return f"{who} for {', '.join(looks_for)}, from a score of {checker.min_score:g} on"
 
 
 def configuration_of(config: Config) -> dict[str, Any]:

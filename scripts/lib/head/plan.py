@@ -296,7 +296,15 @@ class Plan:
             "prompts": self.digests(topic, name),
             "settings": self.params(self.pairs_job()),
             "made_by": self.made_by(self.config.training.base_model),
+            **self.content_params(),
         }
+
+    def content_params(self) -> dict[str, list[str]]:
+        """The parameter of build_pairs that names the content checkers; none where nobody looks, as
+        before there were any.
+        """
+        names = list(self.config.pairs.content_check)
+        return {"content_checks": names} if names else {}
 
     def stages_of_prompt(self, prompt_id: str) -> dict[str, str]:
         """The files that tell of one prompt, by stage."""

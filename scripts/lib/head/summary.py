@@ -24,6 +24,7 @@ ORDER = (
     "index_benchmarks",
     "check_contamination",
     "list_overlaps",
+    "check_content",
     "build_pairs",
     "merge_pairs",
     "data_set_card",

@@ -77,6 +77,11 @@ def data_sets(plan: Plan) -> list[str]:
     return [
         *responses(plan),
         *plan.shard_files("response_ranking"),
+        *(
+            file
+            for checker in plan.config.pairs.content_check
+            for file in plan.shard_files(f"content/{checker}")
+        ),
         *plan.shard_files("pairs"),
         *(file for size in plan.sizes() for file in plan.data_set_files(size)),
         *([f"{plan.root}/dataset/README.md"] if plan.sizes() else []),

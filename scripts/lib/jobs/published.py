@@ -15,6 +15,7 @@ SHARD_RULES = {
     "responses": "generate_responses",
     "response_ranking": "rank_responses",
     "contamination": "check_contamination",
+    "content": "check_content",
     "pairs": "build_pairs",
     "embeddings": "embed_texts",
 }

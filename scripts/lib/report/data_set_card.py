@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from lib.blocks import Block
 from lib.data.data_sets import PAIRS, TRAIN, reason_of
 from lib.data.evaluation_files import Coverage
@@ -52,6 +54,7 @@ class DataSetCardJob(Block):
     license        that its maker gives, by the hub's name
     instructions   where they come from, as a clause: "the instruction was ..."
     code           address of the repository of the code
+    content_checks who looked for unsafe or personal content, in words, by name
     configuration  the blocks that decide the data, as they were configured
     """
 
@@ -62,6 +65,7 @@ class DataSetCardJob(Block):
     code: str | None
     models: list[UsedModel]
     instructions: str
+    content_checks: dict[str, str] = Field(default_factory=dict)
     configuration: dict[str, Any]
 
 
@@ -136,7 +140,7 @@ def data_set_card(
         "## Licence\n\n" + f"{licence.reason} [LICENSE.md](LICENSE.md) names all terms.",
         "## How it was made\n\n" + how_it_was_made(job, findings, gathered, root),
         "## What was left out, and why\n\n" + left_out(findings),
-        "## Known limits\n\n" + known_limits(gathered, findings),
+        "## Known limits\n\n" + known_limits(job, gathered, findings),
         "## Cite\n\n" + CITATION,
         "## Exact configuration\n\n" + exact_configuration(job),
     ]
@@ -249,10 +253,24 @@ def left_out(findings: Findings) -> str:
     return markdown_table(["Reason", "Prompts"], reasons)
 
 
-def known_limits(gathered: Gathered, findings: Findings) -> str:
+def content_checked(job: DataSetCardJob, findings: Findings) -> str:
+    """What was looked for in pictures and texts, and how often it was found."""
+    if not job.content_checks:
+        return NO_CONTENT_CHECK
+    told = "; ".join(
+        f"{name}: {words}, found in {findings.reasons[f'found by content check {name}']} prompts"
+        for name, words in job.content_checks.items()
+    )
+    return (
+        f"Personal and unsafe content was looked for, and pairs with it were left out ({told})."
+        " What these do not know they do not find."
+    )
+
+
+def known_limits(job: DataSetCardJob, gathered: Gathered, findings: Findings) -> str:
     """What whoever trains on it has to know."""
     limits = [*limits_of_rewards(gathered), limit_of_contamination(findings)]
-    limits.append(NO_CONTENT_CHECK)
+    limits.append(content_checked(job, findings))
     return "\n".join(f"- {limit}" for limit in limits)
 
 
