@@ -119,6 +119,7 @@ wildcard_constraints:
     prompt_id=PROMPT_ID,
     scorer=NAME,
     policy=NAME,
+    checker=NAME,
     experiment=NAME,
     model=NAME,
     benchmark=NAME,
@@ -132,6 +133,7 @@ include: "rules/instructions.smk"
 include: "rules/responses.smk"
 include: "rules/response_ranking.smk"
 include: "rules/contamination.smk"
+include: "rules/content.smk"
 include: "rules/quality.smk"
 include: "rules/pairs.smk"
 include: "rules/training.smk"

@@ -32,6 +32,7 @@ ITEM_RULES = {
 AFTER_TRAINING_SETTINGS = {
     "train_dpo",
     "merge_adapter",
+    "model_cards",
     "answer_benchmark",
     "score_benchmark",
     "answer_questions",
@@ -42,10 +43,14 @@ AFTER_TRAINING_SETTINGS = {
     "all_scores_table",
 }
 AFTER_PAIRS = {
-    "check_pairs",
-    "merge_pairs",
-    "reasons_table",
-    "similarity_figure",
+    *(
+        "check_pairs",
+        "merge_pairs",
+        "data_set_card",
+        "list_data_sets",
+        "reasons_table",
+        "similarity_figure",
+    ),
     *AFTER_TRAINING_SETTINGS,
 }
 AFTER_RESPONSE_RANKING = {"embed_texts", "build_pairs", *AFTER_PAIRS}

@@ -15,7 +15,7 @@ from lib.errors import UserError
 from lib.files import write_json, write_jsonl
 from lib.head import table_rows
 from lib.head.left_out import tell_left_out, tell_too_large
-from lib.head.plan import DATA_SET_FILES, Plan
+from lib.head.plan import NEEDED_FILES, Plan
 from lib.head.preflight import check_run
 from lib.head.run_start import RunStart
 from lib.head.targets import targets
@@ -123,7 +123,7 @@ def test_a_job_leaves_out_what_its_run_left_out_whatever_has_been_made_since(tmp
 
 
 def test_a_frozen_data_set_stays_whatever_became_of_the_prompts(tmp_path):
-    for name in DATA_SET_FILES:
+    for name in NEEDED_FILES:
         path = Path(plan(tmp_path).root, "dataset/12", name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -170,14 +170,14 @@ def test_pairs_that_are_too_few_are_told_with_their_reasons_and_what_to_do():
             "missing": {"rule": "rank_images", "reason": "all images blank"},
         },
     ]
-    assert number_of("1", rows[:1], rows) == number_of("all", rows[:1], rows) == 1
+    assert number_of("1", 1, rows) == number_of("all", 1, rows) == 1
     with pytest.raises(
         UserError,
         match=r"3 prompts gave 1 pairs.*tie 1, all images blank 1\. Run the same command again",
     ):
-        number_of("2", rows[:1], rows)
+        number_of("2", 1, rows)
     with pytest.raises(UserError, match="gave 0 pairs"):
-        number_of("all", [], rows)
+        number_of("all", 0, rows)
 
 
 @pytest.mark.parametrize(

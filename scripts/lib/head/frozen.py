@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from lib.config.pairs import ALL
-from lib.data.data_sets import llava_record, ordered_pairs
+from lib.data.data_sets import ordered_pairs
+from lib.data.export_forms.llava import LlavaRecord, llava_record
 from lib.data.rows import PairRow
 from lib.data.shards import read_shards
 from lib.head.plan import Plan
@@ -27,7 +28,7 @@ def tell_differences(plan: Plan) -> list[str]:
     if not plan.frozen_sizes or not all(Path(file).is_file() for file in files):
         return []
     pairs = ordered_pairs(read_shards(files, PairRow).values())
-    now = {row["id"]: _without_place(llava_record(row)) for row in pairs}
+    now = {row["id"]: _without_place(_record_of(row)) for row in pairs}
     lines = []
     for size in plan.frozen_sizes:
         path = Path(plan.root, "dataset", str(size), "llava.json")
@@ -43,6 +44,11 @@ def tell_differences(plan: Plan) -> list[str]:
                 " false` and run again."
             )
     return lines
+
+
+def _record_of(row: PairRow) -> LlavaRecord:
+    sides = row["pair"]["chosen"]["text"], row["pair"]["rejected"]["text"]
+    return llava_record(row["id"], row["image"]["file"], row["instruction"], *sides)
 
 
 def _without_place(record: Mapping[str, Any]) -> dict[str, Any]:

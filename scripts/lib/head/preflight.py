@@ -95,6 +95,10 @@ def blocks_with_models(config: Config) -> dict[str, Block | None]:
             for name, policy in config.responses.policy_models.items()
         },
         "response_ranking": config.response_ranking,
+        **{
+            f"pairs.content_check.{name}": checker
+            for name, checker in config.pairs.content_check.items()
+        },
         "figures.embedding": config.figures.embedding,
         BASE_MODEL: config.training.base_model,
     }
@@ -133,6 +137,8 @@ def _add_models_of(needs: Needs, config: Config, rule: str, names: Mapping[str, 
             needs.add_models(config, f"responses.policy_models.{names['policy']}")
         case "rank_responses":
             needs.add_models(config, "response_ranking")
+        case "check_content":
+            needs.add_models(config, f"pairs.content_check.{names['checker']}")
         case "embed_texts":
             needs.add_models(config, "figures.embedding")
         case "build_pairs":

@@ -15,6 +15,7 @@ SHARD_RULES = {
     "responses": "generate_responses",
     "response_ranking": "rank_responses",
     "contamination": "check_contamination",
+    "content": "check_content",
     "pairs": "build_pairs",
     "embeddings": "embed_texts",
 }
@@ -40,10 +41,12 @@ def _jobs_that_may_publish(*parts: str) -> list[tuple[str, str]]:
         return []
     shard = "/".join([*names[:-1], names[-1].split(".")[0]])
     match folder:
+        case "dataset" if len(names) == 1:
+            return [("list_data_sets", "list_data_sets")]
         case "dataset":
-            return [("merge_pairs", names[0])]
+            return [(rule, names[0]) for rule in ("merge_pairs", "data_set_card")]
         case "models":
-            return [("train_dpo", names[0]), ("merge_adapter", names[0])]
+            return [(rule, names[0]) for rule in ("train_dpo", "merge_adapter", "model_cards")]
         case "evaluation":
             return [(rule, "/".join(names[:2])) for rule in EVALUATION_RULES]
         case "image_judge":

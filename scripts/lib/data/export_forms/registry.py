@@ -1,0 +1,20 @@
+"""The forms that there are. To add one: a file beside this one, and a line here."""
+
+from lib.data.export_forms.base import ExportForm
+from lib.data.export_forms.llama_factory import LlamaFactory
+from lib.data.export_forms.llava import Llava
+from lib.data.export_forms.ms_swift import MsSwift
+from lib.data.export_forms.pictures import Pictures
+from lib.data.export_forms.trl_parquet import TrlParquet
+from lib.data.export_forms.web_dataset import WebDataset
+
+FORMS: tuple[type[ExportForm], ...] = (
+    TrlParquet,
+    Llava,
+    LlamaFactory,
+    MsSwift,
+    Pictures,
+    WebDataset,
+)
+#: The files of every data set that its forms write.
+FORM_FILES = tuple(name for form in FORMS for name in form.FILES)
