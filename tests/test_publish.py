@@ -16,7 +16,6 @@ from pydantic import ValidationError
 import publish
 from conftest import Parameters
 from hub_server import Fault, hub_server
-from lib import hub_upload
 from lib.config.publish import Publication, Publish, PublishJob
 from lib.errors import OutOfReachError, UserError
 
@@ -37,14 +36,12 @@ FILES = {
 def hub(monkeypatch):
     """A hub, to which the client in this process talks; what waits, waits no time."""
     from huggingface_hub import constants
-    from huggingface_hub.utils import _http
 
     monkeypatch.setenv("HF_TOKEN", "hf_write")
     # hf_xet speaks a protocol of its own to a server of its own; without it the client sends LFS.
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     waited: list[float] = []
-    monkeypatch.setattr(hub_upload.time, "sleep", waited.append)
-    monkeypatch.setattr(_http.time, "sleep", waited.append)
+    monkeypatch.setattr("time.sleep", waited.append)
     with hub_server({}) as served:
         monkeypatch.setattr(constants, "ENDPOINT", served.url)
         monkeypatch.setattr(publish, "client", lambda: _client(served.url))
@@ -229,7 +226,7 @@ def test_a_commit_whose_answer_was_lost_is_not_made_twice(hub, run, monkeypatch)
     from hub_server import _Handler
 
     real = _Handler._send_json
-    lost = []
+    lost: list[str] = []
 
     def lose(self, value, status=200):
         if "commitOid" in value and not lost:
