@@ -134,7 +134,7 @@ def measure(path: Path, pictures: bool) -> tuple[float, float, int]:
 def main() -> int:
     """Measures, and prints a table; 1 if a limit is not held."""
     arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    arguments.add_argument("--pairs", type=int, nargs="+", default=[9000, 10_000, 40_000])
+    arguments.add_argument("--pairs", type=int, nargs="+", default=[1000, 9000, 10_000])
     numbers = arguments.parse_args().pairs
     table = Table(title="Checking pairs")
     for name in ("form", "pairs", "pictures", "seconds", "MB"):

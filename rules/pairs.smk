@@ -42,7 +42,11 @@ rule merge_pairs:
     input:
         pairs=pairs_of_size,
         # More that is wrong with the pairs than is allowed stops the run here.
-        quality=f"{ROOT}/quality/pairs.json" if CONFIG.pairs.quality.max_share else [],
+        quality=(
+            ancient(f"{ROOT}/quality/pairs.json")
+            if CONFIG.pairs.quality.max_share
+            else []
+        ),
         # They stand for the image files: where one is deleted to mend these, stage images runs
         # before this rule.
         images=PLAN.shard_files("images"),

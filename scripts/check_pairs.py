@@ -295,7 +295,8 @@ def pictures_of_run(job: "Job[CheckPairsJob]", rows: Sequence[PairRow]) -> dict[
         return [{"problem": each.problem, "hash": each.hash} for each in facts]
 
     items = [Item(row["id"], job.key(image=row["image"]["sha256"]), row) for row in rows]
-    outcomes = Batches(job, load=lambda: None, compute=look, check=check_file).run(items)
+    batches = Batches(job, load=lambda: None, compute=look, check=check_file, batch_size=32)
+    outcomes = batches.run(items)
     files = {row["id"]: row["image"]["file"] for row in rows}
     results = {name: outcome.result or {} for name, outcome in outcomes.items()}
     return {

@@ -13,7 +13,7 @@ from lib.config.publish import Publication, PublishJob
 from lib.contents import digest_files, files_under
 from lib.errors import UserError
 from lib.files import write_json, write_text
-from lib.hub_upload import Upload, Uploaded, token_of, upload
+from lib.hub_upload import Upload, Uploaded, prepare, token_of, upload
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -118,6 +118,8 @@ def publish(settings: PublishJob, root: Path) -> list[str]:
         print("\n".join(lines), flush=True)
         return lines
     api, lines = client(), []
+    for wanted in uploads.values():
+        prepare(api, wanted)
     for each in settings.publications:
         done = upload(api, uploads[each.folder])
         keep(root, each, uploads[each.folder], done)

@@ -357,6 +357,7 @@ FAULTS = {
     "looks equal": llava(rejected=CHOSEN.replace(" ", "  ") + "\u200b\n"),
     "repetition": llava(rejected="a red circle and " * 12 + "a square."),
     "unfinished": llava(rejected=LONG),
+    "run-on": llava(rejected=LONG.replace(".", ",") * 3 + " sea."),
     "refusal": llava(rejected="I'm sorry, but I can't assist with that request."),
     "template": llava(rejected="A circle.\nUSER: And what else?"),
     "leaked prompt": llava(rejected=f"{QUESTION} Two circles and one more thing."),
@@ -557,6 +558,13 @@ def test_no_model_is_loaded():
 
 def as_json(*records):
     return json.dumps(records).encode()
+
+
+def test_a_token_that_one_side_lacks_is_found(folder, capsys):
+    """LLaVA's JSON asks twice, and a trainer reads both."""
+    record = copy.deepcopy(LLAVA)
+    record["rejected_conversations"][0] = turn("human", QUESTION)
+    assert found(report_of(capsys, [record])) == {"picture without token": 1}
 
 
 def without(key, record=LLAVA):

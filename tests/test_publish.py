@@ -287,6 +287,15 @@ def test_a_token_that_is_not_known_or_may_not_write_there_is_said(hub, run, monk
     assert "hf_wrong" not in str(error.value)
 
 
+def test_nothing_is_sent_anywhere_before_every_repository_is_known_to_take_it(hub, run):
+    here = Publication(folder="dataset/9000", repository="me/pairs", kind="dataset")
+    elsewhere = Publication(folder="models/dpo/adapter", repository="other/x", kind="model")
+    with pytest.raises(UserError, match=r"other/x: the token may not write here"):
+        run.publish(here, elsewhere)
+    assert hub.received == []
+    assert hub.messages == ["initial commit"]
+
+
 def test_a_hub_out_of_reach_is_said_with_its_address(hub, run, monkeypatch):
     from huggingface_hub import constants
 

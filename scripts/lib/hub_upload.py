@@ -4,12 +4,13 @@ is no longer among them goes, and all of it is one commit.
 
 import os
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha1
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from lib.errors import UserError, cannot_be_reached
 from lib.files import digest_of_file
@@ -18,6 +19,7 @@ from lib.weights import Kind
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
+T = TypeVar("T")
 BRANCH = "main"
 #: What may be otherwise a little later: somebody's commit in between, a limit of requests, a server
 #: that fails.
@@ -70,29 +72,47 @@ def token_of(environment: Mapping[str, str] = os.environ) -> str:
     )
 
 
-def upload(api: "HfApi", wanted: Upload) -> Uploaded:
-    """Has the repository hold the files. After whatever stops it, calling it again goes on: what
-    was sent is not sent again. Errors: UserError.
+def prepare(api: "HfApi", wanted: Upload) -> None:
+    """Makes the repository if there is none. Errors: UserError where nothing could be put into it,
+    which is then known before anything is sent elsewhere.
     """
-    added = removed = 0
+    _tried(wanted, partial(_make_repository, api, wanted))
+
+
+def upload(api: "HfApi", wanted: Upload) -> Uploaded:
+    """Has the repository, which is there, hold the files. After whatever stops it, calling it again
+    goes on: what was sent is not sent again. Errors: UserError.
+    """
+    found: list[Changes] = []
+    revision = _tried(wanted, partial(_commit_changes, api, wanted, found))
+    return Uploaded(revision, len(found[0].added), len(found[0].removed))
+
+
+def _tried(wanted: Upload, attempt: Callable[[], T]) -> T:
+    """The result of an attempt that is made again while what stops it may pass. Errors:
+    UserError.
+    """
     with said_errors(wanted):
-        for attempt in range(1, TRIES + 1):
+        for number in range(1, TRIES):
             try:
-                _make_repository(api, wanted)
-                changes = changes_of(api, wanted)
-                added, removed = max(added, len(changes.added)), max(removed, len(changes.removed))
-                return Uploaded(_commit(api, wanted, changes), added, removed)
+                return attempt()
             except Exception as error:
-                if attempt == TRIES or not _may_pass(error):
+                if not _may_pass(error):
                     raise
-                time.sleep(_seconds_to_wait(error, attempt))
-    raise AssertionError  # the last attempt returns or raises
+                time.sleep(_seconds_to_wait(error, number))
+        return attempt()
+
+
+def _commit_changes(api: "HfApi", wanted: Upload, found: list[Changes]) -> str:
+    """Commits what is not there yet, whatever an attempt before has done; `found` gets what that
+    is.
+    """
+    found.append(changes_of(api, wanted))
+    return _commit(api, wanted, found[-1])
 
 
 def _make_repository(api: "HfApi", wanted: Upload) -> None:
-    """Makes the repository if there is none. Errors: UserError where a public one is to be
-    private.
-    """
+    """Errors: UserError where a public one is to be private."""
     api.create_repo(wanted.repository, repo_type=wanted.kind, private=wanted.private, exist_ok=True)
     if wanted.private and not api.repo_info(wanted.repository, repo_type=wanted.kind).private:
         raise UserError(

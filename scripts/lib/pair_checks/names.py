@@ -12,6 +12,7 @@ ALL_CHECKS = (
     "equal when cut",
     "repetition",
     "unfinished",
+    "run-on",
     "refusal",
     "template",
     "leaked prompt",

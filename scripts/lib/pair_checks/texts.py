@@ -19,6 +19,9 @@ SHOWN_END = 40
 #: A text of so many words that does not end as sentences, lists and quotations do was cut.
 LONG = 40
 _END = re.compile(r"""[.!?…:;。！？…»”"'’)\]}*`|_>-]\s*$|[\U0001f300-\U0001faff]\ufe0f?\s*$""")
+#: A sentence, or an item of a list, of more words is none.
+LONGEST_SENTENCE = 100
+_PIECES = re.compile(r"[.!?:;\n。！？：；]")
 _LIST_ITEM = re.compile(r"\s*(?:[-*•]|\d+[.)])\s")
 _REFUSAL = re.compile(
     # ’ is what models write as well as '.
@@ -33,12 +36,16 @@ _REFUSAL = re.compile(
     r"|^\W*(?:es tut mir leid, (?:aber|ich)|je suis désolée?, mais|lo siento, pero|很?抱歉|对不起)",
     re.IGNORECASE,
 )
+#: Of models that this workflow does not use: Gemma, DeepSeek, BERT.
+_OTHER_TOKEN = re.compile(
+    r"<(?:bos|eos|start_of_turn|end_of_turn)>|<｜[^｜\n]{1,40}｜>|\[(?:CLS|SEP|PAD|MASK)\]"
+)
 #: A refusal is what an answer begins with.
 _BEGINNING = 200
 _TEMPLATE = re.compile(
     r"^\s*(?:###\s*)?(?:USER|ASSISTANT|Human|Assistant|SYSTEM|Instruction|Response)\s*:|"
     r"\bASSISTANT:|\bUSER:|^#{2,3} ?(?:Human|Assistant|Instruction|Response)\b|"
-    r"<start_of_turn>|<end_of_turn>|\{(?:instruction|question|prompt|input)\}",
+    r"\{(?:instruction|question|prompt|input)\}",
     re.MULTILINE,
 )
 #: A question, or the prompt of its picture, of fewer characters may well stand in an answer.
@@ -130,6 +137,12 @@ def unfinished(text: str) -> str | None:
     return f"ends with {shown(text[-SHOWN_END:])}"
 
 
+def run_on(text: str) -> str | None:
+    """A sentence without an end."""
+    longest = max((len(piece.split()) for piece in _PIECES.split(text)), default=0)
+    return f"{longest} words without a stop" if longest > LONGEST_SENTENCE else None
+
+
 def refusal(text: str) -> str | None:
     """An answer that begins with not answering."""
     found = _REFUSAL.search(text[:_BEGINNING])
@@ -153,7 +166,7 @@ def leaked_prompt(looked_at: LookedAt) -> Iterator[str]:
 
 def special_token(text: str) -> str | None:
     """A token that steers a language model."""
-    found = SPECIAL_TOKEN.search(text)
+    found = SPECIAL_TOKEN.search(text) or _OTHER_TOKEN.search(text)
     return shown(found[0]) if found else None
 
 
@@ -165,6 +178,7 @@ TEXT_CHECKS = (
     Check("looks equal", "... the same but for blanks", 0.0, looks_equal),
     Check("repetition", "a phrase or sentence again and again", 0.0, of_sides(repetition)),
     Check("unfinished", "a long answer cut in mid-sentence", 0.02, of_sides(unfinished)),
+    Check("run-on", "a sentence of over a hundred words", 0.01, of_sides(run_on)),
     Check("refusal", "an answer that refuses to answer", 0.01, of_sides(refusal)),
     Check("template", "words of a chat template in a text", 0.0, of_all_texts(template)),
     Check(

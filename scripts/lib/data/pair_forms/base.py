@@ -212,6 +212,11 @@ def conversation(turns: Sequence[Message], key: str) -> Conversation:
     return Conversation(plain[-1].text, tuple(plain[:-1]), tokens)
 
 
+def unlike(pictures: int, *tokens: int) -> int:
+    """Of several numbers of tokens, the one that fits so many pictures least."""
+    return max(tokens, key=lambda number: abs(number - pictures))
+
+
 def answered(turns: Sequence[Message], key: str) -> tuple[Conversation, str]:
     """What turns ask, and their last answer. Errors: BadRecordError where they do not end so."""
     if not turns or turns[-1].role != "assistant":

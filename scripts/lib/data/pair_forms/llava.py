@@ -11,6 +11,7 @@ from lib.data.pair_forms.base import (
     answered,
     id_of,
     turns_in,
+    unlike,
 )
 
 
@@ -34,13 +35,14 @@ class Llava:
         )
         if asked.question != rejected_asked.question:
             raise BadRecordError("asks chosen and rejected two different questions")
+        images = pictures(record.get("image", record.get("images")))
         return PreferencePair(
             id=id_of(record, where),
             where=where,
             question=asked.question,
             chosen=chosen,
             rejected=rejected,
-            images=pictures(record.get("image", record.get("images"))),
-            picture_tokens=asked.picture_tokens,
+            images=images,
+            picture_tokens=unlike(len(images), asked.picture_tokens, rejected_asked.picture_tokens),
             history=asked.history,
         )

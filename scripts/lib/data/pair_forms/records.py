@@ -206,6 +206,8 @@ def _decoded(line: bytes) -> Record | BadRecordError:
         return BadRecordError("is not UTF-8")
     except RecursionError:
         return BadRecordError("has brackets too deep in one another")
+    except json.JSONDecodeError as error:
+        return BadRecordError(f"is not valid JSON ({error.msg} at column {error.colno})")
     except ValueError as error:
         return BadRecordError(f"is not valid JSON ({error})")
 

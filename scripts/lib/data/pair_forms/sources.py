@@ -156,7 +156,7 @@ def _from_hub(name: str, revision: str, contents: bool) -> Path:
 def _files_in(folder: Path) -> list[Path]:
     """The files of pairs in a folder. Errors: UserError where there are none, or several sets."""
     nested = sorted(file.parent.name for file in folder.glob("*/dataset.json"))
-    if nested:
+    if len(nested) > 1:
         raise UserError(
             f"{folder}: holds several data sets ({', '.join(nested)}), of which a larger one holds"
             f" the smaller. Name one: {folder / nested[-1]}."
