@@ -49,6 +49,7 @@ class Fault:
     status: int
     times: int = 1
     headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b'{"error": "a fault"}'
 
 
 class Hub:
@@ -151,7 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return True
         self._body()
-        self._send(fault.status, b'{"error": "a fault"}', fault.headers)
+        self._send(fault.status, fault.body, fault.headers)
         return True
 
     # -- Uploads

@@ -296,6 +296,13 @@ def test_nothing_is_sent_anywhere_before_every_repository_is_known_to_take_it(hu
     assert hub.messages == ["initial commit"]
 
 
+def test_a_token_that_the_hub_says_again_is_shown_nowhere(hub, run):
+    hub.faults.append(Fault("preupload", 422, body=b'{"error": "no hf_write here"}'))
+    with pytest.raises(UserError, match=r"HTTP 422: .*no \[token\] here") as error:
+        run.publish()
+    assert "hf_write" not in str(error.value)
+
+
 def test_a_hub_out_of_reach_is_said_with_its_address(hub, run, monkeypatch):
     from huggingface_hub import constants
 

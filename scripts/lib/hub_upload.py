@@ -232,7 +232,8 @@ def said_errors(wanted: Upload) -> Iterator[None]:
         status = _status_of(error) or 0
         said = _SAID.get(status, f"the hub fails (HTTP {status}). {AGAIN}.")
         if status < 500 and status not in _SAID:
-            said = f"the hub refuses it (HTTP {status}: {error.server_message or 'no reason'})."
+            reason = _without_token(error.server_message or "no reason")
+            said = f"the hub refuses it (HTTP {status}: {reason})."
         raise UserError(f"{wanted.name}: {said}") from error
     except OfflineModeIsEnabled as error:
         raise UserError(f"{wanted.name}: HF_HUB_OFFLINE is set. Unset it to publish.") from error
@@ -244,11 +245,19 @@ def said_errors(wanted: Upload) -> Iterator[None]:
         ) from error
     except RuntimeError as error:  # hf_xet's, which packs large files
         raise UserError(
-            f"{wanted.name}: the hub's storage does not take a file ({error}). {AGAIN}; with"
+            f"{wanted.name}: the hub's storage does not take a file ({_without_token(str(error))})."
+            f" {AGAIN}; with"
             " HF_HUB_DISABLE_XET=1 another way is taken."
         ) from error
     except ValueError as error:  # a card that the hub does not take, errors inside of answers
-        raise UserError(f"{wanted.name}: the hub refuses it: {error}") from error
+        reason = _without_token(str(error))
+        raise UserError(f"{wanted.name}: the hub refuses it: {reason}") from error
+
+
+def _without_token(text: str) -> str:
+    """What a server says, without the token that it may say again."""
+    token = os.environ.get("HF_TOKEN", "").strip()
+    return text.replace(token, "[token]") if token else text
 
 
 def _endpoint() -> str:
