@@ -62,7 +62,7 @@ def pair_row(topic: str, number: int, root: Path | None = None) -> PairRow:
 def images_row(row: PairRow) -> ImagesRow:
     """What stage images published of a pair's prompt."""
     image = row["image"]
-    candidate: Any = {name: image[name] for name in ("file", "sha256", "guidance_scale")}  # type: ignore[literal-required]
+    candidate: Any = {name: image[name] for name in ("file", "sha256", "guidance_scale")}
     return {
         "id": row["id"],
         "topic": row["topic"],
@@ -73,7 +73,7 @@ def images_row(row: PairRow) -> ImagesRow:
 
 def ranking_row(row: PairRow) -> ResponseRankingRow:
     """What stage response ranking published of a pair's prompt."""
-    told = {name: row[name] for name in ("id", "topic", "prompt", "image", "instruction")}  # type: ignore[literal-required]
+    told = {name: row[name] for name in ("id", "topic", "prompt", "image", "instruction")}
     responses = {policy: {"attributes": ATTRIBUTES} for policy in ("a", "b")}
     ranked: Any = {**told, "responses": responses}
     return ranked  # type: ignore[no-any-return]

@@ -123,7 +123,7 @@ def test_without_presidio_its_package_is_named(monkeypatch: pytest.MonkeyPatch) 
     import sys
 
     monkeypatch.setitem(sys.modules, "presidio_analyzer", None)
-    monkeypatch.setitem(sys.modules, "spacy", SimpleNamespace())  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "spacy", SimpleNamespace())
     with pytest.raises(UserError, match=r"pip install presidio-analyzer=="):
         Presidio.load(Presidio.Settings(kind="presidio"), "cpu")
 

@@ -40,7 +40,7 @@ def described(
     tie: PairRow = {**pair_row("art", 100), "no_pair": "tie"}
     del tie["pair"]
     failed: Any = {
-        **{name: pair_row("art", 101)[name] for name in ("id", "topic", "prompt")},  # type: ignore[literal-required]
+        **{name: pair_row("art", 101)[name] for name in ("id", "topic", "prompt")},
         "missing": {"rule": "write_instructions", "reason": "gone"},
     }
     rows = [pair_row("art" if n % 2 else "school", n, root) for n in range(20)]
@@ -109,7 +109,7 @@ def test_overlaps_with_benchmarks_are_told_of_the_pairs_that_are_in_it(
     inputs = {"pairs": [str(root / "pairs/all/00.jsonl")]}
     files = {name: str(root / f"{name}.json") for name in ("coverage",)}
     files["overlaps"] = str(root / "overlaps.jsonl")
-    describe_data_set(rule_object, root, inputs, folder, **files)
+    describe_data_set(rule_object, root, inputs, folder, CARD, **files)
     card = (folder / "README.md").read_text()
     assert "held against mme, pope; 1 of these pairs have something in common" in card
     assert "(pope 1 overlaps). **Not checked:** vqav2." in card

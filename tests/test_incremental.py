@@ -240,6 +240,7 @@ def test_changing_one_policy_model_redoes_its_responses_and_what_depends_on_them
                 "hallucination_table",
                 "size_table",
                 "all_scores_table",
+                "model_cards",
             },
         ),
     ],

@@ -597,7 +597,7 @@ def key_of(training: TrainingSettings, root: Path, base: Path, **params: Any) ->
     values = Parameters(common=common, settings=settings | params)
     snakemake = SimpleNamespace(rule="train_dpo", wildcards=["test"], params=values)
     job = Job(snakemake, TrainDpoJob, train_dpo.VERSION)
-    return train_dpo.key_of(job, PairsDigest("pairs", 8, 0))
+    return train_dpo.key_of(job, PairsDigest("pairs", 8, 0), None)
 
 
 def test_the_key_is_that_of_trainings_before_settings_were_typed(

@@ -2,9 +2,10 @@
 of them stands, however long its texts are.
 """
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Generic, NamedTuple, cast
+from typing import Any, BinaryIO, Generic, cast
 
 import orjson
 
@@ -12,13 +13,6 @@ from lib.data.rows import MissingRow
 from lib.data.shards import Row, refuse_other_prompts
 from lib.files import read_json_lines
 from lib.jobs.job import Job
-
-
-class Place(NamedTuple):
-    """Where a row stands: the number of its file, and its line's first byte."""
-
-    file: int
-    offset: int
 
 
 class StoredRows(Mapping[str, Row | MissingRow], Generic[Row]):
@@ -31,20 +25,21 @@ class StoredRows(Mapping[str, Row | MissingRow], Generic[Row]):
         """`row`: what the stage publishes (lib/data/rows.py)."""
         self.paths = [Path(path) for path in paths]
         self._streams: dict[int, BinaryIO] = {}
-        self._places: dict[str, Place] = {}
+        #: Where a row stands, in one number: its line's first byte, and the number of its file.
+        self._places: dict[str, int] = {}
         self.ids: list[list[str]] = [[] for _ in self.paths]
         for number, path in enumerate(self.paths):
             for offset, entry in read_json_lines(path):
-                name = str(entry.get("id"))
+                name = sys.intern(str(entry.get("id")))  # the same text in each stage's rows
                 self.ids[number].append(name)
-                self._places[name] = Place(number, offset)
+                self._places[name] = offset * len(self.paths) + number
 
     def __getitem__(self, prompt_id: str) -> Row | MissingRow:
-        place = self._places[prompt_id]
-        if place.file not in self._streams:
-            self._streams[place.file] = open(self.paths[place.file], "rb")  # noqa: SIM115
-        stream = self._streams[place.file]
-        stream.seek(place.offset)
+        offset, file = divmod(self._places[prompt_id], len(self.paths))
+        if file not in self._streams:
+            self._streams[file] = open(self.paths[file], "rb")  # noqa: SIM115
+        stream = self._streams[file]
+        stream.seek(offset)
         return cast("Row", orjson.loads(stream.readline()))
 
     def __iter__(self) -> Iterator[str]:

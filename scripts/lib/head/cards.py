@@ -93,6 +93,9 @@ def configuration_of(config: Config) -> dict[str, Any]:
     training["settings"] = {"max_length": values["training"]["settings"]["max_length"]}
     contamination = {"contamination": values["evaluation"]["contamination"]}
     kept = {name: values[name] for name in BLOCKS}
+    picking = values["image_ranking"]["select_by"]
+    scorers = {picking: values["image_ranking"]["scorers"][picking]}
+    kept["image_ranking"] = {**values["image_ranking"], "scorers": scorers, "judge": None}
     kept["pairs"] = {name: values["pairs"][name] for name in OF_PAIRS}
     return {**kept, "training": training, "evaluation": contamination}
 

@@ -257,7 +257,10 @@ class Plan:
         files = self.shard_files("pairs")
         if not all(Path(path).is_file() for path in files):
             return None
-        return len(ordered_pairs(read_shards(files, PairRow).values()))
+        try:
+            return len(ordered_pairs(read_shards(files, PairRow).values()))
+        except UserError:  # the job that reads a damaged file says what to do
+            return None
 
     def sizes(self) -> list[Size]:
         """The sizes of the data sets to make, in the configured order."""

@@ -71,8 +71,8 @@ class Watching(TrainerCallback):  # type: ignore[misc]  # transformers publishes
 
 
 class HeldOut(TrainerCallback):  # type: ignore[misc]  # transformers publishes no types
-    """Asks the held-out pairs ten times in a training, and at its end. The trainer does so before
-    it saves a checkpoint of the same update, whose log therefore has the answer.
+    """Asks the held-out pairs up to ten times in a training, and at its end. The trainer does so
+    before it saves a checkpoint of the same update, whose log therefore has the answer.
     """
 
     TIMES = 10

@@ -101,6 +101,7 @@ class ParquetFiles:
         self._group: list[TrlRow] = []
         self._bytes = 0
         self._writer: Any = None
+        self._schema: pa.Schema | None = None
 
     def add(self, row: TrlRow) -> None:
         """Takes the next row."""
@@ -123,12 +124,12 @@ class ParquetFiles:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        schema = schema_of(self._group[0])
+        self._schema = self._schema or schema_of(self._group[0])
         if self._writer is None:
             number = (self.rows - 1) // ROWS_PER_FILE
             name = f"{self.split}-{number:05d}-of-{self.files:05d}.parquet"
-            self._writer = pq.ParquetWriter(self.folder / name, schema)
-        self._writer.write_table(pa.Table.from_pylist(self._group, schema=schema))
+            self._writer = pq.ParquetWriter(self.folder / name, self._schema)
+        self._writer.write_table(pa.Table.from_pylist(self._group, schema=self._schema))
         self._group, self._bytes = [], 0
 
     def _end_file(self) -> None:
