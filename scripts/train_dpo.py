@@ -196,7 +196,7 @@ def main(snakemake: Any) -> None:
     with Job(snakemake, TrainDpoJob, VERSION) as job:
         control, output = job.settings.control, snakemake.output
         data_set = Path(snakemake.input.dataset).parent
-        refuse_changed_file(job.root, data_set / "data")
+        refuse_changed_file(job.root, data_set / "data", output=data_set / "dataset.json")
         data = sorted(data_set.glob("data/train-*.parquet"))
         held_out = sorted(data_set.glob("data/validation-*.parquet"))
         seed = job.settings.training.seed

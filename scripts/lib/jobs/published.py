@@ -60,10 +60,12 @@ def _jobs_that_may_publish(*parts: str) -> list[tuple[str, str]]:
     return []
 
 
-def refuse_changed_file(root: Path, path: Path) -> None:
+def refuse_changed_file(root: Path, path: Path, output: Path | None = None) -> None:
     """A UserError if a file or folder of a run is not what its job published. What no record tells
     of is believed. The digests of a folder's files are kept (`lib.contents`): a merged model is
     read once, not by each job that asks it.
+
+    `output`: what is to be deleted, where `path` is no output of its rule that Snakemake knows.
     """
     if not path.is_relative_to(root) or (record := record_of(root, path)) is None:
         return
@@ -80,6 +82,6 @@ def refuse_changed_file(root: Path, path: Path) -> None:
         if found.get(file) != sha256:
             raise UserError(
                 f"{file}: is not what {record.rule} published; it was edited, damaged or deleted."
-                f" Delete {path} and run again: it is made anew, and nothing that is finished is"
-                " computed twice."
+                f" Delete {output or path} and run again: it is made anew, and nothing that is"
+                " finished is computed twice."
             )

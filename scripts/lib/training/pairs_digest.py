@@ -60,13 +60,14 @@ def read_pairs(file: Path) -> Iterator[StoredPair]:
     import pyarrow
     from pyarrow import parquet
 
+    summary = file.parent.parent / "dataset.json"  # an output of merge_pairs, which `file` is not
     try:
         table = parquet.ParquetFile(file)
         names = columns_of_pairs(table.schema_arrow.names)
         columns = ["images", "id", *names.values()]
         if missing := set(columns) - set(table.schema_arrow.names):
             raise UserError(
-                f"{file}: has no column {', '.join(sorted(missing))}. Delete {file.parent} and run"
+                f"{file}: has no column {', '.join(sorted(missing))}. Delete {summary} and run"
                 " again: merge_pairs makes it anew."
             )
         for batch in table.iter_batches(batch_size=64, columns=columns):
@@ -76,6 +77,6 @@ def read_pairs(file: Path) -> Iterator[StoredPair]:
                 yield StoredPair(images, id=row["id"], **texts)
     except (pyarrow.ArrowException, OSError, TypeError, KeyError) as error:
         raise UserError(
-            f"{file}: is damaged ({error}). Delete {file.parent} and run again: merge_pairs makes"
+            f"{file}: is damaged ({error}). Delete {summary} and run again: merge_pairs makes"
             " it anew."
         ) from error
