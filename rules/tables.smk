@@ -128,7 +128,12 @@ rule all_scores_table:
     input:
         scores=table_rows.all_score_files(PLAN),
     output:
-        **table_rows.table_files(PLAN, "all_scores_table"),
+        **all_shown(
+            table_rows.table_files(PLAN, "all_scores_table"),
+            "all_scores_table",
+            "Tables",
+            table="All scores of all benchmarks",
+        ),
     log:
         f"{ROOT}/logs/all_scores_table.log",
     conda:

@@ -426,7 +426,7 @@ class Known:
 
     asked: ClassVar[dict[str, Any]] = {"settings": 1}
     job = SimpleNamespace(
-        rule=SimpleNamespace(name="generate_images"),
+        rule=SimpleNamespace(name="generate_images", script="../scripts/generate_images.py"),
         wildcards=["art", "00"],
         params=asked,
         output=[__file__],

@@ -202,8 +202,8 @@ def test_as_it_is_cloned_the_paper_s_run_is_planned_with_warnings(project):
         stderr=subprocess.STDOUT,
         check=False,
     ).stdout
-    assert re.search(r"^merge_pairs +1$", told, flags=re.MULTILINE)
-    assert re.search(r"^generate_images +20$", told, flags=re.MULTILINE)
+    assert re.search(r"^merge_pairs +1 ", told, flags=re.MULTILINE)
+    assert re.search(r"^generate_images +20 ", told, flags=re.MULTILINE)
     assert "Data set sizes 2000, 5000, 7000, 9000 left out with experiments pds-dpo-2k" in told
     assert "is larger than" not in told
     assert "Traceback" not in told

@@ -64,10 +64,11 @@ class Clone:
         return done.stdout
 
     def installed(self) -> list[str]:
-        """The locks that pip was asked to install, in turn."""
+        """The locks that pip was asked to install, in turn, but for its own."""
         log = self.folder / "pip.log"
         lines = log.read_text().splitlines() if log.exists() else []
-        return [line.split("-r ")[1] for line in lines if "-r " in line]
+        locks = [line.split("-r ")[1] for line in lines if "-r " in line]
+        return [lock for lock in locks if lock != "envs/pip.lock"]
 
     def change(self, lock: str) -> None:
         """A new version of a lock comes with `git pull`."""

@@ -146,7 +146,7 @@ def test_a_folder_without_configuration_and_prompts_gets_the_projects(
     folder = Folder(tmp_path / "unused", clone)
     words = ["-s", str(clone.folder / "Snakefile"), "--directory", str(tmp_path / "empty"), "-n"]
     output = folder.run(*words, "--", "results/paper/images/art/00.jsonl")
-    assert re.search(r"^generate_images +1$", output, re.MULTILINE)
+    assert re.search(r"^generate_images +1 ", output, re.MULTILINE)
     # Whoever names prompts means their own.
     output = folder.run(*words, "--config", "prompts=mine", "--", "images", code=1)
     assert "'mine'" in output or "mine/" in output
@@ -341,7 +341,7 @@ def test_a_module_has_the_whole_runs_target_and_refuses_what_is_no_key_of_its_ow
     folder.write("config.yaml", "samples: [a]")
     folder.write("Snakefile", (folder.path / "Snakefile").read_text().replace(CONFIG, ""))
     output = folder.run("-n", "--", "results/paper/images/art/00.jsonl")
-    assert re.search(r"^generate_images +1$", output, re.MULTILINE)
+    assert re.search(r"^generate_images +1 ", output, re.MULTILINE)
 
 
 #: As snakedeploy 0.17 writes it.

@@ -201,7 +201,7 @@ def test_switching_the_software_environment_runs_jobs_again_and_computes_no_item
     write_site(ranked, modules={"default": ["pds-dpo/1.0"]})
     # Snakemake would run the jobs again, and says why.
     assert (
-        "Software environment definition has changed"
+        "its environment changed"
         in ranked.snakemake("-n", "--sdm", "env-modules", "--", RANKED).stdout
     )
     # Where there is no such module, the same jobs are made to run again in the plain environment.
@@ -288,7 +288,7 @@ def write_environment(folder, name, *packages):
 @pytest.mark.parametrize(
     ("script", "words", "said"),
     [
-        ("plan.py", ("--configfile", "pilot.yaml"), "pilot: 66 jobs"),
+        ("plan.py", ("--configfile", "pilot.yaml"), "pilot: 67 jobs"),
         ("fetch.py", ("--configfile", "demo/random.yaml"), "needs nothing from the hub"),
         ("fetch.py", ("--configfile", "pilot.yaml"), "http://127.0.0.1:9 cannot be reached"),
         ("verify.py", ("results/none",), "no job's record"),
@@ -350,12 +350,12 @@ def test_vllm_is_asked_for_only_where_a_backend_is_vllm_s(tmp_path):
 def head_project(project, head_environment):
     """A clone whose user has followed the cluster guide as far as its head environment."""
 
-    def snakemake(*words, PATH=""):  # noqa: N803 - the environment's name
+    def snakemake(*words, PATH="", **environment):  # noqa: N803 - the environment's name
         path = os.pathsep.join(filter(None, [PATH, str(head_environment), os.environ["PATH"]]))
         return subprocess.run(
             [head_environment / "snakemake", *words],
             cwd=project.folder,
-            env={**os.environ, "PATH": path},
+            env={**os.environ, "PATH": path, **environment},
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -379,7 +379,7 @@ def test_a_head_environment_without_the_jobs_packages_is_refused_before_anything
         assert re.search(r"envs/diffusion\.yaml \(generate_images\): .*\btorch\b", done.stdout)
         assert "Traceback" not in done.stdout
     assert "total" in planned.stdout  # the plan is shown all the same
-    assert not (head_project.folder / "results/random/work").exists()
+    assert not (head_project.folder / "results/random/logs").exists()
 
 
 #: What Snakemake asks of conda before it plans, and nothing else.
@@ -404,7 +404,9 @@ def test_the_cluster_guide_s_way_with_conda_leads_to_a_run_that_is_not_refused(
     assert first == ("--name pds-dpo-head --file envs/head.yaml", "pds-dpo-head")
     (tmp_path / "conda").write_text(CONDA)
     (tmp_path / "conda").chmod(0o755)
-    (planned,) = re.findall(r"^(snakemake .* -n) +# 66 jobs", guide, re.MULTILINE)
-    done = head_project.head_snakemake(*planned.split()[1:], PATH=str(tmp_path))
+    (planned,) = re.findall(r"^(snakemake .* -n) +# 67 jobs", guide, re.MULTILINE)
+    done = head_project.head_snakemake(
+        *planned.split()[1:], PATH=str(tmp_path), OPENAI_API_KEY="a-key-of-the-reader"
+    )
     assert done.returncode == 0, done.stdout
     assert re.search(r"^total +67$", done.stdout, re.MULTILINE)  # with the target `all`

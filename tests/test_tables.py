@@ -290,9 +290,9 @@ def test_every_configured_benchmark_is_in_the_table_of_all_scores_whatever_it_is
     plan = Plan(
         Config.model_validate(
             {
-                "pairs": {"sizes": [2000, 9000]},
+                "pairs": {"sizes": [200, 500]},
                 "evaluation": {"benchmarks": benchmarks},
-                "training": {"experiments": {"small": {"size": 2000}, "large": {"size": 9000}}},
+                "training": {"experiments": {"small": {"size": 200}, "large": {"size": 500}}},
             }
         )
     )

@@ -1045,7 +1045,7 @@ def test_snakemake_takes_the_file_s_instructions_and_editing_one_line_reruns_one
     entries[0]["instruction"] = "What is new?"
     file.write_text(lines_of(*entries), encoding="utf-8")
     done = project.snakemake(*targets)
-    assert done.stdout.count("Instructions: topic") == 1
+    assert re.findall(r" write_instructions (\S+): 1 of", done.stdout) == ["art/00"]
     record = json.loads(
         (project.folder / "results/random/work/write_instructions/art/00.json").read_text()
     )

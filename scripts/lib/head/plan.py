@@ -259,8 +259,8 @@ class Plan:
             return None
         try:
             return len(ordered_pairs(read_shards(files, PairRow).values()))
-        except UserError:  # the job that reads a damaged file says what to do
-            return None
+        except UserError:
+            return None  # a damaged file: the job that reads it says so
 
     def sizes(self) -> list[Size]:
         """The sizes of the data sets to make, in the configured order."""

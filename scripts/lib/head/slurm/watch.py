@@ -7,6 +7,7 @@ start as they are, and ends a head process that waits for nothing.
 
 import logging
 import os
+import re
 import signal
 import threading
 import time
@@ -132,7 +133,8 @@ class Watch(threading.Thread):
                 log.warning(f"Slurm job {job.id} ({job.what}) cannot start: {job.reason}. {mend}.")
 
 
-#: What stands in Slurm's log of a job that the rule's own log says nothing of, and what it means.
+#: What stands in Slurm's log of a job, or in its rule's own, where a place ended it, not the work;
+#: and what it means.
 #: "o space left on" is the system's "No space left on device" and the "no space left on" of
 #: lib/files.py.
 ENDED_FROM_OUTSIDE = {
@@ -157,6 +159,10 @@ ENDED_FROM_OUTSIDE = {
 }
 
 
+#: Where Slurm's log of a failed job names its rule's own.
+_LOG_OF_RULE = re.compile(r"^ *log: (.+?) \(check log file", re.MULTILINE)
+
+
 def ended_from_outside(folder: Path, since: float, nodes: dict[str, str]) -> list[str]:
     """One line for each job whose log of Slurm, written at or after `since` (seconds since the
     epoch), says that it could not end well.
@@ -169,7 +175,7 @@ def ended_from_outside(folder: Path, since: float, nodes: dict[str, str]) -> lis
     for path in sorted(folder.glob("*/**/*.log")):
         if path.stat().st_mtime < since:
             continue
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = _with_log_of_rule(path.read_text(encoding="utf-8", errors="replace"))
         if reason := next(
             (meaning for mark, meaning in ENDED_FROM_OUTSIDE.items() if mark in text), None
         ):
@@ -179,3 +185,11 @@ def ended_from_outside(folder: Path, since: float, nodes: dict[str, str]) -> lis
                 f" {reason}; its log: {path}"
             )
     return lines
+
+
+def _with_log_of_rule(text: str) -> str:
+    """What Slurm's log of a job says, and what that of its rule does, where there is one."""
+    for name in dict.fromkeys(_LOG_OF_RULE.findall(text)):
+        with suppress(OSError):
+            text += Path(name).read_text(encoding="utf-8", errors="replace")
+    return text
