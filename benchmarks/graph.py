@@ -144,7 +144,8 @@ def finish_without_work(folder: Path) -> None:
         else:
             path.mkdir(parents=True, exist_ok=True)
     measure(folder, "--touch", "--forceall", "--no-hooks")
-    if "why_again" in (folder / "scripts/lib/head/plan.py").read_text():
+    plan = folder / "scripts/lib/head/plan.py"
+    if plan.exists() and "why_again" in plan.read_text():
         subprocess.run(
             [sys.executable, "-c", RECORDS],
             cwd=folder,

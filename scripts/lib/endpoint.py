@@ -113,10 +113,6 @@ class Client:
         """`timeout`: seconds, in place of the configured ones. Errors: UserError for a key that is
         missing, or stands in the configuration, too.
         """
-        import openai
-
-        from lib.limited_http import LimitedClient
-
         self.endpoint = endpoint
         key = read_key(endpoint)
         self._secret = secret_of(endpoint)
@@ -126,6 +122,11 @@ class Client:
                     f"`{name}` of an endpoint holds the key that is in {endpoint.api_key_variable}."
                     f" {MEND}."
                 )
+        # After what needs neither: a dry run that lacks a key waits for no library.
+        import openai
+
+        from lib.limited_http import LimitedClient
+
         self._timeout = timeout or endpoint.timeout
         self._openai = openai
         self._client = openai.AsyncOpenAI(
