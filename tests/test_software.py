@@ -350,8 +350,9 @@ def test_vllm_is_asked_for_only_where_a_backend_is_vllm_s(tmp_path):
 def head_project(project, head_environment):
     """A clone whose user has followed the cluster guide as far as its head environment."""
 
-    def snakemake(*words, PATH="", **environment):  # noqa: N803 - the environment's name
-        path = os.pathsep.join(filter(None, [PATH, str(head_environment), os.environ["PATH"]]))
+    def snakemake(*words, programs="", **environment):
+        """`programs`: a folder of further programs, first on the PATH."""
+        path = os.pathsep.join(filter(None, [programs, str(head_environment), os.environ["PATH"]]))
         return subprocess.run(
             [head_environment / "snakemake", *words],
             cwd=project.folder,
@@ -406,7 +407,7 @@ def test_the_cluster_guide_s_way_with_conda_leads_to_a_run_that_is_not_refused(
     (tmp_path / "conda").chmod(0o755)
     (planned,) = re.findall(r"^(snakemake .* -n) +# 67 jobs", guide, re.MULTILINE)
     done = head_project.head_snakemake(
-        *planned.split()[1:], PATH=str(tmp_path), OPENAI_API_KEY="a-key-of-the-reader"
+        *planned.split()[1:], programs=str(tmp_path), OPENAI_API_KEY="a-key-of-the-reader"
     )
     assert done.returncode == 0, done.stdout
     assert re.search(r"^total +67$", done.stdout, re.MULTILINE)  # with the target `all`
