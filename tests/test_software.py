@@ -319,8 +319,18 @@ def test_pairs_are_checked_in_the_head_environment_with_pictures_and_languages(
     Image.new("RGB", (64, 64), (90, 30, 60)).save(tmp_path / "a.png")
     pair = {
         "prompt": [{"role": "user", "content": "What do you see in this picture?"}],
-        "chosen": [{"role": "assistant", "content": "There is a small red house on the hill, and two children play in the garden before it."}],
-        "rejected": [{"role": "assistant", "content": "There is a large green ship on the sea, and three sailors are at work on its deck."}],
+        "chosen": [
+            {
+                "role": "assistant",
+                "content": "There is a small red house on the hill, and two children play in the garden before it.",
+            }
+        ],
+        "rejected": [
+            {
+                "role": "assistant",
+                "content": "There is a large green ship on the sea, and three sailors are at work on its deck.",
+            }
+        ],
         "images": [{"bytes": (tmp_path / "a.png").read_bytes(), "path": None}],
     }
     pq.write_table(pa.Table.from_pylist([pair]), tmp_path / "pairs.parquet")
