@@ -322,13 +322,13 @@ def test_pairs_are_checked_in_the_head_environment_with_pictures_and_languages(
         "chosen": [
             {
                 "role": "assistant",
-                "content": "There is a small red house on the hill, and two children play in the garden before it.",
+                "content": "There is a small red house on the hill beside the river.",
             }
         ],
         "rejected": [
             {
                 "role": "assistant",
-                "content": "There is a large green ship on the sea, and three sailors are at work on its deck.",
+                "content": "There is a large green ship on the sea near the town.",
             }
         ],
         "images": [{"bytes": (tmp_path / "a.png").read_bytes(), "path": None}],
