@@ -188,7 +188,7 @@ def check(source: PairSource, options: CheckOptions) -> Report:
 def show(report: Report, source: PairSource, ids: int, console: Console) -> None:
     """Prints a report for people. Everything from files is printed as data, never as markup."""
     files = source.files[0].name if len(source.files) == 1 else f"{len(source.files)} files"
-    console.print(f"{report['pairs']} pairs in {files}, read as {source.form.title}.")
+    console.print(f"{_counted(report['pairs'], 'pair')} in {files}, read as {source.form.title}.")
     console.print(_table_of_checks(report, ids))
     for line in lines_of(report):
         console.print(Text(line))
@@ -248,6 +248,10 @@ def lines_of(report: Report) -> list[str]:
     for name, why in report["not_checked"].items():
         lines.append(f"Not checked: {name} ({why}).")
     return lines
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _percent(count: int, report: Report) -> str:

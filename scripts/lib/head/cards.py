@@ -93,6 +93,8 @@ def configuration_of(config: Config) -> dict[str, Any]:
     training["settings"] = {"max_length": values["training"]["settings"]["max_length"]}
     contamination = {"contamination": values["evaluation"]["contamination"]}
     kept = {name: values[name] for name in BLOCKS}
+    # Their order decides nothing, and the same data have the same card.
+    kept["topics"] = sorted(kept["topics"])
     picking = values["image_ranking"]["select_by"]
     scorers = {picking: values["image_ranking"]["scorers"][picking]}
     kept["image_ranking"] = {**values["image_ranking"], "scorers": scorers, "judge": None}
