@@ -30,7 +30,7 @@ def run_scripts_by(run: Callable[[str, Mapping[str, str]], int], names: Collecti
 
     def execute_script(self: Any, fname: str, edit: bool = False) -> None:
         own_software = self.conda_env or self.container_img or self.env_modules
-        is_named = Path(self.path.get_basename()).stem in names
+        is_named = Path(self.path.get_path_or_uri(secret_free=True)).stem in names
         if edit or own_software or self.threads != 1 or not is_named:
             start_python(self, fname, edit)
         elif code := run(fname, _environment(self)):
