@@ -47,7 +47,8 @@ class JobServer:
         with ours:
             with theirs:
                 self._hand_over(theirs, environment)
-            request = {"script": script, "folder": str(Path.cwd()), "environment": dict(environment)}
+            folder = str(Path.cwd())
+            request = {"script": script, "folder": folder, "environment": dict(environment)}
             with suppress(OSError):  # it has ended: there will be no answer
                 ours.sendall(json.dumps(request).encode())
                 ours.shutdown(socket.SHUT_WR)
