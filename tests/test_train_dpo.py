@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 import train_dpo
 from conftest import Parameters
@@ -40,8 +41,8 @@ from lib.training.checkpoints import (
     state_at,
 )
 from lib.training.dpo import DPO, build_trainer, training_arguments
-from lib.training.launch import what_stopped_them
-from lib.training.messages import LAST_LINES, WorkerError, first_error
+from lib.training.launch import Progress, launch, what_stopped_them
+from lib.training.messages import LAST_LINES, WorkerError, first_error, leaving_errors
 from lib.training.pairs_digest import PairsDigest, digest_pairs
 from lib.training.preference_data import load_processor, preference_dataset
 from lib.training.registry import TRAINERS
@@ -990,6 +991,33 @@ def test_a_training_whose_processes_fail_when_all_is_done_counts_and_says_so(
     assert run.published() == trained.published()
     [note] = run.record["notes"]
     assert note == "its processes ended with exit code -6 when all was done"
+
+
+def test_what_a_gpu_cannot_compute_twice_alike_is_trained_without_and_told(
+    job: TrainingJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CPU computes all of a training alike, so the operation is another one."""
+    modes = []
+
+    def run_workers(job: TrainingJob, progress: Progress, output: Path) -> int:
+        modes.append(job.deterministic)
+        torch.use_deterministic_algorithms(True, warn_only=not job.deterministic)
+        try:
+            with leaving_errors(job.folder, 0):
+                torch.zeros(3).put_(torch.tensor([0, 0]), torch.ones(2))
+        except RuntimeError:
+            return 1
+        finally:
+            torch.use_deterministic_algorithms(False)
+        return 0
+
+    monkeypatch.setattr("lib.training.launch.run_workers", run_workers)
+    notes: list[str] = []
+    job.folder.mkdir(parents=True, exist_ok=True)
+    launch(job, Progress(notes.append), tmp_path / "output")
+    assert modes == [True, False]
+    [note] = notes
+    assert note.startswith("two runs may differ in their low bits: put_")
 
 
 @pytest.mark.slow

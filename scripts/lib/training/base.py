@@ -20,6 +20,8 @@ class TrainingJob(Block):
     held_out those of its validation split; none where it has none
     folder   where the training writes: checkpoints, caches, what stopped it
     resume   the checkpoint to go on from, None at the beginning
+    deterministic
+             whether what a GPU cannot compute twice alike stops the processes
     """
 
     trainer: str
@@ -33,6 +35,7 @@ class TrainingJob(Block):
     folder: Path
     resume: Path | None = None
     control: Control | None = None
+    deterministic: bool = True
 
     @property
     def checkpoints(self) -> Path:

@@ -87,7 +87,8 @@ def set_up_libraries(job: TrainingJob) -> None:
     if job.device == "cpu" and job.settings.zero_stage:
         without_compiled_operators()
     if job.device == "cuda":
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        # With `warn_only`, attention's backward pass would not be computed alike either.
+        torch.use_deterministic_algorithms(True, warn_only=not job.deterministic)
         torch.utils.deterministic.fill_uninitialized_memory = False
 
 
