@@ -597,7 +597,10 @@ BROKEN_FILES = {
         as_json(without("rejected_conversations")),
         r"no pairs of a form that is known \(its records have id, image, conversations\)",
     ),
-    "pairs.csv": (b"prompt,chosen,rejected\na,b,c\n", r"pairs\.csv: pairs are read from \.json"),
+    "pairs.csv": (
+        b"prompt,chosen,rejected\na,b,c\n",
+        r"pairs\.csv: no pairs can be read from .* ends in \.json",
+    ),
     "cut.parquet": (b"PAR1 and no more", r"cut\.parquet: is no whole parquet file"),
     "renamed.parquet": (as_json(LLAVA), r"renamed\.parquet: is no whole parquet file"),
     "cut.arrow": (b"ARROW", r"cut\.arrow: is no whole arrow file"),
