@@ -1,8 +1,8 @@
 """What TRL's trainers read: `prompt`, `chosen`, `rejected`, as texts or as messages."""
 
-import os.path
 import re
 from collections.abc import Mapping
+from itertools import takewhile
 from typing import Any, ClassVar
 
 from lib.data.pair_forms.base import (
@@ -103,7 +103,8 @@ def _without_prompt(record: Record) -> tuple[Conversation, str, str]:
 
 
 def _without_common_beginning(chosen: str, rejected: str) -> tuple[Conversation, str, str]:
-    common = os.path.commonprefix([chosen, rejected])
+    alike = takewhile(lambda letters: letters[0] == letters[1], zip(chosen, rejected, strict=False))
+    common = "".join(letter for letter, _ in alike)
     if all(side[len(common) :][:1].strip() for side in (chosen, rejected)):
         common = _LAST_WORD.sub("", common)  # it is in the middle of a word of both
     if not common.strip() or chosen == rejected:
