@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lib.config.publish import Publish
 from lib.config.run import Config
 from lib.data.prompts import Prompt
 from lib.errors import UserError
@@ -18,6 +19,7 @@ from lib.head.frozen import tell_old_forms
 from lib.head.left_out import tell_left_out, tell_too_large
 from lib.head.plan import NEEDED_FILES, Plan
 from lib.head.preflight import check_run
+from lib.head.publications import publications
 from lib.head.run_start import RunStart
 from lib.head.targets import targets
 from lib.jobs.job import digest_of_params
@@ -140,8 +142,13 @@ def test_a_frozen_data_set_in_the_form_of_before_is_told_with_what_to_do(tmp_pat
     [line] = tell_old_forms(made)
     assert line.startswith(f"{folder} is frozen")
     assert "`pairs.freeze: false`" in line
+    to_hub = Publish.model_validate({"data_sets": {"4": "me/pairs"}})
+    publishing = Plan(made.config.model_copy(update={"publish": to_hub}))
+    with pytest.raises(UserError, match=r"dataset/4 is frozen .* `pairs.freeze: false`"):
+        publications(publishing)
     (folder / "ms_swift.jsonl").touch()
     assert tell_old_forms(made) == []
+    assert len(publications(publishing)) == 1
 
 
 def test_a_left_out_experiment_keeps_its_row_in_the_tables_and_asks_for_no_scores(tmp_path):

@@ -23,15 +23,20 @@ def not_frozen(plan: Plan) -> str:
     return rf"(?!(?:{frozen})/){SIZE}" if frozen else SIZE
 
 
+def folders_of_before(plan: Plan) -> list[Path]:
+    """The frozen data sets from before there were more forms."""
+    folders = (Path(plan.root, "dataset", str(size)) for size in plan.frozen_sizes)
+    return [*filter(is_of_before, folders)]
+
+
 def tell_old_forms(plan: Plan) -> list[str]:
     """What each frozen data set from before there were more forms lacks, a line each."""
-    folders = (Path(plan.root, "dataset", str(size)) for size in plan.frozen_sizes)
     return [
         f"{folder} is frozen (`pairs.freeze`) in the form of before: it has no card, and its column"
         " `prompt` is the text-to-image prompt, which trainers would take for the question. This"
         " run's own trainings read it right. To have today's forms of the same pairs, set"
         " `pairs.freeze: false` and run again."
-        for folder in filter(is_of_before, folders)
+        for folder in folders_of_before(plan)
     ]
 
 
