@@ -163,4 +163,4 @@ def end(*also):
 
 def end_well():
     """Called once a run that ended well."""
-    end(*frozen.tell_differences(PLAN))
+    end(*frozen.tell_old_forms(PLAN), *frozen.tell_differences(PLAN))

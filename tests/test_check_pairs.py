@@ -73,8 +73,8 @@ TRL = {
     "rejected": [message("assistant", REJECTED)],
     "images": ["a.png"],
 }
-#: The same pair in every form: LLaVA's, TRL's four, LLaMA-Factory's three, ms-swift's two,
-#: RLHF-V's, RLAIF-V's, and our own of today and before.
+#: The same pair in every form: LLaVA's, TRL's six, LLaMA-Factory's three, ms-swift's
+#: three, RLHF-V's, RLAIF-V's, and our own of today and before.
 SAME_PAIR = {
     "llava": LLAVA,
     "trl": TRL,
@@ -89,6 +89,19 @@ SAME_PAIR = {
         "id": "one",
         "chosen": [*TRL["prompt"], *TRL["chosen"]],
         "rejected": [*TRL["prompt"], *TRL["rejected"]],
+        "images": ["a.png"],
+    },
+    "trl, messages that hold the prompt beside it": {
+        "id": "one",
+        "prompt": QUESTION,
+        "chosen": [*TRL["prompt"], *TRL["chosen"]],
+        "rejected": [*TRL["prompt"], *TRL["rejected"]],
+        "images": ["a.png"],
+    },
+    "trl, texts that begin with the prompt": {
+        "id": "one",
+        "chosen": f"<image>{QUESTION} {CHOSEN}",
+        "rejected": f"<image>{QUESTION} {REJECTED}",
         "images": ["a.png"],
     },
     "llama_factory": {
@@ -120,6 +133,14 @@ SAME_PAIR = {
             {"role": "assistant", "content": CHOSEN},
         ],
         "rejected_response": REJECTED,
+        "images": ["a.png"],
+    },
+    "ms_swift, query and response": {
+        "id": "one",
+        "query": f"<image>{QUESTION}",
+        "response": CHOSEN,
+        "rejected_response": REJECTED,
+        "history": [],
         "images": ["a.png"],
     },
     "ms_swift, messages": {
@@ -597,7 +618,10 @@ BROKEN_FILES = {
         as_json(without("rejected_conversations")),
         r"no pairs of a form that is known \(its records have id, image, conversations\)",
     ),
-    "pairs.csv": (b"prompt,chosen,rejected\na,b,c\n", r"pairs\.csv: pairs are read from \.json"),
+    "pairs.csv": (
+        b"prompt,chosen,rejected\na,b,c\n",
+        r"pairs\.csv: no pairs can be read from .* ends in \.json",
+    ),
     "cut.parquet": (b"PAR1 and no more", r"cut\.parquet: is no whole parquet file"),
     "renamed.parquet": (as_json(LLAVA), r"renamed\.parquet: is no whole parquet file"),
     "cut.arrow": (b"ARROW", r"cut\.arrow: is no whole arrow file"),

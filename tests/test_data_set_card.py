@@ -257,6 +257,20 @@ def test_sizes_are_loaded_one_by_one_and_never_mixed(tmp_path: Path, rule_object
         assert {split: each.num_rows for split, each in rows.items()} == told["splits"]
 
 
+def test_a_frozen_data_set_in_the_form_of_before_is_listed_with_a_warning_and_without_a_link(
+    tmp_path: Path, rule_object: MakeRule
+) -> None:
+    folders = [tmp_path / "dataset" / size for size in ("4", "all")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "dataset.json").write_text('{"size": 4}')
+    (folders[1] / "ms_swift.jsonl").touch()
+    card = list_sizes(rule_object, tmp_path, folders).read_text()
+    assert "4/README.md" not in card
+    assert "all/README.md" in card
+    assert "Do not give them to a trainer" in card
+
+
 def test_a_demonstration_s_card_says_so(tmp_path: Path, rule_object: MakeRule) -> None:
     _, card = described(tmp_path, rule_object, label="demo", models=[MODEL])
     assert "no model is to be trained on it" in card

@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 
+from lib.config.publish import Publish
 from lib.config.run import Config
 from lib.data.prompts import Prompt
 from lib.errors import UserError
 from lib.files import write_json, write_jsonl
 from lib.head import table_rows
+from lib.head.frozen import tell_old_forms
 from lib.head.left_out import tell_left_out, tell_too_large
 from lib.head.plan import NEEDED_FILES, Plan
 from lib.head.preflight import check_run
+from lib.head.publications import publications
 from lib.head.run_start import RunStart
 from lib.head.targets import targets
 from lib.jobs.job import digest_of_params
@@ -129,6 +132,23 @@ def test_a_frozen_data_set_stays_whatever_became_of_the_prompts(tmp_path):
         path.touch()
     assert 12 in plan(tmp_path, freeze=True).sizes()
     assert 12 not in plan(tmp_path).sizes()
+
+
+def test_a_frozen_data_set_in_the_form_of_before_is_told_with_what_to_do(tmp_path):
+    made = plan(tmp_path, freeze=True)
+    folder = Path(made.root, "dataset/4")
+    for name in NEEDED_FILES:
+        (folder / name).mkdir(parents=True)
+    [line] = tell_old_forms(made)
+    assert line.startswith(f"{folder} is frozen")
+    assert "`pairs.freeze: false`" in line
+    to_hub = Publish.model_validate({"data_sets": {"4": "me/pairs"}})
+    publishing = Plan(made.config.model_copy(update={"publish": to_hub}))
+    with pytest.raises(UserError, match=r"dataset/4 is frozen .* `pairs.freeze: false`"):
+        publications(publishing)
+    (folder / "ms_swift.jsonl").touch()
+    assert tell_old_forms(made) == []
+    assert len(publications(publishing)) == 1
 
 
 def test_a_left_out_experiment_keeps_its_row_in_the_tables_and_asks_for_no_scores(tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 from lib.config.pairs import ALL
 from lib.data.data_sets import ordered_pairs
 from lib.data.export_forms.llava import LlavaRecord, llava_record
+from lib.data.export_forms.registry import is_of_before
 from lib.data.rows import PairRow
 from lib.data.shards import read_shards
 from lib.head.plan import Plan
@@ -20,6 +21,23 @@ def not_frozen(plan: Plan) -> str:
     """A regular expression of the sizes that rule merge_pairs makes: all but the frozen ones."""
     frozen = "|".join(map(str, plan.frozen_sizes))
     return rf"(?!(?:{frozen})/){SIZE}" if frozen else SIZE
+
+
+def folders_of_before(plan: Plan) -> list[Path]:
+    """The frozen data sets from before there were more forms."""
+    folders = (Path(plan.root, "dataset", str(size)) for size in plan.frozen_sizes)
+    return [*filter(is_of_before, folders)]
+
+
+def tell_old_forms(plan: Plan) -> list[str]:
+    """What each frozen data set from before there were more forms lacks, a line each."""
+    return [
+        f"{folder} is frozen (`pairs.freeze`) in the form of before: it has no card, and its column"
+        " `prompt` is the text-to-image prompt, which trainers would take for the question. This"
+        " run's own trainings read it right. To have today's forms of the same pairs, set"
+        " `pairs.freeze: false` and run again."
+        for folder in folders_of_before(plan)
+    ]
 
 
 def tell_differences(plan: Plan) -> list[str]:

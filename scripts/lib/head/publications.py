@@ -3,6 +3,7 @@
 from lib.config.publish import Publication, PublishJob
 from lib.errors import UserError
 from lib.head import targets
+from lib.head.frozen import folders_of_before
 from lib.head.plan import Plan
 
 
@@ -18,6 +19,7 @@ def publications(plan: Plan) -> list[Publication]:
         *(_model(plan, "merged", name, to) for name, to in publish.models.items()),
     ]
     _refuse_two_of_one_repository(found)
+    _refuse_form_of_before(found, plan)
     return found
 
 
@@ -56,6 +58,17 @@ def _refuse_two_of_one_repository(found: list[Publication]) -> None:
             raise UserError(
                 f"publish: two things go to the repository {place[1]}, where one would take the"
                 " other's files away. Name another one."
+            )
+
+
+def _refuse_form_of_before(found: list[Publication], plan: Plan) -> None:
+    """A data set without a card, of which trainers would read the wrong text, is not published."""
+    for folder in folders_of_before(plan):
+        if {f"dataset/{folder.name}", "dataset"} & {each.folder for each in found}:
+            raise UserError(
+                f"publish: {folder} is frozen (`pairs.freeze`) in the form of before, without a"
+                " card and with the text-to-image prompt as `prompt`. Set `pairs.freeze: false` and"
+                " run again, which makes today's forms of it."
             )
 
 

@@ -37,8 +37,8 @@ def read_records(path: Path, contents: bool = True) -> Records:
     reader = READERS.get(path.suffix.casefold())
     if reader is None:
         raise UserError(
-            f"{path}: pairs are read from {', '.join(READERS)}, and this is neither. Convert it, or"
-            " name another file."
+            f"{path}: no pairs can be read from a file of this kind. Convert it to one whose name"
+            f" ends in {', '.join(READERS)}, or name another file."
         )
     try:
         yield from reader(path, contents)
