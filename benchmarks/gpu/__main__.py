@@ -18,6 +18,8 @@ SECTIONS = ("pictures", "training", "answers", "rewards", "scorers")
 SECONDS_A_SECTION = 120
 #: Seconds between the last row that is begun and the end of a section's process.
 GRACE = 60
+#: A section with less time than this is left to the next call: its weights take as long to make.
+SECONDS_TO_BEGIN = 10
 
 
 def main() -> None:
@@ -34,7 +36,7 @@ def main() -> None:
     device = arguments.device or ("cuda" if has_gpu() else "cpu")
     arguments.output.mkdir(parents=True, exist_ok=True)
     ends = time.monotonic() + arguments.budget
-    todo = [name for name in arguments.only or SECTIONS]
+    todo = list(dict.fromkeys(arguments.only or SECTIONS))
     workers = {name: start(name, arguments.output, device) for name in todo[:1]}
     for place, name in enumerate(todo):
         # The next one imports its libraries while this one has the device.
@@ -75,7 +77,7 @@ def start(name: str, output: Path, device: str) -> "subprocess.Popen[str]":
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # as rule train_dpo sets it
-        "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+        "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",  # compiling is timed cold
     }
     if device == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""
@@ -118,6 +120,8 @@ def run_section(arguments: argparse.Namespace) -> None:
     if report.is_complete:
         return
     try:
+        if seconds < SECONDS_TO_BEGIN:
+            raise OutOfTimeError(arguments.section)
         if problem:
             raise RuntimeError(problem)
         section.run(report)

@@ -6,9 +6,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from gpu.llava import new_model, write_processor
+from gpu.llava import new_config, new_model, write_processor
 from gpu.pictures_of import write_pictures
 from gpu.report import Report, Row, timed
+from lib.jobs.memory import free_device_memory
 
 BATCH = 32
 QUESTIONS = (
@@ -78,14 +79,58 @@ class Answering:
 def run(report: Report) -> None:
     """Measures what is missing."""
     with tempfile.TemporaryDirectory() as folder:
-        answering = Answering(report.device, Path(folder))
-        answering.answer([0])
-        alone: dict[int, list[int]] = {}
-        one = report.measure("one at a time, greedy", lambda: one_at_a_time(answering, alone))
-        report.measure("32 at once, greedy", lambda: at_once(answering, one))
-        report.measure("4 at once, greedy", lambda: at_once(answering, one, 4))
-    if find_spec("vllm") is None:
-        report.measure("vLLM", lambda: {"not_measured": "not installed here"})
+        transformers_answers(report, Path(folder))
+    with tempfile.TemporaryDirectory() as folder:
+        report.measure("vLLM, 256 requests, greedy", lambda: vllm_answers(report, Path(folder)))
+
+
+def transformers_answers(report: Report, folder: Path) -> None:
+    """The transformers backend, whose weights are gone when it returns."""
+    answering = Answering(report.device, folder)
+    answering.answer([0])
+    alone: dict[int, list[int]] = {}
+    one = report.measure("one at a time, greedy", lambda: one_at_a_time(answering, alone))
+    report.measure("4 at once, greedy", lambda: at_once(answering, one, 4))
+    report.measure("32 at once, greedy", lambda: at_once(answering, one))
+
+
+def vllm_answers(report: Report, folder: Path) -> Row:
+    """vLLM's engine with random weights of its own, where it is installed and has a GPU."""
+    if report.device != "cuda" or find_spec("vllm") is None:
+        return {"not_measured": "vLLM is not installed here, or there is no GPU"}
+    from lib.data.image_files import read_image
+    from lib.models.response_generators.chat import chat_prompt, load_processor
+    from tiny.llava import MISTRAL_TEMPLATE
+    from tiny.tokenization import llama_tokenizer
+    from vllm import LLM, SamplingParams
+
+    free_device_memory()
+    tokenizer = llama_tokenizer(llava=True)
+    config = new_config("mistral", is_real=True, tiles=True, tokenizer=tokenizer)
+    write_processor(folder / "model", config, tokenizer, MISTRAL_TEMPLATE)
+    processor = load_processor(folder / "model", with_images=True)
+    engine = LLM(
+        str(folder / "model"),
+        load_format="dummy",
+        dtype="bfloat16",
+        max_model_len=4096,
+        max_num_seqs=256,
+        enable_prefix_caching=False,
+        limit_mm_per_prompt={"image": 1},
+        mm_processor_cache_gb=0,
+    )
+    pictures = [read_image(path) for path in write_pictures(folder / "pictures", 4, 1024)]
+    prompts = [
+        {
+            "prompt": chat_prompt(processor, QUESTIONS[number % 4], with_image=True),
+            "multi_modal_data": {"image": pictures[number % 4]},
+        }
+        for number in range(256)
+    ]
+    sampling = SamplingParams(max_tokens=128, temperature=0, ignore_eos=True, detokenize=False)
+    engine.generate(prompts[:4], sampling, use_tqdm=False)
+    seconds, _ = timed("cuda", lambda: engine.generate(prompts, sampling, use_tqdm=False))
+    return {"seconds_an_answer": seconds / 256, "tokens_a_second": 256 * 128 / seconds}
 
 
 def one_at_a_time(answering: Answering, alone: dict[int, list[int]]) -> Row:
@@ -108,8 +153,7 @@ def one_at_a_time(answering: Answering, alone: dict[int, list[int]]) -> Row:
 
 
 def at_once(answering: Answering, alone: Row | None, number: int = BATCH) -> Row:
-    """So many requests as one batch, and whether the first two have the ids that they have apart.
-    """
+    """So many requests as one batch, and whether the first two have the ids that they have apart."""
     seconds, ids = timed(answering.device, lambda: answering.answer(range(number)))
     row: Row = {
         "seconds_an_answer": seconds / number,

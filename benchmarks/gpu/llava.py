@@ -50,21 +50,23 @@ def vision_sizes(is_real: bool, tiles: bool) -> dict[str, Any]:
     return VISION if is_real else TINY_VISION | {"image_size": 28 if tiles else 56}
 
 
-def new_model(device: str, language: str, tiles: bool, tokenizer: Any) -> Any:
-    """A LLaVA with random weights on the device, in bfloat16 (on a CPU in float32); its answers do
-    not end.
-    """
-    import torch
-    from tiny.llava import new_llava
-    from transformers import CLIPVisionConfig, LlamaConfig, MistralConfig
+def new_config(language: str, is_real: bool, tiles: bool, tokenizer: Any) -> Any:
+    """The configuration of a LLaVA-1.5, or of a LLaVA-1.6, which looks at an image in tiles."""
+    from tiny.tokenization import IMAGE, padded_vocabulary
+    from transformers import (
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaNextConfig,
+        MistralConfig,
+    )
 
-    is_real = device == "cuda"
     config_class = LlamaConfig if language == "llama" else MistralConfig
     more = {} if language == "llama" else {"sliding_window": None}
     text = config_class(
         **language_sizes(language, is_real),
         **more,
-        vocab_size=32064,
+        vocab_size=32064 if is_real else padded_vocabulary(tokenizer),
         max_position_embeddings=8192,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -72,9 +74,32 @@ def new_model(device: str, language: str, tiles: bool, tokenizer: Any) -> Any:
         tie_word_embeddings=False,
     )
     vision = CLIPVisionConfig(**vision_sizes(is_real, tiles))
-    pinpoints = pinpoints_of(vision.image_size) if tiles else None
-    dtype = "bfloat16" if is_real else "float32"
-    model = build(device, dtype, lambda: new_llava(text, vision, tokenizer, pinpoints))
+    common: dict[str, Any] = {
+        "text_config": text,
+        "vision_config": vision,
+        "image_token_index": tokenizer.convert_tokens_to_ids(IMAGE),
+        "pad_token_id": tokenizer.pad_token_id,
+        "vision_feature_layer": -2,
+        "vision_feature_select_strategy": "default",
+        "tie_word_embeddings": False,
+    }
+    if tiles:
+        return LlavaNextConfig(**common, image_grid_pinpoints=pinpoints_of(vision.image_size))
+    patches = (vision.image_size // vision.patch_size) ** 2
+    return LlavaConfig(**common, image_seq_length=patches)
+
+
+def new_model(device: str, language: str, tiles: bool, tokenizer: Any) -> Any:
+    """A LLaVA with random weights on the device, in bfloat16 (on a CPU in float32); its answers do
+    not end.
+    """
+    import torch
+    from transformers import LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
+
+    is_real = device == "cuda"
+    config = new_config(language, is_real, tiles, tokenizer)
+    architecture = LlavaNextForConditionalGeneration if tiles else LlavaForConditionalGeneration
+    model = build(device, "bfloat16" if is_real else "float32", lambda: architecture(config))
     with torch.no_grad():  # a logit of 0 is never the highest
         model.get_output_embeddings().weight[tokenizer.eos_token_id] = 0
     return model

@@ -18,6 +18,10 @@ GIB = 2**30
 Row = dict[str, Any]
 
 
+#: What stands in the files alone, or in a column of its own.
+UNTOLD = ("what", "wall_seconds", "digest", "peak_gib")
+
+
 class OutOfTimeError(Exception):
     """No time is left for what is not measured yet."""
 
@@ -53,12 +57,19 @@ class Report:
         content = json.loads(path.read_text()) if path.exists() else {}
         self.is_complete = bool(content.get("complete"))
         self.rows: dict[str, Row] = {
-            what: row for what, row in content.get("rows", {}).items() if "failed" not in row
+            row["what"]: {name: value for name, value in row.items() if name != "what"}
+            for row in content.get("rows", [])
+            if "failed" not in row
         }
 
     def has(self, *whats: str) -> bool:
         """Whether all of these are measured."""
         return all(what in self.rows for what in whats)
+
+    def forget(self, *whats: str) -> None:
+        """Has these measured anew."""
+        for what in whats:
+            self.rows.pop(what, None)
 
     def failures(self) -> list[str]:
         """What could not be measured."""
@@ -83,7 +94,8 @@ class Report:
         row["wall_seconds"] = round(time.perf_counter() - started, 2)
         self.rows[what] = row
         self.write(complete=False)
-        print(f"{self.path.stem}: {what}: {told(row)}", flush=True)
+        peak = row.get("peak_gib")
+        print(f"{self.path.stem}: {what}: {told(row)}; peak {peak} GiB", flush=True)
         return None if "failed" in row else row
 
     def write(self, complete: bool, **more: Any) -> None:
@@ -94,7 +106,7 @@ class Report:
             "device": self.device,
             "card": card_of(self.device),
             "versions": versions(),
-            "rows": self.rows,
+            "rows": [{"what": what} | row for what, row in self.rows.items()],
         }
         write_json(self.path, content | more)
 
@@ -108,8 +120,17 @@ def failure(error: Exception) -> str:
 
 
 def told(row: Row) -> str:
-    """A row as one line."""
-    return ", ".join(f"{name} {shown(value)}" for name, value in row.items())
+    """A row as one line, without long lists."""
+    return ", ".join(
+        f"{name.replace('_', ' ')} {shown(value)}"
+        for name, value in row.items()
+        if name not in UNTOLD and (value or not isinstance(value, list)) and not is_long(value)
+    )
+
+
+def is_long(value: Any) -> bool:
+    """Whether a value is a list that a table has no room for: of scores, of ids."""
+    return isinstance(value, list) and not all(isinstance(each, str) for each in value)
 
 
 def shown(value: Any) -> str:

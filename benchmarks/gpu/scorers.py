@@ -122,9 +122,7 @@ def measure_scorer(report: Report, name: str, scorer: Any, paths: Sequence[Path]
     """What a picture costs in batches of four, and what TF32 does to its score."""
     scorer.score(PROMPT, pictures_of(paths[:4]))
     report.measure(f"{name}, read and scored, 1 thread", lambda: one_thread(report, scorer, paths))
-    report.measure(
-        f"{name}, read by 8 threads ahead", lambda: eight_threads(report, scorer, paths)
-    )
+    report.measure(f"{name}, read by 8 threads ahead", lambda: eight_threads(report, scorer, paths))
     report.measure(f"{name}, TF32", lambda: tf32(report, scorer, paths))
 
 

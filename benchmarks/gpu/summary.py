@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from gpu.report import Row, shown
+from gpu.report import shown, told
 from gpu.training import REAL_LENGTHS, update_name
 
 Contents = Mapping[str, Mapping[str, Any]]
@@ -38,20 +38,11 @@ def print_table(contents: Contents) -> None:
     for column in ("section", "what", "figures", "peak GiB"):
         table.add_column(column, justify="right" if column == "peak GiB" else "left")
     for name, content in contents.items():
-        for what, row in content["rows"].items():
-            table.add_row(name, what, figures(row), shown(row.get("peak_gib") or ""))
+        for row in content["rows"]:
+            table.add_row(name, row["what"], told(row), shown(row.get("peak_gib") or ""))
         if "failed" in content:
             table.add_row(name, "the section", f"failed: {content['failed']}", "")
     Console(width=150).print(table)
-
-
-def figures(row: Row) -> str:
-    """What a row says, without long lists and its peak."""
-    return ", ".join(
-        f"{name.replace('_', ' ')} {shown(value)}"
-        for name, value in row.items()
-        if name not in ("peak_gib", "wall_seconds", "digest") and not isinstance(value, list)
-    )
 
 
 def is_on_gpu(contents: Contents) -> bool:
@@ -66,7 +57,8 @@ def rates(contents: Contents) -> dict[str, Any]:
     assumed = yaml.safe_load(RATES.read_text(encoding="utf-8"))["stages"]
     stages = {}
     for stage, (section, what, figure) in FIGURES.items():
-        row = contents.get(section, {}).get("rows", {}).get(what, {})
+        rows = contents.get(section, {}).get("rows", [])
+        row = next((row for row in rows if row["what"] == what), {})
         if figure in row:
             kept = {
                 name: value
@@ -102,7 +94,7 @@ def paragraph(contents: Contents) -> str:
         lines += ["Measured on a CPU with tiny models: it says nothing of a GPU.", ""]
     lines += ["| section | what | figures | peak GiB |", "|---|---|---|---:|"]
     for name, content in contents.items():
-        for what, row in content["rows"].items():
+        for row in content["rows"]:
             peak = shown(row.get("peak_gib") or "")
-            lines.append(f"| {name} | {what} | {figures(row)} | {peak} |")
+            lines.append(f"| {name} | {row['what']} | {told(row)} | {peak} |")
     return "\n".join(lines) + "\n"

@@ -3,7 +3,9 @@ for DeepSpeed (`zero_stage: 0`): seconds an update, peaks, and whether two runs 
 with the same bytes.
 """
 
+import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +19,6 @@ from gpu.report import Report, Row, digest_of_bytes, synchronize
 REAL_LENGTHS = (760, 1900, 5012)
 TINY_LENGTHS = (40, 60, 80)
 TEMPLATE = "USER: <image>\n{instruction} ASSISTANT:"
-#: Not seen again by digest where the algorithms are not deterministic.
 UPDATES = 2
 
 
@@ -44,6 +45,7 @@ class Tuning:
         from lib.training.settings import TrainingSettings
         from tiny.llava import VICUNA_TEMPLATE
         from tiny.tokenization import llama_tokenizer
+        from transformers import PrinterCallback
 
         self.device = device
         self.folder = folder
@@ -66,6 +68,7 @@ class Tuning:
                 scheduler="constant",  # the first of two updates is to move the weights as well
                 warmup_ratio=0,
                 lora_rank=128 if is_real else 4,
+                gradient_accumulation=4 if is_real else 1,
             ),
             data=[],
             folder=folder,
@@ -84,6 +87,7 @@ class Tuning:
             peft_config=lora_config(job.settings),
             callbacks=[self.clock],
         )
+        self.trainer.remove_callback(PrinterCallback)
         self.adapter = {
             name: parameter
             for name, parameter in self.trainer.model.named_parameters()
@@ -170,8 +174,6 @@ def lengths_on(device: str) -> tuple[int, int, int]:
 
 def new_clock(device: str) -> Any:
     """A callback that times updates, and saves a checkpoint after the first where it is asked to."""
-    import time
-
     from transformers import TrainerCallback
 
     class Clock(TrainerCallback):  # type: ignore[misc]  # transformers publishes no types
@@ -239,13 +241,15 @@ def run(report: Report) -> None:
 
 def update(report: Report, tuning: Tuning, tokens: int, recompute: bool, cached: bool) -> None:
     """Measures an update of one kind."""
-    report.measure(update_name(tokens, recompute, cached), lambda: tuning.train(tokens, recompute, cached))
+    name = update_name(tokens, recompute, cached)
+    report.measure(name, lambda: tuning.train(tokens, recompute, cached))
 
 
 def update_name(tokens: int, recompute: bool, cached: bool) -> str:
     """What a row of updates is called."""
     recomputation = "with" if recompute else "without"
-    return f"{tokens} tokens, {recomputation} recomputation, reference {'cached' if cached else 'pass'}"
+    reference = "cached" if cached else "pass"
+    return f"{tokens} tokens, {recomputation} recomputation, reference {reference}"
 
 
 def runs_alike(report: Report, tuning: Tuning, setting: str, tokens: int) -> None:
@@ -253,6 +257,8 @@ def runs_alike(report: Report, tuning: Tuning, setting: str, tokens: int) -> Non
     names = [f"{setting}: {which}" for which in ("first run", "second run", "resumed run")]
     if report.has(*names):
         return
+    shutil.rmtree(tuning.args.output_dir, ignore_errors=True)
+    report.forget(*names)  # the resumed run goes on from the first one's checkpoint
     digests: dict[str, str] = {}
 
     def train(which: str, **how: Any) -> Callable[[], Row]:
