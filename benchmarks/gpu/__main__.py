@@ -106,11 +106,11 @@ def run_section(arguments: argparse.Namespace) -> None:
     """One section, in its own process."""
     from gpu.report import OutOfTimeError, Report, failure
 
-    section = import_module(f"gpu.{arguments.section}")
-    problem = ""
+    section, problem = None, ""
     try:
+        section = import_module(f"gpu.{arguments.section}")
         section.prepare()
-    except ImportError as error:
+    except Exception as error:
         problem = failure(error)
     seconds = float(sys.stdin.readline() or "0")
     started = time.monotonic()
@@ -122,10 +122,9 @@ def run_section(arguments: argparse.Namespace) -> None:
     try:
         if seconds < SECONDS_TO_BEGIN:
             raise OutOfTimeError(arguments.section)
-        if problem:
-            raise RuntimeError(problem)
-        section.run(report)
-        told = {}
+        told = {"failed": problem} if section is None or problem else {}
+        if section is not None and not problem:
+            section.run(report)
     except OutOfTimeError as error:
         told = {"failed": f"no time left for: {error}"}
     except Exception as error:

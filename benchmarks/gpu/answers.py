@@ -1,5 +1,6 @@
 """LLaVA-1.6 of Mistral 7B by the workflow's transformers backend: one answer at a time, and 32."""
 
+import gc
 import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -22,8 +23,9 @@ QUESTIONS = (
 
 def prepare() -> None:
     """Imports what the section needs, before the device is its own."""
-    import lib.models.response_generators.transformers
     import transformers
+
+    import lib.models.response_generators.transformers  # noqa: F401
 
     _ = (transformers.LlavaNextForConditionalGeneration, transformers.LlavaNextProcessor)
 
@@ -98,12 +100,14 @@ def vllm_answers(report: Report, folder: Path) -> Row:
     """vLLM's engine with random weights of its own, where it is installed and has a GPU."""
     if report.device != "cuda" or find_spec("vllm") is None:
         return {"not_measured": "vLLM is not installed here, or there is no GPU"}
+    from vllm import LLM, SamplingParams
+
     from lib.data.image_files import read_image
     from lib.models.response_generators.chat import chat_prompt, load_processor
     from tiny.llava import MISTRAL_TEMPLATE
     from tiny.tokenization import llama_tokenizer
-    from vllm import LLM, SamplingParams
 
+    gc.collect()  # the other backend's model is in a circle of references
     free_device_memory()
     tokenizer = llama_tokenizer(llava=True)
     config = new_config("mistral", is_real=True, tiles=True, tokenizer=tokenizer)
@@ -153,7 +157,7 @@ def one_at_a_time(answering: Answering, alone: dict[int, list[int]]) -> Row:
 
 
 def at_once(answering: Answering, alone: Row | None, number: int = BATCH) -> Row:
-    """So many requests as one batch, and whether the first two have the ids that they have apart."""
+    """So many requests as one batch, and whether the first two answer as they do alone."""
     seconds, ids = timed(answering.device, lambda: answering.answer(range(number)))
     row: Row = {
         "seconds_an_answer": seconds / number,

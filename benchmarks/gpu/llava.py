@@ -52,7 +52,6 @@ def vision_sizes(is_real: bool, tiles: bool) -> dict[str, Any]:
 
 def new_config(language: str, is_real: bool, tiles: bool, tokenizer: Any) -> Any:
     """The configuration of a LLaVA-1.5, or of a LLaVA-1.6, which looks at an image in tiles."""
-    from tiny.tokenization import IMAGE, padded_vocabulary
     from transformers import (
         CLIPVisionConfig,
         LlamaConfig,
@@ -60,6 +59,8 @@ def new_config(language: str, is_real: bool, tiles: bool, tokenizer: Any) -> Any
         LlavaNextConfig,
         MistralConfig,
     )
+
+    from tiny.tokenization import IMAGE, padded_vocabulary
 
     config_class = LlamaConfig if language == "llama" else MistralConfig
     more = {} if language == "llama" else {"sliding_window": None}

@@ -3,7 +3,7 @@ scales in one batch against four single calls; the same bytes twice.
 """
 
 import time
-
+from collections.abc import Sequence
 from typing import Any
 
 from gpu.report import Report, Row, digest_of_images, peak_gib, reset_peak, timed
@@ -95,7 +95,7 @@ TINY: dict[str, dict[str, Any]] = {
 def prepare() -> None:
     """Imports what the section needs, before the device is its own."""
     import diffusers
-    import torch._dynamo
+    import torch._dynamo  # noqa: F401
     import transformers
 
     _ = (
@@ -120,6 +120,7 @@ class Drawing:
 
     def _load(self) -> Any:
         from diffusers import FlowMatchEulerDiscreteScheduler
+
         from lib.models.image_generators.stable_diffusion_3 import (
             StableDiffusion3,
             per_row_pipeline,
@@ -233,7 +234,7 @@ def four_at_once(drawing: Drawing) -> Row:
 
 
 def deviation(images: Sequence[Any]) -> float:
-    """The standard deviation of all pixels (0 to 255); 0 is a blank, as of numbers that are none."""
+    """The standard deviation of all pixels (0 to 255); 0 is a blank one."""
     import numpy as np
 
     return float(np.std([np.asarray(image) for image in images]))

@@ -163,7 +163,7 @@ def peak_gib(device: str) -> float | None:
         return None
     import torch
 
-    return round(torch.cuda.max_memory_allocated() / GIB, 2)
+    return round(float(torch.cuda.max_memory_allocated()) / GIB, 2)
 
 
 def timed(device: str, work: Callable[[], Any]) -> tuple[float, Any]:

@@ -11,8 +11,9 @@ BATCH = 32
 
 def prepare() -> None:
     """Imports what the section needs, before the device is its own."""
-    import lib.models.response_rewards.armorm
     import transformers
+
+    import lib.models.response_rewards.armorm  # noqa: F401
 
     _ = transformers.LlamaModel
 
@@ -22,11 +23,12 @@ class Rating:
 
     def __init__(self, device: str) -> None:
         import torch
+        from transformers import LlamaConfig, LlamaModel
+
         from lib.models.response_rewards.armorm import ArmoRM
         from tiny.armorm import CHAT_TEMPLATE, OBJECTIVES, add_gating
         from tiny.initialisation import RandomWeights
         from tiny.tokenization import llama3_tokenizer
-        from transformers import LlamaConfig, LlamaModel
 
         self.device = device
         is_real = device == "cuda"

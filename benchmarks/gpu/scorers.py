@@ -19,9 +19,10 @@ THREADS = 8
 
 def prepare() -> None:
     """Imports what the section needs, before the device is its own."""
-    import lib.models.image_scorers.clip
-    import lib.models.image_scorers.image_reward
     import transformers
+
+    import lib.models.image_scorers.clip
+    import lib.models.image_scorers.image_reward  # noqa: F401
 
     _ = (transformers.CLIPModel, transformers.BlipTextModel)
 
@@ -77,10 +78,11 @@ def image_reward(folder: Path, device: str) -> Any:
 
 
 def clip(device: str) -> Any:
-    """openai/clip-vit-large-patch14's sizes in the workflow's class, in bfloat16 as configured."""
+    """openai/clip-vit-large-patch14's sizes in the workflow's class, in bfloat16, the default."""
+    from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
+
     from lib.models.image_scorers.clip import CLIPScore
     from tiny.tokenization import clip_tokenizer
-    from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
     is_real = device == "cuda"
     tokenizer = clip_tokenizer()

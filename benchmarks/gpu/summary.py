@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from gpu.report import shown, told
+from gpu.report import Row, shown, told
 from gpu.training import REAL_LENGTHS, update_name
 
 Contents = Mapping[str, Mapping[str, Any]]
@@ -58,7 +58,7 @@ def rates(contents: Contents) -> dict[str, Any]:
     stages = {}
     for stage, (section, what, figure) in FIGURES.items():
         rows = contents.get(section, {}).get("rows", [])
-        row = next((row for row in rows if row["what"] == what), {})
+        row: Row = next((row for row in rows if row["what"] == what), {})
         if figure in row:
             kept = {
                 name: value

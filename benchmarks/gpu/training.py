@@ -1,19 +1,25 @@
 """DPO of LLaVA-1.5-7B with LoRA of rank 128 by TRL's trainer, with the workflow's own arguments but
-for DeepSpeed (`zero_stage: 0`): seconds an update, peaks, and whether two runs and a resumed one end
-with the same bytes.
+for DeepSpeed (`zero_stage: 0`): seconds an update, peaks, and whether two runs and a resumed one
+end with the same bytes.
 """
 
 import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpu.llava import new_model, write_processor
 from gpu.pictures_of import new_picture
 from gpu.report import Report, Row, digest_of_bytes, synchronize
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from lib.training.preference_format import PreferenceFormat
 
 #: Tokens of a sequence: a short answer's, the longest that the workflow makes, and `max_length`.
 REAL_LENGTHS = (760, 1900, 5012)
@@ -27,11 +33,45 @@ def prepare() -> None:
     from lib.patches.imports import hide_for_good
 
     hide_for_good("wandb")
-    import lib.training.dpo
     import transformers
     import trl.trainer.dpo_trainer  # noqa: F401
 
+    import lib.training.dpo  # noqa: F401
+
     _ = (transformers.LlavaForConditionalGeneration, transformers.LlavaProcessor)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Makes rows as TRL reads them, of words that are a token each. `datasets` digests all that it
+    holds, so it holds little.
+
+    lengths  words of chosen and of rejected
+    """
+
+    format: "PreferenceFormat"
+    prompt: str
+    lengths: tuple[int, int]
+    picture: "Image"
+
+    def __call__(self, batch: Mapping[str, Sequence[int]]) -> dict[str, list[Any]]:
+        """The pairs of these numbers."""
+        numbers = batch["number"]
+        chosen, rejected = self.lengths
+        return {
+            "prompt": [self.prompt for _ in numbers],
+            "chosen": [self._response(number, chosen) for number in numbers],
+            "rejected": [self._response(7 * number + 3, rejected) for number in numbers],
+            "images": [[self.picture] for _ in numbers],
+        }
+
+    def _response(self, begin: int, length: int) -> str:
+        from tiny.words import corpus
+
+        words = [word for word in corpus() if word[0].isalpha()]
+        return self.format.response(
+            " ".join(words[(begin + place) % len(words)] for place in range(length))
+        )
 
 
 class Tuning:
@@ -39,13 +79,14 @@ class Tuning:
 
     def __init__(self, device: str, folder: Path) -> None:
         import torch
+        from transformers import PrinterCallback
+
         from lib.training.base import TrainingJob
         from lib.training.dpo import lora_config, set_up_libraries, training_arguments
         from lib.training.preference_data import format_for, load_processor
         from lib.training.settings import TrainingSettings
         from tiny.llava import VICUNA_TEMPLATE
         from tiny.tokenization import llama_tokenizer
-        from transformers import PrinterCallback
 
         self.device = device
         self.folder = folder
@@ -99,28 +140,13 @@ class Tuning:
     def data(self, tokens: int) -> Any:
         """Pairs whose chosen sequence has so many tokens, and the rejected a tenth fewer."""
         from datasets import Dataset
-        from tiny.words import corpus
 
-        words = [word for word in corpus() if word[0].isalpha()]
         prompt = self.format.prompt("What is there?")
         ids = self.processor(images=self.picture, text=prompt, add_special_tokens=False)
         room = tokens - len(ids["input_ids"][0]) - 1  # of the end
-
-        def row(number: int, length: int) -> str:
-            text = " ".join(words[(number + place) % len(words)] for place in range(length))
-            return self.format.response(text)
-
-        def pairs(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
-            numbers = batch["number"]
-            return {
-                "prompt": [prompt for _ in numbers],
-                "chosen": [row(number, room) for number in numbers],
-                "rejected": [row(7 * number + 3, room - tokens // 10) for number in numbers],
-                "images": [[self.picture] for _ in numbers],
-            }
-
         rows = Dataset.from_dict({"number": list(range(UPDATES * self.pairs))})
-        return rows.with_transform(pairs)
+        lengths = room, room - tokens // 10
+        return rows.with_transform(Pairs(self.format, prompt, lengths, self.picture))
 
     def train(
         self, tokens: int, recompute: bool, cached: bool, save: bool = False, resume: Any = None
@@ -173,7 +199,7 @@ def lengths_on(device: str) -> tuple[int, int, int]:
 
 
 def new_clock(device: str) -> Any:
-    """A callback that times updates, and saves a checkpoint after the first where it is asked to."""
+    """A callback that times updates, and saves a checkpoint after the first if asked to."""
     from transformers import TrainerCallback
 
     class Clock(TrainerCallback):  # type: ignore[misc]  # transformers publishes no types
@@ -261,6 +287,9 @@ def runs_alike(report: Report, tuning: Tuning, setting: str, tokens: int) -> Non
     report.forget(*names)  # the resumed run goes on from the first one's checkpoint
     digests: dict[str, str] = {}
 
+    def same_as_first(which: str) -> bool:
+        return digests[which] == digests[names[0]]
+
     def train(which: str, **how: Any) -> Callable[[], Row]:
         def work() -> Row:
             with warnings.catch_warnings(record=True) as caught:
@@ -274,7 +303,7 @@ def runs_alike(report: Report, tuning: Tuning, setting: str, tokens: int) -> Non
             }
             return row | {
                 "digest": digests[which],
-                "same_bytes_as_first": digests[which] == digests.get(names[0]),
+                **({} if which == names[0] else {"same_bytes_as_first": same_as_first(which)}),
                 "warnings": sorted(of_algorithms),
             }
 
