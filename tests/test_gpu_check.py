@@ -1,6 +1,7 @@
 """`make gpu-check` with tiny models on the CPU: every section runs, and says what it found."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,11 @@ def check(*arguments: str) -> str:
     )
     assert done.returncode == 0, done.stdout[-3000:]
     return done.stdout
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
 
 
 @pytest.fixture(scope="module")
@@ -69,15 +75,19 @@ def test_all_blocks_of_the_denoiser_share_the_graphs_of_two(output: Path) -> Non
 
 
 def test_a_second_training_and_a_resumed_one_end_with_the_same_bytes(output: Path) -> None:
-    for setting in ("as the workflow sets it", "deterministic algorithms alone"):
-        for which in ("second run", "resumed run"):
-            assert row(output, "training", f"{setting}: {which}")["same_bytes_as_first"]
+    for which in ("second run", "resumed run"):
+        assert row(output, "training", f"as the workflow sets it: {which}")["same_bytes_as_first"]
 
 
 def test_sequences_have_the_tokens_that_their_rows_name(output: Path) -> None:
-    for tokens in (40, 60, 80):
-        measured = row(output, "training", f"{tokens} tokens, with recomputation, reference pass")
-        assert measured["tokens_a_sequence"] == tokens
+    for kind in ("with recomputation, reference pass", "without recomputation, reference cached"):
+        assert row(output, "training", f"80 tokens, {kind}")["tokens_a_sequence"] == 80
+
+
+def test_an_update_without_a_reference_tells_no_loss(output: Path) -> None:
+    cached = "80 tokens, without recomputation, reference cached"
+    assert "loss" not in row(output, "training", cached)
+    assert "loss" in row(output, "training", "80 tokens, with recomputation, reference pass")
 
 
 def test_answers_of_one_model_are_the_same_ids_in_a_batch(output: Path) -> None:
@@ -89,46 +99,72 @@ def test_a_cpu_writes_no_rates_and_its_paragraph_says_that_it_is_one(output: Pat
     assert "says nothing of a GPU" in (output / "gpu.md").read_text()
 
 
-def test_rates_of_a_gpu_are_read_by_the_plan_and_say_which_card(
-    output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_rates_of_a_gpu_are_a_whole_file_for_the_plan_and_say_which_card(
+    output: Path, tmp_path: Path
 ) -> None:
     """As if the figures had come from a GPU."""
-    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
     from gpu import summary
 
-    from lib.planning.rates import Rate
+    from lib.planning.rates import read_rates
 
-    contents = {name: section(output, name) | {"device": "cuda"} for name in SECTIONS}
-    for content in contents.values():
-        content["card"] = "A Card"
-        for each in content["rows"]:
-            each["what"] = each["what"].replace("40 tokens", "760 tokens")
+    contents = {
+        name: section(output, name) | {"device": "cuda", "card": "A Card"} for name in SECTIONS
+    }
+    for each in contents["training"]["rows"]:
+        each["what"] = each["what"].replace("80 tokens", "760 tokens")
     summary.write_rates(tmp_path, contents)
-    stages = summary.rates(contents)["stages"]
-    assert (tmp_path / "rates.yaml").is_file()
-    assert set(stages) == set(summary.FIGURES)
-    for rate in stages.values():
-        assert Rate.model_validate(rate).measured.startswith("A Card, gpu-check, ")
+    rules = {name.split("/")[0] for name in summary.rates(contents)["stages"]}
+    shipped = read_rates(summary.RATES, rules)
+    rates = read_rates(tmp_path / "rates.yaml", rules)
+    measured = {name for name, rate in rates.stages.items() if rate != shipped.stages[name]}
+    assert measured == set(summary.FIGURES)
+    for name in measured:
+        assert (rates.stages[name].measured or "").startswith("A Card, gpu-check, ")
+    assert rates.prices == shipped.prices
 
 
-def test_what_is_measured_is_not_measured_again(output: Path) -> None:
-    before = (output / "rewards.json").read_bytes()
-    printed = check("--device", "cpu", "--output", str(output), "--only", "rewards")
-    assert "rewards: 4 at once" not in printed
-    assert (output / "rewards.json").read_bytes() == before
+def test_what_is_measured_is_not_measured_again(tmp_path: Path) -> None:
+    from gpu.report import Report
+
+    for seconds in (1.0, 2.0):  # the second call finds the first one's
+        report = Report(tmp_path / "rewards.json", "cpu", deadline=math.inf)
+        found = report.measure("4 at once", lambda seconds=seconds: {"seconds": seconds})
+        assert found is not None
+        assert found["seconds"] == 1.0
 
 
-def test_a_section_without_time_is_left_to_the_next_call(tmp_path: Path) -> None:
-    arguments = ("--device", "cpu", "--output", str(tmp_path), "--only", "rewards")
-    assert "no time left" in check(*arguments, "--budget", "1")
-    assert not section(tmp_path, "rewards")["complete"]
-    check(*arguments)
-    assert section(tmp_path, "rewards")["complete"]
+def test_what_failed_is_a_row_and_measured_anew_by_the_next_call(tmp_path: Path) -> None:
+    from gpu.report import Report
+
+    def fails() -> dict[str, Any]:
+        raise ValueError("no such kernel")
+
+    first = Report(tmp_path / "rewards.json", "cpu", deadline=math.inf)
+    assert first.measure("4 at once", fails) is None
+    assert row(tmp_path, "rewards", "4 at once")["failed"] == "ValueError: no such kernel"
+    second = Report(tmp_path / "rewards.json", "cpu", deadline=math.inf)
+    assert second.measure("4 at once", lambda: {"seconds": 1.0}) is not None
+
+
+def test_nothing_is_begun_after_the_deadline(tmp_path: Path) -> None:
+    from gpu.report import OutOfTimeError, Report
+
+    report = Report(tmp_path / "rewards.json", "cpu", deadline=0)
+    with pytest.raises(OutOfTimeError, match="4 at once"):
+        report.measure("4 at once", dict)
+
+
+def test_a_row_is_told_in_words_and_without_long_lists() -> None:
+    from gpu.report import told
+
+    row = {"same_bytes": False, "seconds": 1.23456, "scores": [0.5], "peak_gib": 3.0, "rate": None}
+    assert told(row) == "same bytes: no, seconds: 1.235"
 
 
 def test_wheels_are_listed_in_the_versions_of_the_lock() -> None:
-    listed = check("--wheels").split("\n")
+    from gpu.wheels import wheels
+
     lock = (REPOSITORY / "envs" / "gpu.lock").read_text()
-    wheels = [line for line in listed if "==" in line]
-    assert len(wheels) > 5
-    assert all(f"\n{wheel} " in lock for wheel in wheels)
+    listed = wheels()
+    assert len(listed) > 5
+    assert all(f"\n{wheel} " in lock for wheel in listed)

@@ -99,7 +99,8 @@ def transformers_answers(report: Report, folder: Path) -> None:
 def vllm_answers(report: Report, folder: Path) -> Row:
     """vLLM's engine with random weights of its own, where it is installed and has a GPU."""
     if report.device != "cuda" or find_spec("vllm") is None:
-        return {"not_measured": "vLLM is not installed here, or there is no GPU"}
+        why = "vLLM is not installed here, or there is no GPU"
+        return {"not_measured": why, "peak_gib": None}
     from vllm import LLM, SamplingParams
 
     from lib.data.image_files import read_image

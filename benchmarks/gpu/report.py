@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from platform import python_version
 from typing import Any
 
 from lib.files import write_json
@@ -28,7 +29,7 @@ class OutOfTimeError(Exception):
 
 def versions() -> dict[str, str]:
     """The versions of the packages that decide how fast it is, of those that are there."""
-    found = {}
+    found = {"Python": python_version()}
     for package in PACKAGES:
         try:
             found[package] = version(package)
@@ -39,9 +40,11 @@ def versions() -> dict[str, str]:
 
 def card_of(device: str) -> str:
     """The name of the device that was measured."""
+    if device != "cuda":
+        return "CPU"
     import torch
 
-    return str(torch.cuda.get_device_name()) if device == "cuda" else "CPU"
+    return str(torch.cuda.get_device_name())
 
 
 class Report:
@@ -94,8 +97,8 @@ class Report:
         row["wall_seconds"] = round(time.perf_counter() - started, 2)
         self.rows[what] = row
         self.write(complete=False)
-        peak = row.get("peak_gib")
-        print(f"{self.path.stem}: {what}: {told(row)}; peak {peak} GiB", flush=True)
+        peak = f"; peak {row['peak_gib']} GiB" if row.get("peak_gib") else ""
+        print(f"{self.path.stem}: {what}: {told(row)}{peak}", flush=True)
         return None if "failed" in row else row
 
     def write(self, complete: bool, **more: Any) -> None:
@@ -122,19 +125,27 @@ def failure(error: Exception) -> str:
 def told(row: Row) -> str:
     """A row as one line, without long lists."""
     return ", ".join(
-        f"{name.replace('_', ' ')} {shown(value)}"
+        f"{name.replace('_', ' ')}: {shown(value)}"
         for name, value in row.items()
-        if name not in UNTOLD and (value or not isinstance(value, list)) and not is_long(value)
+        if name not in UNTOLD and value is not None and is_short(value)
     )
 
 
-def is_long(value: Any) -> bool:
-    """Whether a value is a list that a table has no room for: of scores, of ids."""
-    return isinstance(value, list) and not all(isinstance(each, str) for each in value)
+def is_short(value: Any) -> bool:
+    """Whether a table has room for a value: not for a list of scores or ids, nor for an empty
+    one.
+    """
+    if not isinstance(value, list):
+        return True
+    return bool(value) and all(isinstance(each, str) for each in value)
 
 
 def shown(value: Any) -> str:
-    """A value as tables show it: three digits that count."""
+    """A value as tables show it: numbers with four digits that count."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return "; ".join(value)
     if isinstance(value, float):
         return f"{value:.4g}" if value < 1000 else f"{value:.0f}"
     return str(value)

@@ -18,7 +18,7 @@ RATES = Path(__file__).resolve().parents[2] / "profiles" / "slurm" / "rates.yaml
 FIGURES = {
     "generate_images": ("pictures", "eager, sliced VAE", "seconds_an_image"),
     "rank_images": ("scorers", "ImageReward, read and scored, 1 thread", "seconds_a_picture"),
-    "rank_responses": ("rewards", "4 at once", "seconds_a_response"),
+    "rank_responses": ("rewards", "4 at once, again", "seconds_a_response"),
     "train_dpo": ("training", update_name(REAL_LENGTHS[0], True, False), "seconds_an_update"),
 }
 
@@ -51,10 +51,15 @@ def is_on_gpu(contents: Contents) -> bool:
 
 
 def rates(contents: Contents) -> dict[str, Any]:
-    """The measured stages, as the rates file holds them. What was not measured of them (loading,
-    megabytes, files) is the project's.
+    """A whole rates file: the project's, with the seconds of the stages that were measured."""
+    whole: dict[str, Any] = yaml.safe_load(RATES.read_text(encoding="utf-8"))
+    return whole | {"stages": whole["stages"] | measured_stages(contents, whole["stages"])}
+
+
+def measured_stages(contents: Contents, assumed: Mapping[str, Any]) -> dict[str, Any]:
+    """The stages that were measured. What was not measured of them (loading, megabytes, files) is
+    the project's.
     """
-    assumed = yaml.safe_load(RATES.read_text(encoding="utf-8"))["stages"]
     stages = {}
     for stage, (section, what, figure) in FIGURES.items():
         rows = contents.get(section, {}).get("rows", [])
@@ -69,7 +74,7 @@ def rates(contents: Contents) -> dict[str, Any]:
                 "seconds": round(row[figure], 4),
                 "measured": source(contents[section]) + f" ({what}); only the seconds",
             }
-    return {"stages": stages}
+    return stages
 
 
 def source(content: Mapping[str, Any]) -> str:
