@@ -40,7 +40,7 @@ DEMO := $(BIN)/snakemake --profile profiles/local --configfile demo/config.yaml
 RANDOM_RUN := $(BIN)/snakemake --profile profiles/local --configfile demo/random.yaml
 TABLES := tables $(shell sed -nE 's/^rule ([a-z_]+_(table|figure)):$$/\1/p' rules/*.smk)
 .DELETE_ON_ERROR:
-.PHONY: help install demo claims demo-models random world tables test test-fast test-avx2 \
+.PHONY: help install gpu-check demo claims demo-models random world tables test test-fast test-avx2 \
 	test-slurm jobs lint bench bench-scorers parity plan fetch verify envs-lock envs-check docs \
 	resume clean clean-all other-lock
 
@@ -125,6 +125,10 @@ bench: demo-models ## Measure the graph, what keeping things whole costs, and ea
 	$(BIN)/python benchmarks/data_sets.py
 	PYTHONPATH=scripts:demo $(BIN)/python benchmarks/throughput.py --models larger
 	PYTHONPATH=scripts:demo $(BIN)/python benchmarks/throughput.py --models tiny
+
+# Any Python that has torch will do, as on a machine that is bare but for its GPU: PYTHON=python3.
+gpu-check: $(if $(filter file,$(origin PYTHON)),$(INSTALLED)) ## Ten minutes on a GPU: seconds and peaks of all models, byte equality, rates: make gpu-check ARGS="--only pictures"
+	PYTHONPATH=scripts:demo:benchmarks:$$PYTHONPATH $(if $(filter file,$(origin PYTHON)),$(BIN)/python,$(PYTHON)) -m gpu $(ARGS)
 
 bench-scorers: $(INSTALLED) ## Score released answers with ours and the references' scripts: make bench-scorers GOLDEN=folder REFERENCES=folder
 	PYTHONPATH=scripts $(BIN)/python benchmarks/scorers.py $(if $(GOLDEN),--golden $(GOLDEN)) \
