@@ -126,9 +126,9 @@ def test_rates_of_a_gpu_are_a_whole_file_for_the_plan_and_say_which_card(
 def test_what_is_measured_is_not_measured_again(tmp_path: Path) -> None:
     from gpu.report import Report
 
-    for seconds in (1.0, 2.0):  # the second call finds the first one's
+    for row_of_call in ({"seconds": 1.0}, {"seconds": 2.0}):  # the second call finds the first's
         report = Report(tmp_path / "rewards.json", "cpu", deadline=math.inf)
-        found = report.measure("4 at once", lambda seconds=seconds: {"seconds": seconds})
+        found = report.measure("4 at once", row_of_call.copy)
         assert found is not None
         assert found["seconds"] == 1.0
 
