@@ -21,7 +21,7 @@ import pytest
 import torch
 
 import train_dpo
-from conftest import Parameters
+from conftest import DEVICE, Parameters
 from lib.blocks import Model
 from lib.config.training import Experiment, TrainDpoJob, Training
 from lib.data.controls import Control, is_exchanged
@@ -137,6 +137,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pairs(tmp_path_factory.mktemp("dataset"), PAIRS)
 
 
+#: The same updates on a machine with one GPU, and without DeepSpeed.
+ON_A_GPU = {"processes": 1, "zero_stage": 0, "gradient_accumulation": 4}
 #: Of the default settings, computed by the code of that commit.
 KEY_OF_B7F97EC = "ffc79517af80d99be2cf7aa8d162addb63d7414272bf4613bd37173c4ecfc1f9"
 
@@ -150,7 +152,8 @@ class Run:
         self.folder = folder
         self.base = base
         self.dataset = dataset
-        self.settings = TrainingSettings(**SETTINGS | settings).model_dump(mode="json")
+        values = SETTINGS | (ON_A_GPU if DEVICE == "cuda" else {}) | settings
+        self.settings = TrainingSettings(**values).model_dump(mode="json")
         self.models = folder / "models" / "test"
         self.control: Control | None = None
         self.also_on_path = ""
@@ -211,7 +214,7 @@ def as_snakemake(params: dict[str, Any]) -> SimpleNamespace:
         training=params["training"],
         control=params.get("control"),
     ).model_dump(mode="json")
-    common = {"root": params["root"], "device": "cpu", "seed": 0, "max_failed_fraction": 0.0}
+    common = {"root": params["root"], "device": DEVICE, "seed": 0, "max_failed_fraction": 0.0}
     output = {
         "adapter": models / "adapter" / "adapter_model.safetensors",
         "config": models / "adapter" / "adapter_config.json",
@@ -254,7 +257,7 @@ def training_job(base: Path, dataset: Path, folder: Path, **settings: Any) -> Tr
         trainer="dpo",
         base=base,
         dtype="float32",
-        device="cpu",
+        device=DEVICE,
         prompt_template=TEMPLATE,
         settings=TrainingSettings.model_validate(values),
         data=[dataset.parent / "data" / "train-00000-of-00001.parquet"],
