@@ -9,6 +9,9 @@ import importlib.util
 import io
 import json
 import math
+import os
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -195,7 +198,8 @@ def test_no_type_in_the_parquet_files_is_one_that_only_some_versions_of_datasets
     made: Path,
 ) -> None:
     """`List` came with version 4, and the versions before it stop there; `length` is asked for by
-    the oldest. Loaded with 2.0.0, 2.14, 2.21, 3.6, 4.0 and 5.2 when this was written.
+    the oldest. Loaded with 2.14, 2.21, 3.6 and 4.0 when this was written; the tests have 2.0.0 and
+    the newest.
     """
     from pyarrow import parquet
 
@@ -203,6 +207,48 @@ def test_no_type_in_the_parquet_files_is_one_that_only_some_versions_of_datasets
     told = json.loads(parquet.read_schema(file).metadata[b"huggingface"])["info"]["features"]
     assert "List" not in json.dumps(told)
     assert told["images"] == {"feature": {"_type": "Image"}, "length": -1, "_type": "Sequence"}
+
+
+#: `datasets` 2.0.0 with what it can be imported beside: newer ones lack what it imports.
+OLDEST_DATASETS = (
+    "datasets==2.0.0",
+    "huggingface_hub<0.26",
+    "pyarrow<15",
+    "numpy<2",
+    "fsspec<2023.10",
+    "pandas<3",
+    "pillow",
+)
+READ_ALL = """
+import json, sys, datasets
+rows = datasets.load_dataset(sys.argv[1], split="train")
+print(json.dumps([datasets.__version__, [row["prompt"] for row in rows],
+                  [row["images"][0].size for row in rows]]))
+"""
+
+
+@pytest.mark.slow
+def test_the_oldest_datasets_that_installs_loads_it(made: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--only-binary=:all:"]
+    done = subprocess.run(
+        [*pip, "--target", site, *OLDEST_DATASETS], capture_output=True, text=True, check=False
+    )
+    if done.returncode and "No matching distribution" in done.stderr:
+        pytest.skip(f"pip finds no datasets 2.0.0 here: {done.stderr[-200:]}")
+    assert done.returncode == 0, done.stderr[-2000:]
+    read = subprocess.run(
+        [sys.executable, "-c", READ_ALL, made],
+        env={**os.environ, "PYTHONPATH": str(site), "HF_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert read.returncode == 0, read.stderr[-2000:]
+    version, prompts, sizes = json.loads(read.stdout.splitlines()[-1])
+    assert version == "2.0.0"
+    assert {text_of(prompt) for prompt in prompts} == set(QUESTIONS)
+    assert sizes == [[8, 8]] * ROWS
 
 
 def test_llava_s_json_is_read_with_the_pictures_beside_it(made: Path) -> None:
