@@ -103,7 +103,7 @@ rule data_set_card:
     params:
         common=PLAN.common(),
         prompts=PLAN.digests(),
-        settings=PLAN.params(cards.data_set_card_job(PLAN)),
+        settings=lambda w: PLAN.params(cards.data_set_card_job(PLAN)),
     message:
         "Card of the data set of {wildcards.size} pairs"
     script:
