@@ -36,12 +36,14 @@ endif
 HERE := $(or $(ACTIVE),$(BIN))
 READY := $(if $(ACTIVE),,$(INSTALLED))
 
+GPU_TESTS := $(addprefix tests/test_,$(addsuffix .py,every_model image_scorers armorm generate_images \
+	rank_images generate_responses rank_responses train_dpo)) -k "not vllm and not snakemake and not zero"
 DEMO := $(BIN)/snakemake --profile profiles/local --configfile demo/config.yaml
 RANDOM_RUN := $(BIN)/snakemake --profile profiles/local --configfile demo/random.yaml
 TABLES := tables $(shell sed -nE 's/^rule ([a-z_]+_(table|figure)):$$/\1/p' rules/*.smk)
 .DELETE_ON_ERROR:
-.PHONY: help install demo claims demo-models random world tables test test-fast test-avx2 \
-	test-slurm jobs lint bench bench-scorers parity plan fetch verify envs-lock envs-check docs \
+.PHONY: help install gpu-check demo claims demo-models random world tables test test-fast test-avx2 \
+	test-gpu test-slurm jobs lint bench bench-scorers parity plan fetch verify envs-lock envs-check docs \
 	resume clean clean-all other-lock
 
 help: ## List the targets
@@ -104,6 +106,11 @@ test-fast: demo-models ## Pass the tests that take seconds: in less than three m
 test-avx2: demo-models ## Pass the tests of float32 arithmetic as on a processor with AVX2
 	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest -m "numeric and not slow" -n 2
 
+# What needs other software than torch, transformers, diffusers, peft, trl and pydantic is left out,
+# so that it also runs in the python of a GPU machine without network (docs/gpu.md).
+test-gpu: demo-models ## Pass the tests of models, of the rules that load them and of training on this machine's GPU
+	TEST_DEVICE=cuda $(BIN)/python -m pytest -n 4 $(GPU_TESTS)
+
 test-slurm: demo-models ## Pass the tests on a throw-away Slurm cluster (as root it installs Slurm's packages)
 	$(BIN)/python tests/slurm/cluster.py --install
 	$(BIN)/python -m pytest -n 4 --dist worksteal tests/slurm
@@ -121,8 +128,14 @@ lint: $(INSTALLED) ## Style, formatting, types, and Snakemake's own linter
 bench: demo-models ## Measure the graph, what keeping things whole costs, and each stage against the bare libraries
 	$(BIN)/python benchmarks/graph.py
 	PYTHONPATH=scripts $(BIN)/python benchmarks/kept.py
+	$(BIN)/python benchmarks/pairs.py
+	$(BIN)/python benchmarks/data_sets.py
 	PYTHONPATH=scripts:demo $(BIN)/python benchmarks/throughput.py --models larger
 	PYTHONPATH=scripts:demo $(BIN)/python benchmarks/throughput.py --models tiny
+
+# Any Python that has torch will do, as on a machine that is bare but for its GPU: PYTHON=python3.
+gpu-check: $(if $(filter file,$(origin PYTHON)),$(INSTALLED)) ## Ten minutes on a GPU: seconds and peaks of all models, byte equality, rates: make gpu-check ARGS="--only pictures"
+	PYTHONPATH=scripts:demo:benchmarks:$$PYTHONPATH $(if $(filter file,$(origin PYTHON)),$(BIN)/python,$(PYTHON)) -m gpu $(ARGS)
 
 bench-scorers: $(INSTALLED) ## Score released answers with ours and the references' scripts: make bench-scorers GOLDEN=folder REFERENCES=folder
 	PYTHONPATH=scripts $(BIN)/python benchmarks/scorers.py $(if $(GOLDEN),--golden $(GOLDEN)) \

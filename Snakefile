@@ -32,11 +32,13 @@ with quick_imports():
         left_out,
         preflight,
         project,
+        publications,
         software,
         summary,
         targets,
         terminal,
     )
+    from lib.head.job_server import WITH_MODEL, JobServer
     from lib.head.owner import RunOwner
     from lib.head.plan import Plan
     from lib.head.run_start import RunStart
@@ -47,6 +49,7 @@ with quick_imports():
         snakemake_graph,
         snakemake_log,
         snakemake_module,
+        snakemake_scripts,
     )
 
 # The name that another workflow gives this one as its module; empty where there is no other.
@@ -109,6 +112,7 @@ snakemake_graph.know_jobs_by_records(ROOT, PLAN.why_again)
 GPU = 1 if CONFIG.device == "cuda" else 0
 STARTED = datetime.now(UTC).isoformat(timespec="milliseconds")
 SLURM_RUN = SlurmRun(Path(ROOT), CONFIG.scheduler_patience)
+JOB_SERVER = JobServer()
 
 
 wildcard_constraints:
@@ -118,6 +122,7 @@ wildcard_constraints:
     prompt_id=PROMPT_ID,
     scorer=NAME,
     policy=NAME,
+    checker=NAME,
     experiment=NAME,
     model=NAME,
     benchmark=NAME,
@@ -131,12 +136,22 @@ include: "rules/instructions.smk"
 include: "rules/responses.smk"
 include: "rules/response_ranking.smk"
 include: "rules/contamination.smk"
+include: "rules/content.smk"
+include: "rules/quality.smk"
 include: "rules/pairs.smk"
 include: "rules/training.smk"
 include: "rules/evaluation.smk"
 include: "rules/tables.smk"
 include: "rules/figures.smk"
 include: "rules/verify.smk"
+include: "rules/publish.smk"
+
+
+if workflow.is_main_process and not GPU:
+    snakemake_scripts.run_scripts_by(
+        JOB_SERVER.run,
+        WITH_MODEL | ({"write_instructions"} if AUTHOR.needs_gpu else set()),
+    )
 
 
 # On a cluster without conda, envs/site.yaml says which modules or which container the jobs get.

@@ -41,6 +41,7 @@ SHARD_RULES = (
     "rank_responses",
     "build_pairs",
 )
+FILES_WITHOUT_SUFFIX = {"README", "SHA256SUMS"}
 LIMITS = {"jobs": 400, "dry run": 3.0, "no-op run": 5.0}
 
 
@@ -138,7 +139,7 @@ def finish_without_work(folder: Path) -> None:
     )
     for line in summary.stdout.splitlines()[1:]:
         path = folder / line.split("\t")[0]
-        if path.suffix or path.name == "README":
+        if path.suffix or path.name in FILES_WITHOUT_SUFFIX:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
         else:

@@ -28,6 +28,19 @@ def prompts_to_add(wildcards):
     return [PLAN.prompts_file(topic) for topic in CONFIG.topics]
 
 
+def files_to_publish(wildcards):
+    """What is to be there before it is published."""
+    try:
+        return publications.files_to_publish(PLAN)
+    except UserError as error:
+        raise SystemExit(f"WorkflowError: {error}") from None
+
+
+def publish_settings(wildcards):
+    """What rule publish is told."""
+    return PLAN.params(publications.publish_job(PLAN))
+
+
 def told(job_of):
     """What the jobs of a shard are told, from a function of topic and shard."""
 
@@ -142,6 +155,7 @@ def end(*also):
     for terminal_of_run in TERMINALS:
         terminal_of_run.end()
     SLURM_RUN.end()
+    JOB_SERVER.end()
     OWNER.end()
     lines = [*also, *left_out.tell_too_large(PLAN)]
     summary.print_summary(Path(ROOT), STARTED, lines)
@@ -149,4 +163,4 @@ def end(*also):
 
 def end_well():
     """Called once a run that ended well."""
-    end(*frozen.tell_differences(PLAN))
+    end(*frozen.tell_old_forms(PLAN), *frozen.tell_differences(PLAN))

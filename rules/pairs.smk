@@ -1,4 +1,6 @@
-from lib.head import frozen
+from lib.config.pairs import MergePairsJob
+from lib.data.export_forms.registry import FORM_FILES
+from lib.head import cards, frozen
 
 
 rule build_pairs:
@@ -10,6 +12,10 @@ rule build_pairs:
             if CONTAMINATION.exclude and evaluation.contamination_files(PLAN)
             else []
         ),
+        content=[
+            f"{ROOT}/content/{checker}/{{topic}}/{{shard}}.jsonl"
+            for checker in CONFIG.pairs.content_check
+        ],
     output:
         f"{ROOT}/pairs/{{topic}}/{{shard}}.jsonl",
     log:
@@ -21,6 +27,7 @@ rule build_pairs:
         mem_mb=growing(2000),
         runtime=growing(20),
     params:
+        **PLAN.content_params(),
         common=PLAN.common(),
         prompts=lambda w: PLAN.digests(w.topic, w.shard),
         settings=PLAN.params(PLAN.pairs_job()),
@@ -34,12 +41,21 @@ rule build_pairs:
 rule merge_pairs:
     input:
         pairs=pairs_of_size,
+        # More that is wrong with the pairs than is allowed stops the run here.
+        quality=(
+            ancient(f"{ROOT}/quality/pairs.json")
+            if CONFIG.pairs.quality.max_share
+            else []
+        ),
         # They stand for the image files: where one is deleted to mend these, stage images runs
         # before this rule.
         images=PLAN.shard_files("images"),
+        rankings=PLAN.shard_files("response_ranking"),
     output:
-        llava=f"{ROOT}/dataset/{{size}}/llava.json",
-        data=directory(f"{ROOT}/dataset/{{size}}/data"),
+        # What else is in the folder (parquet files, pictures) stands in the job's record: how many
+        # files there will be is not known, and Snakemake would put one of its own into a folder.
+        *(f"{ROOT}/dataset/{{size}}/{name}" for name in FORM_FILES),
+        changes=f"{ROOT}/dataset/{{size}}/CHANGELOG.md",
         ids=f"{ROOT}/dataset/{{size}}/prompt_ids.txt",
         summary=f"{ROOT}/dataset/{{size}}/dataset.json",
     log:
@@ -56,10 +72,63 @@ rule merge_pairs:
     params:
         common=PLAN.common(),
         prompts=PLAN.digests(),
+        settings=PLAN.params(MergePairsJob(validation=CONFIG.pairs.validation)),
     message:
         "Data set of {wildcards.size} pairs"
     script:
         "../scripts/merge_pairs.py"
+
+
+rule data_set_card:
+    input:
+        **cards.contamination_inputs(PLAN),
+        pairs=pairs_of_size,
+        ids=f"{ROOT}/dataset/{{size}}/prompt_ids.txt",
+        summary=f"{ROOT}/dataset/{{size}}/dataset.json",
+    output:
+        card=f"{ROOT}/dataset/{{size}}/README.md",
+        licence=f"{ROOT}/dataset/{{size}}/LICENSE.md",
+        croissant=f"{ROOT}/dataset/{{size}}/croissant.json",
+        sums=f"{ROOT}/dataset/{{size}}/SHA256SUMS",
+    log:
+        f"{ROOT}/logs/data_set_card/{{size}}.log",
+    wildcard_constraints:
+        size=frozen.not_frozen(PLAN),
+    conda:
+        "../envs/workflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(20),
+    params:
+        common=PLAN.common(),
+        prompts=PLAN.digests(),
+        settings=lambda w: PLAN.params(cards.data_set_card_job(PLAN)),
+    message:
+        "Card of the data set of {wildcards.size} pairs"
+    script:
+        "../scripts/data_set_card.py"
+
+
+rule list_data_sets:
+    input:
+        [f"{ROOT}/dataset/{size}/dataset.json" for size in PLAN.sizes()],
+    output:
+        f"{ROOT}/dataset/README.md",
+    log:
+        f"{ROOT}/logs/list_data_sets.log",
+    conda:
+        "../envs/workflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(1000),
+        runtime=growing(10),
+    params:
+        common=PLAN.common(),
+    message:
+        "The data sets by size: {output}"
+    script:
+        "../scripts/list_data_sets.py"
 
 
 rule tell_prompt:

@@ -238,7 +238,8 @@ rule image_judge_table:
 
 rule reasons_table:
     input:
-        PLAN.shard_files("pairs"),
+        pairs=PLAN.shard_files("pairs"),
+        quality=f"{ROOT}/quality/pairs.json",
     output:
         **all_shown(
             table_rows.table_files(PLAN, "reasons_table"),

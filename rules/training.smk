@@ -1,4 +1,5 @@
 from lib.config.training import MergeAdapterJob
+from lib.head import cards
 from lib.training.registry import TRAINERS
 
 TRAINING = CONFIG.training
@@ -7,7 +8,6 @@ TRAINING = CONFIG.training
 rule train_dpo:
     input:
         dataset=lambda w: f"{ROOT}/dataset/{TRAINING.experiments[w.experiment].size}/dataset.json",
-        data=lambda w: f"{ROOT}/dataset/{TRAINING.experiments[w.experiment].size}/data",
     output:
         adapter=f"{ROOT}/models/{{experiment}}/adapter/adapter_model.safetensors",
         config=f"{ROOT}/models/{{experiment}}/adapter/adapter_config.json",
@@ -66,3 +66,29 @@ rule merge_adapter:
         "Training: merging the adapter of {wildcards.experiment} into the base model"
     script:
         "../scripts/merge_adapter.py"
+
+
+rule model_cards:
+    input:
+        config=f"{ROOT}/models/{{experiment}}/adapter/adapter_config.json",
+        data=lambda w: f"{ROOT}/dataset/{TRAINING.experiments[w.experiment].size}/dataset.json",
+        scores=lambda w: cards.scores_of_model(PLAN, w.experiment),
+        base=cards.scores_of_model(PLAN, "base"),
+    output:
+        adapter=f"{ROOT}/models/{{experiment}}/cards/adapter/README.md",
+        merged=f"{ROOT}/models/{{experiment}}/cards/merged/README.md",
+    log:
+        f"{ROOT}/logs/model_cards/{{experiment}}.log",
+    conda:
+        "../envs/workflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(1000),
+        runtime=growing(10),
+    params:
+        common=PLAN.common(),
+        settings=lambda w: PLAN.params(cards.model_card_job(PLAN, w.experiment)),
+    message:
+        "Cards of the model {wildcards.experiment}"
+    script:
+        "../scripts/model_cards.py"

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 from lib import weights
 from lib.blocks import deciding
 from lib.config.pairs import BuildPairsJob
-from lib.data.rows import OverlapsRow, Pair, PickedImage, RankedResponse, ResponseRankingRow
+from lib.data.rows import (
+    ContentRow,
+    OverlapsRow,
+    Pair,
+    PickedImage,
+    RankedResponse,
+    ResponseRankingRow,
+)
 from lib.data.shards import present, read_whole_shard, read_whole_shards, stage_rows
 from lib.jobs.batches import Batches, Item
 from lib.jobs.job import Job
@@ -46,11 +53,14 @@ class PairResult(PairOrReason):
 
 @dataclass(frozen=True)
 class RankedPrompt:
-    """What a pair is made of; `responses`: by policy model, in the configured order."""
+    """What a pair is made of; `responses`: by policy model, in the configured order; `findings`:
+    content checker -> the places where it found something.
+    """
 
     row: ResponseRankingRow
     responses: Mapping[str, RankedResponse]
     in_a_benchmark: bool
+    findings: Mapping[str, Sequence[str]]
 
 
 class VisionConfig(TypedDict):
@@ -140,6 +150,21 @@ def unusable_for_training(
     return "same after truncation" if same_after_truncation(chosen, rejected, room) else None
 
 
+def found_by(findings: Mapping[str, Sequence[str]], pair: Pair) -> str | None:
+    """The first content checker that found something in what the pair would publish. What it found
+    in a response that is no part of the pair does not count.
+    """
+    sides = {f"responses/{pair[side]['policy']}" for side in ("chosen", "rejected")}
+    return next(
+        (
+            checker
+            for checker, places in findings.items()
+            if any(place in sides or not place.startswith("responses/") for place in places)
+        ),
+        None,
+    )
+
+
 def usable_pair(
     prompt: RankedPrompt, context: ContextOfTraining, min_margin: float
 ) -> PairOrReason:
@@ -149,6 +174,8 @@ def usable_pair(
     best_and_worst = pair_of(prompt.responses, min_margin)
     if "pair" not in best_and_worst:
         return best_and_worst
+    if checker := found_by(prompt.findings, best_and_worst["pair"]):
+        return {"no_pair": f"found by content check {checker}"}
     instruction = prompt.row["instruction"]
     room = context.room_behind(instruction)
     reason = unusable_for_training(instruction, best_and_worst["pair"], context.tokenizer, room)
@@ -183,15 +210,38 @@ def in_benchmarks(job: Job[Any], files: Sequence[str]) -> set[str]:
     return {row["id"] for row in rows if row["overlaps"]}
 
 
+def content_files(snakemake: Any) -> dict[str, str]:
+    """The files of content checkers by their names; none where nobody looks."""
+    names = snakemake.params.get("content_checks", [])
+    return dict(zip(names, snakemake.input.content, strict=True)) if names else {}
+
+
+def findings_in(job: Job[Any], files: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
+    """Where content checkers found something, by prompt id and checker. `files`: the shard's, by
+    checker.
+    """
+    found: dict[str, dict[str, list[str]]] = {}
+    for checker, file in files.items():
+        for row in present(read_whole_shard(job, file, ContentRow).values()):
+            if row["findings"]:
+                places = sorted({finding["of"] for finding in row["findings"]})
+                found.setdefault(row["id"], {})[checker] = places
+    return found
+
+
 def what_decides(response: RankedResponse) -> dict[str, object]:
     """What of a response decides the pair."""
     return {name: value for name, value in response.items() if name in ("text", "score", "invalid")}
 
 
 def item_of(
-    row: ResponseRankingRow, job: Job[BuildPairsJob], tokenizer: str, in_a_benchmark: bool
+    row: ResponseRankingRow,
+    job: Job[BuildPairsJob],
+    tokenizer: str,
+    in_a_benchmark: bool,
+    findings: Mapping[str, Sequence[str]],
 ) -> Item[RankedPrompt]:
-    """The item of a prompt. `tokenizer`: what identifies it."""
+    """The item of a prompt. `tokenizer`: what identifies it; `findings`: as in `RankedPrompt`."""
     # In the configured order, which decides between equals: JSON files keep their keys sorted.
     responses = {policy: row["responses"][policy] for policy in job.settings.policies}
     key = job.key(
@@ -201,8 +251,9 @@ def item_of(
         tokenizer=tokenizer,
         **deciding(job.settings),
         **({"in_a_benchmark": True} if in_a_benchmark else {}),
+        **({"findings": dict(findings)} if findings else {}),
     )
-    return Item(row["id"], key, RankedPrompt(row, responses, in_a_benchmark))
+    return Item(row["id"], key, RankedPrompt(row, responses, in_a_benchmark, findings))
 
 
 def result_of(prompt: RankedPrompt, context: ContextOfTraining, min_margin: float) -> PairResult:
@@ -220,6 +271,7 @@ def main(snakemake: Any) -> None:
         settings = job.settings
         rows = read_whole_shard(job, snakemake.input.ranking, ResponseRankingRow)
         excluded = in_benchmarks(job, snakemake.input.overlaps)
+        findings = findings_in(job, content_files(snakemake))
         tokenizer = job.identify(settings.base_model)
 
         def build(
@@ -228,7 +280,10 @@ def main(snakemake: Any) -> None:
             return [result_of(item.inputs, context, settings.min_margin) for item in batch]
 
         outcomes = Batches(job, load=lambda: load_context(settings), compute=build).run(
-            [item_of(row, job, tokenizer, row["id"] in excluded) for row in present(rows.values())]
+            [
+                item_of(row, job, tokenizer, row["id"] in excluded, findings.get(row["id"], {}))
+                for row in present(rows.values())
+            ]
         )
         job.publish(snakemake.output[0], stage_rows(rows, outcomes, job.rule))
 

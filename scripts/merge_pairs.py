@@ -1,161 +1,111 @@
-"""Rule merge_pairs: the pairs of all shards as one data set of a given size, in the two formats
-that others train on.
+"""Rule merge_pairs: the pairs of all shards as one data set of a given size, in every form that
+others train on (lib/data/export_forms/).
 
-`llava.json` is the format of the published data (image paths relative to the run's folder);
-`data/*.parquet` is what `datasets.load_dataset` reads, images included. `dataset.json`, written
-last, says what is in them.
+Each pair is read, handed to all forms and forgotten: what is held in memory does not grow with the
+number of pairs, but for their ids. The folder is made beside its place and takes it at the end.
+`dataset.json` says what is in it; `CHANGELOG.md` what changed since the data set was made before.
 """
 
-import json
 import shutil
 from collections import Counter
 from collections.abc import Collection, Sequence
+from contextlib import ExitStack
+from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
-from lib.data.data_sets import PAIRS, llava_record, ordered_pairs, reason_of
-from lib.data.image_files import check_image
-from lib.data.rows import MissingRow, PairRow
-from lib.data.shards import read_whole_shards
+from lib.config.pairs import MergePairsJob
+from lib.data.builds import add_build, changelog, pair_digest, read_builds
+from lib.data.data_sets import (
+    PAIRS,
+    TRAIN,
+    DataSetPair,
+    DataSetSource,
+    Split,
+    reason_of,
+    split_of,
+    stratified,
+)
+from lib.data.export_forms.base import Contents
+from lib.data.export_forms.registry import FORMS
+from lib.data.rows import ImagesRow, MissingRow, PairRow, ResponseRankingRow
+from lib.data.shards import is_missing
+from lib.data.stored_rows import StoredRows, whole_stored_rows
 from lib.errors import UserError
 from lib.files import (
-    digest,
+    canonical_json,
     make_folder,
     mendable_storage_errors,
     part_of,
-    replacing,
+    sync_file_system,
     write_json,
     write_text,
 )
-from lib.jobs.job import Job, NoSettings
+from lib.jobs.job import Job
 from lib.jobs.script import run_script
 
-if TYPE_CHECKING:
-    from datasets import Features
-
 VERSION = 1
-ROWS_PER_FILE = 1000
-ROWS_PER_GROUP = 100
 
 
-class ImageFile(TypedDict):
-    """An image as `datasets` stores it."""
+class Chosen(TypedDict):
+    """What a data set is made of: the ids of its pairs by split, in order, and in all splits."""
 
-    bytes: bytes
-    path: str
-
-
-class ParquetRow(TypedDict):
-    """A pair as `datasets` reads it."""
-
-    id: str
-    topic: str
-    prompt: str
-    instruction: str
-    chosen: str
-    rejected: str
-    chosen_policy: str
-    rejected_policy: str
-    chosen_score: float
-    rejected_score: float
-    images: list[ImageFile]
+    splits: dict[Split, list[str]]
+    names: list[str]
 
 
-def parquet_features() -> "Features":
-    """The columns of the parquet files, as `datasets` names their types."""
-    from datasets import Features, Image, List, Value
-
-    columns = list(ParquetRow.__annotations__)
-    types = {
-        name: Value("float64" if name.endswith("_score") else "string") for name in columns[:-1]
-    }
-    return Features(types | {"images": List(Image())})
-
-
-def write_parquet(rows: Sequence[PairRow], root: Path, folder: Path) -> None:
-    """Writes the rows with their images as parquet files that `datasets.load_dataset` finds by
-    name.
+class Summary:
+    """What is in a data set, gathered pair by pair: how many of each topic, what each pair and each
+    picture is known by. The digest is that of the canonical JSON of a list of all pairs.
     """
-    files = max(1, -(-len(rows) // ROWS_PER_FILE))
-    for number in range(files):
-        part = rows[number * ROWS_PER_FILE : (number + 1) * ROWS_PER_FILE]
-        write_parquet_file(part, root, folder / f"train-{number:05d}-of-{files:05d}.parquet")
+
+    def __init__(self) -> None:
+        self.topics: Counter[str] = Counter()
+        self.digests: dict[str, str] = {}
+        self.pictures: dict[str, str] = {}
+        self._state = sha256(b"[")
+
+    def add(self, pair: DataSetPair) -> None:
+        """Takes the next pair."""
+        sides = {
+            name: {"policy": side.policy, "text": side.text, "score": side.score}
+            for name, side in (("chosen", pair.chosen), ("rejected", pair.rejected))
+        }
+        content = [pair.id, pair.image_sha256, pair.instruction, sides | {"margin": pair.margin}]
+        text = canonical_json(content)
+        self._state.update(f"{', ' if self.digests else ''}{text}".encode())
+        self.topics[pair.topic] += 1
+        self.digests[pair.id] = pair_digest(text)
+        self.pictures[pair.image_file] = pair.image_sha256
+
+    def digest(self) -> str:
+        """sha256 (hex) of all pairs."""
+        state = self._state.copy()
+        state.update(b"]")
+        return state.hexdigest()
 
 
-def write_parquet_file(rows: Sequence[PairRow], root: Path, file: Path) -> None:
-    """Writes one parquet file; no more images than one group's are in memory."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    schema = parquet_features().arrow_schema
-    with pq.ParquetWriter(file, schema) as writer:
-        for start in range(0, len(rows), ROWS_PER_GROUP):
-            group = [parquet_row(row, root) for row in rows[start : start + ROWS_PER_GROUP]]
-            writer.write_table(pa.Table.from_pylist(group, schema=schema))
-
-
-def parquet_row(row: PairRow, root: Path) -> ParquetRow:
-    """One pair with its image. Errors: UserError if the image is not the one that was published."""
-    image = row["image"]
-    file = root / image["file"]
-    check_image(file, image["sha256"], root / Path(image["file"]).parent.with_suffix(".jsonl"))
-    chosen, rejected = row["pair"]["chosen"], row["pair"]["rejected"]
-    return {
-        "id": row["id"],
-        "topic": row["topic"],
-        "prompt": row["prompt"],
-        "instruction": row["instruction"],
-        "chosen": chosen["text"],
-        "rejected": rejected["text"],
-        "chosen_policy": chosen["policy"],
-        "rejected_policy": rejected["policy"],
-        "chosen_score": chosen["score"],
-        "rejected_score": rejected["score"],
-        "images": [{"bytes": file.read_bytes(), "path": file.name}],
-    }
+def write_forms(source: DataSetSource, contents: Contents, names: Chosen, folder: Path) -> Summary:
+    """Writes the pairs in all forms; returns what is in them."""
+    summary = Summary()
+    split = {name: split for split, ids in names["splits"].items() for name in ids}
+    with ExitStack() as stack:
+        forms = [form for form in FORMS if form.is_for(contents)]
+        takers = [stack.enter_context(form.write(folder, contents)) for form in forms]
+        for pair in source.read(names["names"]):
+            for take in takers:
+                take(split[pair.id], pair)
+            summary.add(pair)
+    return summary
 
 
-def publish_parquet(rows: Sequence[PairRow], root: Path, folder: Path) -> None:
-    """Writes the folder of parquet files, whole or not at all. `root`: the run's folder."""
-    with mendable_storage_errors(folder.parent):
-        shutil.rmtree(folder, ignore_errors=True)
-        unfinished = part_of(folder)
-        shutil.rmtree(unfinished, ignore_errors=True)
-        make_folder(unfinished)
-        write_parquet(rows, root, unfinished)
-        unfinished.rename(folder)
-
-
-def publish_llava(rows: Sequence[PairRow], path: Path) -> None:
-    """Writes the pairs in the published format."""
-    records = [llava_record(row) for row in rows]
-    with replacing(path) as temporary:
-        text = json.dumps(records, ensure_ascii=False, indent=1)
-        temporary.write_text(f"{text}\n", encoding="utf-8")
-
-
-def publish_summary(rows: Sequence[PairRow], pairs: int, path: Path) -> None:
-    """Writes what is in the data set; `pairs`: how many there are in all."""
-    content = [[row["id"], row["image"]["sha256"], row["instruction"], row["pair"]] for row in rows]
-    topics = Counter(row["topic"] for row in rows)
-    write_json(
-        path,
-        {
-            "size": len(rows),
-            "pairs_there_are": pairs,
-            "topics": topics,
-            "digest": digest(content),
-        },
-    )
-
-
-def number_of(size: str, pairs: Sequence[PairRow], rows: Collection[PairRow | MissingRow]) -> int:
+def number_of(size: str, pairs: int, rows: Collection[PairRow | MissingRow]) -> int:
     """How many pairs a data set of a size has. `rows`: of all prompts, for the reasons.
 
     Errors: UserError where there are fewer pairs.
     """
-    number = len(pairs) if size == "all" else int(size)
-    if len(pairs) >= number > 0:
+    number = pairs if size == "all" else int(size)
+    if pairs >= number > 0:
         return number
     reasons = Counter(reason for row in rows if (reason := reason_of(row)) != PAIRS)
     told = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
@@ -168,23 +118,79 @@ def number_of(size: str, pairs: Sequence[PairRow], rows: Collection[PairRow | Mi
         " there are"
     )
     raise UserError(
-        f"pairs.sizes: {len(rows)} prompts gave {len(pairs)} pairs, too few for a data set of"
+        f"pairs.sizes: {len(rows)} prompts gave {pairs} pairs, too few for a data set of"
         f" size {size}. Without a pair: {told}. {mend}."
     )
 
 
+def choose(names: Sequence[str], rows: StoredRows[PairRow], validation: float) -> Chosen:
+    """The splits of these prompts' pairs. Errors: UserError where none is left to train on."""
+    splits: dict[Split, list[str]] = {}
+    for name in names:
+        split = split_of(rows[name]["prompt"], validation) if validation else TRAIN
+        splits.setdefault(split, []).append(name)
+    if TRAIN not in splits:
+        raise UserError(
+            f"pairs.validation: {validation:g} of {len(names)} pairs leaves none to train on. Lower"
+            " it, or write more prompts."
+        )
+    return {"splits": dict(sorted(splits.items())), "names": list(names)}
+
+
+def names_of_pairs(rows: StoredRows[PairRow]) -> list[str]:
+    """The ids of the prompts that gave a pair, in the order of data sets."""
+    with_pair = (row for row in rows.values() if not is_missing(row) and "pair" in row)
+    return stratified((row["topic"], row["id"]) for row in with_pair)
+
+
+def write_data_set(job: Job[MergePairsJob], inputs: Any, size: str, folder: Path) -> Summary:
+    """Writes the data set into a folder that is there; returns what is in it."""
+    rows = whole_stored_rows(job, inputs.pairs, PairRow)
+    source = DataSetSource(
+        job.root,
+        rows,
+        whole_stored_rows(job, inputs.images, ImagesRow),
+        whole_stored_rows(job, inputs.rankings, ResponseRankingRow),
+    )
+    there = names_of_pairs(rows)
+    number = number_of(size, len(there), rows.values())
+    chosen = choose(there[:number], rows, job.settings.validation)
+    splits = {split: len(names) for split, names in chosen["splits"].items()}
+    summary = write_forms(source, Contents(f"{job.root.name}-{size}", splits), chosen, folder)
+    write_text(folder / "prompt_ids.txt", "".join(f"{name}\n" for name in chosen["names"]))
+    told = {
+        "size": number,
+        "pairs_there_are": len(there),
+        "topics": summary.topics,
+        "digest": summary.digest(),
+    }
+    validation = {"splits": splits} if job.settings.validation else {}
+    write_json(folder / "dataset.json", told | validation)
+    builds = add_build(read_builds(job.work / f"{size}.builds.json"), summary.digests)
+    write_json(job.work / f"{size}.builds.json", builds)
+    write_text(folder / "CHANGELOG.md", changelog(builds))
+    job.count(number)
+    return summary
+
+
+def publish_data_set(job: Job[MergePairsJob], inputs: Any, size: str, folder: Path) -> None:
+    """Makes a data set's folder, whole or not at all, in the place of what is there."""
+    with mendable_storage_errors(folder.parent):
+        unfinished = part_of(folder)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        make_folder(unfinished)
+        summary = write_data_set(job, inputs, size, unfinished)
+        sync_file_system(unfinished)
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.rename(folder)
+    pictures = {folder / name: content for name, content in summary.pictures.items()}
+    job.also_publishes(sorted(folder.iterdir()), pictures)
+
+
 def main(snakemake: Any) -> None:
-    with Job(snakemake, NoSettings, VERSION) as job:
-        output = snakemake.output
-        of_prompts = read_whole_shards(job, snakemake.input.pairs, PairRow)
-        pairs = ordered_pairs(of_prompts.values())
-        size = number_of(snakemake.wildcards.size, pairs, of_prompts.values())
-        rows = pairs[:size]
-        publish_parquet(rows, job.root, Path(output.data))
-        publish_llava(rows, Path(output.llava))
-        write_text(Path(output.ids), "".join(f"{row['id']}\n" for row in rows))
-        publish_summary(rows, len(pairs), Path(output.summary))
-        job.count(size)
+    with Job(snakemake, MergePairsJob, VERSION) as job:
+        folder = Path(snakemake.output.summary).parent
+        publish_data_set(job, snakemake.input, snakemake.wildcards.size, folder)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from lib.config.licences import read_licences
 from lib.config.run import Config
 from lib.errors import UserError
 from lib.head import project
@@ -219,9 +220,7 @@ def say_costs_and_terms(
     wanted, unknown = downloads(config)
     yield from unknown
     yield from hub.say_hub(wanted, rates, file)
-    yield from hub.say_licences(
-        wanted, [each.endpoint.base_url for each in asked], hub.read_licences()
-    )
+    yield from hub.say_licences(wanted, [each.endpoint.base_url for each in asked], read_licences())
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -1,9 +1,11 @@
-"""Rule reasons_table: why prompts gave no pair, and why responses were not ranked, counted by
-topic.
+"""Rule reasons_table: why prompts gave no pair, why responses were not ranked, and what rule
+check_pairs found in the pairs, counted by topic.
 """
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lib.config.tables import ReasonsTableJob
@@ -12,23 +14,44 @@ from lib.data.rows import MissingRow, PairRow
 from lib.data.shards import is_missing, read_whole_shards
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
+from lib.pair_checks.checker import CheckReport, Report
 from lib.report.published import our_source
 from lib.report.tables import Table, TableColumn, TableRow, write_table
 
-VERSION = 1
+VERSION = 2
 TOTAL = "all topics"
 NOTE = (
     "An invalid response is left out of its prompt's ranking; a prompt with fewer than two valid"
     " responses gives no pair."
 )
+QUALITY_NOTE = (
+    "What checks found in pairs leaves none of them out; `pairs.quality.max_share` has it stop the"
+    " run. What each counts: docs/checking-pairs.md."
+)
+
+
+def length_notes(quality: Report) -> list[str]:
+    """What lengths alone say of the pairs; nothing where there is none."""
+    if not (lengths := quality.get("lengths")):
+        return []
+    low, high = lengths["interval"]
+    note = (
+        f"A rule by which the {lengths['rule']} answer wins is right in {lengths['right']:.1%} of"
+        f" the pairs (95 % interval {low:.1%} to {high:.1%}; Cohen's d of the words"
+        f" {lengths['effect_size']:+.2f})."
+    )
+    return [note]
 
 
 class Reasons:
     """How often each reason is given, by topic and for all topics: why prompts gave no pair (or
-    `PAIRS` where they did), and why responses are invalid.
+    `PAIRS` where they did), why responses are invalid, and what checks found in pairs.
     """
 
-    def __init__(self, rows: Iterable[PairRow | MissingRow]) -> None:
+    def __init__(
+        self, rows: Iterable[PairRow | MissingRow], checks: Mapping[str, CheckReport]
+    ) -> None:
+        """`checks`: what rule check_pairs found, by check."""
         self.prompts: dict[str, Counter[str]] = {}
         self.responses: dict[str, Counter[str]] = {}
         for row in rows:
@@ -36,6 +59,12 @@ class Reasons:
             for topic in (row["topic"], TOTAL):
                 self.prompts.setdefault(topic, Counter())[reason_of(row)] += 1
                 self.responses.setdefault(topic, Counter()).update(invalid)
+
+        self.quality: dict[str, Counter[str]] = {topic: Counter() for topic in self.prompts}
+        for name, check in checks.items():
+            for finding in check["findings"]:
+                for topic in (finding["topic"], TOTAL):
+                    self.quality[topic][name] += 1
 
     @property
     def topics(self) -> list[str]:
@@ -54,10 +83,15 @@ class Reasons:
         """Why responses are invalid, by name."""
         return sorted(self.responses.get(TOTAL, Counter()))
 
+    @property
+    def of_quality(self) -> list[str]:
+        """The checks that found something, by name."""
+        return sorted(self.quality.get(TOTAL, Counter()))
+
 
 def columns_of(reasons: Reasons) -> list[TableColumn]:
     """Prompts, pairs, and a column for each reason."""
-    no_pair, invalid = "No pair:", "Invalid responses:"
+    no_pair, invalid, quality = "No pair:", "Invalid responses:", "Found in pairs:"
     return [
         TableColumn("prompts", "Prompts", "prompts", None, 0),
         TableColumn("pairs", "Pairs", "prompts", None, 0),
@@ -68,6 +102,10 @@ def columns_of(reasons: Reasons) -> list[TableColumn]:
         *(
             TableColumn(f"response {reason}", reason, "responses", None, 0, invalid)
             for reason in reasons.of_responses
+        ),
+        *(
+            TableColumn(f"quality {check}", check, "pairs", None, 0, quality)
+            for check in reasons.of_quality
         ),
     ]
 
@@ -80,31 +118,33 @@ def row_of(topic: str, reasons: Reasons, columns: Sequence[TableColumn], source:
         "pairs": prompts[PAIRS],
         **{f"prompt {reason}": prompts[reason] for reason in reasons.of_prompts},
         **{f"response {reason}": responses[reason] for reason in reasons.of_responses},
+        **{f"quality {check}": reasons.quality[topic][check] for check in reasons.of_quality},
     }
     origin = {"pairs": "pairs" if topic == TOTAL else f"pairs/{topic}"}
     origins = {column.key: origin for column in columns}
     return TableRow(source, {"topic": topic}, values, origins={**origins})
 
 
-def build_table(rows: Iterable[PairRow | MissingRow], source: str) -> Table:
+def build_table(rows: Iterable[PairRow | MissingRow], quality: Report, source: str) -> Table:
     """One line a topic and one for all: prompts, pairs, prompts left out by reason, invalid
-    responses by reason. `source`: whose rows.
+    responses by reason, pairs that a check found something in. `source`: whose rows.
     """
-    reasons = Reasons(rows)
+    reasons = Reasons(rows, quality["checks"])
     columns = columns_of(reasons)
     return Table(
         "Why prompts gave no pair, and why responses were not ranked",
         {"topic": "Topic"},
         columns,
         [row_of(topic, reasons, columns, source) for topic in reasons.topics],
-        [NOTE],
+        [NOTE, QUALITY_NOTE, *length_notes(quality)],
     )
 
 
 def main(snakemake: Any) -> None:
     with Job(snakemake, ReasonsTableJob, VERSION) as job:
-        rows = read_whole_shards(job, snakemake.input, PairRow)
-        table = build_table(rows.values(), our_source(job.settings.label))
+        rows = read_whole_shards(job, snakemake.input.pairs, PairRow)
+        quality: Report = json.loads(Path(snakemake.input.quality).read_text(encoding="utf-8"))
+        table = build_table(rows.values(), quality, our_source(job.settings.label))
         write_table(table, list(snakemake.input), snakemake.output)
         job.count(len(rows))
 

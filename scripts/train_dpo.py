@@ -19,6 +19,7 @@ from lib.errors import UserError
 from lib.files import mendable_storage_errors, read_jsonl, write_jsonl
 from lib.jobs.job import Job
 from lib.jobs.kept import copy_folder
+from lib.jobs.published import refuse_changed_file
 from lib.jobs.script import run_script
 from lib.jobs.versions import versions
 from lib.registry import version_in_key
@@ -50,8 +51,11 @@ PACKAGES = (
 )
 
 
-def key_of(job: Job[TrainDpoJob], pairs: PairsDigest) -> str:
-    """The key of a training. A control's stands in the digest of its pairs."""
+def key_of(job: Job[TrainDpoJob], pairs: PairsDigest, held_out: PairsDigest | None) -> str:
+    """The key of a training: of the texts and pictures that it is trained on, in whatever form they
+    are stored. A control's stands in the digest of its pairs; held-out pairs are in it since what
+    is published tells of them.
+    """
     settings = job.settings
     return job.key(
         pairs=pairs.digest,
@@ -59,6 +63,7 @@ def key_of(job: Job[TrainDpoJob], pairs: PairsDigest) -> str:
         dtype=settings.base_model.dtype,
         prompt_template=settings.prompt_template,
         training=deciding(settings.training),
+        **({"held_out": held_out.digest} if held_out else {}),
         **version_in_key(TRAINERS.class_of(settings)),
     )
 
@@ -66,10 +71,13 @@ def key_of(job: Job[TrainDpoJob], pairs: PairsDigest) -> str:
 class TrainingFolder:
     """The folder of a job's training under work/, and what is done in it."""
 
-    def __init__(self, job: Job[TrainDpoJob], data: list[Path], key: str) -> None:
-        """`data`: the data set's parquet files."""
+    def __init__(
+        self, job: Job[TrainDpoJob], data: list[Path], held_out: list[Path], key: str
+    ) -> None:
+        """`data`, `held_out`: the data set's parquet files."""
         self.job = job
         self.data = data
+        self.held_out = held_out
         self.folder = job.work / job.name / key[:16]
         self.checkpoints = self.folder / "checkpoints"
         self.finished = self.folder / "finished"
@@ -95,8 +103,8 @@ class TrainingFolder:
             if not self.finished.exists():
                 checkpoint = self.train_from(checkpoint)
                 settings = self.job.settings
-                names = TRAINERS.class_of(settings).METRICS
-                keep_results(checkpoint, self.finished, settings.base_model, names)
+                trainer = TRAINERS.class_of(settings)
+                keep_results(checkpoint, self.finished, settings.base_model, trainer)
             shutil.rmtree(self.checkpoints, ignore_errors=True)
             shutil.rmtree(self.folder / "cache", ignore_errors=True)
             self.say_versions()
@@ -156,6 +164,7 @@ class TrainingFolder:
             prompt_template=settings.prompt_template,
             settings=settings.training,
             data=self.data,
+            held_out=self.held_out,
             folder=self.folder,
             resume=checkpoint,
             control=settings.control,
@@ -186,14 +195,19 @@ def title_of(job: Job[TrainDpoJob], pairs: PairsDigest) -> str:
 def main(snakemake: Any) -> None:
     with Job(snakemake, TrainDpoJob, VERSION) as job:
         control, output = job.settings.control, snakemake.output
-        data = sorted(Path(snakemake.input.dataset).parent.glob("data/train-*.parquet"))
-        pairs = digest_pairs(data, control, job.settings.training.seed)
+        data_set = Path(snakemake.input.dataset).parent
+        refuse_changed_file(job.root, data_set / "data", output=data_set / "dataset.json")
+        data = sorted(data_set.glob("data/train-*.parquet"))
+        held_out = sorted(data_set.glob("data/validation-*.parquet"))
+        seed = job.settings.training.seed
+        pairs = digest_pairs(data, control, seed)
         if control:
             job.note(
                 f"control '{control}': chosen and rejected are exchanged in {pairs.exchanged} of"
                 f" {pairs.pairs} pairs"
             )
-        training = TrainingFolder(job, data, key_of(job, pairs))
+        of_held_out = digest_pairs(held_out) if held_out else None
+        training = TrainingFolder(job, data, held_out, key_of(job, pairs, of_held_out))
         metrics = training.finish()
         adapter = Path(output.adapter).parent
         with mendable_storage_errors(adapter):

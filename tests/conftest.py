@@ -59,6 +59,8 @@ LONGEST = (
 )
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+#: Where models compute in the tests of rules and of roles: `make test-gpu` names a GPU.
+DEVICE = os.environ.get("TEST_DEVICE", "cpu")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -297,7 +299,7 @@ def rule_object(tmp_path: Path) -> Callable[..., SimpleNamespace]:
     ) -> SimpleNamespace:
         common = {
             "root": str(tmp_path / "run"),
-            "device": "cpu",
+            "device": DEVICE,
             "seed": 0,
             "max_failed_fraction": 0.0,
         } | params.pop("common", {})

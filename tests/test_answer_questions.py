@@ -15,7 +15,7 @@ from PIL import Image
 import answer_questions
 import score_answers
 from chat_server import ChatServer, text_of
-from conftest import Parameters, Wildcards
+from conftest import DEVICE, Parameters, Wildcards
 from lib.benchmarks.amber import read_yes_or_no
 from lib.benchmarks.pope import SINGLE_WORD
 from lib.benchmarks.questions import PublishedQuestion, QuestionsBenchmark, prompt_of
@@ -81,7 +81,7 @@ def scoring(name, folder, **changes):
 def job(rule, benchmark, settings, folder=Path("results/run/evaluation/base"), **common):
     """What Snakemake gives the two scripts."""
     here = folder / benchmark
-    common = {"root": "results/run", "device": "cpu", "seed": 0, "max_failed_fraction": 0} | common
+    common = {"root": "results/run", "device": DEVICE, "seed": 0, "max_failed_fraction": 0} | common
     files = {
         name: str(here / name)
         for name in ("answers.jsonl", "asked.json", "scores.json", "scored.jsonl")
@@ -387,7 +387,7 @@ def test_several_beams_are_the_library_s_own_search_and_are_told(
     assert [row["response"] for row in answers[1]] != [row["response"] for row in answers[3]]
     model = TransformersGenerator.Settings(backend="transformers", **settings["base_model"])
     generator = TransformersGenerator.load(
-        model, "cpu", Sampling(12, 0), with_images=True, batch_size=1
+        model, DEVICE, Sampling(12, 0), with_images=True, batch_size=1
     )
     for question, row in zip(
         read_questions("object_halbench", settings["questions"], None), answers[3], strict=True

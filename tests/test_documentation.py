@@ -93,7 +93,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory, finished: Project) -> Projec
     for name in ("models", "benchmarks"):
         (folder / "demo/world" / name).symlink_to(REPOSITORY / "demo/world" / name)
     shutil.copy2(folder / "demo/random.yaml", folder / "my.yaml")
-    shutil.copy2(REPOSITORY / "profiles/slurm/rates.yaml", folder / "my-rates.yaml")
+    (folder / "results" / "gpu-check").mkdir()
+    for rates in ("my-rates.yaml", "results/gpu-check/rates.yaml"):
+        shutil.copy2(REPOSITORY / "profiles/slurm/rates.yaml", folder / rates)
     (folder / ".venv").symlink_to(Path(sys.executable).parent.parent)
     # The runs that the reader has made by then, and the answers that the authors released.
     for name in ("demo", "paper", "pilot"):

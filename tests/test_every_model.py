@@ -22,7 +22,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from chat_server import ChatServer
-from conftest import Parameters, rounding
+from conftest import DEVICE, Parameters, rounding
 from lib.blocks import Block
 from lib.data.prompts import Prompt
 from lib.data.rows import PickedRow
@@ -174,7 +174,7 @@ def settings_of(role: str, kind: str, folder: Path) -> Any:
     return registry.validate({registry.key: kind, **values, **small})
 
 
-def author_of(settings: Any, root: Path, device: str = "cpu", seed: int = 0) -> Any:
+def author_of(settings: Any, root: Path, device: str = DEVICE, seed: int = 0) -> Any:
     """An author of instructions for a job, and the prompts that are written about."""
     common = {"root": str(root), "device": device, "seed": seed, "max_failed_fraction": 1.0}
     rule = SimpleNamespace(rule="write", wildcards=[], params=Parameters(common=common))
@@ -201,7 +201,7 @@ def loaded(demo_models: Path) -> Callable[..., Any]:
     @cache
     def get(role: str, kind: str, sampling: Sampling = GREEDY) -> Any:
         folder = demo_models / str(TINY_OF[role, kind])
-        return load(role, settings_of(role, kind, folder), "cpu", sampling)
+        return load(role, settings_of(role, kind, folder), DEVICE, sampling)
 
     return get
 

@@ -12,6 +12,7 @@ from typing import Literal
 import pytest
 from PIL import Image
 
+from conftest import DEVICE
 from generate_images import main
 from lib.config.images import GenerateImagesJob
 from lib.data.image_files import read_provenance
@@ -148,7 +149,7 @@ def test_a_row_of_the_batch_has_exactly_the_image_of_its_own_guidance_scale(sett
         settings = settings.model_copy(
             update={"model": str(WORLD_MODEL), "height": 48, "width": 48}
         )
-    generator = StableDiffusion3.load(settings, "cpu")
+    generator = StableDiffusion3.load(settings, DEVICE)
     seeds = [1, 2, 3]
     scales = [5.0, 9.0, 1.5]  # none is the default of diffusers
     mixed = generator.generate(PROMPTS[0], scales, seeds)
@@ -161,7 +162,7 @@ def test_a_row_of_the_batch_has_exactly_the_image_of_its_own_guidance_scale(sett
 
 
 def test_a_scale_of_one_is_no_guidance(settings):
-    generator = StableDiffusion3.load(settings, "cpu")
+    generator = StableDiffusion3.load(settings, DEVICE)
     (image,) = generator.generate(PROMPTS[0], [1.0], [1])
     (plain,) = draw_plainly(generator.pipeline, PROMPTS[0], 1.0, [1], settings)
     assert image.tobytes() == plain.tobytes()
@@ -170,7 +171,7 @@ def test_a_scale_of_one_is_no_guidance(settings):
 def test_diffusers_still_asks_the_two_properties_that_are_overridden(settings, monkeypatch):
     from diffusers import StableDiffusion3Pipeline
 
-    generator = StableDiffusion3.load(settings, "cpu")
+    generator = StableDiffusion3.load(settings, DEVICE)
     for name in ("guidance_scale", "do_classifier_free_guidance"):
         assert isinstance(vars(StableDiffusion3Pipeline)[name], property)
     asked = []
@@ -287,7 +288,8 @@ def test_what_is_damaged_in_another_run_is_computed(run, tmp_path, monkeypatch):
 
 def test_a_warm_shard_does_not_even_import_torch(run, tmp_path, settings):
     run(PROMPTS[0])
-    common = {"root": str(tmp_path / "run"), "device": "cpu", "seed": 0, "max_failed_fraction": 0.0}
+    root = str(tmp_path / "run")
+    common = {"root": root, "device": DEVICE, "seed": 0, "max_failed_fraction": 0.0}
     code = f"""
 import sys
 from types import SimpleNamespace

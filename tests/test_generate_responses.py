@@ -14,6 +14,7 @@ import numpy
 import pytest
 from PIL import Image
 
+from conftest import DEVICE
 from generate_responses import main
 from lib.config.responses import GenerateResponsesJob, Responses
 from lib.data.prompts import Prompt
@@ -158,7 +159,7 @@ def test_a_response_does_not_depend_on_the_other_prompts_of_its_shard(stage):
 
 def test_a_response_depends_on_seed_image_and_instruction(stage, demo_models):
     folder = demo_models / "llava-v1.6-vicuna-7b"
-    generator = TransformersGenerator(folder, "float32", "cpu", Sampling(64, 1.0), True)
+    generator = TransformersGenerator(folder, "float32", DEVICE, Sampling(64, 1.0), True)
     asked = Request(QUESTION, 1, stage.image())
     variants = [
         asked,
@@ -191,7 +192,7 @@ def test_greedy_is_greedy_and_the_nucleus_narrows_the_choice(stage, demo_models)
         return {
             answer.text
             for answer in TransformersGenerator(
-                folder, "float32", "cpu", Sampling(48, temperature, top_p), True
+                folder, "float32", DEVICE, Sampling(48, temperature, top_p), True
             ).generate(asked)
         }
 

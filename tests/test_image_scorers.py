@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from conftest import rounding
+from conftest import DEVICE, rounding
 from lib.config.image_ranking import RankImagesJob
 from lib.models.image_scorers.bert import BLIP_PROMPT_TOKENS
 from lib.models.image_scorers.image_reward import (
@@ -38,7 +38,7 @@ def settings_of(kind, folder, **settings):
 
 def load_image_scorer(kind, folder, **settings):
     """The scorer of a folder, as the rule loads it."""
-    return IMAGE_SCORERS.load(kind).load(settings_of(kind, folder, **settings), "cpu")
+    return IMAGE_SCORERS.load(kind).load(settings_of(kind, folder, **settings), DEVICE)
 
 
 @pytest.fixture(scope="session")
@@ -208,8 +208,8 @@ def test_clip_is_a_cosine_and_blip_a_probability(scorers, images):
 @pytest.mark.numeric
 def test_blip_is_transformers_own_itm_score(folders, scorers, images):
     scorer = scorers["blip"]
-    pixels = scorer.image_processor(images, return_tensors="pt").pixel_values
-    tokens = scorer.tokenizer([PROMPT] * len(images), return_tensors="pt")
+    pixels = scorer.image_processor(images, return_tensors="pt").pixel_values.to(DEVICE)
+    tokens = scorer.tokenizer([PROMPT] * len(images), return_tensors="pt").to(DEVICE)
     with torch.inference_mode():
         output = scorer.model(
             input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, pixel_values=pixels

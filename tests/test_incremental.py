@@ -32,6 +32,7 @@ ITEM_RULES = {
 AFTER_TRAINING_SETTINGS = {
     "train_dpo",
     "merge_adapter",
+    "model_cards",
     "answer_benchmark",
     "score_benchmark",
     "answer_questions",
@@ -41,7 +42,17 @@ AFTER_TRAINING_SETTINGS = {
     "size_table",
     "all_scores_table",
 }
-AFTER_PAIRS = {"merge_pairs", "reasons_table", "similarity_figure", *AFTER_TRAINING_SETTINGS}
+AFTER_PAIRS = {
+    *(
+        "check_pairs",
+        "merge_pairs",
+        "data_set_card",
+        "list_data_sets",
+        "reasons_table",
+        "similarity_figure",
+    ),
+    *AFTER_TRAINING_SETTINGS,
+}
 AFTER_RESPONSE_RANKING = {"embed_texts", "build_pairs", *AFTER_PAIRS}
 AFTER_IMAGES = {"list_overlaps", "common_selections_table", "candidates_figure", "guidance_figure"}
 
@@ -229,6 +240,7 @@ def test_changing_one_policy_model_redoes_its_responses_and_what_depends_on_them
                 "hallucination_table",
                 "size_table",
                 "all_scores_table",
+                "model_cards",
             },
         ),
     ],

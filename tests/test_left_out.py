@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 
+from lib.config.publish import Publish
 from lib.config.run import Config
 from lib.data.prompts import Prompt
 from lib.errors import UserError
 from lib.files import write_json, write_jsonl
 from lib.head import table_rows
+from lib.head.frozen import tell_old_forms
 from lib.head.left_out import tell_left_out, tell_too_large
-from lib.head.plan import DATA_SET_FILES, Plan
+from lib.head.plan import NEEDED_FILES, Plan
 from lib.head.preflight import check_run
+from lib.head.publications import publications
 from lib.head.run_start import RunStart
 from lib.head.targets import targets
 from lib.jobs.job import digest_of_params
@@ -123,12 +126,29 @@ def test_a_job_leaves_out_what_its_run_left_out_whatever_has_been_made_since(tmp
 
 
 def test_a_frozen_data_set_stays_whatever_became_of_the_prompts(tmp_path):
-    for name in DATA_SET_FILES:
+    for name in NEEDED_FILES:
         path = Path(plan(tmp_path).root, "dataset/12", name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     assert 12 in plan(tmp_path, freeze=True).sizes()
     assert 12 not in plan(tmp_path).sizes()
+
+
+def test_a_frozen_data_set_in_the_form_of_before_is_told_with_what_to_do(tmp_path):
+    made = plan(tmp_path, freeze=True)
+    folder = Path(made.root, "dataset/4")
+    for name in NEEDED_FILES:
+        (folder / name).mkdir(parents=True)
+    [line] = tell_old_forms(made)
+    assert line.startswith(f"{folder} is frozen")
+    assert "`pairs.freeze: false`" in line
+    to_hub = Publish.model_validate({"data_sets": {"4": "me/pairs"}})
+    publishing = Plan(made.config.model_copy(update={"publish": to_hub}))
+    with pytest.raises(UserError, match=r"dataset/4 is frozen .* `pairs.freeze: false`"):
+        publications(publishing)
+    (folder / "ms_swift.jsonl").touch()
+    assert tell_old_forms(made) == []
+    assert len(publications(publishing)) == 1
 
 
 def test_a_left_out_experiment_keeps_its_row_in_the_tables_and_asks_for_no_scores(tmp_path):
@@ -170,14 +190,14 @@ def test_pairs_that_are_too_few_are_told_with_their_reasons_and_what_to_do():
             "missing": {"rule": "rank_images", "reason": "all images blank"},
         },
     ]
-    assert number_of("1", rows[:1], rows) == number_of("all", rows[:1], rows) == 1
+    assert number_of("1", 1, rows) == number_of("all", 1, rows) == 1
     with pytest.raises(
         UserError,
         match=r"3 prompts gave 1 pairs.*tie 1, all images blank 1\. Run the same command again",
     ):
-        number_of("2", rows[:1], rows)
+        number_of("2", 1, rows)
     with pytest.raises(UserError, match="gave 0 pairs"):
-        number_of("all", [], rows)
+        number_of("all", 0, rows)
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ WITHOUT_WHEELS = {
     "connection-pool",
     "deepspeed",
     "fairscale",
+    "jsonpath-rw",
     "openai-clip",
     "transformers-stream-generator",
     "zss",

@@ -1,54 +1,37 @@
-"""Data sets: nested, stratified, and read back by the libraries that users read them with."""
+"""Data sets: nested, stratified, complete by themselves, and read back by the libraries that users
+read them with. What trainers make of them: tests/test_export_forms.py.
+"""
 
 import json
+import os
+import shutil
 from collections import Counter
-from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from lib.data.data_sets import llava_record, ordered_pairs
-from lib.data.rows import MissingRow, Pair, PairRow, PickedImage
+from data_set_run import ATTRIBUTES, MakeRule, make_data_set, pair_row, write_run
+from lib.data.builds import add_build, changelog, read_builds
+from lib.data.data_sets import TRAIN, VALIDATION, ordered_pairs, split_of
+from lib.data.export_forms.llava import llava_record
+from lib.data.export_forms.registry import FORM_FILES
+from lib.data.rows import MissingRow, PairRow
 from lib.errors import UserError
-from lib.files import digest_of_file
-from merge_pairs import write_parquet
-
-
-def row(topic: str, number: int, root: Path | None = None) -> PairRow:
-    name = f"{topic}-{sha256(f'{topic}{number}'.encode()).hexdigest()[:10]}"
-    image: PickedImage = {
-        "file": f"images/{topic}/00/{name}.png",
-        "sha256": "",
-        "guidance_scale": 7.0,
-        "score": 1.0,
-    }
-    if root:
-        path = Path(root, image["file"])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8), (number % 256, 0, 0)).save(path)
-        image["sha256"] = digest_of_file(path)
-    pair: Pair = {
-        "chosen": {"policy": "a", "text": f"right {number}", "score": 1.0},
-        "rejected": {"policy": "b", "text": 'wrong 😀 "quoted"', "score": 0.0},
-        "margin": 1.0,
-    }
-    return {
-        "id": name,
-        "topic": topic,
-        "prompt": f"{topic} {number}",
-        "instruction": "What is it?",
-        "image": image,
-        "invalid_responses": {},
-        "pair": pair,
-    }
-
+from lib.jobs.record import read_record
 
 ROWS = (
-    [row("art", n) for n in range(60)]
-    + [row("school", n) for n in range(30)]
-    + [row("nature", n) for n in range(10)]
+    [pair_row("art", n) for n in range(60)]
+    + [pair_row("school", n) for n in range(30)]
+    + [pair_row("nature", n) for n in range(10)]
 )
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def test_a_larger_data_set_contains_the_smaller_and_each_is_stratified_by_topic():
@@ -64,7 +47,7 @@ def test_the_order_does_not_depend_on_the_order_of_shards():
 
 
 def test_rows_without_a_pair_are_left_out():
-    without: PairRow = {**row("art", 1000), "no_pair": "tie"}
+    without: PairRow = {**pair_row("art", 1000), "no_pair": "tie"}
     del without["pair"]
     missing: MissingRow = {
         "id": "art-0",
@@ -76,42 +59,138 @@ def test_rows_without_a_pair_are_left_out():
 
 
 def test_the_published_format_has_its_four_fields():
-    record = llava_record(row("art", 1))
+    record = llava_record("art-1", "images/art/1.png", "What is it?", "right", "wrong")
     assert list(record) == ["id", "image", "conversations", "rejected_conversations"]
     assert [turn["from"] for turn in record["conversations"]] == ["human", "gpt"]
-    assert (
-        record["conversations"][0]
-        == record["rejected_conversations"][0]
-        == {
-            "from": "human",
-            "value": "<image> What is it?",
-        }
-    )
-    assert record["conversations"][1]["value"] == "right 1"
+    question = {"from": "human", "value": "<image> What is it?"}
+    assert record["conversations"][0] == record["rejected_conversations"][0] == question
+    assert record["conversations"][1]["value"] == "right"
 
 
-def test_datasets_reads_the_parquet_files_with_their_images(tmp_path):
+def test_about_the_asked_share_is_held_out_and_look_alikes_are_never_on_both_sides():
+    prompts = [f"a picture of {number} cats" for number in range(5000)]
+    held_out = {prompt for prompt in prompts if split_of(prompt, 0.02) == VALIDATION}
+    assert 60 <= len(held_out) <= 140
+    assert all(split_of(f" {prompt.upper()} ", 0.02) == VALIDATION for prompt in held_out)
+    more = {prompt for prompt in prompts if split_of(prompt, 0.1) == VALIDATION}
+    assert held_out < more
+    assert split_of(prompts[0], 0) == TRAIN
+
+
+def test_a_data_set_is_complete_by_itself_and_has_no_working_files(
+    tmp_path: Path, rule_object: MakeRule
+) -> None:
+    root = tmp_path / "run"
+    inputs = write_run(root, [pair_row("art", n, root) for n in range(5)])
+    made = make_data_set(rule_object, root, inputs, "4")
+    alone = Path(shutil.copytree(made, tmp_path / "elsewhere"))
+    shutil.rmtree(root)
+    names = set(contents(alone))
+    pictures = {name for name in names if name.startswith("images/art/")}
+    assert len(pictures) == 4
+    parquet = "data/train-00000-of-00001.parquet"
+    said = {"prompt_ids.txt", "dataset.json", "CHANGELOG.md"}
+    assert names == {*FORM_FILES, *said, parquet, *pictures}
+    records = json.loads((alone / "llava.json").read_text(encoding="utf-8"))
+    assert {record["image"] for record in records} == pictures
+    assert [each["id"] for each in records] == (alone / "prompt_ids.txt").read_text().split()
+    assert str(tmp_path).encode() not in b"".join(contents(alone).values())
+
+
+def test_a_data_set_made_twice_is_the_same_bytes_whatever_lay_in_its_place(
+    tmp_path: Path, rule_object: MakeRule
+) -> None:
+    root = tmp_path / "run"
+    inputs = write_run(root, [pair_row("art", n, root) for n in range(5)])
+    made = make_data_set(rule_object, root, inputs, "all", validation=0.3)
+    first = contents(made)
+    (made / ".snakemake_timestamp").touch()
+    (made / "data" / "train-00007-of-00009.parquet").write_bytes(b"of another time")
+    assert contents(make_data_set(rule_object, root, inputs, "all", validation=0.3)) == first
+
+
+def test_pictures_take_no_room_twice(tmp_path: Path, rule_object: MakeRule) -> None:
+    root = tmp_path / "run"
+    rows = [pair_row("art", 1, root)]
+    made = make_data_set(rule_object, root, write_run(root, rows), "all")
+    (picture,) = (made / "images/art").iterdir()
+    assert os.path.samefile(picture, root / rows[0]["image"]["file"])
+
+
+def test_a_validation_split_is_in_every_form_and_shares_no_prompt_with_the_other(
+    tmp_path: Path, rule_object: MakeRule
+) -> None:
     import datasets
 
-    rows = [row("art", n, tmp_path) for n in range(1003)]
-    folder = tmp_path / "dataset" / "data"
-    folder.mkdir(parents=True)
-    write_parquet(rows, tmp_path, folder)
-    assert sorted(path.name for path in folder.iterdir()) == [
+    root = tmp_path / "run"
+    inputs = write_run(root, [pair_row("art", n, root) for n in range(40)])
+    made = make_data_set(rule_object, root, inputs, "all", validation=0.25)
+    splits = json.loads((made / "dataset.json").read_text())["splits"]
+    assert splits["train"] + splits["validation"] == 40
+    for suffix, split in (("", "train"), ("_validation", "validation")):
+        for name, lines in (("llava", False), ("llama_factory", False), ("ms_swift", True)):
+            path = made / f"{name}{suffix}.json{'l' if lines else ''}"
+            text = path.read_text(encoding="utf-8")
+            assert len(text.splitlines() if lines else json.loads(text)) == splits[split]
+    loaded = datasets.load_dataset(str(made / "data"), cache_dir=str(tmp_path / "cache"))
+    assert {split: rows.num_rows for split, rows in loaded.items()} == splits
+    assert not set(loaded["train"]["image_prompt"]) & set(loaded["validation"]["image_prompt"])
+
+
+def test_a_split_that_leaves_nothing_to_train_on_is_refused(
+    tmp_path: Path, rule_object: MakeRule
+) -> None:
+    root = tmp_path / "run"
+    held_out = next(
+        n for n in range(100) if split_of(pair_row("art", n)["prompt"], 0.5) == VALIDATION
+    )
+    inputs = write_run(root, [pair_row("art", held_out, root)])
+    with pytest.raises(UserError, match=r"pairs\.validation: 0\.5 of 1 pairs leaves none"):
+        make_data_set(rule_object, root, inputs, "all", validation=0.5)
+
+
+def test_all_that_is_known_of_a_pair_stands_beside_its_texts(
+    tmp_path: Path, rule_object: MakeRule
+) -> None:
+    import datasets
+
+    root = tmp_path / "run"
+    rows = [pair_row("art", n, root) for n in range(1003)]
+    made = make_data_set(rule_object, root, write_run(root, rows), "all")
+    assert sorted(path.name for path in (made / "data").iterdir()) == [
         "train-00000-of-00002.parquet",
         "train-00001-of-00002.parquet",
     ]
-    loaded = datasets.load_dataset(
-        str(tmp_path / "dataset"), split="train", cache_dir=str(tmp_path / "cache")
-    )
-    assert loaded["id"][:] == [pair["id"] for pair in rows]
-    assert loaded[1002]["images"][0].getpixel((0, 0)) == (1002 % 256, 0, 0)
-    assert loaded[0]["rejected"] == 'wrong 😀 "quoted"'
+    loaded = datasets.load_dataset(str(made), split="train", cache_dir=str(tmp_path / "cache"))
+    of_row = {row["id"]: number for number, row in enumerate(rows)}
+    last = loaded[1002]
+    number = of_row[last["id"]]
+    assert last["images"][0].getpixel((0, 0)) == (number % 256, 0, 0)
+    known = {name: last[name] for name in last if name not in ("images", "prompt", "id")}
+    assert known == {
+        "topic": "art",
+        "image_prompt": f"a picture of art {number}",
+        "chosen": [{"role": "assistant", "content": [{"type": "text", "text": f"right {number}"}]}],
+        "rejected": [
+            {"role": "assistant", "content": [{"type": "text", "text": 'wrong 😀 "quoted"'}]}
+        ],
+        "chosen_policy": "a",
+        "rejected_policy": "b",
+        "chosen_score": 1.0,
+        "rejected_score": 0.0,
+        "chosen_attributes": ATTRIBUTES,
+        "rejected_attributes": ATTRIBUTES,
+        "margin": 1.0,
+        "image_reward": 1.0,
+        "guidance_scale": 7.0,
+        "image_seed": 42,
+    }
 
 
-def test_a_damaged_image_is_named_with_its_mend(tmp_path):
-    pair = row("art", 1, tmp_path)
-    Path(tmp_path, pair["image"]["file"]).write_bytes(b"not an image")
+def test_a_damaged_image_is_named_with_its_mend(tmp_path: Path, rule_object: MakeRule) -> None:
+    root = tmp_path / "run"
+    row = pair_row("art", 1, root)
+    Path(root, row["image"]["file"]).write_bytes(b"not an image")
     with pytest.raises(
         UserError,
         match=(
@@ -119,23 +198,70 @@ def test_a_damaged_image_is_named_with_its_mend(tmp_path):
             r" again"
         ),
     ):
-        write_parquet([pair], tmp_path, tmp_path)
+        make_data_set(rule_object, root, write_run(root, [row]), "all")
 
 
-def test_equal_pairs_give_equal_bytes(tmp_path):
-    rows = [row("art", n, tmp_path) for n in range(5)]
-    contents = []
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        write_parquet(rows, tmp_path, tmp_path / name)
-        contents.append((tmp_path / name / "train-00000-of-00001.parquet").read_bytes())
-    assert contents[0] == contents[1]
+def test_what_a_killed_job_left_is_neither_published_nor_in_the_way(
+    tmp_path: Path, rule_object: MakeRule
+) -> None:
+    root = tmp_path / "run"
+    rows = [pair_row("art", n, root) for n in range(3)]
+    inputs = write_run(root, rows)
+    made = make_data_set(rule_object, root, inputs, "all")
+    before = contents(made)
+    picture = root / rows[1]["image"]["file"]
+    kept = picture.read_bytes()
+    picture.unlink()
+    with pytest.raises(UserError, match="is missing"):
+        make_data_set(rule_object, root, inputs, "all")
+    assert contents(made) == before
+    picture.write_bytes(kept)
+    assert contents(make_data_set(rule_object, root, inputs, "all")) == before
+    assert [path.name for path in made.parent.iterdir()] == ["all"]
 
 
-def test_the_record_is_json_that_keeps_every_character():
-    assert (
-        json.loads(json.dumps(llava_record(row("art", 1)), ensure_ascii=False))[
-            "rejected_conversations"
-        ][1]["value"]
-        == 'wrong 😀 "quoted"'
-    )
+def test_a_record_tells_of_every_file_so_that_one_that_goes_is_missed(
+    tmp_path: Path, rule_object: MakeRule
+) -> None:
+    root = tmp_path / "run"
+    inputs = write_run(root, [pair_row("art", n, root) for n in range(20)])
+    made = make_data_set(rule_object, root, inputs, "all", validation=0.25)
+    record = read_record(root / "work/merge_pairs/all.json")
+    assert record is not None
+    told = {*record.files, *record.beside}
+    assert told == {f"dataset/all/{name}" for name in contents(made)}
+    assert not record.lacks_files(root)
+    for name in ("llava_validation.json", "data/train-00000-of-00001.parquet"):
+        (made / name).rename(tmp_path / "aside")
+        assert record.lacks_files(root)
+        (tmp_path / "aside").rename(made / name)
+
+
+def test_the_changelog_tells_what_changed_between_two_builds(
+    tmp_path: Path, rule_object: MakeRule
+) -> None:
+    root = tmp_path / "run"
+    rows = [pair_row("art", n, root) for n in range(4)]
+    made = make_data_set(rule_object, root, write_run(root, rows[:3]), "all")
+    first = (made / "CHANGELOG.md").read_text()
+    assert first == "# Changes of this data set\n\n## Build 1: 3 pairs\n\nThe first.\n"
+    rows[1]["instruction"] = "And what is this?"
+    inputs = write_run(root, rows[1:])
+    for _ in range(2):  # made again, nothing has changed
+        text = (make_data_set(rule_object, root, inputs, "all") / "CHANGELOG.md").read_text()
+        gone, changed, added = rows[0]["id"], rows[1]["id"], rows[3]["id"]
+        assert "## Build 2: 3 pairs" in text
+        assert f"- Added: 1 ({added})" in text
+        assert f"- Gone: 1 ({gone})" in text
+        assert f"- With another picture, instruction or answer: 1 ({changed})" in text
+        assert text.endswith(first.removeprefix("# Changes of this data set\n"))
+        assert "Build 3" not in text
+
+
+def test_a_long_list_of_changes_is_cut_and_a_damaged_history_begins_anew(tmp_path: Path) -> None:
+    (tmp_path / "builds.json").write_text("{")
+    nothing = read_builds(tmp_path / "builds.json")
+    assert nothing == {"builds": [], "pairs": {}}
+    builds = add_build(add_build(nothing, {"a": "1"}), {f"art-{n:02}": "1" for n in range(30)})
+    assert "- Added: 30 (art-00, " in changelog(builds)
+    assert "art-19 and 10 more)" in changelog(builds)

@@ -385,7 +385,17 @@ def test_what_snakedeploy_writes_runs_from_a_copy_of_the_project_at_its_commit(
 ) -> None:
     hosted = new_project(folder=tmp_path / "hosted").folder
     git(hosted, "init", "-q")
-    git(hosted, "add", "Snakefile", "config.yaml", "rules", "scripts", "envs", "published")
+    git(
+        hosted,
+        "add",
+        "Snakefile",
+        "config.yaml",
+        "rules",
+        "scripts",
+        "envs",
+        "profiles",
+        "published",
+    )
     git(hosted, "commit", "-q", "-m", "the project")
     git(hosted, "tag", "v1")
     (tmp_path / "github/owner").mkdir(parents=True)

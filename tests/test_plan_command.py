@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import yaml
 
+from lib.config.licences import read_licences
 from lib.config.run import Config
 from lib.errors import UserError
 from lib.planning import graph
 from lib.planning.costs import Cost, plan_costs
 from lib.planning.graph import PlannedJob
-from lib.planning.hub import read_licences
 from lib.planning.rates import Rates, read_rates
 from lib.planning.requests import cost_of, endpoints_asked, say_requests
 from lib.planning.schedule import Schedule, most_gpus_of_a_job, schedule

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import rank_images
-from conftest import rounding
+from conftest import DEVICE, rounding
 from lib.config.image_ranking import RankImagesJob
 from lib.config.run import load_config
 from lib.data.prompts import Prompt
@@ -109,7 +109,7 @@ def record(tmp_path, name="image-reward"):
 
 def test_the_scores_of_all_candidates_are_kept_and_ranked(run, rows, tmp_path, model):
     published = run(*rows)
-    scorer = ImageReward.load(ImageReward.Settings(kind="image-reward", model=str(model)), "cpu")
+    scorer = ImageReward.load(ImageReward.Settings(kind="image-reward", model=str(model)), DEVICE)
     assert set(published) == set(PROMPTS)
     for row in rows:
         result = published[row["prompt"]]

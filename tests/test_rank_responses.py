@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 
 import rank_responses
-from conftest import rounding
+from conftest import DEVICE, rounding
 from lib.config.response_ranking import RankResponsesJob
 from lib.data.prompts import Prompt
 from lib.data.rows import ResponseRankingRow
@@ -111,7 +111,7 @@ def conversation(row, policy):
 @pytest.mark.numeric
 def test_score_attributes_rewards_and_gating_of_each_response_are_kept(run, shards, model):
     published = run(shards)
-    armorm = ArmoRM.from_pretrained(model, dtype="float32")
+    armorm = ArmoRM.from_pretrained(model, dtype="float32", device=DEVICE)
     for text in PROMPTS:
         row = published[text]
         assert (row["image"], row["instruction"]) == (IMAGE, f"What is in the image of {text}?")
@@ -135,7 +135,7 @@ def test_the_reward_model_is_told_what_the_image_was_to_show_where_the_template_
 ):
     shards = {policy: [answered("{instruction} {x}", answer)] for policy, answer in ANSWERS.items()}
     (row,) = run(shards, template="It was to show {prompt}. {instruction}").values()
-    armorm = ArmoRM.from_pretrained(model, dtype="float32")
+    armorm = ArmoRM.from_pretrained(model, dtype="float32", device=DEVICE)
     words = "It was to show {instruction} {x}. What is in the image of {instruction} {x}?"
     told = [
         [{"role": "user", "content": words}, {"role": "assistant", "content": ANSWERS[policy]}]

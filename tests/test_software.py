@@ -10,8 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
+from PIL import Image
 from snakemake.settings.types import DeploymentMethod
 
 from lib.config.run import Config
@@ -19,6 +22,7 @@ from lib.errors import UserError
 from lib.head.software import check_jobs, spared_packages
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+SCRIPTS = REPOSITORY / "scripts"
 #: What conda makes one environment for, and what needs no model: the counts of why prompts gave no
 #: pair.
 SMALL_TARGET = "results/random/tables/reasons_table.md"
@@ -288,7 +292,7 @@ def write_environment(folder, name, *packages):
 @pytest.mark.parametrize(
     ("script", "words", "said"),
     [
-        ("plan.py", ("--configfile", "pilot.yaml"), "pilot: 67 jobs"),
+        ("plan.py", ("--configfile", "pilot.yaml"), "pilot: 71 jobs"),
         ("fetch.py", ("--configfile", "demo/random.yaml"), "needs nothing from the hub"),
         ("fetch.py", ("--configfile", "pilot.yaml"), "http://127.0.0.1:9 cannot be reached"),
         ("verify.py", ("results/none",), "no job's record"),
@@ -307,6 +311,39 @@ def test_what_make_runs_on_a_login_node_runs_in_the_head_environment(
         check=False,
     )
     assert said in done.stdout
+
+
+def test_pairs_are_checked_in_the_head_environment_with_pictures_and_languages(
+    head_environment, tmp_path
+):
+    Image.new("RGB", (64, 64), (90, 30, 60)).save(tmp_path / "a.png")
+    pair = {
+        "prompt": [{"role": "user", "content": "What do you see in this picture?"}],
+        "chosen": [
+            {
+                "role": "assistant",
+                "content": "There is a small red house on the hill beside the river.",
+            }
+        ],
+        "rejected": [
+            {
+                "role": "assistant",
+                "content": "There is a large green ship on the sea near the town.",
+            }
+        ],
+        "images": [{"bytes": (tmp_path / "a.png").read_bytes(), "path": None}],
+    }
+    pq.write_table(pa.Table.from_pylist([pair]), tmp_path / "pairs.parquet")
+    done = subprocess.run(
+        [head_environment / "python", SCRIPTS / "check_pairs.py", tmp_path / "pairs.parquet"],
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Languages of the answers: en 100.0%" in done.stdout
+    assert "Not checked: benchmark overlap" in done.stdout
+    assert "not installed" not in done.stdout
 
 
 def test_jobs_whose_packages_this_python_lacks_are_refused_with_what_is_missing_and_the_mends(
@@ -405,9 +442,9 @@ def test_the_cluster_guide_s_way_with_conda_leads_to_a_run_that_is_not_refused(
     assert first == ("--name pds-dpo-head --file envs/head.yaml", "pds-dpo-head")
     (tmp_path / "conda").write_text(CONDA)
     (tmp_path / "conda").chmod(0o755)
-    (planned,) = re.findall(r"^(snakemake .* -n) +# 67 jobs", guide, re.MULTILINE)
+    (planned,) = re.findall(r"^(snakemake .* -n) +# 71 jobs", guide, re.MULTILINE)
     done = head_project.head_snakemake(
         *planned.split()[1:], programs=str(tmp_path), OPENAI_API_KEY="a-key-of-the-reader"
     )
     assert done.returncode == 0, done.stdout
-    assert re.search(r"^total +67$", done.stdout, re.MULTILINE)  # with the target `all`
+    assert re.search(r"^total +71$", done.stdout, re.MULTILINE)  # with the target `all`

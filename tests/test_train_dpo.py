@@ -10,18 +10,24 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 import train_dpo
-from conftest import Parameters
+from conftest import DEVICE, Parameters
 from lib.blocks import Model
 from lib.config.training import Experiment, TrainDpoJob, Training
 from lib.data.controls import Control, is_exchanged
+from lib.data.data_sets import DataSetPair, RatedResponse, Split
+from lib.data.export_forms.base import Contents
+from lib.data.export_forms.trl_parquet import TrlParquet
 from lib.errors import UserError
 from lib.files import read_jsonl, write_json
 from lib.jobs.job import REUSE_FROM, Job
@@ -35,9 +41,9 @@ from lib.training.checkpoints import (
     state_at,
 )
 from lib.training.dpo import DPO, build_trainer, training_arguments
-from lib.training.launch import what_stopped_them
-from lib.training.messages import LAST_LINES, WorkerError, first_error
-from lib.training.pairs_digest import COLUMNS, PairsDigest, digest_pairs
+from lib.training.launch import Progress, launch, what_stopped_them
+from lib.training.messages import LAST_LINES, WorkerError, first_error, leaving_errors
+from lib.training.pairs_digest import PairsDigest, digest_pairs
 from lib.training.preference_data import load_processor, preference_dataset
 from lib.training.registry import TRAINERS
 from lib.training.settings import TrainingSettings
@@ -81,33 +87,49 @@ SETTINGS: dict[str, Any] = {
 UPDATES = 12
 
 
-def write_pairs(folder: Path, pairs: list[tuple[str, str, str]]) -> Path:
+def write_pairs(
+    folder: Path,
+    pairs: list[tuple[str, str, str]],
+    held_out: Sequence[tuple[str, str, str]] = (),
+) -> Path:
     """A data set as merge_pairs writes it; returns its summary file."""
-    from datasets import Dataset, Features, Image, List, Value
-    from PIL import Image as Pictures
-    from PIL import ImageDraw
-
-    rows = []
-    for number, (instruction, chosen, rejected) in enumerate(pairs):
-        picture = Pictures.new("RGB", (64, 64), (40 * number % 256, 255 - 20 * number, 90))
-        ImageDraw.Draw(picture).ellipse(
-            [5, 5, 20 + 4 * number, 40], fill=(200, 17 * number % 256, 30)
-        )
-        rows.append(
-            {
-                "id": f"art-{number:010x}",
-                "images": [picture],
-                "instruction": instruction,
-                "chosen": chosen,
-                "rejected": rejected,
-            }
-        )
-    names = {name: Value("string") for name in ("id", "instruction", "chosen", "rejected")}
-    data = Dataset.from_list(rows, features=Features(names | {"images": List(Image())}))
-    (folder / "data").mkdir(parents=True, exist_ok=True)
-    data.to_parquet(folder / "data" / "train-00000-of-00001.parquet")
+    splits: dict[Split, Sequence[tuple[str, str, str]]] = {"train": pairs}
+    if held_out:
+        splits["validation"] = held_out
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = Contents("test", {split: len(texts) for split, texts in splits.items()})
+    with TrlParquet.write(folder, contents) as add:
+        for split, texts in splits.items():
+            for number, (instruction, chosen, rejected) in enumerate(texts):
+                add(split, a_pair(number, instruction, chosen, rejected))
     write_json(folder / "dataset.json", {"size": len(pairs)})
     return folder / "dataset.json"
+
+
+def a_pair(number: int, instruction: str, chosen: str, rejected: str) -> DataSetPair:
+    """A pair with a picture of its own."""
+    from PIL import Image, ImageDraw
+
+    picture = Image.new("RGB", (64, 64), (40 * number % 256, 255 - 20 * number, 90))
+    ImageDraw.Draw(picture).ellipse([5, 5, 20 + 4 * number, 40], fill=(200, 17 * number % 256, 30))
+    encoded = BytesIO()
+    picture.save(encoded, "png")
+    return DataSetPair(
+        id=f"art-{number:010x}",
+        topic="art",
+        image_prompt=f"picture {number}",
+        instruction=instruction,
+        chosen=RatedResponse("a", chosen, 1.0, {}),
+        rejected=RatedResponse("b", rejected, 0.0, {}),
+        margin=1.0,
+        source=Path(f"{number}.png"),
+        image=encoded.getvalue(),
+        image_file=f"images/art/{number}.png",
+        image_sha256="",
+        image_reward=0.0,
+        image_seed=number,
+        guidance_scale=7.0,
+    )
 
 
 @pytest.fixture(scope="session")
@@ -115,6 +137,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pairs(tmp_path_factory.mktemp("dataset"), PAIRS)
 
 
+#: The same updates on a machine with one GPU, and without DeepSpeed.
+ON_A_GPU = {"processes": 1, "zero_stage": 0, "gradient_accumulation": 4}
 #: Of the default settings, computed by the code of that commit.
 KEY_OF_B7F97EC = "ffc79517af80d99be2cf7aa8d162addb63d7414272bf4613bd37173c4ecfc1f9"
 
@@ -128,7 +152,8 @@ class Run:
         self.folder = folder
         self.base = base
         self.dataset = dataset
-        self.settings = TrainingSettings(**SETTINGS | settings).model_dump(mode="json")
+        values = SETTINGS | (ON_A_GPU if DEVICE == "cuda" else {}) | settings
+        self.settings = TrainingSettings(**values).model_dump(mode="json")
         self.models = folder / "models" / "test"
         self.control: Control | None = None
         self.also_on_path = ""
@@ -189,7 +214,7 @@ def as_snakemake(params: dict[str, Any]) -> SimpleNamespace:
         training=params["training"],
         control=params.get("control"),
     ).model_dump(mode="json")
-    common = {"root": params["root"], "device": "cpu", "seed": 0, "max_failed_fraction": 0.0}
+    common = {"root": params["root"], "device": DEVICE, "seed": 0, "max_failed_fraction": 0.0}
     output = {
         "adapter": models / "adapter" / "adapter_model.safetensors",
         "config": models / "adapter" / "adapter_config.json",
@@ -232,7 +257,7 @@ def training_job(base: Path, dataset: Path, folder: Path, **settings: Any) -> Tr
         trainer="dpo",
         base=base,
         dtype="float32",
-        device="cpu",
+        device=DEVICE,
         prompt_template=TEMPLATE,
         settings=TrainingSettings.model_validate(values),
         data=[dataset.parent / "data" / "train-00000-of-00001.parquet"],
@@ -413,6 +438,51 @@ def test_a_configured_dropout_is_one(job: TrainingJob) -> None:
     assert not training_arguments(changed(job, lora_dropout=0.05)).disable_dropout
 
 
+def test_a_data_set_from_before_there_were_messages_is_the_same_training(
+    tmp_path: Path, dataset: Path
+) -> None:
+    """Its texts stood in columns of their own, beside a `prompt` that was the picture's: the key
+    is of what is trained on, and what was trained stays.
+    """
+    from datasets import Dataset
+
+    (file,) = (dataset.parent / "data").glob("*")
+    now = Dataset.from_parquet(str(file), cache_dir=str(tmp_path / "cache"))
+    columns = {"instruction": [pair[0] for pair in PAIRS], "prompt": ["a picture"] * len(PAIRS)}
+    columns |= {"chosen": [pair[1] for pair in PAIRS], "rejected": [pair[2] for pair in PAIRS]}
+    before = now.remove_columns(["prompt", "chosen", "rejected"])
+    for name, texts in columns.items():
+        before = before.add_column(name, texts)
+    before.to_parquet(tmp_path / "before.parquet")
+    for control in (None, "random"):
+        assert digest_pairs([tmp_path / "before.parquet"], control) == digest_pairs([file], control)
+
+
+@pytest.mark.numeric
+def test_held_out_pairs_are_asked_and_change_nothing_of_the_training(
+    tmp_path: Path, base: Path, dataset: Path
+) -> None:
+    held_out = [("What stands there?", "A lamp.", "The dog watches a cat near the buildings.")]
+    with_them = write_pairs(tmp_path / "split", PAIRS, held_out)
+    rows = []
+    for name, data in (("with", with_them), ("without", dataset)):
+        job = training_job(base, data, tmp_path / name, epochs=1, gradient_accumulation=1)
+        validation = sorted((data.parent / "data").glob("validation-*"))
+        DPO.train(job.model_copy(update={"held_out": validation}))
+        (checkpoint,) = job.checkpoints.glob("checkpoint-*")
+        rows.append(metrics_of(state_at(checkpoint).log, DPO.METRICS, DPO.HELD_OUT))
+    asked, plain = rows
+    told = set(DPO.HELD_OUT.values())
+    assert all(told <= row.keys() for row in asked)
+    assert asked[-1]["held_out/accuracies"] in (0, 1)
+    assert asked[-1]["held_out/margins"] != asked[0]["held_out/margins"]
+    assert [{k: v for k, v in row.items() if k not in told} for row in asked] == plain
+    draw_training(asked, "with", [tmp_path / "with.svg"])
+    draw_training(plain, "without", [tmp_path / "without.svg"])
+    assert "held-out pairs" in (tmp_path / "with.svg").read_text(encoding="utf-8")
+    assert "held-out pairs" not in (tmp_path / "without.svg").read_text(encoding="utf-8")
+
+
 # --------------------------------------------------------------------------------------------------
 
 
@@ -531,7 +601,7 @@ def key_of(training: TrainingSettings, root: Path, base: Path, **params: Any) ->
     values = Parameters(common=common, settings=settings | params)
     snakemake = SimpleNamespace(rule="train_dpo", wildcards=["test"], params=values)
     job = Job(snakemake, TrainDpoJob, train_dpo.VERSION)
-    return train_dpo.key_of(job, PairsDigest("pairs", 8, 0))
+    return train_dpo.key_of(job, PairsDigest("pairs", 8, 0), None)
 
 
 def test_the_key_is_that_of_trainings_before_settings_were_typed(
@@ -586,7 +656,7 @@ def test_two_processes_under_zero_2_train_like_one(trained: Run, job: TrainingJo
     """
     DPO.train(job)
     (checkpoint,) = job.checkpoints.glob("checkpoint-*")
-    alone = metrics_of(state_at(checkpoint).log, DPO.METRICS)
+    alone = metrics_of(state_at(checkpoint).log, DPO.METRICS, DPO.HELD_OUT)
     for one, two in zip(alone, trained.metrics, strict=True):
         for name in (
             "loss",
@@ -733,11 +803,12 @@ def test_an_empty_data_set_is_a_clear_error(tmp_path: Path) -> None:
     from pyarrow import parquet
 
     file = tmp_path / "train-00000-of-00001.parquet"
-    parquet.write_table(pyarrow.table({name: [] for name in COLUMNS}), file)
+    columns = ("id", "images", "prompt", "chosen", "rejected")
+    parquet.write_table(pyarrow.table({name: [] for name in columns}), file)
     with pytest.raises(UserError, match=r"no pair to train on.*min_margin"):
         digest_pairs([file])
     parquet.write_table(pyarrow.table({"instruction": ["What?"]}), file)
-    with pytest.raises(UserError, match="no column chosen, images, rejected"):
+    with pytest.raises(UserError, match="no column chosen, id, images, rejected"):
         digest_pairs([file])
 
 
@@ -923,6 +994,33 @@ def test_a_training_whose_processes_fail_when_all_is_done_counts_and_says_so(
     assert run.published() == trained.published()
     [note] = run.record["notes"]
     assert note == "its processes ended with exit code -6 when all was done"
+
+
+def test_what_a_gpu_cannot_compute_twice_alike_is_trained_without_and_told(
+    job: TrainingJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CPU computes all of a training alike, so the operation is another one."""
+    modes = []
+
+    def run_workers(job: TrainingJob, progress: Progress, output: Path) -> int:
+        modes.append(job.deterministic)
+        torch.use_deterministic_algorithms(True, warn_only=not job.deterministic)
+        try:
+            with leaving_errors(job.folder, 0):
+                torch.zeros(3).put_(torch.tensor([0, 0]), torch.ones(2))
+        except RuntimeError:
+            return 1
+        finally:
+            torch.use_deterministic_algorithms(False)
+        return 0
+
+    monkeypatch.setattr("lib.training.launch.run_workers", run_workers)
+    notes: list[str] = []
+    job.folder.mkdir(parents=True, exist_ok=True)
+    launch(job, Progress(notes.append), tmp_path / "output")
+    assert modes == [True, False]
+    [note] = notes
+    assert note.startswith("two runs may differ in their low bits: put_")
 
 
 @pytest.mark.slow

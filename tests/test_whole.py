@@ -58,6 +58,8 @@ def test_whatever_file_is_deleted_it_is_made_again_with_the_same_bytes(finished_
         "figures/guidance_figure.png",
         "contamination/overlaps.csv",
         "dataset/2/llava.json",
+        "dataset/2/SHA256SUMS",
+        "models/random-2/cards/merged/README.md",
         "models/random-2/training.png",
         "evaluation/base/object_halbench/scored.jsonl",
         "evaluation/base/pope/results.json",

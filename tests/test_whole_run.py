@@ -26,7 +26,7 @@ def test_the_published_format_is_read_with_its_images_as_llava_s_trainer_does(ro
     records = json.loads((root / "dataset/2/llava.json").read_text(encoding="utf-8"))
     assert len(records) == 2
     for record in records:
-        with Image.open(root / record["image"]) as image:
+        with Image.open(root / "dataset/2" / record["image"]) as image:
             assert image.convert("RGB").size == (64, 64)
         human, gpt = record["conversations"]
         assert human["value"].startswith("<image> ")
@@ -153,6 +153,7 @@ def test_every_job_left_a_record_and_a_log(root):
         "build_pairs",
     } <= rules
     assert {
+        "check_pairs",
         "merge_pairs",
         "train_dpo",
         "merge_adapter",

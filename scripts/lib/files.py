@@ -224,17 +224,25 @@ STRICT_JSON = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_r
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Reads what `write_jsonl` wrote. A line that is no JSON is a UserError with file and line."""
-    rows = []
-    for number, line in enumerate(Path(path).read_bytes().split(b"\n"), start=1):
-        if line:
-            try:
-                row = orjson.loads(line)
-                if not isinstance(row, dict):
-                    raise ValueError("it is no object")
-            except ValueError as error:
-                raise UserError(
-                    f"{path}, line {number}: not valid JSON ({error}). Delete the file and run"
-                    " again: it is made anew from its journal."
-                ) from error
-            rows.append(row)
-    return rows
+    return [row for _, row in read_json_lines(Path(path))]
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a file that `write_jsonl` wrote, each with the place of its first byte. Errors:
+    as those of `read_jsonl`.
+    """
+    offset = 0
+    with open(path, "rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            if line.strip(b"\n"):
+                try:
+                    row = orjson.loads(line)
+                    if not isinstance(row, dict):
+                        raise ValueError("it is no object")
+                except ValueError as error:
+                    raise UserError(
+                        f"{path}, line {number}: not valid JSON ({error}). Delete the file and run"
+                        " again: it is made anew from its journal."
+                    ) from error
+                yield offset, row
+            offset += len(line)

@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, PositiveInt, ValidationError, WrapValidator, model_validator
 
 from lib.blocks import NO_EFFECT, Block, Model, Name
+from lib.config.quality import Quality
+from lib.models.content_checkers.registry import AnyContentChecker
 
 #: The size of a data set of as many pairs as there are.
 ALL: Literal["all"] = "all"
@@ -19,6 +21,28 @@ def _number_or_all(value: Any, validate: Any) -> Any:
 
 
 Size = Annotated[PositiveInt | Literal["all"], WrapValidator(_number_or_all)]
+
+
+class Card(Block):
+    """What a data set's card says and no result tells (docs/data-sets.md)."""
+
+    license: str | None = Field(
+        None,
+        min_length=1,
+        pattern=r"^[a-z0-9][a-z0-9.-]*$",
+        description=(
+            "The licence that you give your data, by the hub's name (`cc-by-4.0`). Where the terms"
+            " of the models that made it bind what they make, the card says those instead."
+        ),
+    )
+    languages: list[str] = Field(
+        ["en"], min_length=1, description="Of the texts, by their ISO 639 codes."
+    )
+    code: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s@]+$",
+        description="Address of your copy of the code, to which the card links its commit.",
+    )
 
 
 class Pairs(Block):
@@ -41,7 +65,27 @@ class Pairs(Block):
             " dash."
         ),
     )
-
+    quality: Quality = Field(default_factory=Quality)
+    validation: float = Field(
+        0.0,
+        ge=0,
+        le=0.5,
+        description=(
+            "Share of each data set's pairs that is held out as its validation split, by a hash of"
+            " the prompt's text: no prompt is on both sides. Training tells how often, and by how"
+            " much, the chosen response of these is preferred."
+        ),
+    )
+    content_check: dict[Name, AnyContentChecker] = Field(
+        {},
+        description=(
+            "Who looks for unsafe pictures and personal data in what would be published, by a name"
+            " of yours. A pair of which something is found is left out, with the reason `found by"
+            " content check <name>`. Nobody does by default, and the card says so"
+            " (docs/data-sets.md)."
+        ),
+    )
+    card: Card = Field(default_factory=Card, description="What the data sets' cards say besides.")
     freeze: bool = Field(
         False,
         description=(
@@ -66,3 +110,9 @@ class BuildPairsJob(Block):
     base_model: Model = Field(json_schema_extra=NO_EFFECT)
     prompt_template: str
     max_length: int
+
+
+class MergePairsJob(Block):
+    """Parameters of rule merge_pairs."""
+
+    validation: float

@@ -18,6 +18,7 @@ from lib.config.figures import AnswersSheet, Figures
 from lib.config.image_ranking import ImageRanking
 from lib.config.pairs import Pairs
 from lib.config.prompts import GeneratePrompts, Topic
+from lib.config.publish import Publish
 from lib.config.responses import Responses
 from lib.config.training import Training
 from lib.config.yaml_files import explain, read_yaml, say_where
@@ -111,6 +112,7 @@ class Config(Block):
     training: Training = Field(default_factory=Training)
     evaluation: Evaluation = Field(default_factory=Evaluation)
     figures: Figures = Field(default_factory=Figures)
+    publish: Publish = Field(default_factory=Publish)
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lib.errors import UserError
-from lib.files import canonical_json, digest_of_file, replacing
+from lib.files import canonical_json, replacing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -85,18 +85,24 @@ def write_image(image: "Image", path: Path, image_format: str, provenance: dict[
     return sha256(encoded.getbuffer()).hexdigest()
 
 
-def check_image(path: Path, sha256: str, shard_file: Path) -> None:
+def check_image(path: Path, digest: str, shard_file: Path) -> None:
     """Raises a UserError if an image file is missing, or is not the one that was published.
 
     Args:
         path: the image file.
-        sha256: hex, as published.
+        digest: its sha256 (hex), as published.
         shard_file: the file of stage images that names it; deleting that makes the damaged images
             anew.
     """
+    read_published(path, digest, shard_file)
+
+
+def read_published(path: Path, digest: str, shard_file: Path) -> bytes:
+    """An image file's bytes. Errors: as those of `check_image`, whose arguments it has."""
     try:
-        if digest_of_file(path) == sha256:
-            return
+        content = path.read_bytes()
+        if sha256(content).hexdigest() == digest:
+            return content
         problem = "has other contents than when it was made"
     except FileNotFoundError:
         problem = "is missing"

@@ -147,6 +147,22 @@ class PairRow(PickedRow):
     no_pair: NotRequired[str]
 
 
+class ContentFinding(TypedDict):
+    """What a content checker found: where ("image", "prompt", "instruction", "responses/<policy>"),
+    what, and how sure it is. The text itself is not repeated.
+    """
+
+    of: str
+    what: str
+    score: float
+
+
+class ContentRow(PromptRow):
+    """Rule check_content: what a content checker found in what a pair would publish."""
+
+    findings: list[ContentFinding]
+
+
 class OverlapEntry(TypedDict):
     """An `Overlap` (lib/contamination.py)."""
 

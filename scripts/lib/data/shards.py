@@ -5,7 +5,7 @@ later stages (`MissingRow`). So each file tells of every prompt of its shard; on
 refused by whoever reads it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -38,7 +38,7 @@ def read_whole_shard(
     Errors: UserError if they are not those of the shard's prompts, each once.
     """
     entries = read_jsonl(Path(path))
-    _refuse_other_prompts(job, Path(path), [entry.get("id") for entry in entries])
+    refuse_other_prompts(job, Path(path), [entry.get("id") for entry in entries])
     return {entry["id"]: cast("Row", entry) for entry in entries}
 
 
@@ -51,9 +51,10 @@ def read_whole_shards(
     }
 
 
-def _refuse_other_prompts(job: Job[Any], path: Path, ids: list[str | None]) -> None:
+def refuse_other_prompts(job: Job[Any], path: Path, ids: Sequence[str | None]) -> None:
+    """A UserError if the rows of a shard file are not those of its prompts, each once."""
     expected = job.prompts.get(f"{path.parent.name}/{path.stem}")
-    if expected is not None and digest(ids) != expected:
+    if expected is not None and digest(list(ids)) != expected:
         raise UserError(
             f"{path}: its {len(ids)} lines are not those of the shard's prompts; lines were lost,"
             " added or moved. Delete it and run again: it is made anew from its journal."

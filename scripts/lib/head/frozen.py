@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from lib.config.pairs import ALL
-from lib.data.data_sets import llava_record, ordered_pairs
+from lib.data.data_sets import ordered_pairs
+from lib.data.export_forms.llava import LlavaRecord, llava_record
+from lib.data.export_forms.registry import is_of_before
 from lib.data.rows import PairRow
 from lib.data.shards import read_shards
 from lib.head.plan import Plan
@@ -21,13 +23,30 @@ def not_frozen(plan: Plan) -> str:
     return rf"(?!(?:{frozen})/){SIZE}" if frozen else SIZE
 
 
+def folders_of_before(plan: Plan) -> list[Path]:
+    """The frozen data sets from before there were more forms."""
+    folders = (Path(plan.root, "dataset", str(size)) for size in plan.frozen_sizes)
+    return [*filter(is_of_before, folders)]
+
+
+def tell_old_forms(plan: Plan) -> list[str]:
+    """What each frozen data set from before there were more forms lacks, a line each."""
+    return [
+        f"{folder} is frozen (`pairs.freeze`) in the form of before: it has no card, and its column"
+        " `prompt` is the text-to-image prompt, which trainers would take for the question. This"
+        " run's own trainings read it right. To have today's forms of the same pairs, set"
+        " `pairs.freeze: false` and run again."
+        for folder in folders_of_before(plan)
+    ]
+
+
 def tell_differences(plan: Plan) -> list[str]:
     """How each frozen data set differs from the run's pairs as they are now, a line each."""
     files = plan.shard_files("pairs")
     if not plan.frozen_sizes or not all(Path(file).is_file() for file in files):
         return []
     pairs = ordered_pairs(read_shards(files, PairRow).values())
-    now = {row["id"]: _without_place(llava_record(row)) for row in pairs}
+    now = {row["id"]: _without_place(_record_of(row)) for row in pairs}
     lines = []
     for size in plan.frozen_sizes:
         path = Path(plan.root, "dataset", str(size), "llava.json")
@@ -43,6 +62,11 @@ def tell_differences(plan: Plan) -> list[str]:
                 " false` and run again."
             )
     return lines
+
+
+def _record_of(row: PairRow) -> LlavaRecord:
+    sides = row["pair"]["chosen"]["text"], row["pair"]["rejected"]["text"]
+    return llava_record(row["id"], row["image"]["file"], row["instruction"], *sides)
 
 
 def _without_place(record: Mapping[str, Any]) -> dict[str, Any]:

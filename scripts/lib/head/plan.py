@@ -15,8 +15,10 @@ from lib.config.images import GenerateImagesJob
 from lib.config.instructions import WriteInstructionsJob
 from lib.config.pairs import ALL, BuildPairsJob, Size
 from lib.config.prompts import AddPromptsJob
+from lib.config.quality import CheckPairsJob
 from lib.config.run import Config
 from lib.data.data_sets import ordered_pairs
+from lib.data.export_forms.registry import FORM_FILES
 from lib.data.prompts import Prompt, Shard, make_shards, read_topics, shard_of
 from lib.data.rows import PairRow
 from lib.data.shards import read_shards
@@ -38,8 +40,13 @@ TABLES = (
     "reasons_table",
 )
 FIGURES = ("candidates_figure", "guidance_figure", "similarity_figure", "answers_figure")
-#: The files of a data set in its folder; `data` is a folder of parquet files.
-DATA_SET_FILES = ("llava.json", "data", "prompt_ids.txt", "dataset.json")
+#: The files of a data set in its folder whose names do not depend on what is in it: of its pairs,
+#: and what is said of them.
+CARD_FILES = ("README.md", "LICENSE.md", "croissant.json", "SHA256SUMS")
+DATA_SET_FILES = (*FORM_FILES, "prompt_ids.txt", "CHANGELOG.md", "dataset.json", *CARD_FILES)
+#: What a data set needs to be trained on, and to be held against the pairs as they are now; those
+#: from before there were more forms have it, too.
+NEEDED_FILES = ("llava.json", "data", "dataset.json")
 
 
 class Plan:
@@ -220,8 +227,15 @@ class Plan:
             size
             for size in self.config.pairs.sizes
             if self.config.pairs.freeze
-            and all(Path(self.root, "dataset", str(size), name).exists() for name in DATA_SET_FILES)
+            and all(Path(self.root, "dataset", str(size), name).exists() for name in NEEDED_FILES)
         ]
+
+    def data_set_files(self, size: Size) -> list[str]:
+        """The files of a data set. A frozen one has those that were made with it."""
+        files = [f"{self.root}/dataset/{size}/{name}" for name in DATA_SET_FILES]
+        if size in self.frozen_sizes:
+            return [file for file in files if Path(file).is_file()]
+        return files
 
     def is_up_to_date(self, size: Size) -> bool:
         """Whether a data set is there that was made from the pairs as they are."""
@@ -279,6 +293,15 @@ class Plan:
             max_length=config.training.settings.max_length,
         )
 
+    def check_pairs_job(self) -> CheckPairsJob:
+        """What the job of check_pairs is told."""
+        quality = self.config.pairs.quality
+        return CheckPairsJob(
+            max_share=quality.max_share,
+            pictures=quality.pictures,
+            max_image_megapixels=self.config.max_image_megapixels,
+        )
+
     def pairs_params(self, topic: str, name: str) -> dict[str, Any]:
         """All parameters of a job of build_pairs, as its rule has them."""
         return {
@@ -286,7 +309,15 @@ class Plan:
             "prompts": self.digests(topic, name),
             "settings": self.params(self.pairs_job()),
             "made_by": self.made_by(self.config.training.base_model),
+            **self.content_params(),
         }
+
+    def content_params(self) -> dict[str, list[str]]:
+        """The parameter of build_pairs that names the content checkers; none where nobody looks, as
+        before there were any.
+        """
+        names = list(self.config.pairs.content_check)
+        return {"content_checks": names} if names else {}
 
     def stages_of_prompt(self, prompt_id: str) -> dict[str, str]:
         """The files that tell of one prompt, by stage."""

@@ -20,6 +20,7 @@ from lib.files import mendable_storage_errors
 from lib.head import evaluation
 from lib.head.left_out import problems_with_sizes
 from lib.head.plan import Plan
+from lib.hub_upload import token_of
 
 #: A job that is to run: its rule, and its wildcards by name.
 Job = tuple[str, Mapping[str, str]]
@@ -94,6 +95,10 @@ def blocks_with_models(config: Config) -> dict[str, Block | None]:
             for name, policy in config.responses.policy_models.items()
         },
         "response_ranking": config.response_ranking,
+        **{
+            f"pairs.content_check.{name}": checker
+            for name, checker in config.pairs.content_check.items()
+        },
         "figures.embedding": config.figures.embedding,
         BASE_MODEL: config.training.base_model,
     }
@@ -132,6 +137,8 @@ def _add_models_of(needs: Needs, config: Config, rule: str, names: Mapping[str, 
             needs.add_models(config, f"responses.policy_models.{names['policy']}")
         case "rank_responses":
             needs.add_models(config, "response_ranking")
+        case "check_content":
+            needs.add_models(config, f"pairs.content_check.{names['checker']}")
         case "embed_texts":
             needs.add_models(config, "figures.embedding")
         case "build_pairs":
@@ -246,6 +253,8 @@ def check_run(plan: Plan, jobs: Sequence[Job], *, may_be_out_of_reach: bool = Fa
         checks["results"] = partial(check_writable, plan.config.root)
         if any(rule == "add_prompts" for rule, _ in jobs):
             checks["prompts"] = partial(check_writable, Path(plan.config.prompts))
+    if plan.config.publish.confirm and any(rule == "publish" for rule, _ in jobs):
+        checks["publish.confirm"] = token_of
     with ThreadPoolExecutor(THREADS) as threads:
         keys = sorted(checks)
         found = dict(zip(keys, threads.map(_look_for, map(checks.__getitem__, keys)), strict=True))

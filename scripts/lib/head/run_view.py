@@ -7,7 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 #: Rules without a job of their own.
-TARGETS = ("all", "images", "rankings", "responses", "pairs", "tables", "verify", "total")
+TARGETS = (
+    "all",
+    "images",
+    "rankings",
+    "responses",
+    "pairs",
+    "tables",
+    "verify",
+    "publish",
+    "total",
+)
 #: Of the end of a job's log, for its last line of progress.
 BYTES_OF_LOG = 4096
 

@@ -3,7 +3,7 @@ deleted is made again.
 """
 
 from lib.head import evaluation
-from lib.head.plan import DATA_SET_FILES, FIGURES, TABLES, Plan
+from lib.head.plan import FIGURES, TABLES, Plan
 from lib.head.table_rows import comparison_files, figure_files, table_files
 
 #: The files of a trained model in the experiment's folder; `merged` is a model's folder.
@@ -14,6 +14,8 @@ MODEL_FILES = (
     "training.svg",
     "training.png",
     "merged",
+    "cards/adapter/README.md",
+    "cards/merged/README.md",
 )
 
 
@@ -75,8 +77,15 @@ def data_sets(plan: Plan) -> list[str]:
     return [
         *responses(plan),
         *plan.shard_files("response_ranking"),
+        *(
+            file
+            for checker in plan.config.pairs.content_check
+            for file in plan.shard_files(f"content/{checker}")
+        ),
         *plan.shard_files("pairs"),
-        *(f"{plan.root}/dataset/{size}/{name}" for size in plan.sizes() for name in DATA_SET_FILES),
+        f"{plan.root}/quality/pairs.json",
+        *(file for size in plan.sizes() for file in plan.data_set_files(size)),
+        *([f"{plan.root}/dataset/README.md"] if plan.sizes() else []),
     ]
 
 

@@ -98,6 +98,7 @@ class Job(Generic[S]):
         self.prompts: dict[str, str] = dict(params.get("prompts") or {})
         self._inputs = _paths_in(getattr(snakemake, "input", ()))
         self._outputs = _paths_in(getattr(snakemake, "output", ()))
+        self._known: dict[Path, str] = {}
         self._began = time.monotonic()
 
     def _validated(self, settings: type[S], values: Mapping[str, Any]) -> S:
@@ -207,6 +208,19 @@ class Job(Generic[S]):
         """Writes a file of rows: one canonical JSON line each, in the given order."""
         write_jsonl(Path(path), rows)
 
+    def also_publishes(self, paths: Iterable[Path], known: Mapping[Path, str]) -> None:
+        """Puts files and folders on record that the job published beside its rule's outputs, which
+        a rule cannot name where it does not know how many there will be.
+
+        `known`: the sha256 (hex) of files in them that need not be read for it, nor waited for.
+        """
+        self._known.update(known)
+        for path in paths:
+            if path.is_dir():
+                self._outputs.append(path)
+            elif path not in self._outputs:
+                self.record.beside[self._name_of(path)] = digest_of_file(path)
+
     def _digest_outputs(self) -> dict[str, str]:
         """The sha256 (hex) of each published file, which is on the disk from here on."""
         digests: dict[str, str] = {}
@@ -215,8 +229,9 @@ class Job(Generic[S]):
             if output.is_dir():
                 self.record.folders.append(self._name_of(output))
             for file in sorted(files) if output.is_dir() else [output]:
-                digests[self._name_of(file)] = digest_of_file(file)
-                sync(file)
+                digests[self._name_of(file)] = self._known.get(file) or digest_of_file(file)
+                if file not in self._known:
+                    sync(file)
             folders = {file.parent for file in (*files, output)}
             for folder in sorted(folders):
                 sync(folder)

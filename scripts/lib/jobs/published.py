@@ -15,6 +15,7 @@ SHARD_RULES = {
     "responses": "generate_responses",
     "response_ranking": "rank_responses",
     "contamination": "check_contamination",
+    "content": "check_content",
     "pairs": "build_pairs",
     "embeddings": "embed_texts",
 }
@@ -40,14 +41,18 @@ def _jobs_that_may_publish(*parts: str) -> list[tuple[str, str]]:
         return []
     shard = "/".join([*names[:-1], names[-1].split(".")[0]])
     match folder:
+        case "dataset" if len(names) == 1:
+            return [("list_data_sets", "list_data_sets")]
         case "dataset":
-            return [("merge_pairs", names[0])]
+            return [(rule, names[0]) for rule in ("merge_pairs", "data_set_card")]
         case "models":
-            return [("train_dpo", names[0]), ("merge_adapter", names[0])]
+            return [(rule, names[0]) for rule in ("train_dpo", "merge_adapter", "model_cards")]
         case "evaluation":
             return [(rule, "/".join(names[:2])) for rule in EVALUATION_RULES]
         case "image_judge":
             return [("compare_picks", "compare_picks")]
+        case "quality":
+            return [("check_pairs", "check_pairs")]
         case "contamination" if len(names) == 1:
             return [(rule, rule) for rule in ("index_benchmarks", "list_overlaps")]
         case stage if stage in SHARD_RULES:
@@ -55,10 +60,12 @@ def _jobs_that_may_publish(*parts: str) -> list[tuple[str, str]]:
     return []
 
 
-def refuse_changed_file(root: Path, path: Path) -> None:
+def refuse_changed_file(root: Path, path: Path, output: Path | None = None) -> None:
     """A UserError if a file or folder of a run is not what its job published. What no record tells
     of is believed. The digests of a folder's files are kept (`lib.contents`): a merged model is
     read once, not by each job that asks it.
+
+    `output`: what is to be deleted, where `path` is no output of its rule that Snakemake knows.
     """
     if not path.is_relative_to(root) or (record := record_of(root, path)) is None:
         return
@@ -75,6 +82,6 @@ def refuse_changed_file(root: Path, path: Path) -> None:
         if found.get(file) != sha256:
             raise UserError(
                 f"{file}: is not what {record.rule} published; it was edited, damaged or deleted."
-                f" Delete {path} and run again: it is made anew, and nothing that is finished is"
-                " computed twice."
+                f" Delete {output or path} and run again: it is made anew, and nothing that is"
+                " finished is computed twice."
             )

@@ -91,6 +91,8 @@ def items_of(
             settings.gradient_accumulation,
             settings.processes,
         )
+    if job.rule == "check_pairs":
+        return sum(shards.values())
     if job.rule == "merge_pairs":
         return pairs_of(names["size"], shards)
     if job.rule in ANSWERING:

@@ -4,49 +4,11 @@ and by profiles/slurm/licences.yaml.
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError
-
-from lib.blocks import Block
-from lib.config.yaml_files import explain, read_yaml
-from lib.files import PROJECT
+from lib.config.licences import Licences
 from lib.head.downloads import Download
 from lib.planning.rates import Rates
-
-LICENCES = PROJECT / "profiles/slurm/licences.yaml"
-
-
-class Terms(Block):
-    """Terms of use, and what they apply to."""
-
-    name: str = Field(min_length=1, description="What they are called.")
-    address: str = Field(pattern=r"^https://", description="Where they stand.")
-    in_short: str = Field(min_length=1, description="What matters most for a run's data.")
-    hub: list[str] = Field(default_factory=list, description="Hub repositories.")
-    endpoints: list[str] = Field(default_factory=list, description="Host names.")
-
-
-class Licences(Block):
-    """profiles/slurm/licences.yaml."""
-
-    terms: list[Terms]
-
-    def of(self, what: str) -> str:
-        """The name of the terms of a hub repository (data sets as `datasets/owner/name`) or of an
-        endpoint's host; empty if none are known.
-        """
-        return next((each.name for each in self.terms if what in (*each.hub, *each.endpoints)), "")
-
-
-def read_licences(path: Path = LICENCES) -> Licences:
-    """Reads the file of licences. Errors: UserError with file and line."""
-    values = read_yaml(path)
-    try:
-        return Licences.model_validate(values)
-    except ValidationError as error:
-        raise explain(error, Licences, values, [path], "docs/licences.md") from error
 
 
 def name_of(download: Download) -> str:

@@ -24,7 +24,9 @@ FOLDERS = {
     "instructions": "write_instructions",
     "responses": "generate_responses",
     "response_ranking": "rank_responses",
+    "content": "check_content",
     "pairs": "build_pairs",
+    "quality": "check_pairs",
     "dataset": "merge_pairs",
     "prompts": "tell_prompt",
 }

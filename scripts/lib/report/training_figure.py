@@ -30,10 +30,13 @@ STYLE = {
 
 @dataclass(frozen=True)
 class Panel:
-    """One metric over the updates. `level`: the value to compare it with, and what that is."""
+    """One metric over the updates. `level`: the value to compare it with, and what that is;
+    `held_out`: the same of the held-out pairs.
+    """
 
     title: str
     metric: str
+    held_out: str
     colour: str
     level: float
     level_text: str = ""
@@ -41,11 +44,18 @@ class Panel:
 
 
 PANELS = (
-    Panel("Loss", "loss", "#1f5fa8", math.log(2), "ln 2: policy = reference"),
-    Panel("Reward margin, chosen − rejected", "rewards/margins", "#2a7f4f", 0.0),
+    Panel("Loss", "loss", "held_out/loss", "#1f5fa8", math.log(2), "ln 2: policy = reference"),
+    Panel(
+        "Reward margin, chosen − rejected",
+        "rewards/margins",
+        "held_out/margins",
+        "#2a7f4f",
+        0.0,
+    ),
     Panel(
         "Share of pairs with chosen above rejected",
         "rewards/accuracies",
+        "held_out/accuracies",
         "#b3541e",
         0.5,
         limits=(-0.04, 1.04),
@@ -84,11 +94,29 @@ def draw_panel(axes: "Axes", panel: Panel, metrics: Sequence[Mapping[str, float]
         axes.plot(steps, running_means(values, window), color=panel.colour, linewidth=1.6)
     else:
         axes.plot(steps, values, color=panel.colour, linewidth=1.6, marker="o", markersize=3.5)
+    draw_held_out(axes, panel, metrics)
     if panel.limits:
         axes.set_ylim(*panel.limits)
     axes.set_title(panel.title)
     axes.locator_params(axis="x", integer=True)
     axes.set_xlabel("update" if window == 1 else f"update (bold: mean of {window})")
+
+
+def draw_held_out(axes: "Axes", panel: Panel, metrics: Sequence[Mapping[str, float]]) -> None:
+    """Draws what the held-out pairs gave, where there are such."""
+    asked = [row for row in metrics if panel.held_out in row]
+    if asked:
+        axes.plot(
+            [row["step"] for row in asked],
+            [row[panel.held_out] for row in asked],
+            color="#222222",
+            linewidth=1.2,
+            linestyle=(0, (1, 1.5)),
+            marker="D",
+            markersize=3.5,
+            label="held-out pairs",
+        )
+        axes.legend(fontsize=7, frameon=False)
 
 
 def draw_level(axes: "Axes", panel: Panel) -> None:

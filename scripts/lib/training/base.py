@@ -1,7 +1,10 @@
 """What a trainer is: the role of DPO in the paper (3.4)."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Protocol
+
+from pydantic import Field
 
 from lib.blocks import Block, DType
 from lib.data.controls import Control
@@ -14,8 +17,11 @@ class TrainingJob(Block):
     trainer  the kind of trainer (lib/training/registry.py)
     base     the base model's folder
     data     the data set's parquet files, in order
+    held_out those of its validation split; none where it has none
     folder   where the training writes: checkpoints, caches, what stopped it
     resume   the checkpoint to go on from, None at the beginning
+    deterministic
+             whether what a GPU cannot compute twice alike stops the processes
     """
 
     trainer: str
@@ -25,9 +31,11 @@ class TrainingJob(Block):
     prompt_template: str
     settings: TrainingSettings
     data: list[Path]
+    held_out: list[Path] = Field(default_factory=list)
     folder: Path
     resume: Path | None = None
     control: Control | None = None
+    deterministic: bool = True
 
     @property
     def checkpoints(self) -> Path:
@@ -44,11 +52,13 @@ class Trainer(Protocol):
     """A way to train a LoRA adapter. VERSION is raised where the same pairs would give another one.
 
     METRICS: what is published of each update, by the names of the trainer's log.
+    HELD_OUT: what is published of the held-out pairs, by the names of the log -> ours.
     """
 
     VERSION: ClassVar[int]
     Settings: ClassVar[type[TrainingSettings]]
     METRICS: ClassVar[tuple[str, ...]]
+    HELD_OUT: ClassVar[Mapping[str, str]]
 
     @classmethod
     def train(cls, job: TrainingJob) -> None:

@@ -6,7 +6,7 @@ marker's digests are those of the files.
 
 import json
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from lib import weights
 from lib.blocks import Model
 from lib.files import mendable_storage_errors, sync, write_json, write_jsonl
 from lib.jobs.kept import MARKER, is_sealed, publish_folder, seal
+from lib.training.base import Trainer
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 METRICS_FILE = "metrics.jsonl"
@@ -85,29 +86,41 @@ def state_at(checkpoint: Path | None) -> TrainerState:
     return TrainerState(state["global_step"], state["max_steps"], state["log_history"])
 
 
-def metrics_of(log: Sequence[dict[str, Any]], names: Collection[str]) -> list[dict[str, Any]]:
+def metrics_of(
+    log: Sequence[dict[str, Any]], names: Collection[str], held_out: Mapping[str, str]
+) -> list[dict[str, Any]]:
     """One row an update, without anything that depends on time or on where a training went on from
-    a checkpoint.
+    a checkpoint; with what the held-out pairs gave after it, where they were asked.
+
+    `names`: of the log; `held_out`: names of the log -> those that are published.
     """
+    asked = {row["step"]: row for row in log if held_out.keys() & row.keys()}
     return [
-        {"step": row["step"], **{name: row[name] for name in names if name in row}}
+        {
+            "step": row["step"],
+            **{name: row[name] for name in names if name in row},
+            **of_held_out(asked.get(row["step"], {}), held_out),
+        }
         for row in log
         if "loss" in row
     ]
 
 
-def keep_results(checkpoint: Path, finished: Path, base: Model, metrics: Collection[str]) -> None:
-    """Makes the folder with a training's results from its last checkpoint, whole or not at all.
+def of_held_out(row: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """What a row of the log says of the held-out pairs, by the names that are published."""
+    return {ours: row[name] for name, ours in names.items() if name in row}
 
-    `metrics`: the names of what is published of each update.
-    """
+
+def keep_results(checkpoint: Path, finished: Path, base: Model, trainer: type[Trainer]) -> None:
+    """Makes the folder with a training's results from its last checkpoint, whole or not at all."""
     with mendable_storage_errors(finished):
         scratch = finished.with_suffix(".tmp")
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
         shutil.copyfile(checkpoint / ADAPTER_FILES[0], scratch / ADAPTER_FILES[0])
         write_json(scratch / ADAPTER_FILES[1], adapter_config(checkpoint, base))
-        write_jsonl(scratch / METRICS_FILE, metrics_of(state_at(checkpoint).log, metrics))
+        metrics = metrics_of(state_at(checkpoint).log, trainer.METRICS, trainer.HELD_OUT)
+        write_jsonl(scratch / METRICS_FILE, metrics)
         seal(scratch, (*ADAPTER_FILES, METRICS_FILE))
         publish_folder(scratch, finished)
 

@@ -3,7 +3,7 @@ same model with the adapter switched off.
 """
 
 import logging
-from collections.abc import Sized
+from collections.abc import Mapping, Sized
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lib.errors import UserError
@@ -47,6 +47,11 @@ class DPO:
         "entropy",
         "mean_token_accuracy",
     )
+    HELD_OUT: ClassVar[Mapping[str, str]] = {
+        "eval_loss": "held_out/loss",
+        "eval_rewards/accuracies": "held_out/accuracies",
+        "eval_rewards/margins": "held_out/margins",
+    }
 
     @classmethod
     def train(cls, job: TrainingJob) -> None:
@@ -57,12 +62,14 @@ class DPO:
             import torch
             import trl.trainer.dpo_trainer  # noqa: F401  # with all that build_trainer imports
 
-            from lib.training.watching import Watching
+            from lib.training.watching import HeldOut, Watching
 
         set_up_libraries(job)
         trainer = build_trainer(job)
         pairs: Sized = trainer.train_dataset
         watching = Watching(job, len(pairs))
+        if job.held_out:
+            trainer.add_callback(HeldOut())  # before the one that marks checkpoints
         trainer.add_callback(watching)
         with calling_on_stop_signals(watching.stop):
             trainer.train(resume_from_checkpoint=str(job.resume) if job.resume else None)
@@ -80,7 +87,8 @@ def set_up_libraries(job: TrainingJob) -> None:
     if job.device == "cpu" and job.settings.zero_stage:
         without_compiled_operators()
     if job.device == "cuda":
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        # With `warn_only`, attention's backward pass would not be computed alike either.
+        torch.use_deterministic_algorithms(True, warn_only=not job.deterministic)
         torch.utils.deterministic.fill_uninitialized_memory = False
 
 
@@ -97,6 +105,10 @@ def build_trainer(job: TrainingJob) -> "DPOTrainer":
         deepspeed.init_distributed("gloo", auto_mpi_discovery=False)  # on a GPU accelerate does it
     processor = load_processor(job.base)
     dataset, notes = preference_dataset(job, args, processor)
+    held_out = None
+    if job.held_out:
+        held_out, further = preference_dataset(job, args, processor, is_held_out=True)
+        notes += [f"held out: {note}" for note in further]
     if args.process_index == 0:
         for note in notes:
             tell(Note(note=note))
@@ -105,6 +117,7 @@ def build_trainer(job: TrainingJob) -> "DPOTrainer":
         args=args,
         processing_class=processor,
         train_dataset=dataset,
+        eval_dataset=held_out,
         peft_config=lora_config(job.settings),
     )
 
@@ -166,6 +179,7 @@ def training_arguments(job: TrainingJob) -> "DPOConfig":
         disable_dropout=settings.lora_dropout == 0,
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=1,  # the means are over batches, which are to weigh the same
         gradient_accumulation_steps=settings.gradient_accumulation,
         learning_rate=settings.learning_rate,
         lr_scheduler_type=settings.scheduler,

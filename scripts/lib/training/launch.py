@@ -34,6 +34,8 @@ from lib.training.messages import (
 SCRIPTS = Path(__file__).resolve().parents[2]
 LOCK = "worker-{}.lock"
 SECONDS_TO_WAIT_FOR_OLD_WORKERS = 60
+#: What torch says where an operation cannot be computed alike each time.
+NOT_DETERMINISTIC = "does not have a deterministic implementation"
 
 
 @contextmanager
@@ -162,6 +164,8 @@ class StopRequest:
 def launch(job: TrainingJob, progress: Progress, output: Path) -> None:
     """Trains in `processes` processes and waits for them. All they print goes to the file `output`.
 
+    A base model for which a GPU has no deterministic operation is trained without, with a note.
+
     Errors: UserError with what stopped them; SystemExit after a signal, once a checkpoint is saved.
     """
     for old in error_files(job.folder):
@@ -173,7 +177,10 @@ def launch(job: TrainingJob, progress: Progress, output: Path) -> None:
     if stop.signals and not error:  # torchrun, signalled too, ends its workers and says it failed
         log.warning("train_dpo: stopped; the next run goes on from the last checkpoint")
         raise SystemExit(128 + stop.signals[0])
-    if code and not error and state_at(last_checkpoint(job.checkpoints)).is_at_the_end:
+    if error and job.deterministic and NOT_DETERMINISTIC in error.message:
+        progress.hear(Note(note=f"two runs may differ in their low bits: {error.message[:200]}"))
+        launch(job.model_copy(update={"deterministic": False}), progress, output)
+    elif code and not error and state_at(last_checkpoint(job.checkpoints)).is_at_the_end:
         progress.hear(Note(note=f"its processes ended with exit code {code} when all was done"))
     elif error or code:
         raise UserError(what_stopped_them(error, job.settings.processes, code, output))

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lib.data.controls import Control, is_exchanged
+from lib.data.export_forms.trl_parquet import columns_of_pairs, text_of
 from lib.errors import UserError
 from lib.files import canonical_json
-
-COLUMNS = ("images", "instruction", "chosen", "rejected")
 
 
 class PairsDigest(NamedTuple):
@@ -18,11 +17,6 @@ class PairsDigest(NamedTuple):
     digest: str
     pairs: int
     exchanged: int
-
-
-def columns_to_read(control: Control | None) -> list[str]:
-    """The columns that training reads; a control draws by the prompt ids."""
-    return [*COLUMNS, "id"] if control else [*COLUMNS]
 
 
 def digest_pairs(
@@ -37,7 +31,7 @@ def digest_pairs(
     """
     state, pairs, exchanged = sha256(), 0, 0
     for file in files:
-        for pair in read_pairs(file, columns_to_read(control)):
+        for pair in read_pairs(file):
             sides = [pair.chosen, pair.rejected]
             if control and is_exchanged(control, seed, pair.id):
                 sides.reverse()
@@ -52,7 +46,7 @@ def digest_pairs(
 
 
 class StoredPair(NamedTuple):
-    """A pair of a data set, its images by the sha256 of their files; `id` where it was read."""
+    """A pair of a data set, its images by the sha256 of their files."""
 
     images: list[str]
     instruction: str
@@ -61,25 +55,28 @@ class StoredPair(NamedTuple):
     id: str
 
 
-def read_pairs(file: Path, columns: Sequence[str]) -> Iterator[StoredPair]:
+def read_pairs(file: Path) -> Iterator[StoredPair]:
     """The pairs of a parquet file. Errors: UserError if it is damaged, or lacks a column."""
     import pyarrow
     from pyarrow import parquet
 
+    summary = file.parent.parent / "dataset.json"  # an output of merge_pairs, which `file` is not
     try:
         table = parquet.ParquetFile(file)
+        names = columns_of_pairs(table.schema_arrow.names)
+        columns = ["images", "id", *names.values()]
         if missing := set(columns) - set(table.schema_arrow.names):
             raise UserError(
-                f"{file}: has no column {', '.join(sorted(missing))}. Delete {file.parent} and run"
+                f"{file}: has no column {', '.join(sorted(missing))}. Delete {summary} and run"
                 " again: merge_pairs makes it anew."
             )
         for batch in table.iter_batches(batch_size=64, columns=columns):
             for row in batch.to_pylist():
                 images = [sha256(image["bytes"]).hexdigest() for image in row["images"]]
-                texts = (row["instruction"], row["chosen"], row["rejected"])
-                yield StoredPair(images, *texts, row.get("id", ""))
+                texts = {name: text_of(row[column]) for name, column in names.items()}
+                yield StoredPair(images, id=row["id"], **texts)
     except (pyarrow.ArrowException, OSError, TypeError, KeyError) as error:
         raise UserError(
-            f"{file}: is damaged ({error}). Delete {file.parent} and run again: merge_pairs makes"
+            f"{file}: is damaged ({error}). Delete {summary} and run again: merge_pairs makes"
             " it anew."
         ) from error

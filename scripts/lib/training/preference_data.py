@@ -1,14 +1,14 @@
 """From a data set's parquet files to what TRL reads, without pairs that cannot be trained on."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from lib.data.controls import Control, is_exchanged
+from lib.data.export_forms.trl_parquet import Message, columns_of_pairs, text_of
 from lib.errors import UserError
 from lib.training.base import TrainingJob
-from lib.training.pairs_digest import columns_to_read
 from lib.training.preference_format import PreferenceFormat, fit_format
 
 if TYPE_CHECKING:
@@ -18,16 +18,17 @@ if TYPE_CHECKING:
     from trl import DPOConfig
 
 TEXTS = ("instruction", "chosen", "rejected")
+Texts = Mapping[str, Sequence[str]]
 
 
 class PairColumns(TypedDict):
-    """Some rows of a data set, column by column; `id` only where a control needs it."""
+    """Some rows of a data set, column by column."""
 
     id: list[str]
     images: "list[list[Image]]"
-    instruction: list[str]
-    chosen: list[str]
-    rejected: list[str]
+    instruction: "list[str | list[Message]]"
+    chosen: "list[str | list[Message]]"
+    rejected: "list[str | list[Message]]"
 
 
 class PreferenceColumns(TypedDict):
@@ -53,14 +54,15 @@ class Formatting:
         """The rows of a batch, made when they are read."""
         sides = self._sides(batch)
         return {
-            "prompt": [self.format.prompt(text) for text in batch["instruction"]],
+            "prompt": [self.format.prompt(text_of(each)) for each in batch["instruction"]],
             "chosen": [self.format.response(chosen) for chosen, _ in sides],
             "rejected": [self.format.response(rejected) for _, rejected in sides],
             "images": [[image.convert("RGB") for image in images] for images in batch["images"]],
         }
 
     def _sides(self, batch: PairColumns) -> list[tuple[str, str]]:
-        sides = list(zip(batch["chosen"], batch["rejected"], strict=True))
+        chosen, rejected = (map(text_of, batch[side]) for side in ("chosen", "rejected"))
+        sides = list(zip(chosen, rejected, strict=True))
         if self.control is None:
             return sides
         return [
@@ -79,9 +81,10 @@ class UsablePairs(NamedTuple):
 
 
 def preference_dataset(
-    job: TrainingJob, args: "DPOConfig", processor: "ProcessorMixin"
+    job: TrainingJob, args: "DPOConfig", processor: "ProcessorMixin", is_held_out: bool = False
 ) -> "tuple[Dataset, list[str]]":
-    """The pairs as TRL reads them, and notes on pairs left out.
+    """The pairs as TRL reads them, and notes on pairs left out. Held-out pairs are what they are in
+    a control, too.
 
     A row is `{"prompt", "chosen", "rejected": str, "images": [PIL image]}`, made when it is read:
     9,000 images need no memory.
@@ -90,11 +93,14 @@ def preference_dataset(
 
     pair_format = format_for(processor, job.prompt_template)
     with args.main_process_first(local=True):
-        files = [str(file) for file in job.data]
+        files = [str(file) for file in (job.held_out if is_held_out else job.data)]
         pairs = Dataset.from_parquet(files, cache_dir=str(job.folder / "cache"))
-    pairs = pairs.select_columns(columns_to_read(job.control))
+    names = columns_of_pairs(pairs.column_names)
+    pairs = pairs.select_columns(["id", "images", *names.values()])
+    pairs = pairs.rename_columns({column: name for name, column in names.items() if name != column})
     usable = usable_pairs(pairs, pair_format, processor, job.settings.max_length)
-    formatting = Formatting(pair_format, job.control, job.settings.seed)
+    control = None if is_held_out else job.control
+    formatting = Formatting(pair_format, control, job.settings.seed)
     return pairs.select(usable.rows).with_transform(formatting), usable.notes
 
 
@@ -129,13 +135,13 @@ def usable_pairs(
     A row is left out if a text of it spells a special token, or if image and instruction alone fill
     `max_length`. Errors: UserError if none is left.
     """
-    texts = dataset.select_columns([*TEXTS])
+    texts = texts_of(dataset)
     images = image_lengths(dataset, processor)
     prompts = prompt_lengths(texts, images, pair_format, processor.tokenizer)
     responses = response_lengths(texts, pair_format, processor.tokenizer)
     usable, spelling, too_long, cut = [], 0, 0, 0
-    for index, row in enumerate(texts):
-        if pair_format.special_token_in(*row.values()):
+    for index, of_pair in enumerate(zip(*texts.values(), strict=True)):
+        if pair_format.special_token_in(*of_pair):
             spelling += 1
         elif prompts[index] >= max_length:
             too_long += 1
@@ -148,6 +154,12 @@ def usable_pairs(
             f"No pair can be trained on: {'; '.join(notes)}. Raise `training.settings.max_length`."
         )
     return UsablePairs(usable, notes)
+
+
+def texts_of(dataset: "Dataset") -> Texts:
+    """The texts of all rows, column by column."""
+    columns = dataset.select_columns([*TEXTS])
+    return {name: [text_of(each) for each in columns[name]] for name in TEXTS}
 
 
 def notes_on_pairs(spelling: int, too_long: int, cut: int, max_length: int) -> list[str]:
@@ -163,7 +175,7 @@ def notes_on_pairs(spelling: int, too_long: int, cut: int, max_length: int) -> l
 
 
 def prompt_lengths(
-    texts: "Dataset",
+    texts: Texts,
     images: Sequence[int],
     pair_format: PreferenceFormat,
     tokenizer: "PreTrainedTokenizerBase",
@@ -175,7 +187,7 @@ def prompt_lengths(
 
 
 def response_lengths(
-    texts: "Dataset", pair_format: PreferenceFormat, tokenizer: "PreTrainedTokenizerBase"
+    texts: Texts, pair_format: PreferenceFormat, tokenizer: "PreTrainedTokenizerBase"
 ) -> list[int]:
     """How many tokens the longer response of each row has."""
     chosen, rejected = (

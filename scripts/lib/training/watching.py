@@ -70,6 +70,21 @@ class Watching(TrainerCallback):  # type: ignore[misc]  # transformers publishes
             delete_others(self.job.checkpoints, kept=checkpoint)
 
 
+class HeldOut(TrainerCallback):  # type: ignore[misc]  # transformers publishes no types
+    """Asks the held-out pairs up to ten times in a training, and at its end. The trainer does so
+    before it saves a checkpoint of the same update, whose log therefore has the answer.
+    """
+
+    TIMES = 10
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        """Has the trainer ask them where it is time."""
+        every = math.ceil(state.max_steps / self.TIMES)
+        if state.global_step % every == 0 or state.global_step == state.max_steps:
+            control.should_evaluate = True
+        return control
+
+
 def refuse_divergence(logs: dict[str, float], step: int, steps: int) -> None:
     """A UserError if an update's loss or gradient is not a finite number."""
     for name in ("loss", "grad_norm"):

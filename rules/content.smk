@@ -1,0 +1,36 @@
+from lib.config.content import CheckContentJob
+from lib.models.content_checkers.registry import CONTENT_CHECKERS
+
+CONTENT_CHECKS = CONFIG.pairs.content_check
+
+
+rule check_content:
+    input:
+        ranking=f"{ROOT}/response_ranking/{{topic}}/{{shard}}.jsonl",
+        images=f"{ROOT}/images/{{topic}}/{{shard}}.jsonl",
+    output:
+        f"{ROOT}/content/{{checker}}/{{topic}}/{{shard}}.jsonl",
+    log:
+        f"{ROOT}/logs/check_content/{{checker}}/{{topic}}/{{shard}}.log",
+    conda:
+        "../envs/rewards.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=growing(8000),
+        runtime=growing(120),
+    params:
+        # A classifier is small, and a GPU not worth its wait.
+        common={**PLAN.common(), "device": "cpu"},
+        prompts=lambda w: PLAN.digests(w.topic, w.shard),
+        settings=lambda w: PLAN.params(
+            CheckContentJob(
+                checker=CONTENT_CHECKS[w.checker],
+                max_image_megapixels=CONFIG.max_image_megapixels,
+            )
+        ),
+        made_by=lambda w: PLAN.made_by(CONTENT_CHECKS[w.checker], CONTENT_CHECKERS),
+    message:
+        "Content check {wildcards.checker}: topic {wildcards.topic}, shard {wildcards.shard}"
+    script:
+        "../scripts/check_content.py"

@@ -1,0 +1,190 @@
+"""What the rules of cards are told: which models a run uses, for what and under what terms, and the
+configuration that its data stand on.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+from urllib.parse import urlsplit
+
+from lib import weights
+from lib.blocks import Endpoint, Model
+from lib.config.licences import Licences, read_licences
+from lib.config.run import Config
+from lib.data.controls import TRAINING_CONTROLS
+from lib.head import evaluation
+from lib.head.plan import Plan
+from lib.head.table_rows import described_scores, origin_of
+from lib.models.content_checkers.settings import ContentCheckerSettings
+from lib.report.data_set_card import DataSetCardJob
+from lib.report.licence import UsedModel
+from lib.report.model_card import ModelCardJob
+from lib.report.sidecar import ModelOrigin
+
+#: Where instructions come from that no model writes, by their author's kind.
+INSTRUCTIONS = {"file": "was written by hand", "template": "was drawn from a list"}
+#: The blocks of the configuration that decide the data.
+BLOCKS = (
+    *("seed", "topics", "generate_prompts", "images", "image_ranking", "instructions"),
+    *("responses", "response_ranking", "pairs"),
+)
+#: ... and those fields of the others that do.
+OF_PAIRS = ("min_margin", "sizes", "validation", "content_check")
+OF_TRAINING = ("base_model", "prompt_template")
+
+
+def data_set_card_job(plan: Plan) -> DataSetCardJob:
+    """What rule data_set_card is told."""
+    config = plan.config
+    return DataSetCardJob(
+        run=config.run,
+        label=config.label,
+        license=config.pairs.card.license,
+        languages=config.pairs.card.languages,
+        code=config.pairs.card.code,
+        models=list(models_of_data(config, read_licences())),
+        instructions=INSTRUCTIONS.get(
+            str(getattr(config.instructions, "backend", "")), "was written by a model, too"
+        ),
+        content_checks={
+            name: said_of(checker) for name, checker in config.pairs.content_check.items()
+        },
+        configuration=portable(configuration_of(config)),
+    )
+
+
+def model_card_job(plan: Plan, experiment: str) -> ModelCardJob:
+    """What rule model_cards is told of an experiment."""
+    config, licences = plan.config, read_licences()
+    training, card = config.training, config.pairs.card
+    control = training.experiments[experiment].control
+    base = training.base_model
+    return ModelCardJob(
+        run=config.run,
+        experiment=experiment,
+        label=config.label,
+        base=of_model("is trained", base, "train_dpo", licences, makes=True),
+        base_is_on_hub=not weights.is_folder(base.model),
+        data_models=list(models_of_data(config, licences)),
+        license=card.license,
+        languages=card.languages,
+        code=card.code,
+        control=TRAINING_CONTROLS[control] if control else None,
+        prompt_template=training.prompt_template,
+        training=training.settings_of(experiment).model_dump(mode="json"),
+        scores={
+            name: {score.name: score.what for score in described_scores(block)}
+            for name, block in config.evaluation.benchmarks.items()
+        },
+    )
+
+
+def said_of(checker: ContentCheckerSettings) -> str:
+    """What a content checker is, as a card says it."""
+    looks_for = getattr(checker, "labels", None) or getattr(checker, "entities", [])
+    who = f"`{portable(checker.model)}`" if isinstance(checker, Model) else checker.kind
+    return f"{who} for {', '.join(looks_for)}, from a score of {checker.min_score:g} on"
+
+
+def configuration_of(config: Config) -> dict[str, Any]:
+    """What of a configuration decides the data, as a configuration."""
+    values = config.model_dump(mode="json")
+    training = {name: values["training"][name] for name in OF_TRAINING}
+    training["settings"] = {"max_length": values["training"]["settings"]["max_length"]}
+    contamination = {"contamination": values["evaluation"]["contamination"]}
+    kept = {name: values[name] for name in BLOCKS}
+    # Their order decides nothing, and the same data have the same card.
+    kept["topics"] = sorted(kept["topics"])
+    picking = values["image_ranking"]["select_by"]
+    scorers = {picking: values["image_ranking"]["scorers"][picking]}
+    kept["image_ranking"] = {**values["image_ranking"], "scorers": scorers, "judge": None}
+    kept["pairs"] = {name: values["pairs"][name] for name in OF_PAIRS}
+    return {**kept, "training": training, "evaluation": contamination}
+
+
+def portable(value: Any) -> Any:
+    """A configuration without what is of this machine alone: of absolute paths their last name."""
+    if isinstance(value, Mapping):
+        return {name: portable(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [portable(each) for each in value]
+    if isinstance(value, str) and PurePath(value).is_absolute():
+        return PurePath(value).name
+    return value
+
+
+def models_of_data(config: Config, licences: Licences) -> Iterator[UsedModel]:
+    """The models that the data are made with, in the order of the stages."""
+    if config.generate_prompts.count:
+        yield from _of_prompts(config, licences)
+    yield of_model("makes the images", config.images, "generate_images", licences, makes=True)
+    picking = config.image_ranking.select_by
+    scorer = config.image_ranking.scorers[picking]
+    yield of_model("picks one of them", scorer, f"rank_images/{picking}", licences)
+    yield from _of_author(config.instructions, licences)
+    for name, policy in config.responses.policy_models.items():
+        rule = f"generate_responses/{name}"
+        yield of_model("answers", policy, rule, licences, makes=True)
+    yield of_model("ranks the answers", config.response_ranking, "rank_responses", licences)
+
+
+def of_model(
+    does: str, model: Model, rule: str, licences: Licences, makes: bool = False
+) -> UsedModel:
+    """A model with its terms."""
+    return UsedModel(
+        does=does,
+        makes=makes,
+        origin=origin_of(model),
+        rule=rule,
+        terms=licences.terms_of(model.model),
+    )
+
+
+def _of_prompts(config: Config, licences: Licences) -> Iterator[UsedModel]:
+    """Who writes the prompts that topics lack: an endpoint, or that of the instructions."""
+    does = "writes prompts where topics have too few"
+    endpoint = config.generate_prompts.endpoint
+    if endpoint is not None:
+        yield of_endpoint(does, endpoint, licences)
+    else:
+        for model in _of_author(config.instructions, licences):
+            yield model.model_copy(update={"does": does, "rule": ""})
+
+
+def of_endpoint(does: str, endpoint: Endpoint, licences: Licences) -> UsedModel:
+    """An endpoint whose texts are in the data, with its terms."""
+    host = urlsplit(endpoint.base_url).hostname or ""
+    return UsedModel(
+        does=does,
+        makes=True,
+        origin=ModelOrigin(model=endpoint.model, revision=""),
+        host=host,
+        terms=licences.terms_of(host),
+    )
+
+
+def _of_author(author: Any, licences: Licences) -> Iterator[UsedModel]:
+    """Who writes the instructions: an endpoint, or a local model; nobody, where people did."""
+    does = "writes the instructions"
+    endpoint = getattr(author, "endpoint", None)
+    if isinstance(endpoint, Endpoint):
+        yield of_endpoint(does, endpoint, licences)
+    models: Sequence[Model] = [author] if isinstance(author, Model) else []
+    models = [*models, *(value for _, value in author if isinstance(value, Model))]
+    for model in models:
+        yield of_model(does, model, "write_instructions", licences, makes=True)
+
+
+def scores_of_model(plan: Plan, model: str) -> list[str]:
+    """The files of a model's scores, of every benchmark."""
+    folder = f"{plan.root}/evaluation/{model}"
+    return [f"{folder}/{name}/scores.json" for name in plan.config.evaluation.benchmarks]
+
+
+def contamination_inputs(plan: Plan) -> dict[str, str]:
+    """The files that tell what the data have in common with benchmarks, where it is looked for."""
+    if not evaluation.contamination_files(plan):
+        return {}
+    folder = f"{plan.root}/contamination"
+    return {"coverage": f"{folder}/coverage.json", "overlaps": f"{folder}/overlaps.jsonl"}

@@ -1,0 +1,1 @@
+"""What looks for unsafe pictures and personal data: one file a kind."""

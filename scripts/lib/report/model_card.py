@@ -1,0 +1,252 @@
+"""The cards of a trained model, one for the adapter and one for the merged model: what it is made
+of, how it was trained, how it scores.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
+
+from lib.blocks import Block
+from lib.data.evaluation_files import BenchmarkScores, OtherScores
+from lib.report.licence import OTHER, Licence, UsedModel, licence_of
+from lib.report.markdown_card import (
+    CITATION,
+    PAPER,
+    made_with,
+    markdown_table,
+    revision_of,
+    with_metadata,
+)
+from lib.report.sidecar import Label
+
+#: What a card is of: the adapter alone, or the base model with it merged into its weights.
+Kind = Literal["adapter", "merged"]
+KINDS: tuple[Kind, ...] = ("adapter", "merged")
+
+
+class ModelCardJob(Block):
+    """What rule model_cards is told of an experiment.
+
+    base         the model that was trained
+    data_models  those that made its data
+    control      of a negative control: what it is, in words
+    training     the training's settings
+    scores       benchmark -> what its scores are, by their names
+    """
+
+    run: str
+    experiment: str
+    label: Label
+    base: UsedModel
+    base_is_on_hub: bool
+    data_models: list[UsedModel]
+    license: str | None
+    languages: list[str]
+    code: str | None
+    control: str | None
+    prompt_template: str
+    training: dict[str, Any]
+    scores: dict[str, dict[str, str]]
+
+
+class Scored(BenchmarkScores):
+    """A scores.json, as far as a card tells of it."""
+
+    intervals: NotRequired[dict[str, list[float]]]
+    also: NotRequired[OtherScores]
+
+
+class DataSetSummary(TypedDict):
+    """A data set's `dataset.json`, as far as a card tells of it."""
+
+    size: int
+    digest: str
+
+
+class ScoreLine(NamedTuple):
+    """A line of the table of scores; `interval`: of 95 %, by bootstrap, if there is one."""
+
+    benchmark: str
+    name: str
+    value: float
+    interval: Sequence[float] | None
+    base: float | None
+    what: str
+
+
+def score_lines(
+    job: ModelCardJob, ours: Mapping[str, Scored], base: Mapping[str, Scored]
+) -> Iterator[ScoreLine]:
+    """The scores of all benchmarks. `ours`, `base`: by benchmark, of this and of the base model."""
+    for benchmark, scored in ours.items():
+        names = job.scores.get(benchmark, {})
+        for name, value in scored["scores"].items():
+            before = base[benchmark]["scores"].get(name) if benchmark in base else None
+            yield ScoreLine(
+                benchmark, name, value, interval_of(scored, name), before, names.get(name, "")
+            )
+
+
+def interval_of(scored: Scored, name: str) -> Sequence[float] | None:
+    """The interval of a score; those of our scorer beside lmms-eval's stand with it."""
+    beside = scored.get("also")
+    intervals = {**scored.get("intervals", {}), **(beside["intervals"] if beside else {})}
+    return intervals.get(name)
+
+
+def model_card(
+    job: ModelCardJob, kind: Kind, data: DataSetSummary, lines: Sequence[ScoreLine], root: Path
+) -> str:
+    """A card. `data`: what the model was trained on; `root`: the run's folder, whose records tell
+    the base model's commit.
+    """
+    licence = licence_of_model(job)
+    sections = [
+        f"# {title_of(job, kind)}",
+        introduction(job, kind, data),
+        "## Use\n\n" + how_to_use(job, kind),
+        "## Training\n\n" + how_it_was_trained(job, data, root),
+        "## Scores\n\n" + scores_table(lines),
+        "## Licence\n\n" + licence.reason,
+        "## Known limits\n\n" + known_limits(job),
+        "## Cite\n\n" + CITATION,
+    ]
+    return with_metadata(metadata_of(job, kind, licence, lines), "\n\n".join(sections) + "\n")
+
+
+def title_of(job: ModelCardJob, kind: Kind) -> str:
+    """The model's name for people."""
+    what = "LoRA adapter" if kind == "adapter" else "merged model"
+    return f"{job.experiment} ({job.run}): {what} of {job.base.name}"
+
+
+def licence_of_model(job: ModelCardJob) -> Licence:
+    """The licence: a trained model is a derivative of its base model."""
+    of_data = licence_of(job.data_models, job.license)
+    terms = job.base.terms
+    under = (
+        f"under the [{terms.name}]({terms.address})"
+        if terms
+        else "under its terms, which are not known here"
+    )
+    return Licence(
+        OTHER,
+        "terms-of-the-models",
+        f"It is a derivative of {job.base.name} and goes on {under}. Of the data that it was"
+        f" trained on: {of_data.reason[0].lower()}{of_data.reason[1:]}",
+    )
+
+
+def metadata_of(
+    job: ModelCardJob, kind: Kind, licence: Licence, lines: Sequence[ScoreLine]
+) -> dict[str, Any]:
+    """The hub's metadata. A base model that is a folder has no place there."""
+    is_adapter = kind == "adapter"
+    base = {
+        "base_model": job.base.name,
+        "base_model_relation": "adapter" if is_adapter else "finetune",
+    }
+    return {
+        "license": licence.id,
+        "license_name": licence.name,
+        "license_link": job.base.terms.address if job.base.terms else "README.md",
+        "language": job.languages,
+        **(base if job.base_is_on_hub else {}),
+        "library_name": "peft" if is_adapter else "transformers",
+        "pipeline_tag": "image-text-to-text",
+        "tags": ["dpo", "preference", "pds-dpo", "trl", *(["lora"] if is_adapter else [])],
+        **({"model-index": [index_of(job, lines)]} if lines else {}),
+    }
+
+
+def index_of(job: ModelCardJob, lines: Sequence[ScoreLine]) -> dict[str, Any]:
+    """The scores as the hub reads them."""
+    benchmarks = dict.fromkeys(line.benchmark for line in lines)
+    results = [
+        {
+            "task": {"type": "image-text-to-text"},
+            "dataset": {"name": benchmark, "type": benchmark},
+            "metrics": [
+                {"type": line.name, "name": line.what or line.name, "value": round(line.value, 4)}
+                for line in lines
+                if line.benchmark == benchmark
+            ],
+        }
+        for benchmark in benchmarks
+    ]
+    return {"name": job.experiment, "results": results}
+
+
+def introduction(job: ModelCardJob, kind: Kind, data: DataSetSummary) -> str:
+    """What it is, in a paragraph."""
+    text = (
+        f"{job.base.name}, aligned by direct preference optimization with {data['size']} preference"
+        f" pairs that no human labelled, by the method of [PDS-DPO]({PAPER})."
+    )
+    if kind == "adapter":
+        text += " This is the LoRA adapter of its language model, without the base model's weights."
+    if job.control:
+        text += f" **It is a negative control ({job.control}), not a model to be used.**"
+    if job.label == "demo":
+        text += " **It is a demonstration's: a tiny model, of no use but to show the workflow.**"
+    return text
+
+
+def how_to_use(job: ModelCardJob, kind: Kind) -> str:
+    """How it is loaded."""
+    base = (
+        "model = AutoModelForImageTextToText.from_pretrained("
+        + (f'"{job.base.name}"' if kind == "adapter" else '"<this folder>"')
+        + ")"
+    )
+    adapter = (
+        '\nmodel = PeftModel.from_pretrained(model, "<this folder>")' if kind == "adapter" else ""
+    )
+    imports = "from transformers import AutoModelForImageTextToText"
+    peft = "from peft import PeftModel\n" if kind == "adapter" else ""
+    return f"```python\n{peft}{imports}\n\n{base}{adapter}\n```"
+
+
+def how_it_was_trained(job: ModelCardJob, data: DataSetSummary, root: Path) -> str:
+    """Data, base model and settings."""
+    settings = [[f"`{name}`", value] for name, value in job.training.items()]
+    template = job.prompt_template.replace("\n", "\\n")
+    return (
+        f"Base model: `{job.base.name}` at {revision_of(job.base, root)}. Data: {data['size']}"
+        " pairs, digest"
+        f" `{data['digest']}` (in the data set's `dataset.json`). Asked as `{template}`."
+        f" {made_with(job.code)}\n\n" + markdown_table(["Setting", "Value"], settings)
+    )
+
+
+def scores_table(lines: Sequence[ScoreLine]) -> str:
+    """The scores beside the base model's, each with its interval."""
+    if not lines:
+        return "It has not been evaluated."
+    rows = [
+        [
+            line.benchmark,
+            line.what or line.name,
+            f"{line.value:.2f}",
+            f"{line.interval[0]:.2f} to {line.interval[1]:.2f}" if line.interval else "—",
+            "—" if line.base is None else f"{line.base:.2f}",
+        ]
+        for line in lines
+    ]
+    heads = ["Benchmark", "Score", "This model", "95 % interval", "Base model"]
+    return markdown_table(heads, rows) + (
+        "\n\nThe intervals are bootstrap intervals over the questions: how far a score would move"
+        " had other questions of the kind been asked. They say nothing of another training."
+    )
+
+
+def known_limits(job: ModelCardJob) -> str:
+    """What whoever uses it has to know."""
+    languages = ", ".join(job.languages)
+    return (
+        "- Its data were ranked by a reward that may not see images, and that may like longer"
+        " answers; the data set's card has the figures.\n"
+        "- It was evaluated on the benchmarks above and on nothing else: not for safety, and in no"
+        f" language but {languages}.\n"
+        "- What its base model may not be used for, it may not be used for either."
+    )
