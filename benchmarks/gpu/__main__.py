@@ -12,6 +12,7 @@ import sys
 import time
 from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 
 HERE = Path(__file__).resolve().parents[2]
 SECTIONS = ("pictures", "training", "answers", "rewards", "scorers")
@@ -105,11 +106,14 @@ def let_go(worker: "subprocess.Popen[str]", seconds: float, name: str) -> None:
 def run_section(arguments: argparse.Namespace) -> None:
     """One section, in its own process."""
     from gpu.report import OutOfTimeError, Report, failure
+    from lib.patches.imports import hide_for_good
 
     section, problem = None, ""
     try:
         section = import_module(f"gpu.{arguments.section}")
-        section.prepare()
+        hide_for_good("wandb")
+        for library in section.LIBRARIES:
+            resolve_name(library)
     except Exception as error:
         problem = failure(error)
     seconds = float(sys.stdin.readline() or "0")

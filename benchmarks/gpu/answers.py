@@ -21,13 +21,12 @@ QUESTIONS = (
 )
 
 
-def prepare() -> None:
-    """Imports what the section needs, before the device is its own."""
-    import transformers
-
-    import lib.models.response_generators.transformers  # noqa: F401
-
-    _ = (transformers.LlavaNextForConditionalGeneration, transformers.LlavaNextProcessor)
+#: Imported before the device is the section's own.
+LIBRARIES = (
+    "lib.models.response_generators.transformers",
+    "transformers:LlavaNextForConditionalGeneration",
+    "transformers:LlavaNextProcessor",
+)
 
 
 class Answering:

@@ -92,19 +92,15 @@ TINY: dict[str, dict[str, Any]] = {
 }
 
 
-def prepare() -> None:
-    """Imports what the section needs, before the device is its own."""
-    import diffusers
-    import torch._dynamo  # noqa: F401
-    import transformers
-
-    _ = (
-        diffusers.StableDiffusion3Pipeline,
-        diffusers.SD3Transformer2DModel,
-        diffusers.AutoencoderKL,
-        transformers.T5EncoderModel,
-        transformers.CLIPTextModelWithProjection,
-    )
+#: Imported before the device is the section's own.
+LIBRARIES = (
+    "diffusers:AutoencoderKL",
+    "diffusers:SD3Transformer2DModel",
+    "diffusers:StableDiffusion3Pipeline",
+    "torch._dynamo",
+    "transformers:CLIPTextModelWithProjection",
+    "transformers:T5EncoderModel",
+)
 
 
 class Drawing:

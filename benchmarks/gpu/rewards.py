@@ -9,13 +9,11 @@ from gpu.weights import build
 BATCH = 32
 
 
-def prepare() -> None:
-    """Imports what the section needs, before the device is its own."""
-    import transformers
-
-    import lib.models.response_rewards.armorm  # noqa: F401
-
-    _ = transformers.LlamaModel
+#: Imported before the device is the section's own.
+LIBRARIES = (
+    "lib.models.response_rewards.armorm",
+    "transformers:LlamaModel",
+)
 
 
 class Rating:

@@ -17,14 +17,13 @@ PICTURES = 16
 THREADS = 8
 
 
-def prepare() -> None:
-    """Imports what the section needs, before the device is its own."""
-    import transformers
-
-    import lib.models.image_scorers.clip
-    import lib.models.image_scorers.image_reward  # noqa: F401
-
-    _ = (transformers.CLIPModel, transformers.BlipTextModel)
+#: Imported before the device is the section's own.
+LIBRARIES = (
+    "lib.models.image_scorers.clip",
+    "lib.models.image_scorers.image_reward",
+    "transformers:BlipTextModel",
+    "transformers:CLIPModel",
+)
 
 
 def run(report: Report) -> None:

@@ -29,17 +29,13 @@ TEMPLATE = "USER: <image>\n{instruction} ASSISTANT:"
 UPDATES = 2
 
 
-def prepare() -> None:
-    """Imports what the section needs, before the device is its own."""
-    from lib.patches.imports import hide_for_good
-
-    hide_for_good("wandb")
-    import transformers
-    import trl.trainer.dpo_trainer  # noqa: F401
-
-    import lib.training.dpo  # noqa: F401
-
-    _ = (transformers.LlavaForConditionalGeneration, transformers.LlavaProcessor)
+#: Imported before the device is the section's own.
+LIBRARIES = (
+    "lib.training.dpo",
+    "transformers:LlavaForConditionalGeneration",
+    "transformers:LlavaProcessor",
+    "trl.trainer.dpo_trainer",
+)
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,24 @@ import runpy
 import signal
 import socket
 import sys
+from pkgutil import resolve_name
 from typing import TypedDict
 
 from lib.jobs.processes import die_with_parent
 from lib.patches.imports import quick_imports
 
+#: What jobs with a model need most: torch, and transformers' parts for the recipe's architectures.
+#: Other libraries are loaded by the jobs that use them, and are on their records.
+LIBRARIES = (
+    "torch",
+    "transformers:AutoModelForCausalLM",
+    "transformers:AutoModelForImageTextToText",
+    "transformers:AutoProcessor",
+    "transformers:CLIPModel",
+    "transformers:LlamaForCausalLM",
+    "transformers:LlavaForConditionalGeneration",
+    "transformers:LlavaNextForConditionalGeneration",
+)
 #: Signals that are meant for jobs, and reach the whole process group. The server ends when the
 #: process that asks it does.
 FOR_JOBS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
@@ -30,20 +43,10 @@ class Request(TypedDict):
 
 
 def load_libraries() -> None:
-    """Imports what jobs with a model need most: torch, and transformers' parts for the recipe's
-    architectures; other libraries are loaded by the jobs that use them, and are on their records.
-    """
+    """Imports them, as `quick_imports` does."""
     with quick_imports():
-        import torch  # noqa: F401
-        from transformers import (  # noqa: F401
-            AutoModelForCausalLM,
-            AutoModelForImageTextToText,
-            AutoProcessor,
-            CLIPModel,
-            LlamaForCausalLM,
-            LlavaForConditionalGeneration,
-            LlavaNextForConditionalGeneration,
-        )
+        for name in LIBRARIES:
+            resolve_name(name)
     gc.freeze()
 
 
