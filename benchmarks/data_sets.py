@@ -131,8 +131,11 @@ def describe(root: Path) -> None:
     from lib.report.data_set_card import DataSetCardJob
 
     folder = root / "dataset/all"
-    names = {"ids": "prompt_ids.txt", "summary": "dataset.json"}
-    inputs = {name: str(folder / file) for name, file in names.items()}
+    inputs = {
+        "pairs": shards(root, "pairs"),
+        "ids": str(folder / "prompt_ids.txt"),
+        "summary": str(folder / "dataset.json"),
+    }
     files = {"card": "README.md", "licence": "LICENSE.md", "croissant": "croissant.json"}
     output = {name: str(folder / file) for name, file in (files | {"sums": "SHA256SUMS"}).items()}
     job = DataSetCardJob(
@@ -145,7 +148,6 @@ def describe(root: Path) -> None:
         instructions="was made up",
         configuration={},
     )
-    inputs |= {"pairs": shards(root, "pairs")}  # type: ignore[dict-item]
     settings = job.model_dump(mode="json")
     data_set_card.main(rule_object("data_set_card", root, inputs, output, settings))
 

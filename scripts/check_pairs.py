@@ -8,6 +8,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -360,7 +361,8 @@ def main(words: Sequence[str] | None = None) -> int:
     """The command; its exit code."""
     arguments = parser().parse_args(words)
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # ids and file names may hold what no terminal shows
+        if isinstance(stream, TextIOWrapper):  # ids and file names may hold what no terminal shows
+            stream.reconfigure(errors="backslashreplace")
     try:
         return run(arguments)
     except UserError as error:
