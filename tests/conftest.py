@@ -256,14 +256,25 @@ def rounding(terms: int) -> float:
     return terms * float(np.finfo(np.float32).eps)
 
 
-def begun(project: Project) -> Counter[tuple[str, str]]:
-    """How often each item was set out to be computed, by journal and key."""
-    counts: Counter[tuple[str, str]] = Counter()
+def lost_batches(project: Project) -> int:
+    """How many batches were begun and not ended, in all runs so far. Fails if an item was computed
+    again that was finished.
+    """
+    lost: set[tuple[Path, int]] = set()
     for path in (project.folder / "results/random/work").rglob("*.journal.jsonl"):
-        for line in path.read_bytes().split(b"\n")[1:-1]:
-            for key in json.loads(line).get("begin", []):
-                counts[str(path), key] += 1
-    return counts
+        begun: dict[str, int] = {}  # item -> the line where its batch begins
+        finished: Counter[str] = Counter()
+        for number, line in enumerate(path.read_bytes().split(b"\n")[1:-1]):
+            entry = json.loads(line)
+            for key in entry.get("begin", []):
+                lost |= {(path, begun[key])} if key in begun else set()
+                begun[key] = number
+            if "key" in entry:
+                begun.pop(entry["key"], None)
+                finished[entry["key"]] += entry["status"] == "ok"
+        lost |= {(path, number) for number in begun.values()}
+        assert not finished or max(finished.values()) == 1, f"{path}: an item was computed twice"
+    return len(lost)
 
 
 def read_rows(path: str | Path, row: type[Row]) -> dict[str, Row]:

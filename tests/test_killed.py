@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from conftest import Project, begun, make_small
+from conftest import Project, lost_batches, make_small
 from lib.head.summary import read_records
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
@@ -78,16 +78,15 @@ def test_kills_spread_over_a_run_and_by_chance_change_no_byte_and_lose_at_most_t
     project.edit_config(lambda values: values.update(topics=["nature", "art"]))
     # Up to the last benchmark; the tables that follow take a second.
     last = finished_jobs(finished) - 9
-    twice_before = kills = 0
+    lost_before = kills = 0
     for jobs, seconds in moments(last):
         assert run_and_kill(project, 1 + kills % CORES, jobs, last, seconds), (
             f"the run ended before kill {kills}"
         )
-        twice = sum(count - 1 for count in begun(project).values())
-        assert twice - twice_before <= CORES, (
-            "more than the batch in flight of each job was computed twice"
-        )
-        twice_before = twice
+        lost = lost_batches(project)
+        # A job that draws images has a second batch in flight, whose files are being written.
+        assert lost - lost_before <= 2 * CORES, "more than the batch in flight of each job was lost"
+        lost_before = lost
         kills += 1
     assert kills == SPREAD + BY_CHANCE
     project.snakemake()
