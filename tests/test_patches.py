@@ -523,14 +523,20 @@ from lib.patches.imports import hide_for_good, quick_imports
 hide_for_good("wandb")
 with quick_imports():
     import transformers.generation.candidate_generator
+    import transformers.loss.loss_utils
+    from diffusers import StableDiffusion3Pipeline
     from trl.trainer import base_trainer
-assert "sklearn" not in sys.modules and gc.isenabled()
+assert not {"sklearn", "scipy"} & set(sys.modules) and gc.isenabled()
 assert sys.modules["wandb"] is None and not base_trainer.is_wandb_available()
-import sklearn
+import scipy, sklearn
+from diffusers.utils.import_utils import _package_map as of_diffusers
+from transformers.utils.import_utils import PACKAGE_DISTRIBUTION_MAPPING as of_transformers
+from trl.import_utils import PACKAGE_DISTRIBUTION_MAPPING as of_trl
+assert of_diffusers is of_trl is of_transformers
 """
 
 
-def test_quick_imports_leave_out_what_nothing_calls_and_only_while_they_last() -> None:
+def test_quick_imports_leave_out_what_nothing_calls_while_they_last_and_look_once_at_what_is_installed() -> None:
     done = subprocess.run(
         [sys.executable, "-c", QUICK],
         env={**os.environ, "PYTHONPATH": str(SCRIPTS)},
