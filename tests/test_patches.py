@@ -536,7 +536,7 @@ assert of_diffusers is of_trl is of_transformers
 """
 
 
-def test_quick_imports_leave_out_what_nothing_calls_while_they_last_and_look_once_at_what_is_installed() -> None:
+def test_quick_imports_leave_out_what_nothing_calls_and_read_once_what_is_installed() -> None:
     done = subprocess.run(
         [sys.executable, "-c", QUICK],
         env={**os.environ, "PYTHONPATH": str(SCRIPTS)},
