@@ -18,7 +18,8 @@ from lib.errors import UserError
 from lib.patches import lmms_eval as lmms_eval_patches
 from lib.patches import slurm_plugin, snakemake_command
 from lib.patches.deepspeed import without_compiled_operators
-from lib.patches.snakemake_graph import build_graph, hold_own_locks
+from lib.patches.snakemake_graph import build_graph
+from lib.patches.snakemake_locks import hold_own_locks
 
 SCRIPTS = Path(slurm_plugin.__file__).resolve().parents[2]
 
