@@ -130,6 +130,8 @@ class Questions:
             "question": question.text,
             "image_sha256": self.digest_of(self.image_of(question)),
         }
+        if question.image is not None:
+            row["image"] = question.image.name
         if question.kind:
             row["kind"] = question.kind
         if outcome.result is None:

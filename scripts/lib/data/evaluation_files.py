@@ -72,12 +72,14 @@ class TaskResults(KeptResults):
 
 class QuestionAnswer(TypedDict):
     """A line of answers.jsonl of rule answer_questions: a question with its answer, or the reason
-    why there is none.
+    why there is none. `image`: the name of its file, by which, with the question, a scorer finds
+    what is right.
     """
 
     id: str
     question: str
     image_sha256: str
+    image: NotRequired[str]
     kind: NotRequired[str]
     response: NotRequired[str]
     finish_reason: NotRequired[str]
