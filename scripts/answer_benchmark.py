@@ -32,7 +32,8 @@ from lib.benchmarks.lmms_eval.answer_journal import (
 )
 from lib.benchmarks.lmms_eval.harness import AskedModel, Harness
 from lib.benchmarks.lmms_eval.main import ASKED
-from lib.benchmarks.lmms_eval.tasks import hub_data_set
+from lib.benchmarks.lmms_eval.task_code import asks_a_judge
+from lib.benchmarks.lmms_eval.tasks import JUDGED_TASKS, find_task, hub_data_set
 from lib.blocks import Endpoint, Model, deciding
 from lib.config.evaluation import AnswerBenchmarkJob
 from lib.data.evaluation_files import JudgeName, KeptResults, TaskAnswer, TaskResults
@@ -66,6 +67,13 @@ def pin_data(settings: AnswerBenchmarkJob) -> tuple[AnswerBenchmarkJob, dict[str
     return settings.model_copy(update={"data_revision": commit}), {name: commit}
 
 
+def asks_otherwise(settings: AnswerBenchmarkJob) -> bool:
+    """Whether a task can ask a judge, and did so unasked before only the configured one was: its
+    metrics of then are not those of today. Its answers are.
+    """
+    return settings.task not in JUDGED_TASKS and asks_a_judge(find_task(settings.task))
+
+
 def key_of(
     job: Job[AnswerBenchmarkJob],
     settings: AnswerBenchmarkJob,
@@ -85,6 +93,7 @@ def key_of(
         **deciding(settings),
         **deciding(settings.base_model),
         **({"kept": "question_id, capability"} if settings.is_unjudged else {}),
+        **({"judges": "the configured one alone"} if asks_otherwise(settings) else {}),
     )
 
 
@@ -236,8 +245,8 @@ def judge_of(judge: Endpoint | None, answers: Sequence[TaskAnswer]) -> JudgeName
     """The judge of the metrics: the model as configured, and as the endpoint said."""
     if judge is None:
         return None
-    versions = {answer["eval_model"] for answer in answers}
-    return {"model": judge.model, "version": ", ".join(sorted(versions))}
+    versions = {answer["eval_model"] for answer in answers if "eval_model" in answer}
+    return {"model": judge.model, "version": ", ".join(sorted(versions)) or judge.model}
 
 
 def main(snakemake: Any) -> None:

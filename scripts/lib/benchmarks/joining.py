@@ -42,6 +42,10 @@ class Asked:
         return bool(self.text and self.images)
 
 
+#: Where neither is said.
+UNSAID = Asked()
+
+
 @dataclass(frozen=True)
 class Questions:
     """The reference's questions by id.

@@ -24,7 +24,7 @@ import numpy as np
 from lib.benchmarks.answers import Answer, Answers, Problem
 from lib.benchmarks.base import Better
 from lib.benchmarks.bootstrap import Floats, intervals
-from lib.benchmarks.joining import KEPT, Asked, Questions, asked_in, joined
+from lib.benchmarks.joining import KEPT, UNSAID, Asked, Questions, asked_in, joined
 from lib.benchmarks.judged import JudgedBenchmark, judges_in, with_judgements
 from lib.benchmarks.questions import Form, QuestionsBenchmark
 from lib.benchmarks.rows import FileRow, answers_from, by_id, id_of, kind_of, read_rows, read_text
@@ -73,7 +73,7 @@ class RatedQuestion:
     answer: str
     contents: str
     type: str
-    asked: Asked = Asked()
+    asked: Asked = UNSAID
 
 
 RatedQuestions = Mapping[str, RatedQuestion]

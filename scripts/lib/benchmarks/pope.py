@@ -25,7 +25,15 @@ import numpy as np
 from lib.benchmarks.answers import Answer, Answers, yes_or_no
 from lib.benchmarks.base import Better
 from lib.benchmarks.bootstrap import Floats, intervals
-from lib.benchmarks.joining import KEPT, QUESTION_KEYS, Asked, Questions, asked_in, joined
+from lib.benchmarks.joining import (
+    KEPT,
+    QUESTION_KEYS,
+    UNSAID,
+    Asked,
+    Questions,
+    asked_in,
+    joined,
+)
 from lib.benchmarks.lmms_eval.samples import read_answer_rows
 from lib.benchmarks.questions import Form, QuestionsBenchmark
 from lib.benchmarks.rows import FileRow, answers_from, id_of
@@ -75,7 +83,7 @@ class Label:
     split: str
     yes: bool
     image: str
-    asked: Asked = Asked()
+    asked: Asked = UNSAID
 
 
 Labels = Mapping[str, Label]

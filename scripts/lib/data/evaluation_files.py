@@ -47,11 +47,14 @@ class TaskAnswer(TypedDict):
 
 
 class KeptResults(TypedDict):
-    """lmms-eval's metrics, and how many questions it asked of those there are."""
+    """lmms-eval's metrics, and how many questions it asked of those there are. `unjudged`: metrics
+    that are not there because a judge would have had to give them, and was not asked.
+    """
 
     metrics: dict[str, float]
     questions: int
     questions_in_data: int
+    unjudged: NotRequired[list[str]]
     environment: NotRequired[dict[str, str]]
 
 

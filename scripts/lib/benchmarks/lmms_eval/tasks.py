@@ -12,6 +12,7 @@ import yaml
 from pydantic import Field, PositiveInt, model_validator
 
 from lib import weights
+from lib.benchmarks.lmms_eval.task_code import asks_a_judge
 from lib.blocks import NO_EFFECT, Block, Endpoint, Name, UserPath
 from lib.errors import UserError
 
@@ -78,8 +79,10 @@ class TaskSettings(Block):
     judge: Endpoint | None = Field(
         None,
         description=(
-            "For tasks that lmms-eval has judged by a model (`mmvet`). Without it the questions are"
-            " answered, and the judged scores are left out with that reason."
+            "For tasks that lmms-eval has judged by a model (`mmvet`, `llava_in_the_wild` and all"
+            " others whose code asks one). Without it the questions are answered, nobody is asked,"
+            " whatever keys the environment holds, and the judged scores are left out with that"
+            " reason."
         ),
         json_schema_extra=NO_EFFECT,
     )
@@ -110,10 +113,11 @@ class TaskSettings(Block):
 
     @model_validator(mode="after")
     def _judge_is_asked(self) -> Self:
-        if self.judge and self.task not in JUDGED_TASKS:
+        if self.judge and not can_be_judged(self.task):
             raise ValueError(
                 f"`judge`: lmms-eval's task '{self.task}' is given none; those that are:"
-                f" {', '.join(JUDGED_TASKS)}. Take it away"
+                f" {', '.join(JUDGED_TASKS)}, and others whose code has lmms-eval ask a judge. Take"
+                " it away"
             )
         return self
 
@@ -230,6 +234,16 @@ class _TaskDumper(yaml.SafeDumper):
 _TaskDumper.add_representer(
     _Function, lambda dumper, name: dumper.represent_scalar("!function", str(name))
 )
+
+
+def can_be_judged(task: str) -> bool:
+    """Whether lmms-eval's task has a judge asked; where lmms-eval is not installed, whether it may
+    have, for all that is known.
+    """
+    if task in JUDGED_TASKS or task in HUB_DATA:
+        return task in JUDGED_TASKS
+    package = importlib.util.find_spec("lmms_eval")
+    return package is None or asks_a_judge(find_task(task))
 
 
 def hub_data_set(task: str) -> str:
