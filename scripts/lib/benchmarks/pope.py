@@ -181,12 +181,13 @@ TP, FP, TN, FN = range(4)
 
 def _rates(counts: Floats) -> dict[str, Floats]:
     """Rates of 1 from counts [..., (TP, FP, TN, FN)], as the reference computes them; NaN where
-    there is nothing to divide by.
+    there is nothing to divide by. F1 is 0 where no yes is right, also if nothing was answered yes,
+    and NaN only where nothing was to be, either.
     """
     tp, fp, tn, fn = (counts[..., column] for column in (TP, FP, TN, FN))
     precision, recall = tp / (tp + fp), tp / (tp + fn)
     total = tp + fp + tn + fn
-    f1 = 2 * precision * recall / (precision + recall)
+    f1 = np.where((tp == 0) & (fp + fn > 0), 0.0, 2 * precision * recall / (precision + recall))
     return {
         "f1": f1,
         "accuracy": (tp + tn) / total,
@@ -219,7 +220,7 @@ def _of_split(counts: Floats, rates: Mapping[str, Floats], index: int) -> dict[s
 class Pope(QuestionsBenchmark[Labels]):
     """POPE."""
 
-    VERSION: ClassVar[int] = 3
+    VERSION: ClassVar[int] = 4
     name = "pope"
     title = "POPE"
     names = NAMES
@@ -230,6 +231,7 @@ class Pope(QuestionsBenchmark[Labels]):
         "recall": "higher",
     }
     formats = FORMATS
+    no_score = "in a split no answer is a yes, or no label is"
     #: Any whose answers are kept with targets that are yes or no.
     kept_tasks = ("*",)
     form = Form({"": "{question}" + SINGLE_WORD}, max_new_tokens=128)
