@@ -33,7 +33,13 @@ from lib.benchmarks.lmms_eval.answer_journal import (
 from lib.benchmarks.lmms_eval.harness import AskedModel, Harness
 from lib.benchmarks.lmms_eval.main import ASKED
 from lib.benchmarks.lmms_eval.task_code import asks_a_judge
-from lib.benchmarks.lmms_eval.tasks import JUDGED_TASKS, find_task, hub_data_set
+from lib.benchmarks.lmms_eval.tasks import (
+    JUDGED_TASKS,
+    find_task,
+    greedy,
+    hub_data_set,
+    read_task,
+)
 from lib.blocks import Endpoint, Model, deciding
 from lib.config.evaluation import AnswerBenchmarkJob
 from lib.data.evaluation_files import JudgeName, KeptResults, TaskAnswer, TaskResults
@@ -94,6 +100,7 @@ def key_of(
         **deciding(settings.base_model),
         **({"kept": "question_id, capability"} if settings.is_unjudged else {}),
         **({"judges": "the configured one alone"} if asks_otherwise(settings) else {}),
+        **greedy(read_task(find_task(settings.task))),
     )
 
 

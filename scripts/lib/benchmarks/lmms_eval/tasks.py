@@ -18,6 +18,8 @@ from lib.errors import UserError
 
 #: The tasks that a judge scores, of those that a judge can be configured for.
 JUDGED_TASKS = ("mmvet",)
+#: Tasks of the paper's whose answers were drawn before all were greedy.
+DRAWN_BEFORE = ("mmvet",)
 #: The hub's data sets of the paper's tasks, for a process without lmms-eval (a head environment).
 HUB_DATA = {
     "vqav2_val": "lmms-lab-encoder/VQAv2",
@@ -185,16 +187,27 @@ def read_task(path: Path) -> Json:
 
 def local_task(path: Path, settings: TaskSettings) -> Json:
     """The task's own file with what the configuration says otherwise: its data, their revision, how
-    it asks.
+    it asks. Answers are greedy, also of a task that would draw them.
     """
     builtin = read_task(path)
     task: Json = {"include": str(path), "task": settings.task} | _data_of(builtin, settings)
+    task |= greedy(builtin)
     if settings.prompt:
         kwargs = builtin.get("lmms_eval_specific_kwargs") or {}
         task["lmms_eval_specific_kwargs"] = kwargs | {
             "default": (kwargs.get("default") or {}) | settings.prompt
         }
     return task
+
+
+def greedy(builtin: Json) -> Json:
+    """What has a task that draws its answers ask greedily; nothing for one that does so by itself,
+    and for one that asks each question several times.
+    """
+    generation = builtin.get("generation_kwargs") or {}
+    if not generation.get("temperature") or (builtin.get("repeats") or 1) > 1:
+        return {}
+    return {"generation_kwargs": generation | {"temperature": 0, "do_sample": False}}
 
 
 def _data_of(builtin: Json, settings: TaskSettings) -> Json:
