@@ -38,12 +38,13 @@ from lib.benchmarks.lmms_eval.tasks import (
     find_task,
     greedy,
     hub_data_set,
+    problems_with_task,
     read_task,
 )
 from lib.blocks import Endpoint, Model, deciding
 from lib.config.evaluation import AnswerBenchmarkJob
 from lib.data.evaluation_files import JudgeName, KeptResults, TaskAnswer, TaskResults
-from lib.data.image_files import check_pixels
+from lib.data.image_files import check_pixels, check_whole
 from lib.data.parquet_images import images_in_parquet
 from lib.errors import UserError
 from lib.files import digest_of_file, mendable_storage_errors, read_jsonl, write_json, write_jsonl
@@ -139,14 +140,16 @@ def ask(
 
 
 def check_data(path: Path, megapixels: float) -> None:
-    """A UserError if a local data file has an image of more megapixels than are allowed. What is no
-    data file or no image is lmms-eval's to tell.
+    """A UserError if a local data file has an image of more megapixels than are allowed, of more
+    bits than a model sees, or that is not whole. What is no data file is lmms-eval's to tell.
     """
     with suppress(OSError, ValueError):
         for number, images in images_in_parquet(path):
             for image in images:
-                with suppress(OSError, SyntaxError, ValueError):
-                    check_pixels(BytesIO(image), f"{path}, row {number}", megapixels)
+                what = f"{path}, row {number}:"
+                with suppress(OSError, SyntaxError, ValueError):  # what is no image is told next
+                    check_pixels(BytesIO(image), what.removesuffix(":"), megapixels)
+                check_whole(BytesIO(image), what)
 
 
 def run_folder(job: Job[Any]) -> Path:
@@ -166,6 +169,8 @@ def answer(
     `finished`.
     """
     wait_for_lmms_eval_to_die(journal_of(job))
+    if problems := problems_with_task(job.settings):
+        raise UserError(" ".join(problems))
     for path in (job.settings.data or {}).values():
         check_data(Path(path), job.settings.max_image_megapixels)
     sources = take_answers_over(job, keys)

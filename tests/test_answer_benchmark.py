@@ -27,7 +27,7 @@ import lib.jobs.job
 from conftest import Parameters, Wildcards
 from lib.benchmarks.lmms_eval.answer_journal import AnswerKeys, wait_for_lmms_eval_to_die
 from lib.benchmarks.lmms_eval.harness import Harness
-from lib.benchmarks.lmms_eval.main import journalled
+from lib.benchmarks.lmms_eval.main import REFUSED, journalled
 from lib.benchmarks.lmms_eval.tasks import (
     TaskSettings,
     find_task,
@@ -698,6 +698,22 @@ def test_answers_kept_under_the_number_of_their_question_are_taken_over_unless_t
         generate = journalled(ask, journal, others, question_of, lambda items, **_: items, [])
         assert [answer.text for answer in generate(model, requests)] == answers
     assert len(asked) == (2 if temperature else 1)
+
+
+def test_a_question_that_cannot_be_put_ends_the_run_with_its_row(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model, requests = asked_about([picture("red")])
+
+    def fail(model, request):
+        raise AttributeError("'NoneType' object has no attribute 'convert'")
+
+    with Journal(tmp_path / "journal.jsonl", "answer_benchmark") as journal:
+        generate = journalled(
+            lambda *_: [], journal, AnswerKeys("a", "b"), fail, lambda items, **_: items, []
+        )
+        with pytest.raises(SystemExit, match=r"row 0 of its data \(from 0\) cannot be asked"):
+            generate(model, requests)
+    assert "Is its picture there and whole?" in REFUSED.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

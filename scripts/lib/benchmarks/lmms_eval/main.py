@@ -78,7 +78,7 @@ def journalled(
     def generate_until(model: Any, requests: Sequence[Any]) -> list[Any]:
         answers = []
         for request in progress(requests, desc="Questions"):
-            question = question_of(model, request)
+            question = put(question_of, model, request)
             key = keys.of_question(request.task_name, question)
             known = journal.finished(key)
             if known is None and not question["generation"].get("temperature"):
@@ -95,6 +95,22 @@ def journalled(
         return answers
 
     return generate_until
+
+
+def put(question_of: Callable[[Any, Any], Question], model: Any, request: Any) -> Question:
+    """A question as it is asked. Ends the process, with the row in REFUSED, where it cannot be
+    put: its picture is not there, or is damaged.
+    """
+    try:
+        return question_of(model, request)
+    except Exception as error:
+        text = (
+            f"lmms-eval's task '{request.task_name}': row {request.doc_id} of its data (from 0)"
+            f" cannot be asked about ({type(error).__name__}: {error}). Is its picture there and"
+            " whole? Mend the row, or take it out of the data."
+        )
+        REFUSED.write_text(text, encoding="utf-8")
+        sys.exit(text)
 
 
 def take_over(journal: "Journal", earlier: str, key: str) -> Answer | None:

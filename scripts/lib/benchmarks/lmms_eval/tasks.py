@@ -5,6 +5,7 @@ replaces it. Nothing of lmms-eval is imported.
 import difflib
 import importlib.util
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -138,6 +139,7 @@ class _TaskLoader(yaml.SafeLoader):
 _TaskLoader.add_constructor("!function", lambda loader, node: None)
 
 
+@cache
 def task_files(folder: Path) -> dict[str, Path]:
     """lmms-eval's own tasks: name -> file. Groups of tasks are left out."""
     files: dict[str, Path] = {}
@@ -198,6 +200,45 @@ def local_task(path: Path, settings: TaskSettings) -> Json:
             "default": (kwargs.get("default") or {}) | settings.prompt
         }
     return task
+
+
+def problems_with_task(settings: TaskSettings) -> list[str]:
+    """What is wrong with the names of a task, its metrics and the splits of its local data, as far
+    as the task's own file tells; nothing where lmms-eval is not installed.
+    """
+    if importlib.util.find_spec("lmms_eval") is None:
+        return []
+    try:
+        builtin = read_task(find_task(settings.task))
+    except UserError as error:
+        return [str(error).removeprefix("evaluation.benchmarks: ")]
+    metrics = builtin.get("metric_list") or []
+    listed = [each.get("metric") if isinstance(each, dict) else None for each in metrics]
+    return [*_unknown_metrics(settings, listed), *_missing_split(settings, builtin)]
+
+
+def _unknown_metrics(settings: TaskSettings, listed: list[Any]) -> list[str]:
+    """`listed`: the metrics of the task's file, some of which may be functions' names."""
+    wanted = {name: theirs.partition(",")[0] for name, theirs in settings.metrics.items()}
+    unknown = [name for name, metric in wanted.items() if metric not in listed]
+    if not listed or None in listed or not unknown:
+        return []
+    return [
+        f"`metrics.{name}`: lmms-eval's task '{settings.task}' gives no"
+        f" '{settings.metrics[name]}'. It gives {', '.join(map(str, listed))}."
+        for name in unknown
+    ]
+
+
+def _missing_split(settings: TaskSettings, builtin: Json) -> list[str]:
+    split = builtin.get("test_split") or builtin.get("validation_split")
+    if not settings.data or not split or split in settings.data:
+        return []
+    there = ", ".join(map(repr, settings.data))
+    what = (
+        f"lmms-eval's task '{settings.task}' reads the split '{split}', and there is only {there}"
+    )
+    return [f"`data`: {what}. Name the file's split '{split}'."]
 
 
 def greedy(builtin: Json) -> Json:
