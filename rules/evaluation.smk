@@ -25,7 +25,7 @@ rule answer_benchmark:
     params:
         common=PLAN.common(),
         settings=lambda w: PLAN.params(evaluation.answer_job(PLAN, w.benchmark)),
-        made_by=lambda w: PLAN.made_by(evaluation.answer_job(PLAN, w.benchmark)),
+        made_by=lambda w: evaluation.made_by_task(PLAN, w.benchmark),
         contents=lambda w: evaluation.data_contents(PLAN, w.benchmark),
     message:
         "Answers: model {wildcards.model}, benchmark {wildcards.benchmark}"

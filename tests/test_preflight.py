@@ -112,6 +112,29 @@ def test_a_judge_is_asked_for_where_its_scores_are_made(plan):
     assert list(asked) == ["evaluation.benchmarks.mm_vet.judge"]
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"metrics": {"f1": "pope_f1"}},
+            r"`metrics\.f1`: lmms-eval's task 'pope' gives no 'pope_f1'\. It gives pope_accuracy,",
+        ),
+        ({"data": {"val": "x.parquet"}}, r"`data`: .*'pope' reads the split 'test', .* only 'val'"),
+        ({"task": "poppe"}, r"lmms-eval has no task 'poppe'.*Did you mean 'pope'"),
+    ],
+)
+def test_a_metric_a_split_or_a_task_that_is_not_there_is_told_before_the_run(
+    plan, tmp_path, monkeypatch, changes, told
+):
+    monkeypatch.chdir(tmp_path)
+    Path("x.parquet").write_bytes(b"PAR1    PAR1")
+    block = {"task": "pope", "metrics": {"f1": "pope_f1_score"}}
+    jobs: list[Job] = [("answer_benchmark", {"model": "dpo", "benchmark": "mine"})]
+    check_run(plan(evaluation={"benchmarks": {"mine": block}}), jobs)
+    with pytest.raises(UserError, match=rf"evaluation\.benchmarks\.mine: {told}"):
+        check_run(plan(evaluation={"benchmarks": {"mine": block | changes}}), jobs)
+
+
 def test_pairs_alone_ask_for_the_base_model_s_tokenizer_before_they_start(plan, empty_cache):
     with pytest.raises(UserError, match=rf"training\.base_model: {BASE} at .*neither in the local"):
         check_run(plan(), [("build_pairs", SHARD)])

@@ -366,6 +366,19 @@ def test_the_first_of_several_scores_that_there_is_stands_in_the_cell():
         assert any(f"score '{name}' of benchmark 'pope' ({by})" in note for note in table.notes)
 
 
+def test_a_column_is_of_one_score_in_every_row_and_who_lacks_it_has_a_dash():
+    found = scores(base=85.0, one=87.0)
+    found["one", "pope"]["scores"] |= {"reference_f1": 84.0}
+    found["base", "pope"] |= {"missing": {"reference_f1": "nobody scored it"}}
+    wanted = WANTED | {"pope": "pope/reference_f1|f1"}
+    rows = [BASE, our("dpo", 9000, "one", seeds=(1,))]
+    table = compare_models(published(), rows, wanted, found, "ours", "x")
+    base, ours = table.rows[2:4]
+    assert "pope" not in base.values
+    assert base.missing["pope"] == "POPE: nobody scored it."
+    assert (ours.values["pope"], ours.origins["pope"]["score"]) == (84.0, "reference_f1")
+
+
 def test_scores_of_one_benchmark_that_the_same_scorer_computed_share_a_note():
     found = scores(base=85.0)
     found["base", "pope"]["scores"] |= {"accuracy": 80.0}

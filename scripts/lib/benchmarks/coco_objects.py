@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lib.benchmarks.joining import image_names
 from lib.benchmarks.language import places_of
 from lib.benchmarks.mentions import Mention, Mentions
 from lib.benchmarks.rows import lines_of, read_json, read_text
@@ -229,6 +230,14 @@ def image_id(name: str) -> str:
     """
     digits = re.fullmatch(r"(?:COCO_\w+_)?0*(\d+)(?:\.\w+)?", name)
     return digits[1] if digits else name
+
+
+def answered_image(name: str, row: Mapping[str, Any]) -> str:
+    """The COCO id of the image that a row is about: its `image_id`, else that in the name of its
+    image file, else its id `name`.
+    """
+    named = [] if "image_id" in row else [each for each in image_names(row) if each.isdecimal()]
+    return named[0] if len(named) == 1 else image_id(name)
 
 
 def read_reference(

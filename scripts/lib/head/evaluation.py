@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lib.benchmarks.lmms_eval.tasks import JUDGED_TASKS, TaskSettings
+from lib.benchmarks.lmms_eval.tasks import DRAWN_BEFORE, JUDGED_TASKS, TaskSettings
 from lib.benchmarks.questions import Form, read_questions
 from lib.benchmarks.registry import BENCHMARKS, load_questions_benchmark
 from lib.config.contamination import (
@@ -212,6 +212,15 @@ def answer_job(plan: Plan, benchmark: str) -> AnswerBenchmarkJob:
     if block.scorer and block.task in JUDGED_TASKS:
         asked["judge"] = None  # our scorer asks it, of the kept answers
     return AnswerBenchmarkJob(**asked, **dict(asked_model(plan)))
+
+
+def made_by_task(plan: Plan, benchmark: str) -> dict[str, Any]:
+    """What decides a task's answers and stands in no setting: `Plan.made_by`, and that those are
+    greedy which were not once.
+    """
+    made = plan.made_by(answer_job(plan, benchmark))
+    is_new = tasks(plan)[benchmark].task in DRAWN_BEFORE
+    return made | ({"answers": "greedy"} if is_new else {})
 
 
 def score_job(plan: Plan, benchmark: str) -> ScoreBenchmarkJob:

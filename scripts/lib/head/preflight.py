@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 from lib import weights
+from lib.benchmarks.lmms_eval.tasks import problems_with_task
 from lib.blocks import Block, Endpoint, Model, models_in
 from lib.config.evaluation import QuestionBenchmark
 from lib.config.run import Config
@@ -43,11 +45,13 @@ class Needs:
     models      with what of each is needed
     endpoints   those that are asked; None where one is needed and none is configured
     benchmarks  the benchmarks of our own whose questions or references are read
+    tasks       those that lmms-eval asks
     """
 
     models: dict[str, tuple[Model, IsWhole]] = field(default_factory=dict)
     endpoints: dict[str, Endpoint | None] = field(default_factory=dict)
     benchmarks: set[str] = field(default_factory=set)
+    tasks: set[str] = field(default_factory=set)
 
     def add_models(self, config: Config, key: str) -> None:
         """Adds the models of the configuration's block `key`, with all of their weights."""
@@ -122,6 +126,8 @@ def needs_of(plan: Plan, jobs: Iterable[Job]) -> Needs:
         _add_endpoint_of(needs, plan, rule, names)
         if rule in ("answer_questions", "score_answers"):
             needs.benchmarks.add(names["benchmark"])
+        if rule == "answer_benchmark":
+            needs.tasks.add(names["benchmark"])
     return needs
 
 
@@ -181,6 +187,7 @@ def problem_with_benchmark(name: str, block: QuestionBenchmark) -> list[str]:
     """
     from lib.benchmarks.questions import prompt_of, read_questions
     from lib.benchmarks.registry import load_questions_benchmark
+    from lib.data.image_files import check_whole
 
     files = [
         file
@@ -191,6 +198,9 @@ def problem_with_benchmark(name: str, block: QuestionBenchmark) -> list[str]:
         benchmark = load_questions_benchmark(block.scorer)
         for question in read_questions(benchmark, block.questions, block.images):
             prompt_of(question, block.prompt or benchmark.form.prompts)
+            source = question.image or BytesIO(question.embedded or b"")
+            name_of_image = f" {question.image}" if question.image else ""
+            check_whole(source, f"{question.where}: its image{name_of_image} is", decode=False)
         if sum(file.stat().st_size for file in files) <= READ_AT_ONCE:
             benchmark.read_reference(*map(Path, block.reference))
     except UserError as error:
@@ -268,6 +278,9 @@ def check_run(plan: Plan, jobs: Sequence[Job], *, may_be_out_of_reach: bool = Fa
     problems += problems_with_sizes(plan, {rule for rule, _ in jobs})
     for name in sorted(needs.benchmarks):
         problems += problem_with_benchmark(name, evaluation.question_sets(plan)[name])
+    for name in sorted(needs.tasks):
+        found_wrong = problems_with_task(evaluation.tasks(plan)[name])
+        problems += [f"evaluation.benchmarks.{name}: {problem}" for problem in found_wrong]
     if problems := [problem for problem in problems if problem not in told]:
         raise UserError("\n".join([*problems, *told]))
     return told

@@ -29,7 +29,7 @@ from lib.report.published import (
 from lib.report.sidecar import Label, ModelOrigin
 from lib.report.tables import ARROWS, Table, TableColumn, TableRow, write_table
 
-VERSION = 2
+VERSION = 3
 #: MMHal-Bench's score, a mean of ratings, is told with two.
 ALL_SCORES_DECIMALS = 2
 #: The model that the paper's rows with `pairs` are of, as its hub names contain it.
@@ -87,7 +87,7 @@ class ModelTableJob(Block):
     """What a rule is told that makes a table of models.
 
     scores  column -> "benchmark/score" or "benchmark/one|other": the first of these scores that
-            there is
+            there is of any of the models; the whole column is of it
     """
 
     rows: list[ModelTableRow]
@@ -164,7 +164,7 @@ def _fill_cell(
     """
     benchmark, names = _choices(choice)
     present = [scores[model, benchmark] for model in models if (model, benchmark) in scores]
-    name = _first_that_all_have(names, present)
+    name = names[-1]
     origin: CellOrigin = {"score": name, "runs": [_origin(score, name) for score in present]}
     row.origins[key] = origin
     if len(present) < len(models):
@@ -198,12 +198,21 @@ def _choices(choice: str) -> tuple[str, list[str]]:
     return benchmark, names.split("|")
 
 
-def _first_that_all_have(names: Sequence[str], scores: Sequence[ScoresFile]) -> str:
-    """The first name under which each of the files has a score; the last name if there is none."""
-    for name in names:
-        if all(score["scores"].get(name) is not None for score in scores):
-            return name
-    return names[-1]
+def one_definition(
+    choices: Mapping[str, str], rows: Sequence[ModelTableRow], scores: Scores
+) -> dict[str, str]:
+    """The choices, each with the first of its scores that any of the models has: two rows of a
+    column are never of two scores. Where no model has any, as it was.
+    """
+    models = [model for row in rows for model in row.models]
+    settled = {}
+    for column, choice in choices.items():
+        benchmark, names = _choices(choice)
+        files = [scores[model, benchmark] for model in models if (model, benchmark) in scores]
+        given = {name for file in files for name in file["scores"]}
+        first = next((name for name in names if name in given), None)
+        settled[column] = f"{benchmark}/{first}" if first else choice
+    return settled
 
 
 def _why_missing(score: ScoresFile, names: Sequence[str], name: str) -> str:
@@ -272,6 +281,7 @@ def compare_models(
     """A table of models: the paper's rows, then ours in the order of `rows`."""
     printed = {row.pairs: row for row in published.rows if row.pairs is not None}
     is_paper_s_model = PAPER_BASE_MODEL in base_model.casefold()
+    choices = one_definition(choices, rows, scores)
     ours = []
     for about in rows:
         is_compared = is_paper_s_model and about.control is None
