@@ -133,7 +133,7 @@ class Config(Block):
                     f"`generate_prompts.count` has topic '{topic}', which is not in `topics`"
                 )
         for name, experiment in self.training.experiments.items():
-            if experiment.size not in self.pairs.sizes:
+            if experiment.size is not None and experiment.size not in self.pairs.sizes:
                 raise ValueError(
                     f"experiment '{name}' has size {experiment.size}, which is not in `pairs.sizes`"
                     f" ({', '.join(map(str, self.pairs.sizes))}). Add it there, or correct the"

@@ -62,8 +62,8 @@ def downloads(config: Config) -> tuple[list[Download], list[str]]:
     """
     found: dict[Any, Download] = {}
     data_sets, problems = _data_sets(config)
-    for download in (*_models(config), *data_sets):
-        where = (download.repository, download.revision, download.only)
+    for download in (*_models(config), *data_sets, *_own_pairs(config)):
+        where = (download.kind, download.repository, download.revision, download.only)
         found.setdefault(where, download)
     return list(found.values()), problems
 
@@ -84,6 +84,13 @@ def _files_of(key: str, model: Model, config: Config) -> dict[str, Any]:
     if getattr(model, "kind", "") == "image-reward":
         return {"also": ("ImageReward.pt",)}
     return {"or_else": ("pytorch_model.bin",)}
+
+
+def _own_pairs(config: Config) -> Iterator[Download]:
+    for name, experiment in config.training.experiments.items():
+        if (pairs := experiment.pairs) and pairs.is_on_hub:
+            key = f"training.experiments.{name}.pairs"
+            yield Download(pairs.source, pairs.revision, "dataset", key)
 
 
 def _data_sets(config: Config) -> tuple[list[Download], list[str]]:

@@ -160,11 +160,12 @@ def contamination_files(plan: Plan) -> list[str]:
     """The shards of training data that are held against the benchmarks; none where there is nothing
     to hold them against.
     """
-    return (
-        plan.shard_files("contamination")
-        if plan.config.evaluation.contamination.check and local_files(plan)
-        else []
-    )
+    return plan.shard_files("contamination") if is_checked(plan) else []
+
+
+def is_checked(plan: Plan) -> bool:
+    """Whether training data are held against the benchmarks: where these are on this machine."""
+    return plan.config.evaluation.contamination.check and bool(local_files(plan))
 
 
 def index_job(plan: Plan) -> IndexBenchmarksJob:

@@ -17,7 +17,7 @@ from lib.config.run import Config
 from lib.endpoint import check_endpoint
 from lib.errors import OutOfReachError, UserError
 from lib.files import mendable_storage_errors
-from lib.head import evaluation
+from lib.head import evaluation, own_pairs
 from lib.head.left_out import problems_with_sizes
 from lib.head.plan import Plan
 from lib.hub_upload import token_of
@@ -43,11 +43,13 @@ class Needs:
     models      with what of each is needed
     endpoints   those that are asked; None where one is needed and none is configured
     benchmarks  the benchmarks of our own whose questions or references are read
+    own_pairs   the pairs that are imported, by their folders' names
     """
 
     models: dict[str, tuple[Model, IsWhole]] = field(default_factory=dict)
     endpoints: dict[str, Endpoint | None] = field(default_factory=dict)
     benchmarks: set[str] = field(default_factory=set)
+    own_pairs: set[str] = field(default_factory=set)
 
     def add_models(self, config: Config, key: str) -> None:
         """Adds the models of the configuration's block `key`, with all of their weights."""
@@ -74,6 +76,11 @@ def _holds_a_tokenizer(snapshot: Path) -> bool:
         (snapshot / name).is_file()
         for name in ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
     )
+
+
+def _is_never_whole(_: Path) -> bool:
+    """Of a data set that was looked for in the cache before."""
+    return False
 
 
 def _holds_what_pairs_need(snapshot: Path) -> bool:
@@ -105,10 +112,15 @@ def blocks_with_models(config: Config) -> dict[str, Block | None]:
 
 
 def hub_models(config: Config) -> dict[str, Model]:
-    """The models of a configuration that come from the hub, by configuration key."""
+    """The models of a configuration that come from the hub, by configuration key: those of the
+    stages that there are.
+    """
+    blocks = blocks_with_models(config)
+    if not config.training.needs_pairs_of_run:
+        blocks = {BASE_MODEL: blocks[BASE_MODEL]}
     return {
         key: model
-        for name, block in blocks_with_models(config).items()
+        for name, block in blocks.items()
         for key, model in _models_of(name, block).items()
         if not weights.is_folder(model.model)
     }
@@ -122,6 +134,8 @@ def needs_of(plan: Plan, jobs: Iterable[Job]) -> Needs:
         _add_endpoint_of(needs, plan, rule, names)
         if rule in ("answer_questions", "score_answers"):
             needs.benchmarks.add(names["benchmark"])
+        if rule in ("import_pairs", "check_own_pairs"):
+            needs.own_pairs.add(names["own_pairs"])
     return needs
 
 
@@ -227,12 +241,16 @@ def _topics_without_prompts(plan: Plan, jobs: Sequence[Job]) -> list[str]:
     """The topics whose prompts an LLM has yet to write, where jobs are to work with prompts."""
     if all(rule in PROMPT_RULES for rule, _ in jobs):
         return []
-    return [
-        f"{plan.prompts_file(topic)}: there are no prompts yet. Write some, one a line, or have"
-        " them written (target `prompts`); or take the topic out of `topics`."
-        for topic in plan.config.topics
-        if topic not in plan.topics
-    ]
+    return (
+        []
+        if not plan.makes_pairs
+        else [
+            f"{plan.prompts_file(topic)}: there are no prompts yet. Write some, one a line, or have"
+            " them written (target `prompts`); or take the topic out of `topics`."
+            for topic in plan.config.topics
+            if topic not in plan.topics
+        ]
+    )
 
 
 def check_run(plan: Plan, jobs: Sequence[Job], *, may_be_out_of_reach: bool = False) -> list[str]:
@@ -249,6 +267,12 @@ def check_run(plan: Plan, jobs: Sequence[Job], *, may_be_out_of_reach: bool = Fa
     for key, (model, is_whole) in needs.models.items():
         if not weights.is_folder(model.model):
             checks[key] = partial(weights.check_access, model.model, model.revision, is_whole)
+    for name in needs.own_pairs:
+        if not (pairs := plan.own_pairs[name]).is_readable:
+            key = own_pairs.key_of(plan, name)
+            checks[key] = partial(
+                weights.check_access, pairs.source, pairs.revision, _is_never_whole, "dataset"
+            )
     if not may_be_out_of_reach:
         checks["results"] = partial(check_writable, plan.config.root)
         if any(rule == "add_prompts" for rule, _ in jobs):
@@ -266,6 +290,8 @@ def check_run(plan: Plan, jobs: Sequence[Job], *, may_be_out_of_reach: bool = Fa
     problems = [f"{key}: {error}" for key, error in found.items() if error]
     problems += _topics_without_prompts(plan, jobs)
     problems += problems_with_sizes(plan, {rule for rule, _ in jobs})
+    for name in sorted(needs.own_pairs):
+        problems += own_pairs.problems_with(plan, name)
     for name in sorted(needs.benchmarks):
         problems += problem_with_benchmark(name, evaluation.question_sets(plan)[name])
     if problems := [problem for problem in problems if problem not in told]:

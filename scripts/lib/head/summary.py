@@ -30,6 +30,8 @@ ORDER = (
     "merge_pairs",
     "data_set_card",
     "list_data_sets",
+    "check_own_pairs",
+    "import_pairs",
     "train_dpo",
     "merge_adapter",
     "answer_benchmark",

@@ -54,7 +54,10 @@ def _jobs_that_may_publish(*parts: str) -> list[tuple[str, str]]:
         case "quality":
             return [("check_pairs", "check_pairs")]
         case "contamination" if len(names) == 1:
-            return [(rule, rule) for rule in ("index_benchmarks", "list_overlaps")]
+            of_all = [(rule, rule) for rule in ("index_benchmarks", "list_overlaps")]
+            return [*of_all, ("check_own_pairs", shard)]
+        case "own_pairs":
+            return [("import_pairs", names[0])]
         case stage if stage in SHARD_RULES:
             return [(SHARD_RULES[stage], shard)]
     return []

@@ -6,9 +6,12 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 from lib.config.pairs import ALL
 from lib.config.run import Config
+from lib.config.training import Experiment
+from lib.data.own_pairs import OwnPairs, count_own_pairs
 from lib.head.summary import ORDER
 from lib.planning.graph import PlannedJob
 from lib.planning.rates import ANSWERING, Rates
@@ -60,6 +63,19 @@ def updates(
     return math.ceil(epochs * max(1, math.ceil(batches / gradient_accumulation)))
 
 
+def pairs_trained_on(experiment: Experiment, shards: Mapping[tuple[str, str], int]) -> int:
+    """How many pairs an experiment is trained on; 0 where nobody knows before they are there."""
+    if experiment.pairs is None:
+        return pairs_of(experiment.size or ALL, shards)
+    return known_pairs(experiment.pairs) or experiment.paper_row or 0
+
+
+@cache
+def known_pairs(pairs: OwnPairs) -> int:
+    """How many pairs from elsewhere there are; 0 for those of the hub that are not here yet."""
+    return count_own_pairs(pairs) if pairs.is_readable else 0
+
+
 def pairs_of(size: int | str, shards: Mapping[tuple[str, str], int]) -> int:
     """How many pairs a data set has; at most as many as there are prompts."""
     return sum(shards.values()) if size == ALL else int(size)
@@ -85,7 +101,7 @@ def items_of(
     if job.rule == "train_dpo":
         settings = config.training.settings_of(names["experiment"])
         return updates(
-            pairs_of(config.training.experiments[names["experiment"]].size, shards),
+            pairs_trained_on(config.training.experiments[names["experiment"]], shards),
             settings.epochs,
             settings.batch_size,
             settings.gradient_accumulation,
@@ -93,6 +109,8 @@ def items_of(
         )
     if job.rule == "check_pairs":
         return sum(shards.values())
+    if job.rule in ("import_pairs", "check_own_pairs"):
+        return known_pairs(config.training.own_pairs[names["own_pairs"]])
     if job.rule == "merge_pairs":
         return pairs_of(names["size"], shards)
     if job.rule in ANSWERING:
@@ -135,6 +153,12 @@ def plan_costs(
             f" {limits[rule] / 60:.1f} h (`runtime`). A job that runs out of time goes on where it"
             " stopped, in another attempt; raise the limit, or split the work, to need none."
         )
+    planned.notes += [
+        f"How many pairs {pairs.origin} has is not known before it is here (`make fetch`), so its"
+        " training is planned as loading alone."
+        for pairs in config.training.own_pairs.values()
+        if not known_pairs(pairs)
+    ]
     if unknown:
         planned.notes.append(
             "How many questions these benchmarks have is not in the rates, so answering them is"
