@@ -86,7 +86,9 @@ def origin_of(pairs: OwnPairs) -> dict[str, str]:
 def main(snakemake: Any) -> None:
     with Job(snakemake, ImportPairsJob, VERSION) as job:
         summary = Path(snakemake.output.summary)
-        in_benchmarks = names_with_overlap(next(iter(snakemake.input.get("overlaps", [])), None))
+        in_benchmarks = names_with_overlap(
+            next(iter(getattr(snakemake.input, "overlaps", [])), None)
+        )
         with replacing_folder(summary.parent) as folder:
             number = write_pairs(job, in_benchmarks, folder)
         job.also_publishes(sorted(summary.parent.iterdir()), {})

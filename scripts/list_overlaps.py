@@ -157,7 +157,7 @@ def main(snakemake: Any) -> None:
     with Job(snakemake, ListOverlapsJob, VERSION) as job:
         rows = present(read_whole_shards(job, snakemake.input.shards, OverlapsRow).values())
         # Ids of somebody's pairs may be those of others, too.
-        files = snakemake.input.get("own_pairs", [])
+        files = getattr(snakemake.input, "own_pairs", [])
         own = [cast("OverlapsRow", row) for file in files for row in read_jsonl(Path(file))]
         coverage: dict[str, Coverage] = json.loads(
             Path(snakemake.input.coverage).read_text(encoding="utf-8")

@@ -25,7 +25,7 @@ from lib.files import digest_of_file, read_jsonl, write_jsonl
 from lib.head import targets
 from lib.head.downloads import downloads
 from lib.head.plan import Plan
-from lib.head.preflight import check_run
+from lib.head.preflight import Job, check_run, needs_of
 from lib.head.verification import verify_run
 from lib.planning.costs import pairs_trained_on
 from lib.training.pairs_digest import read_pairs
@@ -66,7 +66,7 @@ def import_from(tmp_path, rule_object):
         pairs = OwnPairs.model_validate(values)
         folder = tmp_path / "run/own_pairs" / pairs.folder
         folder.mkdir(parents=True, exist_ok=True)
-        inputs = {"overlaps": [str(overlaps)]} if overlaps else {}
+        inputs = SimpleNamespace(overlaps=[str(overlaps)] if overlaps else [])
         rule = rule_object(
             "import_pairs",
             {"own_pairs": pairs.folder},
@@ -310,6 +310,43 @@ def test_mistakes_in_records_are_told_before_a_gpu_is_asked_for(tmp_path):
     assert check_run(plan, [("size_table", {})]) == []
 
 
+@pytest.mark.parametrize("name", ["base", "theirs"])
+def test_a_model_of_others_has_a_name_of_its_own(name, tmp_path):
+    evaluation = {"models": {name: {"model": "somebody/model"}}}
+    with pytest.raises(ValidationError, match=rf"has a model '{name}', which is also the name of"):
+        config_of(tmp_path, {"theirs": {"size": "all"}}, evaluation=evaluation)
+
+
+def test_models_of_others_are_looked_for_and_fetched_with_what_converts_them(tmp_path):
+    source = str(write_own_pairs(tmp_path))
+    models = {
+        "rlaif-v": {"model": "openbmb/RLAIF-V-7B", "layout": "llava"},
+        "other": {"model": "somebody/model"},
+    }
+    benchmarks = {"pope": {"task": "pope", "metrics": {"f1": "pope_f1_score"}}}
+    evaluation = {"models": models, "benchmarks": benchmarks}
+    plan = Plan(config_of(tmp_path, {"theirs": {"pairs": source}}, evaluation=evaluation))
+    assert plan.models() == ["base", "theirs", "rlaif-v", "other"]
+    assert f"{plan.root}/models/rlaif-v/converted" in targets.targets(plan)
+    needs = {
+        job[1]["model"]: set(needs_of(plan, [job]).models)
+        for job in [
+            ("convert_model", {"model": "rlaif-v"}),
+            ("answer_benchmark", {"model": "other", "benchmark": "pope"}),
+        ]
+    }
+    base = "training.base_model"
+    assert needs == {
+        "rlaif-v": {base, "evaluation.models.rlaif-v"},
+        "other": {"evaluation.models.other"},
+    }
+    converted: list[Job] = [("answer_benchmark", {"model": "rlaif-v", "benchmark": "pope"})]
+    assert not needs_of(plan, converted).models
+    fetched = {each.repository: each.also for each in downloads(plan.config)[0]}
+    assert fetched["openbmb/RLAIF-V-7B"] == ("pytorch_model.bin",)
+    assert fetched["somebody/model"] == ()
+
+
 BLOCKS = {
     "{}": "`size` pairs of this run, or on `pairs` of your own",
     "{size: 2000, pairs: own.json}": "`size` pairs of this run, or on `pairs` of your own",
@@ -341,7 +378,9 @@ def test_a_file_is_never_taken_for_a_data_set_of_the_hub():
 
 
 def train_on_own_pairs(project):
-    """Makes a run of six pairs of somebody's, with the random models and one benchmark."""
+    """Makes a run of six pairs of somebody's, with the random models, one benchmark, and a model of
+    others beside ours.
+    """
     write_own_pairs(project.folder / "data")
 
     def change(values):
@@ -352,6 +391,8 @@ def train_on_own_pairs(project):
         values["training"]["experiments"] = {"theirs": {"pairs": "data/own.json"}}
         benchmarks = values["evaluation"]["benchmarks"]
         values["evaluation"]["benchmarks"] = {"object_halbench": benchmarks["object_halbench"]}
+        released = {"model": "demo/models/llava-v1.6-vicuna-7b", "dtype": "float32"}
+        values["evaluation"]["models"] = {"llava-next": released}
         values["figures"]["answers"] |= {"experiment": "theirs", "count": 1}
 
     project.edit_config(change)
@@ -378,6 +419,20 @@ def test_somebody_s_pairs_are_trained_on_evaluated_and_put_into_the_tables(own_r
     assert not verify_run(root).differences
 
 
+def test_a_model_of_others_stands_beside_ours_in_every_table(own_run):
+    root = own_run.folder / "results/random"
+    row = "| released | llava-next (demo/models/llava-v1.6-vicuna-7b) |"
+    tables = [root / f"tables/{name}_table" for name in ("size", "hallucination")]
+    assert all(row in table.with_suffix(".md").read_text() for table in tables)
+    sidecar = json.loads((root / "tables/all_scores_table.json").read_text())
+    released = sidecar["experiments"]["llava-next"]["released"]
+    assert released["identity"].startswith("folder-")
+    assert "llava-next" in {column["key"] for column in sidecar["columns"]}
+    scores = json.loads((root / "evaluation/llava-next/object_halbench/scores.json").read_text())
+    assert scores["model"] == "llava-next"
+    assert scores["model_identity"] == released["identity"]
+
+
 def test_editing_a_pair_trains_anew_and_nothing_else(own_run, tmp_path):
     copy = Project(tmp_path / "copy")
     shutil.copytree(own_run.folder, copy.folder, symlinks=True)
@@ -386,5 +441,5 @@ def test_editing_a_pair_trains_anew_and_nothing_else(own_run, tmp_path):
     told = copy.snakemake("-n").stdout
     jobs = dict(re.findall(r"^(\w+) +(\d+) ", told, flags=re.MULTILINE))
     assert {"import_pairs", "train_dpo", "merge_adapter"} <= jobs.keys()
-    assert (jobs["answer_questions"], jobs["score_answers"]) == ("1", "1")  # not the base model's
+    assert (jobs["answer_questions"], jobs["score_answers"]) == ("1", "1")  # of three models
     assert "index_benchmarks" not in jobs

@@ -181,6 +181,16 @@ def test_pairs_from_elsewhere_are_held_against_the_paper_s_row_that_is_named_and
     assert compare(found, rows=[authors]).rows[-1].differences == {"pope": pytest.approx(-0.6)}
 
 
+def test_a_model_of_others_is_marked_as_theirs_and_held_against_the_row_that_is_named():
+    origin = ModelOrigin(model="pdsdpo/PDS-DPO-7B", revision="main")
+    theirs = our("authors", 0).model_copy(update={"released": origin, "paper_row": 9000})
+    table = compare(scores(authors=87.0), base="another/base", rows=[theirs])
+    row = table.rows[-1]
+    assert (row.source, row.texts["method"]) == ("released", "authors (pdsdpo/PDS-DPO-7B)")
+    assert row.differences == {"pope": pytest.approx(-0.6)}
+    assert any("released by others as pdsdpo/PDS-DPO-7B (revision main)" in n for n in table.notes)
+
+
 def test_every_missing_number_of_ours_has_its_reason_below():
     for text in (to_markdown(compare({})), to_latex(compare({})).replace("'{}", "'")):
         assert "POPE: no benchmark 'pope' configured in this run." in text

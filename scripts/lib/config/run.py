@@ -139,6 +139,12 @@ class Config(Block):
                     f" ({', '.join(map(str, self.pairs.sizes))}). Add it there, or correct the"
                     " experiment"
                 )
+        for name in self.evaluation.models:
+            if name == "base" or name in self.training.experiments:
+                raise ValueError(
+                    f"`evaluation.models` has a model '{name}', which is also the name of"
+                    f" {'the base model' if name == 'base' else 'an experiment'}. Call it otherwise"
+                )
         if self.figures.answers:
             self._can_be_shown(self.figures.answers)
         height, width = (getattr(self.images, side, 0) for side in ("height", "width"))

@@ -3,7 +3,14 @@
 import difflib
 from typing import Any, Self
 
-from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from lib.blocks import Block, Model, Name, first_mistake, max_image_megapixels_field
 from lib.config.pairs import Size
@@ -16,6 +23,10 @@ class Experiment(Block):
     """What is trained on (a data set size, or pairs of one's own), and the training settings in
     which it differs from `training.settings`.
     """
+
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["size"]}, {"required": ["pairs"]}]}
+    )
 
     size: Size | None = Field(
         None, description="One of `pairs.sizes`: the run's own pairs, so many of them."

@@ -9,7 +9,7 @@ from typing import Any
 from lib import weights
 from lib.benchmarks.lmms_eval.tasks import hub_data_set
 from lib.blocks import Model
-from lib.config.evaluation import TaskBenchmark
+from lib.config.evaluation import LLAVA_WEIGHTS, TaskBenchmark
 from lib.config.run import Config
 from lib.errors import UserError
 from lib.head.preflight import hub_models
@@ -77,6 +77,8 @@ def _files_of(key: str, model: Model, config: Config) -> dict[str, Any]:
     """Which files of a model its job fetches, where these are not all."""
     if key == "figures.embedding":
         return {"only": FILES}
+    if getattr(model, "layout", "") == "llava":
+        return {"also": LLAVA_WEIGHTS}
     if not key.startswith("image_ranking.scorers."):
         return {}
     if key.endswith(".tokenizer") and model not in config.image_ranking.scorers.values():

@@ -377,10 +377,10 @@ class Plan:
         return self.digests(topic, shard_of(prompt_id, self.config.shards_per_topic))
 
     def models(self) -> list[str]:
-        """The models to evaluate: the base model and every experiment that can be made, in the
-        configured order.
+        """The models to evaluate: the base model, every experiment that can be made, and models of
+        others, in the configured order.
         """
-        return ["base", *self.experiments()]
+        return ["base", *self.experiments(), *self.config.evaluation.models]
 
     def common(self) -> dict[str, Any]:
         """Parameters common to all rules with a job's record (`jobs.job.Common`)."""

@@ -108,7 +108,13 @@ def blocks_with_models(config: Config) -> dict[str, Block | None]:
         },
         "figures.embedding": config.figures.embedding,
         BASE_MODEL: config.training.base_model,
+        **{key_of_released(name): model for name, model in config.evaluation.models.items()},
     }
+
+
+def key_of_released(name: str) -> str:
+    """The configuration key of a model of others."""
+    return f"evaluation.models.{name}"
 
 
 def hub_models(config: Config) -> dict[str, Model]:
@@ -117,7 +123,8 @@ def hub_models(config: Config) -> dict[str, Model]:
     """
     blocks = blocks_with_models(config)
     if not config.training.needs_pairs_of_run:
-        blocks = {BASE_MODEL: blocks[BASE_MODEL]}
+        keys = (BASE_MODEL, *map(key_of_released, config.evaluation.models))
+        blocks = {key: blocks[key] for key in keys}
     return {
         key: model
         for name, block in blocks.items()
@@ -161,6 +168,13 @@ def _add_models_of(needs: Needs, config: Config, rule: str, names: Mapping[str, 
             needs.add_models(config, BASE_MODEL)
         case "answer_benchmark" | "answer_questions" if names["model"] == "base":
             needs.add_models(config, BASE_MODEL)
+        case "answer_benchmark" | "answer_questions" if names["model"] in config.evaluation.models:
+            # One that is converted is made by the run: its job asks for it.
+            if config.evaluation.models[names["model"]].layout == "transformers":
+                needs.add_models(config, key_of_released(names["model"]))
+        case "convert_model":
+            needs.add_models(config, BASE_MODEL)
+            needs.add_models(config, key_of_released(names["model"]))
 
 
 def _add_endpoint_of(needs: Needs, plan: Plan, rule: str, names: Mapping[str, str]) -> None:

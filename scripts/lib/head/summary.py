@@ -34,6 +34,7 @@ ORDER = (
     "import_pairs",
     "train_dpo",
     "merge_adapter",
+    "convert_model",
     "answer_benchmark",
     "answer_questions",
     "score_benchmark",

@@ -13,7 +13,7 @@ from lib import weights
 from lib.benchmarks.judged import JudgedBenchmark
 from lib.benchmarks.registry import BENCHMARKS
 from lib.blocks import Model
-from lib.config.evaluation import QuestionBenchmark, TaskBenchmark
+from lib.config.evaluation import QuestionBenchmark, ReleasedModel, TaskBenchmark
 from lib.config.figures import (
     AnswersFigureJob,
     CandidatesFigureJob,
@@ -351,10 +351,28 @@ def model_table_job(
 
 
 def model_rows(plan: Plan, experiments: Sequence[str]) -> list[ModelTableRow]:
-    """The base model's row, then those of the experiments."""
+    """The base model's row, then those of the experiments and of models of others."""
     name = short_name(plan.config.training.base_model)
     base = ModelTableRow(name=name, models=["base"], seeds=[], pairs=0, texts={})
-    return [base, *(experiment_row(plan, names) for names in seed_groups(plan, experiments))]
+    released = plan.config.evaluation.models
+    return [
+        base,
+        *(experiment_row(plan, names) for names in seed_groups(plan, experiments)),
+        *(released_row(name, model) for name, model in released.items()),
+    ]
+
+
+def released_row(name: str, model: ReleasedModel) -> ModelTableRow:
+    """The row of a model of others."""
+    return ModelTableRow(
+        name=name,
+        models=[name],
+        seeds=[],
+        pairs=0,
+        texts={},
+        released=origin_of(model),
+        paper_row=model.paper_row,
+    )
 
 
 def all_scores_job(plan: Plan) -> AllScoresJob:
@@ -416,11 +434,17 @@ def all_score_files(plan: Plan) -> list[str]:
 def scores_of_models(
     plan: Plan, experiments: Sequence[str], benchmarks: Sequence[str]
 ) -> list[str]:
-    """The scores.json of the base model and of the experiments that the run makes."""
+    """The scores.json of the base model, of the experiments that the run makes, and of models of
+    others.
+    """
     made = plan.models()
     return [
         f"{plan.root}/evaluation/{model}/{benchmark}/scores.json"
-        for model in ["base", *(name for name in experiments if name in made)]
+        for model in [
+            "base",
+            *(name for name in experiments if name in made),
+            *plan.config.evaluation.models,
+        ]
         for benchmark in benchmarks
     ]
 

@@ -37,6 +37,7 @@ def targets(plan: Plan) -> list[str]:
             for experiment in plan.experiments()
             for name in MODEL_FILES
         ),
+        *(f"{plan.root}/models/{each}/converted" for each in evaluation.converted_models(plan)),
         *(
             f"{plan.root}/evaluation/{model}/{benchmark}/{name}"
             for model in plan.models()

@@ -153,18 +153,32 @@ def plan_costs(
             f" {limits[rule] / 60:.1f} h (`runtime`). A job that runs out of time goes on where it"
             " stopped, in another attempt; raise the limit, or split the work, to need none."
         )
-    planned.notes += [
-        f"How many pairs {pairs.origin} has is not known before it is here (`make fetch`), so its"
-        " training is planned as loading alone."
-        for pairs in config.training.own_pairs.values()
-        if not known_pairs(pairs)
-    ]
+    planned.notes += _notes_on_own_pairs(config)
     if unknown:
         planned.notes.append(
             "How many questions these benchmarks have is not in the rates, so answering them is"
             f" planned as loading alone: {', '.join(sorted(unknown))}. Add them under `questions`."
         )
     return planned
+
+
+def _notes_on_own_pairs(config: Config) -> list[str]:
+    """What is not known of pairs from elsewhere."""
+    of_hub = {
+        name: experiment
+        for name, experiment in config.training.experiments.items()
+        if experiment.pairs and not known_pairs(experiment.pairs)
+    }
+    if not of_hub:
+        return []
+    unknown = [name for name, experiment in of_hub.items() if not experiment.paper_row]
+    rest = ", or, without one, as loading alone" if unknown else ""
+    note = (
+        "How many pairs these experiments have is not known before their data are here (`make"
+        f" fetch`): {', '.join(of_hub)}. They are planned with the number of their"
+        f" `paper_row`{rest}."
+    )
+    return [note]
 
 
 def name_of(job: PlannedJob) -> str:

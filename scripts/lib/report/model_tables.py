@@ -30,6 +30,8 @@ from lib.report.sidecar import Label, ModelOrigin
 from lib.report.tables import ARROWS, Table, TableColumn, TableRow, write_table
 
 VERSION = 2
+#: What marks the rows of models that others trained; their numbers are of this run.
+RELEASED = "released"
 #: MMHal-Bench's score, a mean of ratings, is told with two.
 ALL_SCORES_DECIMALS = 2
 #: The model that the paper's rows with `pairs` are of, as its hub names contain it.
@@ -63,6 +65,7 @@ class ModelTableRow(Block):
     origin   of pairs that the run did not make: where they come from, in words
     paper_row
              of such a row: the paper's row that it is held against, by its number of pairs
+    released of a model that the run did not train: where it comes from
     """
 
     name: str
@@ -75,6 +78,7 @@ class ModelTableRow(Block):
     data_set: str = "all"
     origin: str | None = None
     paper_row: int | None = None
+    released: ModelOrigin | None = None
 
     @property
     def compared_with(self) -> int | str | None:
@@ -83,7 +87,7 @@ class ModelTableRow(Block):
         """
         if self.control:
             return None
-        return self.paper_row if self.origin else self.pairs
+        return self.paper_row if self.origin or self.released else self.pairs
 
     @property
     def trained_on(self) -> str:
@@ -98,6 +102,8 @@ class ModelTableRow(Block):
     @property
     def title(self) -> str:
         """The row's name with what it was trained on."""
+        if self.released:
+            return f"{self.name} ({self.released.model})"
         if self.pairs == 0:
             return f"{self.name} (before training)"
         seeds = f", {len(self.models)} seeds" if len(self.models) > 1 else ""
@@ -260,7 +266,7 @@ def our_row(
     """
     first, *others = published.text_columns
     texts = {first: about.title} | {key: about.texts.get(key, "") for key in others}
-    row = TableRow(our_source(label), texts)
+    row = TableRow(RELEASED if about.released else our_source(label), texts)
     if about.left_out:
         reason = f"No data set of this size: {about.left_out}."
         row.missing = {column.key: reason for column in chosen_columns(published, choices)}
@@ -297,12 +303,14 @@ def compare_models(
     is_paper_s_model = PAPER_BASE_MODEL in base_model.casefold()
     ours = []
     for about in rows:
-        compared = printed.get(about.compared_with) if is_paper_s_model else None
+        is_of_paper = is_paper_s_model or about.released
+        compared = printed.get(about.compared_with) if is_of_paper else None
         ours.append(our_row(about, published, choices, scores, label, compared))
     table_rows = [*paper_rows(published), *ours]
     columns = chosen_columns(published, choices)
     notes = [
         *notes_of(published, table_rows, label),
+        *released_notes(rows),
         *seed_notes(rows),
         *origin_notes(columns, ours),
     ]
@@ -317,6 +325,17 @@ def seed_notes(rows: Sequence[ModelTableRow]) -> list[str]:
         f" ({', '.join(map(str, row.seeds))}), experiments {', '.join(row.models)}."
         for row in rows
         if len(row.models) > 1 and not row.left_out
+    ]
+
+
+def released_notes(rows: Sequence[ModelTableRow]) -> list[str]:
+    """Which rows are of models that the run did not train, and where these come from."""
+    return [
+        f"{row.name}: released by others as {row.released.model}"
+        f"{f' (revision {row.released.revision})' if row.released.identity is None else ''}, asked"
+        " and scored by this run as its own models are."
+        for row in rows
+        if row.released
     ]
 
 
@@ -337,7 +356,12 @@ def all_scores(
         for score in each
     ]
     texts = {"benchmark": "Benchmark", "score": "Score", "what": "What it is"}
-    notes = [*demo_notes(label), *seed_notes(rows), *_notes_on_lines(lines)]
+    notes = [
+        *demo_notes(label),
+        *released_notes(rows),
+        *seed_notes(rows),
+        *_notes_on_lines(lines),
+    ]
     return Table("All scores of all benchmarks", texts, columns, lines, notes)
 
 
@@ -430,6 +454,7 @@ def about_models(settings: ModelTableJob | AllScoresJob) -> dict[str, Any]:
             "seeds": row.seeds,
             **({"control": row.control} if row.control else {}),
             **({"pairs": row.trained_on} if row.origin else {}),
+            **({"released": row.released.model_dump(mode="json")} if row.released else {}),
         }
         for row in settings.rows
     }
@@ -477,7 +502,7 @@ def all_scores_table(snakemake: Any) -> None:
     with Job(snakemake, AllScoresJob, VERSION) as job:
         settings, files = job.settings, list(snakemake.input.scores)
         found = read_scores(files, job.root)
-        rows = counted(settings.rows, snakemake.input.get("data_set", []))
+        rows = counted(settings.rows, getattr(snakemake.input, "data_set", []))
         table = all_scores(rows, settings.benchmarks, found, settings.label)
         settings = settings.model_copy(update={"rows": rows})
         write_table(table, files, snakemake.output, about_models(settings))

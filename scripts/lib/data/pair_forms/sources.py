@@ -159,8 +159,8 @@ def open_source(
     """
     if images and not may_hold_pictures(images):
         raise UserError(
-            f"{images}: there is no such folder, or archive ({', '.join(ARCHIVES)}), of pictures."
-            " Correct it."
+            f"{images}: there is no such folder of pictures, or archive of them"
+            f" ({', '.join(ARCHIVES)}). Correct it."
         )
     path = Path(name).expanduser()
     if not path.exists():
