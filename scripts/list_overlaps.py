@@ -136,7 +136,7 @@ def page(
     """The numbers, what was not checked and why, and the first overlaps. `checked`: of how many
     prompts and pairs these are.
     """
-    touched = len({(overlap["topic"], overlap["id"]) for overlap in overlaps})
+    touched = len({overlap["id"] for overlap in overlaps})
     numbers = f"{len(overlaps)} overlaps in all."
     if overlaps:
         numbers += f" {LEFT_OUT if settings.exclude else KEPT}"
@@ -156,9 +156,13 @@ def page(
 def main(snakemake: Any) -> None:
     with Job(snakemake, ListOverlapsJob, VERSION) as job:
         rows = present(read_whole_shards(job, snakemake.input.shards, OverlapsRow).values())
-        # Ids of somebody's pairs may be those of others, too.
+        # Ids of somebody's pairs may be those of others, or of prompts, too.
         files = getattr(snakemake.input, "own_pairs", [])
-        own = [cast("OverlapsRow", row) for file in files for row in read_jsonl(Path(file))]
+        own = [
+            cast("OverlapsRow", row | {"id": f"{row['topic']}: {row['id']}"})
+            for file in files
+            for row in read_jsonl(Path(file))
+        ]
         coverage: dict[str, Coverage] = json.loads(
             Path(snakemake.input.coverage).read_text(encoding="utf-8")
         )

@@ -188,6 +188,10 @@ MISTAKES = {
         lambda record, _: record | {"image": "images/pink.png"},
         r"record 2: its picture is not there \(.*images/pink\.png\)",
     ),
+    "a picture in an archive that has to be unpacked": (
+        lambda record, folder: (folder / "all.tar.gz").touch() or record | {"image": "pink.png"},
+        r"record 2: its picture is not there .*if it is in all\.tar\.gz, unpack that",
+    ),
     "a picture on the web": (
         lambda record, _: record | {"image": "https://example.org/a.png"},
         r"record 2: its picture is an address on the web",

@@ -18,7 +18,7 @@ from lib.blocks import Block, UserPath
 from lib.contents import digest_files
 from lib.data.image_files import check_pixels, read_image
 from lib.data.pair_forms.archives import archive_files
-from lib.data.pair_forms.base import Picture, PreferencePair, Where
+from lib.data.pair_forms.base import PreferencePair, Where
 from lib.data.pair_forms.registry import FORMS
 from lib.data.pair_forms.sources import (
     PairSource,
@@ -32,6 +32,8 @@ from lib.files import digest, expand
 
 #: So many records that are no pairs are named in one message.
 NAMED = 5
+#: Archives whose members cannot be read one by one.
+PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".7z", ".rar")
 
 
 def _known_form(name: str) -> str:
@@ -161,7 +163,7 @@ def usable_pairs(source: PairSource, left_out: Counter[str]) -> Iterator[Prefere
     for pair in source.pairs(bad.add):
         if why := why_unusable(pair):
             left_out[why] += 1
-        elif problem := problem_with_picture(pair.images[0], source.contents):
+        elif problem := problem_with_picture(pair, source.contents):
             bad.add(pair.where, problem)
         elif (same := _digest_of(pair)) in known and source.contents:
             left_out["the same pair twice"] += 1
@@ -201,15 +203,22 @@ class BadRecords:
             raise UserError("\n".join([*told, "Mend them, or take them out."]))
 
 
-def problem_with_picture(picture: Picture, contents: bool) -> str | None:
+def problem_with_picture(pair: PreferencePair, contents: bool) -> str | None:
     """What is wrong with a pair's picture before it is decoded."""
+    picture = pair.images[0]
     if is_address(picture.name):
         return f"its picture is an address on the web ({picture.name}). Download it"
     if isinstance(picture.source, Path) and not picture.source.is_file():
-        return f"its picture is not there ({picture.source})"
+        return f"its picture is not there ({picture.source}){_packed_beside(pair.where.file)}"
     if contents and picture.source is None:
         return f"its picture {picture.name} has no content"
     return None
+
+
+def _packed_beside(file: Path) -> str:
+    """Which archives beside a file may hold its pictures and have to be unpacked first."""
+    packed = sorted(path.name for path in file.parent.iterdir() if path.name.endswith(PACKED))
+    return f"; if it is in {', '.join(packed)}, unpack that" if packed else ""
 
 
 def read_picture(pair: PreferencePair, megapixels: float) -> bytes:
