@@ -14,11 +14,12 @@ from lib.data.data_sets import TRAIN
 from lib.data.export_forms.trl_parquet import TrainedRow, answer, question, split_files
 from lib.data.own_pairs import (
     OwnPair,
-    OwnPairs,
     nothing_to_train_on,
+    open_own_pairs,
     read_own_pairs,
     usable_pairs,
 )
+from lib.data.pair_forms.settings import OwnPairs
 from lib.files import read_jsonl, replacing_folder, write_json
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
@@ -52,7 +53,7 @@ def write_pairs(job: Job[ImportPairsJob], in_benchmarks: set[str], folder: Path)
     UserError.
     """
     pairs = job.settings.pairs
-    names = [pair.id for pair in usable_pairs(pairs.open(), Counter())]
+    names = [pair.id for pair in usable_pairs(open_own_pairs(pairs), Counter())]
     number = sum(name not in in_benchmarks for name in names)
     left_out = Counter[str]()
     (folder / "data").mkdir()
@@ -76,7 +77,7 @@ def write_pairs(job: Job[ImportPairsJob], in_benchmarks: set[str], folder: Path)
 
 def origin_of(pairs: OwnPairs) -> dict[str, str]:
     """Where the pairs come from; of a data set on the hub its commit, too."""
-    form = pairs.open(contents=False).form.name
+    form = open_own_pairs(pairs, contents=False).form.name
     if not pairs.is_on_hub:
         return {"source": pairs.origin, "form": form}
     commit = weights.commit_of(pairs.source, pairs.revision, "dataset")

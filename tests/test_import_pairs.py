@@ -19,7 +19,8 @@ from hub_server import COMMIT
 from lib.config.contamination import OverlapMeasures
 from lib.config.run import Config, load_config
 from lib.config.yaml_files import read_yaml
-from lib.data.own_pairs import OwnPairs, contents_of
+from lib.data.own_pairs import contents_of
+from lib.data.pair_forms.settings import OwnPairs
 from lib.errors import UserError
 from lib.files import digest_of_file, read_jsonl, write_jsonl
 from lib.head import targets

@@ -6,7 +6,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from lib.benchmarks.registry import Scorer
 from lib.blocks import Block, Fraction, Name, max_image_megapixels_field
-from lib.data.own_pairs import OwnPairs
+from lib.data.pair_forms.settings import OwnPairs
 
 
 class OverlapMeasures(Block):

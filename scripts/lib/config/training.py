@@ -15,7 +15,7 @@ from pydantic import (
 from lib.blocks import Block, Model, Name, first_mistake, max_image_megapixels_field
 from lib.config.pairs import Size
 from lib.data.controls import Control
-from lib.data.own_pairs import OwnPairs
+from lib.data.pair_forms.settings import OwnPairs
 from lib.training.settings import TrainingSettings
 
 

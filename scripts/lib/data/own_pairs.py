@@ -2,31 +2,19 @@
 its picture.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field, model_validator
-
-from lib import weights
-from lib.blocks import Block, UserPath
 from lib.contents import digest_files
 from lib.data.image_files import check_pixels, read_image
 from lib.data.pair_forms.archives import archive_files
 from lib.data.pair_forms.base import PreferencePair, Where
-from lib.data.pair_forms.registry import FORMS
-from lib.data.pair_forms.sources import (
-    PairSource,
-    is_address,
-    may_be_on_hub,
-    may_hold_pictures,
-    open_source,
-)
+from lib.data.pair_forms.settings import OwnPairs
+from lib.data.pair_forms.sources import PairSource, is_address, open_source
 from lib.errors import UserError
 from lib.files import digest, expand
 
@@ -34,96 +22,6 @@ from lib.files import digest, expand
 NAMED = 5
 #: Archives whose members cannot be read one by one.
 PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".7z", ".rar")
-
-
-def _known_form(name: str) -> str:
-    if name not in FORMS:
-        raise ValueError(f"there is no form '{name}'. Known are: {', '.join(FORMS)}")
-    return name
-
-
-class OwnPairs(Block):
-    """Where an experiment's own pairs are (docs/own-pairs.md)."""
-
-    source: UserPath = Field(
-        min_length=1, description="A file, a folder, or a data set on the hub (`owner/name`)."
-    )
-    revision: str = Field(
-        "main", min_length=1, description="Commit, tag or branch of a data set on the hub."
-    )
-    files: str | None = Field(
-        None,
-        min_length=1,
-        description=(
-            "Which files of the folder or data set, as a pattern (`9k-*.json`); null: all that hold"
-            " pairs."
-        ),
-    )
-    images: UserPath | None = Field(
-        None,
-        min_length=1,
-        description=(
-            "Folder or archive (.tar, .zip) of the pictures, where they do not lie beside the"
-            " files, in an archive beside them, or in them."
-        ),
-    )
-    form: Annotated[str, AfterValidator(_known_form)] | None = Field(
-        None,
-        description=(
-            "The form of the records, where a folder has several: "
-            + ", ".join(f"`{name}`" for name in FORMS)
-            + ". Null: it is known by the fields."
-        ),
-    )
-
-    @model_validator(mode="after")
-    def _is_there(self) -> Self:
-        if not self.is_on_hub and not Path(self.source).exists():
-            raise ValueError(
-                f"`pairs`: there is no file or folder '{self.source}', and it is not the name of a"
-                " data set on the hub (owner/name) either. Correct it"
-            )
-        if self.images and not may_hold_pictures(Path(self.images)):
-            raise ValueError(
-                f"`images`: there is no folder or archive (.tar, .zip) '{self.images}'. Correct it"
-            )
-        return self
-
-    @property
-    def is_on_hub(self) -> bool:
-        """Whether it is a data set of the hub, and neither a file nor a folder."""
-        return not Path(self.source).exists() and may_be_on_hub(self.source)
-
-    @property
-    def is_readable(self) -> bool:
-        """Whether it can be read without the network: all of it is on this machine."""
-        return not self.is_on_hub or weights.is_whole(self.source, self.revision, kind="dataset")
-
-    @property
-    def folder(self) -> str:
-        """The name of its folder in a run: what it is called, and a digest of what was asked."""
-        name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(self.source).stem).strip("._-") or "pairs"
-        return f"{name}-{digest(self.model_dump(mode='json'))[:8]}"
-
-    @property
-    def origin(self) -> str:
-        """Where they come from, for people."""
-        # A folder of one machine says nothing on another.
-        name = Path(self.source).name if Path(self.source).is_absolute() else self.source
-        return f"{name}, {self.files}" if self.files else name
-
-    def open(self, contents: bool = True) -> PairSource:
-        """The pairs. `contents`: whether pictures in files and archives are read. Errors:
-        UserError.
-        """
-        return open_source(
-            self.source,
-            form=self.form,
-            images=Path(self.images) if self.images else None,
-            revision=self.revision,
-            contents=contents,
-            files=self.files,
-        )
 
 
 @dataclass(frozen=True)
@@ -140,6 +38,18 @@ class OwnPair:
     rejected: str
     image_name: str
     image: bytes
+
+
+def open_own_pairs(pairs: OwnPairs, contents: bool = True) -> PairSource:
+    """The pairs. `contents`: whether pictures in files and archives are read. Errors: UserError."""
+    return open_source(
+        pairs.source,
+        form=pairs.form,
+        images=Path(pairs.images) if pairs.images else None,
+        revision=pairs.revision,
+        contents=contents,
+        files=pairs.files,
+    )
 
 
 def why_unusable(pair: PreferencePair) -> str | None:
@@ -247,7 +157,7 @@ def read_own_pairs(
     """The pairs that can be trained on, one in memory at a time. `names`: the ids of those that are
     left out since a benchmark has them. Errors: UserError.
     """
-    for pair in usable_pairs(pairs.open(), left_out):
+    for pair in usable_pairs(open_own_pairs(pairs), left_out):
         if pair.id in (names or ()):
             left_out["in a benchmark"] += 1
             continue
@@ -266,7 +176,7 @@ def count_own_pairs(pairs: OwnPairs) -> int:
     what is no pair, or one without its picture, or nothing to train on.
     """
     left_out = Counter[str]()
-    count = sum(1 for _ in usable_pairs(pairs.open(contents=False), left_out))
+    count = sum(1 for _ in usable_pairs(open_own_pairs(pairs, contents=False), left_out))
     if not count:
         raise nothing_to_train_on(pairs, left_out)
     return count
@@ -284,7 +194,7 @@ def contents_of(pairs: OwnPairs) -> dict[str, str]:
     """
     if pairs.is_on_hub:
         return {}
-    source = pairs.open(contents=False)
+    source = open_own_pairs(pairs, contents=False)
     pictures = {
         picture.source
         for pair in source.pairs(lambda _, __: None)

@@ -7,7 +7,8 @@ from functools import cache
 
 from lib.config.contamination import CheckOwnPairsJob, OverlapMeasures
 from lib.config.training import ImportPairsJob
-from lib.data.own_pairs import OwnPairs, contents_of, count_own_pairs
+from lib.data.own_pairs import contents_of, count_own_pairs
+from lib.data.pair_forms.settings import OwnPairs
 from lib.errors import UserError
 from lib.head import evaluation
 from lib.head.plan import Plan

@@ -19,7 +19,7 @@ from lib.config.quality import CheckPairsJob
 from lib.config.run import Config
 from lib.data.data_sets import ordered_pairs
 from lib.data.export_forms.registry import FORM_FILES
-from lib.data.own_pairs import OwnPairs
+from lib.data.pair_forms.settings import OwnPairs
 from lib.data.prompts import Prompt, Shard, make_shards, read_topics, shard_of
 from lib.data.rows import PairRow
 from lib.data.shards import read_shards

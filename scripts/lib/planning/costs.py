@@ -11,7 +11,8 @@ from functools import cache
 from lib.config.pairs import ALL
 from lib.config.run import Config
 from lib.config.training import Experiment
-from lib.data.own_pairs import OwnPairs, count_own_pairs
+from lib.data.own_pairs import count_own_pairs
+from lib.data.pair_forms.settings import OwnPairs
 from lib.head.summary import ORDER
 from lib.planning.graph import PlannedJob
 from lib.planning.rates import ANSWERING, Rates

@@ -46,6 +46,11 @@ class PictureArchive:
             raise OSError(str(error)) from error
 
 
+def may_hold_pictures(path: Path) -> bool:
+    """Whether a path is a folder, or an archive that pictures are read from."""
+    return path.is_dir() or (path.is_file() and path.suffix.casefold() in ARCHIVES)
+
+
 def archive_files(folder: Path) -> list[Path]:
     """The archives of a folder, or the one that a path names."""
     if folder.is_file():

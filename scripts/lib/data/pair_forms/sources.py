@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from lib import weights
-from lib.data.pair_forms.archives import ARCHIVES, PictureArchive, archives_in
+from lib.data.pair_forms.archives import (
+    ARCHIVES,
+    PictureArchive,
+    archives_in,
+    may_hold_pictures,
+)
 from lib.data.pair_forms.base import (
     BadRecordError,
     PairForm,
@@ -22,6 +27,7 @@ from lib.data.pair_forms.base import (
 )
 from lib.data.pair_forms.records import READERS, read_records
 from lib.data.pair_forms.registry import FORMS, form_of, known_forms
+from lib.data.pair_forms.settings import may_be_on_hub
 from lib.errors import UserError
 
 #: A file of records is known by its first ones.
@@ -172,16 +178,6 @@ def open_source(
         known = ", ".join(f"{each.name} ({len(files)} files)" for each, files in found.items())
         raise UserError(f"{path}: holds no pairs of the form {form}, but {known}. Correct --form.")
     return PairSource(tuple(found[chosen]), chosen, images, contents)
-
-
-def may_be_on_hub(name: str) -> bool:
-    """Whether what is no file or folder here may be a data set of the hub."""
-    return not weights.is_folder(name) and Path(name).suffix.casefold() not in READERS
-
-
-def may_hold_pictures(path: Path) -> bool:
-    """Whether a path is a folder, or an archive that pictures are read from."""
-    return path.is_dir() or (path.is_file() and path.suffix.casefold() in ARCHIVES)
 
 
 def _from_hub(name: str, revision: str, contents: bool) -> Path:
