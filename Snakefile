@@ -103,7 +103,9 @@ try:
     # The user's own instructions are read, and refused if need be, before anything runs.
     PLAN.written
     for warning in (
-        [] if START else tell_unread_files(Path(CONFIG.prompts), CONFIG.topics)
+        []
+        if START or not PLAN.makes_pairs
+        else tell_unread_files(Path(CONFIG.prompts), CONFIG.topics)
     ):
         logger.warning(warning)
 except UserError as error:
@@ -128,6 +130,7 @@ wildcard_constraints:
     experiment=NAME,
     model=NAME,
     benchmark=NAME,
+    own_pairs=NAME,
 
 
 include: "rules/common.smk"
@@ -141,6 +144,7 @@ include: "rules/contamination.smk"
 include: "rules/content.smk"
 include: "rules/quality.smk"
 include: "rules/pairs.smk"
+include: "rules/own_pairs.smk"
 include: "rules/training.smk"
 include: "rules/evaluation.smk"
 include: "rules/tables.smk"

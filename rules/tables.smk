@@ -127,6 +127,7 @@ rule size_table:
 rule all_scores_table:
     input:
         scores=table_rows.all_score_files(PLAN),
+        data_set=table_rows.own_data_sets(PLAN),
     output:
         **all_shown(
             table_rows.table_files(PLAN, "all_scores_table"),

@@ -36,6 +36,8 @@ from lib.registry import version_in_key
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+#: So many prompts that were cut are named in a note.
+NAMED = 5
 VERSION = 1
 
 
@@ -67,6 +69,8 @@ class ShardImages:
         self.identity = job.identify(self.settings)
         self.generation = deciding(self.settings)
         self.version = version_in_key(IMAGE_GENERATORS.class_of(self.settings))
+        #: The prompts that were not read to their end, by what read them and how far.
+        self.cut: dict[tuple[str, int], list[str]] = {}
 
     def item(self, prompt: Prompt) -> Item[Drawing]:
         """The item of a prompt."""
@@ -92,6 +96,8 @@ class ShardImages:
 
     def draw(self, generator: ImageGenerator, drawing: Drawing) -> "list[Image]":
         """The images of a prompt, in one batch if the memory suffices."""
+        for encoder, tokens in generator.cut(drawing.prompt.text).items():
+            self.cut.setdefault((encoder, tokens), []).append(drawing.prompt.id)
 
         def draw_part(part: Sequence[tuple[float, int]]) -> "list[Image]":
             scales, seeds = zip(*part, strict=True)
@@ -138,6 +144,15 @@ class ShardImages:
                 beside[candidate["file"]] = candidate["sha256"]
         if beside:
             sync_file_system(self.job.root / self.folder)
+
+    def note_cut_prompts(self) -> None:
+        """Puts on record which prompts were not read to their end."""
+        for (encoder, tokens), names in self.cut.items():
+            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+            self.job.note(
+                f"{encoder} read the first {tokens} tokens only of {len(names)} of the prompts"
+                f" ({', '.join(names[:NAMED])}{more})"
+            )
 
     def files_are_whole(self, item: Item[Drawing], result: Candidates) -> bool:
         """Whether a finished item's image files are those that were written."""
@@ -192,6 +207,7 @@ def main(snakemake: Any) -> None:
                 take_over=images.take_over,
             ).run([images.item(prompt) for prompt in prompts])
             images.record_files(outcomes.values())
+            images.note_cut_prompts()
         rows = {prompt.id: prompt.row() for prompt in prompts}
         job.publish(snakemake.output[0], stage_rows(rows, outcomes, job.rule))
 

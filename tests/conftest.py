@@ -33,6 +33,7 @@ PROJECT = (
     "Snakefile",
     "config.yaml",
     "pilot.yaml",
+    "released.yaml",
     "rules",
     "scripts",
     "envs",

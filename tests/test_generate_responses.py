@@ -4,6 +4,7 @@ its own words with one BOS.
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,7 @@ from lib.models.response_generators.chat import (
     load_processor,
     neutralised,
 )
+from lib.models.response_generators.for_jobs import generator_in_key
 from lib.models.response_generators.registry import GENERATORS
 from lib.models.response_generators.requests import Request, Sampling
 from lib.models.response_generators.transformers import TransformersGenerator, seeded_draw
@@ -391,8 +393,6 @@ def test_a_damaged_image_of_a_finished_response_stops_nothing(stage):
 def test_a_model_that_cannot_be_loaded_or_asked_is_told(
     stage, demo_models, tmp_path, change, message
 ):
-    import shutil
-
     folder = tmp_path / "model"
     shutil.copytree(demo_models / "llava-v1.6-mistral", folder)
     change(folder)
@@ -415,6 +415,39 @@ def test_a_warm_job_imports_no_torch_no_vllm_and_reads_no_image(stage, tmp_path)
         stage.image(text).unlink()
     assert heavy_imports(stage.snakemake(), tmp_path) == []
     assert stage.counts() == (0, 3, 0)
+
+
+def add_penalty(folder):
+    path = folder / "generation_config.json"
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps(settings | {"repetition_penalty": 50.0}))
+
+
+def test_a_model_s_own_penalties_are_left_out_which_is_noted_and_in_the_key(
+    stage, demo_models, tmp_path
+):
+    folders = [tmp_path / "plain", tmp_path / "with-penalty"]
+    for folder in folders:
+        shutil.copytree(demo_models / "llava-v1.6-mistral", folder)
+    add_penalty(folders[1])
+    plain, penalised = (
+        [
+            (row["response"], row["tokens"])
+            for row in stage.run(
+                f"policy-{number}", of_model={"model": str(folder)}, temperature=0.0
+            ).values()
+        ]
+        for number, folder in enumerate(folders)
+    )
+    assert penalised == plain
+    notes = stage.record("policy-1")["notes"]
+    assert any("has repetition_penalty 50.0, which is left out" in note for note in notes)
+    keys = [
+        generator_in_key(GENERATORS.validate({"backend": backend, "model": str(folder)}))
+        for folder in folders
+        for backend in ("transformers", "vllm")
+    ]
+    assert [each.get("own_settings") for each in keys] == [None, None, "left out", None]
 
 
 # --------------------------------------------------------------------------------------------------
@@ -465,12 +498,16 @@ print(json.dumps(answers))
 
 @pytest.mark.slow
 def test_vllm_and_transformers_give_the_same_greedy_answers_and_vllm_s_prompt_has_one_bos(
-    stage, demo_models
+    stage, demo_models, tmp_path
 ):
+    # One of the models has penalties of its own, which neither applies.
+    with_penalty = tmp_path / "with-penalty"
+    shutil.copytree(demo_models / POLICIES[0], with_penalty)
+    add_penalty(with_penalty)
     code = COMPARE.format(
         scripts=str(ROOT / "scripts"),
         question=QUESTION,
-        models=[str(demo_models / policy) for policy in POLICIES],
+        models=[str(with_penalty), *(str(demo_models / policy) for policy in POLICIES[1:])],
         images=[str(stage.image(text)) for text in TEXTS],
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -3,7 +3,9 @@ rates measured by a run.
 """
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -87,10 +89,11 @@ def rates(**changes):
     return Rates.model_validate({**RATES, **changes})
 
 
-def command(folder, *arguments):
+def command(folder, *arguments, environment=None):
     return subprocess.run(
         [sys.executable, REPOSITORY / "scripts/plan.py", *map(str, arguments)],
         cwd=folder,
+        env={**os.environ, **(environment or {})},
         text=True,
         capture_output=True,
         check=False,
@@ -362,6 +365,34 @@ def test_the_shipped_pilot_takes_at_most_four_gpu_hours_and_has_the_jobs_that_th
     said = re.search(r"-n +# (\d+) jobs; ([\d.]+) GPU-hours by the plan", page)
     assert said
     assert (int(said[1]), float(said[2])) == (int(jobs), round(float(gpu_hours), 1))
+
+
+def test_the_authors_released_data_and_model_are_planned_without_a_prompt(project, tmp_path):
+    shutil.rmtree(project.folder / "prompts")
+    cache = {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    planned = command(project.folder, "--configfile", "released.yaml", environment=cache)
+    assert planned.returncode == 0, planned.stderr
+    jobs = {
+        cells[1].strip(): (int(cells[2]), cells[3].strip())
+        for line in planned.stdout.splitlines()
+        if len(cells := line.split("│")) > 3 and cells[2].strip().isdecimal()
+    }
+    # The four sizes of the paper, and two data sets that it has no row for.
+    assert (jobs["import_pairs"][0], jobs["train_dpo"][0], jobs["convert_model"][0]) == (6, 6, 1)
+    updates = sum(2 * -(-(pairs // 2) // 4) for pairs in (2000, 5000, 7000, 9000))
+    assert jobs["train_dpo"][1] == f"{updates + 2 * 2:,}"
+    assert "generate_images" not in jobs
+    paper = graph.read_configuration([REPOSITORY / "config.yaml"])[1]
+    released = graph.read_configuration([REPOSITORY / "released.yaml"])[1]
+    assert released.training.settings == paper.training.settings
+    assert released.training.base_model == paper.training.base_model
+    rows = [each.paper_row for each in released.training.experiments.values()]
+    assert rows == [2000, 5000, 7000, 9000, None, None]
+    only_of_released = {"models"}
+    ours, theirs = (
+        config.evaluation.model_dump(exclude=only_of_released) for config in (released, paper)
+    )
+    assert ours == theirs
 
 
 def test_the_pilot_is_the_paper_s_run_but_for_how_much_of_everything():

@@ -162,10 +162,33 @@ def test_a_data_set_that_is_left_out_is_a_row_of_dashes_with_the_reason():
 
 
 def test_the_row_of_all_pairs_says_how_many_there_were(tmp_path):
-    summary = tmp_path / "dataset.json"
-    summary.write_text('{"size": 588}')
-    rows = counted([BASE, our("dpo", "all")], [str(summary)])
-    assert [row.title for row in rows] == [BASE.title, "dpo (588 pairs)"]
+    summaries = [tmp_path / name / "dataset.json" for name in ("all", "rlaif-v-1234")]
+    for summary, size in zip(summaries, (588, 83), strict=True):
+        summary.parent.mkdir()
+        summary.write_text(f'{{"size": {size}}}')
+    from_elsewhere = {"data_set": "rlaif-v-1234", "origin": "openbmb/RLAIF-V"}
+    theirs = our("theirs", "all").model_copy(update=from_elsewhere)
+    rows = counted([BASE, our("dpo", "all"), theirs], [*map(str, summaries)])
+    titles = [BASE.title, "dpo (588 pairs)", "theirs (83 pairs of openbmb/RLAIF-V)"]
+    assert [row.title for row in rows] == titles
+
+
+def test_pairs_from_elsewhere_are_held_against_the_paper_s_row_that_is_named_and_no_other():
+    theirs = our("theirs", 9000).model_copy(update={"origin": "somebody/pairs"})
+    authors = theirs.model_copy(update={"pairs": 8998, "paper_row": 9000})
+    found = scores(theirs=87.0)
+    assert not compare(found, rows=[theirs]).rows[-1].differences
+    assert compare(found, rows=[authors]).rows[-1].differences == {"pope": pytest.approx(-0.6)}
+
+
+def test_a_model_of_others_is_marked_as_theirs_and_held_against_the_row_that_is_named():
+    origin = ModelOrigin(model="pdsdpo/PDS-DPO-7B", revision="main")
+    theirs = our("authors", 0).model_copy(update={"released": origin, "paper_row": 9000})
+    table = compare(scores(authors=87.0), base="another/base", rows=[theirs])
+    row = table.rows[-1]
+    assert (row.source, row.texts["method"]) == ("released", "authors (pdsdpo/PDS-DPO-7B)")
+    assert row.differences == {"pope": pytest.approx(-0.6)}
+    assert any("released by others as pdsdpo/PDS-DPO-7B (revision main)" in n for n in table.notes)
 
 
 def test_every_missing_number_of_ours_has_its_reason_below():

@@ -266,18 +266,21 @@ def holds_weights(snapshot: Path) -> bool:
 
 
 def check_access(
-    model: str, revision: str, is_whole: Callable[[Path], bool] = holds_weights
+    model: str,
+    revision: str,
+    is_whole: Callable[[Path], bool] = holds_weights,
+    kind: Kind = "model",
 ) -> None:
-    """A UserError if a hub model is neither in the local cache nor fetchable with the token at hand
-    (a gated one without its token). `is_whole`: whether a snapshot in the cache holds what is
-    needed of the model.
+    """A UserError if a hub model, or data set, is neither in the local cache nor fetchable with the
+    token at hand (a gated one without its token). `is_whole`: whether a snapshot in the cache holds
+    what is needed of it.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
-    if (snapshot := cached_folder(model, revision)) and is_whole(snapshot):
+    if (snapshot := cached_folder(model, revision, kind)) and is_whole(snapshot):
         return
     try:
-        HfApi().auth_check(model)
+        HfApi().auth_check(model, repo_type=kind)
     except (HfHubHTTPError, OfflineModeIsEnabled, HTTPError, OSError) as error:
         raise _not_reachable(model, revision, error) from error

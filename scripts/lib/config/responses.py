@@ -11,7 +11,7 @@ from lib.models.response_generators.settings import GeneratorSettings
 
 
 class ResponseSettings(Block):
-    """How policy models answer (paper 3.3, Eq. 8; sampling as the published code leaves it)."""
+    """How policy models answer (paper 3.3, Eq. 8; greedily, as the published code)."""
 
     # What is the generator's is in the keys of items as such.
     backend: Backend = Field(
@@ -24,7 +24,14 @@ class ResponseSettings(Block):
             " a pair."
         ),
     )
-    temperature: float = Field(1.0, ge=0, description="0 is greedy.")
+    temperature: float = Field(
+        0.0,
+        ge=0,
+        description=(
+            "0 is greedy, as the published code decodes. What a model's own generation_config.json"
+            " says besides (penalties, banned tokens) is left out, and noted."
+        ),
+    )
     top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling.")
     prompts_per_batch: PositiveInt = Field(
         1,

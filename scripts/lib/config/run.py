@@ -133,11 +133,17 @@ class Config(Block):
                     f"`generate_prompts.count` has topic '{topic}', which is not in `topics`"
                 )
         for name, experiment in self.training.experiments.items():
-            if experiment.size not in self.pairs.sizes:
+            if experiment.size is not None and experiment.size not in self.pairs.sizes:
                 raise ValueError(
                     f"experiment '{name}' has size {experiment.size}, which is not in `pairs.sizes`"
                     f" ({', '.join(map(str, self.pairs.sizes))}). Add it there, or correct the"
                     " experiment"
+                )
+        for name in self.evaluation.models:
+            if name == "base" or name in self.training.experiments:
+                raise ValueError(
+                    f"`evaluation.models` has a model '{name}', which is also the name of"
+                    f" {'the base model' if name == 'base' else 'an experiment'}. Call it otherwise"
                 )
         if self.figures.answers:
             self._can_be_shown(self.figures.answers)

@@ -3,18 +3,48 @@
 import difflib
 from typing import Any, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from lib.blocks import Block, Model, Name, first_mistake
+from lib.blocks import Block, Model, Name, first_mistake, max_image_megapixels_field
 from lib.config.pairs import Size
 from lib.data.controls import Control
+from lib.data.pair_forms.settings import OwnPairs
 from lib.training.settings import TrainingSettings
 
 
 class Experiment(Block):
-    """A data set size, and the training settings in which it differs from `training.settings`."""
+    """What is trained on (a data set size, or pairs of one's own), and the training settings in
+    which it differs from `training.settings`.
+    """
 
-    size: Size = Field(description="One of `pairs.sizes`.")
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["size"]}, {"required": ["pairs"]}]}
+    )
+
+    size: Size | None = Field(
+        None, description="One of `pairs.sizes`: the run's own pairs, so many of them."
+    )
+    pairs: OwnPairs | None = Field(
+        None,
+        description=(
+            "In place of `size`: pairs that you have. A file, a folder or a data set on the hub, or"
+            " a block with `source` and more (docs/own-pairs.md)."
+        ),
+    )
+    paper_row: PositiveInt | None = Field(
+        None,
+        description=(
+            "The paper's row, by its number of pairs, that a row of `pairs` is held against in"
+            " tables; null: none. Rows of `size` are held against the row of the same size."
+        ),
+    )
     settings: dict[str, Any] = Field(
         default_factory=dict,
         description="Overrides of `training.settings`, e.g. `{beta: 0.5}`; the rest is as there.",
@@ -27,6 +57,24 @@ class Experiment(Block):
             " control (docs/evaluation.md, Controls)."
         ),
     )
+
+    @field_validator("pairs", mode="before", json_schema_input_type=str | OwnPairs | None)
+    @classmethod
+    def _pairs_by_their_source(cls, value: Any) -> Any:
+        return {"source": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _is_trained_on_one_thing(self) -> Self:
+        if (self.size is None) == (self.pairs is None):
+            raise ValueError(
+                "an experiment is trained on `size` pairs of this run, or on `pairs` of your own."
+                " Give one of the two"
+            )
+        if self.paper_row and not self.pairs:
+            raise ValueError(
+                "`paper_row` is for `pairs` of your own; the row of `size` is known. Take it away"
+            )
+        return self
 
 
 class Training(Block):
@@ -87,6 +135,20 @@ class Training(Block):
                 raise ValueError(f"experiment '{name}' overrides `{key}`: {mistake}") from error
         return self
 
+    @property
+    def needs_pairs_of_run(self) -> bool:
+        """Whether the stages before training are needed: unless every experiment has its own
+        pairs.
+        """
+        experiments = self.experiments.values()
+        return not experiments or any(each.pairs is None for each in experiments)
+
+    @property
+    def own_pairs(self) -> dict[str, OwnPairs]:
+        """The experiments' own pairs by their folders' names, each once."""
+        found = (each.pairs for each in self.experiments.values())
+        return {pairs.folder: pairs for pairs in found if pairs}
+
     def settings_of(self, experiment: str) -> TrainingSettings:
         """The training settings of one experiment, its overrides applied."""
         return TrainingSettings.model_validate(
@@ -118,6 +180,13 @@ class TrainDpoJob(Block):
     prompt_template: str
     training: TrainingSettings
     control: Control | None
+
+
+class ImportPairsJob(Block):
+    """Parameters of rule import_pairs."""
+
+    pairs: OwnPairs
+    max_image_megapixels: float = max_image_megapixels_field()
 
 
 class MergeAdapterJob(Block):

@@ -57,7 +57,7 @@ def model_card_job(plan: Plan, experiment: str) -> ModelCardJob:
     """What rule model_cards is told of an experiment."""
     config, licences = plan.config, read_licences()
     training, card = config.training, config.pairs.card
-    control = training.experiments[experiment].control
+    control, own = training.experiments[experiment].control, training.experiments[experiment].pairs
     base = training.base_model
     return ModelCardJob(
         run=config.run,
@@ -65,10 +65,11 @@ def model_card_job(plan: Plan, experiment: str) -> ModelCardJob:
         label=config.label,
         base=of_model("is trained", base, "train_dpo", licences, makes=True),
         base_is_on_hub=not weights.is_folder(base.model),
-        data_models=list(models_of_data(config, licences)),
+        data_models=[] if own else list(models_of_data(config, licences)),
         license=card.license,
         languages=card.languages,
         code=card.code,
+        own_pairs=own.origin if own else None,
         control=TRAINING_CONTROLS[control] if control else None,
         prompt_template=training.prompt_template,
         training=training.settings_of(experiment).model_dump(mode="json"),

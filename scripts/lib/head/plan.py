@@ -19,6 +19,7 @@ from lib.config.quality import CheckPairsJob
 from lib.config.run import Config
 from lib.data.data_sets import ordered_pairs
 from lib.data.export_forms.registry import FORM_FILES
+from lib.data.pair_forms.settings import OwnPairs
 from lib.data.prompts import Prompt, Shard, make_shards, read_topics, shard_of
 from lib.data.rows import PairRow
 from lib.data.shards import read_shards
@@ -61,8 +62,12 @@ class Plan:
 
     @cached_property
     def shards(self) -> dict[tuple[str, str], Shard]:
-        """All shards that hold a prompt, by (topic, shard name). Read once a run."""
+        """All shards that hold a prompt, by (topic, shard name). Read once a run; there are none
+        where nothing is trained on the run's own pairs.
+        """
         config = self.config
+        if not self.makes_pairs:
+            return {}
         if self._start:
             return {
                 (topic, shard.name): shard
@@ -81,6 +86,23 @@ class Plan:
             ],
         )
 
+    @property
+    def makes_pairs(self) -> bool:
+        """Whether this run makes pairs: unless every experiment has its own."""
+        return self.config.training.needs_pairs_of_run
+
+    @cached_property
+    def own_pairs(self) -> dict[str, OwnPairs]:
+        """The pairs that experiments have of their own, by the names of their folders."""
+        return self.config.training.own_pairs
+
+    def data_set_of(self, experiment: str) -> str:
+        """The folder of the data set that an experiment is trained on."""
+        trained_on = self.config.training.experiments[experiment]
+        if trained_on.pairs:
+            return f"{self.root}/own_pairs/{trained_on.pairs.folder}"
+        return f"{self.root}/dataset/{trained_on.size}"
+
     @cached_property
     def topics(self) -> list[str]:
         """The topics that have prompts, in the configured order."""
@@ -92,6 +114,8 @@ class Plan:
         """How many prompts each topic lacks of `generate_prompts.count`; those that lack some
         only.
         """
+        if not self.makes_pairs:
+            return {}
         there = Counter[str]()
         for (topic, _), shard in self.shards.items():
             there[topic] += len(shard.prompts)
@@ -124,6 +148,8 @@ class Plan:
         """
         if self._start:
             return self._start.written
+        if not self.makes_pairs:
+            return {}
         prompts = [prompt for shard in self.shards.values() for prompt in shard.prompts]
         return dict(self.config.instructions.read_written(prompts))
 
@@ -199,6 +225,8 @@ class Plan:
         """
         if self._start:
             return self._start.left_out
+        if not self.makes_pairs:
+            return {}
         reasons = {str(size): self._why_left_out(size) for size in self.config.pairs.sizes}
         return {size: reason for size, reason in reasons.items() if reason}
 
@@ -227,6 +255,7 @@ class Plan:
             size
             for size in self.config.pairs.sizes
             if self.config.pairs.freeze
+            and self.makes_pairs
             and all(Path(self.root, "dataset", str(size), name).exists() for name in NEEDED_FILES)
         ]
 
@@ -264,7 +293,8 @@ class Plan:
 
     def sizes(self) -> list[Size]:
         """The sizes of the data sets to make, in the configured order."""
-        return [size for size in self.config.pairs.sizes if str(size) not in self.left_out]
+        sizes = self.config.pairs.sizes if self.makes_pairs else []
+        return [size for size in sizes if str(size) not in self.left_out]
 
     def experiments(self) -> list[str]:
         """The experiments whose data set can be made, in the configured order."""
@@ -347,10 +377,10 @@ class Plan:
         return self.digests(topic, shard_of(prompt_id, self.config.shards_per_topic))
 
     def models(self) -> list[str]:
-        """The models to evaluate: the base model and every experiment that can be made, in the
-        configured order.
+        """The models to evaluate: the base model, every experiment that can be made, and models of
+        others, in the configured order.
         """
-        return ["base", *self.experiments()]
+        return ["base", *self.experiments(), *self.config.evaluation.models]
 
     def common(self) -> dict[str, Any]:
         """Parameters common to all rules with a job's record (`jobs.job.Common`)."""

@@ -19,7 +19,7 @@ from lib.config.run import Config
 from lib.endpoint import check_endpoint
 from lib.errors import OutOfReachError, UserError
 from lib.files import mendable_storage_errors
-from lib.head import evaluation
+from lib.head import evaluation, own_pairs
 from lib.head.left_out import problems_with_sizes
 from lib.head.plan import Plan
 from lib.hub_upload import token_of
@@ -46,12 +46,14 @@ class Needs:
     endpoints   those that are asked; None where one is needed and none is configured
     benchmarks  the benchmarks of our own whose questions or references are read
     tasks       those that lmms-eval asks
+    own_pairs   the pairs that are imported, by their folders' names
     """
 
     models: dict[str, tuple[Model, IsWhole]] = field(default_factory=dict)
     endpoints: dict[str, Endpoint | None] = field(default_factory=dict)
     benchmarks: set[str] = field(default_factory=set)
     tasks: set[str] = field(default_factory=set)
+    own_pairs: set[str] = field(default_factory=set)
 
     def add_models(self, config: Config, key: str) -> None:
         """Adds the models of the configuration's block `key`, with all of their weights."""
@@ -80,6 +82,11 @@ def _holds_a_tokenizer(snapshot: Path) -> bool:
     )
 
 
+def _is_never_whole(_: Path) -> bool:
+    """Of a data set that was looked for in the cache before."""
+    return False
+
+
 def _holds_what_pairs_need(snapshot: Path) -> bool:
     """The files that build_pairs reads of the base model (`load_context`)."""
     return all((snapshot / name).is_file() for name in ("tokenizer.json", "config.json"))
@@ -105,14 +112,26 @@ def blocks_with_models(config: Config) -> dict[str, Block | None]:
         },
         "figures.embedding": config.figures.embedding,
         BASE_MODEL: config.training.base_model,
+        **{key_of_released(name): model for name, model in config.evaluation.models.items()},
     }
 
 
+def key_of_released(name: str) -> str:
+    """The configuration key of a model of others."""
+    return f"evaluation.models.{name}"
+
+
 def hub_models(config: Config) -> dict[str, Model]:
-    """The models of a configuration that come from the hub, by configuration key."""
+    """The models of a configuration that come from the hub, by configuration key: those of the
+    stages that there are.
+    """
+    blocks = blocks_with_models(config)
+    if not config.training.needs_pairs_of_run:
+        keys = (BASE_MODEL, *map(key_of_released, config.evaluation.models))
+        blocks = {key: blocks[key] for key in keys}
     return {
         key: model
-        for name, block in blocks_with_models(config).items()
+        for name, block in blocks.items()
         for key, model in _models_of(name, block).items()
         if not weights.is_folder(model.model)
     }
@@ -128,6 +147,8 @@ def needs_of(plan: Plan, jobs: Iterable[Job]) -> Needs:
             needs.benchmarks.add(names["benchmark"])
         if rule == "answer_benchmark":
             needs.tasks.add(names["benchmark"])
+        if rule in ("import_pairs", "check_own_pairs"):
+            needs.own_pairs.add(names["own_pairs"])
     return needs
 
 
@@ -153,6 +174,13 @@ def _add_models_of(needs: Needs, config: Config, rule: str, names: Mapping[str, 
             needs.add_models(config, BASE_MODEL)
         case "answer_benchmark" | "answer_questions" if names["model"] == "base":
             needs.add_models(config, BASE_MODEL)
+        case "answer_benchmark" | "answer_questions" if names["model"] in config.evaluation.models:
+            # One that is converted is made by the run: its job asks for it.
+            if config.evaluation.models[names["model"]].layout == "transformers":
+                needs.add_models(config, key_of_released(names["model"]))
+        case "convert_model":
+            needs.add_models(config, BASE_MODEL)
+            needs.add_models(config, key_of_released(names["model"]))
 
 
 def _add_endpoint_of(needs: Needs, plan: Plan, rule: str, names: Mapping[str, str]) -> None:
@@ -237,12 +265,16 @@ def _topics_without_prompts(plan: Plan, jobs: Sequence[Job]) -> list[str]:
     """The topics whose prompts an LLM has yet to write, where jobs are to work with prompts."""
     if all(rule in PROMPT_RULES for rule, _ in jobs):
         return []
-    return [
-        f"{plan.prompts_file(topic)}: there are no prompts yet. Write some, one a line, or have"
-        " them written (target `prompts`); or take the topic out of `topics`."
-        for topic in plan.config.topics
-        if topic not in plan.topics
-    ]
+    return (
+        []
+        if not plan.makes_pairs
+        else [
+            f"{plan.prompts_file(topic)}: there are no prompts yet. Write some, one a line, or have"
+            " them written (target `prompts`); or take the topic out of `topics`."
+            for topic in plan.config.topics
+            if topic not in plan.topics
+        ]
+    )
 
 
 def check_run(plan: Plan, jobs: Sequence[Job], *, may_be_out_of_reach: bool = False) -> list[str]:
@@ -259,6 +291,12 @@ def check_run(plan: Plan, jobs: Sequence[Job], *, may_be_out_of_reach: bool = Fa
     for key, (model, is_whole) in needs.models.items():
         if not weights.is_folder(model.model):
             checks[key] = partial(weights.check_access, model.model, model.revision, is_whole)
+    for name in needs.own_pairs:
+        if not (pairs := plan.own_pairs[name]).is_readable:
+            key = own_pairs.key_of(plan, name)
+            checks[key] = partial(
+                weights.check_access, pairs.source, pairs.revision, _is_never_whole, "dataset"
+            )
     if not may_be_out_of_reach:
         checks["results"] = partial(check_writable, plan.config.root)
         if any(rule == "add_prompts" for rule, _ in jobs):
@@ -276,6 +314,8 @@ def check_run(plan: Plan, jobs: Sequence[Job], *, may_be_out_of_reach: bool = Fa
     problems = [f"{key}: {error}" for key, error in found.items() if error]
     problems += _topics_without_prompts(plan, jobs)
     problems += problems_with_sizes(plan, {rule for rule, _ in jobs})
+    for name in sorted(needs.own_pairs):
+        problems += own_pairs.problems_with(plan, name)
     for name in sorted(needs.benchmarks):
         problems += problem_with_benchmark(name, evaluation.question_sets(plan)[name])
     for name in sorted(needs.tasks):

@@ -2,7 +2,7 @@
 deleted is made again.
 """
 
-from lib.head import evaluation
+from lib.head import evaluation, own_pairs
 from lib.head.plan import FIGURES, TABLES, Plan
 from lib.head.table_rows import comparison_files, figure_files, table_files
 
@@ -17,13 +17,19 @@ MODEL_FILES = (
     "cards/adapter/README.md",
     "cards/merged/README.md",
 )
+#: The tables and figures of the stages before training.
+OF_PAIRS = (
+    *("common_selections_table", "image_judge_table", "reasons_table"),
+    *("candidates_figure", "guidance_figure", "similarity_figure"),
+)
 
 
 def targets(plan: Plan) -> list[str]:
     """The files of the whole run."""
     config = plan.config
     files = [
-        *data_sets(plan),
+        *(data_sets(plan) if plan.makes_pairs else []),
+        *(f"{plan.root}/own_pairs/{name}/dataset.json" for name in plan.own_pairs),
         *rankings(plan),
         *_files_of_contamination(plan),
         *(
@@ -31,13 +37,18 @@ def targets(plan: Plan) -> list[str]:
             for experiment in plan.experiments()
             for name in MODEL_FILES
         ),
+        *(f"{plan.root}/models/{each}/converted" for each in evaluation.converted_models(plan)),
         *(
             f"{plan.root}/evaluation/{model}/{benchmark}/{name}"
             for model in plan.models()
             for benchmark in config.evaluation.benchmarks
             for name in _files_of_evaluation(plan, benchmark)
         ),
-        *(comparison_files(plan).values() if config.image_ranking.judge else []),
+        *(
+            comparison_files(plan).values()
+            if config.image_ranking.judge and plan.makes_pairs
+            else []
+        ),
         *(plan.shard_files("embeddings") if config.figures.embedding else []),
         *tables_and_figures(plan),
     ]
@@ -103,15 +114,23 @@ def _files_of_contamination(plan: Plan) -> list[str]:
     return [
         *(f"{plan.root}/contamination/{name}" for name in names),
         *evaluation.contamination_files(plan),
+        *own_pairs.contamination_files(plan),
     ]
 
 
 def tables_and_figures(plan: Plan) -> list[str]:
     """The files of all tables and figures that are not left out."""
     figures = plan.config.figures
-    needs = {"similarity_figure": figures.embedding, "answers_figure": plan.answers_sheet}
+    needs = dict.fromkeys(OF_PAIRS, plan.makes_pairs)
+    needs["similarity_figure"] = plan.makes_pairs and figures.embedding is not None
+    needs["answers_figure"] = plan.answers_sheet is not None
     return [
-        *(file for table in TABLES for file in table_files(plan, table).values()),
+        *(
+            file
+            for table in TABLES
+            if needs.get(table, True)
+            for file in table_files(plan, table).values()
+        ),
         *(
             file
             for figure in FIGURES

@@ -19,6 +19,7 @@ SHARD_RULES = {
     "pairs": "build_pairs",
     "embeddings": "embed_texts",
 }
+MODEL_RULES = ("train_dpo", "merge_adapter", "model_cards", "convert_model")
 EVALUATION_RULES = ("answer_benchmark", "answer_questions", "score_benchmark", "score_answers")
 
 
@@ -46,7 +47,7 @@ def _jobs_that_may_publish(*parts: str) -> list[tuple[str, str]]:
         case "dataset":
             return [(rule, names[0]) for rule in ("merge_pairs", "data_set_card")]
         case "models":
-            return [(rule, names[0]) for rule in ("train_dpo", "merge_adapter", "model_cards")]
+            return [(rule, names[0]) for rule in MODEL_RULES]
         case "evaluation":
             return [(rule, "/".join(names[:2])) for rule in EVALUATION_RULES]
         case "image_judge":
@@ -54,7 +55,10 @@ def _jobs_that_may_publish(*parts: str) -> list[tuple[str, str]]:
         case "quality":
             return [("check_pairs", "check_pairs")]
         case "contamination" if len(names) == 1:
-            return [(rule, rule) for rule in ("index_benchmarks", "list_overlaps")]
+            of_all = [(rule, rule) for rule in ("index_benchmarks", "list_overlaps")]
+            return [*of_all, ("check_own_pairs", shard)]
+        case "own_pairs":
+            return [("import_pairs", names[0])]
         case stage if stage in SHARD_RULES:
             return [(SHARD_RULES[stage], shard)]
     return []

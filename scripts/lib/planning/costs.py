@@ -6,9 +6,13 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 from lib.config.pairs import ALL
 from lib.config.run import Config
+from lib.config.training import Experiment
+from lib.data.own_pairs import count_own_pairs
+from lib.data.pair_forms.settings import OwnPairs
 from lib.head.summary import ORDER
 from lib.planning.graph import PlannedJob
 from lib.planning.rates import ANSWERING, Rates
@@ -60,6 +64,19 @@ def updates(
     return math.ceil(epochs * max(1, math.ceil(batches / gradient_accumulation)))
 
 
+def pairs_trained_on(experiment: Experiment, shards: Mapping[tuple[str, str], int]) -> int:
+    """How many pairs an experiment is trained on; 0 where nobody knows before they are there."""
+    if experiment.pairs is None:
+        return pairs_of(experiment.size or ALL, shards)
+    return known_pairs(experiment.pairs) or experiment.paper_row or 0
+
+
+@cache
+def known_pairs(pairs: OwnPairs) -> int:
+    """How many pairs from elsewhere there are; 0 for those of the hub that are not here yet."""
+    return count_own_pairs(pairs) if pairs.is_readable else 0
+
+
 def pairs_of(size: int | str, shards: Mapping[tuple[str, str], int]) -> int:
     """How many pairs a data set has; at most as many as there are prompts."""
     return sum(shards.values()) if size == ALL else int(size)
@@ -85,7 +102,7 @@ def items_of(
     if job.rule == "train_dpo":
         settings = config.training.settings_of(names["experiment"])
         return updates(
-            pairs_of(config.training.experiments[names["experiment"]].size, shards),
+            pairs_trained_on(config.training.experiments[names["experiment"]], shards),
             settings.epochs,
             settings.batch_size,
             settings.gradient_accumulation,
@@ -93,6 +110,8 @@ def items_of(
         )
     if job.rule == "check_pairs":
         return sum(shards.values())
+    if job.rule in ("import_pairs", "check_own_pairs"):
+        return known_pairs(config.training.own_pairs[names["own_pairs"]])
     if job.rule == "merge_pairs":
         return pairs_of(names["size"], shards)
     if job.rule in ANSWERING:
@@ -135,12 +154,32 @@ def plan_costs(
             f" {limits[rule] / 60:.1f} h (`runtime`). A job that runs out of time goes on where it"
             " stopped, in another attempt; raise the limit, or split the work, to need none."
         )
+    planned.notes += _notes_on_own_pairs(config)
     if unknown:
         planned.notes.append(
             "How many questions these benchmarks have is not in the rates, so answering them is"
             f" planned as loading alone: {', '.join(sorted(unknown))}. Add them under `questions`."
         )
     return planned
+
+
+def _notes_on_own_pairs(config: Config) -> list[str]:
+    """What is not known of pairs from elsewhere."""
+    of_hub = {
+        name: experiment
+        for name, experiment in config.training.experiments.items()
+        if experiment.pairs and not known_pairs(experiment.pairs)
+    }
+    if not of_hub:
+        return []
+    unknown = [name for name, experiment in of_hub.items() if not experiment.paper_row]
+    rest = ", or, without one, as loading alone" if unknown else ""
+    note = (
+        "How many pairs these experiments have is not known before their data are here (`make"
+        f" fetch`): {', '.join(of_hub)}. They are planned with the number of their"
+        f" `paper_row`{rest}."
+    )
+    return [note]
 
 
 def name_of(job: PlannedJob) -> str:

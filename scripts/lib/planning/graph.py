@@ -80,7 +80,9 @@ def made_up_prompts(config: Config, folder: Path, per_topic: int) -> None:
 
 
 def shards_of(config: Config, prompts: Path) -> dict[tuple[str, str], Shard]:
-    """The shards of a prompts folder, by (topic, shard)."""
+    """The shards of a prompts folder, by (topic, shard); none where prompts are not read."""
+    if not config.training.needs_pairs_of_run:
+        return {}
     return read_topics(
         prompts, config.topics, config.shards_per_topic, config.max_prompt_characters
     )

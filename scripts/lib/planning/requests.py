@@ -45,6 +45,20 @@ def endpoints_asked(
     questions: Mapping[str, int],
 ) -> Iterator[Asked]:
     """Every endpoint that a run asks, with the number of items that it asks about."""
+    if config.training.needs_pairs_of_run:
+        yield from _asked_before_training(config, prompts)
+    for name, block in config.evaluation.benchmarks.items():
+        if block.judge:
+            judged = sum(
+                items_of(job, config, shards, questions)
+                for job in jobs
+                if job.rule in ANSWERING and job.wildcards["benchmark"] == name
+            )
+            key, kind = f"evaluation.benchmarks.{name}.judge", block.scorer or name
+            yield Asked(key, kind, block.judge, judged * _gradings(block.scorer))
+
+
+def _asked_before_training(config: Config, prompts: int) -> Iterator[Asked]:
     for name, value in config.instructions:
         if isinstance(value, Endpoint):
             yield Asked(f"instructions.{name}", "instructions", value, prompts)
@@ -56,15 +70,6 @@ def endpoints_asked(
     # Of target `prompts`, at most: what is there already is not asked for.
     if writer and (wanted := sum(map(proposals.wanted, config.topics))):
         yield Asked("generate_prompts.endpoint", "generate_prompts", writer, wanted)
-    for name, block in config.evaluation.benchmarks.items():
-        if block.judge:
-            judged = sum(
-                items_of(job, config, shards, questions)
-                for job in jobs
-                if job.rule in ANSWERING and job.wildcards["benchmark"] == name
-            )
-            key, kind = f"evaluation.benchmarks.{name}.judge", block.scorer or name
-            yield Asked(key, kind, block.judge, judged * _gradings(block.scorer))
 
 
 def _gradings(scorer: str | None) -> int:

@@ -28,6 +28,7 @@ FOLDERS = {
     "pairs": "build_pairs",
     "quality": "check_pairs",
     "dataset": "merge_pairs",
+    "own_pairs": "import_pairs",
     "prompts": "tell_prompt",
 }
 
@@ -36,7 +37,7 @@ PICTURES = {".png", ".webp", ".jpeg"}
 
 
 #: Rules whose storage does not grow with their items.
-STORED_BY_JOB = ("train_dpo", "merge_adapter")
+STORED_BY_JOB = ("train_dpo", "merge_adapter", "convert_model")
 
 
 @dataclass
@@ -101,7 +102,8 @@ def rule_of_file(parts: Sequence[str], answering: Mapping[str, str]) -> str:
     if parts[0] in ("work", "logs") and len(parts) > 1:
         return parts[1].removesuffix(".log")
     if parts[0] == "models":
-        return "merge_adapter" if "merged" in parts else "train_dpo"
+        made_by = {"merged": "merge_adapter", "converted": "convert_model"}
+        return next((made_by[part] for part in parts if part in made_by), "train_dpo")
     if parts[0] == "evaluation" and len(parts) > 2:
         answers = answering.get(parts[2], "answer_benchmark")
         return (

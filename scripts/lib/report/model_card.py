@@ -30,6 +30,7 @@ class ModelCardJob(Block):
     base         the model that was trained
     data_models  those that made its data
     control      of a negative control: what it is, in words
+    own_pairs    where its pairs come from, where the run did not make them
     training     the training's settings
     scores       benchmark -> what its scores are, by their names
     """
@@ -44,6 +45,7 @@ class ModelCardJob(Block):
     languages: list[str]
     code: str | None
     control: str | None
+    own_pairs: str | None = None
     prompt_template: str
     training: dict[str, Any]
     scores: dict[str, dict[str, str]]
@@ -122,7 +124,6 @@ def title_of(job: ModelCardJob, kind: Kind) -> str:
 
 def licence_of_model(job: ModelCardJob) -> Licence:
     """The licence: a trained model is a derivative of its base model."""
-    of_data = licence_of(job.data_models, job.license)
     terms = job.base.terms
     under = (
         f"under the [{terms.name}]({terms.address})"
@@ -133,8 +134,16 @@ def licence_of_model(job: ModelCardJob) -> Licence:
         OTHER,
         "terms-of-the-models",
         f"It is a derivative of {job.base.name} and goes on {under}. Of the data that it was"
-        f" trained on: {of_data.reason[0].lower()}{of_data.reason[1:]}",
+        f" trained on: {terms_of_data(job)}",
     )
+
+
+def terms_of_data(job: ModelCardJob) -> str:
+    """What may be done with what the data are, as a sentence goes on."""
+    if job.own_pairs:
+        return f"they are {job.own_pairs}, under the terms of whoever gives them."
+    of_data = licence_of(job.data_models, job.license)
+    return f"{of_data.reason[0].lower()}{of_data.reason[1:]}"
 
 
 def metadata_of(
@@ -179,9 +188,14 @@ def index_of(job: ModelCardJob, lines: Sequence[ScoreLine]) -> dict[str, Any]:
 
 def introduction(job: ModelCardJob, kind: Kind, data: DataSetSummary) -> str:
     """What it is, in a paragraph."""
+    whose = (
+        f"of {job.own_pairs}, which the workflow of [PDS-DPO]({PAPER}) did not make"
+        if job.own_pairs
+        else f"that no human labelled, by the method of [PDS-DPO]({PAPER})"
+    )
     text = (
         f"{job.base.name}, aligned by direct preference optimization with {data['size']} preference"
-        f" pairs that no human labelled, by the method of [PDS-DPO]({PAPER})."
+        f" pairs {whose}."
     )
     if kind == "adapter":
         text += " This is the LoRA adapter of its language model, without the base model's weights."
@@ -243,9 +257,14 @@ def scores_table(lines: Sequence[ScoreLine]) -> str:
 def known_limits(job: ModelCardJob) -> str:
     """What whoever uses it has to know."""
     languages = ", ".join(job.languages)
-    return (
-        "- Its data were ranked by a reward that may not see images, and that may like longer"
+    of_data = (
+        "- Who preferred the chosen answers of its data, and by what, its data's makers know.\n"
+        if job.own_pairs
+        else "- Its data were ranked by a reward that may not see images, and that may like longer"
         " answers; the data set's card has the figures.\n"
+    )
+    return (
+        f"{of_data}"
         "- It was evaluated on the benchmarks above and on nothing else: not for safety, and in no"
         f" language but {languages}.\n"
         "- What its base model may not be used for, it may not be used for either."

@@ -37,6 +37,9 @@ class StableDiffusion3:
         model: str = model_field("stabilityai/stable-diffusion-3-medium-diffusers")
         revision: str = revision_field("ea42f8cef0f178587cf766dc8129abd379c90671")
         dtype: DType = dtype_field("float16")
+        # Its autoencoder makes one of 8 pixels, and its transformer reads patches of 2 of these.
+        height: PositiveInt = Field(1024, multiple_of=16, description="Pixels.")
+        width: PositiveInt = Field(1024, multiple_of=16, description="Pixels.")
         steps: PositiveInt = Field(28, description="Denoising steps.")
         negative_prompt: str = Field("", description="What the images should not show.")
         max_sequence_length: int = Field(
@@ -65,6 +68,19 @@ class StableDiffusion3:
         pipeline = per_row_pipeline().from_pretrained(folder, trust_remote_code=False, **parts)
         pipeline.to(device).set_progress_bar_config(disable=True)
         return cls(pipeline, settings)
+
+    def cut(self, prompt: str) -> dict[str, int]:
+        """The text encoders that do not read a prompt to its end, each with the tokens that it
+        reads.
+        """
+        room = dict.fromkeys(("", "_2"), self.pipeline.tokenizer_max_length)
+        room["_3"] = self.settings.max_sequence_length
+        return {
+            f"text_encoder{end}": length
+            for end, length in room.items()
+            if (tokenizer := getattr(self.pipeline, f"tokenizer{end}"))
+            and len(tokenizer(prompt)["input_ids"]) > length
+        }
 
     def generate(self, prompt: str, scales: Sequence[float], seeds: Sequence[int]) -> "list[Image]":
         """One RGB image (height, width) a guidance scale and seed, in order, as one batch. The

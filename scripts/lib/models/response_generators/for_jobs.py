@@ -8,6 +8,7 @@ from lib.jobs.batches import Item
 from lib.jobs.job import Job
 from lib.models.response_generators.base import Generator
 from lib.models.response_generators.chat import neutralised
+from lib.models.response_generators.own_settings import FILE, left_out_of
 from lib.models.response_generators.registry import GENERATORS
 from lib.models.response_generators.requests import Request, Sampling
 from lib.models.response_generators.settings import GeneratorSettings
@@ -35,8 +36,17 @@ def generator_settings(*blocks: Block) -> GeneratorSettings:
 
 
 def generator_in_key(settings: GeneratorSettings) -> dict[str, Any]:
-    """What of a generator decides its answers, besides the model's identity."""
-    return deciding(settings) | version_in_key(GENERATORS.load(settings.backend))
+    """What of a generator decides its answers, besides the model's identity. transformers' of a
+    model with penalties of its own were once drawn with these.
+    """
+    was_applied = settings.backend == "transformers" and left_out_of(
+        settings.model, settings.revision
+    )
+    return (
+        deciding(settings)
+        | version_in_key(GENERATORS.load(settings.backend))
+        | ({"own_settings": "left out"} if was_applied else {})
+    )
 
 
 def load_for_job(
@@ -51,6 +61,11 @@ def load_for_job(
     """Loads a generator for a job, whose record tells of batches that mix items. `of`: what the
     items are ("prompts").
     """
+    for name, value in left_out_of(settings.model, settings.revision).items():
+        job.note(
+            f"{settings.model}: its {FILE} has {name} {value}, which is left out: answers are drawn"
+            " as the configuration says, by every backend alike"
+        )
     if batch_size > 1:
         job.note(f"batches of up to {batch_size} {of}: low bits may depend on what shares a batch")
     return GENERATORS.load(settings.backend).load(

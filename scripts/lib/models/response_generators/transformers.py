@@ -52,7 +52,11 @@ class TransformersGenerator:
         self, folder: Path, dtype: str, device: str, sampling: Sampling, with_images: bool
     ) -> None:
         import torch
-        from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+        from transformers import (
+            AutoModelForCausalLM,
+            AutoModelForImageTextToText,
+            GenerationConfig,
+        )
 
         self.sampling = sampling
         self.device = device
@@ -66,6 +70,11 @@ class TransformersGenerator:
         architecture = AutoModelForImageTextToText if with_images else AutoModelForCausalLM
         model = load_whole(architecture, folder, dtype=getattr(torch, dtype), use_safetensors=True)
         self.model = model.to(device).eval()
+        # Penalties of the folder's own are left out, as in vLLM (own_settings.py).
+        self.model.generation_config = GenerationConfig(
+            bos_token_id=self.tokenizer.bos_token_id,
+            cache_implementation=model.generation_config.cache_implementation,
+        )
 
     def generate(self, requests: Sequence[Request]) -> list[Generated]:
         """One answer a request, in order."""
