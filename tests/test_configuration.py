@@ -19,6 +19,7 @@ from lib.files import write_text
 from lib.models.image_generators.registry import IMAGE_GENERATORS
 from lib.models.image_scorers.registry import IMAGE_SCORERS
 from lib.models.instruction_authors.registry import INSTRUCTION_AUTHORS
+from lib.models.policy_models.registry import POLICY_MODELS
 from lib.models.response_rewards.registry import RESPONSE_REWARDS
 from lib.planning.graph import _update
 from lib.weights import folder_of
@@ -126,6 +127,7 @@ def test_every_key_is_documented():
         IMAGE_GENERATORS,
         IMAGE_SCORERS,
         INSTRUCTION_AUTHORS,
+        POLICY_MODELS,
         RESPONSE_REWARDS,
     ):
         assert set(registry.blocks()) <= set(blocks), registry.role
@@ -302,6 +304,16 @@ def test_a_mistake_in_a_benchmark_is_told_with_its_line(tmp_path, monkeypatch, b
 def test_another_model_does_not_inherit_the_default_model_s_commit():
     assert load_config({"images": {"model": "owner/other"}}, []).images.revision == "main"
     assert load_config({"images": {"steps": 3}}, []).images.revision == Config().images.revision
+
+
+def test_one_answer_of_two_policy_models_is_as_good_as_two_of_one() -> None:
+    model = {"model": "a/model"}
+    told = {"responses": {"policy_models": {"a": {**model, "samples": 2}, "b": model}}}
+    responses = load_config(told, []).responses
+    assert responses.answer_names == ["a#1", "a#2", "b"]
+    assert [responses.job_of(name).first_sample for name in "ab"] == [1, 3]
+    alone = {"responses": {"policy_models": {"a": {**model, "samples": 2}}}}
+    assert load_config(alone, []).responses.answer_names == ["a#1", "a#2"]
 
 
 def test_an_experiment_s_settings_override_the_shared_ones():

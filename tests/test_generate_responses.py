@@ -20,7 +20,7 @@ from lib.config.responses import GenerateResponsesJob, Responses
 from lib.data.prompts import Prompt
 from lib.data.rows import ResponseRow
 from lib.data.shards import present, read_shard
-from lib.errors import UserError
+from lib.errors import ItemError, UserError
 from lib.files import digest_of_file, write_jsonl
 from lib.models.response_generators.chat import (
     chat_prompt,
@@ -93,7 +93,9 @@ class Stage:
             "max_model_len": 1024,
         }
         assert set(settings) == set(Responses.model_fields) - {"policy_models"}
-        job = GenerateResponsesJob(policy=model | (of_model or {}), **settings | changes)
+        settings |= changes
+        policy_model = {"backend": settings["backend"]} | model | (of_model or {})
+        job = GenerateResponsesJob(policy=policy_model, **settings)
         return self.rule_object(
             "generate_responses",
             {"policy": policy, "topic": "art", "shard": "00"},
@@ -256,6 +258,50 @@ def test_another_version_of_what_runs_the_model_redoes_its_responses(stage, monk
     assert stage.counts() == (3, 0, 0)
 
 
+def test_samples_are_drawn_anew_by_one_load_and_the_first_is_the_answer_without_samples(stage):
+    alone = stage.run()
+    sampled = stage.run(of_model={"samples": 3})
+    assert stage.counts() == (6, 3, 0)
+    assert len(stage.record()["models"]) == 1
+    for text, row in sampled.items():
+        assert set(row) == {*stage.rows[text], "samples"}
+        texts = [sample["response"] for sample in row["samples"]]
+        assert texts[0] == alone[text]["response"]
+        assert len(set(texts)) == 3
+    stage.forget()
+    assert stage.run(of_model={"samples": 3}) == sampled
+
+
+def test_two_policy_models_of_one_model_are_samples_of_it(stage):
+    sampled = stage.run(of_model={"samples": 3})
+    stage.forget()
+    rest = stage.run(of_model={"samples": 2}, first_sample=2)
+    assert {text: row["samples"] for text, row in rest.items()} == {
+        text: row["samples"][1:] for text, row in sampled.items()
+    }
+
+
+def test_a_sample_that_fails_fails_alone(stage, monkeypatch):
+    prompts = list(stage.rows.values())
+    generate = TransformersGenerator.generate
+    lost: list[int] = []
+
+    def fail_once(self, requests):
+        if len(lost) < 1:
+            lost.append(requests[0].seed)
+        if requests[0].seed in lost:
+            raise ItemError("out of words")
+        return generate(self, requests)
+
+    monkeypatch.setattr(TransformersGenerator, "generate", fail_once)
+    rows = stage.run(of_model={"samples": 2}, common={"max_failed_fraction": 0.5})
+    assert stage.counts() == (5, 0, 1)
+    first = min(prompts, key=lambda row: row["id"])["prompt"]
+    failed, answered = rows[first]["samples"]
+    assert failed == {"failed": "out of words"}
+    assert "response" in answered
+
+
 def test_a_prompt_that_was_lost_before_stays_lost_with_its_reason(stage):
     row = stage.rows[TEXTS[0]]
     lost = {"rule": "write_instructions", "reason": "why ever"}
@@ -355,7 +401,8 @@ def test_a_damaged_image_file_is_told_with_the_mend_before_the_model_is_loaded(
     stage, monkeypatch, damage, message
 ):
     monkeypatch.setattr(
-        "generate_responses.load_for_job", lambda *_, **__: pytest.fail("the model was loaded")
+        "lib.models.policy_models.local.load_for_job",
+        lambda *_, **__: pytest.fail("the model was loaded"),
     )
     damage(stage.image(TEXTS[2]))
     with pytest.raises(

@@ -105,7 +105,7 @@ class Pairs(Block):
 class BuildPairsJob(Block):
     """Parameters of rule build_pairs: what makes a pair, and what training will read of it."""
 
-    policies: list[Name]
+    policies: list[str]
     min_margin: float
     base_model: Model = Field(json_schema_extra=NO_EFFECT)
     prompt_template: str

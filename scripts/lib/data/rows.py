@@ -85,12 +85,30 @@ class InstructionRow(PickedRow):
 
 
 class ResponseRow(PickedRow):
-    """Stage responses (rule generate_responses); `tokens` counts the end token too."""
+    """Stage responses (rule generate_responses); `tokens` counts the end token too, and is not
+    there where who answered did not say.
+    """
 
     instruction: str
     response: str
     finish_reason: str
+    tokens: NotRequired[int]
+
+
+class Sample(TypedDict, total=False):
+    """One of several answers of a policy model, or why it `failed`."""
+
+    response: str
+    finish_reason: str
     tokens: int
+    failed: str
+
+
+class SampledResponsesRow(PickedRow):
+    """Stage responses of a policy model that answers several times (lib/data/samples.py)."""
+
+    instruction: str
+    samples: list[Sample]
 
 
 class RankedResponse(TypedDict, total=False):
@@ -113,7 +131,9 @@ class RankedResponse(TypedDict, total=False):
 
 
 class ResponseRankingRow(PickedRow):
-    """Stage response ranking (rule rank_responses): the responses by policy model."""
+    """Stage response ranking (rule rank_responses): the responses by policy model; those of one
+    that answers several times as `<name>#1`, `<name>#2`, ...
+    """
 
     instruction: str
     responses: dict[str, RankedResponse]

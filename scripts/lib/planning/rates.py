@@ -1,8 +1,8 @@
 """What a job of each stage costs: rates, and where each comes from.
 
 A stage is a rule. An item is what a rate counts in: an image (stages images and image ranking), a
-response (response ranking), an update (training), a question (evaluation), a pair (merge_pairs), a
-prompt in every other job of a shard, and the job itself everywhere else.
+response (responses and their ranking), an update (training), a question (evaluation), a pair
+(merge_pairs), a prompt in every other job of a shard, and the job itself everywhere else.
 """
 
 from collections.abc import Iterable
