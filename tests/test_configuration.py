@@ -92,6 +92,9 @@ def test_an_editor_finds_the_schema_in_the_first_line_of_a_configuration_and_no_
         ({"instructions": {"backend": "file"}}, False),
         ({"training": {"experiments": {"a": {}}}}, False),
         ({"training": {"experiments": {"a": {"size": 2000}}}}, True),
+        ({"responses": {"policy_models": {"a": {"model": "m/n", "samples": 2}}}}, True),
+        ({"responses": {"policy_models": {"a": "base", "b": {"model": "base"}}}}, True),
+        ({"responses": {"policy_models": {"a": "another"}}}, False),
         ({"seed": True}, False),
         ({"evaluation": {"benchmarks": {"a": {"task": "pope", "metrics": {"f1": "x"}}}}}, True),
         ({"evaluation": {"benchmarks": {"a": {"scorer": "pope"}}}}, False),
@@ -314,6 +317,41 @@ def test_one_answer_of_two_policy_models_is_as_good_as_two_of_one() -> None:
     assert [responses.job_of(name).first_sample for name in "ab"] == [1, 3]
     alone = {"responses": {"policy_models": {"a": {**model, "samples": 2}}}}
     assert load_config(alone, []).responses.answer_names == ["a#1", "a#2"]
+
+
+@pytest.mark.parametrize("shape", ["base", {"model": "base"}, {"model": "base", "samples": 2}])
+@pytest.mark.parametrize(
+    "training", [{}, {"base_model": {"model": "a/b", "revision": "1.0", "dtype": "float32"}}]
+)
+def test_the_base_model_answers_as_it_is_configured_for_training(shape, training) -> None:
+    told = {
+        "training": training,
+        "responses": {"policy_models": {"on": shape, "off": {"model": "c/d"}}},
+    }
+    config = load_config(told, [])
+    base, policy = config.training.base_model, config.responses.policy_models["on"]
+    assert base.model_dump().items() <= policy.model_dump().items()
+
+
+def test_the_base_model_answers_in_another_number_format_but_in_no_other_revision() -> None:
+    def policies(**of_base: Any) -> dict[str, Any]:
+        return {"policy_models": {"on": {"model": "base", **of_base}, "off": {"model": "c/d"}}}
+
+    of_base = load_config({"responses": policies(dtype="float32")}, []).responses.policy_models[
+        "on"
+    ]
+    assert of_base.model_dump()["dtype"] == "float32"
+    with pytest.raises(UserError, match=r"policy_models\.on.*Take `revision` out"):
+        load_config({"responses": policies(revision="main")}, [])
+
+
+def test_a_base_model_that_is_none_is_told_where_it_is_configured() -> None:
+    values = {
+        "training": {"base_model": {"model": "nowhere"}},
+        "responses": {"policy_models": {"on": "base", "off": {"model": "c/d"}}},
+    }
+    with pytest.raises(UserError, match=r"training\.base_model.*there is no folder 'nowhere'"):
+        load_config(values, [])
 
 
 def test_an_experiment_s_settings_override_the_shared_ones():

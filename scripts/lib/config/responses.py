@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from lib.blocks import NO_EFFECT, Name
+from lib.blocks import NO_EFFECT, Model, Name
 from lib.data.samples import names_of
 from lib.models.policy_models.local import VllmPolicy
 from lib.models.policy_models.registry import POLICY_MODELS, AnyPolicyModel, PolicyBackend
@@ -33,6 +33,17 @@ PAPER_S = {
 }
 
 
+#: In place of a policy model's `model`, or of a policy model: the base model, whose answers are
+#: then on-policy data. A folder of that name is `./base`.
+BASE = "base"
+
+
+def _or_base(schema: dict[str, Any]) -> None:
+    """Has an editor take the short form as well."""
+    for block in schema["patternProperties"].values():
+        block["anyOf"].append({"const": BASE})
+
+
 def _default_policy_models() -> dict[str, PolicyModelSettings]:
     return {name: VllmPolicy.Settings(backend="vllm", **model) for name, model in PAPER_S.items()}
 
@@ -49,7 +60,10 @@ class Responses(ResponseSettings):
         default_factory=_default_policy_models,
         description=(
             "By name; each answers every instruction, and there have to be two answers at least."
+            " `model: base`, or `<name>: base` in short, is the base model, whose data are then"
+            " on-policy."
         ),
+        json_schema_extra=_or_base,
     )
 
     @model_validator(mode="before")
@@ -137,6 +151,30 @@ class Responses(ResponseSettings):
             first[name] = taken[policy.source] + 1
             taken[policy.source] += policy.samples
         return first
+
+
+def with_base_model(responses: Any, base_model: Mapping[str, Any]) -> Any:
+    """The values of block `responses`, with the base model's where it is a policy model.
+    `base_model`: the values of `training.base_model`. Errors: ValueError.
+    """
+    policies = responses.get("policy_models") if isinstance(responses, Mapping) else None
+    if not isinstance(policies, Mapping):
+        return responses
+    told = {name: _told_base(name, policy, base_model) for name, policy in policies.items()}
+    return {**responses, "policy_models": told}
+
+
+def _told_base(name: str, policy: Any, base_model: Mapping[str, Any]) -> Any:
+    own = {"model": policy} if policy == BASE else policy
+    if not isinstance(own, Mapping) or own.get("model") != BASE:
+        return policy
+    if "revision" in own:
+        raise ValueError(
+            f"`responses.policy_models.{name}`: the base model answers in the revision that"
+            " `training.base_model` says. Take `revision` out, or name the model itself"
+        )
+    known = {key: base_model[key] for key in Model.model_fields if key in base_model}
+    return {**known, **own, "model": known.get("model", BASE)}
 
 
 class GenerateResponsesJob(ResponseSettings):
