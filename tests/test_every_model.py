@@ -672,15 +672,20 @@ def instructed(tmp_path: Path, images: list[Image.Image]) -> list[InstructionRow
 
 
 @pytest.fixture
-def policy_settings(demo_models: Path) -> Callable[[str], Any]:
+def policy_settings(demo_models: Path) -> Iterator[Callable[[str], Any]]:
     """The settings of a kind of policy model that answers twice."""
+    server = ChatServer(lambda body: f"It is {digest(body)[:6]}.")
+    own: dict[str, dict[str, Any]] = {
+        "openai": {"endpoint": server.settings(api_key_variable=None)},
+    }
 
     def make(kind: str) -> Any:
-        tiny = demo_models / str(TINY_OF["policy_models", kind])
-        model = {"model": str(tiny), "dtype": "float32"}
+        tiny = TINY_OF["policy_models", kind]
+        model = {"model": str(demo_models / tiny), "dtype": "float32"} if tiny else own[kind]
         return POLICY_MODELS.validate({"backend": kind, "samples": 2, **model})
 
-    return make
+    yield make
+    server.close()
 
 
 def policy_in(root: Path, settings: Any, seed: int = 0) -> Any:

@@ -2,6 +2,7 @@
 its own words with one BOS.
 """
 
+import base64
 import json
 import re
 import subprocess
@@ -14,6 +15,7 @@ import numpy
 import pytest
 from PIL import Image
 
+from chat_server import ChatServer, Reply, completion, error, refusal, text_of
 from conftest import DEVICE
 from generate_responses import main
 from lib.config.responses import GenerateResponsesJob, Responses
@@ -81,8 +83,12 @@ class Stage:
                 "instruction": f"{QUESTION} Number {number}?",
             }
 
-    def snakemake(self, policy="llava-v1.6-mistral", common=None, of_model=None, **changes):
-        """What the rule's script is handed. `of_model`: changes of the policy model's block."""
+    def snakemake(
+        self, policy="llava-v1.6-mistral", common=None, of_model=None, who=None, **changes
+    ):
+        """What the rule's script is handed. `of_model`: changes of the policy model's block; `who`:
+        another one in its place.
+        """
         model = {"model": str(self.models / policy), "dtype": "float32"}
         settings = {
             "backend": "transformers",
@@ -94,7 +100,7 @@ class Stage:
         }
         assert set(settings) == set(Responses.model_fields) - {"policy_models"}
         settings |= changes
-        policy_model = {"backend": settings["backend"]} | model | (of_model or {})
+        policy_model = who or {"backend": settings["backend"]} | model | (of_model or {})
         job = GenerateResponsesJob(policy=policy_model, **settings)
         return self.rule_object(
             "generate_responses",
@@ -462,6 +468,112 @@ def test_a_warm_job_imports_no_torch_no_vllm_and_reads_no_image(stage, tmp_path)
         stage.image(text).unlink()
     assert heavy_imports(stage.snakemake(), tmp_path) == []
     assert stage.counts() == (0, 3, 0)
+
+
+# --- endpoints
+
+
+@pytest.fixture
+def server():
+    chat = ChatServer(lambda body: f" About {text_of(body)} {body['seed']} ")
+    yield chat
+    chat.close()
+
+
+def at(server, samples=1, **settings):
+    """A policy model at a server."""
+    endpoint = server.settings(**{"api_key_variable": None, "retries": 0, **settings})
+    return {"backend": "openai", "endpoint": endpoint, "samples": samples}
+
+
+def test_an_endpoint_is_asked_about_the_picture_with_a_seed_of_each_answer(stage, server):
+    rows = stage.run(who=at(server, samples=2), temperature=0.5, top_p=0.9)
+    bodies = {(text_of(body), body["seed"]): body for body in server.bodies()}
+    assert len(bodies) == 6
+    for text, row in rows.items():
+        picture = base64.b64encode(stage.image(text).read_bytes()).decode()
+        of_prompt = [body for (asked, _), body in bodies.items() if asked == row["instruction"]]
+        assert {sample["response"] for sample in row["samples"]} == {
+            f"About {row['instruction']} {body['seed']}" for body in of_prompt
+        }
+        for body in of_prompt:
+            content = body["messages"][0]["content"]
+            assert content[0]["image_url"]["url"] == f"data:image/png;base64,{picture}"
+            sampling = {"temperature": 0.5, "top_p": 0.9, "max_tokens": 64}
+            assert sampling.items() <= body.items()
+    assert stage.record()["models"] == {"endpoint": "m"}
+    stage.run(who=at(server, samples=3), temperature=0.5, top_p=0.9)
+    assert stage.counts() == (3, 6, 0)
+
+
+def test_an_endpoint_s_answers_come_at_once_and_in_the_order_of_the_prompts(stage, server):
+    server.delay = 0.2
+    rows = stage.run(who=at(server, concurrency=3))
+    assert server.most_under_way == 3
+    assert all(stage.rows[text]["instruction"] in row["response"] for text, row in rows.items())
+
+
+def test_where_an_endpoint_s_server_is_redoes_nothing_and_what_it_is_asked_for_does(stage, server):
+    stage.run(who=at(server))
+    stage.run(who=at(server, concurrency=1, timeout=9), prompts_per_batch=9, max_model_len=99)
+    assert stage.counts() == (0, 3, 0)
+    stage.run(who=at(server, parameters={"reasoning_effort": "low"}))
+    assert stage.counts() == (3, 0, 0)
+    stage.run(who=at(server), max_new_tokens=7)
+    assert stage.counts() == (3, 0, 0)
+
+
+def test_an_answer_of_an_endpoint_is_kept_though_another_ends_the_job(stage, server):
+    server.reply = lambda body: error(401) if "Number 2" in text_of(body) else "A cat."
+    with pytest.raises(UserError, match="refuses the key"):
+        stage.run(who=at(server, concurrency=1))
+    finished = len(server.asked()) - 1
+    server.reply = lambda body: "A cat."
+    stage.run(who=at(server))
+    assert stage.counts() == (3 - finished, finished, 0)
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (refusal("I cannot say"), "the model refused: I cannot say"),
+        (error(400, "bad picture"), "HTTP 400: bad picture"),
+        (completion("A c", "content_filter"), "content filter cut the answer off"),
+        (completion("A \ud800 cat"), "lone surrogate"),
+    ],
+    ids=["a refusal", "a refused request", "a filter", "half a character"],
+)
+def test_what_an_endpoint_does_not_answer_fails_that_answer_alone(stage, server, reply, reason):
+    server.reply = lambda body: reply if "Number 1" in text_of(body) else "A cat."
+    rows = stage.run(who=at(server), common={"max_failed_fraction": 0.5})
+    assert reason in rows[TEXTS[1]]["missing"]["reason"]
+    assert rows[TEXTS[0]]["response"] == rows[TEXTS[2]]["response"] == "A cat."
+    assert stage.counts() == (2, 0, 1)
+
+
+def test_a_cut_answer_of_an_endpoint_says_so_and_tokens_are_the_server_s(stage, server):
+    server.reply = lambda body: completion("A c", "length")
+    rows = stage.run(who=at(server))
+    assert {(row["finish_reason"], row["tokens"]) for row in rows.values()} == {("length", 1)}
+    server.reply = lambda body: Reply(200, {"choices": [{"message": {"content": "A cat."}}]})
+    rows = stage.run(who=at(server, parameters={"top_k": 1}))
+    assert [row["finish_reason"] for row in rows.values()] == ["stop"] * 3
+    assert not any("tokens" in row for row in rows.values())
+
+
+def test_an_endpoint_s_key_goes_into_the_request_and_nowhere_else(stage, server, monkeypatch):
+    monkeypatch.setenv("MY_KEY", "sk-a-very-secret-key")
+    server.reply = lambda body: (
+        "A cat." if "Number 1" in text_of(body) else "It is sk-a-very-secret-key."
+    )
+    stage.run(who=at(server, api_key_variable="MY_KEY"), common={"max_failed_fraction": 0.9})
+    assert server.asked()[0].headers["authorization"] == "Bearer sk-a-very-secret-key"
+    assert stage.counts() == (1, 0, 2)
+    assert [
+        path
+        for path in stage.root.rglob("*")
+        if path.is_file() and b"very-secret" in path.read_bytes()
+    ] == []
 
 
 # --------------------------------------------------------------------------------------------------

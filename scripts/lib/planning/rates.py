@@ -105,8 +105,8 @@ class Rates(Block):
     requests: dict[str, RequestRate] = Field(
         default_factory=dict,
         description=(
-            "What an endpoint is asked: `instructions`, `image_ranking`, `generate_prompts`, or a"
-            " judged benchmark's scorer."
+            "What an endpoint is asked: `instructions`, `responses`, `image_ranking`,"
+            " `generate_prompts`, or a judged benchmark's scorer."
         ),
     )
     prices: dict[str, Price] = Field(

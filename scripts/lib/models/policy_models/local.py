@@ -6,10 +6,10 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 from lib.blocks import Model, deciding
-from lib.data.prompts import seed_of
 from lib.data.rows import InstructionRow
 from lib.jobs.job import Job
 from lib.models.policy_models.base import Answerer
+from lib.models.policy_models.requests import request_for
 from lib.models.policy_models.settings import (
     PolicyModelSettings,
     ResponseSettings,
@@ -61,15 +61,8 @@ class LocalPolicy:
 
     def prepare(self, row: InstructionRow, sample: int) -> tuple[dict[str, Any], Request]:
         """All that determines an answer, and what the model is asked."""
-        seed = answer_seed(self.job, self.identity, row, sample)
-        decides = {
-            "instruction": row["instruction"],
-            "image": row["image"]["sha256"],
-            "model": self.identity,
-            "generation": self.generation,
-            "seed": seed,
-        }
-        return decides, Request(row["instruction"], seed, self.job.root / row["image"]["file"])
+        decides, request = request_for(row, self.job, self.identity, sample)
+        return {**decides, "model": self.identity, "generation": self.generation}, request
 
     @contextmanager
     def at_work(self) -> Iterator[Answerer[Request]]:
@@ -84,14 +77,6 @@ class LocalPolicy:
             of="prompts",
         )
         yield partial(generate_for_job, self.job, generator, what="instruction")
-
-
-def answer_seed(job: Job[Any], identity: str, row: InstructionRow, sample: int) -> int:
-    """The seed of an answer: of the run's, of who answers, of the prompt, and of which of the
-    answers it is; the first one's is that of a model that gives only one.
-    """
-    which = [sample] if sample > 1 else []
-    return seed_of(job.seed, "response", identity, row["id"], *which)
 
 
 class TransformersPolicy(LocalPolicy):
