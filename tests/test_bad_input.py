@@ -173,11 +173,19 @@ MISTAKES = {
     ),
     "the same policy model twice, which answers greedily": (
         policy("copy", of_stage={"temperature": 0}, model="demo/models/llava-v1.6-mistral"),
-        r"policy models 'llava-v1\.6-mistral' and 'copy' are the same model",
+        r"policy models 'llava-v1\.6-mistral' and 'copy' are the same 'demo/models/llava-v1\.6-m",
     ),
     "samples of a policy model that answers greedily": (
         policy("copy", of_stage={"temperature": 0}, model="demo/models/llava-1.5", samples=2),
         r"policy model 'copy' has `samples: 2`, and with `temperature: 0`",
+    ),
+    "a file of answers that is not there": (
+        lambda project: project.edit_config(
+            lambda values: values["responses"]["policy_models"].update(
+                copy={"backend": "file", "file": "nowhere.jsonl"}
+            )
+        ),
+        r"policy_models\.copy\.file: there is no file 'nowhere\.jsonl'\. Correct the path",
     ),
     "no samples": (
         policy("copy", model="demo/models/llava-1.5", samples=0),

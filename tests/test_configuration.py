@@ -571,6 +571,17 @@ TASK = {"task": "pope", "metrics": {"f1": "pope_f1_score"}, "data": {"test": "$S
             {"instructions": {"backend": "file", "file": "$SCRATCH/file"}},
             lambda config: config.instructions.file,
         ),
+        (
+            {
+                "responses": {
+                    "policy_models": {
+                        "own": {"backend": "file", "file": "$SCRATCH/file"},
+                        "base": "base",
+                    }
+                }
+            },
+            lambda config: config.responses.policy_models["own"].file,
+        ),
         ({"reuse_from": ["$SCRATCH/model"]}, lambda config: config.runs_to_reuse[0]),
         *(
             (
@@ -588,7 +599,17 @@ TASK = {"task": "pope", "metrics": {"f1": "pope_f1_score"}, "data": {"test": "$S
             lambda config: folder_of(config.training.base_model.model),
         ),
     ],
-    ids=["prompts", "instructions", "run", "questions", "images", "reference", "data", "model"],
+    ids=[
+        "prompts",
+        "instructions",
+        "answers",
+        "run",
+        "questions",
+        "images",
+        "reference",
+        "data",
+        "model",
+    ],
 )
 def test_every_file_and_folder_may_begin_with_an_environment_variable(scratch, values, found):
     config = Config.model_validate(values)

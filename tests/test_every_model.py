@@ -672,10 +672,14 @@ def instructed(tmp_path: Path, images: list[Image.Image]) -> list[InstructionRow
 
 
 @pytest.fixture
-def policy_settings(demo_models: Path) -> Iterator[Callable[[str], Any]]:
+def policy_settings(tmp_path: Path, demo_models: Path) -> Iterator[Callable[[str], Any]]:
     """The settings of a kind of policy model that answers twice."""
     server = ChatServer(lambda body: f"It is {digest(body)[:6]}.")
+    file = tmp_path / "answers.jsonl"
+    lines = [{"prompt": text, "response": f"{text}, {n}."} for text in TEXTS[:3] for n in (1, 2)]
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
     own: dict[str, dict[str, Any]] = {
+        "file": {"file": str(file)},
         "openai": {"endpoint": server.settings(api_key_variable=None)},
     }
 

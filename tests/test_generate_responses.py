@@ -19,11 +19,13 @@ from chat_server import ChatServer, Reply, completion, error, refusal, text_of
 from conftest import DEVICE
 from generate_responses import main
 from lib.config.responses import GenerateResponsesJob, Responses
+from lib.config.run import load_config
 from lib.data.prompts import Prompt
 from lib.data.rows import ResponseRow
 from lib.data.shards import present, read_shard
 from lib.errors import ItemError, UserError
-from lib.files import digest_of_file, write_jsonl
+from lib.files import digest_of_file, read_jsonl, write_jsonl
+from lib.head.plan import Plan
 from lib.models.response_generators.chat import (
     chat_prompt,
     end_tokens,
@@ -102,6 +104,11 @@ class Stage:
         settings |= changes
         policy_model = who or {"backend": settings["backend"]} | model | (of_model or {})
         job = GenerateResponsesJob(policy=policy_model, **settings)
+        answers = job.policy.read_written([Prompt("art", text) for text in self.rows])
+        if answers is not None:
+            given = [{"id": name, "answers": each} for name, each in answers.items()]
+            write_jsonl(self.root / "work/given.jsonl", given)
+            job = job.model_copy(update={"written": self.root / "work/given.jsonl"})
         return self.rule_object(
             "generate_responses",
             {"policy": policy, "topic": "art", "shard": "00"},
@@ -574,6 +581,118 @@ def test_an_endpoint_s_key_goes_into_the_request_and_nowhere_else(stage, server,
         for path in stage.root.rglob("*")
         if path.is_file() and b"very-secret" in path.read_bytes()
     ] == []
+
+
+# --- answers that one has
+
+OWN = [{"prompt": text, "response": f"Answer {number}."} for number, text in enumerate(TEXTS)]
+
+
+def lines_of(*entries):
+    return "".join(f"{json.dumps(entry, ensure_ascii=False)}\n" for entry in entries)
+
+
+@pytest.fixture
+def of_file(tmp_path):
+    """A policy model that has its answers from a file with these lines."""
+
+    def write(*entries, samples=1):
+        path = tmp_path / "answers.jsonl"
+        path.write_text(lines_of(*entries), encoding="utf-8")
+        return {"backend": "file", "file": str(path), "samples": samples}
+
+    return write
+
+
+def test_own_answers_are_found_by_prompt_and_editing_one_line_redoes_one(stage, of_file):
+    rows = stage.run(who=of_file(*OWN))
+    assert [rows[text]["response"] for text in TEXTS] == ["Answer 0.", "Answer 1.", "Answer 2."]
+    assert {row["finish_reason"] for row in rows.values()} == {"stop"}
+    assert not any("tokens" in row for row in rows.values())
+    by_id = {"id": stage.rows[TEXTS[0]]["id"], "response": "Answer 0."}
+    assert stage.run(who=of_file(*OWN[:0:-1], by_id)) == rows
+    assert stage.counts() == (0, 3, 0)
+    stage.run(who=of_file({**OWN[0], "response": "Another."}, *OWN[1:]), temperature=0)
+    assert stage.counts() == (1, 2, 0)
+
+
+def test_own_answers_may_be_of_one_picture_and_of_one_instruction(stage, of_file):
+    image = stage.rows[TEXTS[0]]["image"]["sha256"]
+    entries = [
+        {**OWN[0], "response": "Of another picture.", "image": "0" * 64},
+        {**OWN[0], "response": "Of this picture.", "image": image},
+        {**OWN[1], "instruction": "Another question?"},
+        OWN[2],
+    ]
+    rows = stage.run(who=of_file(*entries), common={"max_failed_fraction": 0.5})
+    assert rows[TEXTS[0]]["response"] == "Of this picture."
+    assert "no answer(s) to this instruction" in rows[TEXTS[1]]["missing"]["reason"]
+    assert stage.counts() == (2, 0, 1)
+
+
+def test_what_was_published_can_be_given_as_one_s_own(stage, of_file):
+    published = stage.run()
+    rows = stage.run(who=of_file(*published.values()))
+    assert rows == {
+        text: {name: value for name, value in row.items() if name != "tokens"}
+        for text, row in published.items()
+    }
+
+
+def test_several_own_answers_to_a_prompt_are_samples_in_their_order(stage, of_file):
+    second = [{**entry, "response": f"Second: {entry['response']}"} for entry in OWN]
+    rows = stage.run(who=of_file(*OWN, *second, samples=2), temperature=0)
+    assert [sample["response"] for sample in rows[TEXTS[1]]["samples"]] == [
+        "Answer 1.",
+        "Second: Answer 1.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("entries", "samples", "message"),
+    [
+        (OWN[:2], 1, r"answers.jsonl: has no line for 1 of 3 prompts.*\n  art-\w+: 猫"),
+        ([*OWN, {**OWN[0], "prompt": "a stranger"}], 1, "line 4: there is no prompt with prompt"),
+        ([*OWN, OWN[0]], 1, r"line 4: answer 2 to prompt art-\w+, and `samples` is 1"),
+        ([*OWN, OWN[0]], 2, r"has 1 line\(s\) for prompt art-\w+, and `samples` is 2"),
+        ([{"prompt": TEXTS[0], "answer": "A cat."}], 1, "line 1: has no text under `response`"),
+        ([{**OWN[0], "response": " "}], 1, "line 1: the response cannot be used: it is empty"),
+        ([{**OWN[0], "response": "<image> A cat"}], 1, "special token '<image>'"),
+        ([{**OWN[0], "response": "A \x1b[2J cat"}], 1, r"it holds the control character U\+001B"),
+        ([{**OWN[0], "image": 7}], 1, "line 1: `image` is not a text"),
+    ],
+)
+def test_a_mistake_in_own_answers_is_told_with_its_line(stage, of_file, entries, samples, message):
+    with pytest.raises(UserError, match=message):
+        stage.run(who=of_file(*entries, samples=samples))
+
+
+def test_editing_one_line_of_own_answers_reruns_one_shard_whatever_is_edited_meanwhile(tmp_path):
+    (tmp_path / "prompts").mkdir()
+    texts = [f"{number} cats" for number in range(12)]
+    (tmp_path / "prompts/art.txt").write_text("\n".join(texts))
+    file = tmp_path / "mine.jsonl"
+    policies = {"own": {"backend": "file", "file": str(file)}, "mine": "base"}
+    folders = {"prompts": str(tmp_path / "prompts"), "results": str(tmp_path / "results")}
+    values = {**folders, "topics": ["art"], "responses": {"policy_models": policies}}
+
+    def given(policy, first="A cat.", start=None):
+        entries = [{"prompt": text, "response": "A cat."} for text in texts]
+        file.write_text(lines_of({**entries[0], "response": first}, *entries[1:]))
+        plan = Plan(load_config(values, []), start)
+        return plan, {
+            shard: plan.responses_job(policy, "art", shard).written for _, shard in plan.shards
+        }
+
+    plan, before = given("own")
+    assert set(given("mine")[1].values()) == {None}
+    after = given("own", "Another.")[1]
+    assert [before[shard] == after[shard] for shard in before].count(False) == 1
+    assert given("own", "Another.", start=plan.start(values))[1] == before
+    plan.give()
+    answers = [row for path in before.values() for row in read_jsonl(path)]
+    assert len(answers) == 12
+    assert answers[0]["answers"] == [{"response": "A cat.", "finish_reason": "stop"}]
 
 
 # --------------------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ TINY_OF: dict[tuple[str, str], str | None] = {
     ("instruction_authors", "vllm"): "instruct-llm",
     ("instruction_authors", "file"): None,
     ("instruction_authors", "template"): None,
+    ("policy_models", "file"): None,
     ("policy_models", "openai"): None,
     ("policy_models", "transformers"): "llava-v1.6-mistral",
     ("policy_models", "vllm"): "llava-v1.6-mistral",

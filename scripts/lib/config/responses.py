@@ -97,22 +97,20 @@ class Responses(ResponseSettings):
 
     @model_validator(mode="after")
     def _samples_differ(self) -> Self:
-        if self.temperature:
-            return self
         homes: dict[tuple[str, ...], str] = {}
         for name, policy in self.policy_models.items():
-            if not policy.IS_DRAWN:
+            if policy.IS_DRAWN and self.temperature:
                 continue
-            if policy.samples > 1:
+            if policy.IS_DRAWN and policy.samples > 1:
                 raise ValueError(
                     f"policy model '{name}' has `samples: {policy.samples}`, and with `temperature:"
                     " 0` they are all the same answer. Set a temperature, or `samples: 1`"
                 )
             if (other := homes.setdefault(policy.source, name)) != name:
+                mend = ", or set a temperature" if policy.IS_DRAWN else ""
                 raise ValueError(
-                    f"policy models '{other}' and '{name}' are the same model"
-                    f" '{policy.source[0]}', and with `temperature: 0` they give the same answers."
-                    " Take one of them out, or set a temperature"
+                    f"policy models '{other}' and '{name}' are the same '{policy.source[0]}', and"
+                    f" give the same answers. Take one of them out{mend}"
                 )
         return self
 

@@ -13,6 +13,7 @@ POLICY_MODELS: Registry[Any] = Registry(
         "vllm": "lib.models.policy_models.local:VllmPolicy",
         "transformers": "lib.models.policy_models.local:TransformersPolicy",
         "openai": "lib.models.policy_models.openai:EndpointPolicy",
+        "file": "lib.models.policy_models.own_file:AnswerFile",
     },
     key="backend",
 )
