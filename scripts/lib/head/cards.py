@@ -99,7 +99,18 @@ def configuration_of(config: Config) -> dict[str, Any]:
     scorers = {picking: values["image_ranking"]["scorers"][picking]}
     kept["image_ranking"] = {**values["image_ranking"], "scorers": scorers, "judge": None}
     kept["pairs"] = {name: values["pairs"][name] for name in OF_PAIRS}
+    kept["responses"] = _said_once(values["responses"])
     return {**kept, "training": training, "evaluation": contamination}
+
+
+def _said_once(responses: dict[str, Any]) -> dict[str, Any]:
+    """The block of the responses, in which a policy model says what is its own."""
+    shared = {"backend": responses["backend"], "samples": 1}
+    policies = {
+        name: {key: value for key, value in policy.items() if shared.get(key) != value}
+        for name, policy in responses["policy_models"].items()
+    }
+    return {**responses, "policy_models": policies}
 
 
 def portable(value: Any) -> Any:
