@@ -115,6 +115,7 @@ class RankedResponse(TypedDict, total=False):
     """One policy model's response with its reward, or why it is invalid.
 
     invalid  "empty", "truncated", "repeating", "failed" (with `detail`) or "nan"
+    reward   in build_pairs: the response reward, where `score` is what length leaves of it
     score    the response reward; what else the reward model says of the response stands beside it
              (ArmoRM: attributes, rewards, gating, cut_for_scoring)
     """
@@ -124,6 +125,7 @@ class RankedResponse(TypedDict, total=False):
     invalid: str
     detail: str
     score: float
+    reward: float
     attributes: dict[str, float]
     rewards: dict[str, float]
     gating: dict[str, float]
@@ -140,11 +142,14 @@ class ResponseRankingRow(PickedRow):
 
 
 class PairSide(TypedDict):
-    """The chosen or the rejected response of a pair."""
+    """The chosen or the rejected response of a pair. `score`: what it was ranked by; where that is
+    what length leaves of the reward (`pairs.length_control`), the reward is the `reward`.
+    """
 
     policy: str
     text: str
     score: float
+    reward: NotRequired[float]
 
 
 class Pair(TypedDict):

@@ -99,6 +99,8 @@ def configuration_of(config: Config) -> dict[str, Any]:
     scorers = {picking: values["image_ranking"]["scorers"][picking]}
     kept["image_ranking"] = {**values["image_ranking"], "scorers": scorers, "judge": None}
     kept["pairs"] = {name: values["pairs"][name] for name in OF_PAIRS}
+    if (control := values["pairs"]["length_control"]) != "none":
+        kept["pairs"]["length_control"] = control
     kept["responses"] = _said_once(values["responses"])
     return {**kept, "training": training, "evaluation": contamination}
 

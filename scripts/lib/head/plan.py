@@ -39,6 +39,7 @@ TABLES = (
     "common_selections_table",
     "image_judge_table",
     "reasons_table",
+    "reward_length_table",
 )
 FIGURES = ("candidates_figure", "guidance_figure", "similarity_figure", "answers_figure")
 #: The files of a data set in its folder whose names do not depend on what is in it: of its pairs,
@@ -329,6 +330,7 @@ class Plan:
             base_model=config.training.base_model,
             prompt_template=config.training.prompt_template,
             max_length=config.training.settings.max_length,
+            length_control=config.pairs.length_control,
         )
 
     def check_pairs_job(self) -> CheckPairsJob:
