@@ -100,8 +100,10 @@ try:
     if snakemake_command.is_to_unlock():
         OWNER.refuse_while_at_work()
     SHARDS = PLAN.shards
-    # The user's own instructions are read, and refused if need be, before anything runs.
+    # The user's own instructions and answers are read, and refused if need be, before anything runs.
     PLAN.written
+    if not START:
+        PLAN.answers
     for warning in (
         []
         if START or not PLAN.makes_pairs

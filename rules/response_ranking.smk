@@ -25,7 +25,7 @@ rule rank_responses:
         settings=PLAN.params(
             RankResponsesJob(
                 reward=CONFIG.response_ranking,
-                policies=list(CONFIG.responses.policy_models),
+                policies=CONFIG.responses.answer_names,
             )
         ),
         made_by=lambda w: PLAN.made_by(CONFIG.response_ranking, RESPONSE_REWARDS),

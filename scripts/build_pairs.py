@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 from lib import weights
 from lib.blocks import deciding
 from lib.config.pairs import BuildPairsJob
+from lib.data.lengths import log_length
 from lib.data.rows import (
     ContentRow,
     OverlapsRow,
     Pair,
+    PairSide,
     PickedImage,
     RankedResponse,
     ResponseRankingRow,
@@ -118,14 +120,32 @@ def pair_of(responses: Mapping[str, RankedResponse], min_margin: float) -> PairO
         return {"no_pair": "tie"}
     if margin <= min_margin:
         return {"no_pair": "margin too small"}
-    chosen, rejected = valid[best], valid[worst]
     return {
         "pair": {
-            "chosen": {"policy": best, "text": chosen["text"], "score": chosen["score"]},
-            "rejected": {"policy": worst, "text": rejected["text"], "score": rejected["score"]},
+            "chosen": side_of(best, valid[best]),
+            "rejected": side_of(worst, valid[worst]),
             "margin": margin,
         }
     }
+
+
+def side_of(policy: str, response: RankedResponse) -> PairSide:
+    """A response as one side of a pair."""
+    side: PairSide = {"policy": policy, "text": response["text"], "score": response["score"]}
+    if "reward" in response:
+        side["reward"] = response["reward"]
+    return side
+
+
+def without_length(response: RankedResponse, slope: float) -> RankedResponse:
+    """A response whose score is what its length leaves of the reward. `slope`: what the reward
+    gains as log length grows by 1.
+    """
+    if "score" not in response:
+        return response
+    reward = response["score"]
+    score = reward - slope * log_length(response["text"])
+    return {**response, "score": score, "reward": reward}
 
 
 def same_after_truncation(chosen: Tokens, rejected: Tokens, room: int) -> bool:
@@ -216,6 +236,15 @@ def content_files(snakemake: Any) -> dict[str, str]:
     return dict(zip(names, snakemake.input.content, strict=True)) if names else {}
 
 
+def slope_in(snakemake: Any) -> float | None:
+    """The slope of the reward on log length that rule fit_length found; None where it is not asked
+    for.
+    """
+    for path in getattr(snakemake.input, "lengths", []):
+        return float(json.loads(Path(path).read_text(encoding="utf-8"))["used_slope"])
+    return None
+
+
 def findings_in(job: Job[Any], files: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
     """Where content checkers found something, by prompt id and checker. `files`: the shard's, by
     checker.
@@ -240,10 +269,15 @@ def item_of(
     tokenizer: str,
     in_a_benchmark: bool,
     findings: Mapping[str, Sequence[str]],
+    slope: float | None = None,
 ) -> Item[RankedPrompt]:
-    """The item of a prompt. `tokenizer`: what identifies it; `findings`: as in `RankedPrompt`."""
+    """The item of a prompt. `tokenizer`: what identifies it; `findings`: as in `RankedPrompt`;
+    `slope`: of the reward on log length, where lengths are controlled.
+    """
     # In the configured order, which decides between equals: JSON files keep their keys sorted.
     responses = {policy: row["responses"][policy] for policy in job.settings.policies}
+    if slope is not None:
+        responses = {name: without_length(each, slope) for name, each in responses.items()}
     key = job.key(
         responses={policy: what_decides(response) for policy, response in responses.items()},
         image=row["image"],
@@ -273,6 +307,7 @@ def main(snakemake: Any) -> None:
         excluded = in_benchmarks(job, snakemake.input.overlaps)
         findings = findings_in(job, content_files(snakemake))
         tokenizer = job.identify(settings.base_model)
+        slope = slope_in(snakemake)
 
         def build(
             context: ContextOfTraining, batch: Sequence[Item[RankedPrompt]]
@@ -281,7 +316,9 @@ def main(snakemake: Any) -> None:
 
         outcomes = Batches(job, load=lambda: load_context(settings), compute=build).run(
             [
-                item_of(row, job, tokenizer, row["id"] in excluded, findings.get(row["id"], {}))
+                item_of(
+                    row, job, tokenizer, row["id"] in excluded, findings.get(row["id"], {}), slope
+                )
                 for row in present(rows.values())
             ]
         )

@@ -15,6 +15,7 @@ from typing import Any, TypedDict, cast
 from lib.blocks import deciding
 from lib.config.response_ranking import RankResponsesJob
 from lib.data.rows import MissingRow, PromptRow, RankedResponse, ResponseRow
+from lib.data.samples import apart, policy_of
 from lib.data.shards import is_missing, present, read_whole_shard, stage_rows
 from lib.errors import ItemError
 from lib.jobs.batches import Batches, Item, Outcome
@@ -153,14 +154,19 @@ def read_responses(
     their responses. Both by prompt id.
     """
     settings = job.settings
+    names: dict[str, list[str]] = {}
+    for name in settings.policies:
+        names.setdefault(policy_of(name), []).append(name)
     shards = {
         policy: read_whole_shard(job, path, ResponseRow)
-        for policy, path in zip(settings.policies, snakemake.input, strict=True)
+        for policy, path in zip(names, snakemake.input, strict=True)
     }
     rows: dict[str, PromptRow] = {}
     answered: dict[str, AnsweredPrompt] = {}
-    for prompt_id, row in shards[settings.policies[0]].items():
-        of_policies = {policy: shard[prompt_id] for policy, shard in shards.items()}
+    for prompt_id, row in next(iter(shards.values())).items():
+        of_policies: dict[str, ResponseRow | MissingRow] = {}
+        for policy, shard in shards.items():
+            of_policies |= apart(shard[prompt_id], names[policy])
         prompt = collect(of_policies, settings.reward.max_repeats)
         if prompt:
             answered[prompt_id] = prompt

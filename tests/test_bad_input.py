@@ -66,10 +66,14 @@ def delete(path):
     return lambda project: (project.folder / path).unlink()
 
 
-def policy(name, **model):
-    return lambda project: project.edit_config(
-        lambda values: values["responses"]["policy_models"].update({name: model})
-    )
+def policy(name, of_stage=None, **model):
+    """`of_stage`: changes of the stage's block."""
+
+    def change(values):
+        values["responses"]["policy_models"][name] = model
+        values["responses"] |= of_stage or {}
+
+    return lambda project: project.edit_config(change)
 
 
 def only_policies(*names):
@@ -167,9 +171,33 @@ MISTAKES = {
         only_policies("llava-v1.6-mistral"),
         r"responses\.policy_models: .*at least 2",
     ),
-    "the same policy model twice": (
-        policy("copy", model="demo/models/llava-v1.6-mistral"),
-        r"policy models 'llava-v1\.6-mistral' and 'copy' are the same model",
+    "the same policy model twice, which answers greedily": (
+        policy("copy", of_stage={"temperature": 0}, model="demo/models/llava-v1.6-mistral"),
+        r"policy models 'llava-v1\.6-mistral' and 'copy' are the same 'demo/models/llava-v1\.6-m",
+    ),
+    "samples of a policy model that answers greedily": (
+        policy("copy", of_stage={"temperature": 0}, model="demo/models/llava-1.5", samples=2),
+        r"policy model 'copy' has `samples: 2`, and with `temperature: 0`",
+    ),
+    "a file of answers that is not there": (
+        lambda project: project.edit_config(
+            lambda values: values["responses"]["policy_models"].update(
+                copy={"backend": "file", "file": "nowhere.jsonl"}
+            )
+        ),
+        r"policy_models\.copy\.file: there is no file 'nowhere\.jsonl'\. Correct the path",
+    ),
+    "no samples": (
+        policy("copy", model="demo/models/llava-1.5", samples=0),
+        r"policy_models\.copy\.samples: .*greater than or equal to 1|samples: .*greater than 0",
+    ),
+    "a backend that is not there": (
+        setting("responses.backend", "transformer"),
+        r"line \d+: responses\.backend: .*Did you mean 'transformers'\?",
+    ),
+    "a policy model's backend that is not there": (
+        policy("copy", model="demo/models/llava-1.5", backend="vlm"),
+        r"policy_models\.copy\.backend: .*Did you mean 'vllm'\?",
     ),
     "a scorer that is not there": (
         setting("image_ranking.select_by", "pickscore"),

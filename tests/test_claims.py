@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -84,7 +85,7 @@ def test_what_claims_run_is_valid_and_needs_nothing_of_the_hub(
     values.pop("reuse_from", None)  # the first run is not made here
     found = configuration.load_config(values, [])
     assert found.figures.embedding is None
-    models = [
+    models: list[Any] = [
         *found.image_ranking.scorers.values(),
         *found.responses.policy_models.values(),
         found.training.base_model,

@@ -19,6 +19,7 @@ from lib.files import write_text
 from lib.models.image_generators.registry import IMAGE_GENERATORS
 from lib.models.image_scorers.registry import IMAGE_SCORERS
 from lib.models.instruction_authors.registry import INSTRUCTION_AUTHORS
+from lib.models.policy_models.registry import POLICY_MODELS
 from lib.models.response_rewards.registry import RESPONSE_REWARDS
 from lib.planning.graph import _update
 from lib.weights import folder_of
@@ -91,6 +92,9 @@ def test_an_editor_finds_the_schema_in_the_first_line_of_a_configuration_and_no_
         ({"instructions": {"backend": "file"}}, False),
         ({"training": {"experiments": {"a": {}}}}, False),
         ({"training": {"experiments": {"a": {"size": 2000}}}}, True),
+        ({"responses": {"policy_models": {"a": {"model": "m/n", "samples": 2}}}}, True),
+        ({"responses": {"policy_models": {"a": "base", "b": {"model": "base"}}}}, True),
+        ({"responses": {"policy_models": {"a": "another"}}}, False),
         ({"seed": True}, False),
         ({"evaluation": {"benchmarks": {"a": {"task": "pope", "metrics": {"f1": "x"}}}}}, True),
         ({"evaluation": {"benchmarks": {"a": {"scorer": "pope"}}}}, False),
@@ -126,6 +130,7 @@ def test_every_key_is_documented():
         IMAGE_GENERATORS,
         IMAGE_SCORERS,
         INSTRUCTION_AUTHORS,
+        POLICY_MODELS,
         RESPONSE_REWARDS,
     ):
         assert set(registry.blocks()) <= set(blocks), registry.role
@@ -302,6 +307,51 @@ def test_a_mistake_in_a_benchmark_is_told_with_its_line(tmp_path, monkeypatch, b
 def test_another_model_does_not_inherit_the_default_model_s_commit():
     assert load_config({"images": {"model": "owner/other"}}, []).images.revision == "main"
     assert load_config({"images": {"steps": 3}}, []).images.revision == Config().images.revision
+
+
+def test_one_answer_of_two_policy_models_is_as_good_as_two_of_one() -> None:
+    model = {"model": "a/model"}
+    told = {"responses": {"policy_models": {"a": {**model, "samples": 2}, "b": model}}}
+    responses = load_config(told, []).responses
+    assert responses.answer_names == ["a#1", "a#2", "b"]
+    assert [responses.job_of(name).first_sample for name in "ab"] == [1, 3]
+    alone = {"responses": {"policy_models": {"a": {**model, "samples": 2}}}}
+    assert load_config(alone, []).responses.answer_names == ["a#1", "a#2"]
+
+
+@pytest.mark.parametrize("shape", ["base", {"model": "base"}, {"model": "base", "samples": 2}])
+@pytest.mark.parametrize(
+    "training", [{}, {"base_model": {"model": "a/b", "revision": "1.0", "dtype": "float32"}}]
+)
+def test_the_base_model_answers_as_it_is_configured_for_training(shape, training) -> None:
+    told = {
+        "training": training,
+        "responses": {"policy_models": {"on": shape, "off": {"model": "c/d"}}},
+    }
+    config = load_config(told, [])
+    base, policy = config.training.base_model, config.responses.policy_models["on"]
+    assert base.model_dump().items() <= policy.model_dump().items()
+
+
+def test_the_base_model_answers_in_another_number_format_but_in_no_other_revision() -> None:
+    def policies(**of_base: Any) -> dict[str, Any]:
+        return {"policy_models": {"on": {"model": "base", **of_base}, "off": {"model": "c/d"}}}
+
+    of_base = load_config({"responses": policies(dtype="float32")}, []).responses.policy_models[
+        "on"
+    ]
+    assert of_base.model_dump()["dtype"] == "float32"
+    with pytest.raises(UserError, match=r"policy_models\.on.*Take `revision` out"):
+        load_config({"responses": policies(revision="main")}, [])
+
+
+def test_a_base_model_that_is_none_is_told_where_it_is_configured() -> None:
+    values = {
+        "training": {"base_model": {"model": "nowhere"}},
+        "responses": {"policy_models": {"on": "base", "off": {"model": "c/d"}}},
+    }
+    with pytest.raises(UserError, match=r"training\.base_model.*there is no folder 'nowhere'"):
+        load_config(values, [])
 
 
 def test_an_experiment_s_settings_override_the_shared_ones():
@@ -521,6 +571,17 @@ TASK = {"task": "pope", "metrics": {"f1": "pope_f1_score"}, "data": {"test": "$S
             {"instructions": {"backend": "file", "file": "$SCRATCH/file"}},
             lambda config: config.instructions.file,
         ),
+        (
+            {
+                "responses": {
+                    "policy_models": {
+                        "own": {"backend": "file", "file": "$SCRATCH/file"},
+                        "base": "base",
+                    }
+                }
+            },
+            lambda config: config.responses.policy_models["own"].file,
+        ),
         ({"reuse_from": ["$SCRATCH/model"]}, lambda config: config.runs_to_reuse[0]),
         *(
             (
@@ -538,7 +599,17 @@ TASK = {"task": "pope", "metrics": {"f1": "pope_f1_score"}, "data": {"test": "$S
             lambda config: folder_of(config.training.base_model.model),
         ),
     ],
-    ids=["prompts", "instructions", "run", "questions", "images", "reference", "data", "model"],
+    ids=[
+        "prompts",
+        "instructions",
+        "answers",
+        "run",
+        "questions",
+        "images",
+        "reference",
+        "data",
+        "model",
+    ],
 )
 def test_every_file_and_folder_may_begin_with_an_environment_variable(scratch, values, found):
     config = Config.model_validate(values)

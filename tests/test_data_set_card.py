@@ -131,6 +131,8 @@ def test_the_configuration_on_the_card_is_one_and_names_no_folder_of_this_machin
     assert again.seed == 7
     assert again.pairs.validation == 0.02
     assert portable(configuration_of(again)) == portable(told)
+    policies = told["responses"]["policy_models"].values()
+    assert {key for policy in policies for key in policy} == {"model", "revision", "dtype"}
 
 
 # --------------------------------------------------------------------------------------------------

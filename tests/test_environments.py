@@ -16,6 +16,7 @@ from lib.benchmarks.registry import BENCHMARKS
 from lib.models.image_generators.registry import IMAGE_GENERATORS
 from lib.models.image_scorers.registry import IMAGE_SCORERS
 from lib.models.instruction_authors.registry import INSTRUCTION_AUTHORS
+from lib.models.policy_models.registry import POLICY_MODELS
 from lib.models.response_generators.registry import GENERATORS
 from lib.models.response_rewards.registry import RESPONSE_REWARDS
 from lib.registry import Registry
@@ -29,7 +30,7 @@ REGISTRIES: dict[str, Registry[Any]] = {
     "generate_images": IMAGE_GENERATORS,
     "rank_images": IMAGE_SCORERS,
     "write_instructions": INSTRUCTION_AUTHORS,
-    "generate_responses": GENERATORS,
+    "generate_responses": POLICY_MODELS,
     "rank_responses": RESPONSE_REWARDS,
     "train_dpo": TRAINERS,
 }
@@ -193,7 +194,7 @@ def test_every_import_of_the_harness_is_in_the_environment_where_benchmarks_are_
 
 
 @pytest.mark.parametrize("kind", GENERATORS.kinds)
-@pytest.mark.parametrize("script", ["answer_questions", "write_instructions"])
+@pytest.mark.parametrize("script", ["answer_questions", "generate_responses", "write_instructions"])
 def test_every_generator_is_at_home_where_questions_are_answered_and_written(script, kind):
     assert set(environments_of(GENERATORS, kind)) <= set(SCRIPT_ENVIRONMENTS[script])
 

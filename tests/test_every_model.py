@@ -25,9 +25,10 @@ from chat_server import ChatServer
 from conftest import DEVICE, Parameters, rounding
 from lib.blocks import Block
 from lib.data.prompts import Prompt
-from lib.data.rows import PickedRow
+from lib.data.rows import InstructionRow, PickedRow
 from lib.errors import ItemError, UserError
 from lib.files import digest
+from lib.jobs.batches import Item
 from lib.jobs.job import Job, NoSettings
 from lib.models.image_generators.base import ImageGenerator
 from lib.models.image_generators.registry import IMAGE_GENERATORS
@@ -35,6 +36,9 @@ from lib.models.image_scorers.base import ImageScorer
 from lib.models.image_scorers.registry import IMAGE_SCORERS
 from lib.models.instruction_authors.base import InstructionAuthor
 from lib.models.instruction_authors.registry import INSTRUCTION_AUTHORS
+from lib.models.policy_models.base import PolicyModel
+from lib.models.policy_models.registry import POLICY_MODELS
+from lib.models.policy_models.settings import ResponseSettings
 from lib.models.response_generators.base import Generator
 from lib.models.response_generators.chat import neutralised, special_tokens
 from lib.models.response_generators.registry import GENERATORS
@@ -74,6 +78,7 @@ ROLES: Mapping[str, Role] = {
     "image_generators": Role(IMAGE_GENERATORS, ImageGenerator),
     "image_scorers": Role(IMAGE_SCORERS, ImageScorer),
     "instruction_authors": Role(INSTRUCTION_AUTHORS, InstructionAuthor),
+    "policy_models": Role(POLICY_MODELS, PolicyModel),
     "response_generators": Role(GENERATORS, Generator),
     "response_rewards": Role(RESPONSE_REWARDS, ResponseReward),
 }
@@ -91,8 +96,10 @@ def of_role(role: str) -> pytest.MarkDecorator:
 
 
 every_kind = pytest.mark.parametrize(("role", "kind"), ALL)
+#: A policy model that runs in the job is loaded by a response generator.
 every_loaded_kind = pytest.mark.parametrize(
-    ("role", "kind"), [marked(*name) for name in ALL if TINY_OF.get(name)]
+    ("role", "kind"),
+    [marked(*name) for name in ALL if TINY_OF.get(name) and name[0] != "policy_models"],
 )
 
 
@@ -174,11 +181,16 @@ def settings_of(role: str, kind: str, folder: Path) -> Any:
     return registry.validate({registry.key: kind, **values, **small})
 
 
-def author_of(settings: Any, root: Path, device: str = DEVICE, seed: int = 0) -> Any:
-    """An author of instructions for a job, and the prompts that are written about."""
+def job_in(root: Path, device: str = DEVICE, seed: int = 0) -> Job[NoSettings]:
+    """A job of a rule that is told nothing of its own."""
     common = {"root": str(root), "device": device, "seed": seed, "max_failed_fraction": 1.0}
     rule = SimpleNamespace(rule="write", wildcards=[], params=Parameters(common=common))
-    job = Job(rule, NoSettings, 1)
+    return Job(rule, NoSettings, 1)
+
+
+def author_of(settings: Any, root: Path, device: str = DEVICE, seed: int = 0) -> Any:
+    """An author of instructions for a job, and the prompts that are written about."""
+    job = job_in(root, device, seed)
     written = settings.read_written([prompt_of(text) for text in TEXTS])
     return INSTRUCTION_AUTHORS.class_of(settings)(settings, job, written)
 
@@ -341,7 +353,9 @@ def tensors_in(thing: Any) -> Iterator[torch.Tensor]:
     [
         name
         for name in ALL
-        if TINY_OF.get(name) and name[0] != "instruction_authors" and "vllm" not in name
+        if TINY_OF.get(name)
+        and name[0] not in ("instruction_authors", "policy_models")
+        and "vllm" not in name
     ],
 )
 def test_all_weights_are_on_the_device_of_the_settings(role: str, kind: str, copied: Any) -> None:
@@ -638,3 +652,96 @@ def test_prompts_have_keys_of_their_own(kind: str, author_settings: Any, tmp_pat
     author = author_of(author_settings(kind), tmp_path)
     keys = {json.dumps(author.prepare(row_of(text))[0], sort_keys=True) for text in TEXTS}
     assert len(keys) == len(TEXTS)
+
+
+# --- policy models
+
+ANSWERING = ResponseSettings(max_new_tokens=12, max_model_len=1024)
+
+
+@pytest.fixture
+def instructed(tmp_path: Path, images: list[Image.Image]) -> list[InstructionRow]:
+    """Prompts with their picked images and instructions."""
+    rows: list[Any] = []
+    for number, image in enumerate(images):
+        row, file = row_of(TEXTS[number]), f"{number}.png"
+        image.save(tmp_path / file)
+        picked = {**row["image"], "file": file, "sha256": str(number) * 64}
+        rows.append({**row, "image": picked, "instruction": f"What is in image {number}?"})
+    return rows
+
+
+@pytest.fixture
+def policy_settings(tmp_path: Path, demo_models: Path) -> Iterator[Callable[[str], Any]]:
+    """The settings of a kind of policy model that answers twice."""
+    server = ChatServer(lambda body: f"It is {digest(body)[:6]}.")
+    file = tmp_path / "answers.jsonl"
+    lines = [{"prompt": text, "response": f"{text}, {n}."} for text in TEXTS[:3] for n in (1, 2)]
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    own: dict[str, dict[str, Any]] = {
+        "file": {"file": str(file)},
+        "openai": {"endpoint": server.settings(api_key_variable=None)},
+    }
+
+    def make(kind: str) -> Any:
+        tiny = TINY_OF["policy_models", kind]
+        model = {"model": str(demo_models / tiny), "dtype": "float32"} if tiny else own[kind]
+        return POLICY_MODELS.validate({"backend": kind, "samples": 2, **model})
+
+    yield make
+    server.close()
+
+
+def policy_in(root: Path, settings: Any, seed: int = 0) -> Any:
+    """A policy model for a job in a run's folder."""
+    written = settings.read_written([prompt_of(text) for text in TEXTS[:3]]) or {}
+    policy = POLICY_MODELS.class_of(settings)
+    return policy(settings, ANSWERING, job_in(root, seed=seed), written)
+
+
+def answer(policy: Any, rows: list[InstructionRow]) -> dict[tuple[str, int], Any]:
+    """What a policy model answers to each prompt, twice, or why it does not."""
+    asked = [(row, sample) for row in rows for sample in (1, 2)]
+    results: dict[tuple[str, int], Any] = {}
+    with policy.at_work() as answerer:
+        for start in range(0, len(asked), policy.batch_size):
+            batch = asked[start : start + policy.batch_size]
+            items = [Item(row["id"], "", policy.prepare(row, sample)[1]) for row, sample in batch]
+            names = [(row["id"], sample) for row, sample in batch]
+            results |= dict(zip(names, map(outcome_of, answerer(items)), strict=True))
+    return results
+
+
+@of_role("policy_models")
+def test_an_answer_of_a_policy_model_depends_on_what_is_in_its_key_and_on_nothing_else(
+    kind: str, policy_settings: Any, instructed: list[InstructionRow], tmp_path: Path
+) -> None:
+    settings = policy_settings(kind)
+    policy = policy_in(tmp_path, settings)
+    results = answer(policy, instructed)
+    for result in results.values():
+        assert json.loads(json.dumps(result)) == result
+        assert result["text"] == result["text"].strip() != ""
+        assert result["finish_reason"] in ("stop", "length")
+    assert len({result["text"] for result in results.values()}) == len(results)
+    assert answer(policy_in(tmp_path, settings), instructed[::-1]) == results
+    other = policy_in(tmp_path, settings, seed=1)
+    for (name, sample), result in answer(other, instructed[:1]).items():
+        decides, decides_with_other_seed = (
+            each.prepare(instructed[0], sample)[0] for each in (policy, other)
+        )
+        if result != results[name, sample]:
+            assert decides != decides_with_other_seed
+
+
+@of_role("policy_models")
+def test_each_answer_of_a_policy_model_has_a_key_of_its_own(
+    kind: str, policy_settings: Any, instructed: list[InstructionRow], tmp_path: Path
+) -> None:
+    policy = policy_in(tmp_path, policy_settings(kind))
+    keys = {
+        json.dumps(policy.prepare(row, sample)[0], sort_keys=True)
+        for row in instructed
+        for sample in (1, 2)
+    }
+    assert len(keys) == 2 * len(instructed)

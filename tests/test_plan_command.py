@@ -18,7 +18,7 @@ from lib.config.licences import read_licences
 from lib.config.run import Config
 from lib.errors import UserError
 from lib.planning import graph
-from lib.planning.costs import Cost, plan_costs
+from lib.planning.costs import Cost, items_of, plan_costs
 from lib.planning.graph import PlannedJob
 from lib.planning.rates import Rates, read_rates
 from lib.planning.requests import cost_of, endpoints_asked, say_requests
@@ -519,6 +519,25 @@ def test_judges_and_proposals_are_counted_as_often_as_they_are_asked():
     assert found["evaluation.benchmarks.mm_vet.judge"] == 218 * 2 * 5
     assert found["image_ranking.judge.endpoint"] == 2 * 5
     assert found["generate_prompts.endpoint"] == 25
+
+
+def test_a_policy_model_s_endpoint_is_asked_for_each_of_its_answers() -> None:
+    policies = {
+        "far": {"backend": "openai", "endpoint": ENDPOINT, "samples": 3},
+        "near": {"backend": "vllm", "model": "a/model", "samples": 2},
+    }
+    asked = asked_by(responses={"policy_models": policies})
+    far = asked["responses.policy_models.far.endpoint"]
+    assert (far.kind, far.items) == ("responses", 3 * 12)
+    assert "responses.policy_models.near.endpoint" not in asked
+    config = Config.model_validate(CONFIG.model_dump() | {"responses": {"policy_models": policies}})
+    shard = {"topic": "art", "shard": "00"}
+    for rule, names, items in (
+        ("generate_responses", {"policy": "far", **shard}, 3 * 7),
+        ("generate_responses", {"policy": "near", **shard}, 2 * 7),
+        ("rank_responses", shard, 5 * 7),
+    ):
+        assert items_of(PlannedJob(rule, names, 1), config, SHARDS, {}) == items
 
 
 def test_the_plan_of_the_paper_tells_hours_costs_downloads_and_terms(project):

@@ -102,6 +102,22 @@ def test_a_job_asks_for_its_own_models_and_endpoints_and_no_others(plan, name):
     assert set(needs.endpoints) == endpoints
 
 
+def test_a_policy_model_s_endpoint_is_asked_for_where_it_answers(plan):
+    endpoint = {"base_url": OWN, "model": "far"}
+    far = {"backend": "openai", "endpoint": endpoint}
+    made = plan(responses={"policy_models": {"far": far, "mine": "base"}})
+    asked, own = (
+        needs_of(made, [("generate_responses", {"policy": name, **SHARD})])
+        for name in ("far", "mine")
+    )
+    assert (set(asked.endpoints), asked.models) == (
+        {"responses.policy_models.far.endpoint"},
+        {},
+    )
+    assert (own.endpoints, set(own.models)) == ({}, {"responses.policy_models.mine"})
+    assert own.models["responses.policy_models.mine"][0].model == BASE
+
+
 def test_a_judge_is_asked_for_where_its_scores_are_made(plan):
     judge = {"base_url": OWN, "model": "judge"}
     block = {"task": "mmvet", "scorer": "mm_vet", "metrics": {"score": "gpt_eval_score"}}

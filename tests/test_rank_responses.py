@@ -195,6 +195,34 @@ def test_a_policy_model_without_a_response_does_not_stop_the_others(run, shards)
     assert all("score" in published[PROMPTS[1]]["responses"][policy] for policy in POLICIES)
 
 
+def test_samples_of_a_policy_model_are_ranked_like_other_policy_models(run, shards):
+    apart = run(shards)
+    sample = [
+        {name: row[name] for name in ("response", "finish_reason", "tokens")}
+        for policy in ("alpha", "mu")
+        for row in shards[policy]
+    ]
+    shared = [
+        base(text) | {"image": IMAGE, "instruction": row["instruction"]}
+        for text, row in zip(PROMPTS, shards["mu"], strict=True)
+    ]
+    samples = [[sample[number], sample[number + 2], {"failed": "no words"}] for number in (0, 1)]
+    rows = [row | {"samples": each} for row, each in zip(shared, samples, strict=True)]
+    names = ["llava#1", "llava#2", "llava#3", "zeta"]
+    together = run({"llava": rows, "zeta": shards["zeta"]}, policies=names)
+    for text in PROMPTS:
+        of_policies, of_samples = apart[text]["responses"], together[text]["responses"]
+        assert list(of_samples) == names
+        for name, policy in (("llava#1", "alpha"), ("llava#2", "mu"), ("zeta", "zeta")):
+            assert of_samples[name]["text"] == of_policies[policy]["text"]
+            near = pytest.approx(of_policies[policy]["score"], abs=rounding(64))
+            assert of_samples[name]["score"] == near
+        assert of_samples["llava#3"] == {"invalid": "failed", "detail": "no words"}
+    lost = [failed(text) for text in PROMPTS]
+    of_lost = run({"llava": lost, "zeta": shards["zeta"]}, policies=names)
+    assert of_lost[PROMPTS[0]]["responses"]["llava#3"]["invalid"] == "failed"
+
+
 def test_a_prompt_that_nobody_answered_is_missing_with_the_reason(run, shards, tmp_path):
     for policy in POLICIES:
         shards[policy][0] = failed(PROMPTS[0], f"{policy} failed")

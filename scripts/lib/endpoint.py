@@ -51,12 +51,13 @@ CHARACTERS_SHOWN = 300
 @dataclass(frozen=True)
 class Answer:
     """What came back: the text as it came, why it ended ("stop", "length", "content_filter"), and
-    the model that the server says it is.
+    the model that the server says it is, and the tokens of the answer that it counts.
     """
 
     text: str
     finish_reason: str
     model: str | None = None
+    tokens: int | None = None
 
 
 class RefusedRequestError(ItemError):
@@ -270,6 +271,7 @@ class Client:
             answer,
             self._shown(reason) if isinstance(reason, str) and reason else "stop",
             self._shown(model) if isinstance(model, str) else None,
+            _tokens_in(completion),
         )
 
     def _json(self, text: str) -> Any:
@@ -410,6 +412,13 @@ class Client:
 
     def _quoted(self, said: str) -> str:
         return repr(self._shown(said)[:100])
+
+
+def _tokens_in(completion: Any) -> int | None:
+    """The tokens of an answer, as far as the server counts them."""
+    usage = completion.get("usage")
+    tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    return tokens if type(tokens) is int and tokens >= 0 else None
 
 
 def _broke_off(cause: BaseException | None) -> bool:

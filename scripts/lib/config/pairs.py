@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, ValidationError, WrapValidator, model_validator
 
-from lib.blocks import NO_EFFECT, Block, Model, Name
+from lib.blocks import LATER, NO_EFFECT, Block, Model, Name
 from lib.config.quality import Quality
 from lib.models.content_checkers.registry import AnyContentChecker
 
@@ -21,6 +21,9 @@ def _number_or_all(value: Any, validate: Any) -> Any:
 
 
 Size = Annotated[PositiveInt | Literal["all"], WrapValidator(_number_or_all)]
+
+
+LengthControl = Literal["none", "residual"]
 
 
 class Card(Block):
@@ -54,6 +57,14 @@ class Pairs(Block):
         0.0,
         ge=0,
         description="Pairs whose scores differ by no more than this are left out; ties always are.",
+    )
+    length_control: LengthControl = Field(
+        "none",
+        description=(
+            "`residual` ranks responses by what is left of the reward when what it gains with the"
+            " logarithm of the length, within the prompts of this run, is taken out. `none`: by the"
+            " reward. How much it gains: `tables/reward_length_table`."
+        ),
     )
     sizes: list[Size] = Field(
         [2000, 5000, 7000, 9000, ALL],
@@ -105,11 +116,12 @@ class Pairs(Block):
 class BuildPairsJob(Block):
     """Parameters of rule build_pairs: what makes a pair, and what training will read of it."""
 
-    policies: list[Name]
+    policies: list[str]
     min_margin: float
     base_model: Model = Field(json_schema_extra=NO_EFFECT)
     prompt_template: str
     max_length: int
+    length_control: LengthControl = Field("none", json_schema_extra=LATER)
 
 
 class MergePairsJob(Block):

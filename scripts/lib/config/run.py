@@ -19,7 +19,7 @@ from lib.config.image_ranking import ImageRanking
 from lib.config.pairs import Pairs
 from lib.config.prompts import GeneratePrompts, Topic
 from lib.config.publish import Publish
-from lib.config.responses import Responses
+from lib.config.responses import Responses, with_base_model
 from lib.config.training import Training
 from lib.config.yaml_files import explain, read_yaml, say_where
 from lib.errors import UserError
@@ -113,6 +113,16 @@ class Config(Block):
     evaluation: Evaluation = Field(default_factory=Evaluation)
     figures: Figures = Field(default_factory=Figures)
     publish: Publish = Field(default_factory=Publish)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _the_base_model_may_answer(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or "responses" not in values:
+            return values
+        training = values.get("training")
+        base = training.get("base_model") if isinstance(training, Mapping) else None
+        known = base if isinstance(base, Mapping) else Training().base_model.model_dump()
+        return {**values, "responses": with_base_model(values["responses"], known)}
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

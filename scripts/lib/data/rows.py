@@ -85,18 +85,37 @@ class InstructionRow(PickedRow):
 
 
 class ResponseRow(PickedRow):
-    """Stage responses (rule generate_responses); `tokens` counts the end token too."""
+    """Stage responses (rule generate_responses); `tokens` counts the end token too, and is not
+    there where who answered did not say.
+    """
 
     instruction: str
     response: str
     finish_reason: str
+    tokens: NotRequired[int]
+
+
+class Sample(TypedDict, total=False):
+    """One of several answers of a policy model, or why it `failed`."""
+
+    response: str
+    finish_reason: str
     tokens: int
+    failed: str
+
+
+class SampledResponsesRow(PickedRow):
+    """Stage responses of a policy model that answers several times (lib/data/samples.py)."""
+
+    instruction: str
+    samples: list[Sample]
 
 
 class RankedResponse(TypedDict, total=False):
     """One policy model's response with its reward, or why it is invalid.
 
     invalid  "empty", "truncated", "repeating", "failed" (with `detail`) or "nan"
+    reward   in build_pairs: the response reward, where `score` is what length leaves of it
     score    the response reward; what else the reward model says of the response stands beside it
              (ArmoRM: attributes, rewards, gating, cut_for_scoring)
     """
@@ -106,6 +125,7 @@ class RankedResponse(TypedDict, total=False):
     invalid: str
     detail: str
     score: float
+    reward: float
     attributes: dict[str, float]
     rewards: dict[str, float]
     gating: dict[str, float]
@@ -113,18 +133,23 @@ class RankedResponse(TypedDict, total=False):
 
 
 class ResponseRankingRow(PickedRow):
-    """Stage response ranking (rule rank_responses): the responses by policy model."""
+    """Stage response ranking (rule rank_responses): the responses by policy model; those of one
+    that answers several times as `<name>#1`, `<name>#2`, ...
+    """
 
     instruction: str
     responses: dict[str, RankedResponse]
 
 
 class PairSide(TypedDict):
-    """The chosen or the rejected response of a pair."""
+    """The chosen or the rejected response of a pair. `score`: what it was ranked by; where that is
+    what length leaves of the reward (`pairs.length_control`), the reward is the `reward`.
+    """
 
     policy: str
     text: str
     score: float
+    reward: NotRequired[float]
 
 
 class Pair(TypedDict):

@@ -2,13 +2,13 @@
 configuration that its data stand on.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 from urllib.parse import urlsplit
 
 from lib import weights
-from lib.blocks import Endpoint, Model
+from lib.blocks import Endpoint, Model, models_in
 from lib.config.licences import Licences, read_licences
 from lib.config.run import Config
 from lib.data.controls import TRAINING_CONTROLS
@@ -100,7 +100,20 @@ def configuration_of(config: Config) -> dict[str, Any]:
     scorers = {picking: values["image_ranking"]["scorers"][picking]}
     kept["image_ranking"] = {**values["image_ranking"], "scorers": scorers, "judge": None}
     kept["pairs"] = {name: values["pairs"][name] for name in OF_PAIRS}
+    if (control := values["pairs"]["length_control"]) != "none":
+        kept["pairs"]["length_control"] = control
+    kept["responses"] = _said_once(values["responses"])
     return {**kept, "training": training, "evaluation": contamination}
+
+
+def _said_once(responses: dict[str, Any]) -> dict[str, Any]:
+    """The block of the responses, in which a policy model says what is its own."""
+    shared = {"backend": responses["backend"], "samples": 1}
+    policies = {
+        name: {key: value for key, value in policy.items() if shared.get(key) != value}
+        for name, policy in responses["policy_models"].items()
+    }
+    return {**responses, "policy_models": policies}
 
 
 def portable(value: Any) -> Any:
@@ -124,8 +137,7 @@ def models_of_data(config: Config, licences: Licences) -> Iterator[UsedModel]:
     yield of_model("picks one of them", scorer, f"rank_images/{picking}", licences)
     yield from _of_author(config.instructions, licences)
     for name, policy in config.responses.policy_models.items():
-        rule = f"generate_responses/{name}"
-        yield of_model("answers", policy, rule, licences, makes=True)
+        yield from _of_writer("answers", policy, f"generate_responses/{name}", licences)
     yield of_model("ranks the answers", config.response_ranking, "rank_responses", licences)
 
 
@@ -166,15 +178,17 @@ def of_endpoint(does: str, endpoint: Endpoint, licences: Licences) -> UsedModel:
 
 
 def _of_author(author: Any, licences: Licences) -> Iterator[UsedModel]:
-    """Who writes the instructions: an endpoint, or a local model; nobody, where people did."""
-    does = "writes the instructions"
-    endpoint = getattr(author, "endpoint", None)
+    """Who writes the instructions."""
+    yield from _of_writer("writes the instructions", author, "write_instructions", licences)
+
+
+def _of_writer(does: str, writer: Any, rule: str, licences: Licences) -> Iterator[UsedModel]:
+    """Who writes texts of the data: an endpoint, or a local model; nobody, where people did."""
+    endpoint = getattr(writer, "endpoint", None)
     if isinstance(endpoint, Endpoint):
         yield of_endpoint(does, endpoint, licences)
-    models: Sequence[Model] = [author] if isinstance(author, Model) else []
-    models = [*models, *(value for _, value in author if isinstance(value, Model))]
-    for model in models:
-        yield of_model(does, model, "write_instructions", licences, makes=True)
+    for model in models_in(writer).values():
+        yield of_model(does, model, rule, licences, makes=True)
 
 
 def scores_of_model(plan: Plan, model: str) -> list[str]:

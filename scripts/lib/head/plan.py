@@ -16,6 +16,7 @@ from lib.config.instructions import WriteInstructionsJob
 from lib.config.pairs import ALL, BuildPairsJob, Size
 from lib.config.prompts import AddPromptsJob
 from lib.config.quality import CheckPairsJob
+from lib.config.responses import GenerateResponsesJob
 from lib.config.run import Config
 from lib.data.data_sets import ordered_pairs
 from lib.data.export_forms.registry import FORM_FILES
@@ -39,6 +40,7 @@ TABLES = (
     "common_selections_table",
     "image_judge_table",
     "reasons_table",
+    "reward_length_table",
 )
 FIGURES = ("candidates_figure", "guidance_figure", "similarity_figure", "answers_figure")
 #: The files of a data set in its folder whose names do not depend on what is in it: of its pairs,
@@ -158,7 +160,13 @@ class Plan:
         prompts: dict[str, list[str]] = {}
         for (topic, _), shard in self.shards.items():
             prompts.setdefault(topic, []).extend(prompt.text for prompt in shard.prompts)
-        return RunStart(dict(config), prompts, self.written, self.left_out)
+        answers = {
+            f"{policy}/{topic}/{shard}": str(file)
+            for policy in self.config.responses.policy_models
+            for topic, shard in self.shards
+            if (file := self._answers_file(policy, topic, shard))
+        }
+        return RunStart(dict(config), prompts, self.written, self.left_out, answers)
 
     def images_job(self, topic: str, shard: str) -> GenerateImagesJob:
         """What a job of generate_images is told: editing one prompt reruns one shard."""
@@ -180,6 +188,35 @@ class Plan:
             written=self._given(written),
         )
 
+    def responses_job(self, policy: str, topic: str, shard: str) -> GenerateResponsesJob:
+        """What a job of generate_responses is told: editing one line of the user's own answers
+        reruns one shard.
+        """
+        return self.config.responses.job_of(policy, self._answers_file(policy, topic, shard))
+
+    def _answers_file(self, policy: str, topic: str, shard: str) -> Path | None:
+        """The file that gives a job the user's own answers; None where a model answers."""
+        if self._start:
+            file = self._start.answers.get(f"{policy}/{topic}/{shard}")
+            return Path(file) if file else None
+        answers = self.answers[policy]
+        if answers is None:
+            return None
+        ids = [prompt.id for prompt in self.shard(topic, shard).prompts]
+        return self._given([{"id": name, "answers": answers[name]} for name in ids])
+
+    @cached_property
+    def answers(self) -> dict[str, Mapping[str, Sequence[Any]] | None]:
+        """The answers that the user has, by policy model and prompt id; None for a model that gives
+        them itself. Read once a run. Errors: UserError where one cannot be used, or a prompt has
+        none.
+        """
+        prompts = [prompt for shard in self.shards.values() for prompt in shard.prompts]
+        return {
+            name: policy.read_written(prompts)
+            for name, policy in self.config.responses.policy_models.items()
+        }
+
     def _given(self, rows: Sequence[Mapping[str, Any]]) -> Path:
         """The file that gives a job these rows, named by what it holds; `give` writes it."""
         path = Path(self.root, "work", "given", f"{digest(rows)[:16]}.jsonl")
@@ -191,6 +228,8 @@ class Plan:
         for topic, shard in self.shards:
             self.images_job(topic, shard)
             self.instructions_job(topic, shard)
+            for policy in self.config.responses.policy_models:
+                self._answers_file(policy, topic, shard)
         for path, rows in self._rows_given.items():
             if not path.is_file():
                 write_jsonl(path, rows)
@@ -316,11 +355,12 @@ class Plan:
         """What the jobs of build_pairs are told."""
         config = self.config
         return BuildPairsJob(
-            policies=list(config.responses.policy_models),
+            policies=config.responses.answer_names,
             min_margin=config.pairs.min_margin,
             base_model=config.training.base_model,
             prompt_template=config.training.prompt_template,
             max_length=config.training.settings.max_length,
+            length_control=config.pairs.length_control,
         )
 
     def check_pairs_job(self) -> CheckPairsJob:

@@ -192,6 +192,11 @@ def _add_endpoint_of(needs: Needs, plan: Plan, rule: str, names: Mapping[str, st
             needs.endpoints[key] = own or config.instructions.llm_endpoint
         case "write_instructions" if config.instructions.llm_endpoint:
             needs.endpoints["instructions.endpoint"] = config.instructions.llm_endpoint
+        case "generate_responses":
+            asked = config.responses.policy_models[names["policy"]].llm_endpoint
+            if asked:
+                key = f"responses.policy_models.{names['policy']}.endpoint"
+                needs.endpoints[key] = asked
         case "compare_picks" if config.image_ranking.judge:
             needs.endpoints["image_ranking.judge.endpoint"] = config.image_ranking.judge.endpoint
         case "answer_benchmark" | "score_benchmark" | "score_answers":

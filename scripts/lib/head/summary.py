@@ -25,6 +25,7 @@ ORDER = (
     "check_contamination",
     "list_overlaps",
     "check_content",
+    "fit_length",
     "build_pairs",
     "check_pairs",
     "merge_pairs",

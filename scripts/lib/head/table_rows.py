@@ -26,6 +26,7 @@ from lib.config.tables import (
     ComparePicksJob,
     ImageJudgeTableJob,
     ReasonsTableJob,
+    RewardLengthTableJob,
     TableScorer,
     rankings_input,
 )
@@ -222,6 +223,16 @@ def common_selections_job(plan: Plan) -> CommonSelectionsJob:
             for name, scorer in scorers.items()
         },
         label=plan.config.label,
+    )
+
+
+def reward_length_job(plan: Plan) -> RewardLengthTableJob:
+    """What the table of rewards against lengths is told."""
+    config = plan.config
+    return RewardLengthTableJob(
+        judge=config.response_ranking.kind,
+        is_controlled=config.pairs.length_control != "none",
+        label=config.label,
     )
 
 

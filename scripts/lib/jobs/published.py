@@ -53,7 +53,7 @@ def _jobs_that_may_publish(*parts: str) -> list[tuple[str, str]]:
         case "image_judge":
             return [("compare_picks", "compare_picks")]
         case "quality":
-            return [("check_pairs", "check_pairs")]
+            return [(rule, rule) for rule in ("check_pairs", "fit_length")]
         case "contamination" if len(names) == 1:
             of_all = [(rule, rule) for rule in ("index_benchmarks", "list_overlaps")]
             return [*of_all, ("check_own_pairs", shard)]

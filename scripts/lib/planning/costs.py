@@ -94,11 +94,11 @@ def items_of(
         prompts = shards.get((names["topic"], names["shard"]), 0)
         if job.rule in ("generate_images", "rank_images"):
             return prompts * len(config.images.guidance_scales)
-        return (
-            prompts * len(config.responses.policy_models)
-            if job.rule == "rank_responses"
-            else prompts
-        )
+        if job.rule == "rank_responses":
+            return prompts * len(config.responses.answer_names)
+        if job.rule == "generate_responses":
+            return prompts * config.responses.policy_models[names["policy"]].samples
+        return prompts
     if job.rule == "train_dpo":
         settings = config.training.settings_of(names["experiment"])
         return updates(

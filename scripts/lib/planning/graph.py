@@ -109,13 +109,21 @@ def plan_jobs(
             "prompts": str(prompts),
             "results": str(scratch / "results"),
         }
+        # A file has nothing for prompts that are not written; an endpoint's jobs need what a file's
+        # do.
+        endpoint = {
+            "backend": "openai",
+            "endpoint": {"base_url": "http://localhost/v1", "model": "none"},
+        }
         if config.instructions.backend == "file":
-            # The file has no instructions for prompts that are not written; an endpoint's jobs need
-            # what a file's do.
-            values["instructions"] = {
-                "backend": "openai",
-                "endpoint": {"base_url": "http://localhost/v1", "model": "none"},
-            }
+            values["instructions"] = endpoint
+        values["responses"] = config.responses.model_dump(mode="json")
+        for name, policy in config.responses.policy_models.items():
+            if policy.backend == "file":
+                values["responses"]["policy_models"][name] = {
+                    **endpoint,
+                    "samples": policy.samples,
+                }
         (scratch / "config.yaml").write_text(
             yaml.safe_dump(values, allow_unicode=True), encoding="utf-8"
         )

@@ -1,9 +1,9 @@
 """What a job of each stage costs: rates, and where each comes from.
 
 A stage is a rule. An item is what a rate counts in: an image (stages images and image ranking), a
-response (response ranking), an update (training), a question (evaluation), a pair (merge_pairs,
-import_pairs, check_own_pairs), a prompt in every other job of a shard, and the job itself
-everywhere else.
+response (responses and their ranking), an update (training), a question (evaluation), a pair
+(merge_pairs, import_pairs, check_own_pairs), a prompt in every other job of a shard, and the job
+itself everywhere else.
 """
 
 from collections.abc import Iterable
@@ -106,8 +106,8 @@ class Rates(Block):
     requests: dict[str, RequestRate] = Field(
         default_factory=dict,
         description=(
-            "What an endpoint is asked: `instructions`, `image_ranking`, `generate_prompts`, or a"
-            " judged benchmark's scorer."
+            "What an endpoint is asked: `instructions`, `responses`, `image_ranking`,"
+            " `generate_prompts`, or a judged benchmark's scorer."
         ),
     )
     prices: dict[str, Price] = Field(

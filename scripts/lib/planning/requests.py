@@ -62,6 +62,10 @@ def _asked_before_training(config: Config, prompts: int) -> Iterator[Asked]:
     for name, value in config.instructions:
         if isinstance(value, Endpoint):
             yield Asked(f"instructions.{name}", "instructions", value, prompts)
+    for name, policy in config.responses.policy_models.items():
+        if endpoint := policy.llm_endpoint:
+            key = f"responses.policy_models.{name}.endpoint"
+            yield Asked(key, "responses", endpoint, prompts * policy.samples)
     if judge := config.image_ranking.judge:
         count = 2 * min(judge.comparisons, prompts)
         yield Asked("image_ranking.judge.endpoint", "image_ranking", judge.endpoint, count)

@@ -221,7 +221,7 @@ def _units_per_record_item(job: PlannedJob, config: Config) -> int:
     """A record counts prompts where a rate counts images or responses."""
     if job.rule in ("generate_images", "rank_images"):
         return len(config.images.guidance_scales)
-    return len(config.responses.policy_models) if job.rule == "rank_responses" else 1
+    return len(config.responses.answer_names) if job.rule == "rank_responses" else 1
 
 
 def _storage_rate(rule: str, stored: Mapping[str, Cost], items: int, jobs: int) -> dict[str, float]:

@@ -184,12 +184,19 @@ def introduction(job: DataSetCardJob, contents: Contents) -> str:
         if job.label == "demo"
         else ""
     )
+    control = job.configuration.get("pairs", {}).get("length_control", "none")
+    less = (
+        " Answers were ranked by what is left of its reward when what it gains with their length is"
+        " taken out; the scores here are that."
+        if control != "none"
+        else ""
+    )
     return (
         f"{contents.pairs} preference pairs for aligning vision-language models: an image, an"
         " instruction about it, a chosen and a rejected answer. Models made the image and wrote the"
         f" answers; the instruction {job.instructions}. Which answer is the better one was said by"
-        f" a reward model: no human labelled anything. The method is that of [PDS-DPO]({PAPER})."
-        f"{demo}"
+        f" a reward model: no human labelled anything.{less} The method is that of"
+        f" [PDS-DPO]({PAPER}).{demo}"
     )
 
 

@@ -1,7 +1,7 @@
 """Generators in the jobs of rules: which one a job asks for, and what goes on its record."""
 
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from lib.blocks import Block, deciding
 from lib.jobs.batches import Item
@@ -16,16 +16,16 @@ from lib.registry import version_in_key
 
 
 class GeneratedText(TypedDict):
-    """An answer as journals hold it: `Generated`."""
+    """An answer as journals hold it: `Generated`; `tokens` where they are known."""
 
     text: str
     finish_reason: str
-    tokens: int
+    tokens: NotRequired[int]
 
 
 def generator_settings(*blocks: Block) -> GeneratorSettings:
-    """The settings of the backend that one of the blocks names, gathered from all of them; what is
-    not the generator's is passed over.
+    """The settings of the backend that the blocks name, gathered from all of them, of which the
+    last one counts; what is not the generator's is passed over.
     """
     values = {name: value for block in blocks for name, value in block}
     fields = GENERATORS.settings_of(values["backend"]).model_fields
