@@ -152,6 +152,8 @@ def test_the_paper_s_file_is_the_defaults_but_for_what_its_comments_say():
         "evaluation.questions_per_batch",
         "generate_prompts.count",
         "responses.prompts_per_batch",
+        "training.prompt_template",  # the chat template's own form
+        "training.system_prompt",
     ]
 
 

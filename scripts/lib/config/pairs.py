@@ -108,7 +108,9 @@ class BuildPairsJob(Block):
     policies: list[Name]
     min_margin: float
     base_model: Model = Field(json_schema_extra=NO_EFFECT)
-    prompt_template: str
+    prompt_template: str | None
+    # It is in the resolved template, which is in the keys.
+    system_prompt: str | None = Field(None, json_schema_extra=NO_EFFECT)
     max_length: int
 
 

@@ -12,18 +12,15 @@ from lib.loading import check_whole
 from lib.patches.deepspeed import without_compiled_operators
 from lib.patches.imports import hide_for_good, quick_imports
 from lib.training.base import TrainingJob
+from lib.training.image_tokens import load_processor
 from lib.training.messages import Note, tell
-from lib.training.preference_data import load_processor, preference_dataset
+from lib.training.preference_data import preference_dataset
 from lib.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from peft import LoraConfig
     from transformers import PreTrainedModel
     from trl import DPOConfig, DPOTrainer
-
-#: The linear layers of the language model; not of the vision encoder, whose layers have the same
-#: names, nor its output layer.
-LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
 
 class DPO:
@@ -112,13 +109,14 @@ def build_trainer(job: TrainingJob) -> "DPOTrainer":
     if args.process_index == 0:
         for note in notes:
             tell(Note(note=note))
+    model = load_model(job)
     return DPOTrainer(
-        model=load_model(job),
+        model=model,
         args=args,
         processing_class=processor,
         train_dataset=dataset,
         eval_dataset=held_out,
-        peft_config=lora_config(job.settings),
+        peft_config=lora_config(job.settings, model),
     )
 
 
@@ -149,7 +147,23 @@ def load_model(job: TrainingJob) -> "PreTrainedModel":
     )
 
 
-def lora_config(settings: TrainingSettings) -> "LoraConfig":
+def lora_targets(model: "PreTrainedModel") -> str:
+    """A pattern of the names of the language model's linear layers: not of the vision tower, whose
+    layers may have the same names, nor of the output layer.
+    """
+    import torch
+
+    decoder = model.get_decoder()
+    [path] = [name for name, module in model.named_modules() if module is decoder]
+    linear = dict.fromkeys(
+        name.rpartition(".")[2]
+        for name, module in decoder.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    )
+    return rf".*{path.rpartition('.')[2]}.*\.({'|'.join(linear)})"
+
+
+def lora_config(settings: TrainingSettings, model: "PreTrainedModel") -> "LoraConfig":
     """The adapter, as PEFT takes it."""
     from peft import LoraConfig
 
@@ -157,7 +171,7 @@ def lora_config(settings: TrainingSettings) -> "LoraConfig":
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
-        target_modules=LORA_TARGETS,
+        target_modules=lora_targets(model),
         bias="none",
         task_type="CAUSAL_LM",
     )
