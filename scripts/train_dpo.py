@@ -8,6 +8,7 @@ so that no training is done twice.
 """
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -198,12 +199,19 @@ def train_in_processes(job: Job[TrainDpoJob], training: TrainingJob, output: Pat
         job.record.load_seconds, job.record.compute_seconds = progress.seconds()
 
 
+def say_losses(losses: Mapping[str, float]) -> str:
+    """The losses of a training, in words."""
+    if losses == {"sigmoid": 1.0}:
+        return "DPO"
+    return " + ".join(f"{weight:g} {name}" for name, weight in losses.items())
+
+
 def title_of(job: Job[TrainDpoJob], pairs: PairsDigest) -> str:
     """The title of a training's figure."""
     training, control = job.settings.training, job.settings.control
     title = (
-        f"{job.name}: DPO on {pairs.pairs} pairs, β = {training.beta:g}, LoRA rank"
-        f" {training.lora_rank}"
+        f"{job.name}: {say_losses(training.losses)} on {pairs.pairs} pairs,"
+        f" β = {training.beta:g}, LoRA rank {training.lora_rank}"
     )
     if control is None:
         return title

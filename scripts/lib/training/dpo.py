@@ -185,7 +185,10 @@ def training_arguments(job: TrainingJob) -> "DPOConfig":
     return DPOConfig(
         output_dir=str(job.checkpoints),
         beta=settings.beta,
-        loss_type=["sigmoid"],
+        # In the order of their names: sums of float32 differ with it, and keys do not.
+        loss_type=sorted(settings.losses),
+        loss_weights=[weight for _, weight in sorted(settings.losses.items())],
+        label_smoothing=settings.label_smoothing,
         max_length=settings.max_length,
         truncation_mode="keep_start",
         # TRL switches the whole model's dropout off by default, the adapter's too: a configured
