@@ -50,6 +50,7 @@ PACKAGES = (
     "peft",
     "accelerate",
     "deepspeed",
+    "bitsandbytes",
 )
 
 

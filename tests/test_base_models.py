@@ -7,6 +7,7 @@ import math
 import shutil
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,7 +31,7 @@ from lib.models.response_generators.requests import Request, Sampling
 from lib.models.response_generators.transformers import TransformersGenerator
 from lib.patches import lmms_eval as lmms_eval_patches
 from lib.training.checkpoints import keep_results
-from lib.training.dpo import DPO, lora_targets
+from lib.training.dpo import ALL_BUT_LANGUAGE_MODEL, DPO, lora_targets
 from lib.training.image_tokens import ImageTokens, load_processor
 from lib.training.preference_data import format_for
 from lib.training.settings import TrainingSettings
@@ -255,6 +256,41 @@ def test_an_adapter_of_llava_names_the_layers_that_it_always_named(
     projections = "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj"
     assert lora_targets(model) == rf".*language_model.*\.({projections})"
     assert lora_targets(load_model(checkpoint("idefics3"))) == rf".*text_model.*\.({projections})"
+
+
+@pytest.mark.parametrize("name", ["llava-1.5", *ON_DEMAND])
+def test_qlora_holds_the_language_model_in_4_bits_and_nothing_else(
+    checkpoint: Callable[[str], Path], name: str
+) -> None:
+    """What is not trained is the same in training and in the merged model."""
+    from transformers.quantizers.quantizers_utils import should_convert_module
+
+    model = load_model(checkpoint(name))
+    decoder = {id(module) for module in model.get_decoder().modules()}
+    linear = [
+        (place, id(module) in decoder)
+        for place, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    ]
+    assert {is_inside for _, is_inside in linear} == {True, False}
+    for place, is_inside in linear:
+        assert should_convert_module(place, [ALL_BUT_LANGUAGE_MODEL]) == is_inside, place
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
+@pytest.mark.parametrize("name", ["llava-1.5", "qwen2.5-vl", "idefics3"])
+def test_an_adapter_of_qlora_is_merged_into_the_weights_as_they_are(
+    checkpoint: Callable[[str], Path], dataset: Path, tmp_path: Path, name: str
+) -> None:
+    base = checkpoint(name)
+    template = asked_as(Model(model=str(base)), None, None)
+    settings = {"epochs": 1, "gradient_accumulation": 5, "tuning": "qlora"}
+    job = training_job(base, dataset, tmp_path / "training", **settings)
+    DPO.train(job.model_copy(update={"prompt_template": template}))
+    (trained,) = job.checkpoints.glob("checkpoint-*")
+    (tmp_path / "merged").mkdir()
+    keep_results(trained, tmp_path / "adapter", Model(model=str(base)), DPO)
+    assert merge_adapter.merge(base, tmp_path / "adapter", tmp_path / "merged") == 2 * 7
 
 
 def load_model(folder: Path) -> Any:

@@ -173,6 +173,14 @@ def test_the_paper_s_numbers_are_the_paper_s():
     assert (settings.zero_stage, settings.processes) == (2, 2)
 
 
+def test_weights_in_4_bits_are_refused_without_a_gpu():
+    experiment = {"size": 2000, "settings": {"tuning": "qlora"}}
+    asked = {"training": {"experiments": {"a": experiment}}}
+    assert Config.model_validate(asked).training.experiments_in_4_bits() == ["a"]
+    with pytest.raises(ValueError, match=r"experiment 'a' has `tuning: qlora`.*`device` is cpu"):
+        Config.model_validate(asked | {"device": "cpu"})
+
+
 def test_hub_models_are_pinned_to_commits():
     from lib.head.preflight import hub_models
     from lib.weights import COMMIT

@@ -139,6 +139,11 @@ class Config(Block):
                     f" ({', '.join(map(str, self.pairs.sizes))}). Add it there, or correct the"
                     " experiment"
                 )
+        if self.device == "cpu" and (names := self.training.experiments_in_4_bits()):
+            raise ValueError(
+                f"experiment '{names[0]}' has `tuning: qlora`, which needs a GPU, and `device` is"
+                " cpu. Take `lora`"
+            )
         if self.figures.answers:
             self._can_be_shown(self.figures.answers)
         height, width = (getattr(self.images, side, 0) for side in ("height", "width"))

@@ -108,6 +108,10 @@ class Training(Block):
             {**self.settings.model_dump(), **self.experiments[experiment].settings}
         )
 
+    def experiments_in_4_bits(self) -> list[str]:
+        """The experiments whose base model is held in 4 bits."""
+        return [name for name in self.experiments if self.settings_of(name).tuning == "qlora"]
+
     def train_params(self, experiment: str) -> "TrainDpoJob":
         """Parameters of train_dpo for one experiment."""
         return TrainDpoJob(

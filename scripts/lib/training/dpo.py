@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
     from trl import DPOConfig, DPOTrainer
 
+#: Names of modules, as a pattern, that are not in what transformers calls the language model.
+ALL_BUT_LANGUAGE_MODEL = r"(?!.*\b(?:language_model|text_model|text_decoder|decoder)\.)"
+
 
 class DPO:
     """TRL's DPOTrainer, under DeepSpeed unless `zero_stage` is 0."""
@@ -133,6 +136,25 @@ def require_gpus(job: TrainingJob) -> None:
         )
 
 
+def in_4_bits(job: TrainingJob) -> dict[str, Any]:
+    """What loads a base model in QLoRA's form: the layers of its language model in 4-bit
+    NormalFloat, the constants quantized too, computed in the model's dtype. The rest, which the
+    merged model has as it is, stays so.
+    """
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, job.dtype),
+        llm_int8_skip_modules=[ALL_BUT_LANGUAGE_MODEL],
+    )
+    device = torch.cuda.current_device() if job.device == "cuda" else job.device
+    return {"quantization_config": quantization, "device_map": {"": device}}
+
+
 def load_model(job: TrainingJob) -> "PreTrainedModel":
     """The base model's weights."""
     import torch
@@ -140,6 +162,7 @@ def load_model(job: TrainingJob) -> "PreTrainedModel":
 
     return AutoModelForImageTextToText.from_pretrained(
         str(job.base),
+        **(in_4_bits(job) if job.settings.tuning == "qlora" else {}),
         dtype=getattr(torch, job.dtype),
         use_safetensors=True,
         trust_remote_code=False,

@@ -48,6 +48,14 @@ class TrainingSettings(Block):
         ),
         json_schema_extra=LATER,
     )
+    tuning: Literal["lora", "qlora"] = Field(
+        "lora",
+        description=(
+            "`qlora` holds the base model in 4 bits while its adapter is trained (a quarter of the"
+            " memory of its weights, on a GPU); the adapter is merged into the weights as they are."
+        ),
+        json_schema_extra=LATER,
+    )
     lora_rank: PositiveInt = Field(128, description="LoRA rank.")
     lora_alpha: PositiveInt = Field(256, description="LoRA alpha.")
     lora_dropout: float = Field(
@@ -79,6 +87,15 @@ class TrainingSettings(Block):
     def _losses_have_what_they_need(self) -> Self:
         if problem := problem_with(self.losses, self.label_smoothing, self.batch_size):
             raise ValueError(problem)
+        return self
+
+    @model_validator(mode="after")
+    def _weights_in_4_bits_are_whole(self) -> Self:
+        if self.tuning == "qlora" and self.zero_stage == 3:
+            raise ValueError(
+                "`zero_stage` 3 shares the base model's weights out, which it cannot with those in"
+                " 4 bits of `tuning: qlora`. Take stage 2"
+            )
         return self
 
     @property
