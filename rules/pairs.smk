@@ -25,8 +25,9 @@ rule build_pairs:
         f"{ROOT}/pairs/{{topic}}/{{shard}}.jsonl",
     log:
         f"{ROOT}/logs/build_pairs/{{topic}}/{{shard}}.log",
+    # It counts what a picture takes of the base model's context as the model's processor does.
     conda:
-        "../envs/workflow.yaml"
+        "../envs/rewards.yaml"
     threads: 1
     resources:
         mem_mb=growing(2000),

@@ -7,14 +7,16 @@ check_contamination) gives no pair where the configuration says so.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from lib import weights
 from lib.blocks import deciding
+from lib.chat_template import FILES, INSTRUCTION, asked_as, with_own_mark
 from lib.config.pairs import BuildPairsJob
+from lib.data.image_files import image_size
 from lib.data.lengths import log_length
 from lib.data.rows import (
     ContentRow,
@@ -35,7 +37,10 @@ if TYPE_CHECKING:
 
 VERSION = 1
 IN_A_BENCHMARK = "in a benchmark"
+#: The architecture whose images all take the same number of tokens.
+LLAVA = "llava"
 Tokens = Sequence[int]
+CountTokens = Callable[[PickedImage], int]
 
 
 class PairOrReason(TypedDict):
@@ -75,6 +80,7 @@ class VisionConfig(TypedDict):
 class LlavaConfig(TypedDict):
     """Of a LLaVA model's `config.json`: what says how many tokens an image takes."""
 
+    model_type: NotRequired[str]
     vision_config: VisionConfig
     image_seq_length: NotRequired[int]
 
@@ -84,22 +90,49 @@ class ContextOfTraining:
     """What training reads of a pair: the base model's tokenizer, and the room in its context."""
 
     tokenizer: "Tokenizer"
-    image_tokens: int
+    image_tokens: CountTokens
     prompt_template: str
     max_length: int
 
-    def room_behind(self, instruction: str) -> int:
+    def room_behind(self, image: PickedImage, instruction: str) -> int:
         """The tokens that image and instruction leave for a response."""
-        prompt = self.prompt_template.replace("{instruction}", instruction)
-        return self.max_length - self.image_tokens - len(self.tokenizer.encode(prompt).ids)
+        prompt = self.prompt_template.replace(INSTRUCTION, instruction)
+        taken = self.image_tokens(image) + len(self.tokenizer.encode(prompt).ids)
+        return self.max_length - taken
 
 
-def image_tokens(config: LlavaConfig) -> int:
-    """How many tokens of a LLaVA-1.5 model's context an image takes."""
+def tokens_of_llava(config: LlavaConfig) -> int:
+    """How many tokens of a LLaVA-1.5 model's context an image takes, whatever its size."""
     if "image_seq_length" in config:
         return config["image_seq_length"]
     vision = config["vision_config"]
     return int((vision["image_size"] // vision["patch_size"]) ** 2)
+
+
+def config_of(folder: Path) -> LlavaConfig:
+    """A base model's `config.json`."""
+    config: LlavaConfig = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return config
+
+
+def is_llava(folder: Path) -> bool:
+    """Whether the images of a base model all take the same number of tokens."""
+    return config_of(folder).get("model_type") == LLAVA
+
+
+def same_for_all(tokens: int) -> CountTokens:
+    """Counts an image's tokens where all images take as many."""
+    return lambda image: tokens
+
+
+def counted_by_processor(folder: Path, prompt_template: str, root: Path) -> CountTokens:
+    """Counts an image's tokens as the base model's processor does, from the size that the header
+    of its file under `root` says. Errors: UserError.
+    """
+    from lib.training.image_tokens import ImageTokens, load_processor
+
+    tokens = ImageTokens(load_processor(folder), prompt_template)
+    return lambda image: tokens.of_size(image_size(root / image["file"]))
 
 
 def pair_of(responses: Mapping[str, RankedResponse], min_margin: float) -> PairOrReason:
@@ -197,7 +230,7 @@ def usable_pair(
     if checker := found_by(prompt.findings, best_and_worst["pair"]):
         return {"no_pair": f"found by content check {checker}"}
     instruction = prompt.row["instruction"]
-    room = context.room_behind(instruction)
+    room = context.room_behind(prompt.row["image"], instruction)
     reason = unusable_for_training(instruction, best_and_worst["pair"], context.tokenizer, room)
     return {"no_pair": reason} if reason else best_and_worst
 
@@ -211,17 +244,19 @@ def invalid_responses(responses: Mapping[str, RankedResponse]) -> dict[str, str]
     }
 
 
-def load_context(settings: BuildPairsJob) -> ContextOfTraining:
-    """The base model's tokenizer, and what training asks with."""
+def load_context(settings: BuildPairsJob, prompt_template: str, root: Path) -> ContextOfTraining:
+    """The base model's tokenizer, and what training asks with. `root`: the run's folder."""
     from tokenizers import Tokenizer
 
     base = settings.base_model
-    folder = weights.fetch(base.model, base.revision, only=["tokenizer.json", "config.json"])
-    config: LlavaConfig = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    tokenizer = Tokenizer.from_file(str(Path(folder, "tokenizer.json")))
-    return ContextOfTraining(
-        tokenizer, image_tokens(config), settings.prompt_template, settings.max_length
-    )
+    folder = weights.fetch(base.model, base.revision, only=FILES)
+    prompt_template = with_own_mark(prompt_template, folder)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    if is_llava(folder):
+        count = same_for_all(tokens_of_llava(config_of(folder)))
+    else:
+        count = counted_by_processor(folder, prompt_template, root)
+    return ContextOfTraining(tokenizer, count, prompt_template, settings.max_length)
 
 
 def in_benchmarks(job: Job[Any], files: Sequence[str]) -> set[str]:
@@ -267,12 +302,14 @@ def item_of(
     row: ResponseRankingRow,
     job: Job[BuildPairsJob],
     tokenizer: str,
+    asked: Mapping[str, object],
     in_a_benchmark: bool,
     findings: Mapping[str, Sequence[str]],
     slope: float | None = None,
 ) -> Item[RankedPrompt]:
-    """The item of a prompt. `tokenizer`: what identifies it; `findings`: as in `RankedPrompt`;
-    `slope`: of the reward on log length, where lengths are controlled.
+    """The item of a prompt. `tokenizer`: what identifies it; `asked`: of `how_it_is_asked`;
+    `findings`: as in `RankedPrompt`; `slope`: of the reward on log length, where lengths are
+    controlled.
     """
     # In the configured order, which decides between equals: JSON files keep their keys sorted.
     responses = {policy: row["responses"][policy] for policy in job.settings.policies}
@@ -283,11 +320,23 @@ def item_of(
         image=row["image"],
         instruction=row["instruction"],
         tokenizer=tokenizer,
-        **deciding(job.settings),
+        **{**deciding(job.settings), **asked},
         **({"in_a_benchmark": True} if in_a_benchmark else {}),
         **({"findings": dict(findings)} if findings else {}),
     )
     return Item(row["id"], key, RankedPrompt(row, responses, in_a_benchmark, findings))
+
+
+def how_it_is_asked(settings: BuildPairsJob) -> dict[str, object]:
+    """What of a key says how training asks, and how an image's tokens are counted where they are
+    not LLaVA-1.5's.
+    """
+    base = settings.base_model
+    prompt_template = asked_as(base, settings.prompt_template, settings.system_prompt)
+    asked: dict[str, object] = {"prompt_template": prompt_template}
+    if not is_llava(weights.fetch(base.model, base.revision, only=FILES)):
+        asked["image_tokens"] = "of the processor"
+    return asked
 
 
 def result_of(prompt: RankedPrompt, context: ContextOfTraining, min_margin: float) -> PairResult:
@@ -308,16 +357,27 @@ def main(snakemake: Any) -> None:
         findings = findings_in(job, content_files(snakemake))
         tokenizer = job.identify(settings.base_model)
         slope = slope_in(snakemake)
+        asked = how_it_is_asked(settings)
+        prompt_template = str(asked["prompt_template"])
+
+        def load() -> ContextOfTraining:
+            return load_context(settings, prompt_template, job.root)
 
         def build(
             context: ContextOfTraining, batch: Sequence[Item[RankedPrompt]]
         ) -> list[PairResult]:
             return [result_of(item.inputs, context, settings.min_margin) for item in batch]
 
-        outcomes = Batches(job, load=lambda: load_context(settings), compute=build).run(
+        outcomes = Batches(job, load=load, compute=build).run(
             [
                 item_of(
-                    row, job, tokenizer, row["id"] in excluded, findings.get(row["id"], {}), slope
+                    row,
+                    job,
+                    tokenizer,
+                    asked,
+                    row["id"] in excluded,
+                    findings.get(row["id"], {}),
+                    slope,
                 )
                 for row in present(rows.values())
             ]

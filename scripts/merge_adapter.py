@@ -31,11 +31,13 @@ VERSION = 1
 #: What a model folder holds beside its weights: configurations, processor, tokenizer, chat
 #: template, licence.
 BESIDE_WEIGHTS = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "USE_POLICY*")
-#: A layer's name in the language model, however transformers and the checkpoint put the language
-#: model's own name before it.
-LAYER = re.compile(r"(?:^|\.)language_model\.(?:model\.)?(layers\..+)\.weight$")
+#: What stands before a layer's name in the language model, however transformers and checkpoints
+#: call it (`language_model.model.`, `model.text_model.`, Qwen's plain `model.`). The layers of a
+#: vision tower have another name before theirs.
+LANGUAGE_MODEL = r"(?:model\.)?(?:(?:language|text)_model\.)?(?:model\.)?"
+LAYER = re.compile(rf"^{LANGUAGE_MODEL}(layers\..+)\.weight$")
 MATRIX = re.compile(
-    r"\.language_model\.(?:model\.)?(layers\..+)\.lora_(A|B)(?:\.default)?\.weight$"
+    rf"^base_model\.model\.{LANGUAGE_MODEL}(layers\..+)\.lora_(A|B)(?:\.default)?\.weight$"
 )
 #: What PEFT's LoRA can be besides plain.
 VARIANTS = (

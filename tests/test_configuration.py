@@ -157,6 +157,8 @@ def test_the_paper_s_file_is_the_defaults_but_for_what_its_comments_say():
         "evaluation.questions_per_batch",
         "generate_prompts.count",
         "responses.prompts_per_batch",
+        "training.prompt_template",  # the chat template's own form
+        "training.system_prompt",
     ]
 
 
@@ -174,6 +176,14 @@ def test_the_paper_s_numbers_are_the_paper_s():
         settings.gradient_accumulation,
     ) == (2, 1e-5, 1, 4)
     assert (settings.zero_stage, settings.processes) == (2, 2)
+
+
+def test_weights_in_4_bits_are_refused_without_a_gpu():
+    experiment = {"size": 2000, "settings": {"tuning": "qlora"}}
+    asked = {"training": {"experiments": {"a": experiment}}}
+    assert Config.model_validate(asked).training.experiments_in_4_bits() == ["a"]
+    with pytest.raises(ValueError, match=r"experiment 'a' has `tuning: qlora`.*`device` is cpu"):
+        Config.model_validate(asked | {"device": "cpu"})
 
 
 def test_hub_models_are_pinned_to_commits():

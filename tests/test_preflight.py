@@ -155,7 +155,7 @@ def test_pairs_alone_ask_for_the_base_model_s_tokenizer_before_they_start(plan, 
     with pytest.raises(UserError, match=rf"training\.base_model: {BASE} at .*neither in the local"):
         check_run(plan(), [("build_pairs", SHARD)])
     empty_cache.mkdir(parents=True)
-    for name in ("tokenizer.json", "config.json"):
+    for name in ("tokenizer.json", "config.json", "chat_template.json"):
         (empty_cache / name).touch()
     check_run(plan(), [("build_pairs", SHARD)])
     # No weights came with it, which training needs.

@@ -2,6 +2,7 @@
 switching computes nothing again.
 """
 
+import importlib.util
 import json
 import os
 import re
@@ -375,12 +376,23 @@ def test_jobs_with_an_environment_of_their_own_need_nothing_of_this_python(tmp_p
 def test_vllm_is_asked_for_only_where_a_backend_is_vllm_s(tmp_path):
     models = write_environment(tmp_path, "models", "vllm-of-a-test==1.0", "yaml==1")
     check_jobs([("generate_responses", models)], [], tmp_path, spared={"vllm-of-a-test"})
-    assert spared_packages(Config()) == set()
+    assert spared_packages(Config()) == {"bitsandbytes"}
     backends = {
         "responses": {"backend": "transformers"},
         "evaluation": {"backend": "transformers"},
     }
-    assert spared_packages(Config.model_validate(backends)) == {"vllm"}
+    assert spared_packages(Config.model_validate(backends)) == {"vllm", "bitsandbytes"}
+
+
+def test_bitsandbytes_is_asked_for_only_where_a_base_model_is_held_in_4_bits():
+    in_4_bits = {"experiments": {"a": {"size": 2000, "settings": {"tuning": "qlora"}}}}
+    spared = spared_packages(Config.model_validate({"training": in_4_bits}))
+    assert spared == set()
+    jobs, envs = [("train_dpo", "training")], REPOSITORY / "envs"
+    check_jobs(jobs, [], envs, spared_packages(Config()))
+    if importlib.util.find_spec("bitsandbytes") is None:
+        with pytest.raises(UserError, match=r"train_dpo\): bitsandbytes"):
+            check_jobs(jobs, [], envs, spared)
 
 
 @pytest.fixture

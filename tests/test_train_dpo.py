@@ -41,10 +41,11 @@ from lib.training.checkpoints import (
     state_at,
 )
 from lib.training.dpo import DPO, build_trainer, training_arguments
+from lib.training.image_tokens import load_processor
 from lib.training.launch import Progress, launch, what_stopped_them
 from lib.training.messages import LAST_LINES, WorkerError, first_error, leaving_errors
 from lib.training.pairs_digest import PairsDigest, digest_pairs
-from lib.training.preference_data import load_processor, preference_dataset
+from lib.training.preference_data import preference_dataset
 from lib.training.registry import TRAINERS
 from lib.training.settings import TrainingSettings
 from lib.weights import folder_identity
@@ -868,6 +869,8 @@ def test_workers_that_were_killed_are_told_by_their_last_lines(tmp_path: Path) -
         ),
         ({"prompt_template": "{instruction}"}, "<image>"),
         ({"experiments": {"base": {"size": 8}}}, "called 'base'"),
+        ({"settings": {"tuning": "qlora", "zero_stage": 3}}, "`zero_stage` 3 shares"),
+        ({"settings": {"tuning": "full"}}, "'lora' or 'qlora'"),
         ({"experiments": {"a": {"size": 8, "control": "swap"}}}, "'random' or 'swapped'"),
     ],
 )

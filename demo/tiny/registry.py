@@ -6,9 +6,13 @@ from tiny.armorm import build_armorm
 from tiny.blip import build_blip
 from tiny.checkpoints import Builder
 from tiny.clip import build_clip
+from tiny.idefics3 import build_idefics3
 from tiny.image_reward import build_image_reward
 from tiny.instruct_llm import build_instruct_llm
+from tiny.internvl import build_internvl
 from tiny.llava import LLAVAS, build_llava
+from tiny.llava_onevision import build_llava_onevision
+from tiny.qwen_vl import QWENS, build_qwen_vl
 from tiny.sentence_embedding import build_sentence_embedding
 from tiny.stable_diffusion_3 import build_stable_diffusion_3
 
@@ -21,6 +25,14 @@ BUILDERS: dict[str, Builder] = {
     "image-reward": build_image_reward,
     "armorm": build_armorm,
     "sentence-embedding": build_sentence_embedding,
+}
+
+#: Those that the random run has no use for, which are built where they are asked for by name.
+ON_DEMAND: dict[str, Builder] = {
+    **{name: functools.partial(build_qwen_vl, name=name) for name in QWENS},
+    "idefics3": build_idefics3,
+    "internvl": build_internvl,
+    "llava-onevision": build_llava_onevision,
 }
 
 #: The tiny checkpoint of each kind of model, by role and kind; None where a kind loads no model.

@@ -119,7 +119,9 @@ class BuildPairsJob(Block):
     policies: list[str]
     min_margin: float
     base_model: Model = Field(json_schema_extra=NO_EFFECT)
-    prompt_template: str
+    prompt_template: str | None
+    # It is in the resolved template, which is in the keys.
+    system_prompt: str | None = Field(None, json_schema_extra=NO_EFFECT)
     max_length: int
     length_control: LengthControl = Field("none", json_schema_extra=LATER)
 

@@ -155,6 +155,11 @@ class Config(Block):
                     f"`evaluation.models` has a model '{name}', which is also the name of"
                     f" {'the base model' if name == 'base' else 'an experiment'}. Call it otherwise"
                 )
+        if self.device == "cpu" and (names := self.training.experiments_in_4_bits()):
+            raise ValueError(
+                f"experiment '{names[0]}' has `tuning: qlora`, which needs a GPU, and `device` is"
+                " cpu. Take `lora`"
+            )
         if self.figures.answers:
             self._can_be_shown(self.figures.answers)
         height, width = (getattr(self.images, side, 0) for side in ("height", "width"))

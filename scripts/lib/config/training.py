@@ -12,7 +12,7 @@ from pydantic import (
     model_validator,
 )
 
-from lib.blocks import Block, Model, Name, first_mistake, max_image_megapixels_field
+from lib.blocks import NO_EFFECT, Block, Model, Name, first_mistake, max_image_megapixels_field
 from lib.config.pairs import Size
 from lib.data.controls import Control
 from lib.data.pair_forms.settings import OwnPairs
@@ -86,11 +86,20 @@ class Training(Block):
         ),
         description="The model to align.",
     )
-    prompt_template: str = Field(
-        "USER: <image>\n{instruction} ASSISTANT:",
+    prompt_template: str | None = Field(
+        None,
         description=(
-            "How the base model is asked in training; the processor adds BOS. In evaluation, its"
-            " own chat template asks."
+            "How the base model is asked in training, with `{instruction}`, and `<image>` where the"
+            " picture stands; its tokenizer adds BOS. Null is its own chat template, which asks in"
+            " evaluation, too; another form here is told in the record."
+        ),
+    )
+    system_prompt: str | None = Field(
+        None,
+        min_length=1,
+        description=(
+            "Stands before a prompt that begins with `USER:` (LLaVA-1.5's form), as"
+            " `evaluation.system_prompt` does when it is asked; the published code trains with it."
         ),
     )
     settings: TrainingSettings = Field(
@@ -105,8 +114,14 @@ class Training(Block):
 
     @model_validator(mode="after")
     def _can_be_trained(self) -> Self:
-        if "{instruction}" not in self.prompt_template or "<image>" not in self.prompt_template:
-            raise ValueError("`prompt_template` needs both `<image>` and `{instruction}`")
+        template = self.prompt_template
+        if template is not None and not all(
+            template.count(mark) == 1 for mark in ("<image>", "{instruction}")
+        ):
+            raise ValueError(
+                "`prompt_template` needs both `<image>` and `{instruction}`, each once; `<image>`"
+                " becomes the base model's own mark of a picture"
+            )
         if "base" in self.experiments:
             raise ValueError(
                 "an experiment cannot be called 'base': that is the name of the model before"
@@ -155,11 +170,16 @@ class Training(Block):
             {**self.settings.model_dump(), **self.experiments[experiment].settings}
         )
 
+    def experiments_in_4_bits(self) -> list[str]:
+        """The experiments whose base model is held in 4 bits."""
+        return [name for name in self.experiments if self.settings_of(name).tuning == "qlora"]
+
     def train_params(self, experiment: str) -> "TrainDpoJob":
         """Parameters of train_dpo for one experiment."""
         return TrainDpoJob(
             base_model=self.base_model,
             prompt_template=self.prompt_template,
+            system_prompt=self.system_prompt,
             training=self.settings_of(experiment),
             control=self.experiments[experiment].control,
         )
@@ -177,7 +197,8 @@ class TrainDpoJob(Block):
 
     trainer: str = "dpo"
     base_model: Model
-    prompt_template: str
+    prompt_template: str | None
+    system_prompt: str | None = Field(None, json_schema_extra=NO_EFFECT)
     training: TrainingSettings
     control: Control | None
 

@@ -76,6 +76,20 @@ def check_whole(source: "Path | BinaryIO", what: str, *, decode: bool = True) ->
         )
 
 
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image file, from its header. Errors: UserError."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except OSError as error:
+        raise UserError(
+            f"{path}: this image cannot be read ({error}). Delete the file of stage images that"
+            " names it and run again: it is made anew."
+        ) from error
+
+
 def read_provenance(path: Path) -> dict[str, Any]:
     """What an image file says about its own making: prompt id, prompt, model, revision, seed and
     all settings.

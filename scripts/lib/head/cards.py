@@ -30,7 +30,7 @@ BLOCKS = (
 )
 #: ... and those fields of the others that do.
 OF_PAIRS = ("min_margin", "sizes", "validation", "content_check")
-OF_TRAINING = ("base_model", "prompt_template")
+OF_TRAINING = ("base_model", "prompt_template", "system_prompt")
 
 
 def data_set_card_job(plan: Plan) -> DataSetCardJob:
@@ -72,6 +72,7 @@ def model_card_job(plan: Plan, experiment: str) -> ModelCardJob:
         own_pairs=own.origin if own else None,
         control=TRAINING_CONTROLS[control] if control else None,
         prompt_template=training.prompt_template,
+        system_prompt=training.system_prompt,
         training=training.settings_of(experiment).model_dump(mode="json"),
         scores={
             name: {score.name: score.what for score in described_scores(block)}

@@ -359,6 +359,7 @@ class Plan:
             min_margin=config.pairs.min_margin,
             base_model=config.training.base_model,
             prompt_template=config.training.prompt_template,
+            system_prompt=config.training.system_prompt,
             max_length=config.training.settings.max_length,
             length_control=config.pairs.length_control,
         )

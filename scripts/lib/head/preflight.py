@@ -14,6 +14,7 @@ from pathlib import Path
 from lib import weights
 from lib.benchmarks.lmms_eval.tasks import problems_with_task
 from lib.blocks import Block, Endpoint, Model, models_in
+from lib.chat_template import TEMPLATE_FILES
 from lib.config.evaluation import QuestionBenchmark
 from lib.config.run import Config
 from lib.endpoint import check_endpoint
@@ -66,7 +67,9 @@ class Needs:
 
     def add_tokenizer(self, config: Config) -> None:
         """Adds what build_pairs reads of the base model, unless all of it is needed anyway."""
-        self.models.setdefault(BASE_MODEL, (config.training.base_model, _holds_what_pairs_need))
+        training = config.training
+        is_whole = _holds_what_pairs_need if training.prompt_template else _says_how_it_is_asked
+        self.models.setdefault(BASE_MODEL, (training.base_model, is_whole))
 
 
 def _models_of(key: str, block: Block | None) -> dict[str, Model]:
@@ -90,6 +93,14 @@ def _is_never_whole(_: Path) -> bool:
 def _holds_what_pairs_need(snapshot: Path) -> bool:
     """The files that build_pairs reads of the base model (`load_context`)."""
     return all((snapshot / name).is_file() for name in ("tokenizer.json", "config.json"))
+
+
+def _says_how_it_is_asked(snapshot: Path) -> bool:
+    """Whether these are there, and the chat template beside them."""
+    templates = (name for name in TEMPLATE_FILES if name.startswith("chat_template"))
+    return _holds_what_pairs_need(snapshot) and any(
+        (snapshot / name).is_file() for name in templates
+    )
 
 
 def blocks_with_models(config: Config) -> dict[str, Block | None]:

@@ -187,12 +187,15 @@ def _is_installed(package: str) -> bool:
 
 
 def spared_packages(config: Config) -> set[str]:
-    """What no job needs although its environment names it: vLLM, where no backend is vLLM's."""
+    """What no job needs although its environment names it: vLLM, where no backend is vLLM's, and
+    bitsandbytes, where no base model is held in 4 bits.
+    """
     backends = {
         getattr(block, "backend", "")
         for block in (config.instructions, config.responses, config.evaluation)
     }
-    return set() if "vllm" in backends else {"vllm"}
+    spared = {"bitsandbytes"} if not config.training.experiments_in_4_bits() else set()
+    return spared if "vllm" in backends else spared | {"vllm"}
 
 
 def _say_lacking(lacking: dict[str, list[str]], rules: dict[str, set[str]]) -> str:

@@ -1,6 +1,7 @@
 """lmms-eval 0.7.3: which tasks it reads, how it asks, and what it prints."""
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from functools import partial
 from hashlib import sha256
@@ -71,8 +72,22 @@ def change_judge(ask: Callable[..., tuple[str, str]]) -> None:
     openai.OpenAIProvider.evaluate = evaluate
 
 
-def change_prompts(change: Callable[[str], str]) -> None:
-    """Has the model see `change(prompt)` in place of what its chat template makes of a question."""
+def take_any_model() -> None:
+    """Has lmms-eval's class for LLaVA load any model that reads pictures and writes text, as
+    transformers does, and ask it through the model's own processor. Its classes for single
+    families change a picture's size, the number format or the system prompt, so that a model would
+    see other token ids than it was trained on.
+    """
+    from lmms_eval.models.simple import llava_hf
+    from transformers import AutoModelForImageTextToText
+
+    llava_hf.model_map = defaultdict(lambda: AutoModelForImageTextToText, llava_hf.model_map)
+
+
+def change_prompts(change: Callable[[Any, str], str]) -> None:
+    """Has the model see `change(tokenizer, prompt)` in place of what its chat template makes of a
+    question.
+    """
     from lmms_eval.models.chat import llava_hf
 
     load = llava_hf.LlavaHf.__init__
@@ -81,7 +96,7 @@ def change_prompts(change: Callable[[str], str]) -> None:
         load(model, *arguments, **named)
         ask = model._image_processor.apply_chat_template
         model._image_processor.apply_chat_template = lambda *parts, **options: change(
-            ask(*parts, **options)
+            model.tokenizer, ask(*parts, **options)
         )
 
     llava_hf.LlavaHf.__init__ = load_with_change

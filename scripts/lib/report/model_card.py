@@ -46,7 +46,8 @@ class ModelCardJob(Block):
     code: str | None
     control: str | None
     own_pairs: str | None = None
-    prompt_template: str
+    prompt_template: str | None
+    system_prompt: str | None
     training: dict[str, Any]
     scores: dict[str, dict[str, str]]
 
@@ -224,13 +225,22 @@ def how_to_use(job: ModelCardJob, kind: Kind) -> str:
 def how_it_was_trained(job: ModelCardJob, data: DataSetSummary, root: Path) -> str:
     """Data, base model and settings."""
     settings = [[f"`{name}`", value] for name, value in job.training.items()]
-    template = job.prompt_template.replace("\n", "\\n")
     return (
         f"Base model: `{job.base.name}` at {revision_of(job.base, root)}. Data: {data['size']}"
         " pairs, digest"
-        f" `{data['digest']}` (in the data set's `dataset.json`). Asked as `{template}`."
-        f" {made_with(job.code)}\n\n" + markdown_table(["Setting", "Value"], settings)
+        f" `{data['digest']}` (in the data set's `dataset.json`). Asked"
+        f" {how_it_was_asked(job)}. {made_with(job.code)}\n\n"
+        + markdown_table(["Setting", "Value"], settings)
     )
+
+
+def how_it_was_asked(job: ModelCardJob) -> str:
+    """The form of a training's prompts, in words."""
+    template, system = job.prompt_template, job.system_prompt
+    form = "in the base model's own chat template"
+    if template is not None:
+        form = "as `{}`".format(template.replace("\n", "\\n"))
+    return f"{form}, a prompt of Vicuna's form behind `{system}`" if system else form
 
 
 def scores_table(lines: Sequence[ScoreLine]) -> str:

@@ -3,7 +3,8 @@ SYSTEM_PROMPT <arguments>`, KEYS being an `AnswerKeys` as JSON.
 
 It is `python -m lmms_eval`, version 0.7.3, with the arguments of that. SYSTEM_PROMPT, unless it is
 empty, stands before every prompt of Vicuna's form, which LLaVA's published scores have it in and
-the hub's chat template has not. It differs in six more ways, none of which changes an answer:
+the hub's chat template has not. Any model that transformers loads for pictures and text is asked,
+by the one class, and sees one BOS. It differs in six more ways, none of which changes an answer:
 
 - Each answer is in the journal before the next question is asked, under a key that holds the
   question's text and images, and those that are there already are not asked again. So a killed
@@ -186,6 +187,7 @@ def main(journal_path: str, key_parts: str, system: str) -> None:
     from lib.benchmarks.lmms_eval import unjudged
     from lib.benchmarks.lmms_eval.answer_journal import RULE, AnswerKeys
     from lib.blocks import Endpoint
+    from lib.chat_template import seen_by_model
     from lib.endpoint import Client
     from lib.errors import UserError
     from lib.jobs.journal import Journal
@@ -196,7 +198,6 @@ def main(journal_path: str, key_parts: str, system: str) -> None:
     from lib.patches import lmms_eval as patches
     from lib.patches.file_locks import allow_no_locks
     from lib.patches.imports import quick_imports
-    from lib.vicuna import with_system
 
     die_with_parent()
     allow_no_locks()
@@ -222,8 +223,8 @@ def main(journal_path: str, key_parts: str, system: str) -> None:
         patches.change_answering(
             lambda ask: journalled(ask, journal, keys, patches.question_of, progress, asked)
         )
-        if system:
-            patches.change_prompts(lambda prompt: with_system(prompt, system))
+        patches.take_any_model()
+        patches.change_prompts(partial(seen_by_model, system=system))
         if JUDGE in os.environ:
             client = stack.enter_context(Client(Endpoint.model_validate_json(os.environ[JUDGE])))
             patches.change_judge(partial(ask_judge, client, failed))
