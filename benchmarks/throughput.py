@@ -209,7 +209,7 @@ class Stages:
 
     def _draw_all(self, one_by_one: bool) -> None:
         for prompt in self.prompts.prompts:
-            scales = self.images.guidance_scales
+            scales = [scale for scale, _ in self.images.drawn]
             seeds = [seed_of(0, "image", prompt.id, scale) for scale in scales]
             for part in zip(scales, seeds, strict=True) if one_by_one else ():
                 self.pipeline.generate(prompt.text, [part[0]], [part[1]])

@@ -1,4 +1,5 @@
-"""Rule generate_images: one image of each prompt at each guidance scale (paper 3.2, Eq. 5).
+"""Rule generate_images: each prompt's candidates, which differ by guidance scale (paper 3.2, Eq. 5)
+or by seed.
 
 An item is a prompt: its candidates are one batch, so that an image depends on its prompt and the
 settings only, not on sharding, order or resumption. Image files are written by a thread while the
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 #: So many prompts that were cut are named in a note.
 NAMED = 5
+#: Settings that say which images there are, not how one of them is made.
+LISTS = ("guidance_scales", "candidates", "samples")
 VERSION = 1
 
 
@@ -74,8 +77,10 @@ class ShardImages:
 
     def item(self, prompt: Prompt) -> Item[Drawing]:
         """The item of a prompt."""
-        scales = self.settings.guidance_scales
-        seeds = [seed_of(self.job.seed, "image", prompt.id, scale) for scale in scales]
+        seeds = [
+            seed_of(self.job.seed, "image", prompt.id, scale, *([number] if number > 1 else []))
+            for scale, number in self.settings.drawn
+        ]
         key = self.job.key(
             prompt=prompt.text,
             model=self.identity,
@@ -103,15 +108,17 @@ class ShardImages:
             scales, seeds = zip(*part, strict=True)
             return generator.generate(drawing.prompt.text, scales, seeds)
 
-        pairs = list(zip(self.settings.guidance_scales, drawing.seeds, strict=True))
+        pairs = list(zip(self._scales(), drawing.seeds, strict=True))
         return halving(pairs, draw_part, self.job.note)
+
+    def _scales(self) -> list[float]:
+        return [scale for scale, _ in self.settings.drawn]
 
     def save(self, drawing: Drawing, images: "Sequence[Image]") -> Candidates:
         """Writes the images of a prompt, each with its provenance inside."""
-        scales = self.settings.guidance_scales
         candidates = [
             self._save_one(drawing.prompt, scale, seed, image)
-            for scale, seed, image in zip(scales, drawing.seeds, images, strict=True)
+            for scale, seed, image in zip(self._scales(), drawing.seeds, images, strict=True)
         ]
         return {"candidates": candidates}
 
@@ -129,9 +136,7 @@ class ShardImages:
 
     def _provenance(self, prompt: Prompt, scale: float, seed: int) -> dict[str, Any]:
         """What an image file says about its own making."""
-        settings = {
-            name: value for name, value in self.generation.items() if name != "guidance_scales"
-        }
+        settings = {name: value for name, value in self.generation.items() if name not in LISTS}
         model = {"model": self.settings.model, "revision": self.identity, **self.version}
         own = {"id": prompt.id, "prompt": prompt.text, "guidance_scale": scale, "seed": seed}
         return settings | model | own

@@ -22,7 +22,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from chat_server import ChatServer
-from conftest import DEVICE, Parameters, rounding
+from conftest import DEVICE, Parameters, rounding, tiny_checkpoint
 from lib.blocks import Block
 from lib.data.prompts import Prompt
 from lib.data.rows import InstructionRow, PickedRow
@@ -46,7 +46,7 @@ from lib.models.response_generators.requests import Request, Sampling
 from lib.models.response_rewards.base import ResponseReward
 from lib.models.response_rewards.registry import RESPONSE_REWARDS
 from lib.registry import Registry
-from tiny.registry import BUILDERS, TINY_OF
+from tiny.registry import BUILDERS, OF_OTHER_ROLES, ON_DEMAND, TINY_OF
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SCRIPTS = REPOSITORY / "scripts"
@@ -58,6 +58,7 @@ SMALL = {
     "dtype": "float32",
     "height": 64,
     "width": 48,
+    "candidates": [{"guidance_scale": 5.0}],
     "steps": 2,
     "max_sequence_length": 32,
     "max_model_len": 1024,
@@ -114,7 +115,7 @@ def test_every_kind_has_a_tiny_checkpoint_or_says_that_it_loads_no_model(
         f"{role}: add the tiny checkpoint of '{kind}' to TINY_OF in demo/tiny/registry.py"
         " (docs/adding-a-model.md)"
     )
-    assert TINY_OF[role, kind] in {None, *BUILDERS}
+    assert TINY_OF[role, kind] in {None, *BUILDERS, *ON_DEMAND, *OF_OTHER_ROLES}
 
 
 def test_the_table_of_tiny_checkpoints_names_no_kind_that_is_not_there() -> None:
@@ -212,7 +213,7 @@ def loaded(demo_models: Path) -> Callable[..., Any]:
 
     @cache
     def get(role: str, kind: str, sampling: Sampling = GREEDY) -> Any:
-        folder = demo_models / str(TINY_OF[role, kind])
+        folder = tiny_checkpoint(demo_models, str(TINY_OF[role, kind]))
         return load(role, settings_of(role, kind, folder), DEVICE, sampling)
 
     return get

@@ -242,6 +242,10 @@ class PlainColours:
     class Settings(ImageGeneratorSettings):
         kind: Literal["plain"]
 
+        @property
+        def drawn(self):
+            return [(scale, 1) for scale in (1.0, 2.0, 3.0, 4.0)]
+
     @classmethod
     def load(cls, settings, device):
         return cls()

@@ -12,8 +12,10 @@ from tiny.instruct_llm import build_instruct_llm
 from tiny.internvl import build_internvl
 from tiny.llava import LLAVAS, build_llava
 from tiny.llava_onevision import build_llava_onevision
+from tiny.pipelines import PIPELINES, build_pipeline
 from tiny.qwen_vl import QWENS, build_qwen_vl
 from tiny.sentence_embedding import build_sentence_embedding
+from tiny.siglip import build_siglip
 from tiny.stable_diffusion_3 import build_stable_diffusion_3
 
 BUILDERS: dict[str, Builder] = {
@@ -35,13 +37,21 @@ ON_DEMAND: dict[str, Builder] = {
     "llava-onevision": build_llava_onevision,
 }
 
+#: Those that other roles than the base model's ask for by name.
+OF_OTHER_ROLES: dict[str, Builder] = {
+    **{name: functools.partial(build_pipeline, name=name) for name in PIPELINES},
+    "siglip": build_siglip,
+}
+
 #: The tiny checkpoint of each kind of model, by role and kind; None where a kind loads no model.
 #: tests/test_every_model.py holds every kind to its role's contract with it.
 TINY_OF: dict[tuple[str, str], str | None] = {
     ("image_generators", "stable-diffusion-3"): "stable-diffusion-3-medium",
+    ("image_generators", "diffusers"): "flux",
     ("image_scorers", "image-reward"): "image-reward",
     ("image_scorers", "clip"): "clip",
     ("image_scorers", "blip"): "blip",
+    ("image_scorers", "siglip"): "siglip",
     ("instruction_authors", "openai"): None,
     ("instruction_authors", "transformers"): "instruct-llm",
     ("instruction_authors", "vllm"): "instruct-llm",

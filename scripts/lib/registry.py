@@ -4,7 +4,7 @@ Each class stands in a file of its own with its `Settings` (a block), its `VERSI
 """
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Generic, Protocol, TypeVar, cast
@@ -18,6 +18,10 @@ from lib.errors import UserError
 T = TypeVar("T")
 
 
+def _not_said(_: Mapping[str, Any]) -> str | None:
+    return None
+
+
 @dataclass(frozen=True)
 class Registry(Generic[T]):
     """The kinds of one role.
@@ -26,12 +30,14 @@ class Registry(Generic[T]):
     kinds    kind -> "module:Class"; a test or an extension may add to it
     key      the configuration's key that names the kind
     default  the kind of a block that names none; None where it has to
+    said_by  the kind that the files of a block's model say, where they are at hand and do
     """
 
     role: str
     kinds: dict[str, str]
     key: str = "kind"
     default: str | None = None
+    said_by: Callable[[Mapping[str, Any]], str | None] = _not_said
 
     def load(self, kind: str) -> type[T]:
         """The class of a kind; its module is imported now. Errors: ValueError, "did you mean"."""
@@ -71,8 +77,8 @@ class Registry(Generic[T]):
         return [self.settings_of(kind) for kind in self.kinds]
 
     def kind_in(self, values: Mapping[str, Any]) -> str | None:
-        """The kind that a block's values name, or the default."""
-        kind = values.get(self.key, self.default)
+        """The kind that a block's values name, or else its model's files, or the default."""
+        kind = values[self.key] if self.key in values else self.said_by(values) or self.default
         return kind if isinstance(kind, str) else None
 
     def block_for(self, values: Mapping[str, Any]) -> type[Block]:
@@ -90,7 +96,7 @@ class Registry(Generic[T]):
         if not isinstance(values, Mapping):
             return values
         settings = self.block_for(values)
-        named = {self.key: self.default, **values} if self.default else values
+        named = {self.key: self.kind_in(values), **values}
         return settings.model_validate(self._own(settings, named))
 
     def _own(self, settings: type[Block], values: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -317,6 +317,8 @@ def check_run(plan: Plan, jobs: Sequence[Job], *, may_be_out_of_reach: bool = Fa
         checks["results"] = partial(check_writable, plan.config.root)
         if any(rule == "add_prompts" for rule, _ in jobs):
             checks["prompts"] = partial(check_writable, Path(plan.config.prompts))
+    if "images" in needs.models:
+        checks["images.model"] = plan.config.images.check_before_run
     if plan.config.publish.confirm and any(rule == "publish" for rule, _ in jobs):
         checks["publish.confirm"] = token_of
     with ThreadPoolExecutor(THREADS) as threads:

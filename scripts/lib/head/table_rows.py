@@ -130,7 +130,7 @@ def candidates_job(plan: Plan) -> CandidatesFigureJob:
 
 def guidance_job(plan: Plan) -> GuidanceFigureJob:
     """What the figure of guidance scales is told."""
-    return GuidanceFigureJob(**_picks(plan), guidance_scales=plan.config.images.guidance_scales)
+    return GuidanceFigureJob(**_picks(plan), guidance_scales=plan.config.images.scales)
 
 
 def similarity_job(plan: Plan) -> SimilarityFigureJob | None:

@@ -1,8 +1,8 @@
 """What the settings of all image generators have."""
 
-from typing import Annotated, Literal, Self
+from typing import Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt
 
 from lib.blocks import LATER, Model
 
@@ -11,11 +11,6 @@ class ImageGeneratorSettings(Model):
     """What the settings of all image generators have."""
 
     kind: str = Field(description="Which class draws the images.", json_schema_extra=LATER)
-    guidance_scales: list[Annotated[float, Field(gt=1)]] = Field(
-        [5.0, 7.0, 9.0, 11.0],
-        min_length=1,
-        description="One candidate each; over 1, which means no guidance (paper 4.3, Figure 4).",
-    )
     height: PositiveInt = Field(1024, multiple_of=8, description="Pixels.")
     width: PositiveInt = Field(1024, multiple_of=8, description="Pixels.")
     format: Literal["png", "webp", "jpeg"] = Field(
@@ -27,8 +22,19 @@ class ImageGeneratorSettings(Model):
         """The environment (envs/<name>.yaml) of a job that draws."""
         return "diffusion"
 
-    @model_validator(mode="after")
-    def _scales_differ(self) -> Self:
-        if len(set(self.guidance_scales)) < len(self.guidance_scales):
-            raise ValueError("the same guidance scale stands twice in `guidance_scales`")
-        return self
+    @property
+    def drawn(self) -> list[tuple[float, int]]:
+        """A prompt's candidates in their order: each one's guidance scale, and which of the samples
+        at this scale it is, from 1 on.
+        """
+        raise NotImplementedError
+
+    @property
+    def scales(self) -> list[float]:
+        """The guidance scales that there are, each once."""
+        return list(dict.fromkeys(scale for scale, _ in self.drawn))
+
+    def check_before_run(self) -> None:
+        """Looks at what is not on this machine and says what could not be drawn; it may ask the
+        hub. Errors: UserError.
+        """

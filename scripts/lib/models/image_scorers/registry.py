@@ -14,6 +14,7 @@ IMAGE_SCORERS: Registry[ImageScorer] = Registry(
         "image-reward": "lib.models.image_scorers.image_reward:ImageReward",
         "clip": "lib.models.image_scorers.clip:CLIPScore",
         "blip": "lib.models.image_scorers.blip:BLIPScore",
+        "siglip": "lib.models.image_scorers.siglip:SigLIPScore",
     },
 )
 AnyImageScorer = Annotated[SerializeAsAny[ImageScorerSettings], chosen_from(IMAGE_SCORERS)]
