@@ -234,6 +234,36 @@ def test_pickscore_is_a_clip_whose_own_formula_ranks_as_ours(folders, scorers, i
     assert scorers["clip"].score(PROMPT, images) == pytest.approx(logits.tolist(), abs=1e-5)
 
 
+def test_vqascore_is_the_share_of_yes_among_all_first_tokens(demo_models, images):
+    """Computed with nothing of ours but the question."""
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    folder = demo_models / "llava-v1.6-mistral"
+    settings = {"kind": "vqascore", "model": str(folder), "dtype": "float32"}
+    scorer = IMAGE_SCORERS.load_model(IMAGE_SCORERS.validate(settings), "cpu")
+    processor = AutoProcessor.from_pretrained(folder, backend="pil")
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    text = f'Does this figure show "{PROMPT}"? Please answer yes or no.'
+    turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
+    asked = processor.apply_chat_template([turn], add_generation_prompt=True)
+    (yes, *_) = processor.tokenizer("Yes", add_special_tokens=False).input_ids
+    image = images[0].convert("RGB")
+    inputs = processor(images=[image], text=[asked], return_tensors="pt")
+    with torch.inference_mode():
+        share = model(**inputs).logits[0, -1].softmax(-1)[yes]
+    (score,) = scorer.score(PROMPT, [image])
+    assert 0 < score < 1
+    assert score == pytest.approx(float(share), rel=1e-3)
+
+
+def test_vqascore_asks_what_is_configured(demo_models):
+    model = {"kind": "vqascore", "model": str(demo_models / "llava-v1.6-mistral")}
+    with pytest.raises(ValueError, match=r"write \{prompt\} where the prompt is to stand"):
+        IMAGE_SCORERS.validate({**model, "question": "Is it good?"})
+    with pytest.raises(ValueError, match="there is no response generator 'vlm'"):
+        IMAGE_SCORERS.validate({**model, "backend": "vlm"})
+
+
 def test_siglip_is_transformers_own_logit_of_the_prompt_in_small_letters(demo_models, images):
     from transformers import AutoTokenizer, SiglipImageProcessorPil, SiglipModel
 

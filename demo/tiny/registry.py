@@ -52,6 +52,7 @@ TINY_OF: dict[tuple[str, str], str | None] = {
     ("image_scorers", "clip"): "clip",
     ("image_scorers", "blip"): "blip",
     ("image_scorers", "siglip"): "siglip",
+    ("image_scorers", "vqascore"): "llava-v1.6-mistral",
     ("instruction_authors", "openai"): None,
     ("instruction_authors", "transformers"): "instruct-llm",
     ("instruction_authors", "vllm"): "instruct-llm",

@@ -15,6 +15,7 @@ IMAGE_SCORERS: Registry[ImageScorer] = Registry(
         "clip": "lib.models.image_scorers.clip:CLIPScore",
         "blip": "lib.models.image_scorers.blip:BLIPScore",
         "siglip": "lib.models.image_scorers.siglip:SigLIPScore",
+        "vqascore": "lib.models.image_scorers.vqascore:VQAScore",
     },
 )
 AnyImageScorer = Annotated[SerializeAsAny[ImageScorerSettings], chosen_from(IMAGE_SCORERS)]
