@@ -16,7 +16,7 @@ rule rank_images:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=growing(12000),
+        mem_mb=lambda w, attempt: growing(SCORERS[w.scorer].megabytes)(w, attempt),
         runtime=growing(60),
     params:
         common=PLAN.common(),

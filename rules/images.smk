@@ -13,7 +13,7 @@ rule generate_images:
     threads: 1
     resources:
         gpu=GPU,
-        mem_mb=growing(24000),
+        mem_mb=growing(CONFIG.images.megabytes),
         runtime=growing(240),
     params:
         common=PLAN.common(),

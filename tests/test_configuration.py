@@ -164,7 +164,7 @@ def test_the_paper_s_file_is_the_defaults_but_for_what_its_comments_say():
 
 def test_the_paper_s_numbers_are_the_paper_s():
     config = Config()
-    assert config.images.guidance_scales == [5, 7, 9, 11]
+    assert config.images.scales == [5, 7, 9, 11]
     assert len(config.topics) == 10
     assert len(config.responses.policy_models) == 4
     assert config.pairs.sizes == [2000, 5000, 7000, 9000, "all"]

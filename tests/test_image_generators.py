@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from conftest import tiny_checkpoint
+from hub_server import hub_server
 from lib.config.run import load_config
 from lib.errors import UserError
 from lib.models.image_generators.pipelines import PIPELINES
@@ -34,7 +35,7 @@ def settings_for(folder: Path, **more: Any) -> Any:
 def drawn(request: pytest.FixtureRequest, demo_models: Path) -> tuple[str, Any, list[int]]:
     """A tiny checkpoint's name, its loaded pipeline, and the sizes of the batches that it drew."""
     settings = settings_for(tiny_checkpoint(demo_models, request.param))
-    generator = IMAGE_GENERATORS.load_model(settings, "cpu")
+    generator: Any = IMAGE_GENERATORS.load_model(settings, "cpu")
     batches: list[int] = []
     whole = generator.pipeline.__class__.__call__
 
@@ -167,3 +168,23 @@ def test_samples_are_drawn_of_each_candidate(demo_models: Path) -> None:
     settings = settings_for(folder, candidates=candidates, samples=2)
     assert settings.drawn == [(3.5, 1), (3.5, 2), (2.0, 1), (2.0, 2)]
     assert settings.scales == [3.5, 2.0]
+
+
+def test_a_pipeline_at_the_hub_is_asked_for_its_description_before_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    index = json.dumps({"_class_name": "StableDiffusionInpaintPipeline"}).encode()
+    files = {"model_index.json": index, "unet/diffusion_pytorch_model.safetensors": b"no weights"}
+    settings = settings_for(Path("a/painter"))
+    assert settings.kind == "diffusers"
+    with hub_server({"a/painter": files}) as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        with pytest.raises(UserError, match="is a StableDiffusionInpaintPipeline, which is none"):
+            settings.check_before_run()
+    assert hub.sent == ["a/painter/model_index.json"]

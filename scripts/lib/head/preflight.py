@@ -269,6 +269,11 @@ def _check_endpoint(endpoint: Endpoint | None) -> None:
     check_endpoint(endpoint)
 
 
+def _each(*checks: Callable[[], object]) -> None:
+    for check in checks:
+        check()
+
+
 def _look_for(check: Callable[[], object]) -> UserError | None:
     try:
         check()
@@ -317,8 +322,8 @@ def check_run(plan: Plan, jobs: Sequence[Job], *, may_be_out_of_reach: bool = Fa
         checks["results"] = partial(check_writable, plan.config.root)
         if any(rule == "add_prompts" for rule, _ in jobs):
             checks["prompts"] = partial(check_writable, Path(plan.config.prompts))
-    if "images" in needs.models:
-        checks["images.model"] = plan.config.images.check_before_run
+    if "images" in checks:
+        checks["images"] = partial(_each, checks["images"], plan.config.images.check_before_run)
     if plan.config.publish.confirm and any(rule == "publish" for rule, _ in jobs):
         checks["publish.confirm"] = token_of
     with ThreadPoolExecutor(THREADS) as threads:

@@ -71,19 +71,25 @@ class DiffusersPipeline:
         )
 
         @property
+        def megabytes(self) -> int:
+            """FLUX has 34 GB of weights."""
+            return 64000
+
+        @property
         def drawn(self) -> list[tuple[float, int]]:
             """Each candidate as often as there are samples of it."""
             numbers = range(1, self.samples + 1)
             return [(each.guidance_scale, n) for each in self.candidates for n in numbers]
 
         def check_before_run(self) -> None:
-            """Looks at the pipeline's description on the hub, where it is not on this machine."""
-            if not known_folder({"model": self.model, "revision": self.revision}):
-                self._check(weights.fetch(self.model, self.revision, only=DESCRIPTIONS))
+            """Asks the hub what the pipeline is, where that is not known on this machine."""
+            if pipeline_in(self._known_folder()) is None:
+                folder = weights.fetch(self.model, self.revision, only=DESCRIPTIONS)
+                if problem := self.problem_in(folder):
+                    raise UserError(f"{problem}.")
 
-        def _check(self, folder: Path) -> None:
-            if problem := self.problem_in(folder):
-                raise UserError(problem)
+        def _known_folder(self) -> Path | None:
+            return known_folder({"model": self.model, "revision": self.revision})
 
         @model_validator(mode="after")
         def _pipeline_can_do_it(self) -> Self:
@@ -93,8 +99,7 @@ class DiffusersPipeline:
                     "the same candidate stands twice in `candidates`. For several images of one"
                     " write it once, with `samples`"
                 )
-            folder = known_folder({"model": self.model, "revision": self.revision})
-            if folder and (problem := self.problem_in(folder)):
+            if (folder := self._known_folder()) and (problem := self.problem_in(folder)):
                 raise ValueError(problem)
             return self
 

@@ -23,6 +23,11 @@ class ImageGeneratorSettings(Model):
         return "diffusion"
 
     @property
+    def megabytes(self) -> int:
+        """The memory that a job asks for at first, most of it to load the model."""
+        return 24000
+
+    @property
     def drawn(self) -> list[tuple[float, int]]:
         """A prompt's candidates in their order: each one's guidance scale, and which of the samples
         at this scale it is, from 1 on.

@@ -18,3 +18,8 @@ class ImageScorerSettings(Model):
     def environment(self) -> str:
         """The environment (envs/<name>.yaml) of a job that scores."""
         return "rewards"
+
+    @property
+    def megabytes(self) -> int:
+        """The memory that a job asks for at first, most of it to load the model."""
+        return 12000

@@ -58,6 +58,11 @@ class VQAScore:
             """That of the models that answer."""
             return "vllm"
 
+        @property
+        def megabytes(self) -> int:
+            """As a policy model's job."""
+            return 64000
+
         @field_validator("question")
         @classmethod
         def _asks_about_the_prompt(cls, question: str) -> str:
