@@ -32,6 +32,8 @@ NOT_WANTED = {
     "tf_model.h5": b"another framework",
     "test_images.zip": b"pictures",
     "text_encoders/t5xxl.safetensors": b"in one file",
+    "sd_xl_base_1.0.safetensors": b"all parts in one file",
+    "unet/diffusion_pytorch_model.fp16.safetensors": b"in half precision",
 }
 WEIGHTS = {"config.json": b"{}", "model.safetensors": bytes(range(256)) * 4000}
 

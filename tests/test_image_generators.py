@@ -39,7 +39,7 @@ def drawn(request: pytest.FixtureRequest, demo_models: Path) -> tuple[str, Any, 
     batches: list[int] = []
     whole = generator.pipeline.__class__.__call__
 
-    class Counting(generator.pipeline.__class__):  # type: ignore[name-defined,misc]
+    class Counting(generator.pipeline.__class__):  # type: ignore[misc]
         @functools.wraps(whole)
         def __call__(self, *arguments: Any, **named: Any) -> Any:
             batches.append(named["num_images_per_prompt"])

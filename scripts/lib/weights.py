@@ -22,11 +22,12 @@ MODEL_MARKS = ("model_index.json", "config.json", "ImageReward.pt")
 #: Makes transformers load another model in a folder's place.
 ADAPTER = "adapter_config.json"
 #: Never fetched: weights that are not safetensors, unless asked for by name, and other frameworks'
-#: files; archives of pictures (ImageReward's), and text encoders in single files, which nothing
-#: here reads (Stable Diffusion 3's, half of its repository).
+#: files; archives of pictures (ImageReward's), and what pipelines' repositories hold a second time
+#: and nothing here reads, often half of them: parts in single files, weights in half precision.
 LEFT_OUT = (
     *("*.bin", "*.h5", "*.msgpack", "*.onnx", "*.pth", "*.pt", "*.ckpt", "*.gguf"),
-    *("*.zip", "text_encoders/*"),
+    *("*.zip", "text_encoders/*", "*.fp16.safetensors", "*.non_ema.safetensors"),
+    *("sd_xl_*.safetensors", "v1-5-pruned*.safetensors", "flux1-*.safetensors"),
 )
 Kind = Literal["model", "dataset"]
 
