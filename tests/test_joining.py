@@ -211,3 +211,36 @@ def test_a_caption_belongs_to_the_image_whose_file_it_names_not_to_its_own_numbe
     write_jsonl(tmp_path / "a.jsonl", [{"question_id": 7, "image": image, "text": "A dog."}])
     [answer] = load_benchmark(name).read_answers(tmp_path / "a.jsonl").rows
     assert answer.id == "310196"
+
+
+@pytest.mark.parametrize(
+    ("image", "question", "kept"), [("0.png", "What color is it?", True), ("0.png", "Why?", False)]
+)
+def test_mmhal_s_images_may_have_names_of_one_s_own_and_are_then_known_by_number_and_text(
+    tmp_path, image, question, kept
+):
+    write_json(tmp_path / "response_template.json", MMHAL)
+    write_jsonl(
+        tmp_path / "a.jsonl",
+        [{"id": 0, "question": question, "image": image, "response": "Red.", **JUDGED}],
+    )
+    if kept:
+        found = scored("mmhal_bench", tmp_path / "a.jsonl", tmp_path / "response_template.json")
+        assert found.scores["score"] == 5.0
+    else:
+        with pytest.raises(UserError, match="different releases"):
+            scored("mmhal_bench", tmp_path / "a.jsonl", tmp_path / "response_template.json")
+
+
+@pytest.mark.parametrize(
+    ("row", "name"),
+    [
+        ({"id": 5, "image": "7.jpg"}, "5"),
+        ({"id": 5, "image": "val/000000000007.jpg"}, "7"),
+        ({"image_id": 5, "image": "000000000007.jpg"}, "5"),
+    ],
+)
+def test_only_coco_s_own_file_names_tell_an_image(tmp_path, row, name):
+    write_jsonl(tmp_path / "a.jsonl", [{**row, "response": "A dog."}])
+    [answer] = load_benchmark("chair").read_answers(tmp_path / "a.jsonl").rows
+    assert answer.id == name

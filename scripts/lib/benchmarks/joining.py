@@ -52,10 +52,12 @@ class Questions:
 
     frame   words that stand in any question, so that another spelling of one makes no other
             question; None for questions in free words, any of which may be spelled otherwise
+    renamed whether the images' files may have other names than the reference knows
     """
 
     by_id: Mapping[str, Asked]
     frame: frozenset[str] | None = None
+    renamed: bool = False
     _texts: Set[tuple[str, ...]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -133,6 +135,9 @@ class _Join:
 
     def __init__(self, answers: Answers, questions: Questions, benchmark: str) -> None:
         self.answers, self.questions, self.benchmark = answers, questions, benchmark
+        known = {image for asked in questions.by_id.values() for image in asked.images}
+        named = (asked_in(answer.details).images for answer in answers.rows)
+        self.by_text_alone = questions.renamed and all(map(known.isdisjoint, named))
         self.places: dict[tuple[str, str], list[str]] = {}
         for name, asked in questions.by_id.items():
             for image in asked.images if asked.is_whole else ():
@@ -152,6 +157,8 @@ class _Join:
 
     def _row(self, answer: Answer) -> Answer | None:
         asked = asked_in(answer.details)
+        if self.by_text_alone:
+            asked = Asked(asked.text)
         name: str | None = answer.id
         if asked.is_whole and _group(answer.id) in self.groups:
             name = self._name_of(answer, asked)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.benchmarks.lmms_eval.answer_journal import AnswerKeys
-from lib.benchmarks.lmms_eval.main import JUDGE, REFUSED
+from lib.benchmarks.lmms_eval.main import ITS_DATA, JUDGE, REFUSED
 from lib.benchmarks.lmms_eval.main import UNJUDGED as LEFT_OUT
 from lib.benchmarks.lmms_eval.samples import answer_in
 from lib.benchmarks.lmms_eval.tasks import (
@@ -106,7 +106,8 @@ class Harness:
             ).returncode
         shutil.rmtree(run / "datasets", ignore_errors=True)
         if (run / REFUSED).is_file():
-            raise UserError((run / REFUSED).read_text(encoding="utf-8"))
+            files = f" of {', '.join(self.task.data.values())}" if self.task.data else ITS_DATA
+            raise UserError((run / REFUSED).read_text(encoding="utf-8").replace(ITS_DATA, files))
         if code:
             raise self.failure(f"ended with exit code {code}")
         return run / "out"
