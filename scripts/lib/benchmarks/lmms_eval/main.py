@@ -231,7 +231,7 @@ def main(journal_path: str, key_parts: str, system: str) -> None:
             patches.change_prompts(lambda prompt: with_system(prompt, system))
         if JUDGE in os.environ:
             client = stack.enter_context(Client(Endpoint.model_validate_json(os.environ[JUDGE])))
-            patches.change_judge(partial(ask_judge, client, failed))
+            patches.change_judge(partial(ask_judge, client, failed), refusals.refuse)
         cli_evaluate()
     ASKED.write_text(json.dumps(asked), encoding="utf-8")
     left = {"whom": refusals.whom, "metrics": refusals.metrics, "everything": refusals.everything}
