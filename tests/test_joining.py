@@ -57,6 +57,17 @@ def test_answers_that_say_question_and_image_are_joined_by_these(tmp_path):
     assert (found.scores["f1"], found.extra["missing"], found.problems) == (100.0, 0, [])
 
 
+@pytest.mark.parametrize(("labels", "answer"), [("labels.jsonl", "random/9"), ("", "9")])
+def test_where_one_side_names_no_split_question_and_image_are_enough(tmp_path, labels, answer):
+    write_jsonl(tmp_path / (labels or "coco_pope_random.json"), POPE)
+    row = {"id": answer, "question": asks("dog"), "image": "b.jpg", "response": "Yes"}
+    write_jsonl(tmp_path / "answers.jsonl", [row])
+    found = scored(
+        "pope", tmp_path / "answers.jsonl", tmp_path / (labels or "coco_pope_random.json")
+    )
+    assert (found.scores["f1"], found.extra["answers"]) == (100.0, 1)
+
+
 def test_what_the_reference_does_not_ask_is_left_out_and_told(tmp_path):
     found = pope(
         tmp_path,

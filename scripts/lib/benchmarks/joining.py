@@ -160,7 +160,7 @@ class _Join:
         if self.by_text_alone:
             asked = Asked(asked.text)
         name: str | None = answer.id
-        if asked.is_whole and _group(answer.id) in self.groups:
+        if asked.is_whole and self._group_of(answer) in self.groups:
             name = self._name_of(answer, asked)
         elif (expected := self.questions.by_id.get(answer.id)) and (
             unlike := self._unlike(asked, expected)
@@ -176,9 +176,19 @@ class _Join:
             self.taken.add(name)
         return replace(answer, id=name) if name else None
 
+    def _group_of(self, answer: Answer) -> str:
+        """The group of questions that an answer belongs to: the only one there is, where one side
+        says none.
+        """
+        own = _group(answer.id)
+        if own in self.groups or len(self.groups) != 1:
+            return own
+        [only] = self.groups
+        return only if "" in (own, only) else own
+
     def _name_of(self, answer: Answer, asked: Asked) -> str | None:
         """The id of the question that an answer says it answers: its own, if that is one."""
-        group = _group(answer.id)
+        group = self._group_of(answer)
         near = {name for image in asked.images for name in self.places.get((group, image), ())}
         first = sorted(near, key=lambda name: (name in self.taken, name != answer.id, name))
         texts = ((name, self.questions.by_id[name].text) for name in first)
