@@ -25,6 +25,7 @@ from lib.benchmarks.lmms_eval.tasks import (
     TaskSettings,
     find_task,
     local_task,
+    problems_with_task,
     task_text,
 )
 from lib.data.evaluation_files import KeptResults, TaskAnswer
@@ -91,6 +92,8 @@ class Harness:
         equal signs in a path would break its arguments. `journal`, `keys`: where the answers are
         kept, and what they are kept under.
         """
+        if problems := problems_with_task(self.task):
+            raise UserError(f"{self.name}: {' '.join(problems)}")
         run = run.resolve()
         self._make_folder(run, model.folder)
         self.log.parent.mkdir(parents=True, exist_ok=True)
