@@ -104,8 +104,12 @@ MISTAKES = {
         r"pairs\.zzz: unknown key\. Known here: .*min_margin",
     ),
     "a missing key": (
+        without("figures.answers.experiment"),
+        r"figures\.answers\.experiment: this key is missing",
+    ),
+    "an experiment on nothing": (
         without("training.experiments.random-8.size"),
-        r"training\.experiments\.random-8\.size: this key is missing",
+        r"line \d+: training\.experiments\.random-8: .*`size` pairs of this run, or on `pairs`",
     ),
     "text where a number belongs": (
         setting("images.steps", "many"),
