@@ -132,9 +132,9 @@ MISTAKES = {
         setting("images.guidance_scales", []),
         r"images\.guidance_scales: .*at least 1",
     ),
-    "an image size that is no multiple of 8": (
-        setting("images.height", 65),
-        r"images\.height: .*multiple of 8",
+    "an image size that the pipeline refuses": (
+        setting("images.height", 72),
+        r"line \d+: images\.height: .*multiple of 16 \(found 72\)",
     ),
     "an unknown image format": (
         setting("images.format", "tiff"),
