@@ -47,8 +47,10 @@ with quick_imports():
     from lib.patches import (
         snakemake_command,
         snakemake_graph,
+        snakemake_locks,
         snakemake_log,
         snakemake_module,
+        snakemake_records,
         snakemake_scripts,
     )
 
@@ -110,7 +112,7 @@ except UserError as error:
     raise WorkflowError(str(error)) from None
 
 ROOT = PLAN.root
-snakemake_graph.know_jobs_by_records(ROOT, PLAN.why_again)
+snakemake_records.know_jobs_by_records(ROOT, PLAN.why_again)
 GPU = 1 if CONFIG.device == "cuda" else 0
 STARTED = datetime.now(UTC).isoformat(timespec="milliseconds")
 SLURM_RUN = SlurmRun(Path(ROOT), CONFIG.scheduler_patience)
@@ -205,8 +207,8 @@ rule pairs:
         f"Preference pairs: {ROOT}/dataset"
 
 
-snakemake_graph.hold_own_locks(ROOT, refuse_while_at_work)
-snakemake_graph.after_dry_run(ROOT, check_dry_run)
+snakemake_locks.hold_own_locks(ROOT, refuse_while_at_work)
+snakemake_log.after_dry_run(ROOT, check_dry_run)
 # What another workflow shows of its jobs is its own business.
 SHOWS_RUN = workflow.is_main_process and not MODULE
 TERMINALS = snakemake_log.show_with(terminal.Terminal) if SHOWS_RUN else []

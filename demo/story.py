@@ -124,15 +124,17 @@ def table_of(scores: dict[str, dict[str, float]], not_comparable: dict[str, str]
     table.add_column("score", overflow="fold")
     for model in models:
         table.add_column(model, justify="right", overflow="fold")
-    in_words = [name for name in IN_WORDS if name in scores]
-    for name in in_words or scores:
+    shown_names = [name for name in IN_WORDS if name in scores] or list(scores)
+    reasons = [not_comparable[name] for name in shown_names if name in not_comparable]
+    marks = {why: "*" * number for number, why in enumerate(dict.fromkeys(reasons), start=1)}
+    for name in shown_names:
         arrow = "" if name not in IN_WORDS else " ↓" if name in LOWER_IS_BETTER else " ↑"
-        mark = " *" if name in not_comparable else ""
+        mark = f" {marks[not_comparable[name]]}" if name in not_comparable else ""
         shown = dict(zip(scores[name], told_apart([*scores[name].values()], 1), strict=True))
         values = [shown.get(model, "-") for model in models]
         table.add_row(IN_WORDS.get(name, name) + arrow + mark, *values)
-    if any(name in not_comparable for name in in_words or scores):
-        table.caption = "\n".join(f"* {why}" for why in dict.fromkeys(not_comparable.values()))
+    if marks:
+        table.caption = "\n".join(f"{mark} {why}" for why, mark in marks.items())
     return table
 
 
@@ -144,22 +146,27 @@ def main() -> None:
     # Reasons, names and paths are data: nothing in them is markup or an emoji's name.
     console = Console(markup=False, emoji=False, highlight=False)
 
-    def say(text: str) -> None:
-        console.print(CONTROL.sub(" ", text), soft_wrap=True)
+    def say(text: str, *lines: str) -> None:
+        """Text, wrapped; then lines that are to be copied whole."""
+        console.print(CONTROL.sub(" ", text))
+        for line in lines:
+            console.print(f"  {CONTROL.sub(' ', line)}", soft_wrap=True)
 
     console.print()
     for sentence in summary_sentences(root):
         say(sentence)
     console.print(table_of(scores_of(root), not_comparable_of(root)))
     say(
-        "Pictures with their scores, and answers before and after:"
-        f" {', '.join(map(str, sorted(root.glob('figures/*.png'))))}"
+        "Pictures with their scores, and answers before and after:",
+        *map(str, sorted(root.glob("figures/*.png"))),
     )
-    say(f"Tables: {root}/tables. The pairs: {root}/dataset. All pictures: {root}/images.")
+    folders = ("tables", "dataset", "images")
+    say("Tables, pairs, and all pictures:", *(f"{root}/{name}" for name in folders))
     if prompt_id := next((row["id"] for row in rows_of(root, "pairs") if "pair" in row), None):
         say(
-            "One prompt's whole story: .venv/bin/snakemake --profile profiles/local --configfile"
-            f" {configfile} -- {root}/prompts/{prompt_id}.json"
+            "One prompt's whole story:",
+            ".venv/bin/snakemake --profile profiles/local --configfile"
+            f" {configfile} -- {root}/prompts/{prompt_id}.json",
         )
     prompts = f"{configured['prompts']}/{configured['topics'][0]}.txt"
     say(

@@ -147,6 +147,7 @@ def begin():
             SLURM_RUN.begin(workflow)
             tell_run(jobs)
     except UserError as error:
+        OWNER.end()
         raise WorkflowError(str(error)) from None
 
 

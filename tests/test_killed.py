@@ -16,7 +16,7 @@ from lib.head.summary import read_records
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 #: Kills that are spread over the run, and further ones at moments that nobody chose.
-SPREAD, BY_CHANCE = 20, 12
+SPREAD, BY_CHANCE = 20, 6
 CORES = 2
 
 

@@ -18,7 +18,8 @@ from lib.errors import UserError
 from lib.patches import lmms_eval as lmms_eval_patches
 from lib.patches import slurm_plugin, snakemake_command
 from lib.patches.deepspeed import without_compiled_operators
-from lib.patches.snakemake_graph import build_graph, hold_own_locks
+from lib.patches.snakemake_graph import build_graph
+from lib.patches.snakemake_locks import hold_own_locks
 
 SCRIPTS = Path(slurm_plugin.__file__).resolve().parents[2]
 
@@ -523,14 +524,20 @@ from lib.patches.imports import hide_for_good, quick_imports
 hide_for_good("wandb")
 with quick_imports():
     import transformers.generation.candidate_generator
+    import transformers.loss.loss_utils
+    from diffusers import StableDiffusion3Pipeline
     from trl.trainer import base_trainer
-assert "sklearn" not in sys.modules and gc.isenabled()
+assert not {"sklearn", "scipy"} & set(sys.modules) and gc.isenabled()
 assert sys.modules["wandb"] is None and not base_trainer.is_wandb_available()
-import sklearn
+import scipy, sklearn
+from diffusers.utils.import_utils import _package_map as of_diffusers
+from transformers.utils.import_utils import PACKAGE_DISTRIBUTION_MAPPING as of_transformers
+from trl.import_utils import PACKAGE_DISTRIBUTION_MAPPING as of_trl
+assert of_diffusers is of_trl is of_transformers
 """
 
 
-def test_quick_imports_leave_out_what_nothing_calls_and_only_while_they_last() -> None:
+def test_quick_imports_leave_out_what_nothing_calls_and_read_once_what_is_installed() -> None:
     done = subprocess.run(
         [sys.executable, "-c", QUICK],
         env={**os.environ, "PYTHONPATH": str(SCRIPTS)},

@@ -53,7 +53,7 @@ def test_the_story_is_told_whatever_line_ends_and_markup_the_texts_have(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["story.py", str(run_with_strange_texts)])
     story.main()
-    told = capsys.readouterr().out
+    told = " ".join(capsys.readouterr().out.split())
     assert "1 prompts in 1 topics became 2 pictures; 0 were picked and asked about." in told
     assert "it says [/b] and [bold red]that :smile: a b c d)" in told
     assert "Training of x[b]: 2 updates, loss 0.700 to 0.500." in told
@@ -66,16 +66,23 @@ def test_scores_have_the_digits_that_tell_models_apart_and_a_mark_where_tools_we
     tmp_path: Path,
 ) -> None:
     why = "stand-in language tools (tokenizer): not comparable with published scores"
+    other = "stand-in language tools (lemmatizer): not comparable with published scores"
     for model, value in (("base", 7.04), ("dpo", 7.01)):
-        folder = tmp_path / "evaluation" / model / "chair"
-        folder.mkdir(parents=True)
-        scores = {"scores": {"chair_s": value}, "not_comparable": {"chair_s": why}}
-        (folder / "scores.json").write_text(json.dumps(scores))
+        for benchmark, score, reason in (
+            ("chair", "chair_s", why),
+            ("object_halbench", "response", other),
+        ):
+            folder = tmp_path / "evaluation" / model / benchmark
+            folder.mkdir(parents=True)
+            scores = {"scores": {score: value}, "not_comparable": {score: reason}}
+            (folder / "scores.json").write_text(json.dumps(scores))
     table = story.table_of(story.scores_of(tmp_path), story.not_comparable_of(tmp_path))
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(table)
     told = console.export_text()
-    assert "(CHAIR_s, %) ↓ *" in told
+    assert "(CHAIR_s, %) ↓ * " in told
+    assert "(response, %) ↓ ** " in told
     assert "7.04" in told
     assert "7.01" in told
     assert f"* {why}" in told
+    assert f"** {other}" in told

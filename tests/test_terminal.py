@@ -30,7 +30,7 @@ def tell():
     for line in job_table.job_table(jobs):
         logger.info(line)
 
-snakemake_graph.after_dry_run("out", tell)
+snakemake_log.after_dry_run("out", tell)
 
 rule all:
     input: expand("out/{{topic}}/00.txt", topic=["art", "nature"])

@@ -1,5 +1,6 @@
 """Under what terms models, data sets and endpoints are offered: profiles/slurm/licences.yaml."""
 
+from functools import cache
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -29,6 +30,7 @@ class Licences(Block):
         return terms.name if terms else ""
 
 
+@cache
 def read_licences(path: Path = LICENCES) -> Licences:
     """Reads the file of licences. Errors: UserError with file and line."""
     values = read_yaml(path)

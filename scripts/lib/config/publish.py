@@ -9,7 +9,8 @@ from lib.config.pairs import Size
 
 #: A repository of the hub: `owner/name`.
 Repository = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}$")
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9][A-Za-z0-9_.-]{0,95}$"),
 ]
 
 

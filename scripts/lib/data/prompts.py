@@ -7,7 +7,8 @@ means nothing, so that inserting, deleting and reordering lines changes no other
 import unicodedata
 from codecs import BOM_UTF8
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
@@ -23,17 +24,17 @@ TOPIC = r"[a-z0-9][a-z0-9_]*"
 PROMPT_ID = rf"{TOPIC}-[0-9a-f]{{{ID_DIGITS}}}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Prompt:
-    """One text-to-image prompt."""
+    """One text-to-image prompt. `id`: `<topic>-<10 hex digits>`, from the text alone."""
 
     topic: str
     text: str
+    id: str = field(init=False)
 
-    @property
-    def id(self) -> str:
-        """`<topic>-<10 hex digits>`, from the text alone."""
-        return f"{self.topic}-{sha256(self.text.encode()).hexdigest()[:ID_DIGITS]}"
+    def __post_init__(self) -> None:
+        digits = sha256(self.text.encode()).hexdigest()[:ID_DIGITS]
+        object.__setattr__(self, "id", f"{self.topic}-{digits}")
 
     def row(self) -> PromptRow:
         """What the prompt's row begins with in every stage."""
@@ -128,7 +129,7 @@ class Shard:
     name: str
     prompts: tuple[Prompt, ...]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Changes when, and only when, the set of prompts in this shard changes."""
         return digest([prompt.id for prompt in self.prompts])

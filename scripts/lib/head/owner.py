@@ -2,6 +2,7 @@
 two, on one machine or on two, the second is told so before it touches anything.
 """
 
+from contextlib import suppress
 from pathlib import Path
 
 from lib.errors import UserError
@@ -25,8 +26,11 @@ class RunOwner:
             raise self._refusal(error.owner) from error
 
     def end(self) -> None:
-        """Lets go of the folder."""
+        """Lets go of the folder, which is not left behind empty."""
         self._file.release()
+        with suppress(OSError):
+            self._file.path.parent.rmdir()
+            self.root.rmdir()
 
     def refuse_while_at_work(self) -> None:
         """A UserError if another Snakemake that makes the run lives."""

@@ -1,8 +1,10 @@
-"""Snakemake's log on the terminal: its handler can be chosen by a plugin that is installed only."""
+"""What Snakemake prints: its log's handler can be chosen by a plugin that is installed only, and
+nothing is called at the end of a dry run.
+"""
 
 import logging
 from collections.abc import Callable
-from typing import TextIO, TypeVar
+from typing import Any, TextIO, TypeVar
 
 NAME = "DefaultStreamHandler"
 
@@ -28,3 +30,22 @@ def show_with(make: Callable[[TextIO, bool], H]) -> list[H]:
             logger.addHandler(ours)
             made.append(ours)
     return made
+
+
+#: What is called back, by the folder of the run. A Snakefile may be read several times in a
+#: process: once for each `use rule`, and in a workflow that makes several runs for each of them.
+_print_after_dry_run: dict[str, Callable[[], None]] = {}
+
+
+def after_dry_run(root: str, print_lines: Callable[[], None]) -> None:
+    """Has something printed of the run in the folder `root` at the end of a dry run, for which
+    Snakemake has no handler, in place of its advice not to run what has changed.
+    """
+    from snakemake.workflow import Workflow
+
+    def print_all(_workflow: Any) -> None:
+        for print_of_run in _print_after_dry_run.values():
+            print_of_run()
+
+    _print_after_dry_run[root] = print_lines
+    Workflow.log_provenance_info = print_all

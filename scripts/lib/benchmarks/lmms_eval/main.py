@@ -16,15 +16,13 @@ the hub's chat template has not. It differs in five more ways, none of which cha
   ends the run.
 - Only the tasks of `--include_path` are indexed. lmms-eval reads the 2,000 files of its own tasks
   first, and prefers them to ours.
-- Python's garbage collector rests during the imports, and the interpreter is not taken down tidily
-  at the end.
+- Imports pull in only what is used, and the interpreter is not taken down tidily at the end.
 
 It dies with the process that started it. Like lmms-eval it ends with 0 whatever happened: what
 counts are the files it leaves. A model that is not whole, or a judge that does not answer, is not
 asked: why not stands in REFUSED.
 """
 
-import gc
 import json
 import os
 import sys
@@ -149,7 +147,6 @@ def asked_model(arguments: Sequence[str]) -> Path:
 
 def main(journal_path: str, key_parts: str, system: str) -> None:
     """Runs lmms-eval with the rest of the command line."""
-    gc.disable()
     from lib.benchmarks.lmms_eval.answer_journal import RULE, AnswerKeys
     from lib.blocks import Endpoint
     from lib.endpoint import Client
@@ -159,17 +156,17 @@ def main(journal_path: str, key_parts: str, system: str) -> None:
     from lib.loading import check_whole
     from lib.patches import lmms_eval as patches
     from lib.patches.file_locks import allow_no_locks
+    from lib.patches.imports import quick_imports
     from lib.vicuna import with_system
 
     die_with_parent()
     allow_no_locks()
-    patches.index_included_tasks_only()
-    from lmms_eval.__main__ import cli_evaluate
+    with quick_imports():
+        patches.index_included_tasks_only()
+        from lmms_eval.__main__ import cli_evaluate
 
-    # One call a question: their own bars and lines of figures would be one a question too.
-    progress = patches.silence_calls()
-    gc.freeze()
-    gc.enable()
+        # One call a question: their own bars and lines of figures would be one a question too.
+        progress = patches.silence_calls()
     try:
         check_whole(asked_model(sys.argv), with_images=True)
     except UserError as error:
