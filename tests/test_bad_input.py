@@ -108,8 +108,12 @@ MISTAKES = {
         r"pairs\.zzz: unknown key\. Known here: .*min_margin",
     ),
     "a missing key": (
+        without("figures.answers.experiment"),
+        r"figures\.answers\.experiment: this key is missing",
+    ),
+    "an experiment on nothing": (
         without("training.experiments.random-8.size"),
-        r"training\.experiments\.random-8\.size: this key is missing",
+        r"line \d+: training\.experiments\.random-8: .*`size` pairs of this run, or on `pairs`",
     ),
     "text where a number belongs": (
         setting("images.steps", "many"),
@@ -132,9 +136,9 @@ MISTAKES = {
         setting("images.guidance_scales", []),
         r"images\.guidance_scales: .*at least 1",
     ),
-    "an image size that is no multiple of 8": (
-        setting("images.height", 65),
-        r"images\.height: .*multiple of 8",
+    "an image size that the pipeline refuses": (
+        setting("images.height", 72),
+        r"line \d+: images\.height: .*multiple of 16 \(found 72\)",
     ),
     "an unknown image format": (
         setting("images.format", "tiff"),
