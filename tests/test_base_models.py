@@ -34,7 +34,9 @@ from lib.training.checkpoints import keep_results
 from lib.training.dpo import ALL_BUT_LANGUAGE_MODEL, DPO, lora_targets
 from lib.training.image_tokens import ImageTokens, load_processor
 from lib.training.preference_data import format_for
+from lib.training.projector import NAMES as PROJECTORS
 from lib.training.settings import TrainingSettings
+from merge_adapter import LAYER
 from test_train_dpo import KEY_OF_B7F97EC, PAIRS, key_of, training_job, write_pairs
 from tiny.checkpoints import build_checkpoint, hold_lock
 from tiny.registry import ON_DEMAND
@@ -224,6 +226,33 @@ def test_a_base_model_is_trained_on_its_language_model_merged_and_answers(
     generator = TransformersGenerator(merged, "float32", DEVICE, Sampling(4, 0), with_images=True)
     (answer,) = generator.generate([Request(QUESTION, 0, picture)])
     assert 1 <= answer.tokens <= 4
+
+
+@pytest.mark.parametrize("name", ["llava-1.5", "qwen3-vl", "idefics3"])
+def test_a_projector_that_is_asked_for_is_trained_at_its_own_rate_and_merged(
+    checkpoint: Callable[[str], Path], dataset: Path, picture: Path, tmp_path: Path, name: str
+) -> None:
+    from safetensors.torch import load_file
+
+    base = checkpoint(name)
+    template = asked_as(Model(model=str(base)), None, None)
+    settings = {"epochs": 1, "gradient_accumulation": 5, "projector_learning_rate": 1e-2}
+    job = training_job(base, dataset, tmp_path / "training", **settings)
+    DPO.train(job.model_copy(update={"prompt_template": template}))
+    (trained,) = job.checkpoints.glob("checkpoint-*")
+    groups = torch.load(trained / "optimizer.pt")["param_groups"]
+    assert {group["initial_lr"] for group in groups if group["params"]} == {1e-3, 1e-2}
+    adapter, merged = tmp_path / "adapter", tmp_path / "merged"
+    keep_results(trained, adapter, Model(model=str(base)), DPO)
+    merged.mkdir()
+    merge_adapter.merge(base, adapter, merged)
+    before, after = (load_file(folder / "model.safetensors") for folder in (base, merged))
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    projector = {key for key in before if any(part in key for part in PROJECTORS)}
+    assert projector & changed
+    assert all(LAYER.search(key) for key in changed - projector)
+    assert all(before[key].dtype == after[key].dtype for key in before)
+    assert_merged(base, adapter, merged, picture)
 
 
 def assert_merged(base: Path, adapter: Path, merged: Path, picture: Path) -> None:

@@ -113,14 +113,19 @@ def build_trainer(job: TrainingJob) -> "DPOTrainer":
         for note in notes:
             tell(Note(note=note))
     model = load_model(job)
-    return DPOTrainer(
-        model=model,
-        args=args,
-        processing_class=processor,
-        train_dataset=dataset,
-        eval_dataset=held_out,
-        peft_config=lora_config(job.settings, model),
-    )
+    options: dict[str, Any] = {
+        "model": model,
+        "args": args,
+        "processing_class": processor,
+        "train_dataset": dataset,
+        "eval_dataset": held_out,
+        "peft_config": lora_config(job.settings, model),
+    }
+    if rate := job.settings.projector_learning_rate:
+        from lib.training.projector import ProjectorTrainer
+
+        return ProjectorTrainer(rate, **options)
+    return DPOTrainer(**options)
 
 
 def require_gpus(job: TrainingJob) -> None:
@@ -186,11 +191,21 @@ def lora_targets(model: "PreTrainedModel") -> str:
     return rf".*{path.rpartition('.')[2]}.*\.({'|'.join(linear)})"
 
 
+def trained_wholly(settings: TrainingSettings, model: "PreTrainedModel") -> list[str] | None:
+    """The modules whose weights are trained themselves, beside the adapter; None where none are."""
+    if settings.projector_learning_rate is None:
+        return None
+    from lib.training.projector import projectors_of
+
+    return projectors_of(model)
+
+
 def lora_config(settings: TrainingSettings, model: "PreTrainedModel") -> "LoraConfig":
     """The adapter, as PEFT takes it."""
     from peft import LoraConfig
 
     return LoraConfig(
+        modules_to_save=trained_wholly(settings, model),
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,

@@ -13,11 +13,21 @@ class TrainingSettings(Block):
     code).
 
     Vision encoder and projector stay frozen, since the paper trains the backbone with LoRA; the
-    published code also names a learning rate for the projector (2e-5), which is not followed here.
+    published code also names a learning rate for the projector (2e-5), which
+    `projector_learning_rate` is for.
     """
 
     epochs: float = Field(2.0, gt=0, description="Passes over the pairs (paper 4.1).")
     learning_rate: float = Field(1e-5, gt=0, description="Peak rate (paper 4.1).")
+    projector_learning_rate: float | None = Field(
+        None,
+        gt=0,
+        description=(
+            "Trains the projector, too, all of its weights, with this peak rate; null leaves it"
+            " frozen, as the vision tower always is."
+        ),
+        json_schema_extra=LATER,
+    )
     scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = Field(
         "cosine", description="Learning rate over time."
     )
