@@ -39,6 +39,7 @@ LAYER = re.compile(rf"^{LANGUAGE_MODEL}(layers\..+)\.weight$")
 MATRIX = re.compile(
     rf"^base_model\.model\.{LANGUAGE_MODEL}(layers\..+)\.lora_(A|B)(?:\.default)?\.weight$"
 )
+BEGINNING = re.compile(rf"^(?:base_model\.model\.)?{LANGUAGE_MODEL}")
 #: What PEFT's LoRA can be besides plain.
 VARIANTS = (
     "use_dora",
@@ -52,7 +53,8 @@ VARIANTS = (
 @dataclass(frozen=True)
 class Adapter:
     """A LoRA adapter: the matrices A (rank, in) and B (out, rank) by layer, and the scale of their
-    product; `whole`: tensors that were trained themselves, by their names (the projector's).
+    product; `whole`: tensors that were trained themselves, by their names (the projector's, or
+    all of the language model's).
     """
 
     folder: Path
@@ -126,7 +128,7 @@ def is_in(name: str, modules: Collection[str]) -> bool:
 
 def own_name(name: str) -> str:
     """A tensor's name in the model, however adapters and checkpoints begin it."""
-    return name.removeprefix("base_model.model.").removeprefix("model.")
+    return BEGINNING.sub("", name)
 
 
 def key_order(file: Path) -> tuple[list[str], dict[str, str]]:
@@ -161,7 +163,7 @@ def merge(base: Path, folder: Path, output: Path) -> int:
         )
     for file in files_beside_weights(base):
         shutil.copyfile(file, output / file.name)
-    return len(adapter.layers)
+    return len(adapter.layers) + len(adapter.whole)
 
 
 def merge_file(file: Path, adapter: Adapter, output: Path) -> set[str]:

@@ -34,8 +34,8 @@ from lib.training.checkpoints import keep_results
 from lib.training.dpo import ALL_BUT_LANGUAGE_MODEL, DPO, lora_targets
 from lib.training.image_tokens import ImageTokens, load_processor
 from lib.training.preference_data import format_for
-from lib.training.projector import NAMES as PROJECTORS
 from lib.training.settings import TrainingSettings
+from lib.training.whole_modules import PROJECTORS, language_model_of
 from merge_adapter import LAYER
 from test_train_dpo import KEY_OF_B7F97EC, PAIRS, key_of, training_job, write_pairs
 from tiny.checkpoints import build_checkpoint, hold_lock
@@ -253,6 +253,44 @@ def test_a_projector_that_is_asked_for_is_trained_at_its_own_rate_and_merged(
     assert all(LAYER.search(key) for key in changed - projector)
     assert all(before[key].dtype == after[key].dtype for key in before)
     assert_merged(base, adapter, merged, picture)
+
+
+@pytest.mark.parametrize("name", ["llava-1.5", "qwen2.5-vl", "idefics3"])
+def test_all_weights_of_the_language_model_are_trained_where_that_is_asked_for_and_no_others(
+    checkpoint: Callable[[str], Path], dataset: Path, picture: Path, tmp_path: Path, name: str
+) -> None:
+    from safetensors.torch import load_file
+
+    base = checkpoint(name)
+    template = asked_as(Model(model=str(base)), None, None)
+    settings = {"epochs": 1, "gradient_accumulation": 5, "tuning": "full", "learning_rate": 1e-4}
+    job = training_job(base, dataset, tmp_path / "training", **settings)
+    DPO.train(job.model_copy(update={"prompt_template": template}))
+    (trained,) = job.checkpoints.glob("checkpoint-*")
+    adapter, merged = tmp_path / "adapter", tmp_path / "merged"
+    keep_results(trained, adapter, Model(model=str(base)), DPO)
+    losses = [row["loss"] for row in read_jsonl(adapter / "metrics.jsonl")]
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-5)  # the reference is the base model
+    merged.mkdir()
+    merge_adapter.merge(base, adapter, merged)
+    before, after = (load_file(folder / "model.safetensors") for folder in (base, merged))
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    others = {key for key in before if any(part in key for part in ("vis", *PROJECTORS, "newline"))}
+    assert changed == before.keys() - others
+    check_whole(merged, with_images=True)
+    assert_merged(base, adapter, merged, picture)
+
+
+def test_shared_embeddings_are_not_trained_apart(checkpoint: Callable[[str], Path]) -> None:
+    model = load_model(checkpoint("qwen2.5-vl"))
+    layers = ["language_model.layers.0", "language_model.layers.1", "language_model.norm"]
+    assert sorted(language_model_of(model)) == [
+        "language_model.embed_tokens",
+        *layers,
+        "lm_head",
+    ]
+    model.lm_head.weight = model.get_input_embeddings().weight
+    assert sorted(language_model_of(model)) == layers
 
 
 def assert_merged(base: Path, adapter: Path, merged: Path, picture: Path) -> None:
