@@ -30,7 +30,7 @@ from lib.models.response_generators.chat import chat_prompt
 from lib.models.response_generators.requests import Request, Sampling
 from lib.models.response_generators.transformers import TransformersGenerator
 from lib.patches import lmms_eval as lmms_eval_patches
-from lib.training.checkpoints import keep_results
+from lib.training.checkpoints import keep_results, state_at
 from lib.training.dpo import ALL_BUT_LANGUAGE_MODEL, DPO, lora_targets
 from lib.training.image_tokens import ImageTokens, load_processor
 from lib.training.preference_data import format_for
@@ -279,6 +279,25 @@ def test_all_weights_of_the_language_model_are_trained_where_that_is_asked_for_a
     assert changed == before.keys() - others
     check_whole(merged, with_images=True)
     assert_merged(base, adapter, merged, picture)
+
+
+@pytest.mark.numeric
+def test_weights_of_16_bits_are_trained_from_the_reference_itself(
+    checkpoint: Callable[[str], Path], dataset: Path, tmp_path: Path
+) -> None:
+    """In 32 bits, in which small updates are not lost: the reference, too, or the first loss would
+    not be ln 2.
+    """
+    from safetensors.torch import load_file
+
+    base = checkpoint("llava-1.5")
+    settings = {"epochs": 1, "gradient_accumulation": 10, "tuning": "full"}
+    job = training_job(base, dataset, tmp_path, **settings)
+    DPO.train(job.model_copy(update={"dtype": "bfloat16"}))
+    (trained,) = job.checkpoints.glob("checkpoint-*")
+    assert state_at(trained).log[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    weights = load_file(trained / "adapter_model.safetensors").values()
+    assert {each.dtype for each in weights} == {torch.float32}
 
 
 def test_shared_embeddings_are_not_trained_apart(checkpoint: Callable[[str], Path]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+from peft.utils.other import ModulesToSaveWrapper
 from trl import DPOTrainer
 
 from lib.errors import UserError
@@ -71,9 +72,12 @@ class WholeModulesTrainer(DPOTrainer):  # type: ignore[misc]  # TRL publishes no
     def __init__(self, projector_learning_rate: float | None, **options: Any) -> None:
         super().__init__(**options)
         self.projector_learning_rate = projector_learning_rate
-        for parameter in self.whole().values():
-            # As an adapter's: an update of 2e-5 is lost in 16 bits.
-            parameter.data = parameter.data.float()
+        if not self.is_deepspeed_enabled:  # it has weights of 32 bits of its own
+            for module in self.model.modules():
+                if isinstance(module, ModulesToSaveWrapper):
+                    # An update of 2e-5 is lost in 16 bits. And the reference's copy, so that both
+                    # compute alike.
+                    module.float()
 
     def whole(self) -> Mapping[str, torch.nn.Parameter]:
         """The parameters that are trained and no adapter's, by name."""
