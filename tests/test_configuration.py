@@ -333,6 +333,22 @@ def test_the_base_model_answers_as_it_is_configured_for_training(shape, training
     assert base.model_dump().items() <= policy.model_dump().items()
 
 
+def test_what_answers_is_said_once_or_by_each_policy_model(tmp_path: Path) -> None:
+    (tmp_path / "mine.jsonl").touch()
+    policies = {
+        "own": {"file": str(tmp_path / "mine.jsonl")},
+        "base": {"model": "base", "backend": "transformers"},
+    }
+    told = {"responses": {"backend": "file", "policy_models": policies}}
+    found = load_config(told, []).responses.policy_models
+    assert {name: policy.backend for name, policy in found.items()} == {
+        "own": "file",
+        "base": "transformers",
+    }
+    with pytest.raises(UserError, match="`backend: file` is of no model that is here by default"):
+        load_config({"responses": {"backend": "file"}}, [])
+
+
 def test_the_base_model_answers_in_another_number_format_but_in_no_other_revision() -> None:
     def policies(**of_base: Any) -> dict[str, Any]:
         return {"policy_models": {"on": {"model": "base", **of_base}, "off": {"model": "c/d"}}}

@@ -74,6 +74,12 @@ class Responses(ResponseSettings):
         backend = values.get("backend")
         # What is wrong with `backend` is said of it, and not of each policy model, too.
         shared = backend if backend in POLICY_MODELS.kinds else "vllm"
+        is_local = "model" in POLICY_MODELS.settings_of(shared).model_fields
+        if "policy_models" not in values and not is_local:
+            raise ValueError(
+                f"`backend: {shared}` is of no model that is here by default. Name your"
+                " `policy_models`, each with what it needs (docs/adding-a-model.md)"
+            )
         policies = values.get("policy_models", PAPER_S)
         if not isinstance(policies, Mapping):
             return values
@@ -109,8 +115,8 @@ class Responses(ResponseSettings):
             if (other := homes.setdefault(policy.source, name)) != name:
                 mend = ", or set a temperature" if policy.IS_DRAWN else ""
                 raise ValueError(
-                    f"policy models '{other}' and '{name}' are the same '{policy.source[0]}', and"
-                    f" give the same answers. Take one of them out{mend}"
+                    f"policy models '{other}' and '{name}' are the same, and so give the same"
+                    f" answers. Take one of them out{mend}"
                 )
         return self
 

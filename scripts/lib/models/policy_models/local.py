@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar, Literal
 
+from lib import weights
 from lib.blocks import Model, deciding
 from lib.data.rows import InstructionRow
 from lib.jobs.job import Job
@@ -30,7 +31,9 @@ class LocalPolicySettings(PolicyModelSettings, Model):
 
     @property
     def source(self) -> tuple[str, ...]:
-        """The model's place and revision."""
+        """The model's folder, or its repository and revision."""
+        if weights.is_folder(self.model):
+            return (str(weights.folder_of(self.model).resolve()),)
         return self.model, self.revision
 
     @property

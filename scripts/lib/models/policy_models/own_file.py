@@ -62,7 +62,7 @@ class AnswerFile:
         @property
         def source(self) -> tuple[str, ...]:
             """The file."""
-            return (self.file,)
+            return (str(Path(self.file).resolve()),)
 
         def read_written(self, prompts: Iterable[Prompt]) -> dict[str, list[WrittenAnswer]]:
             """The file's answers by prompt id, at least one for each prompt."""
