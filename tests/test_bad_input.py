@@ -173,7 +173,7 @@ MISTAKES = {
     ),
     "the same policy model twice, which answers greedily": (
         policy("copy", of_stage={"temperature": 0}, model="./demo/models/llava-v1.6-mistral"),
-        r"policy models 'llava-v1\.6-mistral' and 'copy' are the same, .*or set a temperature",
+        r"'llava-v1\.6-mistral' and 'copy' are the same, .*or give one a `temperature`",
     ),
     "samples of a policy model that answers greedily": (
         policy("copy", of_stage={"temperature": 0}, model="demo/models/llava-1.5", samples=2),

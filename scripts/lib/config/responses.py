@@ -105,15 +105,15 @@ class Responses(ResponseSettings):
     def _samples_differ(self) -> Self:
         homes: dict[tuple[str, ...], str] = {}
         for name, policy in self.policy_models.items():
-            if policy.IS_DRAWN and self.temperature:
+            if policy.IS_DRAWN and policy.own_sampling.get("temperature", self.temperature):
                 continue
             if policy.IS_DRAWN and policy.samples > 1:
                 raise ValueError(
                     f"policy model '{name}' has `samples: {policy.samples}`, and with `temperature:"
-                    " 0` they are all the same answer. Set a temperature, or `samples: 1`"
+                    " 0` they are all the same answer. Give it a `temperature`, or `samples: 1`"
                 )
             if (other := homes.setdefault(policy.source, name)) != name:
-                mend = ", or set a temperature" if policy.IS_DRAWN else ""
+                mend = ", or give one a `temperature`" if policy.IS_DRAWN else ""
                 raise ValueError(
                     f"policy models '{other}' and '{name}' are the same, and so give the same"
                     f" answers. Take one of them out{mend}"
@@ -144,7 +144,7 @@ class Responses(ResponseSettings):
             policy=self.policy_models[policy],
             first_sample=self._first_samples()[policy],
             written=written,
-            **shared,
+            **{**shared, **self.policy_models[policy].own_sampling},
         )
 
     def _first_samples(self) -> dict[str, int]:

@@ -12,7 +12,7 @@ from lib.jobs.job import Job
 from lib.models.policy_models.base import Answerer
 from lib.models.policy_models.requests import request_for
 from lib.models.policy_models.settings import (
-    PolicyModelSettings,
+    DrawnPolicySettings,
     ResponseSettings,
     backend_field,
 )
@@ -26,7 +26,7 @@ from lib.models.response_generators.requests import Request, Sampling
 from lib.models.response_generators.settings import GeneratorSettings
 
 
-class LocalPolicySettings(PolicyModelSettings, Model):
+class LocalPolicySettings(DrawnPolicySettings, Model):
     """A model that runs in the job."""
 
     @property

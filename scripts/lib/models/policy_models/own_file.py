@@ -48,8 +48,6 @@ class AnswerFile:
     class Settings(PolicyModelSettings):
         """Answers from a file; `samples` of them for each prompt."""
 
-        IS_DRAWN: ClassVar[bool] = False
-
         backend: Literal["file"] = backend_field("file")
         file: UserPath = Field(
             description=(
