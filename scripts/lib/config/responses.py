@@ -71,9 +71,9 @@ class Responses(ResponseSettings):
     def _what_answers_is_said_once(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             return values
-        backend = values.get("backend")
         # What is wrong with `backend` is said of it, and not of each policy model, too.
-        shared = backend if backend in POLICY_MODELS.kinds else "vllm"
+        known = (kind for kind in POLICY_MODELS.kinds if kind == values.get("backend"))
+        shared = next(known, "vllm")
         is_local = "model" in POLICY_MODELS.settings_of(shared).model_fields
         if "policy_models" not in values and not is_local:
             raise ValueError(
@@ -121,14 +121,13 @@ class Responses(ResponseSettings):
         return self
 
     @property
-    def answers(self) -> dict[str, list[str]]:
-        """What the answers of each policy model are called, in the configured order."""
-        return {name: names_of(name, policy.samples) for name, policy in self.policy_models.items()}
-
-    @property
     def answer_names(self) -> list[str]:
         """What all answers are called, in the configured order."""
-        return [name for names in self.answers.values() for name in names]
+        return [
+            answer
+            for name, policy in self.policy_models.items()
+            for answer in names_of(name, policy.samples)
+        ]
 
     @property
     def environment(self) -> str:
