@@ -179,6 +179,14 @@ MISTAKES = {
         policy("copy", of_stage={"temperature": 0}, model="demo/models/llava-1.5", samples=2),
         r"policy model 'copy' has `samples: 2`, and with `temperature: 0`",
     ),
+    "a misspelt key of a policy model": (
+        policy("copy", modle="demo/models/llava-1.5"),
+        r"policy_models\.copy\.modle: unknown key\. Did you mean `model`\?",
+    ),
+    "a policy model with the keys of another backend": (
+        policy("copy", of_stage={"backend": "openai"}, model="m", endpoint={"model": "m"}),
+        r"policy_models\.copy\.model: unknown key\. Known here: .*endpoint",
+    ),
     "a file of answers that is not there": (
         lambda project: project.edit_config(
             lambda values: values["responses"]["policy_models"].update(

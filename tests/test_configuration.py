@@ -347,6 +347,9 @@ def test_what_answers_is_said_once_or_by_each_policy_model(tmp_path: Path) -> No
         "own": "file",
         "base": "transformers",
     }
+    del policies["base"]["backend"]
+    with pytest.raises(UserError, match=r"policy_models\.base.*Say what runs it"):
+        load_config(told, [])
     with pytest.raises(UserError, match="`backend: file` is of no model that is here by default"):
         load_config({"responses": {"backend": "file"}}, [])
 

@@ -69,25 +69,14 @@ class Responses(ResponseSettings):
     @model_validator(mode="before")
     @classmethod
     def _what_answers_is_said_once(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping):
-            return values
-        # What is wrong with `backend` is said of it, and not of each policy model, too.
-        known = (kind for kind in POLICY_MODELS.kinds if kind == values.get("backend"))
-        shared = next(known, "vllm")
-        is_local = "model" in POLICY_MODELS.settings_of(shared).model_fields
-        if "policy_models" not in values and not is_local:
-            raise ValueError(
-                f"`backend: {shared}` is of no model that is here by default. Name your"
-                " `policy_models`, each with what it needs (docs/adding-a-model.md)"
-            )
-        policies = values.get("policy_models", PAPER_S)
-        if not isinstance(policies, Mapping):
-            return values
-        told = {
-            name: {"backend": shared, **policy} if isinstance(policy, Mapping) else policy
-            for name, policy in policies.items()
-        }
-        return {**values, "policy_models": told}
+        if isinstance(values, Mapping) and "policy_models" not in values:
+            if not _runs_models(values):
+                raise ValueError(
+                    f"`backend: {values['backend']}` is of no model that is here by default. Name"
+                    " your `policy_models`, each with what it needs (docs/adding-a-model.md)"
+                )
+            values = {**values, "policy_models": PAPER_S}
+        return with_backends(values)
 
     @field_validator("policy_models")
     @classmethod
@@ -156,6 +145,31 @@ class Responses(ResponseSettings):
         return first
 
 
+def _shared_backend(responses: Mapping[str, Any]) -> str:
+    """What answers where a policy model does not say it. What is wrong with `backend` is said of
+    it, and not of each policy model, too.
+    """
+    return next((kind for kind in POLICY_MODELS.kinds if kind == responses.get("backend")), "vllm")
+
+
+def _runs_models(responses: Mapping[str, Any]) -> bool:
+    """Whether what answers, where a policy model does not say it, runs a model in the job."""
+    return "model" in POLICY_MODELS.settings_of(_shared_backend(responses)).model_fields
+
+
+def with_backends(responses: Any) -> Any:
+    """The values of block `responses`, in which every policy model says what answers."""
+    policies = responses.get("policy_models") if isinstance(responses, Mapping) else None
+    if not isinstance(policies, Mapping):
+        return responses
+    shared = {"backend": _shared_backend(responses)}
+    told = {
+        name: {**shared, **policy} if isinstance(policy, Mapping) else policy
+        for name, policy in policies.items()
+    }
+    return {**responses, "policy_models": told}
+
+
 def with_base_model(responses: Any, base_model: Mapping[str, Any]) -> Any:
     """The values of block `responses`, with the base model's where it is a policy model.
     `base_model`: the values of `training.base_model`. Errors: ValueError.
@@ -163,14 +177,21 @@ def with_base_model(responses: Any, base_model: Mapping[str, Any]) -> Any:
     policies = responses.get("policy_models") if isinstance(responses, Mapping) else None
     if not isinstance(policies, Mapping):
         return responses
-    told = {name: _told_base(name, policy, base_model) for name, policy in policies.items()}
+    told = {}
+    for name, policy in policies.items():
+        own = {"model": policy} if policy == BASE else policy
+        is_base = isinstance(own, Mapping) and own.get("model") == BASE
+        if is_base and "backend" not in own and not _runs_models(responses):
+            raise ValueError(
+                f"`responses.policy_models.{name}`: the base model runs in the job, and"
+                f" `responses.backend` is {responses['backend']}. Say what runs it, e.g. `backend:"
+                " vllm`"
+            )
+        told[name] = _told_base(name, own, base_model) if is_base else policy
     return {**responses, "policy_models": told}
 
 
-def _told_base(name: str, policy: Any, base_model: Mapping[str, Any]) -> Any:
-    own = {"model": policy} if policy == BASE else policy
-    if not isinstance(own, Mapping) or own.get("model") != BASE:
-        return policy
+def _told_base(name: str, own: Mapping[str, Any], base_model: Mapping[str, Any]) -> dict[str, Any]:
     if "revision" in own:
         raise ValueError(
             f"`responses.policy_models.{name}`: the base model answers in the revision that"
