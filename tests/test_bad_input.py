@@ -176,12 +176,20 @@ MISTAKES = {
         r"responses\.policy_models: .*at least 2",
     ),
     "the same policy model twice, which answers greedily": (
-        policy("copy", of_stage={"temperature": 0}, model="demo/models/llava-v1.6-mistral"),
-        r"policy models 'llava-v1\.6-mistral' and 'copy' are the same 'demo/models/llava-v1\.6-m",
+        policy("copy", of_stage={"temperature": 0}, model="./demo/models/llava-v1.6-mistral"),
+        r"'llava-v1\.6-mistral' and 'copy' are the same, .*or give one a `temperature`",
     ),
     "samples of a policy model that answers greedily": (
         policy("copy", of_stage={"temperature": 0}, model="demo/models/llava-1.5", samples=2),
         r"policy model 'copy' has `samples: 2`, and with `temperature: 0`",
+    ),
+    "a misspelt key of a policy model": (
+        policy("copy", modle="demo/models/llava-1.5"),
+        r"policy_models\.copy\.modle: unknown key\. Did you mean `model`\?",
+    ),
+    "a policy model with the keys of another backend": (
+        policy("copy", of_stage={"backend": "openai"}, model="m", endpoint={"model": "m"}),
+        r"policy_models\.copy\.model: unknown key\. Known here: .*endpoint",
     ),
     "a file of answers that is not there": (
         lambda project: project.edit_config(

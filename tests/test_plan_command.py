@@ -523,8 +523,8 @@ def test_judges_and_proposals_are_counted_as_often_as_they_are_asked():
 
 def test_a_policy_model_s_endpoint_is_asked_for_each_of_its_answers() -> None:
     policies = {
-        "far": {"backend": "openai", "endpoint": ENDPOINT, "samples": 3},
-        "near": {"backend": "vllm", "model": "a/model", "samples": 2},
+        "far": {"backend": "openai", "endpoint": ENDPOINT, "samples": 3, "temperature": 1},
+        "near": {"backend": "vllm", "model": "a/model", "samples": 2, "temperature": 1},
     }
     asked = asked_by(responses={"policy_models": policies})
     far = asked["responses.policy_models.far.endpoint"]
