@@ -6,6 +6,7 @@ import functools
 import inspect
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from PIL import Image
 from conftest import tiny_checkpoint
 from hub_server import hub_server
 from lib.config.run import load_config
+from lib.data.controls import pick_of
 from lib.errors import UserError
 from lib.models.image_generators.pipelines import PIPELINES
 from lib.models.image_generators.registry import IMAGE_GENERATORS
@@ -188,3 +190,10 @@ def test_a_pipeline_at_the_hub_is_asked_for_its_description_before_the_run(
         with pytest.raises(UserError, match="is a StableDiffusionInpaintPipeline, which is none"):
             settings.check_before_run()
     assert hub.sent == ["a/painter/model_index.json"]
+
+
+def test_a_pick_by_chance_tells_seeds_of_one_scale_apart() -> None:
+    candidates: list[Any] = [{"guidance_scale": 0.0, "blank": False} for _ in range(4)]
+    picks = Counter(pick_of(candidates, 0, "random", 0, f"art-{n}") for n in range(400))
+    assert picks.keys() == {0, 1, 2, 3}
+    assert min(picks.values()) > 60
