@@ -535,11 +535,22 @@ from transformers.utils.import_utils import PACKAGE_DISTRIBUTION_MAPPING as of_t
 from trl.import_utils import PACKAGE_DISTRIBUTION_MAPPING as of_trl
 assert of_diffusers is of_trl is of_transformers
 """
+LATE = """
+import sys
+from transformers.utils import is_scipy_available
+from lib.patches.imports import quick_imports
+assert is_scipy_available() and "scipy" not in sys.modules
+with quick_imports():
+    import transformers.loss.loss_utils
+"""
 
 
-def test_quick_imports_leave_out_what_nothing_calls_and_read_once_what_is_installed() -> None:
+@pytest.mark.parametrize("program", [QUICK, LATE])
+def test_quick_imports_leave_out_what_nothing_calls_and_nothing_that_was_found_before(
+    program: str,
+) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", QUICK],
+        [sys.executable, "-c", program],
         env={**os.environ, "PYTHONPATH": str(SCRIPTS)},
         text=True,
         capture_output=True,

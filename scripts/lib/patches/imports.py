@@ -2,10 +2,12 @@
 
 import gc
 import importlib.metadata
+import importlib.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib.machinery import ModuleSpec
 
 #: Packages that transformers and diffusers import wherever they are installed and that nothing here
 #: calls: scikit-learn serves assisted decoding alone, scipy the losses of object detection and some
@@ -30,16 +32,19 @@ def quick_imports() -> Iterator[None]:
     nothing.
     """
     importlib.metadata.packages_distributions = packages_distributions
-    hidden = [name for name in NOT_NEEDED if name not in sys.modules]
-    for name in hidden:
-        hide_for_good(name)
+    find_spec = importlib.util.find_spec
+
+    def find_needed(name: str, package: str | None = None) -> ModuleSpec | None:
+        return None if name in NOT_NEEDED else find_spec(name, package)
+
+    # They ask this way what is installed; what is imported all the same is found.
+    importlib.util.find_spec = find_needed
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        for name in hidden:
-            del sys.modules[name]
+        importlib.util.find_spec = find_spec
         if was_enabled:
             gc.enable()
             gc.freeze()  # modules stay to the end
