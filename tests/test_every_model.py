@@ -42,7 +42,7 @@ from lib.models.policy_models.settings import ResponseSettings
 from lib.models.response_generators.base import Generator
 from lib.models.response_generators.chat import neutralised, special_tokens
 from lib.models.response_generators.registry import GENERATORS
-from lib.models.response_generators.requests import Request, Sampling
+from lib.models.response_generators.requests import Question, Request, Sampling
 from lib.models.response_rewards.base import ResponseReward
 from lib.models.response_rewards.registry import RESPONSE_REWARDS
 from lib.registry import Registry
@@ -517,6 +517,38 @@ def test_special_tokens_in_a_question_are_text_to_a_generator(
         asked = [Request(each, 0, requests[0].image) for each in (text, as_text)]
         answer, answer_to_text = generator.generate(asked)
         assert answer == answer_to_text
+
+
+@pytest.mark.numeric
+@of_role("response_generators")
+def test_the_probability_of_a_given_answer_is_the_same_alone_and_in_a_batch(
+    kind: str, loaded: Any, images: list[Image.Image]
+) -> None:
+    generator = loaded("response_generators", kind)
+    questions = [Question(f"Is it {n} cats{' or dogs' * n}?", im) for n, im in enumerate(images)]
+    answers = ["Yes", "No", "No", "Two blue cats", "Two blue"]
+    rows = generator.log_probabilities(questions, answers)
+    near = rounding(256)
+    for question, row in zip(questions, rows, strict=True):
+        (alone,) = generator.log_probabilities([question], answers)
+        assert row == pytest.approx(alone, rel=near, abs=near)
+        yes, no, again, longer, shorter = row
+        assert no == again != yes
+        assert longer < shorter < 0
+    assert len({row[0] for row in rows}) == len(rows)
+    assert generator.log_probabilities([], answers) == []
+
+
+@of_role("response_generators")
+def test_what_a_generator_answers_greedily_is_its_likeliest_answer(
+    kind: str, loaded: Any, requests: list[Request]
+) -> None:
+    generator = loaded("response_generators", kind)
+    for request in requests[:2]:
+        first = generator.generate([request])[0].text.split()[0]
+        question = Question(request.text, Image.open(str(request.image)).convert("RGB"))
+        (row,) = generator.log_probabilities([question], [first, "zebra", "Yes", "seven"])
+        assert max(row) == row[0]
 
 
 # --- response rewards
