@@ -46,7 +46,8 @@ from lib.models.response_generators.requests import Question, Request, Sampling
 from lib.models.response_rewards.base import ResponseReward
 from lib.models.response_rewards.registry import RESPONSE_REWARDS
 from lib.registry import Registry
-from tiny.registry import BUILDERS, TINY_OF
+from tiny.checkpoints import build_checkpoint, hold_lock
+from tiny.registry import BUILDERS, ON_DEMAND, TINY_OF
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SCRIPTS = REPOSITORY / "scripts"
@@ -114,7 +115,7 @@ def test_every_kind_has_a_tiny_checkpoint_or_says_that_it_loads_no_model(
         f"{role}: add the tiny checkpoint of '{kind}' to TINY_OF in demo/tiny/registry.py"
         " (docs/adding-a-model.md)"
     )
-    assert TINY_OF[role, kind] in {None, *BUILDERS}
+    assert TINY_OF[role, kind] in {None, *BUILDERS, *ON_DEMAND}
 
 
 def test_the_table_of_tiny_checkpoints_names_no_kind_that_is_not_there() -> None:
@@ -204,6 +205,15 @@ def load(role: str, settings: Any, device: str, sampling: Sampling = GREEDY) -> 
         with author_of(settings, Path(), device).at_work() as writer:
             return writer
     return cls.load(settings, device)
+
+
+@pytest.fixture(scope="session")
+def demo_models(demo_models: Path) -> Path:
+    """The tiny checkpoints, with those that are built on demand."""
+    with hold_lock(demo_models / ".lock"):
+        for name in sorted({str(name) for name in TINY_OF.values()} & ON_DEMAND.keys()):
+            build_checkpoint(name, ON_DEMAND[name], demo_models)
+    return demo_models
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from tiny.llava_onevision import build_llava_onevision
 from tiny.qwen_vl import QWENS, build_qwen_vl
 from tiny.sentence_embedding import build_sentence_embedding
 from tiny.stable_diffusion_3 import build_stable_diffusion_3
+from tiny.text_reward import build_text_reward
 
 BUILDERS: dict[str, Builder] = {
     "stable-diffusion-3-medium": build_stable_diffusion_3,
@@ -27,13 +28,16 @@ BUILDERS: dict[str, Builder] = {
     "sentence-embedding": build_sentence_embedding,
 }
 
-#: Those that the random run has no use for, which are built where they are asked for by name.
-ON_DEMAND: dict[str, Builder] = {
+#: Base models that the random run has no use for.
+BASE_MODELS: dict[str, Builder] = {
     **{name: functools.partial(build_qwen_vl, name=name) for name in QWENS},
     "idefics3": build_idefics3,
     "internvl": build_internvl,
     "llava-onevision": build_llava_onevision,
 }
+
+#: What the random run has no use for, which is built where it is asked for by name.
+ON_DEMAND: dict[str, Builder] = {**BASE_MODELS, "text-reward": build_text_reward}
 
 #: The tiny checkpoint of each kind of model, by role and kind; None where a kind loads no model.
 #: tests/test_every_model.py holds every kind to its role's contract with it.
@@ -54,4 +58,5 @@ TINY_OF: dict[tuple[str, str], str | None] = {
     ("response_generators", "vllm"): "llava-v1.6-mistral",
     ("response_generators", "transformers"): "llava-v1.6-mistral",
     ("response_rewards", "armorm"): "armorm",
+    ("response_rewards", "sequence-classification"): "text-reward",
 }

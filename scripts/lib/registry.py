@@ -5,13 +5,14 @@ Each class stands in a file of its own with its `Settings` (a block), its `VERSI
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from pydantic import BeforeValidator, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from lib import weights
 from lib.blocks import Block
 from lib.errors import UserError
 
@@ -26,12 +27,15 @@ class Registry(Generic[T]):
     kinds    kind -> "module:Class"; a test or an extension may add to it
     key      the configuration's key that names the kind
     default  the kind of a block that names none; None where it has to
+    architectures  how a class that a checkpoint's config.json names ends -> the kind of a block
+                   that names none
     """
 
     role: str
     kinds: dict[str, str]
     key: str = "kind"
     default: str | None = None
+    architectures: Mapping[str, str] = field(default_factory=dict)
 
     def load(self, kind: str) -> type[T]:
         """The class of a kind; its module is imported now. Errors: ValueError, "did you mean"."""
@@ -71,9 +75,35 @@ class Registry(Generic[T]):
         return [self.settings_of(kind) for kind in self.kinds]
 
     def kind_in(self, values: Mapping[str, Any]) -> str | None:
-        """The kind that a block's values name, or the default."""
-        kind = values.get(self.key, self.default)
+        """The kind that a block's values name, or their checkpoint, or the default."""
+        kind = values.get(self.key)
+        if self.key not in values:
+            kind = self._kind_of_checkpoint(values) or self.default
         return kind if isinstance(kind, str) else None
+
+    def _kind_of_checkpoint(self, values: Mapping[str, Any]) -> str | None:
+        """The kind that a checkpoint's config.json tells; None where it tells none, or is the
+        default's own. Errors: ValidationError where it is not here to tell.
+        """
+        model, revision = values.get("model"), values.get("revision", "main")
+        if not self.architectures or not isinstance(model, str) or not isinstance(revision, str):
+            return None
+        default = self.settings_of(self.default) if self.default else None
+        if default is not None and model == default.model_fields["model"].default:
+            return None
+        folder = weights.local_folder(model, revision)
+        if folder is None:
+            raise error_at(
+                self.key,
+                f"has to name the {self.role} (one of {', '.join(self.kinds)}): {model} is not on"
+                " this machine yet to tell it by its config.json",
+                None,
+            )
+        for name in weights.config_in(folder).get("architectures") or []:
+            for ending, kind in self.architectures.items():
+                if str(name).endswith(ending):
+                    return kind
+        return None
 
     def block_for(self, values: Mapping[str, Any]) -> type[Block]:
         """The settings of the kind that a block's values name."""
@@ -90,7 +120,8 @@ class Registry(Generic[T]):
         if not isinstance(values, Mapping):
             return values
         settings = self.block_for(values)
-        named = {self.key: self.default, **values} if self.default else values
+        kind = self.kind_in(values)
+        named = {self.key: kind, **values} if kind is not None else values
         return settings.model_validate(self._own(settings, named))
 
     def _own(self, settings: type[Block], values: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -117,7 +117,7 @@ class RankedResponse(TypedDict, total=False):
     invalid  "empty", "truncated", "repeating", "failed" (with `detail`) or "nan"
     reward   in build_pairs: the response reward, where `score` is what length leaves of it
     score    the response reward; what else the reward model says of the response stands beside it
-             (ArmoRM: attributes, rewards, gating, cut_for_scoring)
+             (ArmoRM: attributes, rewards, gating, cut_for_scoring; docs/adding-a-model.md)
     """
 
     text: str

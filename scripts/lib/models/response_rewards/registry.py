@@ -9,6 +9,17 @@ from lib.models.response_rewards.settings import ResponseRewardSettings
 from lib.registry import Registry, chosen_from
 
 RESPONSE_REWARDS: Registry[ResponseReward] = Registry(
-    "response reward", {"armorm": "lib.models.response_rewards.armorm:ArmoRM"}, default="armorm"
+    "response reward",
+    {
+        "armorm": "lib.models.response_rewards.armorm:ArmoRM",
+        "sequence-classification": (
+            "lib.models.response_rewards.sequence_classification:SequenceClassification"
+        ),
+    },
+    default="armorm",
+    architectures={
+        "ForRewardModelWithGating": "armorm",
+        "ForSequenceClassification": "sequence-classification",
+    },
 )
 AnyResponseReward = Annotated[SerializeAsAny[ResponseRewardSettings], chosen_from(RESPONSE_REWARDS)]
