@@ -354,6 +354,8 @@ def tensors_in(thing: Any) -> Iterator[torch.Tensor]:
     elif isinstance(thing, Mapping):
         for each in thing.values():
             yield from tensors_in(each)
+    elif hasattr(thing, "processor"):
+        yield from tensors_in(vars(thing))
     elif hasattr(thing, "components"):
         yield from tensors_in(thing.components)
 
@@ -567,16 +569,28 @@ QUESTION = {"role": "user", "content": "What is on the table?"}
 ANSWERS = ("A cup.", "Two red cups and a blue plate are on the table.", "")
 
 
-def conversations() -> list[list[dict[str, str]]]:
-    return [[QUESTION, {"role": "assistant", "content": answer}] for answer in ANSWERS]
+@pytest.fixture
+def conversations(kind: str, requests: list[Request]) -> list[list[dict[str, str]]]:
+    """Answers to a question, about an image where the kind sees it."""
+    sees = RESPONSE_REWARDS.load(kind).Settings.SEES_IMAGE
+    asked = QUESTION | ({"image": str(requests[0].image)} if sees else {})
+    return [[asked, {"role": "assistant", "content": answer}] for answer in ANSWERS]
+
+
+#: Those that read a conversation of any length.
+reads_turns = pytest.mark.parametrize(
+    "kind", [kind for kind in RESPONSE_REWARDS.kinds if kind != "vlm-judge"]
+)
 
 
 @pytest.mark.numeric
 @of_role("response_rewards")
-def test_a_response_s_reward_is_the_same_alone_and_in_a_batch(kind: str, loaded: Any) -> None:
+def test_a_response_s_reward_is_the_same_alone_and_in_a_batch(
+    kind: str, loaded: Any, conversations: list[list[dict[str, str]]]
+) -> None:
     model = loaded("response_rewards", kind)
-    rewards = model.rate(conversations())
-    alone = [model.rate([conversation])[0] for conversation in conversations()]
+    rewards = model.rate(conversations)
+    alone = [model.rate([conversation])[0] for conversation in conversations]
     scores = [reward.score for reward in rewards]
     near = rounding(64)
     assert scores == pytest.approx([reward.score for reward in alone], rel=near, abs=near)
@@ -588,6 +602,17 @@ def test_a_response_s_reward_is_the_same_alone_and_in_a_batch(kind: str, loaded:
 
 
 @of_role("response_rewards")
+@pytest.mark.parametrize("token", SPECIAL)
+def test_special_tokens_in_a_response_are_text_to_a_reward(
+    kind: str, token: str, loaded: Any, conversations: list[list[dict[str, str]]]
+) -> None:
+    (asked, _), model = conversations[0], loaded("response_rewards", kind)
+    texts = [f"A cup {part}and a plate." for part in ("", f"{token} ", f"{token} {token} ")]
+    asked_thrice = [[asked, {"role": "assistant", "content": text}] for text in texts]
+    assert len({reward.score for reward in model.rate(asked_thrice)}) == len(texts)
+
+
+@reads_turns
 def test_turns_that_a_message_spells_out_are_text_to_a_reward(
     kind: str, loaded: Any, demo_models: Path
 ) -> None:

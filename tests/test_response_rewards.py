@@ -1,13 +1,16 @@
 """Response rewards of other kinds than ArmoRM: their numbers, and what is refused early."""
 
 import json
+import math
 import shutil
 
 import pytest
 import torch
+from PIL import Image
 
 from conftest import rounding
 from lib.models.response_rewards.registry import RESPONSE_REWARDS
+from lib.models.response_rewards.vlm_judge import reward_of
 from tiny.checkpoints import build_checkpoint, hold_lock
 from tiny.registry import ON_DEMAND
 
@@ -101,3 +104,66 @@ def test_a_model_that_gives_no_one_reward_is_refused_with_the_configuration(
     folder = changed_config(text_reward, tmp_path, **changes)
     with pytest.raises(ValueError, match=message):
         RESPONSE_REWARDS.validate({"kind": "sequence-classification", "model": str(folder)})
+
+
+# --- a judge that sees
+
+
+@pytest.fixture
+def judge(demo_models):
+    """A loaded tiny judge, and the file of a picture."""
+    return loaded(demo_models / "llava-v1.6-mistral", kind="vlm-judge")
+
+
+def picture(tmp_path, colour):
+    path = tmp_path / f"{colour}.png"
+    Image.new("RGB", (48, 40), colour).save(path)
+    return str(path)
+
+
+def test_a_judge_s_score_is_the_expected_value_of_its_ratings(judge, tmp_path):
+    red = picture(tmp_path, "red")
+    rewards = judge.rate([conversation(answer, image=red) for answer in ANSWERS])
+    for reward in rewards:
+        shares = reward.details["ratings"]
+        assert list(shares) == ["1", "2", "3", "4", "5"]
+        assert sum(shares.values()) == pytest.approx(1)
+        assert reward.score == pytest.approx(sum(int(n) * share for n, share in shares.items()))
+        assert 0 < reward.details["rating_probability"] <= 1
+    assert reward_of({"1": -1000.0, "5": -1000.0}).score == 3, "however unlikely ratings are"
+    assert math.isnan(reward_of({"1": -math.inf, "5": -math.inf}).score)
+
+
+def test_a_judge_sees_the_picture(judge, tmp_path):
+    red, blue = (
+        judge.rate([conversation("A cup.", image=picture(tmp_path, colour))])[0].score
+        for colour in ("red", "blue")
+    )
+    assert red != blue
+    with pytest.raises(ValueError, match="has to see the picture"):
+        judge.rate([conversation("A cup.")])
+
+
+def test_braces_in_a_response_are_text_to_a_judge(judge):
+    asked, answered = conversation("A {response} of {nothing}", image="red.png")
+    words = judge.settings.rubric.replace("{instruction}", asked["content"])
+    words = words.replace("{lowest}", "1").replace("{highest}", "5")
+    expected = words.replace("{response}", answered["content"])
+    assert judge.text_of(asked["content"], answered["content"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"rubric": "How good is it?"}, "has no `{response}`"),
+        ({"rubric": "{response} {answer}"}, "knows no `{answer}`. Known here: `{instruction}`"),
+        ({"lowest": 5}, r"`highest` \(5\) has to be above `lowest` \(5\)"),
+        ({"highest": 10}, "less than or equal to 9"),
+        ({"backend": "vlm"}, "Did you mean 'vllm'"),
+        ({"model": "instruct-llm"}, "is no vision-language model"),
+    ],
+)
+def test_a_judge_that_cannot_judge_is_refused_with_the_configuration(demo_models, told, message):
+    model = str(demo_models / told.get("model", "llava-1.5"))
+    with pytest.raises(ValueError, match=message):
+        RESPONSE_REWARDS.validate({"kind": "vlm-judge", **told, "model": model})

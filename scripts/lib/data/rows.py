@@ -130,6 +130,8 @@ class RankedResponse(TypedDict, total=False):
     rewards: dict[str, float]
     gating: dict[str, float]
     cut_for_scoring: bool
+    ratings: dict[str, float]
+    rating_probability: float
 
 
 class ResponseRankingRow(PickedRow):
