@@ -9,7 +9,9 @@ import torch
 from PIL import Image
 
 from conftest import rounding
+from lib.models.response_rewards.claims import claims_of, share_of_yes
 from lib.models.response_rewards.registry import RESPONSE_REWARDS
+from lib.models.response_rewards.sighted import filled
 from lib.models.response_rewards.vlm_judge import reward_of
 from tiny.checkpoints import build_checkpoint, hold_lock
 from tiny.registry import ON_DEMAND
@@ -144,12 +146,11 @@ def test_a_judge_sees_the_picture(judge, tmp_path):
         judge.rate([conversation("A cup.")])
 
 
-def test_braces_in_a_response_are_text_to_a_judge(judge):
-    asked, answered = conversation("A {response} of {nothing}", image="red.png")
-    words = judge.settings.rubric.replace("{instruction}", asked["content"])
-    words = words.replace("{lowest}", "1").replace("{highest}", "5")
-    expected = words.replace("{response}", answered["content"])
-    assert judge.text_of(asked["content"], answered["content"]) == expected
+def test_braces_in_a_response_are_text():
+    words = {"instruction": "What is it?", "response": "A {instruction} of {nothing}"}
+    assert (
+        filled("{response}, {instruction}", **words) == "A {instruction} of {nothing}, What is it?"
+    )
 
 
 @pytest.mark.parametrize(
@@ -167,3 +168,51 @@ def test_a_judge_that_cannot_judge_is_refused_with_the_configuration(demo_models
     model = str(demo_models / told.get("model", "llava-1.5"))
     with pytest.raises(ValueError, match=message):
         RESPONSE_REWARDS.validate({"kind": "vlm-judge", **told, "model": model})
+
+
+# --- claims
+
+
+def test_the_claims_of_an_answer_are_its_sentences_and_lines():
+    answer = """\
+There are 2.5 cups (red). "Two plates!" Who knows?
+
+1. A dog
+- a cat. It sleeps.
+---
+桌上有杯子。还有盘子。"""
+    assert claims_of(answer) == [
+        "There are 2.5 cups (red).",
+        '"Two plates!"',
+        "Who knows?",
+        "A dog",
+        "a cat.",
+        "It sleeps.",
+        "桌上有杯子。",
+        "还有盘子。",
+    ]
+    assert claims_of(" ?! ") == ["?!"]
+
+
+def test_a_share_of_yes_is_that_of_the_two_probabilities():
+    assert share_of_yes(math.log(0.06), math.log(0.02)) == pytest.approx(0.75)
+    assert share_of_yes(-1000.0, -math.inf) == 1
+    assert share_of_yes(-math.inf, -1000.0) == 0
+    assert math.isnan(share_of_yes(-math.inf, -math.inf))
+
+
+@pytest.mark.numeric
+@pytest.mark.parametrize("score", ["mean", "failed"])
+def test_claims_are_asked_one_by_one_and_those_that_fail_are_kept(demo_models, tmp_path, score):
+    model = loaded(demo_models / "llava-v1.6-mistral", kind="claims", score=score)
+    red, texts = picture(tmp_path, "red"), ["A cup.", "Two red cups!", "A dog is near the lamp."]
+    (reward,) = model.rate([conversation(" ".join(texts), image=red)])
+    claims = reward.details["claims"]
+    assert [claim["text"] for claim in claims] == texts
+    for text, claim in zip(texts, claims, strict=True):
+        (alone,) = model.rate([conversation(text, image=red)])
+        assert alone.details["claims"][0]["yes"] == pytest.approx(claim["yes"], abs=rounding(256))
+    failed = [claim["text"] for claim in claims if claim["yes"] < 0.5]
+    assert reward.details["failed_claims"] == failed
+    mean = sum(claim["yes"] for claim in claims) / len(claims)
+    assert reward.score == (-len(failed) if score == "failed" else pytest.approx(mean))

@@ -60,4 +60,5 @@ TINY_OF: dict[tuple[str, str], str | None] = {
     ("response_rewards", "armorm"): "armorm",
     ("response_rewards", "sequence-classification"): "text-reward",
     ("response_rewards", "vlm-judge"): "llava-v1.6-mistral",
+    ("response_rewards", "claims"): "llava-v1.6-mistral",
 }

@@ -111,6 +111,15 @@ class SampledResponsesRow(PickedRow):
     samples: list[Sample]
 
 
+class Claim(TypedDict):
+    """A claim of a response, and the share of Yes among Yes and No where a model is asked whether
+    the picture shows it.
+    """
+
+    text: str
+    yes: float
+
+
 class RankedResponse(TypedDict, total=False):
     """One policy model's response with its reward, or why it is invalid.
 
@@ -132,6 +141,8 @@ class RankedResponse(TypedDict, total=False):
     cut_for_scoring: bool
     ratings: dict[str, float]
     rating_probability: float
+    claims: list[Claim]
+    failed_claims: list[str]
 
 
 class ResponseRankingRow(PickedRow):

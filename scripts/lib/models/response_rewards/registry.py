@@ -15,6 +15,7 @@ RESPONSE_REWARDS: Registry[ResponseReward] = Registry(
         "sequence-classification": (
             "lib.models.response_rewards.sequence_classification:SequenceClassification"
         ),
+        "claims": "lib.models.response_rewards.claims:Claims",
         "vlm-judge": "lib.models.response_rewards.vlm_judge:VlmJudge",
     },
     default="armorm",
