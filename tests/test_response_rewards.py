@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from conftest import rounding
+from lib.errors import UserError
 from lib.models.response_rewards.claims import claims_of, share_of_yes
 from lib.models.response_rewards.registry import RESPONSE_REWARDS
 from lib.models.response_rewards.sighted import filled
@@ -88,8 +89,13 @@ def test_the_kind_of_a_reward_may_be_left_out_where_its_checkpoint_tells_it(
         settings = RESPONSE_REWARDS.validate({"model": str(demo_models / folder)})
         assert settings.kind == kind
     assert RESPONSE_REWARDS.validate({}).kind == "armorm"
-    with pytest.raises(ValueError, match="acme/reward is not on this machine yet to tell it"):
-        RESPONSE_REWARDS.validate({"model": "acme/reward"})
+    not_here = RESPONSE_REWARDS.validate({"model": "acme/reward"})
+    assert not_here.kind == "armorm"
+
+
+def test_a_reward_of_another_kind_than_configured_is_told_the_kind_to_name(text_reward):
+    with pytest.raises(UserError, match="it is one of `kind: sequence-classification`"):
+        loaded(text_reward, kind="armorm")
 
 
 @pytest.mark.parametrize(

@@ -61,8 +61,11 @@ class Registry(Generic[T]):
         try:
             return cast("T", self.class_of(settings).load(settings, device))
         except ValueError as error:
+            told = self._kind_of_checkpoint(dict(settings))
+            is_other = told is not None and told != getattr(settings, self.key)
             raise UserError(
                 f"{settings.model}: not usable as the {self.role} that is configured: {error}"
+                + (f". By its config.json it is one of `{self.key}: {told}`" if is_other else "")
             ) from error
 
     def settings_of(self, kind: str) -> type[Block]:
@@ -82,23 +85,15 @@ class Registry(Generic[T]):
         return kind if isinstance(kind, str) else None
 
     def _kind_of_checkpoint(self, values: Mapping[str, Any]) -> str | None:
-        """The kind that a checkpoint's config.json tells; None where it tells none, or is the
-        default's own. Errors: ValidationError where it is not here to tell.
+        """The kind that a checkpoint's config.json tells; None where it tells none, or is not on
+        this machine.
         """
         model, revision = values.get("model"), values.get("revision", "main")
         if not self.architectures or not isinstance(model, str) or not isinstance(revision, str):
             return None
-        default = self.settings_of(self.default) if self.default else None
-        if default is not None and model == default.model_fields["model"].default:
-            return None
         folder = weights.local_folder(model, revision)
         if folder is None:
-            raise error_at(
-                self.key,
-                f"has to name the {self.role} (one of {', '.join(self.kinds)}): {model} is not on"
-                " this machine yet to tell it by its config.json",
-                None,
-            )
+            return None
         for name in weights.config_in(folder).get("architectures") or []:
             for ending, kind in self.architectures.items():
                 if str(name).endswith(ending):
