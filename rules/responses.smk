@@ -1,14 +1,7 @@
 from lib.models.policy_models.registry import POLICY_MODELS
-from lib.models.response_generators.registry import GENERATORS
 
 RESPONSES = CONFIG.responses
 POLICIES = RESPONSES.policy_models
-
-
-def run_by(policy):
-    """What decides answers of what runs a policy model; None where none runs in the job."""
-    generator = POLICIES[policy].generator(RESPONSES)
-    return PLAN.made_by(generator, GENERATORS) if generator else None
 
 
 rule generate_responses:
@@ -35,7 +28,9 @@ rule generate_responses:
         prompts=lambda w: PLAN.digests(w.topic, w.shard),
         settings=lambda w: PLAN.params(PLAN.responses_job(w.policy, w.topic, w.shard)),
         made_by=lambda w: PLAN.made_by(POLICIES[w.policy], POLICY_MODELS),
-        generated_by=lambda w: run_by(w.policy),
+        generated_by=lambda w: PLAN.generated_by(
+            POLICIES[w.policy].generator(RESPONSES)
+        ),
     message:
         "Responses of {wildcards.policy}: topic {wildcards.topic}, shard {wildcards.shard}"
     script:

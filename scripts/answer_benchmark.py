@@ -38,7 +38,6 @@ from lib.benchmarks.lmms_eval.tasks import (
     find_task,
     greedy,
     hub_data_set,
-    problems_with_task,
     read_task,
 )
 from lib.blocks import Endpoint, Model, deciding
@@ -169,8 +168,6 @@ def answer(
     `finished`.
     """
     wait_for_lmms_eval_to_die(journal_of(job))
-    if problems := problems_with_task(job.settings):
-        raise UserError(" ".join(problems))
     for path in (job.settings.data or {}).values():
         check_data(Path(path), job.settings.max_image_megapixels)
     sources = take_answers_over(job, keys)

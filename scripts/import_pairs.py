@@ -5,12 +5,13 @@ They are read twice, one pair in memory at a time: first it is found out how man
 """
 
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from lib import weights
 from lib.config.training import ImportPairsJob
-from lib.data.data_sets import TRAIN
+from lib.data.data_sets import TRAIN, Split, split_of
 from lib.data.export_forms.trl_parquet import TrainedRow, answer, question, split_files
 from lib.data.own_pairs import (
     OwnPair,
@@ -32,7 +33,7 @@ def row_of(pair: OwnPair) -> TrainedRow:
     """A pair as training reads it."""
     return {
         "id": pair.id,
-        "images": [{"bytes": pair.image, "path": pair.image_name}],
+        "images": [{"bytes": pair.image, "path": Path(pair.picture).name or "picture"}],
         "prompt": [question(pair.question)],
         "chosen": [answer(pair.chosen)],
         "rejected": [answer(pair.rejected)],
@@ -48,28 +49,42 @@ def names_with_overlap(overlaps: str | None) -> set[str]:
     )
 
 
+def split_of_pair(picture: str, pair_id: str, validation: float) -> Split:
+    """The split of a pair, by what its picture is called: pairs of one picture are on one side."""
+    return split_of(picture or pair_id, validation) if validation else TRAIN
+
+
 def write_pairs(job: Job[ImportPairsJob], in_benchmarks: set[str], folder: Path) -> int:
     """Writes the pairs into a folder that is there; returns how many there are. Errors:
     UserError.
     """
-    pairs = job.settings.pairs
-    names = [pair.id for pair in usable_pairs(open_own_pairs(pairs), Counter())]
-    number = sum(name not in in_benchmarks for name in names)
-    left_out = Counter[str]()
+    pairs, share = job.settings.pairs, job.settings.validation
+    splits = Counter(
+        split_of_pair(pair.images[0].name, pair.id, share)
+        for pair in usable_pairs(open_own_pairs(pairs), Counter())
+        if pair.id not in in_benchmarks
+    )
+    number, left_out = splits.total(), Counter[str]()
     (folder / "data").mkdir()
-    with split_files(folder / "data", TRAIN, number) as files:
+    with ExitStack() as stack:
+        files = {
+            split: stack.enter_context(split_files(folder / "data", split, count))
+            for split, count in splits.items()
+        }
         megapixels = job.settings.max_image_megapixels
         for pair in read_own_pairs(pairs, megapixels, left_out, in_benchmarks):
-            files.add(row_of(pair))
+            files[split_of_pair(pair.picture, pair.id, share)].add(row_of(pair))
     for reason, count in left_out.items():
         job.note(f"{count} of the pairs of {pairs.origin} left out: {reason}")
-    if not number:
+    if not splits[TRAIN]:
+        left_out["held out (`pairs.validation`)"] = number
         raise nothing_to_train_on(pairs, left_out)
     told = {
         "size": number,
         "digest": digest_pairs(sorted((folder / "data").glob("*.parquet"))).digest,
         "origin": origin_of(pairs),
         "left_out": dict(sorted(left_out.items())),
+        **({"splits": dict(sorted(splits.items()))} if share else {}),
     }
     write_json(folder / "dataset.json", told)
     return number

@@ -34,8 +34,8 @@ VERSION = 2
 PACKAGES = ("numpy", "openai")
 UNJUDGED = "no judge is configured (`judge` of this benchmark)"
 OF_ITS_OWN = (
-    "the task asks a judge by a client of its own, which is given no key: only what lmms-eval's own"
-    " judge asks goes to the configured one"
+    "the task asks its judge in a way of its own (another client, pictures, several messages); the"
+    " configured judge is asked in lmms-eval's plain way alone"
 )
 ELSEWHERE = (
     "lmms-eval's own grading is not asked for where our scorer has the judge grade: see {name}"

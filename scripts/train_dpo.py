@@ -210,9 +210,10 @@ def say_losses(losses: Mapping[str, float]) -> str:
 def title_of(job: Job[TrainDpoJob], pairs: PairsDigest) -> str:
     """The title of a training's figure."""
     training, control = job.settings.training, job.settings.control
+    trained = "all weights" if training.tuning == "full" else f"LoRA rank {training.lora_rank}"
     title = (
         f"{job.name}: {say_losses(training.losses)} on {pairs.pairs} pairs,"
-        f" β = {training.beta:g}, LoRA rank {training.lora_rank}"
+        f" β = {training.beta:g}, {trained}"
     )
     if control is None:
         return title

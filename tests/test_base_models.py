@@ -30,11 +30,13 @@ from lib.models.response_generators.chat import chat_prompt
 from lib.models.response_generators.requests import Request, Sampling
 from lib.models.response_generators.transformers import TransformersGenerator
 from lib.patches import lmms_eval as lmms_eval_patches
-from lib.training.checkpoints import keep_results
+from lib.training.checkpoints import keep_results, state_at
 from lib.training.dpo import ALL_BUT_LANGUAGE_MODEL, DPO, lora_targets
 from lib.training.image_tokens import ImageTokens, load_processor
 from lib.training.preference_data import format_for
 from lib.training.settings import TrainingSettings
+from lib.training.whole_modules import PROJECTORS, language_model_of
+from merge_adapter import LAYER
 from test_train_dpo import KEY_OF_B7F97EC, PAIRS, key_of, training_job, write_pairs
 from tiny.checkpoints import build_checkpoint, hold_lock
 from tiny.registry import BASE_MODELS
@@ -224,6 +226,90 @@ def test_a_base_model_is_trained_on_its_language_model_merged_and_answers(
     generator = TransformersGenerator(merged, "float32", DEVICE, Sampling(4, 0), with_images=True)
     (answer,) = generator.generate([Request(QUESTION, 0, picture)])
     assert 1 <= answer.tokens <= 4
+
+
+@pytest.mark.parametrize("name", ["llava-1.5", "qwen3-vl", "idefics3"])
+def test_a_projector_that_is_asked_for_is_trained_at_its_own_rate_and_merged(
+    checkpoint: Callable[[str], Path], dataset: Path, picture: Path, tmp_path: Path, name: str
+) -> None:
+    from safetensors.torch import load_file
+
+    base = checkpoint(name)
+    template = asked_as(Model(model=str(base)), None, None)
+    settings = {"epochs": 1, "gradient_accumulation": 5, "projector_learning_rate": 1e-2}
+    job = training_job(base, dataset, tmp_path / "training", **settings)
+    DPO.train(job.model_copy(update={"prompt_template": template}))
+    (trained,) = job.checkpoints.glob("checkpoint-*")
+    groups = torch.load(trained / "optimizer.pt")["param_groups"]
+    assert {group["initial_lr"] for group in groups if group["params"]} == {1e-3, 1e-2}
+    adapter, merged = tmp_path / "adapter", tmp_path / "merged"
+    keep_results(trained, adapter, Model(model=str(base)), DPO)
+    merged.mkdir()
+    merge_adapter.merge(base, adapter, merged)
+    before, after = (load_file(folder / "model.safetensors") for folder in (base, merged))
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    projector = {key for key in before if any(part in key for part in PROJECTORS)}
+    assert projector & changed
+    assert all(LAYER.search(key) for key in changed - projector)
+    assert all(before[key].dtype == after[key].dtype for key in before)
+    assert_merged(base, adapter, merged, picture)
+
+
+@pytest.mark.parametrize("name", ["llava-1.5", "qwen2.5-vl", "idefics3"])
+def test_all_weights_of_the_language_model_are_trained_where_that_is_asked_for_and_no_others(
+    checkpoint: Callable[[str], Path], dataset: Path, picture: Path, tmp_path: Path, name: str
+) -> None:
+    from safetensors.torch import load_file
+
+    base = checkpoint(name)
+    template = asked_as(Model(model=str(base)), None, None)
+    settings = {"epochs": 1, "gradient_accumulation": 5, "tuning": "full", "learning_rate": 1e-4}
+    job = training_job(base, dataset, tmp_path / "training", **settings)
+    DPO.train(job.model_copy(update={"prompt_template": template}))
+    (trained,) = job.checkpoints.glob("checkpoint-*")
+    adapter, merged = tmp_path / "adapter", tmp_path / "merged"
+    keep_results(trained, adapter, Model(model=str(base)), DPO)
+    losses = [row["loss"] for row in read_jsonl(adapter / "metrics.jsonl")]
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-5)  # the reference is the base model
+    merged.mkdir()
+    merge_adapter.merge(base, adapter, merged)
+    before, after = (load_file(folder / "model.safetensors") for folder in (base, merged))
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    others = {key for key in before if any(part in key for part in ("vis", *PROJECTORS, "newline"))}
+    assert changed == before.keys() - others
+    check_whole(merged, with_images=True)
+    assert_merged(base, adapter, merged, picture)
+
+
+@pytest.mark.numeric
+def test_weights_of_16_bits_are_trained_from_the_reference_itself(
+    checkpoint: Callable[[str], Path], dataset: Path, tmp_path: Path
+) -> None:
+    """In 32 bits, in which small updates are not lost: the reference, too, or the first loss would
+    not be ln 2.
+    """
+    from safetensors.torch import load_file
+
+    base = checkpoint("llava-1.5")
+    settings = {"epochs": 1, "gradient_accumulation": 10, "tuning": "full"}
+    job = training_job(base, dataset, tmp_path, **settings)
+    DPO.train(job.model_copy(update={"dtype": "bfloat16"}))
+    (trained,) = job.checkpoints.glob("checkpoint-*")
+    assert state_at(trained).log[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    weights = load_file(trained / "adapter_model.safetensors").values()
+    assert {each.dtype for each in weights} == {torch.float32}
+
+
+def test_shared_embeddings_are_not_trained_apart(checkpoint: Callable[[str], Path]) -> None:
+    model = load_model(checkpoint("qwen2.5-vl"))
+    layers = ["language_model.layers.0", "language_model.layers.1", "language_model.norm"]
+    assert sorted(language_model_of(model)) == [
+        "language_model.embed_tokens",
+        *layers,
+        "lm_head",
+    ]
+    model.lm_head.weight = model.get_input_embeddings().weight
+    assert sorted(language_model_of(model)) == layers
 
 
 def assert_merged(base: Path, adapter: Path, merged: Path, picture: Path) -> None:

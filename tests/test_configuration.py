@@ -320,7 +320,7 @@ def test_another_model_does_not_inherit_the_default_model_s_commit():
 
 
 def test_one_answer_of_two_policy_models_is_as_good_as_two_of_one() -> None:
-    model = {"model": "a/model"}
+    model = {"model": "a/model", "temperature": 1.0}
     told = {"responses": {"policy_models": {"a": {**model, "samples": 2}, "b": model}}}
     responses = load_config(told, []).responses
     assert responses.answer_names == ["a#1", "a#2", "b"]
@@ -329,7 +329,9 @@ def test_one_answer_of_two_policy_models_is_as_good_as_two_of_one() -> None:
     assert load_config(alone, []).responses.answer_names == ["a#1", "a#2"]
 
 
-@pytest.mark.parametrize("shape", ["base", {"model": "base"}, {"model": "base", "samples": 2}])
+@pytest.mark.parametrize(
+    "shape", ["base", {"model": "base"}, {"model": "base", "samples": 2, "temperature": 0.7}]
+)
 @pytest.mark.parametrize(
     "training", [{}, {"base_model": {"model": "a/b", "revision": "1.0", "dtype": "float32"}}]
 )
@@ -341,6 +343,38 @@ def test_the_base_model_answers_as_it_is_configured_for_training(shape, training
     config = load_config(told, [])
     base, policy = config.training.base_model, config.responses.policy_models["on"]
     assert base.model_dump().items() <= policy.model_dump().items()
+
+
+def test_what_answers_is_said_once_or_by_each_policy_model(tmp_path: Path) -> None:
+    (tmp_path / "mine.jsonl").touch()
+    policies = {
+        "own": {"file": str(tmp_path / "mine.jsonl")},
+        "base": {"model": "base", "backend": "transformers"},
+    }
+    told = {"responses": {"backend": "file", "policy_models": policies}}
+    found = load_config(told, []).responses.policy_models
+    assert {name: policy.backend for name, policy in found.items()} == {
+        "own": "file",
+        "base": "transformers",
+    }
+    del policies["base"]["backend"]
+    with pytest.raises(UserError, match=r"policy_models\.base.*Say what runs it"):
+        load_config(told, [])
+    with pytest.raises(UserError, match="`backend: file` is of no model that is here by default"):
+        load_config({"responses": {"backend": "file"}}, [])
+
+
+def test_a_policy_model_may_be_drawn_in_another_way_than_the_others() -> None:
+    policies = {
+        "mine": {"model": "base", "samples": 4, "temperature": 0.7},
+        "greedy": {"model": "c/d"},
+        "narrow": {"model": "e/f", "top_p": 0.5},
+    }
+    responses = load_config(
+        {"responses": {"temperature": 0, "policy_models": policies}}, []
+    ).responses
+    jobs = [responses.job_of(name) for name in policies]
+    assert [(job.temperature, job.top_p) for job in jobs] == [(0.7, 1.0), (0.0, 1.0), (0.0, 0.5)]
 
 
 def test_the_base_model_answers_in_another_number_format_but_in_no_other_revision() -> None:

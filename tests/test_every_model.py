@@ -723,7 +723,7 @@ def test_prompts_have_keys_of_their_own(kind: str, author_settings: Any, tmp_pat
 
 # --- policy models
 
-ANSWERING = ResponseSettings(max_new_tokens=12, max_model_len=1024)
+ANSWERING = ResponseSettings(max_new_tokens=12, max_model_len=1024, temperature=1.0)
 
 
 @pytest.fixture

@@ -16,13 +16,10 @@ from PIL import Image
 from conftest import DEVICE
 from generate_images import main
 from lib.config.images import GenerateImagesJob
-from lib.config.run import load_config
-from lib.config.yaml_files import read_yaml
 from lib.data.image_files import read_provenance
 from lib.data.prompts import Prompt, make_shards
 from lib.data.rows import ImagesRow
 from lib.data.shards import present, read_shard
-from lib.errors import UserError
 from lib.files import digest_of_file, write_jsonl
 from lib.jobs.job import REUSE_FROM
 from lib.models.image_generators.registry import IMAGE_GENERATORS
@@ -112,15 +109,6 @@ def test_a_prompt_that_a_text_encoder_cuts_is_noted(run, tmp_path):
         f"{encoder} read the first N tokens only of 1 of the prompts ({name})"
         for encoder in ("text_encoder", "text_encoder_2", "text_encoder_3")
     ]
-
-
-@pytest.mark.parametrize("side", ["height", "width"])
-def test_a_size_that_the_pipeline_refuses_is_told_with_its_line(side, tmp_path):
-    file = tmp_path / "config.yaml"
-    file.write_text(f"run: small\nimages:\n  {side}: 72\n")
-    told = rf"config\.yaml, line 3: images\.{side}: .*multiple of 16 \(found 72\)"
-    with pytest.raises(UserError, match=told):
-        load_config(read_yaml(file), [file])
 
 
 def test_an_image_does_not_depend_on_the_other_prompts_of_its_shard(run, tmp_path):

@@ -63,7 +63,7 @@ FORMS = {
 def import_from(tmp_path, rule_object):
     """Has rule import_pairs import pairs; gives the folder of the data set and its summary."""
 
-    def go(overlaps=None, **values):
+    def go(overlaps=None, validation=0.0, **values):
         pairs = OwnPairs.model_validate(values)
         folder = tmp_path / "run/own_pairs" / pairs.folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def import_from(tmp_path, rule_object):
             {"own_pairs": pairs.folder},
             inputs,
             SimpleNamespace(summary=str(folder / "dataset.json")),
-            settings={"pairs": pairs.model_dump(mode="json")},
+            settings={"pairs": pairs.model_dump(mode="json"), "validation": validation},
         )
         import_pairs.main(rule)
         return folder, json.loads((folder / "dataset.json").read_text())
@@ -142,6 +142,20 @@ def test_the_authors_released_data_are_read_from_the_hub_with_their_archive_of_p
     assert (both["size"], both["left_out"]) == (2, {"the same pair twice": 1})
     with pytest.raises(UserError, match=r"holds no file '3k\*'.*2k-pds-dpo\.json, 9k-pds"):
         import_from(source=source, files="3k*")
+
+
+def test_a_share_is_held_out_with_all_pairs_of_a_picture_on_one_side(tmp_path, import_from):
+    source = str(write_own_pairs(tmp_path, count=12))  # three of each of four pictures
+    folder, summary = import_from(source=source, validation=0.5)
+    sides = {
+        split: {
+            pair.images[0] for file in folder.glob(f"data/{split}-*") for pair in read_pairs(file)
+        }
+        for split in ("train", "validation")
+    }
+    assert len(sides["train"]) + len(sides["validation"]) == 4
+    assert not sides["train"] & sides["validation"]
+    assert sum(summary["splits"].values()) == summary["size"] == 12
 
 
 def asked_before(record):
@@ -357,6 +371,7 @@ BLOCKS = {
     "{size: 2000, pairs: own.json}": "`size` pairs of this run, or on `pairs` of your own",
     "{pairs: nothing.json}": "there is no file or folder 'nothing.json'",
     "{pairs: {source: own.json, form: sharegpt}}": "there is no form 'sharegpt'",
+    "{pairs: {source: own.json, files: own.json}}": "`files` chooses among those of a folder",
     "{pairs: {source: own.json, images: none}}": "there is no folder or archive",
     "{size: 2000, paper_row: 9000}": "`paper_row` is for `pairs` of your own",
 }

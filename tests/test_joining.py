@@ -57,6 +57,17 @@ def test_answers_that_say_question_and_image_are_joined_by_these(tmp_path):
     assert (found.scores["f1"], found.extra["missing"], found.problems) == (100.0, 0, [])
 
 
+@pytest.mark.parametrize(("labels", "answer"), [("labels.jsonl", "random/9"), ("", "9")])
+def test_where_one_side_names_no_split_question_and_image_are_enough(tmp_path, labels, answer):
+    write_jsonl(tmp_path / (labels or "coco_pope_random.json"), POPE)
+    row = {"id": answer, "question": asks("dog"), "image": "b.jpg", "response": "Yes"}
+    write_jsonl(tmp_path / "answers.jsonl", [row])
+    found = scored(
+        "pope", tmp_path / "answers.jsonl", tmp_path / (labels or "coco_pope_random.json")
+    )
+    assert (found.scores["f1"], found.extra["answers"]) == (100.0, 1)
+
+
 def test_what_the_reference_does_not_ask_is_left_out_and_told(tmp_path):
     found = pope(
         tmp_path,
@@ -211,3 +222,36 @@ def test_a_caption_belongs_to_the_image_whose_file_it_names_not_to_its_own_numbe
     write_jsonl(tmp_path / "a.jsonl", [{"question_id": 7, "image": image, "text": "A dog."}])
     [answer] = load_benchmark(name).read_answers(tmp_path / "a.jsonl").rows
     assert answer.id == "310196"
+
+
+@pytest.mark.parametrize(
+    ("image", "question", "kept"), [("0.png", "What color is it?", True), ("0.png", "Why?", False)]
+)
+def test_mmhal_s_images_may_have_names_of_one_s_own_and_are_then_known_by_number_and_text(
+    tmp_path, image, question, kept
+):
+    write_json(tmp_path / "response_template.json", MMHAL)
+    write_jsonl(
+        tmp_path / "a.jsonl",
+        [{"id": 0, "question": question, "image": image, "response": "Red.", **JUDGED}],
+    )
+    if kept:
+        found = scored("mmhal_bench", tmp_path / "a.jsonl", tmp_path / "response_template.json")
+        assert found.scores["score"] == 5.0
+    else:
+        with pytest.raises(UserError, match="different releases"):
+            scored("mmhal_bench", tmp_path / "a.jsonl", tmp_path / "response_template.json")
+
+
+@pytest.mark.parametrize(
+    ("row", "name"),
+    [
+        ({"id": 5, "image": "7.jpg"}, "5"),
+        ({"id": 5, "image": "val/000000000007.jpg"}, "7"),
+        ({"image_id": 5, "image": "000000000007.jpg"}, "5"),
+    ],
+)
+def test_only_coco_s_own_file_names_tell_an_image(tmp_path, row, name):
+    write_jsonl(tmp_path / "a.jsonl", [{**row, "response": "A dog."}])
+    [answer] = load_benchmark("chair").read_answers(tmp_path / "a.jsonl").rows
+    assert answer.id == name

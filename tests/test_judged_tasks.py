@@ -15,6 +15,7 @@ from lib.benchmarks.lmms_eval import harness
 from lib.benchmarks.lmms_eval.task_code import asks_a_judge, key_names
 from lib.benchmarks.lmms_eval.tasks import TaskSettings, find_task
 from lib.patches import judges
+from lib.patches import lmms_eval as lmms_eval_patches
 from test_answer_benchmark import Job, settings_of
 from tiny.benchmarks.files import parquet_bytes
 from tiny.benchmarks.scenes import picture
@@ -94,6 +95,38 @@ def test_the_configured_judge_is_asked_and_named(wild):
     assert (found["scores"], found["missing"]) == ({"all": 50.0, "conv": 50.0}, {})
     assert len(server.requests) == 2
     assert job.results()["judge"]["model"] == "judge"
+
+
+@pytest.mark.parametrize(
+    ("request_of", "config_of"),
+    [
+        ({"messages": [{"role": "user", "content": "?"}], "images": [b"x"]}, {}),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, {}),
+        ({"messages": [{"role": "system", "content": "x"}, {"role": "user", "content": "?"}]}, {}),
+        ({"messages": [{"role": "user", "content": "?"}]}, {"system_prompt": "Be kind."}),
+    ],
+    ids=["pictures", "parts", "two messages", "a system prompt"],
+)
+def test_a_judge_that_is_to_be_asked_more_than_a_text_is_not_asked(
+    monkeypatch, request_of, config_of
+):
+    from lmms_eval.llm_judge.protocol import Request, ServerConfig
+    from lmms_eval.llm_judge.providers.openai import OpenAIProvider
+
+    monkeypatch.setattr(OpenAIProvider, "evaluate", OpenAIProvider.evaluate)
+    asked: list[str] = []
+    refusals = judges.Refusals()
+
+    def ask(text: str, **parameters: object) -> tuple[str, str]:
+        asked.append(text)
+        return "", ""
+
+    lmms_eval_patches.change_judge(ask, refusals.refuse)
+    config = ServerConfig(model_name="judge", **config_of)
+    request = Request(**request_of, config=config)
+    provider = OpenAIProvider.__new__(OpenAIProvider)
+    is_asked, _ = refusals.is_asked(lambda: provider.evaluate(request))
+    assert (is_asked, asked) == (True, [])
 
 
 # --- what a task can do, from its code

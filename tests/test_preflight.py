@@ -222,3 +222,18 @@ def test_a_topic_without_prompts_stops_all_but_the_writing_of_prompts(plan):
     with pytest.raises(UserError, match=r"nature\.txt: there are no prompts yet.*target `prompts`"):
         check_run(made, [("reasons_table", {})])
     check_run(made, [("add_prompts", {})])
+
+
+def test_a_base_model_that_cannot_be_asked_ends_the_run_before_it_starts(plan, tmp_path):
+    """Unless the configuration says how to."""
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base/config.json").write_text("{}")
+    training = {
+        "experiments": {"dpo": {"size": "all"}},
+        "base_model": {"model": f"{tmp_path}/base"},
+    }
+    jobs: list[Job] = [("build_pairs", SHARD)]
+    with pytest.raises(UserError, match=r"training\.base_model: .*base: .*no chat template"):
+        check_run(plan(training=training), jobs)
+    form = {"prompt_template": "USER: <image>\n{instruction} ASSISTANT:"}
+    check_run(plan(training=training | form), jobs)

@@ -870,7 +870,8 @@ def test_workers_that_were_killed_are_told_by_their_last_lines(tmp_path: Path) -
         ({"prompt_template": "{instruction}"}, "<image>"),
         ({"experiments": {"base": {"size": 8}}}, "called 'base'"),
         ({"settings": {"tuning": "qlora", "zero_stage": 3}}, "`zero_stage` 3 shares"),
-        ({"settings": {"tuning": "full"}}, "'lora' or 'qlora'"),
+        ({"settings": {"tuning": "full", "zero_stage": 3}}, "second copy that `tuning: full`"),
+        ({"settings": {"tuning": "dora"}}, "'lora', 'qlora' or 'full'"),
         ({"experiments": {"a": {"size": 8, "control": "swap"}}}, "'random' or 'swapped'"),
     ],
 )

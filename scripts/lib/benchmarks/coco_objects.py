@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lib.benchmarks.joining import image_names
+from lib.benchmarks.joining import IMAGE_KEYS, LONGEST_NAME
 from lib.benchmarks.language import places_of
 from lib.benchmarks.mentions import Mention, Mentions
 from lib.benchmarks.rows import lines_of, read_json, read_text
@@ -233,11 +233,13 @@ def image_id(name: str) -> str:
 
 
 def answered_image(name: str, row: Mapping[str, Any]) -> str:
-    """The COCO id of the image that a row is about: its `image_id`, else that in the name of its
-    image file, else its id `name`.
+    """The COCO id of the image that a row is about: its `image_id`, else that of its image file, if
+    it has COCO's name (twelve digits), else its id `name`.
     """
-    named = [] if "image_id" in row else [each for each in image_names(row) if each.isdecimal()]
-    return named[0] if len(named) == 1 else image_id(name)
+    files = [] if "image_id" in row else [row.get(key) for key in IMAGE_KEYS]
+    of_coco = r"(?:.*/)?(?:COCO_\w+_)?(\d{12})(?:\.\w+)?"
+    ids = [found[1] for file in files if (found := re.fullmatch(of_coco, str(file)[:LONGEST_NAME]))]
+    return image_id(ids[0] if ids else name)
 
 
 def read_reference(

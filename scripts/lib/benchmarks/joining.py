@@ -52,10 +52,12 @@ class Questions:
 
     frame   words that stand in any question, so that another spelling of one makes no other
             question; None for questions in free words, any of which may be spelled otherwise
+    renamed whether the images' files may have other names than the reference knows
     """
 
     by_id: Mapping[str, Asked]
     frame: frozenset[str] | None = None
+    renamed: bool = False
     _texts: Set[tuple[str, ...]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -133,6 +135,9 @@ class _Join:
 
     def __init__(self, answers: Answers, questions: Questions, benchmark: str) -> None:
         self.answers, self.questions, self.benchmark = answers, questions, benchmark
+        known = {image for asked in questions.by_id.values() for image in asked.images}
+        named = (asked_in(answer.details).images for answer in answers.rows)
+        self.by_text_alone = questions.renamed and all(map(known.isdisjoint, named))
         self.places: dict[tuple[str, str], list[str]] = {}
         for name, asked in questions.by_id.items():
             for image in asked.images if asked.is_whole else ():
@@ -152,8 +157,10 @@ class _Join:
 
     def _row(self, answer: Answer) -> Answer | None:
         asked = asked_in(answer.details)
+        if self.by_text_alone:
+            asked = Asked(asked.text)
         name: str | None = answer.id
-        if asked.is_whole and _group(answer.id) in self.groups:
+        if asked.is_whole and self._group_of(answer) in self.groups:
             name = self._name_of(answer, asked)
         elif (expected := self.questions.by_id.get(answer.id)) and (
             unlike := self._unlike(asked, expected)
@@ -169,9 +176,19 @@ class _Join:
             self.taken.add(name)
         return replace(answer, id=name) if name else None
 
+    def _group_of(self, answer: Answer) -> str:
+        """The group of questions that an answer belongs to: the only one there is, where one side
+        says none.
+        """
+        own = _group(answer.id)
+        if own in self.groups or len(self.groups) != 1:
+            return own
+        [only] = self.groups
+        return only if "" in (own, only) else own
+
     def _name_of(self, answer: Answer, asked: Asked) -> str | None:
         """The id of the question that an answer says it answers: its own, if that is one."""
-        group = _group(answer.id)
+        group = self._group_of(answer)
         near = {name for image in asked.images for name in self.places.get((group, image), ())}
         first = sorted(near, key=lambda name: (name in self.taken, name != answer.id, name))
         texts = ((name, self.questions.by_id[name].text) for name in first)

@@ -310,7 +310,7 @@ class MMHalBench(QuestionsBenchmark[RatedQuestions], JudgedBenchmark[RatedQuesti
 
     def _joined(self, answers: Answers, reference: RatedQuestions) -> Answers:
         asked = {name: item.asked for name, item in reference.items()}
-        return joined(answers, Questions(asked), self.title)
+        return joined(answers, Questions(asked, renamed=True), self.title)
 
     def add_judgements(
         self,

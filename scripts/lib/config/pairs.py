@@ -83,7 +83,8 @@ class Pairs(Block):
         le=0.5,
         description=(
             "Share of each data set's pairs that is held out as its validation split, by a hash of"
-            " the prompt's text: no prompt is on both sides. Training tells how often, and by how"
+            " the prompt's text (of your own pairs: of the picture's name): no prompt is on both"
+            " sides. Training tells how often, and by how"
             " much, the chosen response of these is preferred."
         ),
     )

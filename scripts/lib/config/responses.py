@@ -69,19 +69,14 @@ class Responses(ResponseSettings):
     @model_validator(mode="before")
     @classmethod
     def _what_answers_is_said_once(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping):
-            return values
-        backend = values.get("backend")
-        # What is wrong with `backend` is said of it, and not of each policy model, too.
-        shared = backend if backend in POLICY_MODELS.kinds else "vllm"
-        policies = values.get("policy_models", PAPER_S)
-        if not isinstance(policies, Mapping):
-            return values
-        told = {
-            name: {"backend": shared, **policy} if isinstance(policy, Mapping) else policy
-            for name, policy in policies.items()
-        }
-        return {**values, "policy_models": told}
+        if isinstance(values, Mapping) and "policy_models" not in values:
+            if not _runs_models(values):
+                raise ValueError(
+                    f"`backend: {values['backend']}` is of no model that is here by default. Name"
+                    " your `policy_models`, each with what it needs (docs/adding-a-model.md)"
+                )
+            values = {**values, "policy_models": PAPER_S}
+        return with_backends(values)
 
     @field_validator("policy_models")
     @classmethod
@@ -99,30 +94,29 @@ class Responses(ResponseSettings):
     def _samples_differ(self) -> Self:
         homes: dict[tuple[str, ...], str] = {}
         for name, policy in self.policy_models.items():
-            if policy.IS_DRAWN and self.temperature:
+            if policy.IS_DRAWN and policy.own_sampling.get("temperature", self.temperature):
                 continue
             if policy.IS_DRAWN and policy.samples > 1:
                 raise ValueError(
                     f"policy model '{name}' has `samples: {policy.samples}`, and with `temperature:"
-                    " 0` they are all the same answer. Set a temperature, or `samples: 1`"
+                    " 0` they are all the same answer. Give it a `temperature`, or `samples: 1`"
                 )
             if (other := homes.setdefault(policy.source, name)) != name:
-                mend = ", or set a temperature" if policy.IS_DRAWN else ""
+                mend = ", or give one a `temperature`" if policy.IS_DRAWN else ""
                 raise ValueError(
-                    f"policy models '{other}' and '{name}' are the same '{policy.source[0]}', and"
-                    f" give the same answers. Take one of them out{mend}"
+                    f"policy models '{other}' and '{name}' are the same, and so give the same"
+                    f" answers. Take one of them out{mend}"
                 )
         return self
 
     @property
-    def answers(self) -> dict[str, list[str]]:
-        """What the answers of each policy model are called, in the configured order."""
-        return {name: names_of(name, policy.samples) for name, policy in self.policy_models.items()}
-
-    @property
     def answer_names(self) -> list[str]:
         """What all answers are called, in the configured order."""
-        return [name for names in self.answers.values() for name in names]
+        return [
+            answer
+            for name, policy in self.policy_models.items()
+            for answer in names_of(name, policy.samples)
+        ]
 
     @property
     def environment(self) -> str:
@@ -138,7 +132,7 @@ class Responses(ResponseSettings):
             policy=self.policy_models[policy],
             first_sample=self._first_samples()[policy],
             written=written,
-            **shared,
+            **{**shared, **self.policy_models[policy].own_sampling},
         )
 
     def _first_samples(self) -> dict[str, int]:
@@ -151,6 +145,31 @@ class Responses(ResponseSettings):
         return first
 
 
+def _shared_backend(responses: Mapping[str, Any]) -> str:
+    """What answers where a policy model does not say it. What is wrong with `backend` is said of
+    it, and not of each policy model, too.
+    """
+    return next((kind for kind in POLICY_MODELS.kinds if kind == responses.get("backend")), "vllm")
+
+
+def _runs_models(responses: Mapping[str, Any]) -> bool:
+    """Whether what answers, where a policy model does not say it, runs a model in the job."""
+    return "model" in POLICY_MODELS.settings_of(_shared_backend(responses)).model_fields
+
+
+def with_backends(responses: Any) -> Any:
+    """The values of block `responses`, in which every policy model says what answers."""
+    policies = responses.get("policy_models") if isinstance(responses, Mapping) else None
+    if not isinstance(policies, Mapping):
+        return responses
+    shared = {"backend": _shared_backend(responses)}
+    told = {
+        name: {**shared, **policy} if isinstance(policy, Mapping) else policy
+        for name, policy in policies.items()
+    }
+    return {**responses, "policy_models": told}
+
+
 def with_base_model(responses: Any, base_model: Mapping[str, Any]) -> Any:
     """The values of block `responses`, with the base model's where it is a policy model.
     `base_model`: the values of `training.base_model`. Errors: ValueError.
@@ -158,14 +177,21 @@ def with_base_model(responses: Any, base_model: Mapping[str, Any]) -> Any:
     policies = responses.get("policy_models") if isinstance(responses, Mapping) else None
     if not isinstance(policies, Mapping):
         return responses
-    told = {name: _told_base(name, policy, base_model) for name, policy in policies.items()}
+    told = {}
+    for name, policy in policies.items():
+        own = {"model": policy} if policy == BASE else policy
+        is_base = isinstance(own, Mapping) and own.get("model") == BASE
+        if is_base and "backend" not in own and not _runs_models(responses):
+            raise ValueError(
+                f"`responses.policy_models.{name}`: the base model runs in the job, and"
+                f" `responses.backend` is {responses['backend']}. Say what runs it, e.g. `backend:"
+                " vllm`"
+            )
+        told[name] = _told_base(name, own, base_model) if is_base else policy
     return {**responses, "policy_models": told}
 
 
-def _told_base(name: str, policy: Any, base_model: Mapping[str, Any]) -> Any:
-    own = {"model": policy} if policy == BASE else policy
-    if not isinstance(own, Mapping) or own.get("model") != BASE:
-        return policy
+def _told_base(name: str, own: Mapping[str, Any], base_model: Mapping[str, Any]) -> dict[str, Any]:
     if "revision" in own:
         raise ValueError(
             f"`responses.policy_models.{name}`: the base model answers in the revision that"

@@ -19,7 +19,7 @@ from lib.config.image_ranking import ImageRanking
 from lib.config.pairs import Pairs
 from lib.config.prompts import GeneratePrompts, Topic
 from lib.config.publish import Publish
-from lib.config.responses import Responses, with_base_model
+from lib.config.responses import Responses, with_backends, with_base_model
 from lib.config.training import Training
 from lib.config.yaml_files import explain, read_yaml, say_where
 from lib.errors import UserError
@@ -117,12 +117,7 @@ class Config(Block):
     @model_validator(mode="before")
     @classmethod
     def _the_base_model_may_answer(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping) or "responses" not in values:
-            return values
-        training = values.get("training")
-        base = training.get("base_model") if isinstance(training, Mapping) else None
-        known = base if isinstance(base, Mapping) else Training().base_model.model_dump()
-        return {**values, "responses": with_base_model(values["responses"], known)}
+        return _with_policy_models_in_full(values)
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -221,6 +216,18 @@ class Config(Block):
         return {"base": self.training.base_model}
 
 
+def _with_policy_models_in_full(values: Any) -> Any:
+    """The values of a configuration in which every policy model says what it is. Errors: ValueError
+    where one says of the base model what is not its own to say.
+    """
+    if not isinstance(values, Mapping) or "responses" not in values:
+        return values
+    training = values.get("training")
+    base = training.get("base_model") if isinstance(training, Mapping) else None
+    known = base if isinstance(base, Mapping) else Training().base_model.model_dump()
+    return {**values, "responses": with_backends(with_base_model(values["responses"], known))}
+
+
 def load_config(
     values: dict[str, Any], files: list[Path], command_line: Mapping[str, Any] | None = None
 ) -> Config:
@@ -240,7 +247,11 @@ def load_config(
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise explain(error, Config, values, files, command_line=command_line) from error
+        try:
+            told = _with_policy_models_in_full(values)
+        except ValueError:  # which is the mistake
+            told = values
+        raise explain(error, Config, told, files, command_line=command_line) from error
 
 
 def _texts_in(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], str]]:

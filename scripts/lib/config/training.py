@@ -207,6 +207,7 @@ class ImportPairsJob(Block):
     """Parameters of rule import_pairs."""
 
     pairs: OwnPairs
+    validation: float = 0
     max_image_megapixels: float = max_image_megapixels_field()
 
 

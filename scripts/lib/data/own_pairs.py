@@ -28,7 +28,7 @@ PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".7z", ".rar")
 class OwnPair:
     """A pair that can be trained on.
 
-    image_name  what the data call the picture
+    picture     what the data call the picture; nothing where it stands in them without a name
     image       the content of its file
     """
 
@@ -36,7 +36,7 @@ class OwnPair:
     question: str
     chosen: str
     rejected: str
-    image_name: str
+    picture: str
     image: bytes
 
 
@@ -166,7 +166,7 @@ def read_own_pairs(
             question=pair.question,
             chosen=pair.chosen,
             rejected=pair.rejected,
-            image_name=Path(pair.images[0].name).name or "picture",
+            picture=pair.images[0].name,
             image=read_picture(pair, megapixels),
         )
 
@@ -184,7 +184,7 @@ def count_own_pairs(pairs: OwnPairs) -> int:
 
 def nothing_to_train_on(pairs: OwnPairs, left_out: Counter[str]) -> UserError:
     """The error where no pair is left."""
-    told = ", ".join(f"{reason} {count}" for reason, count in left_out.most_common())
+    told = ", ".join(f"{reason} {count}" for reason, count in left_out.most_common() if count)
     return UserError(f"{pairs.origin}: no pair can be trained on: {told or 'there is none'}.")
 
 

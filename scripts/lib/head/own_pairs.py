@@ -17,7 +17,9 @@ from lib.head.plan import Plan
 def import_job(plan: Plan, name: str) -> ImportPairsJob:
     """Which pairs are imported. `name`: of their folder (`OwnPairs.folder`), as below."""
     return ImportPairsJob(
-        pairs=plan.own_pairs[name], max_image_megapixels=plan.config.max_image_megapixels
+        pairs=plan.own_pairs[name],
+        validation=plan.config.pairs.validation,
+        max_image_megapixels=plan.config.max_image_megapixels,
     )
 
 

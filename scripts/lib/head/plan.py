@@ -29,6 +29,8 @@ from lib.files import digest, write_jsonl
 from lib.head.run_start import RunStart
 from lib.jobs.job import digest_of_params
 from lib.jobs.record import read_record
+from lib.models.response_generators.registry import GENERATORS
+from lib.models.response_generators.settings import GeneratorSettings
 from lib.patches.snakemake_graph import own_name
 from lib.registry import Registry
 
@@ -447,6 +449,10 @@ class Plan:
             if weights.is_folder(model.model)
         }
         return decides | ({"version": registry.class_of(block).VERSION} if registry else {})
+
+    def generated_by(self, generator: GeneratorSettings | None) -> dict[str, Any] | None:
+        """`made_by` of what runs a model that writes or answers in a job; None where none does."""
+        return self.made_by(generator, GENERATORS) if generator else None
 
     def shard(self, topic: str, name: str) -> Shard:
         """One shard. A UserError if the topic has no prompt in it."""

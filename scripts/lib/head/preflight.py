@@ -14,7 +14,7 @@ from pathlib import Path
 from lib import weights
 from lib.benchmarks.lmms_eval.tasks import problems_with_task
 from lib.blocks import Block, Endpoint, Model, models_in
-from lib.chat_template import TEMPLATE_FILES
+from lib.chat_template import TEMPLATE_FILES, own_template
 from lib.config.evaluation import QuestionBenchmark
 from lib.config.run import Config
 from lib.endpoint import check_endpoint
@@ -307,6 +307,8 @@ def check_run(plan: Plan, jobs: Sequence[Job], *, may_be_out_of_reach: bool = Fa
     for key, (model, is_whole) in needs.models.items():
         if not weights.is_folder(model.model):
             checks[key] = partial(weights.check_access, model.model, model.revision, is_whole)
+        elif key == BASE_MODEL and plan.config.training.prompt_template is None:
+            checks[key] = partial(own_template, weights.folder_of(model.model))
     for name in needs.own_pairs:
         if not (pairs := plan.own_pairs[name]).is_readable:
             key = own_pairs.key_of(plan, name)

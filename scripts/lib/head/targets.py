@@ -17,10 +17,10 @@ MODEL_FILES = (
     "cards/adapter/README.md",
     "cards/merged/README.md",
 )
-#: The tables and figures of the stages before training.
-OF_PAIRS = (
-    *("common_selections_table", "image_judge_table", "reasons_table"),
-    *("candidates_figure", "guidance_figure", "similarity_figure"),
+#: The tables and figures of models; all others are of the stages before training.
+OF_MODELS = (
+    *("vision_language_table", "hallucination_table", "size_table", "all_scores_table"),
+    "answers_figure",
 )
 
 
@@ -121,20 +121,15 @@ def _files_of_contamination(plan: Plan) -> list[str]:
 def tables_and_figures(plan: Plan) -> list[str]:
     """The files of all tables and figures that are not left out."""
     figures = plan.config.figures
-    needs = dict.fromkeys(OF_PAIRS, plan.makes_pairs)
+    needs = {name: name in OF_MODELS or plan.makes_pairs for name in (*TABLES, *FIGURES)}
     needs["similarity_figure"] = plan.makes_pairs and figures.embedding is not None
     needs["answers_figure"] = plan.answers_sheet is not None
     return [
-        *(
-            file
-            for table in TABLES
-            if needs.get(table, True)
-            for file in table_files(plan, table).values()
-        ),
+        *(file for table in TABLES if needs[table] for file in table_files(plan, table).values()),
         *(
             file
             for figure in FIGURES
-            if needs.get(figure, True)
+            if needs[figure]
             for file in figure_files(plan, figure).values()
         ),
     ]

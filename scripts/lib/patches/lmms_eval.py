@@ -56,17 +56,24 @@ def _as_json(value: Any) -> Any:
     return repr(value)  # what says no more of itself is asked again by the next process
 
 
-def change_judge(ask: Callable[..., tuple[str, str]]) -> None:
+def change_judge(ask: Callable[..., tuple[str, str]], refuse: Callable[[str], Any]) -> None:
     """Has judges asked by `ask(text, **parameters of the request)`, which gives the reply and the
     name of the model that gave it. lmms-eval's own client logs what a server says as it came.
+
+    `refuse(what)` raises: what is asked is more than one text.
     """
     from lmms_eval.llm_judge.protocol import Response
     from lmms_eval.llm_judge.providers import openai
 
     def evaluate(provider: Any, request: Any) -> Any:
-        [message] = request.messages
-        sampling = openai.build_sampling_kwargs(request.config or provider.config)
-        text, model = ask(message["content"], **sampling)
+        config = request.config or provider.config
+        said = [message["content"] for message in request.messages]
+        if len(said) != 1 or not isinstance(said[0], str) or request.images:
+            refuse("a judge that is shown pictures or several messages")
+        if config.system_prompt or config.response_format == "json":
+            refuse("a judge with a system prompt, or bound to JSON")
+        sampling = openai.build_sampling_kwargs(config)
+        text, model = ask(said[0], **sampling)
         return Response(content=text.strip(), model_used=model)
 
     openai.OpenAIProvider.evaluate = evaluate

@@ -119,8 +119,18 @@ def model_card(
 
 def title_of(job: ModelCardJob, kind: Kind) -> str:
     """The model's name for people."""
-    what = "LoRA adapter" if kind == "adapter" else "merged model"
+    what = what_is_trained(job) if kind == "adapter" else "merged model"
     return f"{job.experiment} ({job.run}): {what} of {job.base.name}"
+
+
+def what_is_trained(job: ModelCardJob) -> str:
+    """What the folder of an adapter holds."""
+    return "trained language model" if is_full(job) else "LoRA adapter"
+
+
+def is_full(job: ModelCardJob) -> bool:
+    """Whether the weights themselves were trained, and no adapter."""
+    return job.training.get("tuning") == "full"
 
 
 def licence_of_model(job: ModelCardJob) -> Licence:
@@ -152,6 +162,7 @@ def metadata_of(
 ) -> dict[str, Any]:
     """The hub's metadata. A base model that is a folder has no place there."""
     is_adapter = kind == "adapter"
+    is_lora = is_adapter and not is_full(job)
     base = {
         "base_model": job.base.name,
         "base_model_relation": "adapter" if is_adapter else "finetune",
@@ -164,7 +175,7 @@ def metadata_of(
         **(base if job.base_is_on_hub else {}),
         "library_name": "peft" if is_adapter else "transformers",
         "pipeline_tag": "image-text-to-text",
-        "tags": ["dpo", "preference", "pds-dpo", "trl", *(["lora"] if is_adapter else [])],
+        "tags": ["dpo", "preference", "pds-dpo", "trl", *(["lora"] if is_lora else [])],
         **({"model-index": [index_of(job, lines)]} if lines else {}),
     }
 
@@ -199,7 +210,10 @@ def introduction(job: ModelCardJob, kind: Kind, data: DataSetSummary) -> str:
         f" pairs {whose}."
     )
     if kind == "adapter":
-        text += " This is the LoRA adapter of its language model, without the base model's weights."
+        held = "the LoRA adapter of its language model, without the base model's weights"
+        if is_full(job):
+            held = "its trained language model in PEFT's form, without the rest of it"
+        text += f" This is {held}."
     if job.control:
         text += f" **It is a negative control ({job.control}), not a model to be used.**"
     if job.label == "demo":

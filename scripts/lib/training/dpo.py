@@ -113,14 +113,19 @@ def build_trainer(job: TrainingJob) -> "DPOTrainer":
         for note in notes:
             tell(Note(note=note))
     model = load_model(job)
-    return DPOTrainer(
-        model=model,
-        args=args,
-        processing_class=processor,
-        train_dataset=dataset,
-        eval_dataset=held_out,
-        peft_config=lora_config(job.settings, model),
-    )
+    options: dict[str, Any] = {
+        "model": model,
+        "args": args,
+        "processing_class": processor,
+        "train_dataset": dataset,
+        "eval_dataset": held_out,
+        "peft_config": lora_config(job.settings, model),
+    }
+    if options["peft_config"].modules_to_save:
+        from lib.training.whole_modules import WholeModulesTrainer
+
+        return WholeModulesTrainer(job.settings.projector_learning_rate, **options)
+    return DPOTrainer(**options)
 
 
 def require_gpus(job: TrainingJob) -> None:
@@ -186,15 +191,27 @@ def lora_targets(model: "PreTrainedModel") -> str:
     return rf".*{path.rpartition('.')[2]}.*\.({'|'.join(linear)})"
 
 
+def trained_wholly(settings: TrainingSettings, model: "PreTrainedModel") -> list[str] | None:
+    """The modules whose weights are trained themselves; None where none are."""
+    from lib.training.whole_modules import language_model_of, projectors_of
+
+    projector = projectors_of(model) if settings.projector_learning_rate else []
+    language_model = language_model_of(model) if settings.tuning == "full" else []
+    return projector + language_model or None
+
+
 def lora_config(settings: TrainingSettings, model: "PreTrainedModel") -> "LoraConfig":
     """The adapter, as PEFT takes it."""
     from peft import LoraConfig
+    from peft.utils.constants import DUMMY_TARGET_MODULES
 
     return LoraConfig(
+        modules_to_save=trained_wholly(settings, model),
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
-        target_modules=lora_targets(model),
+        # PEFT's word for no adapter at all.
+        target_modules=(DUMMY_TARGET_MODULES if settings.tuning == "full" else lora_targets(model)),
         bias="none",
         task_type="CAUSAL_LM",
     )

@@ -13,11 +13,21 @@ class TrainingSettings(Block):
     code).
 
     Vision encoder and projector stay frozen, since the paper trains the backbone with LoRA; the
-    published code also names a learning rate for the projector (2e-5), which is not followed here.
+    published code also names a learning rate for the projector (2e-5), which
+    `projector_learning_rate` is for.
     """
 
     epochs: float = Field(2.0, gt=0, description="Passes over the pairs (paper 4.1).")
     learning_rate: float = Field(1e-5, gt=0, description="Peak rate (paper 4.1).")
+    projector_learning_rate: float | None = Field(
+        None,
+        gt=0,
+        description=(
+            "Trains the projector, too, all of its weights, with this peak rate; null leaves it"
+            " frozen, as the vision tower always is."
+        ),
+        json_schema_extra=LATER,
+    )
     scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = Field(
         "cosine", description="Learning rate over time."
     )
@@ -48,11 +58,13 @@ class TrainingSettings(Block):
         ),
         json_schema_extra=LATER,
     )
-    tuning: Literal["lora", "qlora"] = Field(
+    tuning: Literal["lora", "qlora", "full"] = Field(
         "lora",
         description=(
-            "`qlora` holds the base model in 4 bits while its adapter is trained (a quarter of the"
-            " memory of its weights, on a GPU); the adapter is merged into the weights as they are."
+            "`qlora` holds the language model in 4 bits while its adapter is trained (a quarter of"
+            " the memory of its weights, on a GPU); the adapter is merged into the weights as they"
+            " are. `full` trains all weights of the language model, and no adapter"
+            " (docs/training.md)."
         ),
         json_schema_extra=LATER,
     )
@@ -90,12 +102,21 @@ class TrainingSettings(Block):
         return self
 
     @model_validator(mode="after")
-    def _weights_in_4_bits_are_whole(self) -> Self:
-        if self.tuning == "qlora" and self.zero_stage == 3:
-            raise ValueError(
-                "`zero_stage` 3 shares the base model's weights out, which it cannot with those in"
-                " 4 bits of `tuning: qlora`. Take stage 2"
-            )
+    def _weights_can_be_shared_out(self) -> Self:
+        if self.zero_stage == 3:
+            for problem, is_there in (
+                ("those in 4 bits of `tuning: qlora`", self.tuning == "qlora"),
+                ("the second copy that `tuning: full` keeps", self.tuning == "full"),
+                (
+                    "the second copy that `projector_learning_rate` keeps",
+                    self.projector_learning_rate is not None,
+                ),
+            ):
+                if is_there:
+                    raise ValueError(
+                        "`zero_stage` 3 shares the base model's weights out, which it cannot with"
+                        f" {problem}. Take stage 2"
+                    )
         return self
 
     @property

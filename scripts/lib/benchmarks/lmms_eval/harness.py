@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.benchmarks.lmms_eval.answer_journal import AnswerKeys
-from lib.benchmarks.lmms_eval.main import JUDGE, REFUSED
+from lib.benchmarks.lmms_eval.main import ITS_DATA, JUDGE, REFUSED
 from lib.benchmarks.lmms_eval.main import UNJUDGED as LEFT_OUT
 from lib.benchmarks.lmms_eval.samples import answer_in
 from lib.benchmarks.lmms_eval.tasks import (
@@ -25,6 +25,7 @@ from lib.benchmarks.lmms_eval.tasks import (
     TaskSettings,
     find_task,
     local_task,
+    problems_with_task,
     task_text,
 )
 from lib.data.evaluation_files import KeptResults, TaskAnswer
@@ -91,6 +92,8 @@ class Harness:
         equal signs in a path would break its arguments. `journal`, `keys`: where the answers are
         kept, and what they are kept under.
         """
+        if problems := problems_with_task(self.task):
+            raise UserError(f"{self.name}: {' '.join(problems)}")
         run = run.resolve()
         self._make_folder(run, model.folder)
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +109,8 @@ class Harness:
             ).returncode
         shutil.rmtree(run / "datasets", ignore_errors=True)
         if (run / REFUSED).is_file():
-            raise UserError((run / REFUSED).read_text(encoding="utf-8"))
+            files = f" of {', '.join(self.task.data.values())}" if self.task.data else ITS_DATA
+            raise UserError((run / REFUSED).read_text(encoding="utf-8").replace(ITS_DATA, files))
         if code:
             raise self.failure(f"ended with exit code {code}")
         return run / "out"

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 JUDGE = "PDS_DPO_JUDGE"
 #: Why the model or the judge is not asked, in the folder that lmms-eval works in.
 REFUSED = Path("refused.txt")
+#: What stands there for a task's data, whose file is named in its place where there is one.
+ITS_DATA = " of its data"
 #: The scores that a judge would have had to give, there, and whether the configured one failed.
 UNJUDGED = Path("unjudged.json")
 #: The keys of its answers, there.
@@ -104,7 +106,7 @@ def put(question_of: Callable[[Any, Any], Question], model: Any, request: Any) -
         return question_of(model, request)
     except Exception as error:
         text = (
-            f"lmms-eval's task '{request.task_name}': row {request.doc_id} of its data (from 0)"
+            f"lmms-eval's task '{request.task_name}': row {request.doc_id}{ITS_DATA} (from 0)"
             f" cannot be asked about ({type(error).__name__}: {error}). Is its picture there and"
             " whole? Mend the row, or take it out of the data."
         )
@@ -227,7 +229,7 @@ def main(journal_path: str, key_parts: str, system: str) -> None:
         patches.change_prompts(partial(seen_by_model, system=system))
         if JUDGE in os.environ:
             client = stack.enter_context(Client(Endpoint.model_validate_json(os.environ[JUDGE])))
-            patches.change_judge(partial(ask_judge, client, failed))
+            patches.change_judge(partial(ask_judge, client, failed), refusals.refuse)
         cli_evaluate()
     ASKED.write_text(json.dumps(asked), encoding="utf-8")
     left = {"whom": refusals.whom, "metrics": refusals.metrics, "everything": refusals.everything}

@@ -68,6 +68,11 @@ class OwnPairs(Block):
                 f"`pairs`: there is no file or folder '{self.source}', and it is not the name of a"
                 " data set on the hub (owner/name) either. Correct it"
             )
+        if self.files and Path(self.source).is_file():
+            raise ValueError(
+                f"`files` chooses among those of a folder, and '{self.source}' is a file. Take"
+                " `files` away"
+            )
         if self.images and not may_hold_pictures(Path(self.images)):
             raise ValueError(
                 f"`images`: there is no folder or archive (.tar, .zip) '{self.images}'. Correct it"

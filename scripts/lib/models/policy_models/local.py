@@ -5,13 +5,14 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar, Literal
 
+from lib import weights
 from lib.blocks import Model, deciding
 from lib.data.rows import InstructionRow
 from lib.jobs.job import Job
 from lib.models.policy_models.base import Answerer
 from lib.models.policy_models.requests import request_for
 from lib.models.policy_models.settings import (
-    PolicyModelSettings,
+    DrawnPolicySettings,
     ResponseSettings,
     backend_field,
 )
@@ -25,12 +26,14 @@ from lib.models.response_generators.requests import Request, Sampling
 from lib.models.response_generators.settings import GeneratorSettings
 
 
-class LocalPolicySettings(PolicyModelSettings, Model):
+class LocalPolicySettings(DrawnPolicySettings, Model):
     """A model that runs in the job."""
 
     @property
     def source(self) -> tuple[str, ...]:
-        """The model's place and revision."""
+        """The model's folder, or its repository and revision."""
+        if weights.is_folder(self.model):
+            return (str(weights.folder_of(self.model).resolve()),)
         return self.model, self.revision
 
     @property

@@ -19,7 +19,7 @@ from lib.jobs.job import Job
 from lib.models.policy_models.base import Answerer
 from lib.models.policy_models.requests import request_for
 from lib.models.policy_models.settings import (
-    PolicyModelSettings,
+    DrawnPolicySettings,
     ResponseSettings,
     backend_field,
 )
@@ -32,7 +32,7 @@ class EndpointPolicy:
 
     VERSION: ClassVar[int] = 1
 
-    class Settings(PolicyModelSettings):
+    class Settings(DrawnPolicySettings):
         """A policy model at an endpoint; it has to see images."""
 
         backend: Literal["openai"] = backend_field("openai")

@@ -48,8 +48,6 @@ class AnswerFile:
     class Settings(PolicyModelSettings):
         """Answers from a file; `samples` of them for each prompt."""
 
-        IS_DRAWN: ClassVar[bool] = False
-
         backend: Literal["file"] = backend_field("file")
         file: UserPath = Field(
             description=(
@@ -62,7 +60,7 @@ class AnswerFile:
         @property
         def source(self) -> tuple[str, ...]:
             """The file."""
-            return (self.file,)
+            return (str(Path(self.file).resolve()),)
 
         def read_written(self, prompts: Iterable[Prompt]) -> dict[str, list[WrittenAnswer]]:
             """The file's answers by prompt id, at least one for each prompt."""

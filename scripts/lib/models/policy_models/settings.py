@@ -64,8 +64,8 @@ def backend_field(kind: Any = ...) -> Any:
 class PolicyModelSettings(Block):
     """What the settings of all policy models have."""
 
-    #: Whether a seed tells one sample from another, which a temperature of 0 makes the same.
-    IS_DRAWN: ClassVar[bool] = True
+    #: Whether answers are drawn: a seed then tells one from another, unless the temperature is 0.
+    IS_DRAWN: ClassVar[bool] = False
 
     backend: str = backend_field()
     # It decides which items there are, and none of them.
@@ -89,6 +89,11 @@ class PolicyModelSettings(Block):
         raise NotImplementedError
 
     @property
+    def own_sampling(self) -> dict[str, float]:
+        """How its answers are drawn, as far as that is not as the stage's are."""
+        return {}
+
+    @property
     def llm_endpoint(self) -> Endpoint | None:
         """The endpoint that is asked; None where none is."""
         return None
@@ -107,3 +112,30 @@ class PolicyModelSettings(Block):
         UserError where a prompt would get no usable answer.
         """
         return None
+
+
+class DrawnPolicySettings(PolicyModelSettings):
+    """What the settings of policy models have whose answers are drawn."""
+
+    IS_DRAWN: ClassVar[bool] = True
+
+    # In the keys of items they stand in place of the stage's.
+    temperature: float | None = Field(
+        None,
+        ge=0,
+        description="0 is greedy; null is `responses.temperature`.",
+        json_schema_extra=NO_EFFECT,
+    )
+    top_p: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Nucleus sampling; null is `responses.top_p`.",
+        json_schema_extra=NO_EFFECT,
+    )
+
+    @property
+    def own_sampling(self) -> dict[str, float]:
+        """The temperature and the nucleus, where it has its own."""
+        own = {"temperature": self.temperature, "top_p": self.top_p}
+        return {name: value for name, value in own.items() if value is not None}
