@@ -15,13 +15,13 @@ import time
 from pathlib import Path
 
 from tiny.checkpoints import build_checkpoint, hold_lock, list_files
-from tiny.registry import BUILDERS, OF_OTHER_ROLES, ON_DEMAND
+from tiny.registry import BUILDERS, ON_DEMAND
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Builds what the command line asks for, and prints a line a checkpoint."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    every = BUILDERS | ON_DEMAND | OF_OTHER_ROLES
+    every = BUILDERS | ON_DEMAND
     parser.add_argument(
         "--output", type=Path, required=True, help="folder for the checkpoints, such as demo/models"
     )

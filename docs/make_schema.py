@@ -35,15 +35,17 @@ class ConfigSchema(GenerateJsonSchema):
         return {"anyOf": [self._block(chooser, block) for block in chooser.blocks()]}
 
     def _block(self, chooser: Chooser, block: type[Block]) -> JsonSchemaValue:
-        """One of the blocks: as a block of its own, without the key that names its kind where it
-        is the default, and with the other kinds' keys where they are passed over.
+        """One of the blocks: as a block of its own; the key that names its kind is not required
+        where it is the default or a checkpoint tells it; with the other kinds' keys where they are
+        passed over.
         """
         reference = self.generate_inner(block.__pydantic_core_schema__)
         if not isinstance(chooser, Registry):
             return reference
         definition = self.get_schema_from_definitions(reference["$ref"])
         assert definition is not None
-        if chooser.kind_in({}) == _kind_of(block, chooser.key):
+        told = {chooser.kind_in({}), *chooser.architectures.values()}
+        if _kind_of(block, chooser.key) in told:
             definition["required"] = [
                 key for key in definition.get("required", []) if key != chooser.key
             ]

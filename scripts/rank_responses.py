@@ -53,12 +53,16 @@ class AnsweredPrompt:
         """The policy models whose response is to be rated, in the configured order."""
         return [policy for policy, response in self.responses.items() if "invalid" not in response]
 
-    def conversations(self, template: str) -> Conversations:
-        """What the reward model reads: the instruction in the template, and each valid response."""
-        words = user_words(template, self.row)
+    def conversations(self, template: str, image: str | None = None) -> Conversations:
+        """What the reward model reads: the instruction in the template, and each valid response.
+        `image`: where the model sees it, its file; or what identifies it.
+        """
+        asked = {"role": "user", "content": user_words(template, self.row)}
+        if image is not None:
+            asked["image"] = image
         return [
             [
-                {"role": "user", "content": words},
+                asked,
                 {"role": "assistant", "content": self.responses[policy]["text"]},
             ]
             for policy in self.valid
@@ -127,7 +131,13 @@ def items_of(
     for prompt in prompts:
         if prompt.valid:
             conversations = prompt.conversations(settings.template)
-            key = job.key(conversations=conversations, **reward)
+            identified = conversations
+            if settings.SEES_IMAGE:
+                image = prompt.row["image"]
+                file = str(job.root / image["file"])
+                conversations = prompt.conversations(settings.template, file)
+                identified = prompt.conversations(settings.template, image["sha256"])
+            key = job.key(conversations=identified, **reward)
             items.append(Item(prompt.row["id"], key, conversations))
     return items
 

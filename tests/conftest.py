@@ -22,7 +22,7 @@ from filelock import FileLock
 
 from lib.data.shards import Row, is_missing, read_shard
 from tiny.checkpoints import build_checkpoint, hold_lock
-from tiny.registry import OF_OTHER_ROLES, ON_DEMAND
+from tiny.registry import ON_DEMAND
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 #: Released answers with known scores, and a published sample, which are no part of the project.
@@ -92,7 +92,7 @@ def tiny_checkpoint(models: Path, name: str) -> Path:
     """The folder of a tiny checkpoint, built where the random run has no use for it and it is not
     there yet.
     """
-    if builder := (ON_DEMAND | OF_OTHER_ROLES).get(name):
+    if builder := ON_DEMAND.get(name):
         with hold_lock(models / ".lock"):
             build_checkpoint(name, builder, models)
     return models / name

@@ -39,7 +39,7 @@ from lib.training.whole_modules import PROJECTORS, language_model_of
 from merge_adapter import LAYER
 from test_train_dpo import KEY_OF_B7F97EC, PAIRS, key_of, training_job, write_pairs
 from tiny.checkpoints import build_checkpoint, hold_lock
-from tiny.registry import ON_DEMAND
+from tiny.registry import BASE_MODELS
 
 LLAVAS = ("llava-1.5", "llava-v1.6-mistral", "llava-v1.6-vicuna-7b", "llama3-llava-next")
 QUESTION = "How many lamps stand near the table?"
@@ -51,9 +51,9 @@ def checkpoint(demo_models: Path) -> Callable[[str], Path]:
     """The folder of a tiny checkpoint, built where it is not there yet."""
 
     def built(name: str) -> Path:
-        if name in ON_DEMAND:
+        if name in BASE_MODELS:
             with hold_lock(demo_models / ".lock"):
-                build_checkpoint(name, ON_DEMAND[name], demo_models)
+                build_checkpoint(name, BASE_MODELS[name], demo_models)
         return demo_models / name
 
     return built
@@ -124,7 +124,7 @@ def ids_of_lmms_eval(
     return seen
 
 
-@pytest.mark.parametrize("name", [*LLAVAS, *ON_DEMAND])
+@pytest.mark.parametrize("name", [*LLAVAS, *BASE_MODELS])
 def test_training_and_every_evaluation_ask_with_the_same_token_ids(
     checkpoint: Callable[[str], Path], picture: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -204,7 +204,7 @@ def test_keys_of_trainings_and_pairs_are_those_of_the_form_whoever_says_it(
     assert "system_prompt" not in deciding(of_pairs)
 
 
-@pytest.mark.parametrize("name", ["llava-1.5", "llava-v1.6-mistral", *ON_DEMAND])
+@pytest.mark.parametrize("name", ["llava-1.5", "llava-v1.6-mistral", *BASE_MODELS])
 def test_a_base_model_is_trained_on_its_language_model_merged_and_answers(
     checkpoint: Callable[[str], Path], dataset: Path, picture: Path, tmp_path: Path, name: str
 ) -> None:
@@ -344,7 +344,7 @@ def test_an_adapter_of_llava_names_the_layers_that_it_always_named(
     assert lora_targets(load_model(checkpoint("idefics3"))) == rf".*text_model.*\.({projections})"
 
 
-@pytest.mark.parametrize("name", ["llava-1.5", *ON_DEMAND])
+@pytest.mark.parametrize("name", ["llava-1.5", *BASE_MODELS])
 def test_qlora_holds_the_language_model_in_4_bits_and_nothing_else(
     checkpoint: Callable[[str], Path], name: str
 ) -> None:

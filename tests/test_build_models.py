@@ -28,7 +28,7 @@ from tiny.checkpoints import (
 )
 from tiny.instruct_llm import question_grammar
 from tiny.llava import LLAVAS
-from tiny.registry import BUILDERS, OF_OTHER_ROLES, ON_DEMAND
+from tiny.registry import BUILDERS, ON_DEMAND
 from tiny.words import ANSWER_WORDS, QUESTION_WORDS
 
 POLICY_MODELS = (
@@ -338,7 +338,7 @@ def test_two_builds_in_two_processes_give_the_same_bytes(demo_models: Path, tmp_
 
 
 TINY = Path(build_models.__file__).with_name("tiny")
-EVERY = BUILDERS | ON_DEMAND | OF_OTHER_ROLES
+EVERY = BUILDERS | ON_DEMAND
 PRINT_DIGESTS = """
 import json
 from tiny.checkpoints import source_digest

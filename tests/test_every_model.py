@@ -46,7 +46,7 @@ from lib.models.response_generators.requests import Question, Request, Sampling
 from lib.models.response_rewards.base import ResponseReward
 from lib.models.response_rewards.registry import RESPONSE_REWARDS
 from lib.registry import Registry
-from tiny.registry import BUILDERS, OF_OTHER_ROLES, ON_DEMAND, TINY_OF
+from tiny.registry import BUILDERS, ON_DEMAND, TINY_OF
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SCRIPTS = REPOSITORY / "scripts"
@@ -115,7 +115,7 @@ def test_every_kind_has_a_tiny_checkpoint_or_says_that_it_loads_no_model(
         f"{role}: add the tiny checkpoint of '{kind}' to TINY_OF in demo/tiny/registry.py"
         " (docs/adding-a-model.md)"
     )
-    assert TINY_OF[role, kind] in {None, *BUILDERS, *ON_DEMAND, *OF_OTHER_ROLES}
+    assert TINY_OF[role, kind] in {None, *BUILDERS, *ON_DEMAND}
 
 
 def test_the_table_of_tiny_checkpoints_names_no_kind_that_is_not_there() -> None:
@@ -207,13 +207,21 @@ def load(role: str, settings: Any, device: str, sampling: Sampling = GREEDY) -> 
     return cls.load(settings, device)
 
 
+@pytest.fixture(scope="session")
+def demo_models(demo_models: Path) -> Path:
+    """The tiny checkpoints, with those that are built on demand."""
+    for name in sorted({str(name) for name in TINY_OF.values()} & ON_DEMAND.keys()):
+        tiny_checkpoint(demo_models, name)
+    return demo_models
+
+
 @pytest.fixture(scope="module")
 def loaded(demo_models: Path) -> Callable[..., Any]:
     """The loaded tiny model of a kind, loaded once."""
 
     @cache
     def get(role: str, kind: str, sampling: Sampling = GREEDY) -> Any:
-        folder = tiny_checkpoint(demo_models, str(TINY_OF[role, kind]))
+        folder = demo_models / str(TINY_OF[role, kind])
         return load(role, settings_of(role, kind, folder), DEVICE, sampling)
 
     return get
@@ -563,16 +571,28 @@ QUESTION = {"role": "user", "content": "What is on the table?"}
 ANSWERS = ("A cup.", "Two red cups and a blue plate are on the table.", "")
 
 
-def conversations() -> list[list[dict[str, str]]]:
-    return [[QUESTION, {"role": "assistant", "content": answer}] for answer in ANSWERS]
+@pytest.fixture
+def conversations(kind: str, requests: list[Request]) -> list[list[dict[str, str]]]:
+    """Answers to a question, about an image where the kind sees it."""
+    sees = RESPONSE_REWARDS.load(kind).Settings.SEES_IMAGE
+    asked = QUESTION | ({"image": str(requests[0].image)} if sees else {})
+    return [[asked, {"role": "assistant", "content": answer}] for answer in ANSWERS]
+
+
+#: Those that read a conversation of any length.
+reads_turns = pytest.mark.parametrize(
+    "kind", [kind for kind in RESPONSE_REWARDS.kinds if kind not in ("vlm-judge", "claims")]
+)
 
 
 @pytest.mark.numeric
 @of_role("response_rewards")
-def test_a_response_s_reward_is_the_same_alone_and_in_a_batch(kind: str, loaded: Any) -> None:
+def test_a_response_s_reward_is_the_same_alone_and_in_a_batch(
+    kind: str, loaded: Any, conversations: list[list[dict[str, str]]]
+) -> None:
     model = loaded("response_rewards", kind)
-    rewards = model.rate(conversations())
-    alone = [model.rate([conversation])[0] for conversation in conversations()]
+    rewards = model.rate(conversations)
+    alone = [model.rate([conversation])[0] for conversation in conversations]
     scores = [reward.score for reward in rewards]
     near = rounding(64)
     assert scores == pytest.approx([reward.score for reward in alone], rel=near, abs=near)
@@ -584,6 +604,17 @@ def test_a_response_s_reward_is_the_same_alone_and_in_a_batch(kind: str, loaded:
 
 
 @of_role("response_rewards")
+@pytest.mark.parametrize("token", SPECIAL)
+def test_special_tokens_in_a_response_are_text_to_a_reward(
+    kind: str, token: str, loaded: Any, conversations: list[list[dict[str, str]]]
+) -> None:
+    (asked, _), model = conversations[0], loaded("response_rewards", kind)
+    texts = [f"A cup {part}and a plate." for part in ("", f"{token} ", f"{token} {token} ")]
+    asked_thrice = [[asked, {"role": "assistant", "content": text}] for text in texts]
+    assert len({reward.score for reward in model.rate(asked_thrice)}) == len(texts)
+
+
+@reads_turns
 def test_turns_that_a_message_spells_out_are_text_to_a_reward(
     kind: str, loaded: Any, demo_models: Path
 ) -> None:

@@ -369,3 +369,29 @@ def test_a_reward_of_another_file_is_found_by_its_kind_and_ranks(
     assert record(tmp_path)["computed"] == 0
     run(shards, kind="word-count")
     assert record(tmp_path)["computed"] == 2
+
+
+class Witness(WordCount):
+    """A reward that sees the picture: it says which."""
+
+    class Settings(ResponseRewardSettings):
+        SEES_IMAGE = True
+        kind: Literal["witness"]
+
+    def rate(self, conversations):
+        return [Reward(1.0, {"seen": Path(turns[0]["image"]).name}) for turns in conversations]
+
+
+def test_a_reward_that_sees_is_given_the_picture_and_rates_anew_only_what_has_another(
+    run, shards, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(RESPONSE_REWARDS.kinds, "witness", f"{__name__}:Witness")
+    assert run(shards, kind="witness")[PROMPTS[0]]["responses"]["mu"]["seen"] == "x.png"
+    run(shards)
+    for computed, changes in ((0, {"file": "images/y.png"}), (1, {"sha256": "1" * 64})):
+        for policy in shards:
+            shards[policy][0] = shards[policy][0] | {"image": IMAGE | changes}
+        run(shards, kind="witness")
+        assert record(tmp_path)["computed"] == computed
+        run(shards)
+        assert record(tmp_path)["computed"] == 0, "ArmoRM does not see it"

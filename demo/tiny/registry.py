@@ -17,6 +17,7 @@ from tiny.qwen_vl import QWENS, build_qwen_vl
 from tiny.sentence_embedding import build_sentence_embedding
 from tiny.siglip import build_siglip
 from tiny.stable_diffusion_3 import build_stable_diffusion_3
+from tiny.text_reward import build_text_reward
 
 BUILDERS: dict[str, Builder] = {
     "stable-diffusion-3-medium": build_stable_diffusion_3,
@@ -29,18 +30,20 @@ BUILDERS: dict[str, Builder] = {
     "sentence-embedding": build_sentence_embedding,
 }
 
-#: Those that the random run has no use for, which are built where they are asked for by name.
-ON_DEMAND: dict[str, Builder] = {
+#: Base models that the random run has no use for.
+BASE_MODELS: dict[str, Builder] = {
     **{name: functools.partial(build_qwen_vl, name=name) for name in QWENS},
     "idefics3": build_idefics3,
     "internvl": build_internvl,
     "llava-onevision": build_llava_onevision,
 }
 
-#: Those that other roles than the base model's ask for by name.
-OF_OTHER_ROLES: dict[str, Builder] = {
+#: What the random run has no use for, which is built where it is asked for by name.
+ON_DEMAND: dict[str, Builder] = {
+    **BASE_MODELS,
     **{name: functools.partial(build_pipeline, name=name) for name in PIPELINES},
     "siglip": build_siglip,
+    "text-reward": build_text_reward,
 }
 
 #: The tiny checkpoint of each kind of model, by role and kind; None where a kind loads no model.
@@ -65,4 +68,7 @@ TINY_OF: dict[tuple[str, str], str | None] = {
     ("response_generators", "vllm"): "llava-v1.6-mistral",
     ("response_generators", "transformers"): "llava-v1.6-mistral",
     ("response_rewards", "armorm"): "armorm",
+    ("response_rewards", "sequence-classification"): "text-reward",
+    ("response_rewards", "vlm-judge"): "llava-v1.6-mistral",
+    ("response_rewards", "claims"): "llava-v1.6-mistral",
 }

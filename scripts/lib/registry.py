@@ -63,8 +63,11 @@ class Registry(Generic[T]):
         try:
             return cast("T", self.class_of(settings).load(settings, device))
         except ValueError as error:
+            told = self.said_by(dict(settings))
+            is_other = told is not None and told != getattr(settings, self.key)
             raise UserError(
                 f"{settings.model}: not usable as the {self.role} that is configured: {error}"
+                + (f". By its files it is one of `{self.key}: {told}`" if is_other else "")
             ) from error
 
     def settings_of(self, kind: str) -> type[Block]:
@@ -96,7 +99,8 @@ class Registry(Generic[T]):
         if not isinstance(values, Mapping):
             return values
         settings = self.block_for(values)
-        named = {self.key: self.kind_in(values), **values}
+        kind = self.kind_in(values)
+        named = {self.key: kind, **values} if kind is not None else values
         return settings.model_validate(self._own(settings, named))
 
     def _own(self, settings: type[Block], values: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -2,8 +2,9 @@
 imports torch.
 """
 
+import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -225,6 +226,22 @@ def cached_folder(repository: str, revision: str, kind: Kind = "model") -> Path 
     commit = reference.read_text().strip() if reference.is_file() else revision
     folder = cached / "snapshots" / commit
     return folder if folder.is_dir() else None
+
+
+def local_folder(model: str, revision: str) -> Path | None:
+    """The folder of a model that is one, or is in the hub cache; None where its files are not on
+    this machine.
+    """
+    return folder_of(model) if is_folder(model) else cached_folder(model, revision)
+
+
+def config_in(folder: Path) -> Mapping[str, Any]:
+    """What a model folder's config.json says; nothing where it has none that can be read."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
 
 
 def is_offline() -> bool:

@@ -111,13 +111,22 @@ class SampledResponsesRow(PickedRow):
     samples: list[Sample]
 
 
+class Claim(TypedDict):
+    """A claim of a response, and the share of Yes among Yes and No where a model is asked whether
+    the picture shows it.
+    """
+
+    text: str
+    yes: float
+
+
 class RankedResponse(TypedDict, total=False):
     """One policy model's response with its reward, or why it is invalid.
 
     invalid  "empty", "truncated", "repeating", "failed" (with `detail`) or "nan"
     reward   in build_pairs: the response reward, where `score` is what length leaves of it
     score    the response reward; what else the reward model says of the response stands beside it
-             (ArmoRM: attributes, rewards, gating, cut_for_scoring)
+             (ArmoRM: attributes, rewards, gating, cut_for_scoring; docs/adding-a-model.md)
     """
 
     text: str
@@ -130,6 +139,10 @@ class RankedResponse(TypedDict, total=False):
     rewards: dict[str, float]
     gating: dict[str, float]
     cut_for_scoring: bool
+    ratings: dict[str, float]
+    rating_probability: float
+    claims: list[Claim]
+    failed_claims: list[str]
 
 
 class ResponseRankingRow(PickedRow):

@@ -50,7 +50,5 @@ def left_out_of(model: str, revision: str) -> dict[str, Any]:
     """`left_out` of a model that is a folder, or in the hub cache: answers were kept of it before
     they were drawn without these settings.
     """
-    if weights.is_folder(model):
-        return left_out(weights.folder_of(model))
-    cached = weights.cached_folder(model, revision)
-    return left_out(cached) if cached else {}
+    folder = weights.local_folder(model, revision)
+    return left_out(folder) if folder else {}

@@ -1,6 +1,7 @@
 """What the settings of all response rewards have."""
 
 import re
+from typing import ClassVar
 
 from pydantic import Field, PositiveInt, field_validator
 
@@ -10,14 +11,17 @@ from lib.blocks import LATER, NO_EFFECT, Model
 class ResponseRewardSettings(Model):
     """What the settings of all response rewards have."""
 
+    #: Whether the picture is part of what is rated: only then is it in the conversations.
+    SEES_IMAGE: ClassVar[bool] = False
+
     kind: str = Field(description="Which class rates the responses.", json_schema_extra=LATER)
     # What it makes of a prompt is in the conversations, and these are in the key.
     template: str = Field(
         "{instruction}",
         description=(
-            "What the reward model reads as the user's words, with `{instruction}`. It cannot see"
-            " the image: with `{prompt}` it is told what the image was to show, which the policy"
-            " models are not."
+            "What the reward model reads as the user's words, with `{instruction}`. One that cannot"
+            " see the image is told by `{prompt}` what it was to show, which the policy models are"
+            " not."
         ),
         json_schema_extra=NO_EFFECT,
     )
