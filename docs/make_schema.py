@@ -36,7 +36,7 @@ class ConfigSchema(GenerateJsonSchema):
 
     def _block(self, chooser: Chooser, block: type[Block]) -> JsonSchemaValue:
         """One of the blocks: as a block of its own; the key that names its kind is not required
-        where it is the default or a checkpoint tells it; with the other kinds' keys where they are
+        where it is the default or a model's files may say it; with the other kinds' keys where they are
         passed over.
         """
         reference = self.generate_inner(block.__pydantic_core_schema__)
@@ -44,8 +44,7 @@ class ConfigSchema(GenerateJsonSchema):
             return reference
         definition = self.get_schema_from_definitions(reference["$ref"])
         assert definition is not None
-        told = {chooser.kind_in({}), *chooser.architectures.values()}
-        if _kind_of(block, chooser.key) in told:
+        if chooser.said_by or chooser.kind_in({}) == _kind_of(block, chooser.key):
             definition["required"] = [
                 key for key in definition.get("required", []) if key != chooser.key
             ]

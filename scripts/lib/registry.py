@@ -18,10 +18,6 @@ from lib.errors import UserError
 T = TypeVar("T")
 
 
-def _not_said(_: Mapping[str, Any]) -> str | None:
-    return None
-
-
 @dataclass(frozen=True)
 class Registry(Generic[T]):
     """The kinds of one role.
@@ -37,7 +33,7 @@ class Registry(Generic[T]):
     kinds: dict[str, str]
     key: str = "kind"
     default: str | None = None
-    said_by: Callable[[Mapping[str, Any]], str | None] = _not_said
+    said_by: Callable[[Mapping[str, Any]], str | None] | None = None
 
     def load(self, kind: str) -> type[T]:
         """The class of a kind; its module is imported now. Errors: ValueError, "did you mean"."""
@@ -63,7 +59,7 @@ class Registry(Generic[T]):
         try:
             return cast("T", self.class_of(settings).load(settings, device))
         except ValueError as error:
-            told = self.said_by(dict(settings))
+            told = self._said_by_files(dict(settings))
             is_other = told is not None and told != getattr(settings, self.key)
             raise UserError(
                 f"{settings.model}: not usable as the {self.role} that is configured: {error}"
@@ -81,8 +77,14 @@ class Registry(Generic[T]):
 
     def kind_in(self, values: Mapping[str, Any]) -> str | None:
         """The kind that a block's values name, or else its model's files, or the default."""
-        kind = values[self.key] if self.key in values else self.said_by(values) or self.default
+        if self.key in values:
+            kind = values[self.key]
+        else:
+            kind = self._said_by_files(values) or self.default
         return kind if isinstance(kind, str) else None
+
+    def _said_by_files(self, values: Mapping[str, Any]) -> str | None:
+        return self.said_by(values) if self.said_by else None
 
     def block_for(self, values: Mapping[str, Any]) -> type[Block]:
         """The settings of the kind that a block's values name."""
