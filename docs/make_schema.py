@@ -35,9 +35,9 @@ class ConfigSchema(GenerateJsonSchema):
         return {"anyOf": [self._block(chooser, block) for block in chooser.blocks()]}
 
     def _block(self, chooser: Chooser, block: type[Block]) -> JsonSchemaValue:
-        """One of the blocks: as a block of its own; the key that names its kind is not required
-        where it is the default or a model's files may say it; with the other kinds' keys where they are
-        passed over.
+        """One of the blocks, as one of its own. The key that names its kind is not required where
+        it is the default or a model's files may say it; the other kinds' keys are there where they
+        are passed over.
         """
         reference = self.generate_inner(block.__pydantic_core_schema__)
         if not isinstance(chooser, Registry):
