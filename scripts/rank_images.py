@@ -8,12 +8,13 @@ candidates that show anything; a blank image keeps its score, but stands last.
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypedDict
 
-from lib.blocks import deciding
+from lib.blocks import Block, deciding
 from lib.config.image_ranking import RankImagesJob
-from lib.data.image_files import check_image, check_pixels, read_image
+from lib.data.image_files import check_pixels, read_image, read_published
 from lib.data.rows import ImagesRow, MissingRow
 from lib.data.shards import is_missing, missing_row, present, read_whole_shard, stage_rows
 from lib.errors import ItemError
@@ -54,17 +55,21 @@ def blank_candidates(row: ImagesRow) -> list[int]:
     return [index for index, candidate in enumerate(row["candidates"]) if candidate["blank"]]
 
 
-def item_of(
-    row: ImagesRow, job: Job[RankImagesJob], identities: Mapping[str, str]
-) -> Item[ImagesRow]:
-    """The item of a prompt. `identities`: of the scorer's models, by their names in its block."""
-    scorer = job.settings.scorer
+def scorer_in_keys(scorer: Block, identities: Mapping[str, str]) -> dict[str, Any]:
+    """What the keys of items hold of a scorer's settings. `identities`: of its models, by their
+    names in its block.
+    """
+    decides = deciding(scorer) | version_in_key(IMAGE_SCORERS.class_of(scorer))
+    return {"scorer": decides, **identities}
+
+
+def item_of(row: ImagesRow, job: Job[RankImagesJob], scorer: Mapping[str, Any]) -> Item[ImagesRow]:
+    """The item of a prompt. `scorer`: of `scorer_in_keys`."""
     key = job.key(
         prompt=row["prompt"],
         images=[candidate["sha256"] for candidate in row["candidates"]],
         blank=blank_candidates(row),
-        scorer=deciding(scorer) | version_in_key(IMAGE_SCORERS.class_of(scorer)),
-        **identities,
+        **scorer,
     )
     return Item(row["id"], key, row)
 
@@ -107,15 +112,15 @@ def check_files(row: ImagesRow, root: Path, shard: Path, megapixels: float) -> N
     """
     for candidate in row["candidates"]:
         path = root / candidate["file"]
-        check_image(path, candidate["sha256"], shard)
-        check_pixels(path, str(path), megapixels)
+        content = read_published(path, candidate["sha256"], shard)
+        check_pixels(BytesIO(content), str(path), megapixels)
 
 
 def main(snakemake: Any) -> None:
     with Job(snakemake, RankImagesJob, VERSION) as job:
         shard = Path(snakemake.input[0])
         scorer = job.settings.scorer
-        identities = job.identify_all(scorer)
+        in_keys = scorer_in_keys(scorer, job.identify_all(scorer))
         rows = without_blank(read_whole_shard(job, shard, ImagesRow), job.rule)
         outcomes = Batches[ImagesRow, ImageScorer, Ranking](
             job,
@@ -126,7 +131,7 @@ def main(snakemake: Any) -> None:
             check=lambda item: check_files(
                 item.inputs, job.root, shard, job.settings.max_image_megapixels
             ),
-        ).run([item_of(row, job, identities) for row in present(rows.values())])
+        ).run([item_of(row, job, in_keys) for row in present(rows.values())])
         job.publish(snakemake.output[0], stage_rows(rows, outcomes, job.rule))
 
 

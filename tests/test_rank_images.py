@@ -364,7 +364,12 @@ def test_version_one_adds_nothing_to_a_key(rows, rule_object, settings, monkeypa
         RankImagesJob,
         version=1,
     )
-    key = rank_images.item_of(rows[0], job, {"model": "folder-1"}).key
+
+    def key_of_first() -> str:
+        scorer = rank_images.scorer_in_keys(parameters.scorer, {"model": "folder-1"})
+        return rank_images.item_of(rows[0], job, scorer).key
+
+    key = key_of_first()
     assert key == job.key(
         prompt=PROMPTS[0],
         images=[candidate["sha256"] for candidate in rows[0]["candidates"]],
@@ -373,4 +378,4 @@ def test_version_one_adds_nothing_to_a_key(rows, rule_object, settings, monkeypa
         model="folder-1",
     )
     monkeypatch.setattr(ImageReward, "VERSION", 2)
-    assert rank_images.item_of(rows[0], job, {"model": "folder-1"}).key != key
+    assert key_of_first() != key

@@ -41,11 +41,15 @@ def check_pixels(source: "Path | BinaryIO", what: str, megapixels: float) -> Non
 
     try:
         with Image.open(source) as image:
-            pixels = image.width * image.height
-            size = f"{image.width} x {image.height} pixels ({pixels / 1e6:.1f} megapixels)"
+            width, height = image.size
     except Image.DecompressionBombError:  # PIL's own limit, which says nothing of the size but that
-        pixels, size = sys.maxsize, "more than 178 megapixels"
-    if pixels > megapixels * 1e6:
+        width = height = sys.maxsize
+    if (pixels := width * height) > megapixels * 1e6:
+        size = (
+            "more than 178 megapixels"
+            if height == sys.maxsize
+            else f"{width} x {height} pixels ({pixels / 1e6:.1f} megapixels)"
+        )
         raise UserError(
             f"{what}: an image of {size}, over `max_image_megapixels` ({megapixels:g}). Make it"
             " smaller, or raise the limit (at most 178; a megapixel takes 3 MB of memory)."
