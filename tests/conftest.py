@@ -269,9 +269,9 @@ def rounding(terms: int) -> float:
     return terms * float(np.finfo(np.float32).eps)
 
 
-def lost_batches(project: Project) -> int:
-    """How many batches were begun and not ended, in all runs so far. Fails if an item was computed
-    again that was finished.
+def lost_batches(project: Project) -> Counter[Path]:
+    """How many batches were begun and not ended, in all runs so far, by journal. Fails if an item
+    was computed again that was finished.
     """
     lost: set[tuple[Path, int]] = set()
     for path in (project.folder / "results/random/work").rglob("*.journal.jsonl"):
@@ -287,7 +287,7 @@ def lost_batches(project: Project) -> int:
                 finished[entry["key"]] += entry["status"] == "ok"
         lost |= {(path, number) for number in begun.values()}
         assert not finished or max(finished.values()) == 1, f"{path}: an item was computed twice"
-    return len(lost)
+    return Counter(path for path, _ in lost)
 
 
 def read_rows(path: str | Path, row: type[Row]) -> dict[str, Row]:

@@ -323,7 +323,7 @@ def assert_undisturbed(project: Project, undisturbed: dict[str, bytes], lost_job
     found = project.published()
     assert sorted(found) == sorted(undisturbed)
     assert [name for name in undisturbed if found[name] != undisturbed[name]] == []
-    assert lost_batches(project) <= lost_jobs, "more than the batch in flight was lost"
+    assert lost_batches(project).total() <= lost_jobs, "more than the batch in flight was lost"
 
 
 def job_counts(output: str) -> dict[str, int]:

@@ -4,7 +4,6 @@ itself, so that a job need not load them: `python -P -m lib.jobs.fork_server <de
 It has used no GPU and started no thread of torch's, which would not be there in a copy.
 """
 
-import gc
 import json
 import os
 import runpy
@@ -47,7 +46,6 @@ def load_libraries() -> None:
     with quick_imports():
         for name in LIBRARIES:
             resolve_name(name)
-    gc.freeze()
 
 
 def serve(channel: socket.socket) -> Request | None:

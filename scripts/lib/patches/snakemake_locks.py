@@ -5,8 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-#: What is called back, by the folder of the run. A Snakefile may be read several times in a
-#: process: once for each `use rule`, and in a workflow that makes several runs for each of them.
+#: What is called back, by the folder of the run (why so: `snakemake_records`).
 _refuse_while_at_work: dict[str, Callable[[], object]] = {}
 
 
@@ -26,7 +25,7 @@ def hold_own_locks(root: str, refuse_while_at_work: Callable[[], object]) -> Non
     _refuse_while_at_work[root] = refuse_while_at_work
     write, delete_all = FilePersistence._write_locks, FilePersistence._delete_locks
     lock = FilePersistence.lock
-    if getattr(lock, "is_of_runs", False):
+    if lock.__module__ == __name__:
         return
 
     def lock_if_alone(self: Any) -> Any:
@@ -49,7 +48,6 @@ def hold_own_locks(root: str, refuse_while_at_work: Callable[[], object]) -> Non
         with suppress(OSError):  # those of another run are in it
             Path(self._lockdir).rmdir()
 
-    lock_if_alone.is_of_runs = True  # type: ignore[attr-defined]
     FilePersistence.lock = lock_if_alone
     FilePersistence._write_locks, FilePersistence._delete_locks = write_into_folder, delete_own
     # `--unlock` is asked for all of them.

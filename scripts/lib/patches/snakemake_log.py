@@ -32,8 +32,7 @@ def show_with(make: Callable[[TextIO, bool], H]) -> list[H]:
     return made
 
 
-#: What is called back, by the folder of the run. A Snakefile may be read several times in a
-#: process: once for each `use rule`, and in a workflow that makes several runs for each of them.
+#: What is called back, by the folder of the run (why so: `snakemake_records`).
 _print_after_dry_run: dict[str, Callable[[], None]] = {}
 
 

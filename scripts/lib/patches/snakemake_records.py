@@ -22,7 +22,7 @@ def know_jobs_by_records(root: str, why_again: Callable[[Any, bool], str]) -> No
 
     _why_again[root] = why_again
     remembers, params_changed = PersistenceBase.has_metadata, PersistenceBase.params_changed
-    if getattr(remembers, "asks_records", False):
+    if remembers.__module__ == __name__:
         return
 
     def has_metadata(self: Any, job: Any) -> Any:
@@ -36,5 +36,4 @@ def know_jobs_by_records(root: str, why_again: Callable[[Any, bool], str]) -> No
             return ParamsChange(only_old={Reason(reason)}, only_new=set(), files=set(job.output))
         return params_changed(self, job, file) if is_remembered else NO_PARAMS_CHANGE
 
-    has_metadata.asks_records = True  # type: ignore[attr-defined]
     PersistenceBase.has_metadata, PersistenceBase.params_changed = has_metadata, changed
