@@ -244,6 +244,19 @@ def config_in(folder: Path) -> Mapping[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
+def kind_by_architecture(values: Mapping[str, Any], endings: Mapping[str, str]) -> str | None:
+    """The kind of a model by how the names of its classes in config.json end; None where the model
+    is not on this machine, or its file says none of these. `values`: of a configuration's block.
+    """
+    model, revision = values.get("model"), values.get("revision", "main")
+    if not isinstance(model, str) or not isinstance(revision, str):
+        return None
+    folder = local_folder(model, revision)
+    names = (config_in(folder).get("architectures") or []) if folder else []
+    found = (endings[end] for name in names for end in endings if str(name).endswith(end))
+    return next(found, None)
+
+
 def is_offline() -> bool:
     """Whether HF_HUB_OFFLINE says that the hub is not to be asked."""
     from huggingface_hub import constants

@@ -1,7 +1,7 @@
 """The response rewards that there are."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated
 
 from pydantic import SerializeAsAny
 
@@ -17,22 +17,6 @@ ARCHITECTURES = {
 }
 
 
-def _said_by_the_model(values: Mapping[str, Any]) -> str | None:
-    """The kind that the model's config.json says, where it is on this machine."""
-    model, revision = values.get("model"), values.get("revision", "main")
-    if not isinstance(model, str) or not isinstance(revision, str):
-        return None
-    folder = weights.local_folder(model, revision)
-    names = (weights.config_in(folder).get("architectures") or []) if folder else []
-    found = [
-        kind
-        for name in names
-        for ending, kind in ARCHITECTURES.items()
-        if str(name).endswith(ending)
-    ]
-    return next(iter(found), None)
-
-
 RESPONSE_REWARDS: Registry[ResponseReward] = Registry(
     "response reward",
     {
@@ -44,6 +28,6 @@ RESPONSE_REWARDS: Registry[ResponseReward] = Registry(
         "vlm-judge": "lib.models.response_rewards.vlm_judge:VlmJudge",
     },
     default="armorm",
-    said_by=_said_by_the_model,
+    said_by=partial(weights.kind_by_architecture, endings=ARCHITECTURES),
 )
 AnyResponseReward = Annotated[SerializeAsAny[ResponseRewardSettings], chosen_from(RESPONSE_REWARDS)]
