@@ -16,6 +16,7 @@ from lib.config.instructions import WriteInstructionsJob
 from lib.config.pairs import ALL, BuildPairsJob, Size
 from lib.config.prompts import AddPromptsJob
 from lib.config.quality import CheckPairsJob
+from lib.config.response_ranking import rewards_of, scores_input
 from lib.config.responses import GenerateResponsesJob
 from lib.config.run import Config
 from lib.data.data_sets import ordered_pairs
@@ -242,6 +243,26 @@ class Plan:
         """
         return [f"{self.root}/{stage}/{topic}/{shard}.jsonl" for topic, shard in self.shards]
 
+    @property
+    def reward_stages(self) -> dict[str, str]:
+        """The stages in whose files the rewards' scores are, by the rewards' names."""
+        return {
+            name: f"response_rewards/{name}" if name else "response_ranking"
+            for name in rewards_of(self.config.response_ranking)
+        }
+
+    def reward_files(self) -> dict[str, list[str]]:
+        """The scores of all rewards, as named inputs of a rule."""
+        stages = self.reward_stages.items()
+        return {scores_input(name): self.shard_files(stage) for name, stage in stages}
+
+    def rewards_of_shard(self) -> dict[str, str]:
+        """The scores of all rewards in one shard, as named inputs of its rule."""
+        return {
+            scores_input(name): f"{self.root}/{stage}/{{topic}}/{{shard}}.jsonl"
+            for name, stage in self.reward_stages.items()
+        }
+
     def pairs_of_size(self, size: str) -> list[str]:
         """The files that a data set of `size` pairs is made from; a UserError if there are fewer
         prompts than that.
@@ -364,6 +385,7 @@ class Plan:
             system_prompt=config.training.system_prompt,
             max_length=config.training.settings.max_length,
             length_control=config.pairs.length_control,
+            max_disagreement=config.pairs.max_disagreement,
         )
 
     def check_pairs_job(self) -> CheckPairsJob:

@@ -13,7 +13,7 @@ SHARD_RULES = {
     "image_ranking": "rank_images",
     "instructions": "write_instructions",
     "responses": "generate_responses",
-    "response_ranking": "rank_responses",
+    "response_rewards": "rank_responses",
     "contamination": "check_contamination",
     "content": "check_content",
     "pairs": "build_pairs",
@@ -53,7 +53,9 @@ def _jobs_that_may_publish(*parts: str) -> list[tuple[str, str]]:
         case "image_judge":
             return [("compare_picks", "compare_picks")]
         case "quality":
-            return [(rule, rule) for rule in ("check_pairs", "fit_length")]
+            return [(rule, rule) for rule in ("check_pairs", "fit_length", "fit_rewards")]
+        case "response_ranking":
+            return [(rule, shard) for rule in ("rank_responses", "combine_rewards")]
         case "contamination" if len(names) == 1:
             of_all = [(rule, rule) for rule in ("index_benchmarks", "list_overlaps")]
             return [*of_all, ("check_own_pairs", shard)]
