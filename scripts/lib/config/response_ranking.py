@@ -14,7 +14,7 @@ from lib.registry import chosen_from
 class RewardEnsemble(Block):
     """Several response rewards, each of which scores all responses in jobs of its own. Responses
     are ranked by the weighted mean of their scores, which are standardised: as differences to the
-    run's mean, in standard deviations of the responses to one prompt (docs/rewards.md).
+    run's mean, in standard deviations of the responses to one prompt (docs/adding-a-model.md).
     """
 
     rewards: dict[Name, AnyResponseReward] = Field(

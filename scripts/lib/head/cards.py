@@ -4,7 +4,7 @@ configuration that its data stand on.
 
 from collections.abc import Iterator, Mapping
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from lib import weights
@@ -51,7 +51,14 @@ def data_set_card_job(plan: Plan) -> DataSetCardJob:
             name: said_of(checker) for name, checker in config.pairs.content_check.items()
         },
         configuration=portable(configuration_of(config)),
+        rewards_that_see=_how_many_see(config),
     )
+
+
+def _how_many_see(config: Config) -> Literal["none", "some", "all"]:
+    """How many of the rewards see the picture."""
+    see = {reward.SEES_IMAGE for reward in rewards_of(config.response_ranking).values()}
+    return "some" if len(see) > 1 else "all" if see.pop() else "none"
 
 
 def model_card_job(plan: Plan, experiment: str) -> ModelCardJob:

@@ -3,7 +3,7 @@ to be tried again.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from lib.errors import UserError
 from lib.files import digest, write_jsonl
 from lib.head.run_start import RunStart
 from lib.jobs.job import digest_of_params
+from lib.jobs.published import record_of
 from lib.jobs.record import read_record
 from lib.models.response_generators.registry import GENERATORS
 from lib.models.response_generators.settings import GeneratorSettings
@@ -485,6 +486,12 @@ class Plan:
             )
         return self.shards[topic, name]
 
+    def _made_by(self, files: Iterable[str]) -> set[str]:
+        """The rules whose jobs published these files last, by their records."""
+        root = Path(self.root)
+        inside = [path for path in map(Path, files) if path.is_relative_to(root)]
+        return {record.rule for path in inside if (record := record_of(root, path))}
+
     def why_again(self, job: Any, is_remembered: bool) -> str:
         """Why a job of Snakemake's graph is to run again by its record, though its outputs are
         there and newer than its inputs; empty where it is not. `is_remembered`: whether Snakemake
@@ -502,6 +509,8 @@ class Plan:
             return f"{record.failed} of its items failed"
         if record.lacks_files(Path(self.root)):
             return "one of its files is gone"
+        if others := self._made_by(job.output) - {rule}:
+            return f"{min(others)} has made its files since"
         if not is_remembered and record.asked != digest_of_params(dict(job.params.items())):
             return "its record in work/ says that it was asked for something else"
         return ""
