@@ -129,6 +129,7 @@ wildcard_constraints:
     scorer=NAME,
     policy=NAME,
     checker=NAME,
+    reward=NAME,
     experiment=NAME,
     model=NAME,
     benchmark=NAME,

@@ -2,7 +2,8 @@
 Eq. 10), or the reason why not.
 
 Chosen is the first maximum of the response rewards, rejected the first minimum, among the valid
-responses only. A prompt that a benchmark has in common with the training data (rule
+responses only. An ensemble's rewards may disagree about the two, by more than the configuration
+allows. A prompt that a benchmark has in common with the training data (rule
 check_contamination) gives no pair where the configuration says so.
 """
 
@@ -16,6 +17,7 @@ from lib import weights
 from lib.blocks import deciding
 from lib.chat_template import FILES, INSTRUCTION, asked_as, with_own_mark
 from lib.config.pairs import BuildPairsJob
+from lib.data.ensembles import disagreement
 from lib.data.image_files import image_size
 from lib.data.lengths import log_length
 from lib.data.rows import (
@@ -135,11 +137,15 @@ def counted_by_processor(folder: Path, prompt_template: str, root: Path) -> Coun
     return lambda image: tokens.of_size(image_size(root / image["file"]))
 
 
-def pair_of(responses: Mapping[str, RankedResponse], min_margin: float) -> PairOrReason:
+def pair_of(
+    responses: Mapping[str, RankedResponse],
+    min_margin: float,
+    max_disagreement: float | None = None,
+) -> PairOrReason:
     """The pair of a prompt's responses, or why they give none.
 
     `responses`: by policy model in the configured order, either with `text` and `score`, or with
-    `invalid`.
+    `invalid`. `max_disagreement`: between the rewards of an ensemble; None where any is allowed.
     """
     valid = {
         policy: response for policy, response in responses.items() if "invalid" not in response
@@ -153,13 +159,16 @@ def pair_of(responses: Mapping[str, RankedResponse], min_margin: float) -> PairO
         return {"no_pair": "tie"}
     if margin <= min_margin:
         return {"no_pair": "margin too small"}
-    return {
-        "pair": {
-            "chosen": side_of(best, valid[best]),
-            "rejected": side_of(worst, valid[worst]),
-            "margin": margin,
-        }
+    pair: Pair = {
+        "chosen": side_of(best, valid[best]),
+        "rejected": side_of(worst, valid[worst]),
+        "margin": margin,
     }
+    if (found := disagreement(valid[best], valid[worst])) is not None:
+        if max_disagreement is not None and found > max_disagreement:
+            return {"no_pair": "rewards disagree"}
+        pair["disagreement"] = found
+    return {"pair": pair}
 
 
 def side_of(policy: str, response: RankedResponse) -> PairSide:
@@ -219,12 +228,15 @@ def found_by(findings: Mapping[str, Sequence[str]], pair: Pair) -> str | None:
 
 
 def usable_pair(
-    prompt: RankedPrompt, context: ContextOfTraining, min_margin: float
+    prompt: RankedPrompt,
+    context: ContextOfTraining,
+    min_margin: float,
+    max_disagreement: float | None = None,
 ) -> PairOrReason:
     """The pair of a prompt, or why it gives none."""
     if prompt.in_a_benchmark:
         return {"no_pair": IN_A_BENCHMARK}
-    best_and_worst = pair_of(prompt.responses, min_margin)
+    best_and_worst = pair_of(prompt.responses, min_margin, max_disagreement)
     if "pair" not in best_and_worst:
         return best_and_worst
     if checker := found_by(prompt.findings, best_and_worst["pair"]):
@@ -295,7 +307,14 @@ def findings_in(job: Job[Any], files: Mapping[str, str]) -> dict[str, dict[str, 
 
 def what_decides(response: RankedResponse) -> dict[str, object]:
     """What of a response decides the pair."""
-    return {name: value for name, value in response.items() if name in ("text", "score", "invalid")}
+    decides: dict[str, object] = {
+        name: value for name, value in response.items() if name in ("text", "score", "invalid")
+    }
+    if "parts" in response:
+        decides["parts"] = {
+            name: (part["standardised"], part["weight"]) for name, part in response["parts"].items()
+        }
+    return decides
 
 
 def item_of(
@@ -339,13 +358,15 @@ def how_it_is_asked(settings: BuildPairsJob) -> dict[str, object]:
     return asked
 
 
-def result_of(prompt: RankedPrompt, context: ContextOfTraining, min_margin: float) -> PairResult:
+def result_of(
+    prompt: RankedPrompt, context: ContextOfTraining, settings: BuildPairsJob
+) -> PairResult:
     """The result of an item."""
     return {
         "image": prompt.row["image"],
         "instruction": prompt.row["instruction"],
         "invalid_responses": invalid_responses(prompt.responses),
-        **usable_pair(prompt, context, min_margin),
+        **usable_pair(prompt, context, settings.min_margin, settings.max_disagreement),
     }
 
 
@@ -366,7 +387,7 @@ def main(snakemake: Any) -> None:
         def build(
             context: ContextOfTraining, batch: Sequence[Item[RankedPrompt]]
         ) -> list[PairResult]:
-            return [result_of(item.inputs, context, settings.min_margin) for item in batch]
+            return [result_of(item.inputs, context, settings) for item in batch]
 
         outcomes = Batches(job, load=load, compute=build).run(
             [

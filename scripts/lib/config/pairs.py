@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, ValidationError, WrapValidator, model_validator
 
-from lib.blocks import LATER, NO_EFFECT, Block, Model, Name
+from lib.blocks import LATER, NO_EFFECT, Block, Fraction, Model, Name
 from lib.config.quality import Quality
 from lib.models.content_checkers.registry import AnyContentChecker
 
@@ -66,6 +66,14 @@ class Pairs(Block):
             " reward. How much it gains: `tables/reward_length_table`."
         ),
     )
+    max_disagreement: Fraction | None = Field(
+        None,
+        description=(
+            "Of an ensemble of rewards (`response_ranking.rewards`): pairs that a greater share of"
+            " them, by weight, would have the other way round are left out, as `rewards disagree`."
+            " 0 keeps those that no reward is against, null all."
+        ),
+    )
     sizes: list[Size] = Field(
         [2000, 5000, 7000, 9000, ALL],
         min_length=1,
@@ -125,6 +133,7 @@ class BuildPairsJob(Block):
     system_prompt: str | None = Field(None, json_schema_extra=NO_EFFECT)
     max_length: int
     length_control: LengthControl = Field("none", json_schema_extra=LATER)
+    max_disagreement: Fraction | None = Field(None, json_schema_extra=LATER)
 
 
 class MergePairsJob(Block):

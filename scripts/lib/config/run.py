@@ -19,6 +19,7 @@ from lib.config.image_ranking import ImageRanking
 from lib.config.pairs import Pairs
 from lib.config.prompts import GeneratePrompts, Topic
 from lib.config.publish import Publish
+from lib.config.response_ranking import AnyResponseRanking, RewardEnsemble
 from lib.config.responses import Responses, with_backends, with_base_model
 from lib.config.training import Training
 from lib.config.yaml_files import explain, read_yaml, say_where
@@ -28,7 +29,6 @@ from lib.models.image_generators.stable_diffusion_3 import StableDiffusion3
 from lib.models.instruction_authors.openai import OpenAIEndpoint
 from lib.models.instruction_authors.registry import AnyInstructionAuthor
 from lib.models.response_rewards.armorm import ArmoRM
-from lib.models.response_rewards.registry import AnyResponseReward
 
 
 class Config(Block):
@@ -107,7 +107,7 @@ class Config(Block):
     image_ranking: ImageRanking = Field(default_factory=ImageRanking)
     instructions: AnyInstructionAuthor = Field(default_factory=OpenAIEndpoint.Settings)
     responses: Responses = Field(default_factory=Responses)
-    response_ranking: AnyResponseReward = Field(default_factory=ArmoRM.Settings)
+    response_ranking: AnyResponseRanking = Field(default_factory=ArmoRM.Settings)
     pairs: Pairs = Field(default_factory=Pairs)
     training: Training = Field(default_factory=Training)
     evaluation: Evaluation = Field(default_factory=Evaluation)
@@ -150,6 +150,12 @@ class Config(Block):
                     f"`evaluation.models` has a model '{name}', which is also the name of"
                     f" {'the base model' if name == 'base' else 'an experiment'}. Call it otherwise"
                 )
+        is_ensemble = isinstance(self.response_ranking, RewardEnsemble)
+        if self.pairs.max_disagreement is not None and not is_ensemble:
+            raise ValueError(
+                "`pairs.max_disagreement` is of several rewards, and `response_ranking` has one."
+                " Have more of them in `response_ranking.rewards`, or take it out"
+            )
         if self.device == "cpu" and (names := self.training.experiments_in_4_bits()):
             raise ValueError(
                 f"experiment '{names[0]}' has `tuning: qlora`, which needs a GPU, and `device` is"

@@ -3,7 +3,7 @@
 Each row begins with its prompt's id, topic and text; in the files all keys are sorted.
 """
 
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 
 class PromptRow(TypedDict):
@@ -120,13 +120,31 @@ class Claim(TypedDict):
     yes: float
 
 
+class RewardPart(TypedDict):
+    """What one reward of an ensemble says of a response.
+
+    score         as it gave it
+    standardised  in standard deviations of the responses to one prompt, from the run's mean
+    weight        its share of the weights
+    details       what else it says of the response
+    """
+
+    score: float
+    standardised: float
+    weight: float
+    details: dict[str, Any]
+
+
 class RankedResponse(TypedDict, total=False):
     """One policy model's response with its reward, or why it is invalid.
 
-    invalid  "empty", "truncated", "repeating", "failed" (with `detail`) or "nan"
+    invalid  "empty", "truncated", "repeating", "failed" or "nan"
+    detail   why it failed; which reward of an ensemble found it invalid, where others did not
     reward   in build_pairs: the response reward, where `score` is what length leaves of it
     score    the response reward; what else the reward model says of the response stands beside it
              (ArmoRM: attributes, rewards, gating, cut_for_scoring; docs/adding-a-model.md)
+    spread   of an ensemble: the standard deviation between its rewards' standardised scores
+    parts    ... what each of them says; their scores are its attributes, too
     """
 
     text: str
@@ -143,11 +161,13 @@ class RankedResponse(TypedDict, total=False):
     rating_probability: float
     claims: list[Claim]
     failed_claims: list[str]
+    spread: float
+    parts: dict[str, RewardPart]
 
 
 class ResponseRankingRow(PickedRow):
-    """Stage response ranking (rule rank_responses): the responses by policy model; those of one
-    that answers several times as `<name>#1`, `<name>#2`, ...
+    """Stage response ranking (rule rank_responses; of an ensemble, combine_rewards): the responses
+    by policy model; those of one that answers several times as `<name>#1`, `<name>#2`, ...
     """
 
     instruction: str
@@ -166,11 +186,14 @@ class PairSide(TypedDict):
 
 
 class Pair(TypedDict):
-    """A preference pair and the difference of its scores."""
+    """A preference pair and the difference of its scores. `disagreement`: of an ensemble, the share
+    of its rewards, by weight, that would have it the other way round.
+    """
 
     chosen: PairSide
     rejected: PairSide
     margin: float
+    disagreement: NotRequired[float]
 
 
 class PairRow(PickedRow):

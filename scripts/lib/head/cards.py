@@ -4,12 +4,13 @@ configuration that its data stand on.
 
 from collections.abc import Iterator, Mapping
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from lib import weights
 from lib.blocks import Endpoint, Model, models_in
 from lib.config.licences import Licences, read_licences
+from lib.config.response_ranking import rewards_of
 from lib.config.run import Config
 from lib.data.controls import TRAINING_CONTROLS
 from lib.head import evaluation
@@ -50,7 +51,14 @@ def data_set_card_job(plan: Plan) -> DataSetCardJob:
             name: said_of(checker) for name, checker in config.pairs.content_check.items()
         },
         configuration=portable(configuration_of(config)),
+        rewards_that_see=_how_many_see(config),
     )
+
+
+def _how_many_see(config: Config) -> Literal["none", "some", "all"]:
+    """How many of the rewards see the picture."""
+    see = {reward.SEES_IMAGE for reward in rewards_of(config.response_ranking).values()}
+    return "some" if len(see) > 1 else "all" if see.pop() else "none"
 
 
 def model_card_job(plan: Plan, experiment: str) -> ModelCardJob:
@@ -103,6 +111,8 @@ def configuration_of(config: Config) -> dict[str, Any]:
     kept["pairs"] = {name: values["pairs"][name] for name in OF_PAIRS}
     if (control := values["pairs"]["length_control"]) != "none":
         kept["pairs"]["length_control"] = control
+    if (most := values["pairs"]["max_disagreement"]) is not None:
+        kept["pairs"]["max_disagreement"] = most
     kept["responses"] = _said_once(values["responses"])
     return {**kept, "training": training, "evaluation": contamination}
 
@@ -139,7 +149,9 @@ def models_of_data(config: Config, licences: Licences) -> Iterator[UsedModel]:
     yield from _of_author(config.instructions, licences)
     for name, policy in config.responses.policy_models.items():
         yield from _of_writer("answers", policy, f"generate_responses/{name}", licences)
-    yield of_model("ranks the answers", config.response_ranking, "rank_responses", licences)
+    for name, reward in rewards_of(config.response_ranking).items():
+        rule = f"rank_responses/{name}" if name else "rank_responses"
+        yield of_model("ranks the answers", reward, rule, licences)
 
 
 def of_model(

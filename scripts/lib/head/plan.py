@@ -3,7 +3,7 @@ to be tried again.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from lib.config.instructions import WriteInstructionsJob
 from lib.config.pairs import ALL, BuildPairsJob, Size
 from lib.config.prompts import AddPromptsJob
 from lib.config.quality import CheckPairsJob
+from lib.config.response_ranking import rewards_of, scores_input
 from lib.config.responses import GenerateResponsesJob
 from lib.config.run import Config
 from lib.data.data_sets import ordered_pairs
@@ -28,6 +29,7 @@ from lib.errors import UserError
 from lib.files import digest, write_jsonl
 from lib.head.run_start import RunStart
 from lib.jobs.job import digest_of_params
+from lib.jobs.published import record_of
 from lib.jobs.record import read_record
 from lib.models.response_generators.registry import GENERATORS
 from lib.models.response_generators.settings import GeneratorSettings
@@ -242,6 +244,26 @@ class Plan:
         """
         return [f"{self.root}/{stage}/{topic}/{shard}.jsonl" for topic, shard in self.shards]
 
+    @property
+    def reward_stages(self) -> dict[str, str]:
+        """The stages in whose files the rewards' scores are, by the rewards' names."""
+        return {
+            name: f"response_rewards/{name}" if name else "response_ranking"
+            for name in rewards_of(self.config.response_ranking)
+        }
+
+    def reward_files(self) -> dict[str, list[str]]:
+        """The scores of all rewards, as named inputs of a rule."""
+        stages = self.reward_stages.items()
+        return {scores_input(name): self.shard_files(stage) for name, stage in stages}
+
+    def rewards_of_shard(self) -> dict[str, str]:
+        """The scores of all rewards in one shard, as named inputs of its rule."""
+        return {
+            scores_input(name): f"{self.root}/{stage}/{{topic}}/{{shard}}.jsonl"
+            for name, stage in self.reward_stages.items()
+        }
+
     def pairs_of_size(self, size: str) -> list[str]:
         """The files that a data set of `size` pairs is made from; a UserError if there are fewer
         prompts than that.
@@ -364,6 +386,7 @@ class Plan:
             system_prompt=config.training.system_prompt,
             max_length=config.training.settings.max_length,
             length_control=config.pairs.length_control,
+            max_disagreement=config.pairs.max_disagreement,
         )
 
     def check_pairs_job(self) -> CheckPairsJob:
@@ -463,6 +486,12 @@ class Plan:
             )
         return self.shards[topic, name]
 
+    def _made_by(self, files: Iterable[str]) -> set[str]:
+        """The rules whose jobs published these files last, by their records."""
+        root = Path(self.root)
+        inside = [path for path in map(Path, files) if path.is_relative_to(root)]
+        return {record.rule for path in inside if (record := record_of(root, path))}
+
     def why_again(self, job: Any, is_remembered: bool) -> str:
         """Why a job of Snakemake's graph is to run again by its record, though its outputs are
         there and newer than its inputs; empty where it is not. `is_remembered`: whether Snakemake
@@ -480,6 +509,8 @@ class Plan:
             return f"{record.failed} of its items failed"
         if record.lacks_files(Path(self.root)):
             return "one of its files is gone"
+        if others := self._made_by(job.output) - {rule}:
+            return f"{min(others)} has made its files since"
         if not is_remembered and record.asked != digest_of_params(dict(job.params.items())):
             return "its record in work/ says that it was asked for something else"
         return ""

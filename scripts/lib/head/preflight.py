@@ -16,6 +16,7 @@ from lib.benchmarks.lmms_eval.tasks import problems_with_task
 from lib.blocks import Block, Endpoint, Model, models_in
 from lib.chat_template import TEMPLATE_FILES, own_template
 from lib.config.evaluation import QuestionBenchmark
+from lib.config.response_ranking import key_of_reward, rewards_of
 from lib.config.run import Config
 from lib.endpoint import check_endpoint
 from lib.errors import OutOfReachError, UserError
@@ -116,7 +117,10 @@ def blocks_with_models(config: Config) -> dict[str, Block | None]:
             f"responses.policy_models.{name}": policy
             for name, policy in config.responses.policy_models.items()
         },
-        "response_ranking": config.response_ranking,
+        **{
+            key_of_reward(name): reward
+            for name, reward in rewards_of(config.response_ranking).items()
+        },
         **{
             f"pairs.content_check.{name}": checker
             for name, checker in config.pairs.content_check.items()
@@ -174,7 +178,7 @@ def _add_models_of(needs: Needs, config: Config, rule: str, names: Mapping[str, 
         case "generate_responses":
             needs.add_models(config, f"responses.policy_models.{names['policy']}")
         case "rank_responses":
-            needs.add_models(config, "response_ranking")
+            needs.add_models(config, key_of_reward(names.get("reward", "")))
         case "check_content":
             needs.add_models(config, f"pairs.content_check.{names['checker']}")
         case "embed_texts":

@@ -21,6 +21,8 @@ ORDER = (
     "write_instructions",
     "generate_responses",
     "rank_responses",
+    "fit_rewards",
+    "combine_rewards",
     "index_benchmarks",
     "check_contamination",
     "list_overlaps",

@@ -21,6 +21,7 @@ from lib.config.figures import (
     SimilarityFigureJob,
 )
 from lib.config.pairs import ALL, Size
+from lib.config.response_ranking import rewards_of
 from lib.config.tables import (
     CommonSelectionsJob,
     ComparePicksJob,
@@ -230,7 +231,7 @@ def reward_length_job(plan: Plan) -> RewardLengthTableJob:
     """What the table of rewards against lengths is told."""
     config = plan.config
     return RewardLengthTableJob(
-        judge=config.response_ranking.kind,
+        judge=" + ".join(reward.kind for reward in rewards_of(config.response_ranking).values()),
         is_controlled=config.pairs.length_control != "none",
         label=config.label,
     )

@@ -85,9 +85,10 @@ def responses(plan: Plan) -> list[str]:
 
 def data_sets(plan: Plan) -> list[str]:
     """The data sets, and the shard files of all stages that lead to them."""
+    rankings_of_responses = dict.fromkeys([*plan.reward_stages.values(), "response_ranking"])
     return [
         *responses(plan),
-        *plan.shard_files("response_ranking"),
+        *(file for stage in rankings_of_responses for file in plan.shard_files(stage)),
         *(
             file
             for checker in plan.config.pairs.content_check

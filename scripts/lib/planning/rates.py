@@ -22,9 +22,11 @@ ANSWERING = ("answer_benchmark", "answer_questions")
 
 #: Rules whose jobs differ so much that each of these wildcards may have a rate of its own,
 #: `<rule>/<wildcard's value>`.
-OWN_RATES = {"generate_responses": "policy", "rank_images": "scorer"} | dict.fromkeys(
-    ANSWERING, "benchmark"
-)
+OWN_RATES = {
+    "generate_responses": "policy",
+    "rank_images": "scorer",
+    "rank_responses": "reward",
+} | dict.fromkeys(ANSWERING, "benchmark")
 
 
 class Basis(Block):
@@ -97,7 +99,7 @@ class Rates(Block):
 
     every_job: EveryJob
     stages: dict[str, Rate] = Field(
-        description="By rule, or `<rule>/<policy model, scorer or benchmark>`."
+        description="By rule, or `<rule>/<policy model, scorer, reward or benchmark>`."
     )
     other_jobs: Rate = Field(description="Jobs that hold no GPU and have no rate of their own.")
     questions: dict[str, PositiveInt] = Field(

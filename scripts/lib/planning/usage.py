@@ -23,6 +23,7 @@ FOLDERS = {
     "image_ranking": "rank_images",
     "instructions": "write_instructions",
     "responses": "generate_responses",
+    "response_rewards": "rank_responses",
     "response_ranking": "rank_responses",
     "content": "check_content",
     "pairs": "build_pairs",

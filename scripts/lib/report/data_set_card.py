@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -51,11 +51,12 @@ SIZES = {
 class DataSetCardJob(Block):
     """What rule data_set_card is told.
 
-    license        that its maker gives, by the hub's name
-    instructions   where they come from, as a clause: "the instruction was ..."
-    code           address of the repository of the code
-    content_checks who looked for unsafe or personal content, in words, by name
-    configuration  the blocks that decide the data, as they were configured
+    license           that its maker gives, by the hub's name
+    instructions      where they come from, as a clause: "the instruction was ..."
+    code              address of the repository of the code
+    content_checks    who looked for unsafe or personal content, in words, by name
+    configuration     the blocks that decide the data, as they were configured
+    rewards_that_see  how many of the rewards that rank the answers see the picture
     """
 
     run: str
@@ -67,6 +68,7 @@ class DataSetCardJob(Block):
     instructions: str
     content_checks: dict[str, str] = Field(default_factory=dict)
     configuration: dict[str, Any]
+    rewards_that_see: Literal["none", "some", "all"] = "none"
 
 
 @dataclass
@@ -191,11 +193,17 @@ def introduction(job: DataSetCardJob, contents: Contents) -> str:
         if control != "none"
         else ""
     )
+    rewards = job.configuration.get("response_ranking", {}).get("rewards", {})
+    judge = (
+        f"{len(rewards)} reward models together, by the mean of their standardised scores"
+        if len(rewards) > 1
+        else "a reward model"
+    )
     return (
         f"{contents.pairs} preference pairs for aligning vision-language models: an image, an"
         " instruction about it, a chosen and a rejected answer. Models made the image and wrote the"
         f" answers; the instruction {job.instructions}. Which answer is the better one was said by"
-        f" a reward model: no human labelled anything.{less} The method is that of"
+        f" {judge}: no human labelled anything.{less} The method is that of"
         f" [PDS-DPO]({PAPER}).{demo}"
     )
 
@@ -276,26 +284,39 @@ def content_checked(job: DataSetCardJob, findings: Findings) -> str:
 
 def known_limits(job: DataSetCardJob, gathered: Gathered, findings: Findings) -> str:
     """What whoever trains on it has to know."""
-    limits = [*limits_of_rewards(gathered), limit_of_contamination(findings)]
+    limits = [*limits_of_rewards(job, gathered), limit_of_contamination(findings)]
     limits.append(content_checked(job, findings))
     return "\n".join(f"- {limit}" for limit in limits)
 
 
-def limits_of_rewards(gathered: Gathered) -> list[str]:
+#: What a reward cannot tell, by whether the rewards that rank the answers see the picture.
+BLIND = {
+    "none": (
+        "The reward that ranks the answers reads texts only: it has not seen the picture, and may"
+        " prefer an answer that says what is not there."
+    ),
+    "some": (
+        "Not all rewards that rank the answers see the picture: those that read texts only may"
+        " prefer an answer that says what is not there."
+    ),
+    "all": (
+        "The answers were ranked by models that see the picture, and that may take for shown what"
+        " is not there."
+    ),
+}
+
+
+def limits_of_rewards(job: DataSetCardJob, gathered: Gathered) -> list[str]:
     """What the rewards cannot tell."""
     count = max(gathered.pairs, 1)
     longer, shorter = gathered.longer / count, gathered.shorter / count
     means = {side: gathered.characters[side] / count for side in ("chosen", "rejected")}
-    blind = (
-        "The reward that ranks the answers reads texts only: it has not seen the picture, and may"
-        " prefer an answer that says what is not there."
-    )
     length = (
         f"Length: the chosen answer is the longer one in {longer:.1%} of the pairs and the shorter"
         f" one in {shorter:.1%} ({means['chosen']:.0f} against {means['rejected']:.0f} characters"
         " on average). A model may learn that instead of what the answers say."
     )
-    return [blind, length]
+    return [BLIND[job.rewards_that_see], length]
 
 
 def limit_of_contamination(findings: Findings) -> str:
