@@ -16,8 +16,8 @@ rule rank_responses:
         f"../envs/{CONFIG.response_ranking.environment}.yaml"
     threads: 1
     resources:
-        gpu=GPU,
-        mem_mb=growing(40000),
+        gpu=GPU if CONFIG.response_ranking.needs_gpu else 0,
+        mem_mb=growing(40000) if CONFIG.response_ranking.needs_gpu else 2000,
         runtime=growing(120),
     params:
         common=PLAN.common(),

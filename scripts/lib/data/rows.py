@@ -113,11 +113,13 @@ class SampledResponsesRow(PickedRow):
 
 class Claim(TypedDict):
     """A claim of a response, and the share of Yes among Yes and No where a model is asked whether
-    the picture shows it.
+    the picture shows it. `rated_by`: of a model at an endpoint, whether the share is of the
+    "probabilities" that it tells, or 1 or 0 by the "text" that it wrote.
     """
 
     text: str
     yes: float
+    rated_by: NotRequired[str]
 
 
 class RankedResponse(TypedDict, total=False):
@@ -127,6 +129,7 @@ class RankedResponse(TypedDict, total=False):
     reward   in build_pairs: the response reward, where `score` is what length leaves of it
     score    the response reward; what else the reward model says of the response stands beside it
              (ArmoRM: attributes, rewards, gating, cut_for_scoring; docs/adding-a-model.md)
+    rated_by  what a judge at an endpoint was read by: "probabilities" of its ratings, or "text"
     """
 
     text: str
@@ -143,6 +146,7 @@ class RankedResponse(TypedDict, total=False):
     rating_probability: float
     claims: list[Claim]
     failed_claims: list[str]
+    rated_by: str
 
 
 class ResponseRankingRow(PickedRow):

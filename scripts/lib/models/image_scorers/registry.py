@@ -16,6 +16,7 @@ IMAGE_SCORERS: Registry[ImageScorer] = Registry(
         "blip": "lib.models.image_scorers.blip:BLIPScore",
         "siglip": "lib.models.image_scorers.siglip:SigLIPScore",
         "vqascore": "lib.models.image_scorers.vqascore:VQAScore",
+        "vlm-rating": "lib.models.image_scorers.vlm_rating:VlmRating",
     },
 )
 AnyImageScorer = Annotated[SerializeAsAny[ImageScorerSettings], chosen_from(IMAGE_SCORERS)]

@@ -1,5 +1,4 @@
-"""A local LLM, or a vision-language model that is shown the picture, run by transformers or by vLLM.
-"""
+"""A local LLM, or a vision-language model that sees the picture, run by transformers or by vLLM."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

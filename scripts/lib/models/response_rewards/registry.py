@@ -41,7 +41,9 @@ RESPONSE_REWARDS: Registry[ResponseReward] = Registry(
             "lib.models.response_rewards.sequence_classification:SequenceClassification"
         ),
         "claims": "lib.models.response_rewards.claims:Claims",
+        "claims-endpoint": "lib.models.response_rewards.claims_endpoint:EndpointClaims",
         "vlm-judge": "lib.models.response_rewards.vlm_judge:VlmJudge",
+        "vlm-judge-endpoint": "lib.models.response_rewards.vlm_judge_endpoint:EndpointJudge",
     },
     default="armorm",
     said_by=_said_by_the_model,
