@@ -3,6 +3,7 @@ answer that says nothing.
 """
 
 import base64
+import json
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -12,8 +13,16 @@ import pytest
 from PIL import Image
 
 import lib.endpoint
+import rank_images
+import rank_responses
 from chat_server import ChatServer, Reply, choosing, completion, error, in_order
+from lib.config.image_ranking import RankImagesJob
+from lib.config.response_ranking import RankResponsesJob
+from lib.data.prompts import Prompt
+from lib.data.rows import ImageRankingRow, ResponseRankingRow
+from lib.data.shards import read_shard
 from lib.errors import ItemError, UserError
+from lib.files import digest_of_file, write_jsonl
 from lib.jobs.batches import Item, each_at_once
 from lib.models.at_endpoint import written_number, written_yes_or_no
 from lib.models.image_scorers.registry import IMAGE_SCORERS
@@ -260,3 +269,136 @@ def test_probabilities_that_are_none_are_not_taken_for_some(server, picture):
         server.reply = lambda body, text=text: Reply(200, text)
         (reward,) = rate(server, picture, "A cup.")
         assert (reward.score, reward.details) == (4.0, {"rated_by": "text"}), logprob
+
+
+# --- as stages
+
+TEXTS = ("a red cup", "a blue plate")
+
+
+class Stages:
+    """Image ranking and response ranking of two prompts, each with two pictures and two answers."""
+
+    def __init__(self, folder: Path, rule_object: Any) -> None:
+        self.root, self.rule_object = folder / "run", rule_object
+
+    def rows(self) -> list[dict[str, Any]]:
+        rows = []
+        for text in TEXTS:
+            prompt = Prompt("art", text)
+            candidates = []
+            for number in range(2):
+                file = f"images/{prompt.id}-{number}.png"
+                (self.root / file).parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (8, 8), (number, len(text), 9)).save(self.root / file)
+                sha256 = digest_of_file(self.root / file)
+                image = {"guidance_scale": 5.0, "seed": number, "file": file, "sha256": sha256}
+                candidates.append({**image, "blank": False})
+            rows.append({"id": prompt.id, "topic": "art", "prompt": text, "candidates": candidates})
+        return sorted(rows, key=lambda row: row["id"])
+
+    def run(self, rule: str, inputs: list[Path], told: Any, common: dict[str, Any]) -> Path:
+        output = self.root / rule / "art/00.jsonl"
+        main = {"rank_images": rank_images.main, "rank_responses": rank_responses.main}[rule]
+        settings = told.model_dump(mode="json")
+        wildcards = {"topic": "art", "shard": "00"}
+        main(
+            self.rule_object(
+                rule,
+                wildcards,
+                [*map(str, inputs)],
+                [str(output)],
+                settings=settings,
+                common=common,
+            )
+        )
+        return output
+
+    def rank_images(self, endpoint: dict[str, Any], **common: Any) -> dict[str, Any]:
+        source = self.root / "images/art/00.jsonl"
+        write_jsonl(source, self.rows())
+        told = RankImagesJob.model_validate(
+            {"scorer": {"kind": "vlm-rating", "endpoint": endpoint}}
+        )
+        output = self.run("rank_images", [source], told, common)
+        return {row["prompt"]: row for row in read_shard(output, ImageRankingRow).values()}
+
+    def rank_responses(self, kind: str, endpoint: dict[str, Any], **common: Any) -> dict[str, Any]:
+        sources = []
+        for policy in ("mu", "nu"):
+            rows = []
+            for row in self.rows():
+                image = row.pop("candidates")[0]
+                picked = {name: image[name] for name in ("file", "sha256", "guidance_scale")}
+                answer = f"{policy} sees {row['prompt']}."
+                said = {"instruction": "What is it?", "response": answer, "finish_reason": "stop"}
+                rows.append({**row, "image": {**picked, "score": 1.0}, **said})
+            sources.append(self.root / f"responses/{policy}/art/00.jsonl")
+            write_jsonl(sources[-1], rows)
+        told = RankResponsesJob.model_validate(
+            {"reward": {"kind": kind, "endpoint": endpoint}, "policies": ["mu", "nu"]}
+        )
+        output = self.run("rank_responses", sources, told, common)
+        return {row["prompt"]: row for row in read_shard(output, ResponseRankingRow).values()}
+
+    def counts(self, rule: str) -> tuple[int, int, int]:
+        record = json.loads((self.root / f"work/{rule}/art/00.json").read_text())
+        assert record["models"]["endpoint"]
+        return record["computed"], record["reused"], record["failed"]
+
+
+@pytest.fixture
+def stages(tmp_path: Path, rule_object: Any) -> Stages:
+    return Stages(tmp_path, rule_object)
+
+
+def test_ratings_of_pictures_are_journalled_wherever_the_server_is(stages, server):
+    rows = stages.rank_images(server.settings())
+    assert len(server.asked()) == 4
+    for row in rows.values():
+        assert row["winner"] == row["scores"].index(max(row["scores"]))
+        assert 1 <= min(row["scores"]) < max(row["scores"]) <= 5
+    assert stages.rank_images(server.settings(base_url="http://127.0.0.1:9/v1")) == rows
+    assert (len(server.asked()), stages.counts("rank_images")) == (4, (0, 2, 0))
+    stages.rank_images(server.settings(model="another"))
+    assert stages.counts("rank_images") == (2, 0, 0)
+
+
+@pytest.mark.parametrize("kind", ["vlm-judge-endpoint", "claims-endpoint"])
+def test_rewards_of_answers_are_journalled_wherever_the_server_is(stages, server, kind):
+    server.reply = choosing("Yes", "No") if kind == "claims-endpoint" else server.reply
+    rows = stages.rank_responses(kind, server.settings())
+    asked = len(server.asked())
+    assert asked == 4
+    responses = [each for row in rows.values() for each in row["responses"].values()]
+    assert len({response["score"] for response in responses}) == 4
+    for response in responses:
+        (said,) = response.get("claims", [response])
+        assert said["rated_by"] == "probabilities"
+    moved = server.settings(base_url="http://127.0.0.1:9/v1")
+    assert stages.rank_responses(kind, moved) == rows
+    assert (len(server.asked()), stages.counts("rank_responses")) == (asked, (0, 2, 0))
+    stages.rank_responses(kind, server.settings(parameters={"top_p": 0.5}))
+    assert stages.counts("rank_responses") == (2, 0, 0)
+
+
+@pytest.mark.parametrize("rule", ["rank_images", "rank_responses"])
+def test_a_prompt_without_a_rating_fails_alone_with_the_answer_and_is_asked_again(
+    stages, server, rule
+):
+    def rank(**common: Any) -> Any:
+        settings = server.settings()
+        if rule == "rank_images":
+            return stages.rank_images(settings, **common)
+        return stages.rank_responses("vlm-judge-endpoint", settings, **common)
+
+    judge = server.reply
+    server.reply = lambda body: (
+        "Hm." if "plate" in body["messages"][0]["content"][-1]["text"] else judge(body)
+    )
+    rows = rank(max_failed_fraction=0.5)
+    assert rows[TEXTS[1]]["missing"]["reason"].endswith("is no rating from 1 to 5: 'Hm.'")
+    assert "missing" not in rows[TEXTS[0]]
+    server.reply = judge
+    assert "missing" not in rank()[TEXTS[1]]
+    assert stages.counts(rule) == (1, 1, 0)
