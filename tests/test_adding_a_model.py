@@ -201,7 +201,10 @@ def test_a_run_sees_its_version_and_its_environment(
     ("mistake", "message"),
     [
         ({"kind": "near-color"}, "no image scorer 'near-color'. Did you mean 'near-colour'"),
-        ({"kind": "aesthetic"}, "Known: image-reward, clip, blip, siglip, vqascore, near-colour"),
+        (
+            {"kind": "aesthetic"},
+            "Known: image-reward, clip, blip, siglip, vqascore, vlm-rating, near",
+        ),
         ({"powr": 2}, "image_ranking.scorers.near.powr: unknown key"),
         ({"power": 0}, "image_ranking.scorers.near.power: Input should be greater than 0"),
         ({"model": "/nowhere"}, "there is no folder '/nowhere'"),

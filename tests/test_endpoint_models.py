@@ -159,6 +159,8 @@ def test_an_answer_without_a_rating_is_quoted_as_the_item_s_fault(server, pictur
         ("2 or 3", None),
         ("There are 2 cups and 3 plates", None),
         ("four", None),
+        (" " * 1_000_000 + "4", None),
+        ("/ " * 1_000_000, None),
         ("", None),
     ],
 )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 #: The most alternatives to a token that OpenAI tells, and vLLM as it is set up.
 TOP_LOGPROBS = 20
+CHARACTERS_READ = 10_000
 CHARACTERS_QUOTED = 120
 
 RatedBy = Literal["probabilities", "text"]
@@ -201,7 +202,7 @@ _BETWEEN = r"\s*(?:[-–]|\bto\b|\bor\b)\s*"
 _NUMBER = rf"(?<![\w.])(-?\d+(?:\.\d+)?)(?!\w)(?!{_BETWEEN}\d)"
 _LEADING = re.compile(rf"[^\w-]*(?:(?:rating|score)\W*?(?:is\b\W*?)?)?{_NUMBER}", re.IGNORECASE)
 #: "/5", "out of 5", "1 to 5": the scale.
-_SCALE = re.compile(rf"\s*(?:/|out of)\s*\d+|\d+{_BETWEEN}\d+", re.IGNORECASE)
+_SCALE = re.compile(rf"\s*(?:/|out of)\s*\d+|\b\d+{_BETWEEN}\d+", re.IGNORECASE)
 _YES_OR_NO = re.compile(r"\W*(?:(?:the\s+)?answer\W*(?:is\b\W*)?)?(yes|no)\b", re.IGNORECASE)
 
 
@@ -217,6 +218,7 @@ def rating_options(scale: Scale) -> Options:
 
 def written_number(text: str) -> str | None:
     """The number that an answer begins with, after "Rating:" or not; else the only one in it."""
+    text = " ".join(text[:CHARACTERS_READ].split())  # what comes from servers may be endless
     if leading := _LEADING.match(text):
         return leading[1]
     numbers = set(re.findall(_NUMBER, _SCALE.sub("", text)))
@@ -225,7 +227,7 @@ def written_number(text: str) -> str | None:
 
 def written_yes_or_no(text: str) -> str | None:
     """The word that an answer begins with, as it is asked for."""
-    found = _YES_OR_NO.match(text)
+    found = _YES_OR_NO.match(text[:CHARACTERS_READ])
     return found[1].capitalize() if found else None
 
 
