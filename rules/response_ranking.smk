@@ -34,8 +34,10 @@ rule rank_responses:
         lambda w: f"../envs/{reward_of(w).environment}.yaml"
     threads: 1
     resources:
-        gpu=GPU,
-        mem_mb=growing(40000),
+        gpu=lambda w: GPU if reward_of(w).needs_gpu else 0,
+        mem_mb=lambda w, attempt: (
+            growing(40000)(w, attempt) if reward_of(w).needs_gpu else 2000
+        ),
         runtime=growing(120),
     params:
         common=PLAN.common(),

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, TypedDict, cast
 
 from lib.blocks import deciding
@@ -18,7 +18,7 @@ from lib.data.rows import MissingRow, PromptRow, RankedResponse, ResponseRow
 from lib.data.samples import apart, policy_of
 from lib.data.shards import is_missing, present, read_whole_shard, stage_rows
 from lib.errors import ItemError
-from lib.jobs.batches import Batches, Item, Outcome
+from lib.jobs.batches import Batches, Item, Outcome, each_at_once
 from lib.jobs.job import Job
 from lib.jobs.memory import halving
 from lib.jobs.script import run_script
@@ -123,7 +123,7 @@ def items_of(
     """The items of the prompts that have a valid response."""
     settings = job.settings.reward
     reward = {
-        "model": job.identify(settings),
+        **job.identify_all(settings),
         **deciding(settings),
         **version_in_key(RESPONSE_REWARDS.class_of(settings)),
     }
@@ -195,10 +195,13 @@ def published(prompt: AnsweredPrompt, outcome: Outcome[Rewards] | None) -> Outco
 def main(snakemake: Any) -> None:
     with Job(snakemake, RankResponsesJob, VERSION) as job:
         rows, answered = read_responses(snakemake, job)
-        outcomes = Batches(
+        outcomes = Batches[Conversations, ResponseReward, Rewards](
             job,
             load=lambda: load_reward(job.settings.reward, job.device),
-            compute=partial(rate, job),
+            compute=lambda reward, batch: each_at_once(
+                lambda item: rate(job, reward, [item])[0], batch
+            ),
+            batch_size=job.settings.reward.items_at_once,
         ).run(items_of(answered.values(), job))
         results = {
             prompt_id: published(prompt, outcomes.get(prompt_id))

@@ -30,10 +30,10 @@ from lib.files import write_jsonl
 from lib.head.plan import Plan
 from lib.jobs.device import require_device
 from lib.models.image_scorers.registry import IMAGE_SCORERS
-from lib.models.image_scorers.settings import ImageScorerSettings
+from lib.models.image_scorers.settings import LocalScorerSettings
 from lib.models.response_rewards.base import Conversation, Reward
 from lib.models.response_rewards.registry import RESPONSE_REWARDS
-from lib.models.response_rewards.settings import ResponseRewardSettings
+from lib.models.response_rewards.settings import LocalRewardSettings
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs/adding-a-model.md"
 
@@ -43,7 +43,7 @@ class NearColour:
 
     VERSION: ClassVar[int] = 1
 
-    class Settings(ImageScorerSettings):
+    class Settings(LocalScorerSettings):
         """Minus the distance of the mean colour, to a power."""
 
         kind: Literal["near-colour"] = Field(description="Architecture and formula.")
@@ -71,7 +71,7 @@ class Shortest:
 
     VERSION: ClassVar[int] = 1
 
-    class Settings(ResponseRewardSettings):
+    class Settings(LocalRewardSettings):
         """Minus the length of the response."""
 
         kind: Literal["shortest"] = Field(description="Which class rates the responses.")
@@ -201,7 +201,10 @@ def test_a_run_sees_its_version_and_its_environment(
     ("mistake", "message"),
     [
         ({"kind": "near-color"}, "no image scorer 'near-color'. Did you mean 'near-colour'"),
-        ({"kind": "aesthetic"}, "Known: image-reward, clip, blip, siglip, vqascore, near-colour"),
+        (
+            {"kind": "aesthetic"},
+            "Known: image-reward, clip, blip, siglip, vqascore, vlm-rating, near",
+        ),
         ({"powr": 2}, "image_ranking.scorers.near.powr: unknown key"),
         ({"power": 0}, "image_ranking.scorers.near.power: Input should be greater than 0"),
         ({"model": "/nowhere"}, "there is no folder '/nowhere'"),

@@ -183,6 +183,24 @@ def test_the_paper_s_data_are_bound_by_four_terms_and_the_card_names_them() -> N
     assert not any(model.makes for model in models if model.does.startswith(("picks", "ranks")))
 
 
+def test_a_scorer_or_a_judge_at_an_endpoint_is_named_with_its_terms_and_made_nothing() -> None:
+    endpoint = {"base_url": "https://api.openai.com/v1", "model": "gpt-4o"}
+    scorers = {"far": {"kind": "vlm-rating", "endpoint": endpoint}}
+    config = Config.model_validate(
+        {
+            "image_ranking": {"scorers": scorers, "select_by": "far"},
+            "response_ranking": {"kind": "claims-endpoint", "endpoint": endpoint},
+        }
+    )
+    models = list(models_of_data(config, read_licences()))
+    judges = [model for model in models if model.does.startswith(("picks", "ranks"))]
+    assert len(judges) == 2
+    for judge in judges:
+        assert (judge.name, judge.host, judge.makes) == ("gpt-4o", "api.openai.com", False)
+        assert judge.terms is not None
+        assert "OpenAI" in judge.terms.name
+
+
 def test_a_model_s_folder_is_named_by_its_last_name_only(tmp_path: Path) -> None:
     shutil.copytree("demo/world/models/armorm", tmp_path / "armorm")
     model = used(Model(model=str(tmp_path / "armorm")).model, None)

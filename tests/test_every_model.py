@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,7 +22,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from chat_server import ChatServer
+from chat_server import ChatServer, choosing, text_of
 from conftest import DEVICE, Parameters, rounding, tiny_checkpoint
 from lib.blocks import Block
 from lib.data.prompts import Prompt
@@ -215,16 +216,33 @@ def demo_models(demo_models: Path) -> Path:
     return demo_models
 
 
+def chosen(body: Any) -> Any:
+    """What a model at an endpoint says that is asked for a rating, or for Yes or No."""
+    options = ("Yes", "No") if "Yes or No" in text_of(body) else "12345"
+    return choosing(*options)(body)
+
+
 @pytest.fixture(scope="module")
-def loaded(demo_models: Path) -> Callable[..., Any]:
-    """The loaded tiny model of a kind, loaded once."""
+def loaded(demo_models: Path) -> Iterator[Callable[..., Any]]:
+    """The loaded tiny model of a kind, or the connection to one at an endpoint, once for all."""
+
+    def at_endpoint(role: str, kind: str) -> Any:
+        settings = {ROLES[role].registry.key: kind, "endpoint": server.settings()}
+        return connections.enter_context(
+            load(role, ROLES[role].registry.validate(settings), DEVICE)
+        )
 
     @cache
     def get(role: str, kind: str, sampling: Sampling = GREEDY) -> Any:
+        if TINY_OF[role, kind] is None:
+            return at_endpoint(role, kind)
         folder = demo_models / str(TINY_OF[role, kind])
         return load(role, settings_of(role, kind, folder), DEVICE, sampling)
 
-    return get
+    with ExitStack() as connections:
+        server = ChatServer(chosen, api_key_variable=None)
+        connections.callback(server.close)
+        yield get
 
 
 @pytest.fixture
@@ -453,12 +471,13 @@ def test_special_tokens_in_a_prompt_are_text_to_a_scorer(
 ) -> None:
     """A model that answers questions is given them with a blank inside. The other tokenizers here
     do not tell capitals from small letters, but no special token is spelt in capitals and in small
-    letters: as text both spellings are the same.
+    letters: as text both spellings are the same. An endpoint is sent it as it is.
     """
     scorer = loaded("image_scorers", kind)
     text = f"a cat {token} a dog"
     asked = getattr(scorer, "generator", None)
     as_text = neutralised(text, asked.processor) if asked else text.replace(token, token.swapcase())
+    as_text = as_text if TINY_OF["image_scorers", kind] else text
     scores = scorer.score(text, images)
     assert scores == scorer.score(as_text, images)
     assert scores != scorer.score("a cat a dog", images)
@@ -581,7 +600,12 @@ def conversations(kind: str, requests: list[Request]) -> list[list[dict[str, str
 
 #: Those that read a conversation of any length.
 reads_turns = pytest.mark.parametrize(
-    "kind", [kind for kind in RESPONSE_REWARDS.kinds if kind not in ("vlm-judge", "claims")]
+    "kind",
+    [
+        kind
+        for kind in RESPONSE_REWARDS.kinds
+        if not RESPONSE_REWARDS.load(kind).Settings.SEES_IMAGE
+    ],
 )
 
 

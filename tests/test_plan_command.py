@@ -540,6 +540,31 @@ def test_a_policy_model_s_endpoint_is_asked_for_each_of_its_answers() -> None:
         assert items_of(PlannedJob(rule, names, 1), config, SHARDS, {}) == items
 
 
+@pytest.mark.parametrize(
+    ("kind", "requests"), [("vlm-judge-endpoint", 4 * 12), ("claims-endpoint", 8 * 4 * 12)]
+)
+def test_scorers_and_rewards_at_endpoints_are_counted_and_priced(kind, requests) -> None:
+    asked = asked_by(
+        image_ranking={
+            "scorers": {"far": {"kind": "vlm-rating", "endpoint": ENDPOINT}},
+            "select_by": "far",
+        },
+        response_ranking={"kind": kind, "endpoint": ENDPOINT},
+    )
+    shipped = yaml.safe_load((REPOSITORY / "profiles/slurm/rates.yaml").read_text("utf-8"))
+    price = {"input": 2, "output": 10, "published": "a test"}
+    priced = rates(requests=shipped["requests"], prices={"writer": price})
+    images, answers = (
+        cost_of(asked[key], priced)
+        for key in ("image_ranking.scorers.far.endpoint", "response_ranking.endpoint")
+    )
+    assert (images.requests, answers.requests) == (2 * 12, requests)
+    for cost in (images, answers):
+        assert cost.tokens is not None
+        assert cost.tokens[0] > 765 * cost.requests, "a picture's tokens are among them"
+        assert cost.cost is not None
+
+
 def test_the_plan_of_the_paper_tells_hours_costs_downloads_and_terms(project):
     done = command(project.folder, "--prompts-per-topic", 900, "--gpus", 8)
     said = " ".join(done.stdout.split())

@@ -118,6 +118,28 @@ def test_a_policy_model_s_endpoint_is_asked_for_where_it_answers(plan):
     assert own.models["responses.policy_models.mine"][0].model == BASE
 
 
+def test_the_endpoints_of_a_scorer_and_of_a_reward_are_asked_for_and_need_their_keys(
+    plan, monkeypatch
+):
+    monkeypatch.delenv("JUDGE_KEY", raising=False)
+    endpoint = {"base_url": OWN, "model": "judge", "api_key_variable": "JUDGE_KEY"}
+    made = plan(
+        image_ranking={
+            "scorers": {"far": {"kind": "vlm-rating", "endpoint": endpoint}},
+            "select_by": "far",
+        },
+        response_ranking={"kind": "vlm-judge-endpoint", "endpoint": endpoint},
+    )
+    jobs: list[Job] = [("rank_images", {"scorer": "far", **SHARD}), ("rank_responses", SHARD)]
+    assert needs_of(made, jobs).models == {}
+    with pytest.raises(UserError) as caught:
+        check_run(made, jobs)
+    keys = ["image_ranking.scorers.far.endpoint", "response_ranking.endpoint"]
+    lines = str(caught.value).splitlines()
+    assert [line.split(":")[0] for line in lines] == keys
+    assert all("JUDGE_KEY is not set" in line for line in lines)
+
+
 def test_a_judge_is_asked_for_where_its_scores_are_made(plan):
     judge = {"base_url": OWN, "model": "judge"}
     block = {"task": "mmvet", "scorer": "mm_vet", "metrics": {"score": "gpt_eval_score"}}

@@ -20,7 +20,7 @@ from lib.files import write_jsonl
 from lib.models.response_rewards.armorm import ATTRIBUTES, HELPSTEER_ATTRIBUTES, ArmoRM
 from lib.models.response_rewards.base import Reward
 from lib.models.response_rewards.registry import RESPONSE_REWARDS
-from lib.models.response_rewards.settings import ResponseRewardSettings
+from lib.models.response_rewards.settings import LocalRewardSettings
 from tiny.armorm import write_armorm
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -342,7 +342,7 @@ class WordCount:
 
     VERSION = 1
 
-    class Settings(ResponseRewardSettings):
+    class Settings(LocalRewardSettings):
         kind: Literal["word-count"]
 
     @classmethod
@@ -374,7 +374,7 @@ def test_a_reward_of_another_file_is_found_by_its_kind_and_ranks(
 class Witness(WordCount):
     """A reward that sees the picture: it says which."""
 
-    class Settings(ResponseRewardSettings):
+    class Settings(LocalRewardSettings):
         SEES_IMAGE = True
         kind: Literal["witness"]
 

@@ -12,8 +12,8 @@ from conftest import rounding
 from lib.errors import UserError
 from lib.models.response_rewards.claims import claims_of, share_of_yes
 from lib.models.response_rewards.registry import RESPONSE_REWARDS
-from lib.models.response_rewards.sighted import filled
 from lib.models.response_rewards.vlm_judge import reward_of
+from lib.models.rubric import filled
 from tiny.checkpoints import build_checkpoint, hold_lock
 from tiny.registry import ON_DEMAND
 

@@ -56,6 +56,7 @@ TINY_OF: dict[tuple[str, str], str | None] = {
     ("image_scorers", "blip"): "blip",
     ("image_scorers", "siglip"): "siglip",
     ("image_scorers", "vqascore"): "llava-v1.6-mistral",
+    ("image_scorers", "vlm-rating"): None,
     ("instruction_authors", "openai"): None,
     ("instruction_authors", "transformers"): "instruct-llm",
     ("instruction_authors", "vllm"): "instruct-llm",
@@ -71,4 +72,6 @@ TINY_OF: dict[tuple[str, str], str | None] = {
     ("response_rewards", "sequence-classification"): "text-reward",
     ("response_rewards", "vlm-judge"): "llava-v1.6-mistral",
     ("response_rewards", "claims"): "llava-v1.6-mistral",
+    ("response_rewards", "vlm-judge-endpoint"): None,
+    ("response_rewards", "claims-endpoint"): None,
 }

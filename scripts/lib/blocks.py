@@ -246,3 +246,8 @@ class Endpoint(Block):
         if isinstance(values, Mapping) and (problem := secret.key_in(values)):
             raise ValueError(f"{problem}. {secret.MEND}")
         return values
+
+
+def endpoints_in(block: Block) -> dict[str, Endpoint]:
+    """The endpoints in a block's fields, by name."""
+    return {name: value for name, value in block if isinstance(value, Endpoint)}

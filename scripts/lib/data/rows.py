@@ -113,11 +113,13 @@ class SampledResponsesRow(PickedRow):
 
 class Claim(TypedDict):
     """A claim of a response, and the share of Yes among Yes and No where a model is asked whether
-    the picture shows it.
+    the picture shows it. `rated_by`: of a model at an endpoint, whether the share is of the
+    "probabilities" that it tells, or 1 or 0 by the "text" that it wrote.
     """
 
     text: str
     yes: float
+    rated_by: NotRequired[str]
 
 
 class RewardPart(TypedDict):
@@ -145,6 +147,7 @@ class RankedResponse(TypedDict, total=False):
              (ArmoRM: attributes, rewards, gating, cut_for_scoring; docs/adding-a-model.md)
     spread   of an ensemble: the standard deviation between its rewards' standardised scores
     parts    ... what each of them says; their scores are its attributes, too
+    rated_by  what a judge at an endpoint was read by: "probabilities" of its ratings, or "text"
     """
 
     text: str
@@ -163,6 +166,7 @@ class RankedResponse(TypedDict, total=False):
     failed_claims: list[str]
     spread: float
     parts: dict[str, RewardPart]
+    rated_by: str
 
 
 class ResponseRankingRow(PickedRow):

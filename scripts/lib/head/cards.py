@@ -8,7 +8,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from lib import weights
-from lib.blocks import Endpoint, Model, models_in
+from lib.blocks import Block, Endpoint, Model, endpoints_in, models_in
 from lib.config.licences import Licences, read_licences
 from lib.config.response_ranking import rewards_of
 from lib.config.run import Config
@@ -145,13 +145,13 @@ def models_of_data(config: Config, licences: Licences) -> Iterator[UsedModel]:
     yield of_model("makes the images", config.images, "generate_images", licences, makes=True)
     picking = config.image_ranking.select_by
     scorer = config.image_ranking.scorers[picking]
-    yield of_model("picks one of them", scorer, f"rank_images/{picking}", licences)
+    yield _of_judge("picks one of them", scorer, f"rank_images/{picking}", licences)
     yield from _of_author(config.instructions, licences)
     for name, policy in config.responses.policy_models.items():
         yield from _of_writer("answers", policy, f"generate_responses/{name}", licences)
     for name, reward in rewards_of(config.response_ranking).items():
         rule = f"rank_responses/{name}" if name else "rank_responses"
-        yield of_model("ranks the answers", reward, rule, licences)
+        yield _of_judge("ranks the answers", reward, rule, licences)
 
 
 def of_model(
@@ -167,6 +167,14 @@ def of_model(
     )
 
 
+def _of_judge(does: str, judge: Block, rule: str, licences: Licences) -> UsedModel:
+    """What scores pictures or answers, and writes nothing of the data: a model, or an endpoint."""
+    if isinstance(judge, Model):
+        return of_model(does, judge, rule, licences)
+    (endpoint,) = endpoints_in(judge).values()
+    return of_endpoint(does, endpoint, licences, makes=False)
+
+
 def _of_prompts(config: Config, licences: Licences) -> Iterator[UsedModel]:
     """Who writes the prompts that topics lack: an endpoint, or that of the instructions."""
     does = "writes prompts where topics have too few"
@@ -178,12 +186,12 @@ def _of_prompts(config: Config, licences: Licences) -> Iterator[UsedModel]:
             yield model.model_copy(update={"does": does, "rule": ""})
 
 
-def of_endpoint(does: str, endpoint: Endpoint, licences: Licences) -> UsedModel:
-    """An endpoint whose texts are in the data, with its terms."""
+def of_endpoint(does: str, endpoint: Endpoint, licences: Licences, makes: bool = True) -> UsedModel:
+    """An endpoint with its terms. `makes`: whether its texts are in the data."""
     host = urlsplit(endpoint.base_url).hostname or ""
     return UsedModel(
         does=does,
-        makes=True,
+        makes=makes,
         origin=ModelOrigin(model=endpoint.model, revision=""),
         host=host,
         terms=licences.terms_of(host),

@@ -81,7 +81,9 @@ def _files_of(key: str, model: Model, config: Config) -> dict[str, Any]:
         return {"also": LLAVA_WEIGHTS}
     if not key.startswith("image_ranking.scorers."):
         return {}
-    if key.endswith(".tokenizer") and model not in config.image_ranking.scorers.values():
+    if key.endswith(".tokenizer") and model not in list[object](
+        config.image_ranking.scorers.values()
+    ):
         return {"only": TOKENIZER_FILES}
     if getattr(model, "kind", "") == "image-reward":
         return {"also": ("ImageReward.pt",)}

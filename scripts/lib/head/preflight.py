@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lib import weights
 from lib.benchmarks.lmms_eval.tasks import problems_with_task
-from lib.blocks import Block, Endpoint, Model, models_in
+from lib.blocks import Block, Endpoint, Model, endpoints_in, models_in
 from lib.chat_template import TEMPLATE_FILES, own_template
 from lib.config.evaluation import QuestionBenchmark
 from lib.config.response_ranking import key_of_reward, rewards_of
@@ -65,6 +65,12 @@ class Needs:
                 model,
                 _holds_a_tokenizer if is_tokenizer else weights.holds_weights,
             )
+
+    def add_endpoints(self, config: Config, key: str) -> None:
+        """Adds the endpoints in the configuration's block `key`."""
+        block = blocks_with_models(config)[key]
+        for name, endpoint in (endpoints_in(block) if block else {}).items():
+            self.endpoints[f"{key}.{name}"] = endpoint
 
     def add_tokenizer(self, config: Config) -> None:
         """Adds what build_pairs reads of the base model, unless all of it is needed anyway."""
@@ -212,6 +218,10 @@ def _add_endpoint_of(needs: Needs, plan: Plan, rule: str, names: Mapping[str, st
             if asked:
                 key = f"responses.policy_models.{names['policy']}.endpoint"
                 needs.endpoints[key] = asked
+        case "rank_images":
+            needs.add_endpoints(config, f"image_ranking.scorers.{names['scorer']}")
+        case "rank_responses":
+            needs.add_endpoints(config, key_of_reward(names.get("reward", "")))
         case "compare_picks" if config.image_ranking.judge:
             needs.endpoints["image_ranking.judge.endpoint"] = config.image_ranking.judge.endpoint
         case "answer_benchmark" | "score_benchmark" | "score_answers":

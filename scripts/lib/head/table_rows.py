@@ -12,7 +12,7 @@ from typing import Any
 from lib import weights
 from lib.benchmarks.judged import JudgedBenchmark
 from lib.benchmarks.registry import BENCHMARKS
-from lib.blocks import Model
+from lib.blocks import Block, Model, endpoints_in
 from lib.config.evaluation import QuestionBenchmark, ReleasedModel, TaskBenchmark
 from lib.config.figures import (
     AnswersFigureJob,
@@ -89,8 +89,13 @@ def figure_files(plan: Plan, name: str) -> dict[str, str]:
     return {kind: f"{plan.root}/figures/{name}.{suffix}" for kind, suffix in kinds.items()}
 
 
-def origin_of(model: Model) -> ModelOrigin:
-    """Where a model comes from and what it is, for tables and figures that name it."""
+def origin_of(model: Block) -> ModelOrigin:
+    """Where a model comes from and what it is, for tables and figures that name it. `model`: a
+    Model, or a block with the endpoint of one, which is known by its name there.
+    """
+    if not isinstance(model, Model):
+        (endpoint,) = endpoints_in(model).values()
+        return ModelOrigin(model=endpoint.model, revision="")
     identity = weights.folder_identity(model.model) if weights.is_folder(model.model) else None
     return ModelOrigin(model=model.model, revision=model.revision, identity=identity)
 

@@ -10,7 +10,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from lib.blocks import Block
 from lib.config.yaml_files import explain, read_yaml, say_where
@@ -72,6 +79,7 @@ class RequestRate(Basis):
     input_tokens: NonNegativeFloat = Field(description="Tokens that are sent, an image's included.")
     output_tokens: NonNegativeFloat = Field(description="Tokens that come back.")
     items: PositiveInt = Field(1, description="Items that a request asks for.")
+    requests: PositiveFloat = Field(1, description="Requests that an item takes, on average.")
 
 
 class Price(Basis):
@@ -109,7 +117,7 @@ class Rates(Block):
         default_factory=dict,
         description=(
             "What an endpoint is asked: `instructions`, `responses`, `image_ranking`,"
-            " `generate_prompts`, or a judged benchmark's scorer."
+            " `generate_prompts`, the `kind` of a scorer or reward, or a judged benchmark's scorer."
         ),
     )
     prices: dict[str, Price] = Field(

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from lib.benchmarks.judged import JudgedBenchmark
 from lib.benchmarks.registry import BENCHMARKS
-from lib.blocks import Endpoint
+from lib.blocks import Endpoint, endpoints_in
+from lib.config.response_ranking import key_of_reward, rewards_of
 from lib.config.run import Config
 from lib.planning.costs import items_of
 from lib.planning.graph import PlannedJob
@@ -66,6 +67,15 @@ def _asked_before_training(config: Config, prompts: int) -> Iterator[Asked]:
         if endpoint := policy.llm_endpoint:
             key = f"responses.policy_models.{name}.endpoint"
             yield Asked(key, "responses", endpoint, prompts * policy.samples)
+    for name, scorer in config.image_ranking.scorers.items():
+        for field, endpoint in endpoints_in(scorer).items():
+            key = f"image_ranking.scorers.{name}.{field}"
+            images = prompts * len(config.images.drawn)
+            yield Asked(key, scorer.kind, endpoint, images)
+    for name, reward in rewards_of(config.response_ranking).items():
+        for field, endpoint in endpoints_in(reward).items():
+            answers = prompts * len(config.responses.answer_names)
+            yield Asked(f"{key_of_reward(name)}.{field}", reward.kind, endpoint, answers)
     if judge := config.image_ranking.judge:
         count = 2 * min(judge.comparisons, prompts)
         yield Asked("image_ranking.judge.endpoint", "image_ranking", judge.endpoint, count)
@@ -92,7 +102,7 @@ def cost_of(asked: Asked, rates: Rates) -> RequestCost:
     rate, price = rates.requests.get(asked.kind), rates.prices.get(asked.endpoint.model)
     if rate is None:
         return RequestCost(asked, asked.items)
-    requests = math.ceil(asked.items / rate.items)
+    requests = math.ceil(asked.items * rate.requests / rate.items)
     tokens = requests * rate.input_tokens, requests * rate.output_tokens
     if price is None:
         return RequestCost(asked, requests, tokens)

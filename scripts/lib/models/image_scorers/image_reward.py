@@ -26,7 +26,7 @@ from lib.jobs.device import require_device
 from lib.loading import describe
 from lib.models.image_scorers.batch_scorer import BatchScorer
 from lib.models.image_scorers.bert import BLIP_PROMPT_TOKENS, load_bert_tokenizer, tokenize_for_blip
-from lib.models.image_scorers.settings import ImageScorerSettings
+from lib.models.image_scorers.settings import LocalScorerSettings
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +60,7 @@ class ImageReward(BatchScorer):
     VERSION: ClassVar[int] = 1
     max_prompt_tokens = BLIP_PROMPT_TOKENS
 
-    class Settings(ImageScorerSettings):
+    class Settings(LocalScorerSettings):
         """The reward, normalised as its authors do."""
 
         kind: Literal["image-reward"] = Field(description="Architecture and formula.")

@@ -25,6 +25,7 @@ IMAGE_SCORERS: Registry[ImageScorer] = Registry(
         "blip": "lib.models.image_scorers.blip:BLIPScore",
         "siglip": "lib.models.image_scorers.siglip:SigLIPScore",
         "vqascore": "lib.models.image_scorers.vqascore:VQAScore",
+        "vlm-rating": "lib.models.image_scorers.vlm_rating:VlmRating",
     },
     said_by=partial(weights.kind_by_architecture, endings=ARCHITECTURES),
 )

@@ -14,7 +14,7 @@ from pydantic import Field
 from lib.jobs.device import require_device
 from lib.loading import fetch_transformers_folder, load_from_folder, load_transformers_model
 from lib.models.image_scorers.batch_scorer import BatchScorer
-from lib.models.image_scorers.settings import ImageScorerSettings
+from lib.models.image_scorers.settings import LocalScorerSettings
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +29,7 @@ class SigLIPScore(BatchScorer):
 
     VERSION: ClassVar[int] = 1
 
-    class Settings(ImageScorerSettings):
+    class Settings(LocalScorerSettings):
         """Any SiglipModel; a score is the logit that image and prompt belong together."""
 
         kind: Literal["siglip"] = Field(description="Architecture and formula.")
@@ -40,7 +40,7 @@ class SigLIPScore(BatchScorer):
             return "diffusion"
 
     @classmethod
-    def load(cls, settings: ImageScorerSettings, device: str) -> Self:
+    def load(cls, settings: LocalScorerSettings, device: str) -> Self:
         """Loads the model of the settings onto a device."""
         require_device(device)
         return cls(fetch_transformers_folder(settings), device, settings.dtype)

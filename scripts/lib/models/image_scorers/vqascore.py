@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 from pydantic import Field, field_validator
 
 from lib.blocks import DType, dtype_field
-from lib.models.image_scorers.settings import ImageScorerSettings
+from lib.models.image_scorers.settings import LocalScorerSettings
 from lib.models.response_generators.registry import GENERATORS, Backend
 from lib.models.response_generators.requests import Question, Sampling
 
@@ -35,7 +35,7 @@ class VQAScore:
 
     VERSION: ClassVar[int] = 1
 
-    class Settings(ImageScorerSettings):
+    class Settings(LocalScorerSettings):
         """Any vision-language model that a policy model may be; a score is its probability of the
         answer "Yes".
         """

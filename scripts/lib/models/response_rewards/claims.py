@@ -10,17 +10,17 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator
 
+from lib.blocks import Block
 from lib.data.rows import Claim
 from lib.models.response_generators.base import Generator
 from lib.models.response_rewards.base import Conversation, Reward
 from lib.models.response_rewards.sighted import (
     SightedSettings,
-    check_words,
-    filled,
     load_generator,
     question_about,
     turns_of,
 )
+from lib.models.rubric import check_words, filled
 
 WORDS = ("instruction", "claim")
 QUESTION = """\
@@ -36,37 +36,42 @@ ENTRY = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+")
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[.!?][\"')\]])\s+|(?<=[。！？])")
 
 
+class ClaimsSettings(Block):
+    """What is asked about claims, and how their answers make a score."""
+
+    question: str = Field(
+        QUESTION,
+        description=(
+            "What is asked about the picture for each sentence, to be answered by Yes or No, with"
+            " `{claim}` and `{instruction}`."
+        ),
+    )
+    score: Literal["mean", "failed"] = Field(
+        "mean",
+        description=(
+            "`mean`: the mean share of Yes of the claims. `failed`: how many claims are less likely"
+            " right than wrong, below zero, as in RLAIF-V; many responses tie."
+        ),
+    )
+
+    @field_validator("question")
+    @classmethod
+    def _question_is_usable(cls, question: str) -> str:
+        return check_words(question, "claim", WORDS)
+
+
 class Claims:
     """A loaded model that is asked about claims."""
 
     #: It is raised, too, where a generator's `log_probabilities` change.
     VERSION: ClassVar[int] = 1
 
-    class Settings(SightedSettings):
+    class Settings(ClaimsSettings, SightedSettings):
         """Any vision-language model with a chat template, asked whether each sentence of a response
         is right.
         """
 
         kind: Literal["claims"] = Field(description="Which class rates the responses.")
-        question: str = Field(
-            QUESTION,
-            description=(
-                "What is asked about the picture for each sentence, to be answered by Yes or No,"
-                " with `{claim}` and `{instruction}`."
-            ),
-        )
-        score: Literal["mean", "failed"] = Field(
-            "mean",
-            description=(
-                "`mean`: the mean share of Yes of the claims. `failed`: how many claims are less"
-                " likely right than wrong, below zero, as in RLAIF-V; many responses tie."
-            ),
-        )
-
-        @field_validator("question")
-        @classmethod
-        def _question_is_usable(cls, question: str) -> str:
-            return check_words(question, "claim", WORDS)
 
     def __init__(self, generator: Generator, settings: Settings) -> None:
         self.generator, self.settings = generator, settings

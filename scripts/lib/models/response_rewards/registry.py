@@ -25,7 +25,9 @@ RESPONSE_REWARDS: Registry[ResponseReward] = Registry(
             "lib.models.response_rewards.sequence_classification:SequenceClassification"
         ),
         "claims": "lib.models.response_rewards.claims:Claims",
+        "claims-endpoint": "lib.models.response_rewards.claims_endpoint:EndpointClaims",
         "vlm-judge": "lib.models.response_rewards.vlm_judge:VlmJudge",
+        "vlm-judge-endpoint": "lib.models.response_rewards.vlm_judge_endpoint:EndpointJudge",
     },
     default="armorm",
     said_by=partial(weights.kind_by_architecture, endings=ARCHITECTURES),

@@ -13,7 +13,7 @@ from lib.jobs.device import require_device
 from lib.loading import load_from_folder, load_whole
 from lib.models.response_generators.chat import neutralised
 from lib.models.response_rewards.base import Conversation, Reward
-from lib.models.response_rewards.settings import ResponseRewardSettings
+from lib.models.response_rewards.settings import LocalRewardSettings
 
 #: Stands for a response in the chat template.
 MARK = "\ue000"
@@ -26,7 +26,7 @@ class SequenceClassification:
 
     VERSION: ClassVar[int] = 1
 
-    class Settings(ResponseRewardSettings):
+    class Settings(LocalRewardSettings):
         """Any model of transformers for sequence classification with one output and a chat
         template.
         """

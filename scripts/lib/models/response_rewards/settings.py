@@ -5,10 +5,10 @@ from typing import ClassVar
 
 from pydantic import Field, PositiveInt, field_validator
 
-from lib.blocks import LATER, NO_EFFECT, Model
+from lib.blocks import LATER, NO_EFFECT, Block, Model
 
 
-class ResponseRewardSettings(Model):
+class ResponseRewardSettings(Block):
     """What the settings of all response rewards have."""
 
     #: Whether the picture is part of what is rated: only then is it in the conversations.
@@ -40,6 +40,16 @@ class ResponseRewardSettings(Model):
         """The environment (envs/<name>.yaml) of a job that rates."""
         return "rewards"
 
+    @property
+    def needs_gpu(self) -> bool:
+        """Whether a model runs in the job itself."""
+        return True
+
+    @property
+    def items_at_once(self) -> int:
+        """How many prompts' responses are rated at the same time."""
+        return 1
+
     @field_validator("template")
     @classmethod
     def _template_is_usable(cls, template: str) -> str:
@@ -53,3 +63,7 @@ class ResponseRewardSettings(Model):
                 f"knows no `{unknown[0]}`. Known here: `{{instruction}}`, `{{prompt}}`"
             )
         return template
+
+
+class LocalRewardSettings(ResponseRewardSettings, Model):
+    """A model that runs in the job."""

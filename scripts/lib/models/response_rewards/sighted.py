@@ -1,23 +1,22 @@
 """What rewards share that ask a vision-language model about the picture."""
 
-import re
-from collections.abc import Collection
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from lib import weights
 from lib.data.image_files import read_image
 from lib.models.response_generators.base import Generator
 from lib.models.response_generators.for_jobs import generator_settings
 from lib.models.response_generators.registry import GENERATORS, Backend
 from lib.models.response_generators.requests import Question, Sampling
+from lib.models.response_generators.settings import is_blind
 from lib.models.response_rewards.base import Conversation
-from lib.models.response_rewards.settings import ResponseRewardSettings
+from lib.models.response_rewards.settings import LocalRewardSettings
 
 
-class SightedSettings(ResponseRewardSettings):
+class SightedSettings(LocalRewardSettings):
     """A vision-language model with a chat template, and what runs it."""
 
     SEES_IMAGE: ClassVar[bool] = True
@@ -38,11 +37,22 @@ class SightedSettings(ResponseRewardSettings):
         """That of the models that answer."""
         return "vllm"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _runs_in_the_job(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and (
+            "endpoint" in values or values.get("backend") == "openai"
+        ):
+            kind = values.get("kind")
+            raise ValueError(
+                f"`kind: {kind}` runs its model in the job. One at an endpoint is `kind:"
+                f" {kind}-endpoint`, with `endpoint` and without `model` and `backend`"
+            )
+        return values
+
     @model_validator(mode="after")
     def _sees(self) -> Self:
-        folder = weights.local_folder(self.model, self.revision)
-        config = weights.config_in(folder) if folder else {}
-        if config and "vision_config" not in config:
+        if is_blind(self):
             raise ValueError(
                 f"`model`: {self.model} is no vision-language model (its config.json has no"
                 " `vision_config`), and it has to see the picture. Take one that reads pictures,"
@@ -60,26 +70,6 @@ def load_generator(settings: SightedSettings, device: str, batch_size: int) -> G
         with_images=True,
         batch_size=batch_size,
     )
-
-
-def check_words(template: str, needed: str, known: Collection[str]) -> str:
-    """The template; a ValueError where it lacks the word in braces that it needs, or has another
-    one than those known.
-    """
-    if f"{{{needed}}}" not in template:
-        raise ValueError(
-            f"has no `{{{needed}}}`: the model would not know what to look at. Put it where it"
-            " belongs"
-        )
-    if unknown := sorted(set(re.findall(r"\{(\w+)\}", template)) - set(known)):
-        names = ", ".join(f"`{{{word}}}`" for word in known)
-        raise ValueError(f"knows no `{{{unknown[0]}}}`. Known here: {names}")
-    return template
-
-
-def filled(template: str, **words: object) -> str:
-    """The template with its words in braces filled in, whatever stands in what they become."""
-    return re.sub(r"\{(\w+)\}", lambda match: str(words[match[1]]), template)
 
 
 def turns_of(conversation: Conversation) -> tuple[str, str, Path]:
