@@ -7,6 +7,7 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from lib.files import write_jsonl
 from lib.head import cards
 from lib.head.plan import Plan
 from lib.head.preflight import needs_of
+from lib.head.software import environment_of, spared_packages
 from lib.planning.graph import PlannedJob
 from lib.planning.rates import Rates
 from reward_length_table import build_table
@@ -117,12 +119,12 @@ def combine(tmp_path: Path, rule_object: Callable[..., Any]) -> Callable[..., di
         files = {name: root / f"response_rewards/{name}/art/00.jsonl" for name in rows}
         for name, path in files.items():
             write_jsonl(path, sorted(rows[name], key=lambda row: str(row["id"])))
-        inputs = SimpleInputs({f"scores_{name}": [str(path)] for name, path in files.items()})
+        inputs = SimpleNamespace(**{f"scores_{name}": [str(path)] for name, path in files.items()})
         told: dict[str, Any] = {"rewards": list(rows)}
         fit_rewards.main(rule_object("fit_rewards", {}, inputs, [str(standards)], settings=told))
-        inputs = SimpleInputs(
-            {f"scores_{name}": str(path) for name, path in files.items()}
-            | {"standards": str(standards)}
+        inputs = SimpleNamespace(
+            **{f"scores_{name}": str(path) for name, path in files.items()},
+            standards=str(standards),
         )
         told = {"weights": {name: weights.get(name, 1.0) for name in rows}}
         shard = {"topic": "art", "shard": "00"}
@@ -132,13 +134,6 @@ def combine(tmp_path: Path, rule_object: Callable[..., Any]) -> Callable[..., di
         return {row["prompt"]: row for row in read_shard(output, ResponseRankingRow).values()}
 
     return run
-
-
-class SimpleInputs:
-    """Named inputs, by attribute."""
-
-    def __init__(self, files: dict[str, Any]) -> None:
-        vars(self).update(files)
 
 
 def record(tmp_path: Path, job: str) -> Any:
@@ -290,6 +285,24 @@ def test_each_reward_s_model_is_looked_for_only_where_its_own_jobs_run(demo_mode
     assert not needs_of(plan, [("combine_rewards", shard)]).models
 
 
+def test_rewards_of_different_environments_are_refused_where_a_rule_can_have_one(
+    demo_models: Path,
+) -> None:
+    rule = SimpleNamespace(conda_env=lambda wildcards: "", script="../scripts/rank_responses.py")
+    with pytest.raises(UserError, match=r"response_ranking\.rewards: they need different env"):
+        environment_of(rule, configured(demo_models))
+    assert environment_of(rule, load_config({}, [])) == "rewards"
+
+
+def test_vllm_is_asked_for_where_a_reward_runs_on_it(demo_models: Path) -> None:
+    judge = {"kind": "vlm-judge", "model": str(demo_models / "llava-v1.6-mistral")}
+    stages = {name: {"backend": "transformers"} for name in ("responses", "evaluation")}
+    for backend, is_spared in (("vllm", False), ("transformers", True)):
+        rewards = {"judge": judge | {"backend": backend}}
+        config = load_config({"response_ranking": {"rewards": rewards}, **stages}, [])
+        assert ("vllm" in spared_packages(config)) == is_spared
+
+
 def test_the_card_names_every_reward_and_the_configuration_has_them(demo_models: Path) -> None:
     config = configured(demo_models, pairs={"max_disagreement": 0.25})
     job = cards.data_set_card_job(Plan(config))
@@ -377,8 +390,8 @@ def test_an_ensemble_is_added_to_a_finished_run_and_only_what_is_new_is_computed
     ]
     assert all(row["pair"]["disagreement"] == 0 for row in pairs if "pair" in row)
     left_out = sum(row.get("no_pair") == "rewards disagree" for row in pairs)
-    told = json.loads((root / "tables/reasons_table.json").read_text())
-    assert left_out == told["rows"][-1]["values"].get("prompt rewards disagree", 0)
+    table = (root / "tables/reasons_table.md").read_text()
+    assert ("rewards disagree" in table) == bool(left_out)
 
     def weigh(values: dict[str, Any]) -> None:
         values["response_ranking"]["weights"] = {"judge": 3.0}
@@ -390,11 +403,11 @@ def test_an_ensemble_is_added_to_a_finished_run_and_only_what_is_new_is_computed
     assert "rank_responses" not in plan
 
     # Back to one reward: its files are now the ensemble's, whatever Snakemake remembers.
-    project.edit_config(
-        lambda values: values.update(
-            response_ranking=values["response_ranking"]["rewards"]["armorm"]
-        )
-    )
+    def rank_alone(values: dict[str, Any]) -> None:
+        values["response_ranking"] = values["response_ranking"]["rewards"]["armorm"]
+        del values["pairs"]["max_disagreement"]
+
+    project.edit_config(rank_alone)
     shutil.rmtree(project.folder / ".snakemake")
     plan = project.snakemake(target, "-n").stdout
     assert "rank_responses" in plan
