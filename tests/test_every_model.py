@@ -622,7 +622,12 @@ def conversations(kind: str, requests: list[Request]) -> list[list[dict[str, str
 
 #: Those that read a conversation of any length.
 reads_turns = pytest.mark.parametrize(
-    "kind", [kind for kind in RESPONSE_REWARDS.kinds if kind not in ("vlm-judge", "claims")]
+    "kind",
+    [
+        kind
+        for kind in RESPONSE_REWARDS.kinds
+        if not RESPONSE_REWARDS.load(kind).Settings.SEES_IMAGE
+    ],
 )
 
 
