@@ -16,7 +16,7 @@ from PIL import Image
 from story import rows_of
 from world import oracle
 from world.text_judge import grade
-from world.words import DESCRIBE, question, shown
+from world.words import DESCRIBE, question, read, shown
 
 WHO_SEES = "llava-v1.6-vicuna-13b"
 #: How each is asked: the model knows the words of its world, and none of the product's defaults.
@@ -89,6 +89,26 @@ def of_pictures(root: Path, models: Path) -> Iterator[tuple[str, list[Scored]]]:
     )
 
 
+def of_things(root: Path, models: Path) -> Iterator[tuple[str, list[Scored]]]:
+    """The same where the prompt is one of the things that were asked for ("a red circle"), which is
+    in some of the candidates and not in others.
+    """
+    from lib.models.image_scorers.registry import IMAGE_SCORERS
+
+    asked = []
+    for row in sample(root, "images").values():
+        images = pictures(root, row)
+        readings = oracle.read_pictures(np.stack([*map(np.asarray, images)]))
+        for name in sorted(read(row["prompt"]).names()):
+            truth = [float(shown(each.scene, " ".join(name))) for each in readings]
+            if len({*truth}) > 1:
+                asked.append((f"a {' '.join(name)}", images, truth))
+    reward = {"kind": "image-reward", "model": str(models / "image-reward")}
+    for who, values in (("ImageReward", reward), ("VQAScore", VQASCORE | model_in(models))):
+        scorer = IMAGE_SCORERS.load_model(IMAGE_SCORERS.validate(values), "cpu")
+        yield who, [Scored(truth, scorer.score(text, images)) for text, images, truth in asked]
+
+
 def of_answers(root: Path, models: Path) -> Iterator[tuple[str, list[Scored]]]:
     """Who scores answers, with the scores of each prompt's answers beside how true they are of the
     picture; pictures of which the oracle is sure.
@@ -149,6 +169,7 @@ def cells(root: Path, models: Path) -> Iterator[tuple[str, str, float]]:
     """The table of agreement: row, column and value."""
     for what, scored in (
         ("pictures", of_pictures(root, models)),
+        ("pictures, one thing asked for", of_things(root, models)),
         ("answers", of_answers(root, models)),
     ):
         for name, groups in scored:
