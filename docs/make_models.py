@@ -152,7 +152,7 @@ def base_models() -> Section:
     rows = [
         Row(name, f"`{model_class}`", takes, f"`{name}`")
         for name in {**FAMILIES, **BASE_MODELS}
-        for model_class, takes in [FAMILIES[name]]
+        for model_class, takes in [FAMILIES.get(name, ("", ""))]
     ]
     about = (
         "`training.base_model`: any model that reads pictures and writes text, with a chat"

@@ -131,6 +131,8 @@ def test_every_row_of_docs_models_md_has_tests_of_its_contract(
     assert missing == set(), (
         f"tests/{section.test}.py: no test has the mark shows{min(missing)} (tests/shown.py)"
     )
+    said = "say in its Settings, or in FAMILIES (demo/tiny/registry.py), what it takes"
+    assert {row.kind for row in section.rows if not row.takes} == set(), said
     others = {kind for role, kind in make_models.ON_A_GPU if role == section.role}
     assert others <= {row.kind for row in section.rows}
 
