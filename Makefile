@@ -172,9 +172,10 @@ envs-lock: $(INSTALLED) ## Write the locks of envs/*.yaml, from the package inde
 envs-check: $(INSTALLED) ## Resolve every pin set against the package index; fail on a conflict or a lock that does not fit
 	$(BIN)/python envs/locks.py --check
 
-docs: $(INSTALLED) ## Write docs/configuration.md and docs/config.schema.json from the configuration's models
+docs: $(INSTALLED) ## Write docs/configuration.md, docs/config.schema.json and docs/models.md from the code
 	PYTHONPATH=scripts $(BIN)/python docs/make_configuration.py
 	PYTHONPATH=scripts $(BIN)/python docs/make_schema.py
+	PYTHONPATH=scripts:demo $(BIN)/python docs/make_models.py
 
 resume: $(READY) ## Go on after a crash, as the same command does: make resume RUN="--profile slurm" (without RUN: the demo)
 	"$(HERE)/snakemake" --rerun-incomplete $(or $(RUN),$(wordlist 2,99,$(DEMO)))

@@ -21,6 +21,7 @@ import yaml
 from filelock import FileLock
 
 from lib.data.shards import Row, is_missing, read_shard
+from shown import Shown
 from tiny.checkpoints import build_checkpoint, hold_lock
 from tiny.registry import ON_DEMAND
 
@@ -64,6 +65,11 @@ LONGEST = (
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 #: Where models compute in the tests of rules and of roles: `make test-gpu` names a GPU.
 DEVICE = os.environ.get("TEST_DEVICE", "cpu")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Has what was shown of docs/models.md told at the end."""
+    config.pluginmanager.register(Shown())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -19,6 +19,7 @@ from PIL import Image
 import build_pairs
 import merge_adapter
 from conftest import DEVICE
+from lib import weights
 from lib.blocks import Model, deciding
 from lib.chat_template import asked_as, own_template, seen_by_model, with_own_mark
 from lib.config.evaluation import SYSTEM_PROMPT
@@ -37,11 +38,12 @@ from lib.training.preference_data import format_for
 from lib.training.settings import TrainingSettings
 from lib.training.whole_modules import PROJECTORS, language_model_of
 from merge_adapter import LAYER
+from shown import showing
 from test_train_dpo import KEY_OF_B7F97EC, PAIRS, key_of, training_job, write_pairs
 from tiny.checkpoints import build_checkpoint, hold_lock
-from tiny.registry import BASE_MODELS
+from tiny.registry import BASE_MODELS, FAMILIES
 
-LLAVAS = ("llava-1.5", "llava-v1.6-mistral", "llava-v1.6-vicuna-7b", "llama3-llava-next")
+every_family = [showing("base_models", name) for name in {**FAMILIES, **BASE_MODELS}]
 QUESTION = "How many lamps stand near the table?"
 FORM = "USER: <image>\n{instruction} ASSISTANT:"
 
@@ -124,7 +126,7 @@ def ids_of_lmms_eval(
     return seen
 
 
-@pytest.mark.parametrize("name", [*LLAVAS, *BASE_MODELS])
+@pytest.mark.parametrize("name", [*every_family, "llava-v1.6-vicuna-7b", "llama3-llava-next"])
 def test_training_and_every_evaluation_ask_with_the_same_token_ids(
     checkpoint: Callable[[str], Path], picture: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -204,11 +206,13 @@ def test_keys_of_trainings_and_pairs_are_those_of_the_form_whoever_says_it(
     assert "system_prompt" not in deciding(of_pairs)
 
 
-@pytest.mark.parametrize("name", ["llava-1.5", "llava-v1.6-mistral", *BASE_MODELS])
+@pytest.mark.shows("tuning", "lora")
+@pytest.mark.parametrize("name", every_family)
 def test_a_base_model_is_trained_on_its_language_model_merged_and_answers(
     checkpoint: Callable[[str], Path], dataset: Path, picture: Path, tmp_path: Path, name: str
 ) -> None:
     base = checkpoint(name)
+    assert weights.config_in(base)["architectures"] == [FAMILIES.get(name, ["?"])[0]]
     template = asked_as(Model(model=str(base)), None, None)
     job = training_job(base, dataset, tmp_path / "training", epochs=1, gradient_accumulation=5)
     DPO.train(job.model_copy(update={"prompt_template": template}))
@@ -255,6 +259,7 @@ def test_a_projector_that_is_asked_for_is_trained_at_its_own_rate_and_merged(
     assert_merged(base, adapter, merged, picture)
 
 
+@pytest.mark.shows("tuning", "full")
 @pytest.mark.parametrize("name", ["llava-1.5", "qwen2.5-vl", "idefics3"])
 def test_all_weights_of_the_language_model_are_trained_where_that_is_asked_for_and_no_others(
     checkpoint: Callable[[str], Path], dataset: Path, picture: Path, tmp_path: Path, name: str
@@ -364,6 +369,7 @@ def test_qlora_holds_the_language_model_in_4_bits_and_nothing_else(
 
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
+@pytest.mark.shows("tuning", "qlora")
 @pytest.mark.parametrize("name", ["llava-1.5", "qwen2.5-vl", "idefics3"])
 def test_an_adapter_of_qlora_is_merged_into_the_weights_as_they_are(
     checkpoint: Callable[[str], Path], dataset: Path, tmp_path: Path, name: str

@@ -31,9 +31,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 def made_from_the_models() -> dict[str, str]:
     """What `make docs` writes, in a process of its own: tests add kinds to the registries."""
     code = (
-        "import sys; sys.path[:0] = ['docs', 'scripts']; import json, make_configuration,"
-        " make_schema; json.dump({'configuration.md': make_configuration.page(),"
-        " 'config.schema.json': make_schema.text()}, sys.stdout)"
+        "import sys; sys.path[:0] = ['docs', 'scripts', 'demo']; import json, make_configuration,"
+        " make_models, make_schema; json.dump({'configuration.md': make_configuration.page(),"
+        " 'config.schema.json': make_schema.text(), 'models.md': make_models.page()}, sys.stdout)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
@@ -41,7 +41,7 @@ def made_from_the_models() -> dict[str, str]:
     return dict(json.loads(done.stdout))
 
 
-@pytest.mark.parametrize("file", ["configuration.md", "config.schema.json"])
+@pytest.mark.parametrize("file", ["configuration.md", "config.schema.json", "models.md"])
 def test_what_is_made_from_the_configurations_models_is_in_step(made_from_the_models, file):
     is_there = (REPOSITORY / "docs" / file).read_text(encoding="utf-8")
     assert is_there == made_from_the_models[file], f"docs/{file} is old: run `make docs`"

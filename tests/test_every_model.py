@@ -12,16 +12,19 @@ from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal, get_args, get_origin
 
+import make_models
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import shown
 from chat_server import ChatServer, choosing, text_of
 from conftest import DEVICE, Parameters, rounding, tiny_checkpoint
 from lib.blocks import Block
@@ -31,6 +34,8 @@ from lib.errors import ItemError, UserError
 from lib.files import digest
 from lib.jobs.batches import Item
 from lib.jobs.job import Job, NoSettings
+from lib.models.content_checkers.base import Content, ContentChecker
+from lib.models.content_checkers.registry import CONTENT_CHECKERS
 from lib.models.image_generators.base import ImageGenerator
 from lib.models.image_generators.registry import IMAGE_GENERATORS
 from lib.models.image_scorers.base import ImageScorer
@@ -47,6 +52,7 @@ from lib.models.response_generators.requests import Question, Request, Sampling
 from lib.models.response_rewards.base import ResponseReward
 from lib.models.response_rewards.registry import RESPONSE_REWARDS
 from lib.registry import Registry
+from shown import kinds_held_by, showing
 from tiny.registry import BUILDERS, ON_DEMAND, TINY_OF
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -65,6 +71,8 @@ SMALL = {
     "max_model_len": 1024,
     "max_new_tokens": 12,
     "require_question": False,
+    "labels": ["other", "unsafe"],
+    "min_score": 0.0,
 }
 
 
@@ -83,25 +91,21 @@ ROLES: Mapping[str, Role] = {
     "policy_models": Role(POLICY_MODELS, PolicyModel),
     "response_generators": Role(GENERATORS, Generator),
     "response_rewards": Role(RESPONSE_REWARDS, ResponseReward),
+    "content_checkers": Role(CONTENT_CHECKERS, ContentChecker),
 }
 ALL = [(role, kind) for role in ROLES for kind in ROLES[role].registry.kinds]
 
 
-def marked(*names: str) -> Any:
-    """A parameter of a test; kinds whose engine takes long to start are for the slow tests."""
-    return pytest.param(*names, marks=[pytest.mark.slow] if "vllm" in names else [])
-
-
 def of_role(role: str) -> pytest.MarkDecorator:
     """For tests of every kind of a role."""
-    return pytest.mark.parametrize("kind", [marked(kind) for _, kind in ALL if _ == role])
+    return pytest.mark.parametrize("kind", [showing(*name) for name in ALL if name[0] == role])
 
 
 every_kind = pytest.mark.parametrize(("role", "kind"), ALL)
 #: A policy model that runs in the job is loaded by a response generator.
 every_loaded_kind = pytest.mark.parametrize(
     ("role", "kind"),
-    [marked(*name) for name in ALL if TINY_OF.get(name) and name[0] != "policy_models"],
+    [showing(*name, *name) for name in ALL if TINY_OF.get(name) and name[0] != "policy_models"],
 )
 
 
@@ -117,6 +121,45 @@ def test_every_kind_has_a_tiny_checkpoint_or_says_that_it_loads_no_model(
         " (docs/adding-a-model.md)"
     )
     assert TINY_OF[role, kind] in {None, *BUILDERS, *ON_DEMAND}
+
+
+@pytest.mark.parametrize("section", make_models.sections(), ids=lambda section: section.role)
+def test_every_row_of_docs_models_md_has_tests_of_its_contract(
+    section: make_models.Section,
+) -> None:
+    tried = {(section.role, row.kind) for row in section.rows if row.tiny != make_models.NOT_TRIED}
+    missing = tried - kinds_held_by(import_module(section.test))
+    assert missing == set(), (
+        f"tests/{section.test}.py: no test has the mark shows{min(missing)} (tests/shown.py)"
+    )
+    said = "say in its Settings, or in FAMILIES (demo/tiny/registry.py), what it takes"
+    assert {row.kind for row in section.rows if not row.takes} == set(), said
+    others = {kind for role, kind in make_models.ON_A_GPU if role == section.role}
+    assert others <= {row.kind for row in section.rows}
+
+
+def test_a_row_is_shown_where_all_tests_of_its_contract_ran_and_none_failed() -> None:
+    def report(outcome: Any, kind: str, when: Any = "call") -> pytest.TestReport:
+        told = [(shown.PROPERTY, ["image_scorers", kind, 2])]
+        return pytest.TestReport("", ("", 0, ""), {}, outcome, None, when, user_properties=told)
+
+    session = shown.Shown()
+    for kind, outcomes in {
+        "clip": ("passed", "passed"),
+        "blip": ("passed", "skipped"),
+        "siglip": ("passed",),
+        "vqascore": ("skipped", "skipped"),
+        "image-reward": ("passed", "failed"),
+    }.items():
+        for outcome in outcomes:
+            session.pytest_runtest_logreport(report("passed", kind, "setup"))
+            session.pytest_runtest_logreport(report(outcome, kind))
+    assert {kind for _, kind in session.kinds()} == {"clip", "blip"}
+    session.pytest_runtest_logreport(report("failed", "clip", "teardown"))
+    text = "\n".join(session.lines())
+    assert "Image scorers" in text
+    assert "| `blip` | `BLIPScore` |" in text
+    assert "`clip`" not in text
 
 
 def test_the_table_of_tiny_checkpoints_names_no_kind_that_is_not_there() -> None:
@@ -838,3 +881,30 @@ def test_each_answer_of_a_policy_model_has_a_key_of_its_own(
         for sample in (1, 2)
     }
     assert len(keys) == 2 * len(instructed)
+
+
+# --- content checkers
+
+
+@of_role("content_checkers")
+def test_what_a_content_checker_finds_is_the_same_again_and_of_what_it_was_shown(
+    kind: str, demo_models: Path, images: list[Image.Image]
+) -> None:
+    tiny = TINY_OF["content_checkers", kind]
+    if kind == "presidio":
+        pytest.importorskip("presidio_analyzer")
+    settings = (
+        settings_of("content_checkers", kind, demo_models / tiny)
+        if tiny
+        else CONTENT_CHECKERS.validate({"kind": kind, "min_score": 0.0})
+    )
+    checker = load("content_checkers", settings, DEVICE)
+    texts = {"prompt": PROMPT, "responses/a": "Write to jane.doe@example.org."}
+    contents = [Content(image, texts) for image in images]
+    findings = [checker.find(content) for content in contents]
+    assert all(findings)
+    assert findings == [checker.find(content) for content in contents]
+    for finding in [each for of_one in findings for each in of_one]:
+        assert finding["of"] in ("image", *texts)
+        assert settings.min_score <= finding["score"] <= 1
+        assert "jane" not in json.dumps(finding)

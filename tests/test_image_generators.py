@@ -20,12 +20,20 @@ from hub_server import hub_server
 from lib.config.run import load_config
 from lib.data.controls import pick_of
 from lib.errors import UserError
-from lib.models.image_generators.pipelines import PIPELINES
+from lib.models.image_generators.pipelines import PIPELINES, pipeline_in
 from lib.models.image_generators.registry import IMAGE_GENERATORS
+from shown import showing
 from tiny.pipelines import PIPELINES as TINY
+from tiny.registry import PIPELINE_OF
 
 PROMPT = "two red cats on a blue sofa"
 ALL_AT_ONCE = {"stable-diffusion-1.5", "stable-diffusion-xl"}
+every_pipeline = pytest.mark.parametrize(
+    "drawn",
+    [showing("pipelines", PIPELINE_OF[name], name) for name in TINY],
+    indirect=True,
+    scope="module",
+)
 
 
 def settings_for(folder: Path, **more: Any) -> Any:
@@ -33,7 +41,7 @@ def settings_for(folder: Path, **more: Any) -> Any:
     return IMAGE_GENERATORS.validate({**values, "candidates": [{"guidance_scale": 5}], **more})
 
 
-@pytest.fixture(scope="module", params=TINY)
+@pytest.fixture(scope="module")
 def drawn(request: pytest.FixtureRequest, demo_models: Path) -> tuple[str, Any, list[int]]:
     """A tiny checkpoint's name, its loaded pipeline, and the sizes of the batches that it drew."""
     settings = settings_for(tiny_checkpoint(demo_models, request.param))
@@ -56,6 +64,7 @@ def pixels(image: Image.Image) -> Any:
 
 
 @pytest.mark.numeric
+@every_pipeline
 def test_every_pipeline_draws_candidates_that_are_functions_of_prompt_scale_and_seed(
     drawn: tuple[str, Any, list[int]],
 ) -> None:
@@ -71,6 +80,7 @@ def test_every_pipeline_draws_candidates_that_are_functions_of_prompt_scale_and_
         assert np.abs(pixels(other) - pixels(alone)).max() > 2
 
 
+@every_pipeline
 def test_a_prompt_that_an_encoder_of_a_pipeline_cuts_is_told(
     drawn: tuple[str, Any, list[int]],
 ) -> None:
@@ -86,7 +96,9 @@ def test_a_prompt_that_an_encoder_of_a_pipeline_cuts_is_told(
 def test_the_kind_may_be_left_out_where_model_index_json_says_it(
     name: str, demo_models: Path
 ) -> None:
-    assert settings_for(tiny_checkpoint(demo_models, name)).kind == "diffusers"
+    folder = tiny_checkpoint(demo_models, name)
+    assert pipeline_in(folder) == PIPELINE_OF[name]
+    assert settings_for(folder).kind == "diffusers"
     third = IMAGE_GENERATORS.validate({"model": str(demo_models / "stable-diffusion-3-medium")})
     assert third.kind == "stable-diffusion-3"
 

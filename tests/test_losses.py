@@ -14,6 +14,7 @@ from lib.config.training import Training
 from lib.training.dpo import DPO, build_trainer, training_arguments
 from lib.training.losses import LOSSES
 from lib.training.settings import TrainingSettings
+from shown import showing
 from test_train_dpo import PAIRS, training_job, write_pairs
 from train_dpo import say_losses
 
@@ -110,7 +111,7 @@ def test_every_loss_that_trl_knows_is_known() -> None:
 
 
 @pytest.mark.numeric
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", [showing("losses", name) for name in LOSSES])
 def test_a_loss_begins_at_its_papers_value_and_training_lowers_it(
     shared: SharedTrainer, name: str
 ) -> None:

@@ -31,8 +31,8 @@ class StableDiffusion3:
     VERSION: ClassVar[int] = 1
 
     class Settings(ImageGeneratorSettings):
-        """Stage images: four candidates a prompt, one at each guidance scale (paper 3.2; model card
-        of SD3-medium).
+        """Stage images by any StableDiffusion3Pipeline (Stable Diffusion 3 and 3.5): four
+        candidates a prompt, one at each guidance scale (paper 3.2; model card of SD3-medium).
         """
 
         kind: Literal["stable-diffusion-3"] = Field(

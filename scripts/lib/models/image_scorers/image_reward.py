@@ -61,7 +61,9 @@ class ImageReward(BatchScorer):
     max_prompt_tokens = BLIP_PROMPT_TOKENS
 
     class Settings(LocalScorerSettings):
-        """The reward, normalised as its authors do."""
+        """ImageReward's own `ImageReward.pt` (`THUDM/ImageReward`); a score is its reward,
+        normalised as its authors do.
+        """
 
         kind: Literal["image-reward"] = Field(description="Architecture and formula.")
         tokenizer: Model | None = Field(
