@@ -62,6 +62,9 @@ LONGEST = (
     "test_software.py",
 )
 
+#: What a process is told that imports this project's modules and the tests' own.
+PYTHONPATH = os.pathsep.join(str(REPOSITORY / name) for name in ("scripts", "demo", "tests"))
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 #: Where models compute in the tests of rules and of roles: `make test-gpu` names a GPU.
 DEVICE = os.environ.get("TEST_DEVICE", "cpu")

@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 
 import answer_benchmark
 import lib.jobs.job
-from conftest import Parameters, Wildcards
+from conftest import PYTHONPATH, Parameters, Wildcards
 from lib.benchmarks.lmms_eval.answer_journal import AnswerKeys, wait_for_lmms_eval_to_die
 from lib.benchmarks.lmms_eval.harness import Harness
 from lib.benchmarks.lmms_eval.main import REFUSED, journalled
@@ -364,19 +364,11 @@ def test_a_killed_job_takes_lmms_eval_with_it_and_goes_on_where_it_was(pope, und
     job, and the bytes are the same.
     """
     program = (
-        "import sys; sys.path[:0] = sys.argv[1:3]; import json, answer_benchmark; from"
-        " test_answer_benchmark import Job; "
+        "import json, sys, answer_benchmark; from test_answer_benchmark import Job;"
+        " answer_benchmark.main(Job(settings=json.loads(sys.argv[1])))"
     )
-    program += "answer_benchmark.main(Job(settings=json.loads(sys.argv[3])))"
-    command = [
-        sys.executable,
-        "-c",
-        program,
-        str(SCRIPTS),
-        str(Path(__file__).parent),
-        json.dumps(pope.params.settings),
-    ]
-    process = subprocess.Popen(command)
+    command = [sys.executable, "-c", program, json.dumps(pope.params.settings)]
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": PYTHONPATH})
     journal = Path("results/run/work/answer_benchmark/base/pope.journal.jsonl")
     while not (journal.is_file() and '"status"' in journal.read_text()):
         assert process.poll() is None, "ended before an answer was journalled"

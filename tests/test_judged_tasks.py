@@ -180,10 +180,13 @@ def refusals(monkeypatch):
     """The clients of HTTP, which are as before when the test is over."""
     import aiohttp
     import httpx
+    import httpx2
     import requests
 
-    for cls in (httpx.Client, httpx.AsyncClient, requests.Session):
-        monkeypatch.setattr(cls, "send", cls.send)
+    for module in (httpx, httpx2):
+        for cls in (module.Client, module.AsyncClient):
+            monkeypatch.setattr(cls, "send", cls.send)
+    monkeypatch.setattr(requests.Session, "send", requests.Session.send)
     monkeypatch.setattr(aiohttp.ClientSession, "_request", aiohttp.ClientSession._request)
     monkeypatch.setattr(urllib.request.OpenerDirector, "open", urllib.request.OpenerDirector.open)
     made = judges.Refusals()

@@ -21,7 +21,7 @@ import pytest
 import torch
 
 import train_dpo
-from conftest import DEVICE, Parameters
+from conftest import DEVICE, PYTHONPATH, Parameters
 from lib.blocks import Model
 from lib.config.training import Experiment, TrainDpoJob, Training
 from lib.data.controls import Control, is_exchanged
@@ -169,8 +169,7 @@ class Run:
         params |= {"control": self.control} if self.control else {}
         return subprocess.Popen(
             [sys.executable, __file__, json.dumps(params)],
-            env=os.environ
-            | {"PYTHONPATH": f"{Path(train_dpo.__file__).parent}:{self.also_on_path}"},
+            env=os.environ | {"PYTHONPATH": f"{PYTHONPATH}:{self.also_on_path}"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
