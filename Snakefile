@@ -21,7 +21,7 @@ from lib.patches.imports import quick_imports
 with quick_imports():
     from lib.blocks import NAME
     from lib.config.run import load_config
-    from lib.config.yaml_files import read_yaml
+    from lib.config.yaml_files import path_of, read_yaml, say_where
     from lib.data.prompts import PROMPT_ID, TOPIC, tell_unread_files
     from lib.errors import UserError
     from lib.head import (

@@ -23,13 +23,14 @@ from safetensors.torch import load_file, save_file
 
 from chat_server import ChatServer
 from conftest import DEVICE, Parameters, rounding, tiny_checkpoint
-from lib.blocks import Block
+from lib.blocks import Block, models_in
 from lib.data.prompts import Prompt
 from lib.data.rows import InstructionRow, PickedRow
 from lib.errors import ItemError, UserError
 from lib.files import digest
 from lib.jobs.batches import Item
 from lib.jobs.job import Job, NoSettings
+from lib.model_files import WEIGHTS
 from lib.models.image_generators.base import ImageGenerator
 from lib.models.image_generators.registry import IMAGE_GENERATORS
 from lib.models.image_scorers.base import ImageScorer
@@ -213,6 +214,20 @@ def demo_models(demo_models: Path) -> Path:
     for name in sorted({str(name) for name in TINY_OF.values()} & ON_DEMAND.keys()):
         tiny_checkpoint(demo_models, name)
     return demo_models
+
+
+@every_loaded_kind
+def test_a_folder_without_weights_is_told_before_the_run_and_a_whole_one_is_let_pass(
+    role: str, kind: str, demo_models: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "broken"
+    shutil.copytree(demo_models / str(TINY_OF[role, kind]), folder)
+    [model] = models_in(settings_of(role, kind, folder)).values()
+    assert model.problem_with_files(folder) is None
+    for path in folder.rglob("*"):
+        if path.suffix in WEIGHTS:
+            path.unlink()
+    assert model.problem_with_files(folder)
 
 
 @pytest.fixture(scope="module")

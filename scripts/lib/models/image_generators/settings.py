@@ -1,10 +1,12 @@
 """What the settings of all image generators have."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, PositiveInt
 
 from lib.blocks import LATER, Model
+from lib.model_files import problem_with_pipeline
 
 
 class ImageGeneratorSettings(Model):
@@ -38,6 +40,10 @@ class ImageGeneratorSettings(Model):
     def scales(self) -> list[float]:
         """The guidance scales that there are, each once."""
         return list(dict.fromkeys(scale for scale, _ in self.drawn))
+
+    def problem_with_files(self, folder: Path) -> str | None:
+        """What a pipeline's folder lacks of its parts."""
+        return problem_with_pipeline(folder)
 
     def check_before_run(self) -> None:
         """Looks at what is not on this machine and says what could not be drawn; it may ask the
