@@ -100,9 +100,10 @@ try:
     if snakemake_command.is_to_unlock():
         OWNER.refuse_while_at_work()
     SHARDS = PLAN.shards
-    # The user's own instructions and answers are read, and refused if need be, before anything runs.
+    # The user's own instructions, answers and pictures are read, and refused if need be, before anything runs.
     PLAN.written
     if not START:
+        PLAN.pictures
         PLAN.answers
     for warning in (
         []

@@ -93,7 +93,7 @@ def items_of(
     if {"topic", "shard"} <= names.keys():
         prompts = shards.get((names["topic"], names["shard"]), 0)
         if job.rule in ("generate_images", "rank_images"):
-            return prompts * len(config.images.drawn)
+            return prompts * config.images.images_per_prompt
         if job.rule == "rank_responses":
             return prompts * len(config.responses.answer_names)
         if job.rule == "generate_responses":

@@ -20,7 +20,7 @@ from lib.models.image_generators.pipelines import (
     per_row,
     pipeline_in,
 )
-from lib.models.image_generators.settings import ImageGeneratorSettings
+from lib.models.image_generators.settings import DrawnImageSettings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,7 +31,7 @@ class StableDiffusion3:
 
     VERSION: ClassVar[int] = 1
 
-    class Settings(ImageGeneratorSettings):
+    class Settings(DrawnImageSettings):
         """Stage images: four candidates a prompt, one at each guidance scale (paper 3.2; model card
         of SD3-medium).
         """
