@@ -31,8 +31,9 @@ from lib.head.table_rows import candidates_job
 from lib.head.targets import tables_and_figures
 from lib.models.image_generators.own_folder import PictureFolder
 from lib.models.image_generators.registry import IMAGE_GENERATORS
-from lib.planning.costs import items_of
+from lib.planning.costs import items_of, plan_costs
 from lib.planning.graph import PlannedJob
+from lib.planning.rates import read_rates
 
 CAT, DOG = Prompt("art", "a red cat"), Prompt("art", "a blue dog")
 SIZE = (8, 6)
@@ -317,6 +318,11 @@ def test_no_generator_is_planned_named_or_drawn_a_figure_of(own):
     assert config.images.kind == "folder"  # which `folder` says
     job = PlannedJob("generate_images", {"topic": "art", "shard": "00"}, 0, 240)
     assert items_of(job, config, {("art", "00"): 4}, {}) == 4
+    path = Path("profiles/slurm/rates.yaml")
+    rates = read_rates(path, [name.split("/")[0] for name in read_yaml(path)["stages"]])
+    planned = plan_costs([job], config, {("art", "00"): 4}, rates).costs["generate_images"]
+    assert planned.gpu_seconds == 0
+    assert planned.seconds < 60
     figures = [Path(file).stem for file in tables_and_figures(own)]
     assert "candidates_figure" in figures
     assert "guidance_figure" not in figures

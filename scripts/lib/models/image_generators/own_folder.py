@@ -50,7 +50,9 @@ class PictureFolder:
     class Settings(ImageGeneratorSettings):
         """Stage images from a folder with pictures of your own."""
 
-        kind: Literal["folder"] = Field(description="Where the images come from.")
+        kind: Literal["folder"] = Field(
+            description="Where the images come from; `folder` says it by itself."
+        )
         # What a picture contains is in the keys of items, not where it is.
         folder: UserPath = Field(
             description=(
