@@ -23,8 +23,12 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n"
 Change = Callable[[Path], object]
 
 
-def gone(name: str) -> Change:
-    return lambda folder: (folder / name).unlink()
+def gone(*names: str) -> Change:
+    def change(folder: Path) -> None:
+        for name in names:
+            (folder / name).unlink()
+
+    return change
 
 
 def holding(name: str, content: bytes) -> Change:
@@ -131,11 +135,10 @@ LACKING: dict[str, tuple[str, Change, str]] = {
     "no configuration": ("instruct-llm", gone("config.json"), r"no config\.json"),
     "no processor of images": (
         "llava-1.5",
-        lambda folder: [(folder / f"{name}_config.json").unlink() for name in PROCESSORS],
+        gone("preprocessor_config.json", "processor_config.json"),
         r"no processor of images \(preprocessor_config\.json",
     ),
 }
-PROCESSORS = ("processor", "preprocessor")
 
 
 @pytest.mark.parametrize("name", LACKING)

@@ -7,6 +7,7 @@ import shutil
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from lib.data.data_sets import DataSetPair, RatedResponse
 from lib.data.export_forms.columns import plain_columns
 from lib.data.own_pictures import take_picture
 from lib.data.prompts import Prompt
-from lib.data.rows import ImagesRow
+from lib.data.rows import ImageRankingRow, ImagesRow
 from lib.data.shards import read_shard
 from lib.errors import UserError
 from lib.files import write_jsonl
@@ -380,7 +381,7 @@ def test_own_pictures_are_ranked_by_the_command_and_a_changed_one_redoes_only_it
     (mine / f"{prompts[1].id}_0.png").rename(mine / "away_too")
     project.snakemake("rankings")
     root = project.folder / "results/random"
-    ranking = read_shard(root / "image_ranking/clip/art/00.jsonl", ImagesRow)
+    ranking: Any = read_shard(root / "image_ranking/clip/art/00.jsonl", ImageRankingRow)
     assert len(ranking[prompts[0].id]["scores"]) == 2
     assert ranking[prompts[1].id]["missing"]["reason"] == "no picture"
     assert str(tmp_path) not in (root / "images/art/00.jsonl").read_text()
