@@ -21,7 +21,7 @@ from lib.patches.imports import quick_imports
 with quick_imports():
     from lib.blocks import NAME
     from lib.config.run import load_config
-    from lib.config.yaml_files import read_yaml
+    from lib.config.yaml_files import path_of, read_yaml, say_where
     from lib.data.prompts import PROMPT_ID, TOPIC, tell_unread_files
     from lib.errors import UserError
     from lib.head import (
@@ -100,9 +100,10 @@ try:
     if snakemake_command.is_to_unlock():
         OWNER.refuse_while_at_work()
     SHARDS = PLAN.shards
-    # The user's own instructions and answers are read, and refused if need be, before anything runs.
+    # The user's own instructions, answers and pictures are read, and refused if need be, before anything runs.
     PLAN.written
     if not START:
+        PLAN.pictures
         PLAN.answers
     for warning in (
         []

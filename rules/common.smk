@@ -111,7 +111,14 @@ def check_run(jobs, **how):
     """Refuses a run whose jobs cannot be done; what preflight says besides."""
     check_software()
     asked = [(job.rule, job.wildcards) for job in jobs]
-    return preflight.check_run(PLAN, asked, **how)
+    return preflight.check_run(PLAN, asked, where=where, **how)
+
+
+def where(key):
+    """The file and the line of a key of the configuration, as a message begins; of a module's nobody knows."""
+    if MODULE:
+        return ""
+    return say_where(path_of(key, VALUES), list(map(Path, FILES)), COMMAND_LINE)
 
 
 def check_dry_run():

@@ -12,7 +12,7 @@ rule generate_images:
         f"../envs/{CONFIG.images.environment}.yaml"
     threads: 1
     resources:
-        gpu=GPU,
+        gpu=GPU if CONFIG.images.IS_DRAWN else 0,
         mem_mb=growing(CONFIG.images.megabytes),
         runtime=growing(240),
     params:

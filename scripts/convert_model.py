@@ -20,6 +20,7 @@ from lib.errors import UserError
 from lib.files import mendable_storage_errors
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
+from lib.model_files import WEIGHTS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -132,7 +133,7 @@ def convert(base: Path, source: Path, output: Path) -> list[str]:
             f" {min(left, default='any')}: it is of another architecture."
         )
     for file in base.iterdir():
-        if file.is_file() and file.suffix not in weights.WEIGHTS and file.name[0] != ".":
+        if file.is_file() and file.suffix not in WEIGHTS and file.name[0] != ".":
             shutil.copyfile(file, output / file.name)
     return kept
 

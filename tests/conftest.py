@@ -54,6 +54,7 @@ LONGEST = (
     "test_train_dpo.py",
     "test_incremental.py",
     "test_bad_input.py",
+    "test_other_cast.py",
     "test_generate_responses.py",
     "test_write_instructions.py",
     "test_plan_command.py",

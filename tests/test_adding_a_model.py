@@ -31,6 +31,7 @@ from lib.errors import UserError
 from lib.files import write_jsonl
 from lib.head.plan import Plan
 from lib.jobs.device import require_device
+from lib.model_files import problem_with_all
 from lib.models.image_scorers.registry import IMAGE_SCORERS
 from lib.models.image_scorers.settings import LocalScorerSettings
 from lib.models.response_rewards.base import Conversation, Reward
@@ -52,6 +53,9 @@ class NearColour:
 
         kind: Literal["near-colour"] = Field(description="Architecture and formula.")
         power: float = Field(1.0, gt=0, description="Over 1, far colours weigh more.")
+
+        def problem_with_files(self, folder: Path) -> str | None:
+            return problem_with_all(folder, ["config.json", "model.safetensors"])
 
     def __init__(self, colours: torch.Tensor, power: float) -> None:
         self.colours, self.power = colours, power

@@ -315,8 +315,11 @@ def test_a_mistake_in_a_benchmark_is_told_with_its_line(tmp_path, monkeypatch, b
 
 
 def test_another_model_does_not_inherit_the_default_model_s_commit():
-    assert load_config({"images": {"model": "owner/other"}}, []).images.revision == "main"
-    assert load_config({"images": {"steps": 3}}, []).images.revision == Config().images.revision
+    default: Any = Config().images
+    other: Any = load_config({"images": {"model": "owner/other"}}, []).images
+    same: Any = load_config({"images": {"steps": 3}}, []).images
+    assert other.revision == "main"
+    assert same.revision == default.revision
 
 
 def test_one_answer_of_two_policy_models_is_as_good_as_two_of_one() -> None:

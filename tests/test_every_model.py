@@ -27,13 +27,14 @@ from safetensors.torch import load_file, save_file
 import shown
 from chat_server import ChatServer, choosing, text_of
 from conftest import DEVICE, Parameters, rounding, tiny_checkpoint
-from lib.blocks import Block
+from lib.blocks import Block, models_in
 from lib.data.prompts import Prompt
 from lib.data.rows import InstructionRow, PickedRow
 from lib.errors import ItemError, UserError
 from lib.files import digest
 from lib.jobs.batches import Item
 from lib.jobs.job import Job, NoSettings
+from lib.model_files import WEIGHTS
 from lib.models.content_checkers.base import Content, ContentChecker
 from lib.models.content_checkers.registry import CONTENT_CHECKERS
 from lib.models.image_generators.base import ImageGenerator
@@ -106,6 +107,12 @@ every_kind = pytest.mark.parametrize(("role", "kind"), ALL)
 every_loaded_kind = pytest.mark.parametrize(
     ("role", "kind"),
     [showing(*name, *name) for name in ALL if TINY_OF.get(name) and name[0] != "policy_models"],
+)
+
+
+#: Of the image generators: those that draw.
+every_drawing_kind = pytest.mark.parametrize(
+    "kind", [kind for kind in IMAGE_GENERATORS.kinds if TINY_OF.get(("image_generators", kind))]
 )
 
 
@@ -183,6 +190,8 @@ def test_a_class_has_a_version_and_a_block_of_settings_that_names_its_kind(
 @every_kind
 def test_a_class_has_all_that_its_protocol_asks_for(role: str, kind: str) -> None:
     protocol, cls = ROLES[role].protocol, ROLES[role].registry.load(kind)
+    if role == "image_generators" and not cls.Settings.IS_DRAWN:
+        pytest.skip("it generates nothing")
     names = [name for name in vars(protocol) if not name.startswith("_")]
     assert names
     assert [name for name in names if not callable(getattr(cls, name, None))] == []
@@ -263,6 +272,20 @@ def chosen(body: Any) -> Any:
     """What a model at an endpoint says that is asked for a rating, or for Yes or No."""
     options = ("Yes", "No") if "Yes or No" in text_of(body) else "12345"
     return choosing(*options)(body)
+
+
+@every_loaded_kind
+def test_a_folder_without_weights_is_told_before_the_run_and_a_whole_one_is_let_pass(
+    role: str, kind: str, demo_models: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "broken"
+    shutil.copytree(demo_models / str(TINY_OF[role, kind]), folder)
+    [model] = models_in(settings_of(role, kind, folder)).values()
+    assert model.problem_with_files(folder) is None
+    for path in folder.rglob("*"):
+        if path.suffix in WEIGHTS:
+            path.unlink()
+    assert model.problem_with_files(folder)
 
 
 @pytest.fixture(scope="module")
@@ -448,7 +471,7 @@ def pixels(image: Image.Image) -> np.ndarray[Any, Any]:
     return np.asarray(image).astype(int)
 
 
-@of_role("image_generators")
+@every_drawing_kind
 def test_images_are_a_function_of_prompt_scale_and_seed(kind: str, loaded: Any) -> None:
     generator = loaded("image_generators", kind)
     images = generator.generate(PROMPT, [5.0, 9.0], [1, 2])
@@ -461,7 +484,7 @@ def test_images_are_a_function_of_prompt_scale_and_seed(kind: str, loaded: Any) 
 
 
 @pytest.mark.numeric
-@of_role("image_generators")
+@every_drawing_kind
 def test_an_image_is_the_same_alone_and_in_a_batch_but_for_rounding(kind: str, loaded: Any) -> None:
     generator = loaded("image_generators", kind)
     together = generator.generate(PROMPT, [5.0, 9.0, 7.0], [1, 2, 3])
@@ -470,7 +493,7 @@ def test_an_image_is_the_same_alone_and_in_a_batch_but_for_rounding(kind: str, l
     assert np.abs(pixels(alone) - pixels(together[0])).max() > 2
 
 
-@of_role("image_generators")
+@every_drawing_kind
 @pytest.mark.parametrize("prompt", ["", WITH_SPECIAL, "猫が三匹 😀", "one more cat and " * 60])
 def test_any_prompt_can_be_drawn(kind: str, loaded: Any, prompt: str) -> None:
     (image,) = loaded("image_generators", kind).generate(prompt, [5.0], [1])

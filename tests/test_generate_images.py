@@ -23,7 +23,7 @@ from lib.data.shards import present, read_shard
 from lib.files import digest_of_file, write_jsonl
 from lib.jobs.job import REUSE_FROM
 from lib.models.image_generators.registry import IMAGE_GENERATORS
-from lib.models.image_generators.settings import ImageGeneratorSettings
+from lib.models.image_generators.settings import DrawnImageSettings
 from lib.models.image_generators.stable_diffusion_3 import StableDiffusion3
 
 PROMPTS = [
@@ -227,7 +227,7 @@ class PlainColours:
 
     VERSION = 1
 
-    class Settings(ImageGeneratorSettings):
+    class Settings(DrawnImageSettings):
         kind: Literal["plain"]
 
         @property

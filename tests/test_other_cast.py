@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -45,7 +46,7 @@ def other(made_once):
 
 
 def rows_of(other, stage, row):
-    found = {}
+    found: dict[str, Any] = {}
     for file in sorted((other / stage).glob("*/*.jsonl")):
         found |= read_rows(file, row)
     return found

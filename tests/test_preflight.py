@@ -249,7 +249,8 @@ def test_a_topic_without_prompts_stops_all_but_the_writing_of_prompts(plan):
 def test_a_base_model_that_cannot_be_asked_ends_the_run_before_it_starts(plan, tmp_path):
     """Unless the configuration says how to."""
     (tmp_path / "base").mkdir()
-    (tmp_path / "base/config.json").write_text("{}")
+    for name in ("config.json", "tokenizer.json"):
+        (tmp_path / "base" / name).write_text("{}")
     training = {
         "experiments": {"dpo": {"size": "all"}},
         "base_model": {"model": f"{tmp_path}/base"},
@@ -259,3 +260,21 @@ def test_a_base_model_that_cannot_be_asked_ends_the_run_before_it_starts(plan, t
         check_run(plan(training=training), jobs)
     form = {"prompt_template": "USER: <image>\n{instruction} ASSISTANT:"}
     check_run(plan(training=training | form), jobs)
+
+
+def test_a_model_folder_that_lacks_its_weights_ends_the_run_with_its_key_s_place(plan, tmp_path):
+    (tmp_path / "scorer").mkdir()
+    (tmp_path / "scorer/config.json").write_text("{}")
+    scorers = {"image-reward": {"kind": "clip", "model": f"{tmp_path}/scorer"}}
+    made = plan(image_ranking={"scorers": scorers})
+    message = (
+        r"^config\.yaml, line 3: image_ranking\.scorers\.image-reward: `model`: the folder"
+        r" '.*scorer' cannot be loaded: it has no weights \(model\.safetensors or pytorch_model\."
+    )
+    with pytest.raises(UserError, match=message):
+        check_run(
+            made,
+            [("rank_images", {"scorer": "image-reward", **SHARD})],
+            where=lambda _: "config.yaml, line 3: ",
+        )
+    assert check_run(made, [("size_table", {})]) == []  # which loads no model

@@ -55,6 +55,7 @@ TINY_OF: dict[tuple[str, str], str | None] = {
     ("content_checkers", "presidio"): None,
     ("image_generators", "stable-diffusion-3"): "stable-diffusion-3-medium",
     ("image_generators", "diffusers"): "flux",
+    ("image_generators", "folder"): None,
     ("image_scorers", "image-reward"): "image-reward",
     ("image_scorers", "clip"): "clip",
     ("image_scorers", "blip"): "blip",

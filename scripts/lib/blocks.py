@@ -1,6 +1,7 @@
 """The blocks that configuration and jobs are made of, and which of their fields decide results."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
@@ -16,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from lib import secret, weights
+from lib import model_files, secret, weights
 from lib.files import canonical_json, expand
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -158,6 +159,10 @@ class Model(Block):
     model: str = model_field()
     revision: str = revision_field()
     dtype: DType = dtype_field()
+
+    def problem_with_files(self, folder: Path) -> str | None:
+        """What of the files that loading needs the model's folder lacks; None if nothing."""
+        return model_files.problem_with_checkpoint(folder)
 
     @model_validator(mode="before")
     @classmethod

@@ -12,11 +12,10 @@ from typing import Any, Literal
 from lib.contents import digest_files, files_under
 from lib.errors import UserError, cannot_be_reached
 from lib.files import digest, expand
+from lib.model_files import WEIGHTS
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-#: How files of weights end.
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 
 #: What a folder must hold to be a model; the diffusers, transformers and ImageReward layouts.
 MODEL_MARKS = ("model_index.json", "config.json", "ImageReward.pt")

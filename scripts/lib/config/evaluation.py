@@ -284,6 +284,10 @@ class ReleasedModel(Model):
             )
         return self
 
+    def problem_with_files(self, folder: Path) -> str | None:
+        """What it lacks; that of LLaVA's own code is looked at when it is converted."""
+        return None if self.layout == "llava" else super().problem_with_files(folder)
+
     @property
     def plain(self) -> Model:
         """The model without what is said of it besides."""

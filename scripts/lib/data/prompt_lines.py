@@ -1,7 +1,9 @@
-"""Files in which users say something of each prompt: JSON lines, each with `prompt` (its text) or
-`id`, and a text; where a line stands means nothing.
+"""Files in which users say something of each prompt: JSON lines, or rows of a CSV file with a
+heading (`.csv`), each with `prompt` (its text) or `id`, and a text; where a line stands means
+nothing.
 """
 
+import csv
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,11 +43,11 @@ class PromptLines:
         """The lines that say something. Errors: UserError for one that is no JSON object with a
         text, or names no prompt, another one than there is, or two.
         """
-        for number, line in enumerate(_lines_of(self.path), start=1):
-            if line.strip():
-                where = f"{self.path}, line {number}"
-                entry = self._entry_of(line, where)
-                yield PromptLine(self.path, number, self._prompt_of(entry, where), entry)
+        for number, entry in entries_of(self.path):
+            where = f"{self.path}, line {number}"
+            if not isinstance(entry.get(self.text), str):
+                raise UserError(f"{where}: has no text under `{self.text}`. Add it.")
+            yield PromptLine(self.path, number, self._prompt_of(entry, where), entry)
 
     def refuse_lacking(self, has: Mapping[str, Any]) -> None:
         """A UserError where a prompt's id is not in `has`."""
@@ -55,17 +57,6 @@ class PromptLines:
                 f"{self.path}: has no line for {len(lacking)} of {len(self.by_id)} prompts. Add one"
                 f" for each; the first are:\n{shown}"
             )
-
-    def _entry_of(self, line: str, where: str) -> dict[str, Any]:
-        try:
-            entry = STRICT_JSON.decode(line)
-        except ValueError as error:
-            raise UserError(
-                f"{where}: not valid JSON ({error}). Write one JSON object a line."
-            ) from error
-        if not isinstance(entry, dict) or not isinstance(entry.get(self.text), str):
-            raise UserError(f"{where}: has no text under `{self.text}`. Add it.")
-        return entry
 
     def _prompt_of(self, entry: Mapping[str, Any], where: str) -> Prompt:
         """The prompt that a line names by `prompt` or `id`; if by both, they must agree."""
@@ -88,6 +79,31 @@ class PromptLines:
                 " them."
             )
         return named[0]
+
+
+def entries_of(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The JSON objects of a file's lines, or the rows of a CSV file by its heading, each with the
+    number of its (last) line. Errors: UserError for a line that is neither.
+    """
+    if path.suffix.casefold() == ".csv":
+        rows = csv.DictReader(f"{line}\n" for line in _lines_of(path))
+        for row in rows:
+            # Cells that are empty say nothing; those beyond the heading stand under None.
+            yield rows.line_num, {name: cell for name, cell in row.items() if name and cell}
+        return
+    for number, line in enumerate(_lines_of(path), start=1):
+        if line.strip():
+            yield number, _object_in(line, f"{path}, line {number}")
+
+
+def _object_in(line: str, where: str) -> dict[str, Any]:
+    try:
+        entry = STRICT_JSON.decode(line)
+    except ValueError as error:
+        raise UserError(
+            f"{where}: not valid JSON ({error}). Write one JSON object a line."
+        ) from error
+    return entry if isinstance(entry, dict) else {}  # in which a text is lacking
 
 
 def _lines_of(path: Path) -> list[str]:

@@ -27,16 +27,29 @@ class MissingRow(PromptRow):
     missing: Missing
 
 
-class Candidate(TypedDict):
-    """One image of a prompt: its guidance scale, its seed, its file (relative to the run's folder),
-    that file's sha256 (hex), and whether it shows one colour only.
+class PictureSource(TypedDict):
+    """The file that a picture of the user's own was taken from: its name from the folder on, its
+    sha256 (hex) and its size, and what was changed; nothing where it is the same bytes.
     """
 
-    guidance_scale: float
-    seed: int
+    name: str
+    sha256: str
+    bytes: int
+    changed: list[str]
+
+
+class Candidate(TypedDict):
+    """One image of a prompt: its guidance scale, its seed, its file (relative to the run's folder),
+    that file's sha256 (hex), and whether it shows one colour only. A picture of the user's own has
+    neither scale nor seed, but a `source`.
+    """
+
+    guidance_scale: float | None
+    seed: int | None
     file: str
     sha256: str
     blank: bool
+    source: NotRequired[PictureSource]
 
 
 class ImagesRow(PromptRow):
@@ -66,7 +79,7 @@ class PickedImage(TypedDict):
 
     file: str
     sha256: str
-    guidance_scale: float
+    guidance_scale: float | None
     score: float
     drawn: NotRequired[bool]
 

@@ -142,7 +142,11 @@ def models_of_data(config: Config, licences: Licences) -> Iterator[UsedModel]:
     """The models that the data are made with, in the order of the stages."""
     if config.generate_prompts.count:
         yield from _of_prompts(config, licences)
-    yield of_model("makes the images", config.images, "generate_images", licences, makes=True)
+    if isinstance(config.images, Model):
+        yield of_model("makes the images", config.images, "generate_images", licences, makes=True)
+    else:
+        pictures = ModelOrigin(model="pictures of the maker's own", revision="")
+        yield UsedModel(does="are the images", makes=True, origin=pictures)
     picking = config.image_ranking.select_by
     scorer = config.image_ranking.scorers[picking]
     yield _of_judge("picks one of them", scorer, f"rank_images/{picking}", licences)

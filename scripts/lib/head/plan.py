@@ -11,7 +11,7 @@ from typing import Any
 from lib import weights
 from lib.blocks import Block, models_in
 from lib.config.figures import AnswersSheet
-from lib.config.images import GenerateImagesJob
+from lib.config.images import GenerateImagesJob, TakePicturesJob
 from lib.config.instructions import WriteInstructionsJob
 from lib.config.pairs import ALL, BuildPairsJob, Size
 from lib.config.prompts import AddPromptsJob
@@ -170,12 +170,40 @@ class Plan:
             for topic, shard in self.shards
             if (file := self._answers_file(policy, topic, shard))
         }
-        return RunStart(dict(config), prompts, self.written, self.left_out, answers)
+        pictures = {
+            f"{topic}/{shard}": str(self.images_job(topic, shard).prompts)
+            for topic, shard in (self.shards if not self.config.images.IS_DRAWN else ())
+        }
+        return RunStart(dict(config), prompts, self.written, self.left_out, answers, pictures)
 
     def images_job(self, topic: str, shard: str) -> GenerateImagesJob:
-        """What a job of generate_images is told: editing one prompt reruns one shard."""
-        prompts = self._given([prompt.row() for prompt in self.shard(topic, shard).prompts])
-        return GenerateImagesJob(generator=self.config.images, prompts=prompts)
+        """What a job of generate_images is told: editing one prompt, or one of the user's own
+        pictures, reruns one shard.
+        """
+        images = self.config.images
+        prompts = self.shard(topic, shard).prompts
+        if images.IS_DRAWN:
+            rows = [prompt.row() for prompt in prompts]
+            return GenerateImagesJob(generator=images, prompts=self._given(rows))
+        megapixels = self.config.max_image_megapixels
+        if self._start:
+            given = Path(self._start.pictures[f"{topic}/{shard}"])
+        else:
+            given = self._given(
+                [
+                    {**prompt.row(), "pictures": self.pictures.get(prompt.id, [])}
+                    for prompt in prompts
+                ]
+            )
+        return TakePicturesJob(generator=images, prompts=given, max_image_megapixels=megapixels)
+
+    @cached_property
+    def pictures(self) -> dict[str, list[Any]]:
+        """The pictures that the user has, by prompt id; nothing where a model draws them. Read once
+        a run. Errors: UserError where it cannot be told which prompt one is of.
+        """
+        prompts = [prompt for shard in self.shards.values() for prompt in shard.prompts]
+        return self.config.images.read_pictures(prompts) or {}
 
     def instructions_job(self, topic: str, shard: str) -> WriteInstructionsJob:
         """What a job of write_instructions is told: editing one line of the user's own

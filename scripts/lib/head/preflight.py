@@ -25,6 +25,7 @@ from lib.head import evaluation, own_pairs
 from lib.head.left_out import problems_with_sizes
 from lib.head.plan import Plan
 from lib.hub_upload import token_of
+from lib.model_files import TOKENIZERS, problem_with_any
 
 #: A job that is to run: its rule, and its wildcards by name.
 Job = tuple[str, Mapping[str, str]]
@@ -283,6 +284,21 @@ def _check_endpoint(endpoint: Endpoint | None) -> None:
     check_endpoint(endpoint)
 
 
+def check_folder(model: Model, is_whole: IsWhole) -> None:
+    """Raises a UserError if a model's folder lacks files that its job loads."""
+    folder = weights.folder_of(model.model)
+    problem = (
+        model.problem_with_files(folder)
+        if is_whole is weights.holds_weights
+        else problem_with_any(folder, TOKENIZERS, "tokenizer")
+    )
+    if problem:
+        raise UserError(
+            f"`model`: the folder '{model.model}' cannot be loaded: {problem}. Get the model anew,"
+            " or name another one."
+        )
+
+
 def _each(*checks: Callable[[], object]) -> None:
     for check in checks:
         check()
@@ -312,12 +328,19 @@ def _topics_without_prompts(plan: Plan, jobs: Sequence[Job]) -> list[str]:
     )
 
 
-def check_run(plan: Plan, jobs: Sequence[Job], *, may_be_out_of_reach: bool = False) -> list[str]:
+def check_run(
+    plan: Plan,
+    jobs: Sequence[Job],
+    *,
+    may_be_out_of_reach: bool = False,
+    where: Callable[[str], str] = lambda _: "",
+) -> list[str]:
     """Raises one UserError with all that would stop these jobs later: keys, endpoints, hub models
-    out of reach, files of benchmarks.
+    out of reach, model folders that are not whole, files of benchmarks.
 
     `may_be_out_of_reach`: in a dry run, which changes nothing, servers that cannot be reached from
-    this machine are no errors; gives what is to be said of them.
+    this machine are no errors; gives what is to be said of them. `where`: the file and the line of
+    a key of the configuration, as a message begins.
     """
     needs = needs_of(plan, jobs)
     checks: dict[str, Callable[[], object]] = {
@@ -326,8 +349,11 @@ def check_run(plan: Plan, jobs: Sequence[Job], *, may_be_out_of_reach: bool = Fa
     for key, (model, is_whole) in needs.models.items():
         if not weights.is_folder(model.model):
             checks[key] = partial(weights.check_access, model.model, model.revision, is_whole)
-        elif key == BASE_MODEL and plan.config.training.prompt_template is None:
-            checks[key] = partial(own_template, weights.folder_of(model.model))
+            continue
+        checks[key] = partial(check_folder, model, is_whole)
+        if key == BASE_MODEL and plan.config.training.prompt_template is None:
+            template = partial(own_template, weights.folder_of(model.model))
+            checks[key] = partial(_each, checks[key], template)
     for name in needs.own_pairs:
         if not (pairs := plan.own_pairs[name]).is_readable:
             key = own_pairs.key_of(plan, name)
@@ -346,11 +372,11 @@ def check_run(plan: Plan, jobs: Sequence[Job], *, may_be_out_of_reach: bool = Fa
         keys = sorted(checks)
         found = dict(zip(keys, threads.map(_look_for, map(checks.__getitem__, keys)), strict=True))
     told = [
-        f"{key}: {error}"
+        f"{where(key)}{key}: {error}"
         for key, error in found.items()
         if may_be_out_of_reach and isinstance(error, OutOfReachError)
     ]
-    problems = [f"{key}: {error}" for key, error in found.items() if error]
+    problems = [f"{where(key)}{key}: {error}" for key, error in found.items() if error]
     problems += _topics_without_prompts(plan, jobs)
     problems += problems_with_sizes(plan, {rule for rule, _ in jobs})
     for name in sorted(needs.own_pairs):

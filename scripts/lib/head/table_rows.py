@@ -120,7 +120,7 @@ def _picks(plan: Plan) -> dict[str, Any]:
     return {
         "scorer": scorer,
         "scorer_model": origin_of(config.image_ranking.scorers[scorer]),
-        "image_model": origin_of(config.images),
+        "image_model": origin_of(config.images) if isinstance(config.images, Model) else None,
         "label": config.label,
     }
 

@@ -123,6 +123,7 @@ def tables_and_figures(plan: Plan) -> list[str]:
     """The files of all tables and figures that are not left out."""
     figures = plan.config.figures
     needs = {name: name in OF_MODELS or plan.makes_pairs for name in (*TABLES, *FIGURES)}
+    needs["guidance_figure"] = plan.makes_pairs and plan.config.images.IS_DRAWN
     needs["similarity_figure"] = plan.makes_pairs and figures.embedding is not None
     needs["answers_figure"] = plan.answers_sheet is not None
     return [

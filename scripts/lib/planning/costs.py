@@ -15,7 +15,7 @@ from lib.data.own_pairs import count_own_pairs
 from lib.data.pair_forms.settings import OwnPairs
 from lib.head.summary import ORDER
 from lib.planning.graph import PlannedJob
-from lib.planning.rates import ANSWERING, Rates
+from lib.planning.rates import ANSWERING, Rate, Rates
 
 #: A job that is planned for more than this share of its time limit is told.
 SHARE_OF_LIMIT = 0.8
@@ -93,7 +93,7 @@ def items_of(
     if {"topic", "shard"} <= names.keys():
         prompts = shards.get((names["topic"], names["shard"]), 0)
         if job.rule in ("generate_images", "rank_images"):
-            return prompts * len(config.images.drawn)
+            return prompts * config.images.images_per_prompt
         if job.rule == "rank_responses":
             return prompts * len(config.responses.answer_names)
         if job.rule == "generate_responses":
@@ -121,6 +121,17 @@ def items_of(
     return 1
 
 
+def rate_of(job: PlannedJob, config: Config, rates: Rates) -> Rate:
+    """The rate of a job; where the images are the user's own, what is stored of one only, since
+    nothing draws it.
+    """
+    rate = rates.of(job)
+    if job.rule != "generate_images" or config.images.IS_DRAWN:
+        return rate
+    other = rates.other_jobs
+    return rate.model_copy(update={"seconds": other.seconds, "load_seconds": other.load_seconds})
+
+
 def plan_costs(
     jobs: Sequence[PlannedJob], config: Config, shards: Mapping[tuple[str, str], int], rates: Rates
 ) -> CostPlan:
@@ -130,7 +141,7 @@ def plan_costs(
     too_long: dict[str, tuple[str, float]] = {}
     limits: dict[str, int] = {}
     for job in jobs:
-        rate = rates.of(job)
+        rate = rate_of(job, config, rates)
         items = items_of(job, config, shards, rates.questions)
         if job.rule in ANSWERING and not items:
             unknown.add(job.wildcards["benchmark"])

@@ -221,7 +221,7 @@ def _limit(job: PlannedJob, config: Config) -> int | None:
 def _units_per_record_item(job: PlannedJob, config: Config) -> int:
     """A record counts prompts where a rate counts images or responses."""
     if job.rule in ("generate_images", "rank_images"):
-        return len(config.images.drawn)
+        return config.images.images_per_prompt
     return len(config.responses.answer_names) if job.rule == "rank_responses" else 1
 
 

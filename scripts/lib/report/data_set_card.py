@@ -70,6 +70,11 @@ class DataSetCardJob(Block):
     configuration: dict[str, Any]
     rewards_that_see: Literal["none", "some", "all"] = "none"
 
+    @property
+    def has_own_pictures(self) -> bool:
+        """Whether the images are pictures that no model of the run drew."""
+        return bool(self.configuration.get("images", {}).get("kind") == "folder")
+
 
 @dataclass
 class Gathered:
@@ -138,7 +143,7 @@ def data_set_card(
         f"# {title_of(job, contents)}",
         introduction(job, contents),
         "## Use\n\n" + how_to_use(contents),
-        "## What is in it\n\n" + what_is_in_it(contents, gathered),
+        "## What is in it\n\n" + what_is_in_it(job, contents, gathered),
         "## Licence\n\n" + f"{licence.reason} [LICENSE.md](LICENSE.md) names all terms.",
         "## How it was made\n\n" + how_it_was_made(job, findings, gathered, root),
         "## What was left out, and why\n\n" + left_out(findings),
@@ -199,11 +204,16 @@ def introduction(job: DataSetCardJob, contents: Contents) -> str:
         if len(rewards) > 1
         else "a reward model"
     )
+    made = (
+        "The image is a picture of its maker's own, and models wrote the"
+        if job.has_own_pictures
+        else "Models made the image and wrote the"
+    )
     return (
         f"{contents.pairs} preference pairs for aligning vision-language models: an image, an"
-        " instruction about it, a chosen and a rejected answer. Models made the image and wrote the"
-        f" answers; the instruction {job.instructions}. Which answer is the better one was said by"
-        f" {judge}: no human labelled anything.{less} The method is that of"
+        " instruction about it, a chosen and a rejected answer."
+        f" {made} answers; the instruction {job.instructions}. Which answer is the better one was"
+        f" said by {judge}: no human labelled anything.{less} The method is that of"
         f" [PDS-DPO]({PAPER}).{demo}"
     )
 
@@ -214,8 +224,13 @@ def how_to_use(contents: Contents) -> str:
     return "\n".join(f"- **{form.NAME}.** {form.USE.format(name=contents.name)}" for form in forms)
 
 
-def what_is_in_it(contents: Contents, gathered: Gathered) -> str:
+def what_is_in_it(job: DataSetCardJob, contents: Contents, gathered: Gathered) -> str:
     """Splits, columns and counts."""
+    of_picture = (
+        "`image_reward`"
+        if job.has_own_pictures
+        else "`image_reward`, `guidance_scale` and `image_seed`"
+    )
     splits = markdown_table(["Split", "Pairs"], list(contents.splits.items()))
     held_out = (
         ""
@@ -236,9 +251,9 @@ def what_is_in_it(contents: Contents, gathered: Gathered) -> str:
         " stand `image_prompt` (the text-to-image prompt, which is not what is asked), `topic`, who"
         " answered (`chosen_policy`, `rejected_policy`), the rewards (`chosen_score`,"
         " `rejected_score`, their parts in `..._attributes` where the reward model gives any, and"
-        " the `margin` between them), and the picture's `image_reward`, `guidance_scale` and"
-        " `image_seed`. `SHA256SUMS` has every file's digest (`sha256sum -c SHA256SUMS`),"
-        " [CHANGELOG.md](CHANGELOG.md) what changed since it was made before."
+        f" the `margin` between them), and the picture's {of_picture}. `SHA256SUMS` has every"
+        " file's digest (`sha256sum -c SHA256SUMS`), [CHANGELOG.md](CHANGELOG.md) what changed"
+        " since it was made before."
     )
 
 
@@ -251,10 +266,15 @@ def how_it_was_made(job: DataSetCardJob, findings: Findings, gathered: Gathered,
         left -= findings.stopped_at[rule]
         steps.append([f"Prompts {what}", left])
     steps += [["Pairs", findings.reasons[PAIRS]], ["Pairs in this data set", gathered.pairs]]
+    seeds = (
+        "of every answer is a hash of it and of the prompt's text"
+        if job.has_own_pictures
+        else "of every image and answer is a hash of it and of the prompt's text, and that of each"
+        " image stands in `image_seed`"
+    )
     return (
-        f"{models_table(job.models, root)}\n\nThe run's seed is {seed}; the seed of every image and"
-        " answer is a hash of it and of the prompt's text, and that of each image stands in"
-        f" `image_seed`. {made_with(job.code)}\n\n{markdown_table(['Step', 'Number'], steps)}"
+        f"{models_table(job.models, root)}\n\nThe run's seed is {seed}; the seed"
+        f" {seeds}. {made_with(job.code)}\n\n{markdown_table(['Step', 'Number'], steps)}"
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 
-from lib.models.image_generators.settings import ImageGeneratorSettings
+from lib.models.image_generators.settings import DrawnImageSettings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -13,10 +13,10 @@ class ImageGenerator(Protocol):
     """A loaded model. VERSION is raised where the same settings would give other images."""
 
     VERSION: ClassVar[int]
-    Settings: ClassVar[type[ImageGeneratorSettings]]
+    Settings: ClassVar[type[DrawnImageSettings]]
 
     @classmethod
-    def load(cls, settings: ImageGeneratorSettings, device: str) -> Self:
+    def load(cls, settings: DrawnImageSettings, device: str) -> Self:
         """Loads the model. Errors: UserError where there is no such device or no usable model."""
         ...
 

@@ -24,7 +24,7 @@ from lib.models.image_generators.pipelines import (
     per_row,
     pipeline_in,
 )
-from lib.models.image_generators.settings import ImageGeneratorSettings
+from lib.models.image_generators.settings import DrawnImageSettings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -47,7 +47,7 @@ class DiffusersPipeline:
 
     VERSION: ClassVar[int] = 1
 
-    class Settings(ImageGeneratorSettings):
+    class Settings(DrawnImageSettings):
         """Stage images by any text-to-image pipeline of diffusers that takes a guidance scale."""
 
         kind: Literal["diffusers"] = Field(

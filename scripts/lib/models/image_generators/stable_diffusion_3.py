@@ -12,6 +12,7 @@ from lib import weights
 from lib.blocks import LATER, DType, dtype_field, model_field, revision_field
 from lib.errors import UserError
 from lib.jobs.device import require_device
+from lib.model_files import problem_with_pipeline
 from lib.models.image_generators.pipelines import (
     PIPELINES,
     known_folder,
@@ -19,7 +20,7 @@ from lib.models.image_generators.pipelines import (
     per_row,
     pipeline_in,
 )
-from lib.models.image_generators.settings import ImageGeneratorSettings
+from lib.models.image_generators.settings import DrawnImageSettings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,7 +31,7 @@ class StableDiffusion3:
 
     VERSION: ClassVar[int] = 1
 
-    class Settings(ImageGeneratorSettings):
+    class Settings(DrawnImageSettings):
         """Stage images by any StableDiffusion3Pipeline (Stable Diffusion 3 and 3.5): four
         candidates a prompt, one at each guidance scale (paper 3.2; model card of SD3-medium).
         """
@@ -88,6 +89,15 @@ class StableDiffusion3:
                 " `guidance_scales`"
             )
 
+        @property
+        def parts_left_out(self) -> tuple[str, ...]:
+            """The parts of the pipeline that are not loaded: T5, where no token of it is read."""
+            return () if self.max_sequence_length else ("text_encoder_3", "tokenizer_3")
+
+        def problem_with_files(self, folder: Path) -> str | None:
+            """What a pipeline's folder lacks of the parts that are loaded."""
+            return problem_with_pipeline(folder, self.parts_left_out)
+
     def __init__(self, pipeline: Any, settings: Settings) -> None:
         self.pipeline = pipeline
         self.settings = settings
@@ -102,9 +112,7 @@ class StableDiffusion3:
         folder = weights.fetch(settings.model, settings.revision)
         if problem := settings.problem_in(folder):
             raise UserError(f"{folder}: {problem}.")
-        parts: dict[str, Any] = {}
-        if settings.max_sequence_length == 0:
-            parts = {"text_encoder_3": None, "tokenizer_3": None}
+        parts: dict[str, Any] = dict.fromkeys(settings.parts_left_out)
         parts |= load_networks(folder, settings.dtype, left_out=parts)
         pipeline = per_row("StableDiffusion3Pipeline").from_pretrained(
             folder, trust_remote_code=False, **parts

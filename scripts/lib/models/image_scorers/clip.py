@@ -17,6 +17,7 @@ from lib.loading import (
     load_from_folder,
     load_transformers_model,
 )
+from lib.model_files import PICKLES, problem_with_checkpoint
 from lib.models.image_scorers.batch_scorer import BatchScorer
 from lib.models.image_scorers.settings import LocalScorerSettings
 
@@ -36,6 +37,10 @@ class CLIPScore(BatchScorer):
         """Any CLIPModel; a score is the cosine of the image's and the prompt's embeddings."""
 
         kind: Literal["clip"] = Field(description="Architecture and formula.")
+
+        def problem_with_files(self, folder: Path) -> str | None:
+            """As of any checkpoint of transformers; of older ones pickles are read."""
+            return problem_with_checkpoint(folder, PICKLES)
 
     @classmethod
     def load(cls, settings: LocalScorerSettings, device: str) -> Self:

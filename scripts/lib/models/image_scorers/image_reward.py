@@ -24,6 +24,7 @@ from lib import weights
 from lib.blocks import NO_EFFECT, Model
 from lib.jobs.device import require_device
 from lib.loading import describe
+from lib.model_files import TOKENIZERS, problem_with_all, problem_with_any
 from lib.models.image_scorers.batch_scorer import BatchScorer
 from lib.models.image_scorers.bert import BLIP_PROMPT_TOKENS, load_bert_tokenizer, tokenize_for_blip
 from lib.models.image_scorers.settings import LocalScorerSettings
@@ -83,6 +84,12 @@ class ImageReward(BatchScorer):
         def environment(self) -> str:
             """The package needs a transformers of its own."""
             return "image-reward" if self.backend == "image-reward" else "rewards"
+
+        def problem_with_files(self, folder: Path) -> str | None:
+            """What it lacks of the original's layout, which holds no tokenizer."""
+            return problem_with_all(folder, ("ImageReward.pt", "med_config.json")) or (
+                None if self.tokenizer else problem_with_any(folder, TOKENIZERS, "tokenizer")
+            )
 
     @classmethod
     def load(cls, settings: Settings, device: str) -> ImageReward | ImageRewardPackage:

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from lib.jobs.device import require_device
 from lib.loading import fetch_transformers_folder, load_from_folder, load_transformers_model
+from lib.model_files import PICKLES, problem_with_checkpoint
 from lib.models.image_scorers.batch_scorer import BatchScorer
 from lib.models.image_scorers.settings import LocalScorerSettings
 
@@ -33,6 +34,10 @@ class SigLIPScore(BatchScorer):
         """Any SiglipModel; a score is the logit that image and prompt belong together."""
 
         kind: Literal["siglip"] = Field(description="Architecture and formula.")
+
+        def problem_with_files(self, folder: Path) -> str | None:
+            """As of any checkpoint of transformers; of older ones pickles are read."""
+            return problem_with_checkpoint(folder, PICKLES)
 
         @property
         def environment(self) -> str:
