@@ -92,7 +92,8 @@ def losses_of_updates(
     beginning = {name: each.detach().clone() for name, each in adapter.items()}
     optimizer = torch.optim.Adam(adapter.values(), lr=1e-5)
     rows = [trainer.train_dataset[number] for number in range(4)]
-    batch = trainer.data_collator(copy.deepcopy(rows))
+    collated = trainer.data_collator(copy.deepcopy(rows))
+    batch = {name: each.to(trainer.args.device) for name, each in collated.items()}
     told = []
     for _ in range(updates):
         loss = trainer.compute_loss(trainer.model, batch)
