@@ -42,7 +42,7 @@ DEMO := $(BIN)/snakemake --profile profiles/local --configfile demo/config.yaml
 RANDOM_RUN := $(BIN)/snakemake --profile profiles/local --configfile demo/random.yaml
 TABLES := tables $(shell sed -nE 's/^rule ([a-z_]+_(table|figure)):$$/\1/p' rules/*.smk)
 .DELETE_ON_ERROR:
-.PHONY: help install gpu-check demo claims demo-models random world tables test test-fast test-avx2 \
+.PHONY: help install gpu-check demo claims demo-models random other world tables test test-fast test-avx2 \
 	test-gpu test-slurm jobs lint bench bench-scorers parity plan fetch verify envs-lock envs-check docs \
 	resume clean clean-all other-lock
 
@@ -87,6 +87,12 @@ random: demo-models ## Run the whole pipeline with tiny random models (noise: sh
 	$(RANDOM_RUN)
 	@$(BIN)/python demo/story.py demo/random.yaml
 	@echo "The models are tiny and random: this shows that every stage works, not how well."
+
+# As an endpoint has to be there while the run goes on, demo/serve.py runs the command.
+other: demo-models ## Run the whole pipeline with another cast: other models than the paper's in every role, tiny and random
+	$(BIN)/python demo/build_models.py --output demo/models --only flux siglip qwen2.5-vl idefics3 text-reward
+	$(BIN)/python demo/serve.py demo/models/llava-v1.6-mistral -- $(BIN)/snakemake --profile profiles/local --configfile demo/other.yaml
+	@$(BIN)/python demo/story.py demo/other.yaml
 
 world: $(INSTALLED) ## Train the small world's checkpoints that are missing (hours on one core; goes on where it was ended): make world ARGS="--only vae"
 	$(BIN)/python demo/train_world.py $(ARGS)
@@ -166,9 +172,10 @@ envs-lock: $(INSTALLED) ## Write the locks of envs/*.yaml, from the package inde
 envs-check: $(INSTALLED) ## Resolve every pin set against the package index; fail on a conflict or a lock that does not fit
 	$(BIN)/python envs/locks.py --check
 
-docs: $(INSTALLED) ## Write docs/configuration.md and docs/config.schema.json from the configuration's models
+docs: $(INSTALLED) ## Write docs/configuration.md, docs/config.schema.json and docs/models.md from the code
 	PYTHONPATH=scripts $(BIN)/python docs/make_configuration.py
 	PYTHONPATH=scripts $(BIN)/python docs/make_schema.py
+	PYTHONPATH=scripts:demo $(BIN)/python docs/make_models.py
 
 resume: $(READY) ## Go on after a crash, as the same command does: make resume RUN="--profile slurm" (without RUN: the demo)
 	"$(HERE)/snakemake" --rerun-incomplete $(or $(RUN),$(wordlist 2,99,$(DEMO)))

@@ -21,7 +21,7 @@ from lib.patches.imports import quick_imports
 with quick_imports():
     from lib.blocks import NAME
     from lib.config.run import load_config
-    from lib.config.yaml_files import read_yaml
+    from lib.config.yaml_files import path_of, read_yaml, say_where
     from lib.data.prompts import PROMPT_ID, TOPIC, tell_unread_files
     from lib.errors import UserError
     from lib.head import (
@@ -100,10 +100,15 @@ try:
     if snakemake_command.is_to_unlock():
         OWNER.refuse_while_at_work()
     SHARDS = PLAN.shards
-    # The user's own instructions are read, and refused if need be, before anything runs.
+    # The user's own instructions, answers and pictures are read, and refused if need be, before anything runs.
     PLAN.written
+    if not START:
+        PLAN.pictures
+        PLAN.answers
     for warning in (
-        [] if START else tell_unread_files(Path(CONFIG.prompts), CONFIG.topics)
+        []
+        if START or not PLAN.makes_pairs
+        else tell_unread_files(Path(CONFIG.prompts), CONFIG.topics)
     ):
         logger.warning(warning)
 except UserError as error:
@@ -125,9 +130,11 @@ wildcard_constraints:
     scorer=NAME,
     policy=NAME,
     checker=NAME,
+    reward=NAME,
     experiment=NAME,
     model=NAME,
     benchmark=NAME,
+    own_pairs=NAME,
 
 
 include: "rules/common.smk"
@@ -141,6 +148,7 @@ include: "rules/contamination.smk"
 include: "rules/content.smk"
 include: "rules/quality.smk"
 include: "rules/pairs.smk"
+include: "rules/own_pairs.smk"
 include: "rules/training.smk"
 include: "rules/evaluation.smk"
 include: "rules/tables.smk"

@@ -45,7 +45,7 @@ import generate_responses
 import rank_images
 import rank_responses
 from lib import weights
-from lib.blocks import Block, Model
+from lib.blocks import Block
 from lib.config.image_ranking import RankImagesJob
 from lib.config.images import GenerateImagesJob
 from lib.config.response_ranking import RankResponsesJob
@@ -64,6 +64,7 @@ from lib.data.shards import present, prompt_of, read_shard
 from lib.files import write_jsonl
 from lib.models.image_generators.stable_diffusion_3 import StableDiffusion3
 from lib.models.image_scorers.image_reward import ImageReward
+from lib.models.policy_models.local import TransformersPolicy
 from lib.models.response_generators.base import Generator
 from lib.models.response_generators.for_jobs import generator_settings
 from lib.models.response_generators.registry import GENERATORS
@@ -167,9 +168,11 @@ class Stages:
             kind="image-reward", model=str(rewards / "image-reward")
         )
         self.scorer = rank_images.load_scorer(self.scoring, "cpu")
+        self.policy = TransformersPolicy.Settings(
+            model=str(MODELS / "llava-v1.6-mistral"), dtype="float32"
+        )
         self.responding = GenerateResponsesJob(
-            policy=Model(model=str(MODELS / "llava-v1.6-mistral"), dtype="float32"),
-            backend="transformers",
+            policy=self.policy,
             max_new_tokens=64,
         )
         self.generator = self._generator()
@@ -180,7 +183,7 @@ class Stages:
 
     def _generator(self) -> Generator:
         job = self.responding
-        settings = generator_settings(job.policy, job)
+        settings = generator_settings(job, job.policy)
         sampling = Sampling(job.max_new_tokens, job.temperature, job.top_p)
         return GENERATORS.load(settings.backend).load(
             settings, "cpu", sampling, with_images=True, batch_size=1
@@ -206,7 +209,7 @@ class Stages:
 
     def _draw_all(self, one_by_one: bool) -> None:
         for prompt in self.prompts.prompts:
-            scales = self.images.guidance_scales
+            scales = [scale for scale, _ in self.images.drawn]
             seeds = [seed_of(0, "image", prompt.id, scale) for scale in scales]
             for part in zip(scales, seeds, strict=True) if one_by_one else ():
                 self.pipeline.generate(prompt.text, [part[0]], [part[1]])
@@ -278,7 +281,7 @@ class Stages:
 
     def responses_bare(self) -> float:
         """The policy model alone, one response at a time; the published code's way as well."""
-        identity = weights.identity(self.responding.policy.model, "main")
+        identity = weights.identity(self.policy.model, "main")
         requests = [
             Request(
                 row["instruction"],

@@ -15,17 +15,18 @@ import time
 from pathlib import Path
 
 from tiny.checkpoints import build_checkpoint, hold_lock, list_files
-from tiny.registry import BUILDERS
+from tiny.registry import BUILDERS, ON_DEMAND
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Builds what the command line asks for, and prints a line a checkpoint."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    every = BUILDERS | ON_DEMAND
     parser.add_argument(
         "--output", type=Path, required=True, help="folder for the checkpoints, such as demo/models"
     )
     parser.add_argument(
-        "--only", nargs="+", choices=list(BUILDERS), metavar="NAME", help=", ".join(BUILDERS)
+        "--only", nargs="+", choices=list(every), metavar="NAME", help=", ".join(every)
     )
     options = parser.parse_args(arguments)
     # Before torch is imported: one thread is faster for models this small, and no hub is asked for
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     with hold_lock(options.output / ".lock"):
         for name in options.only or BUILDERS:
             start = time.monotonic()
-            outcome = build_checkpoint(name, BUILDERS[name], options.output)
+            outcome = build_checkpoint(name, every[name], options.output)
             size = sum(list_files(options.output / name).values()) / 1e6
             seconds = time.monotonic() - start
             print(f"{name:27s} {outcome:6s} {size:6.2f} MB {seconds:6.2f} s", flush=True)

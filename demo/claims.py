@@ -5,6 +5,8 @@ negative controls.
     measures, and prints the tables
     python demo/claims.py --tables                 prints the tables of the kept figures, as
     docs/microworld.md has them
+    python demo/claims.py --agreement RUN          measures who scores in the oracle's order in a
+    run of demo/config.yaml, keeps that table, and prints it
     python demo/claims.py --check results/demo     fails where DPO does not do in a run what it
     should, or a control is none
 
@@ -304,6 +306,27 @@ def picture_tables(roots: Sequence[Path]) -> Figures:
     return tables
 
 
+def agreement_table(roots: Sequence[Path]) -> dict[str, dict[str, list[float]]]:
+    """Who scores pictures and answers in the oracle's order, a value a run."""
+    sys.path[:0] = [str(HERE.parent / "scripts")]
+    from world.agreement import cells
+
+    table: dict[str, dict[str, list[float]]] = {}
+    for root in roots:
+        for row, column, value in cells(root, HERE / "world/models"):
+            table.setdefault(row, {}).setdefault(column, []).append(round(value, 2))
+    return table
+
+
+def keep_agreement(root: Path) -> None:
+    """Measures one run, and puts its table in place of the kept one."""
+    kept = json.loads(KEPT.read_text(encoding="utf-8"))
+    kept["agreement_of"] = "one run of demo/config.yaml: demo/claims.py --agreement RUN"
+    kept["tables"]["agreement"] = agreement_table([root])
+    KEPT.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    print(markdown("agreement", kept["tables"]["agreement"]))
+
+
 def measure_tables() -> Figures:
     """All tables of the runs that are there."""
     sys.path[:0] = [str(HERE.parent / "scripts")]
@@ -316,6 +339,7 @@ def measure_tables() -> Figures:
         "size": model_table(SIZES, roots),
         **picture_tables(roots),
         "image filtering": filtering,
+        "agreement": agreement_table(roots),
     }
     return {
         table: {
@@ -336,6 +360,7 @@ HEADS = {
     "picks": "who picks",
     "image judge": "",
     "image filtering": "model",
+    "agreement": "who scores",
 }
 
 
@@ -414,7 +439,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--check", type=Path, metavar="RUN", help="check a run of demo/config.yaml, run nothing"
     )
+    parser.add_argument(
+        "--agreement",
+        type=Path,
+        metavar="RUN",
+        help="measure who scores as the oracle does in a run",
+    )
     options = parser.parse_args(arguments)
+    if options.agreement:
+        keep_agreement(options.agreement)
+        return 0
     if options.check:
         failures = problems(options.check)
         print(

@@ -35,15 +35,16 @@ class ConfigSchema(GenerateJsonSchema):
         return {"anyOf": [self._block(chooser, block) for block in chooser.blocks()]}
 
     def _block(self, chooser: Chooser, block: type[Block]) -> JsonSchemaValue:
-        """One of the blocks: as a block of its own, without the key that names its kind where it
-        is the default, and with the other kinds' keys where they are passed over.
+        """One of the blocks, as one of its own. The key that names its kind is not required where
+        it is the default or a model's files may say it; the other kinds' keys are there where they
+        are passed over.
         """
         reference = self.generate_inner(block.__pydantic_core_schema__)
         if not isinstance(chooser, Registry):
             return reference
         definition = self.get_schema_from_definitions(reference["$ref"])
         assert definition is not None
-        if chooser.kind_in({}) == _kind_of(block, chooser.key):
+        if chooser.said_by or chooser.kind_in({}) == _kind_of(block, chooser.key):
             definition["required"] = [
                 key for key in definition.get("required", []) if key != chooser.key
             ]

@@ -1,3 +1,6 @@
+from lib.config.response_ranking import rewards_of
+
+
 def growing(amount):
     """A need in memory (MB) or time (minutes): half as much again at each further attempt, where it was too little."""
 
@@ -5,6 +8,11 @@ def growing(amount):
         return amount * (1 + attempt) // 2
 
     return at_attempt
+
+
+def reward_of(wildcards):
+    """The response reward that a job rates with."""
+    return rewards_of(CONFIG.response_ranking)[wildcards.get("reward", "")]
 
 
 def pairs_of_size(wildcards):
@@ -111,7 +119,14 @@ def check_run(jobs, **how):
     """Refuses a run whose jobs cannot be done; what preflight says besides."""
     check_software()
     asked = [(job.rule, job.wildcards) for job in jobs]
-    return preflight.check_run(PLAN, asked, **how)
+    return preflight.check_run(PLAN, asked, where=where, **how)
+
+
+def where(key):
+    """The file and the line of a key of the configuration, as a message begins; of a module's nobody knows."""
+    if MODULE:
+        return ""
+    return say_where(path_of(key, VALUES), list(map(Path, FILES)), COMMAND_LINE)
 
 
 def check_dry_run():

@@ -1,3 +1,5 @@
+from lib.head import own_pairs
+
 CONTAMINATION = CONFIG.evaluation.contamination
 
 
@@ -55,6 +57,7 @@ rule list_overlaps:
         index=f"{ROOT}/contamination/benchmarks.jsonl",
         coverage=f"{ROOT}/contamination/coverage.json",
         shards=evaluation.contamination_files(PLAN),
+        own_pairs=own_pairs.contamination_files(PLAN),
     output:
         list=f"{ROOT}/contamination/overlaps.jsonl",
         csv=shown(

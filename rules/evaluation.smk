@@ -2,6 +2,31 @@ from lib.head import evaluation
 from lib.models.response_generators.registry import GENERATORS
 
 
+# A model of others in the form of LLaVA's own code, as transformers has it.
+rule convert_model:
+    output:
+        directory(f"{ROOT}/models/{{model}}/converted"),
+    log:
+        f"{ROOT}/logs/convert_model/{{model}}.log",
+    wildcard_constraints:
+        model=evaluation.pattern(evaluation.converted_models(PLAN)),
+    conda:
+        "../envs/training.yaml"
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=growing(24000),
+        runtime=growing(60),
+    params:
+        common=PLAN.common(),
+        settings=lambda w: PLAN.params(evaluation.convert_job(PLAN, w.model)),
+        made_by=lambda w: PLAN.made_by(evaluation.convert_job(PLAN, w.model)),
+    message:
+        "Evaluation: {wildcards.model} as transformers has it"
+    script:
+        "../scripts/convert_model.py"
+
+
 rule answer_benchmark:
     input:
         merged=lambda w: evaluation.merged_model(PLAN, w.model),
@@ -24,8 +49,10 @@ rule answer_benchmark:
         runtime=growing(1440),
     params:
         common=PLAN.common(),
-        settings=lambda w: PLAN.params(evaluation.answer_job(PLAN, w.benchmark)),
-        made_by=lambda w: PLAN.made_by(evaluation.answer_job(PLAN, w.benchmark)),
+        settings=lambda w: PLAN.params(
+            evaluation.answer_job(PLAN, w.benchmark, w.model)
+        ),
+        made_by=lambda w: evaluation.made_by_task(PLAN, w.benchmark, w.model),
         contents=lambda w: evaluation.data_contents(PLAN, w.benchmark),
     message:
         "Answers: model {wildcards.model}, benchmark {wildcards.benchmark}"
@@ -81,9 +108,11 @@ rule answer_questions:
         runtime=growing(1440),
     params:
         common=PLAN.common(),
-        settings=lambda w: PLAN.params(evaluation.question_job(PLAN, w.benchmark)),
+        settings=lambda w: PLAN.params(
+            evaluation.question_job(PLAN, w.benchmark, w.model)
+        ),
         made_by=lambda w: PLAN.made_by(
-            evaluation.question_job(PLAN, w.benchmark), GENERATORS
+            evaluation.question_job(PLAN, w.benchmark, w.model), GENERATORS
         ),
         contents=lambda w: evaluation.question_contents(PLAN, w.benchmark),
     message:

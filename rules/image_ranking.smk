@@ -15,8 +15,8 @@ rule rank_images:
         lambda w: f"../envs/{SCORERS[w.scorer].environment}.yaml"
     threads: 1
     resources:
-        gpu=GPU,
-        mem_mb=growing(12000),
+        gpu=lambda w: GPU if SCORERS[w.scorer].needs_gpu else 0,
+        mem_mb=lambda w, attempt: growing(SCORERS[w.scorer].megabytes)(w, attempt),
         runtime=growing(60),
     params:
         common=PLAN.common(),

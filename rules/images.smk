@@ -12,8 +12,8 @@ rule generate_images:
         f"../envs/{CONFIG.images.environment}.yaml"
     threads: 1
     resources:
-        gpu=GPU,
-        mem_mb=growing(24000),
+        gpu=GPU if CONFIG.images.IS_DRAWN else 0,
+        mem_mb=growing(CONFIG.images.megabytes),
         runtime=growing(240),
     params:
         common=PLAN.common(),

@@ -1,5 +1,4 @@
 from lib.models.instruction_authors.registry import INSTRUCTION_AUTHORS
-from lib.models.response_generators.registry import GENERATORS
 
 AUTHOR = CONFIG.instructions
 
@@ -24,9 +23,7 @@ rule write_instructions:
         prompts=lambda w: PLAN.digests(w.topic, w.shard),
         settings=told(PLAN.instructions_job),
         made_by=lambda w: PLAN.made_by(AUTHOR, INSTRUCTION_AUTHORS),
-        generated_by=lambda w: (
-            PLAN.made_by(AUTHOR.generator, GENERATORS) if AUTHOR.generator else None
-        ),
+        generated_by=lambda w: PLAN.generated_by(AUTHOR.generator),
     message:
         "Instructions: topic {wildcards.topic}, shard {wildcards.shard}"
     script:

@@ -16,12 +16,18 @@ rule build_pairs:
             f"{ROOT}/content/{checker}/{{topic}}/{{shard}}.jsonl"
             for checker in CONFIG.pairs.content_check
         ],
+        lengths=(
+            [f"{ROOT}/quality/length.json"]
+            if CONFIG.pairs.length_control != "none"
+            else []
+        ),
     output:
         f"{ROOT}/pairs/{{topic}}/{{shard}}.jsonl",
     log:
         f"{ROOT}/logs/build_pairs/{{topic}}/{{shard}}.log",
+    # It counts what a picture takes of the base model's context as the model's processor does.
     conda:
-        "../envs/workflow.yaml"
+        "../envs/rewards.yaml"
     threads: 1
     resources:
         mem_mb=growing(2000),
@@ -36,6 +42,29 @@ rule build_pairs:
         "Pairs: topic {wildcards.topic}, shard {wildcards.shard}"
     script:
         "../scripts/build_pairs.py"
+
+
+# For `pairs.length_control` alone.
+rule fit_length:
+    input:
+        PLAN.shard_files("response_ranking"),
+    output:
+        f"{ROOT}/quality/length.json",
+    log:
+        f"{ROOT}/logs/fit_length.log",
+    conda:
+        "../envs/workflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(10),
+    params:
+        common=PLAN.common(),
+        prompts=PLAN.digests(),
+    message:
+        "The reward against the length of responses"
+    script:
+        "../scripts/fit_length.py"
 
 
 rule merge_pairs:

@@ -1,7 +1,7 @@
-from lib.config.responses import GenerateResponsesJob
-from lib.models.response_generators.registry import GENERATORS
+from lib.models.policy_models.registry import POLICY_MODELS
 
 RESPONSES = CONFIG.responses
+POLICIES = RESPONSES.policy_models
 
 
 rule generate_responses:
@@ -18,14 +18,19 @@ rule generate_responses:
         f"../envs/{RESPONSES.environment}.yaml"
     threads: 1
     resources:
-        gpu=GPU,
-        mem_mb=growing(64000),
+        gpu=lambda w: GPU if POLICIES[w.policy].needs_gpu else 0,
+        mem_mb=lambda w, attempt: (
+            growing(64000)(w, attempt) if POLICIES[w.policy].needs_gpu else 2000
+        ),
         runtime=growing(480),
     params:
         common=PLAN.common(),
         prompts=lambda w: PLAN.digests(w.topic, w.shard),
-        settings=lambda w: PLAN.params(RESPONSES.job_of(w.policy)),
-        made_by=lambda w: PLAN.made_by(RESPONSES.generator_of(w.policy), GENERATORS),
+        settings=lambda w: PLAN.params(PLAN.responses_job(w.policy, w.topic, w.shard)),
+        made_by=lambda w: PLAN.made_by(POLICIES[w.policy], POLICY_MODELS),
+        generated_by=lambda w: PLAN.generated_by(
+            POLICIES[w.policy].generator(RESPONSES)
+        ),
     message:
         "Responses of {wildcards.policy}: topic {wildcards.topic}, shard {wildcards.shard}"
     script:

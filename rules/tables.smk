@@ -127,6 +127,7 @@ rule size_table:
 rule all_scores_table:
     input:
         scores=table_rows.all_score_files(PLAN),
+        data_set=table_rows.own_data_sets(PLAN),
     output:
         **all_shown(
             table_rows.table_files(PLAN, "all_scores_table"),
@@ -263,3 +264,31 @@ rule reasons_table:
         "Table: why prompts gave no pair"
     script:
         "../scripts/reasons_table.py"
+
+
+rule reward_length_table:
+    input:
+        rankings=PLAN.shard_files("response_ranking"),
+    output:
+        **all_shown(
+            table_rows.table_files(PLAN, "reward_length_table"),
+            "reward_length_table",
+            "Tables",
+            table="The reward against the length of responses",
+        ),
+    log:
+        f"{ROOT}/logs/reward_length_table.log",
+    conda:
+        "../envs/workflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(10),
+    params:
+        common=PLAN.common(),
+        prompts=PLAN.digests(),
+        settings=lambda w: PLAN.params(table_rows.reward_length_job(PLAN)),
+    message:
+        "Table: the reward against the length of responses"
+    script:
+        "../scripts/reward_length_table.py"

@@ -7,7 +7,7 @@ TRAINING = CONFIG.training
 
 rule train_dpo:
     input:
-        dataset=lambda w: f"{ROOT}/dataset/{TRAINING.experiments[w.experiment].size}/dataset.json",
+        dataset=lambda w: f"{PLAN.data_set_of(w.experiment)}/dataset.json",
     output:
         adapter=f"{ROOT}/models/{{experiment}}/adapter/adapter_model.safetensors",
         config=f"{ROOT}/models/{{experiment}}/adapter/adapter_config.json",
@@ -71,7 +71,7 @@ rule merge_adapter:
 rule model_cards:
     input:
         config=f"{ROOT}/models/{{experiment}}/adapter/adapter_config.json",
-        data=lambda w: f"{ROOT}/dataset/{TRAINING.experiments[w.experiment].size}/dataset.json",
+        data=lambda w: f"{PLAN.data_set_of(w.experiment)}/dataset.json",
         scores=lambda w: cards.scores_of_model(PLAN, w.experiment),
         base=cards.scores_of_model(PLAN, "base"),
     output:

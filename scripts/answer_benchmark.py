@@ -32,11 +32,18 @@ from lib.benchmarks.lmms_eval.answer_journal import (
 )
 from lib.benchmarks.lmms_eval.harness import AskedModel, Harness
 from lib.benchmarks.lmms_eval.main import ASKED
-from lib.benchmarks.lmms_eval.tasks import hub_data_set
+from lib.benchmarks.lmms_eval.task_code import asks_a_judge
+from lib.benchmarks.lmms_eval.tasks import (
+    JUDGED_TASKS,
+    find_task,
+    greedy,
+    hub_data_set,
+    read_task,
+)
 from lib.blocks import Endpoint, Model, deciding
 from lib.config.evaluation import AnswerBenchmarkJob
 from lib.data.evaluation_files import JudgeName, KeptResults, TaskAnswer, TaskResults
-from lib.data.image_files import check_pixels
+from lib.data.image_files import check_pixels, check_whole
 from lib.data.parquet_images import images_in_parquet
 from lib.errors import UserError
 from lib.files import digest_of_file, mendable_storage_errors, read_jsonl, write_json, write_jsonl
@@ -66,6 +73,13 @@ def pin_data(settings: AnswerBenchmarkJob) -> tuple[AnswerBenchmarkJob, dict[str
     return settings.model_copy(update={"data_revision": commit}), {name: commit}
 
 
+def asks_otherwise(settings: AnswerBenchmarkJob) -> bool:
+    """Whether a task can ask a judge, and did so unasked before only the configured one was: its
+    metrics of then are not those of today. Its answers are.
+    """
+    return settings.task not in JUDGED_TASKS and asks_a_judge(find_task(settings.task))
+
+
 def key_of(
     job: Job[AnswerBenchmarkJob],
     settings: AnswerBenchmarkJob,
@@ -85,6 +99,8 @@ def key_of(
         **deciding(settings),
         **deciding(settings.base_model),
         **({"kept": "question_id, capability"} if settings.is_unjudged else {}),
+        **({"judges": "the configured one alone"} if asks_otherwise(settings) else {}),
+        **greedy(read_task(find_task(settings.task))),
     )
 
 
@@ -123,14 +139,16 @@ def ask(
 
 
 def check_data(path: Path, megapixels: float) -> None:
-    """A UserError if a local data file has an image of more megapixels than are allowed. What is no
-    data file or no image is lmms-eval's to tell.
+    """A UserError if a local data file has an image of more megapixels than are allowed, of more
+    bits than a model sees, or that is not whole. What is no data file is lmms-eval's to tell.
     """
     with suppress(OSError, ValueError):
         for number, images in images_in_parquet(path):
             for image in images:
-                with suppress(OSError, SyntaxError, ValueError):
-                    check_pixels(BytesIO(image), f"{path}, row {number}", megapixels)
+                what = f"{path}, row {number}:"
+                with suppress(OSError, SyntaxError, ValueError):  # what is no image is told next
+                    check_pixels(BytesIO(image), what.removesuffix(":"), megapixels)
+                check_whole(BytesIO(image), what)
 
 
 def run_folder(job: Job[Any]) -> Path:
@@ -236,8 +254,8 @@ def judge_of(judge: Endpoint | None, answers: Sequence[TaskAnswer]) -> JudgeName
     """The judge of the metrics: the model as configured, and as the endpoint said."""
     if judge is None:
         return None
-    versions = {answer["eval_model"] for answer in answers}
-    return {"model": judge.model, "version": ", ".join(sorted(versions))}
+    versions = {answer["eval_model"] for answer in answers if "eval_model" in answer}
+    return {"model": judge.model, "version": ", ".join(sorted(versions)) or judge.model}
 
 
 def main(snakemake: Any) -> None:

@@ -7,6 +7,7 @@ scoring is a rule of its own, without a model.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
@@ -19,7 +20,7 @@ from lib.benchmarks.registry import load_questions_benchmark
 from lib.blocks import Model
 from lib.config.evaluation import AnswerQuestionsJob
 from lib.data.evaluation_files import Asked, QuestionAnswer
-from lib.data.image_files import check_pixels
+from lib.data.image_files import check_pixels, check_whole
 from lib.errors import UserError
 from lib.files import digest_of_file, make_folder, mendable_storage_errors, write_json
 from lib.jobs.batches import Batches, Item, Outcome
@@ -63,18 +64,12 @@ def unpack(question: PublishedQuestion, folder: Path) -> Path:
 
 
 def check_readable(image: Path, benchmark: str, megapixels: float) -> None:
-    """A UserError if a file is no image, or one of more megapixels than are allowed."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
+    """A UserError if a file is no whole image, one of more megapixels than are allowed, or of more
+    bits than a model sees.
+    """
+    with suppress(OSError, SyntaxError, ValueError):  # what is no image is told next
         check_pixels(image, f"{image}: benchmark {benchmark} asks about it", megapixels)
-        with Image.open(image) as opened:
-            opened.verify()
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise UserError(
-            f"{image}: benchmark {benchmark} asks about this file, and it is no whole image"
-            f" ({error}). Replace it."
-        ) from error
+    check_whole(image, f"{image}: benchmark {benchmark} asks about this file, and it is")
 
 
 class Questions:
@@ -130,6 +125,8 @@ class Questions:
             "question": question.text,
             "image_sha256": self.digest_of(self.image_of(question)),
         }
+        if question.image is not None:
+            row["image"] = question.image.name
         if question.kind:
             row["kind"] = question.kind
         if outcome.result is None:
@@ -166,12 +163,20 @@ def answer(
     job = items.job
     megapixels = job.settings.max_image_megapixels
     check = cache(partial(check_readable, benchmark=benchmark, megapixels=megapixels))
+    places = {question.id: question.where for question in questions}
+
+    def check_item(item: Item[Request]) -> None:
+        try:
+            check(item.inputs.image)
+        except UserError as error:
+            raise UserError(f"{error} The question: {places[item.id]}.") from error
+
     return Batches[Request, Generator, GeneratedText](
         job,
         load=items.load,
         compute=partial(generate_for_job, job, what="question"),
         batch_size=job.settings.questions_per_batch,
-        check=lambda item: check(item.inputs.image),
+        check=check_item,
     ).run([items.item(question) for question in questions])
 
 

@@ -2,23 +2,29 @@
 Eq. 10), or the reason why not.
 
 Chosen is the first maximum of the response rewards, rejected the first minimum, among the valid
-responses only. A prompt that a benchmark has in common with the training data (rule
+responses only. An ensemble's rewards may disagree about the two, by more than the configuration
+allows. A prompt that a benchmark has in common with the training data (rule
 check_contamination) gives no pair where the configuration says so.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from lib import weights
 from lib.blocks import deciding
+from lib.chat_template import FILES, INSTRUCTION, asked_as, with_own_mark
 from lib.config.pairs import BuildPairsJob
+from lib.data.ensembles import disagreement
+from lib.data.image_files import image_size
+from lib.data.lengths import log_length
 from lib.data.rows import (
     ContentRow,
     OverlapsRow,
     Pair,
+    PairSide,
     PickedImage,
     RankedResponse,
     ResponseRankingRow,
@@ -33,7 +39,10 @@ if TYPE_CHECKING:
 
 VERSION = 1
 IN_A_BENCHMARK = "in a benchmark"
+#: The architecture whose images all take the same number of tokens.
+LLAVA = "llava"
 Tokens = Sequence[int]
+CountTokens = Callable[[PickedImage], int]
 
 
 class PairOrReason(TypedDict):
@@ -73,6 +82,7 @@ class VisionConfig(TypedDict):
 class LlavaConfig(TypedDict):
     """Of a LLaVA model's `config.json`: what says how many tokens an image takes."""
 
+    model_type: NotRequired[str]
     vision_config: VisionConfig
     image_seq_length: NotRequired[int]
 
@@ -82,29 +92,60 @@ class ContextOfTraining:
     """What training reads of a pair: the base model's tokenizer, and the room in its context."""
 
     tokenizer: "Tokenizer"
-    image_tokens: int
+    image_tokens: CountTokens
     prompt_template: str
     max_length: int
 
-    def room_behind(self, instruction: str) -> int:
+    def room_behind(self, image: PickedImage, instruction: str) -> int:
         """The tokens that image and instruction leave for a response."""
-        prompt = self.prompt_template.replace("{instruction}", instruction)
-        return self.max_length - self.image_tokens - len(self.tokenizer.encode(prompt).ids)
+        prompt = self.prompt_template.replace(INSTRUCTION, instruction)
+        taken = self.image_tokens(image) + len(self.tokenizer.encode(prompt).ids)
+        return self.max_length - taken
 
 
-def image_tokens(config: LlavaConfig) -> int:
-    """How many tokens of a LLaVA-1.5 model's context an image takes."""
+def tokens_of_llava(config: LlavaConfig) -> int:
+    """How many tokens of a LLaVA-1.5 model's context an image takes, whatever its size."""
     if "image_seq_length" in config:
         return config["image_seq_length"]
     vision = config["vision_config"]
     return int((vision["image_size"] // vision["patch_size"]) ** 2)
 
 
-def pair_of(responses: Mapping[str, RankedResponse], min_margin: float) -> PairOrReason:
+def config_of(folder: Path) -> LlavaConfig:
+    """A base model's `config.json`."""
+    config: LlavaConfig = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return config
+
+
+def is_llava(folder: Path) -> bool:
+    """Whether the images of a base model all take the same number of tokens."""
+    return config_of(folder).get("model_type") == LLAVA
+
+
+def same_for_all(tokens: int) -> CountTokens:
+    """Counts an image's tokens where all images take as many."""
+    return lambda image: tokens
+
+
+def counted_by_processor(folder: Path, prompt_template: str, root: Path) -> CountTokens:
+    """Counts an image's tokens as the base model's processor does, from the size that the header
+    of its file under `root` says. Errors: UserError.
+    """
+    from lib.training.image_tokens import ImageTokens, load_processor
+
+    tokens = ImageTokens(load_processor(folder), prompt_template)
+    return lambda image: tokens.of_size(image_size(root / image["file"]))
+
+
+def pair_of(
+    responses: Mapping[str, RankedResponse],
+    min_margin: float,
+    max_disagreement: float | None = None,
+) -> PairOrReason:
     """The pair of a prompt's responses, or why they give none.
 
     `responses`: by policy model in the configured order, either with `text` and `score`, or with
-    `invalid`.
+    `invalid`. `max_disagreement`: between the rewards of an ensemble; None where any is allowed.
     """
     valid = {
         policy: response for policy, response in responses.items() if "invalid" not in response
@@ -118,14 +159,35 @@ def pair_of(responses: Mapping[str, RankedResponse], min_margin: float) -> PairO
         return {"no_pair": "tie"}
     if margin <= min_margin:
         return {"no_pair": "margin too small"}
-    chosen, rejected = valid[best], valid[worst]
-    return {
-        "pair": {
-            "chosen": {"policy": best, "text": chosen["text"], "score": chosen["score"]},
-            "rejected": {"policy": worst, "text": rejected["text"], "score": rejected["score"]},
-            "margin": margin,
-        }
+    pair: Pair = {
+        "chosen": side_of(best, valid[best]),
+        "rejected": side_of(worst, valid[worst]),
+        "margin": margin,
     }
+    if (found := disagreement(valid[best], valid[worst])) is not None:
+        if max_disagreement is not None and found > max_disagreement:
+            return {"no_pair": "rewards disagree"}
+        pair["disagreement"] = found
+    return {"pair": pair}
+
+
+def side_of(policy: str, response: RankedResponse) -> PairSide:
+    """A response as one side of a pair."""
+    side: PairSide = {"policy": policy, "text": response["text"], "score": response["score"]}
+    if "reward" in response:
+        side["reward"] = response["reward"]
+    return side
+
+
+def without_length(response: RankedResponse, slope: float) -> RankedResponse:
+    """A response whose score is what its length leaves of the reward. `slope`: what the reward
+    gains as log length grows by 1.
+    """
+    if "score" not in response:
+        return response
+    reward = response["score"]
+    score = reward - slope * log_length(response["text"])
+    return {**response, "score": score, "reward": reward}
 
 
 def same_after_truncation(chosen: Tokens, rejected: Tokens, room: int) -> bool:
@@ -166,18 +228,21 @@ def found_by(findings: Mapping[str, Sequence[str]], pair: Pair) -> str | None:
 
 
 def usable_pair(
-    prompt: RankedPrompt, context: ContextOfTraining, min_margin: float
+    prompt: RankedPrompt,
+    context: ContextOfTraining,
+    min_margin: float,
+    max_disagreement: float | None = None,
 ) -> PairOrReason:
     """The pair of a prompt, or why it gives none."""
     if prompt.in_a_benchmark:
         return {"no_pair": IN_A_BENCHMARK}
-    best_and_worst = pair_of(prompt.responses, min_margin)
+    best_and_worst = pair_of(prompt.responses, min_margin, max_disagreement)
     if "pair" not in best_and_worst:
         return best_and_worst
     if checker := found_by(prompt.findings, best_and_worst["pair"]):
         return {"no_pair": f"found by content check {checker}"}
     instruction = prompt.row["instruction"]
-    room = context.room_behind(instruction)
+    room = context.room_behind(prompt.row["image"], instruction)
     reason = unusable_for_training(instruction, best_and_worst["pair"], context.tokenizer, room)
     return {"no_pair": reason} if reason else best_and_worst
 
@@ -191,17 +256,19 @@ def invalid_responses(responses: Mapping[str, RankedResponse]) -> dict[str, str]
     }
 
 
-def load_context(settings: BuildPairsJob) -> ContextOfTraining:
-    """The base model's tokenizer, and what training asks with."""
+def load_context(settings: BuildPairsJob, prompt_template: str, root: Path) -> ContextOfTraining:
+    """The base model's tokenizer, and what training asks with. `root`: the run's folder."""
     from tokenizers import Tokenizer
 
     base = settings.base_model
-    folder = weights.fetch(base.model, base.revision, only=["tokenizer.json", "config.json"])
-    config: LlavaConfig = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    tokenizer = Tokenizer.from_file(str(Path(folder, "tokenizer.json")))
-    return ContextOfTraining(
-        tokenizer, image_tokens(config), settings.prompt_template, settings.max_length
-    )
+    folder = weights.fetch(base.model, base.revision, only=FILES)
+    prompt_template = with_own_mark(prompt_template, folder)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    if is_llava(folder):
+        count = same_for_all(tokens_of_llava(config_of(folder)))
+    else:
+        count = counted_by_processor(folder, prompt_template, root)
+    return ContextOfTraining(tokenizer, count, prompt_template, settings.max_length)
 
 
 def in_benchmarks(job: Job[Any], files: Sequence[str]) -> set[str]:
@@ -214,6 +281,15 @@ def content_files(snakemake: Any) -> dict[str, str]:
     """The files of content checkers by their names; none where nobody looks."""
     names = snakemake.params.get("content_checks", [])
     return dict(zip(names, snakemake.input.content, strict=True)) if names else {}
+
+
+def slope_in(snakemake: Any) -> float | None:
+    """The slope of the reward on log length that rule fit_length found; None where it is not asked
+    for.
+    """
+    for path in getattr(snakemake.input, "lengths", []):
+        return float(json.loads(Path(path).read_text(encoding="utf-8"))["used_slope"])
+    return None
 
 
 def findings_in(job: Job[Any], files: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
@@ -231,38 +307,66 @@ def findings_in(job: Job[Any], files: Mapping[str, str]) -> dict[str, dict[str, 
 
 def what_decides(response: RankedResponse) -> dict[str, object]:
     """What of a response decides the pair."""
-    return {name: value for name, value in response.items() if name in ("text", "score", "invalid")}
+    decides: dict[str, object] = {
+        name: value for name, value in response.items() if name in ("text", "score", "invalid")
+    }
+    if "parts" in response:
+        decides["parts"] = {
+            name: (part["standardised"], part["weight"]) for name, part in response["parts"].items()
+        }
+    return decides
 
 
 def item_of(
     row: ResponseRankingRow,
     job: Job[BuildPairsJob],
     tokenizer: str,
+    asked: Mapping[str, object],
     in_a_benchmark: bool,
     findings: Mapping[str, Sequence[str]],
+    slope: float | None = None,
 ) -> Item[RankedPrompt]:
-    """The item of a prompt. `tokenizer`: what identifies it; `findings`: as in `RankedPrompt`."""
+    """The item of a prompt. `tokenizer`: what identifies it; `asked`: of `how_it_is_asked`;
+    `findings`: as in `RankedPrompt`; `slope`: of the reward on log length, where lengths are
+    controlled.
+    """
     # In the configured order, which decides between equals: JSON files keep their keys sorted.
     responses = {policy: row["responses"][policy] for policy in job.settings.policies}
+    if slope is not None:
+        responses = {name: without_length(each, slope) for name, each in responses.items()}
     key = job.key(
         responses={policy: what_decides(response) for policy, response in responses.items()},
         image=row["image"],
         instruction=row["instruction"],
         tokenizer=tokenizer,
-        **deciding(job.settings),
+        **{**deciding(job.settings), **asked},
         **({"in_a_benchmark": True} if in_a_benchmark else {}),
         **({"findings": dict(findings)} if findings else {}),
     )
     return Item(row["id"], key, RankedPrompt(row, responses, in_a_benchmark, findings))
 
 
-def result_of(prompt: RankedPrompt, context: ContextOfTraining, min_margin: float) -> PairResult:
+def how_it_is_asked(settings: BuildPairsJob) -> dict[str, object]:
+    """What of a key says how training asks, and how an image's tokens are counted where they are
+    not LLaVA-1.5's.
+    """
+    base = settings.base_model
+    prompt_template = asked_as(base, settings.prompt_template, settings.system_prompt)
+    asked: dict[str, object] = {"prompt_template": prompt_template}
+    if not is_llava(weights.fetch(base.model, base.revision, only=FILES)):
+        asked["image_tokens"] = "of the processor"
+    return asked
+
+
+def result_of(
+    prompt: RankedPrompt, context: ContextOfTraining, settings: BuildPairsJob
+) -> PairResult:
     """The result of an item."""
     return {
         "image": prompt.row["image"],
         "instruction": prompt.row["instruction"],
         "invalid_responses": invalid_responses(prompt.responses),
-        **usable_pair(prompt, context, min_margin),
+        **usable_pair(prompt, context, settings.min_margin, settings.max_disagreement),
     }
 
 
@@ -273,15 +377,29 @@ def main(snakemake: Any) -> None:
         excluded = in_benchmarks(job, snakemake.input.overlaps)
         findings = findings_in(job, content_files(snakemake))
         tokenizer = job.identify(settings.base_model)
+        slope = slope_in(snakemake)
+        asked = how_it_is_asked(settings)
+        prompt_template = str(asked["prompt_template"])
+
+        def load() -> ContextOfTraining:
+            return load_context(settings, prompt_template, job.root)
 
         def build(
             context: ContextOfTraining, batch: Sequence[Item[RankedPrompt]]
         ) -> list[PairResult]:
-            return [result_of(item.inputs, context, settings.min_margin) for item in batch]
+            return [result_of(item.inputs, context, settings) for item in batch]
 
-        outcomes = Batches(job, load=lambda: load_context(settings), compute=build).run(
+        outcomes = Batches(job, load=load, compute=build).run(
             [
-                item_of(row, job, tokenizer, row["id"] in excluded, findings.get(row["id"], {}))
+                item_of(
+                    row,
+                    job,
+                    tokenizer,
+                    asked,
+                    row["id"] in excluded,
+                    findings.get(row["id"], {}),
+                    slope,
+                )
                 for row in present(rows.values())
             ]
         )

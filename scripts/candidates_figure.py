@@ -32,7 +32,7 @@ from lib.report.figures import (
     write_figure,
 )
 from lib.report.sheet import MARGIN, Sheet
-from lib.report.sidecar import resolve_model, resolve_scorer
+from lib.report.sidecar import resolve_image_model, resolve_scorer
 from lib.report.tables import one_line
 
 if TYPE_CHECKING:
@@ -66,12 +66,13 @@ class ShownPrompt(PromptRow):
 @dataclass(frozen=True)
 class Legend:
     """What the figure says of all its prompts: which scorer's scores stand there, how candidates
-    are picked, and whose run it is.
+    are picked, whose run it is, and whether a model drew them.
     """
 
     scorer: str
     pick: Pick
     label: str
+    is_drawn: bool = True
 
 
 def choose_prompts(
@@ -119,7 +120,7 @@ def draw(
         for place, candidate in enumerate(prompt["candidates"]):
             x = MARGIN + TEXT + place * (TILE + GAP)
             draw_picture(sheet, x, top, candidate, images[candidate["sha256"]])
-            if number == 0:
+            if number == 0 and candidate["guidance_scale"] is not None:
                 scale = f"guidance {candidate['guidance_scale']:g}"
                 sheet.text(x + TILE / 2, top - 0.08, scale, fontsize=8, ha="center", va="bottom")
             draw_caption(sheet, x, top, candidate, scores[place], legend)
@@ -129,7 +130,8 @@ def draw_heading(sheet: Sheet, legend: Legend) -> None:
     """What the figure shows, and how picks are marked."""
     is_drawn = legend.pick == "random"
     which = "the framed one was drawn at random (control)" if is_drawn else "the pick is framed"
-    below = f"one image a guidance scale; below each its score by {legend.scorer}; {which}"
+    images = "one image a guidance scale" if legend.is_drawn else "pictures of the user's own"
+    below = f"{images}; below each its score by {legend.scorer}; {which}"
     sheet.text(MARGIN, 0.13, "Candidates and picks", fontsize=12, fontweight="bold")
     sheet.text(MARGIN, 0.38, below, fontsize=8, color=QUIET)
     mark, right = demo_mark(legend.label), sheet.width - MARGIN
@@ -223,14 +225,16 @@ def main(snakemake: Any) -> None:
             "drawn_from": len(ranked),
             "seed": job.seed,
             "scorer": resolve_scorer(settings.scorer, settings.scorer_model, job.root),
-            "image_model": resolve_model(settings.image_model, job.root, "generate_images"),
+            "image_model": resolve_image_model(settings.image_model, job.root),
             **({"pick": DRAWN} if settings.pick == "random" else {}),
         }
         columns = max((len(prompt["candidates"]) for prompt in prompts), default=4)
         width = 0.2 + TEXT + columns * (TILE + GAP) + 0.1
         height = 1.05 + max(1, len(prompts)) * (TILE + 0.38)
         with new_figure(width, height) as figure:
-            legend = Legend(settings.scorer, settings.pick, settings.label)
+            legend = Legend(
+                settings.scorer, settings.pick, settings.label, settings.image_model is not None
+            )
             draw(Sheet(figure), prompts, pictures, legend)
             title = "Prompts with their candidates, scores and picks"
             files = [*inputs.images, *inputs.rankings]

@@ -7,16 +7,15 @@ here: `build_pairs` leaves such prompts out where the configuration says so.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, TypedDict
 
 from lib.blocks import deciding
 from lib.config.contamination import CheckContaminationJob
 from lib.contamination import Index, perceptual_hash
-from lib.data.evaluation_files import IndexedQuestion
 from lib.data.image_files import check_image, read_image
 from lib.data.rows import InstructionRow, OverlapEntry
 from lib.data.shards import present, read_whole_shard, stage_rows
-from lib.files import digest_of_file, read_jsonl
+from lib.files import digest_of_file
 from lib.jobs.batches import Batches, Item
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
@@ -42,17 +41,6 @@ def item_of(
         measures=deciding(job.settings),
     )
     return Item(row["id"], key, row)
-
-
-def load_index(path: Path, measures: CheckContaminationJob) -> Index:
-    """The benchmarks' questions and images, to be searched."""
-    return Index(
-        cast("list[IndexedQuestion]", read_jsonl(path)),
-        ngram=measures.ngram,
-        short_similarity=measures.short_similarity,
-        min_words=measures.min_words,
-        image_distance=measures.image_distance,
-    )
 
 
 def find_overlaps(index: Index, row: InstructionRow, root: Path) -> Overlaps:
@@ -81,7 +69,7 @@ def main(snakemake: Any) -> None:
 
         outcomes = Batches(
             job,
-            load=lambda: load_index(index_file, job.settings),
+            load=lambda: Index.read(index_file, dict(job.settings)),
             compute=compute,
             check=check,
         ).run([item_of(row, job, index_digest) for row in present(rows.values())])

@@ -74,8 +74,9 @@ def _add_options_of_source(command: argparse.ArgumentParser) -> None:
         "--images",
         type=Path,
         metavar="FOLDER",
-        help="where pictures are (default: beside the file)",
+        help="where pictures are, or their archive (default: beside the file)",
     )
+    command.add_argument("--files", metavar="PATTERN", help="which files of a folder or data set")
     command.add_argument("--revision", default="main", help="commit, tag or branch on the hub")
     command.add_argument("--no-pictures", action="store_true", help="do not look at pictures")
 
@@ -268,6 +269,7 @@ def run(arguments: argparse.Namespace) -> int:
         images=arguments.images,
         revision=arguments.revision,
         contents=options.pictures,
+        files=arguments.files,
     )
     report = check(source, options)
     if arguments.json:

@@ -54,7 +54,7 @@ class ComparedPick(TypedDict):
 
     file: str
     sha256: str
-    guidance_scale: float
+    guidance_scale: float | None
 
 
 class Replies(TypedDict):

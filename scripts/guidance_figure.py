@@ -17,7 +17,7 @@ from lib.data.shards import is_missing, present, read_whole_shards
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
 from lib.report.figures import BLUE, INK, ORANGE, QUIET, demo_mark, new_figure, pretty, write_figure
-from lib.report.sidecar import resolve_model, resolve_scorer
+from lib.report.sidecar import resolve_image_model, resolve_scorer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,7 +69,7 @@ def count_picks(
     drawn_from = {row["id"]: row["candidates"] for row in present(images.values())}
     picks: dict[str, Counter[float]] = {ALL: Counter()}
     for row in present(rankings.values()):
-        scale = float(drawn_from[row["id"]][row["winner"]]["guidance_scale"])
+        scale = float(drawn_from[row["id"]][row["winner"]]["guidance_scale"] or 0)
         for topic in (ALL, row["topic"]):
             picks.setdefault(topic, Counter())[scale] += 1
     topics = [ALL, *sorted(topic for topic in picks if topic != ALL)]
@@ -186,7 +186,7 @@ def main(snakemake: Any) -> None:
             "prompts": len(rankings),
             "prompts_without_a_pick": sum(map(is_missing, rankings.values())),
             "scorer": resolve_scorer(settings.scorer, settings.scorer_model, job.root),
-            "image_model": resolve_model(settings.image_model, job.root, "generate_images"),
+            "image_model": resolve_image_model(settings.image_model, job.root),
         }
         columns = min(COLUMNS, len(panels))
         height = 1.75 * math.ceil(len(panels) / columns) + 1.2

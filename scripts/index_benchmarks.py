@@ -7,6 +7,7 @@ benchmark whether it is in the index.
 
 import io
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from lib.benchmarks.registry import load_questions_benchmark
 from lib.config.contamination import IndexBenchmarksJob, IndexedQuestions, IndexedTask
 from lib.contamination import parquet_rows, perceptual_hash
 from lib.data.evaluation_files import Coverage, IndexedQuestion
-from lib.data.image_files import check_pixels, read_image
+from lib.data.image_files import check_pixels, check_whole, read_image
 from lib.errors import UserError
 from lib.files import digest_of_file, write_json
 from lib.jobs.job import Job
@@ -30,14 +31,18 @@ def hash_of_bytes(content: bytes, what: str, megapixels: float) -> str:
     """The perceptual hash of an image file's bytes. Errors: UserError, which begins with `what`,
     where it has more megapixels than are allowed.
     """
-    check_pixels(io.BytesIO(content), what, megapixels)
+    with suppress(OSError, SyntaxError, ValueError):  # what is no image is told next
+        check_pixels(io.BytesIO(content), what, megapixels)
+    check_whole(io.BytesIO(content), f"{what}:")
     return perceptual_hash(read_image(io.BytesIO(content)))
 
 
 @cache
 def hash_of_file(path: Path, megapixels: float) -> str:
     """The perceptual hash of an image file. Errors: as in `hash_of_bytes`."""
-    check_pixels(path, str(path), megapixels)
+    with suppress(OSError, SyntaxError, ValueError):  # what is no image is told next
+        check_pixels(path, str(path), megapixels)
+    check_whole(path, f"{path}:")
     return perceptual_hash(read_image(path))
 
 
@@ -59,7 +64,7 @@ def rows_of_questions(
     """The rows of a benchmark that publishes files, one a question."""
     benchmark = load_questions_benchmark(block.scorer)
     for asked in read_questions(benchmark, block.questions, block.images):
-        what = f"{', '.join(block.questions)}: question {asked.id}"
+        what = f"{asked.where}: question {asked.id}"
         image = (
             hash_of_file(asked.image, megapixels)
             if asked.image

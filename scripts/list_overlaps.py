@@ -128,12 +128,14 @@ def overlap_lines(overlaps: Sequence[ListedOverlap]) -> list[str]:
 
 def page(
     overlaps: Sequence[ListedOverlap],
-    prompts: int,
+    checked: str,
     coverage: Mapping[str, Coverage],
     short: Mapping[str, int],
     settings: ListOverlapsJob,
 ) -> str:
-    """The numbers, what was not checked and why, and the first overlaps."""
+    """The numbers, what was not checked and why, and the first overlaps. `checked`: of how many
+    prompts and pairs these are.
+    """
     touched = len({overlap["id"] for overlap in overlaps})
     numbers = f"{len(overlaps)} overlaps in all."
     if overlaps:
@@ -141,7 +143,7 @@ def page(
     lines = [
         "# What training data and benchmarks have in common",
         "",
-        f"{touched} of {prompts} prompts have an overlap, {numbers}",
+        f"{touched} of {checked} have an overlap, {numbers}",
         "",
         measures_text(settings),
         "",
@@ -154,17 +156,27 @@ def page(
 def main(snakemake: Any) -> None:
     with Job(snakemake, ListOverlapsJob, VERSION) as job:
         rows = present(read_whole_shards(job, snakemake.input.shards, OverlapsRow).values())
+        # Ids of somebody's pairs may be those of others, or of prompts, too.
+        files = getattr(snakemake.input, "own_pairs", [])
+        own = [
+            cast("OverlapsRow", row | {"id": f"{row['topic']}: {row['id']}"})
+            for file in files
+            for row in read_jsonl(Path(file))
+        ]
         coverage: dict[str, Coverage] = json.loads(
             Path(snakemake.input.coverage).read_text(encoding="utf-8")
         )
         index = cast("list[IndexedQuestion]", read_jsonl(Path(snakemake.input.index)))
         short = count_short(index, list(coverage), job.settings.min_words)
-        overlaps = list_overlaps(rows)
+        overlaps = list_overlaps([*rows, *own])
         job.publish(snakemake.output.list, overlaps)
         write_text(Path(snakemake.output.csv), csv_of(overlaps))
-        text = page(overlaps, len(rows), coverage, short, job.settings)
+        checked = " and ".join(
+            f"{len(each)} {what}" for each, what in ((rows, "prompts"), (own, "own pairs")) if each
+        )
+        text = page(overlaps, checked or "0 prompts", coverage, short, job.settings)
         write_text(Path(snakemake.output.page), text)
-        job.count(len(rows))
+        job.count(len(rows) + len(own))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import re
 import shutil
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,12 +31,15 @@ VERSION = 1
 #: What a model folder holds beside its weights: configurations, processor, tokenizer, chat
 #: template, licence.
 BESIDE_WEIGHTS = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "USE_POLICY*")
-#: A layer's name in the language model, however transformers and the checkpoint put the language
-#: model's own name before it.
-LAYER = re.compile(r"(?:^|\.)language_model\.(?:model\.)?(layers\..+)\.weight$")
+#: What stands before a layer's name in the language model, however transformers and checkpoints
+#: call it (`language_model.model.`, `model.text_model.`, Qwen's plain `model.`). The layers of a
+#: vision tower have another name before theirs.
+LANGUAGE_MODEL = r"(?:model\.)?(?:(?:language|text)_model\.)?(?:model\.)?"
+LAYER = re.compile(rf"^{LANGUAGE_MODEL}(layers\..+)\.weight$")
 MATRIX = re.compile(
-    r"\.language_model\.(?:model\.)?(layers\..+)\.lora_(A|B)(?:\.default)?\.weight$"
+    rf"^base_model\.model\.{LANGUAGE_MODEL}(layers\..+)\.lora_(A|B)(?:\.default)?\.weight$"
 )
+BEGINNING = re.compile(rf"^(?:base_model\.model\.)?{LANGUAGE_MODEL}")
 #: What PEFT's LoRA can be besides plain.
 VARIANTS = (
     "use_dora",
@@ -44,31 +47,43 @@ VARIANTS = (
     "lora_bias",
     "rank_pattern",
     "alpha_pattern",
-    "modules_to_save",
 )
 
 
 @dataclass(frozen=True)
 class Adapter:
     """A LoRA adapter: the matrices A (rank, in) and B (out, rank) by layer, and the scale of their
-    product.
+    product; `whole`: tensors that were trained themselves, by their names (the projector's, or
+    all of the language model's).
     """
 
     folder: Path
     layers: "dict[str, tuple[Tensor, Tensor]]"
     scale: float
+    whole: "dict[str, Tensor]"
 
     def merged(self, layer: str, weight: "Tensor", file: Path) -> "Tensor":
         """A layer's weights with the adapter in them, summed in float32 and stored as they were.
         Errors: UserError if it does not fit them (`file` is where they are from).
         """
         down, up = self.layers[layer]
-        if weight.shape != (up.shape[0], down.shape[1]):
+        self._refuse_another_shape(layer, (up.shape[0], down.shape[1]), weight, file)
+        return (weight.float() + self.scale * (up.float() @ down.float())).to(weight.dtype)
+
+    def replaced(self, name: str, weight: "Tensor", file: Path) -> "Tensor":
+        """A tensor that was trained itself, stored as it was. Errors: as of `merged`."""
+        trained = self.whole[name]
+        self._refuse_another_shape(name, tuple(trained.shape), weight, file)
+        return trained.to(weight.dtype)
+
+    def _refuse_another_shape(
+        self, name: str, shape: tuple[int, ...], weight: "Tensor", file: Path
+    ) -> None:
+        if tuple(weight.shape) != shape:
             raise UserError(
-                f"{self.folder}: layer {layer} has another shape in {file}: the adapter is of"
+                f"{self.folder}: layer {name} has another shape in {file}: the adapter is of"
                 " another base model."
             )
-        return (weight.float() + self.scale * (up.float() @ down.float())).to(weight.dtype)
 
 
 def refuse_variants(config: dict[str, Any], folder: Path) -> None:
@@ -90,8 +105,12 @@ def read_adapter(folder: Path) -> Adapter:
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     refuse_variants(config, folder)
     matrices: dict[str, dict[str, Tensor]] = {}
+    whole: dict[str, Tensor] = {}
     for name, tensor in load_file(folder / "adapter_model.safetensors").items():
         match = MATRIX.search(name)
+        if match is None and is_in(name, config.get("modules_to_save") or []):
+            whole[own_name(name)] = tensor
+            continue
         if match is None:
             raise UserError(
                 f"{folder}: '{name}' is not a matrix of a language model's layer. Delete the"
@@ -99,7 +118,17 @@ def read_adapter(folder: Path) -> Adapter:
             )
         matrices.setdefault(match[1], {})[match[2]] = tensor
     layers = {layer: (pair["A"], pair["B"]) for layer, pair in matrices.items()}
-    return Adapter(folder, layers, config["lora_alpha"] / config["r"])
+    return Adapter(folder, layers, config["lora_alpha"] / config["r"], whole)
+
+
+def is_in(name: str, modules: Collection[str]) -> bool:
+    """Whether a tensor is of one of the modules."""
+    return any(f".{module}." in name for module in modules)
+
+
+def own_name(name: str) -> str:
+    """A tensor's name in the model, however adapters and checkpoints begin it."""
+    return BEGINNING.sub("", name)
 
 
 def key_order(file: Path) -> tuple[list[str], dict[str, str]]:
@@ -124,7 +153,7 @@ def merge(base: Path, folder: Path, output: Path) -> int:
             " first (save_pretrained)."
         )
     adapter = read_adapter(folder)
-    left = set(adapter.layers)
+    left = adapter.layers.keys() | adapter.whole.keys()
     for file in files:
         left -= merge_file(file, adapter, output / file.name)
     if left:
@@ -134,7 +163,7 @@ def merge(base: Path, folder: Path, output: Path) -> int:
         )
     for file in files_beside_weights(base):
         shutil.copyfile(file, output / file.name)
-    return len(adapter.layers)
+    return len(adapter.layers) + len(adapter.whole)
 
 
 def merge_file(file: Path, adapter: Adapter, output: Path) -> set[str]:
@@ -152,6 +181,9 @@ def merge_file(file: Path, adapter: Adapter, output: Path) -> set[str]:
             if match and match[1] in adapter.layers:
                 tensors[name] = adapter.merged(match[1], tensors[name], file)
                 merged.add(match[1])
+            elif own_name(name) in adapter.whole:
+                tensors[name] = adapter.replaced(own_name(name), tensors[name], file)
+                merged.add(own_name(name))
     save_file(tensors, output, metadata=metadata or {"format": "pt"})
     output.chmod(0o644)  # safetensors makes files that only their owner can read
     return merged

@@ -6,7 +6,6 @@ number of pairs, but for their ids. The folder is made beside its place and take
 `dataset.json` says what is in it; `CHANGELOG.md` what changed since the data set was made before.
 """
 
-import shutil
 from collections import Counter
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
@@ -32,15 +31,7 @@ from lib.data.rows import ImagesRow, MissingRow, PairRow, ResponseRankingRow
 from lib.data.shards import is_missing
 from lib.data.stored_rows import StoredRows, whole_stored_rows
 from lib.errors import UserError
-from lib.files import (
-    canonical_json,
-    make_folder,
-    mendable_storage_errors,
-    part_of,
-    sync_file_system,
-    write_json,
-    write_text,
-)
+from lib.files import canonical_json, replacing_folder, write_json, write_text
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
 
@@ -175,14 +166,8 @@ def write_data_set(job: Job[MergePairsJob], inputs: Any, size: str, folder: Path
 
 def publish_data_set(job: Job[MergePairsJob], inputs: Any, size: str, folder: Path) -> None:
     """Makes a data set's folder, whole or not at all, in the place of what is there."""
-    with mendable_storage_errors(folder.parent):
-        unfinished = part_of(folder)
-        shutil.rmtree(unfinished, ignore_errors=True)
-        make_folder(unfinished)
+    with replacing_folder(folder) as unfinished:
         summary = write_data_set(job, inputs, size, unfinished)
-        sync_file_system(unfinished)
-        shutil.rmtree(folder, ignore_errors=True)
-        unfinished.rename(folder)
     pictures = {folder / name: content for name, content in summary.pictures.items()}
     job.also_publishes(sorted(folder.iterdir()), pictures)
 

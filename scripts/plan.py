@@ -22,6 +22,7 @@ from lib.config.run import Config
 from lib.errors import UserError
 from lib.head import project
 from lib.head.downloads import downloads
+from lib.head.left_out import NO_PAIRS
 from lib.planning import graph, hub
 from lib.planning.costs import Cost, CostPlan, in_order, plan_costs
 from lib.planning.graph import PlannedJob
@@ -172,6 +173,8 @@ def say_prompts(config: Config, prompts: int, per_topic: int | None) -> list[str
             f" topics: {prompts} prompts."
         )
         return [sentence]
+    if not config.training.needs_pairs_of_run:
+        return [NO_PAIRS]
     largest = max((size for size in config.pairs.sizes if isinstance(size, int)), default=0)
     if prompts >= largest:
         return []

@@ -18,7 +18,7 @@ from lib.data.image_files import check_pixels, read_image, read_published
 from lib.data.rows import ImagesRow, MissingRow
 from lib.data.shards import is_missing, missing_row, present, read_whole_shard, stage_rows
 from lib.errors import ItemError
-from lib.jobs.batches import Batches, Item
+from lib.jobs.batches import Batches, Item, each_at_once
 from lib.jobs.job import Job
 from lib.jobs.memory import halving
 from lib.jobs.script import run_script
@@ -125,9 +125,10 @@ def main(snakemake: Any) -> None:
         outcomes = Batches[ImagesRow, ImageScorer, Ranking](
             job,
             load=lambda: load_scorer(scorer, job.device),
-            compute=lambda model, batch: [
-                rank_candidates(model, item.inputs, job) for item in batch
-            ],
+            compute=lambda model, batch: each_at_once(
+                lambda item: rank_candidates(model, item.inputs, job), batch
+            ),
+            batch_size=scorer.items_at_once,
             check=lambda item: check_files(
                 item.inputs, job.root, shard, job.settings.max_image_megapixels
             ),

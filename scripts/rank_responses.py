@@ -9,15 +9,16 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, TypedDict, cast
 
 from lib.blocks import deciding
 from lib.config.response_ranking import RankResponsesJob
 from lib.data.rows import MissingRow, PromptRow, RankedResponse, ResponseRow
+from lib.data.samples import apart, policy_of
 from lib.data.shards import is_missing, present, read_whole_shard, stage_rows
 from lib.errors import ItemError
-from lib.jobs.batches import Batches, Item, Outcome
+from lib.jobs.batches import Batches, Item, Outcome, each_at_once
 from lib.jobs.job import Job
 from lib.jobs.memory import halving
 from lib.jobs.script import run_script
@@ -52,12 +53,16 @@ class AnsweredPrompt:
         """The policy models whose response is to be rated, in the configured order."""
         return [policy for policy, response in self.responses.items() if "invalid" not in response]
 
-    def conversations(self, template: str) -> Conversations:
-        """What the reward model reads: the instruction in the template, and each valid response."""
-        words = user_words(template, self.row)
+    def conversations(self, template: str, image: str | None = None) -> Conversations:
+        """What the reward model reads: the instruction in the template, and each valid response.
+        `image`: where the model sees it, its file; or what identifies it.
+        """
+        asked = {"role": "user", "content": user_words(template, self.row)}
+        if image is not None:
+            asked["image"] = image
         return [
             [
-                {"role": "user", "content": words},
+                asked,
                 {"role": "assistant", "content": self.responses[policy]["text"]},
             ]
             for policy in self.valid
@@ -118,7 +123,7 @@ def items_of(
     """The items of the prompts that have a valid response."""
     settings = job.settings.reward
     reward = {
-        "model": job.identify(settings),
+        **job.identify_all(settings),
         **deciding(settings),
         **version_in_key(RESPONSE_REWARDS.class_of(settings)),
     }
@@ -126,7 +131,13 @@ def items_of(
     for prompt in prompts:
         if prompt.valid:
             conversations = prompt.conversations(settings.template)
-            key = job.key(conversations=conversations, **reward)
+            identified = conversations
+            if settings.SEES_IMAGE:
+                image = prompt.row["image"]
+                file = str(job.root / image["file"])
+                conversations = prompt.conversations(settings.template, file)
+                identified = prompt.conversations(settings.template, image["sha256"])
+            key = job.key(conversations=identified, **reward)
             items.append(Item(prompt.row["id"], key, conversations))
     return items
 
@@ -153,14 +164,19 @@ def read_responses(
     their responses. Both by prompt id.
     """
     settings = job.settings
+    names: dict[str, list[str]] = {}
+    for name in settings.policies:
+        names.setdefault(policy_of(name), []).append(name)
     shards = {
         policy: read_whole_shard(job, path, ResponseRow)
-        for policy, path in zip(settings.policies, snakemake.input, strict=True)
+        for policy, path in zip(names, snakemake.input, strict=True)
     }
     rows: dict[str, PromptRow] = {}
     answered: dict[str, AnsweredPrompt] = {}
-    for prompt_id, row in shards[settings.policies[0]].items():
-        of_policies = {policy: shard[prompt_id] for policy, shard in shards.items()}
+    for prompt_id, row in next(iter(shards.values())).items():
+        of_policies: dict[str, ResponseRow | MissingRow] = {}
+        for policy, shard in shards.items():
+            of_policies |= apart(shard[prompt_id], names[policy])
         prompt = collect(of_policies, settings.reward.max_repeats)
         if prompt:
             answered[prompt_id] = prompt
@@ -179,10 +195,13 @@ def published(prompt: AnsweredPrompt, outcome: Outcome[Rewards] | None) -> Outco
 def main(snakemake: Any) -> None:
     with Job(snakemake, RankResponsesJob, VERSION) as job:
         rows, answered = read_responses(snakemake, job)
-        outcomes = Batches(
+        outcomes = Batches[Conversations, ResponseReward, Rewards](
             job,
             load=lambda: load_reward(job.settings.reward, job.device),
-            compute=partial(rate, job),
+            compute=lambda reward, batch: each_at_once(
+                lambda item: rate(job, reward, [item])[0], batch
+            ),
+            batch_size=job.settings.reward.items_at_once,
         ).run(items_of(answered.values(), job))
         results = {
             prompt_id: published(prompt, outcomes.get(prompt_id))

@@ -33,6 +33,10 @@ from lib.report import provenance
 VERSION = 2
 PACKAGES = ("numpy", "openai")
 UNJUDGED = "no judge is configured (`judge` of this benchmark)"
+OF_ITS_OWN = (
+    "the task asks its judge in a way of its own (another client, pictures, several messages); the"
+    " configured judge is asked in lmms-eval's plain way alone"
+)
 ELSEWHERE = (
     "lmms-eval's own grading is not asked for where our scorer has the judge grade: see {name}"
 )
@@ -84,6 +88,15 @@ def refuse_unfit_files(
         )
 
 
+def missing_judgements(results: TaskResults, metrics: Mapping[str, str]) -> dict[str, str]:
+    """Our names of the scores that a judge would have had to give, each with why it has not."""
+    if results["task"] in JUDGED_TASKS and not results["judge"]:
+        return dict.fromkeys(metrics, UNJUDGED)
+    left_out = results.get("unjudged", ())
+    why = OF_ITS_OWN if results["judge"] else UNJUDGED
+    return {name: why for name, theirs in metrics.items() if theirs in left_out}
+
+
 def score(
     answers: Sequence[TaskAnswer],
     results: TaskResults,
@@ -96,8 +109,8 @@ def score(
     `metrics`: our name -> lmms-eval's name. Errors: UserError if a metric is missing, or if answers
     and results are not of one run.
     """
-    is_unjudged = results["task"] in JUDGED_TASKS and not results["judge"]
-    given = {} if is_unjudged else metrics
+    unjudged = missing_judgements(results, metrics)
+    given = {name: theirs for name, theirs in metrics.items() if name not in unjudged}
     refuse_unfit_files(answers, results, given)
     factor = 100 if percent else 1
     return {
@@ -112,7 +125,7 @@ def score(
         "scores": {
             name: round(factor * results["metrics"][theirs], 10) for name, theirs in given.items()
         },
-        "missing": dict.fromkeys(metrics, UNJUDGED) if is_unjudged else {},
+        "missing": unjudged,
         "doubts": {
             "empty": sum(not answer["response"].strip() for answer in answers),
             **yes_no_doubts(answers, results["task"]),

@@ -8,11 +8,13 @@ so that no training is done twice.
 """
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lib import weights
 from lib.blocks import deciding
+from lib.chat_template import FILES, asked_as, is_another_form, with_own_mark
 from lib.config.training import TrainDpoJob
 from lib.data.controls import TRAINING_CONTROLS
 from lib.errors import UserError
@@ -48,7 +50,24 @@ PACKAGES = (
     "peft",
     "accelerate",
     "deepspeed",
+    "bitsandbytes",
 )
+
+
+def prompt_template_of(settings: TrainDpoJob) -> str:
+    """How the base model is asked, its system prompt included."""
+    return asked_as(settings.base_model, settings.prompt_template, settings.system_prompt)
+
+
+def tell_another_form(job: Job[TrainDpoJob]) -> None:
+    """Notes where training asks in another form than evaluation will."""
+    base = job.settings.base_model
+    folder = weights.fetch(base.model, base.revision, only=FILES)
+    if is_another_form(job.settings.prompt_template, folder):
+        job.note(
+            "`training.prompt_template` is not the form of the base model's chat template, in which"
+            " evaluation asks; take it out to train in that"
+        )
 
 
 def key_of(job: Job[TrainDpoJob], pairs: PairsDigest, held_out: PairsDigest | None) -> str:
@@ -61,7 +80,7 @@ def key_of(job: Job[TrainDpoJob], pairs: PairsDigest, held_out: PairsDigest | No
         pairs=pairs.digest,
         model=job.identify(settings.base_model),
         dtype=settings.base_model.dtype,
-        prompt_template=settings.prompt_template,
+        prompt_template=prompt_template_of(settings),
         training=deciding(settings.training),
         **({"held_out": held_out.digest} if held_out else {}),
         **version_in_key(TRAINERS.class_of(settings)),
@@ -156,12 +175,13 @@ class TrainingFolder:
     def for_processes(self, checkpoint: Path | None) -> TrainingJob:
         """What the training's processes work on."""
         settings = self.job.settings
+        base = weights.fetch(settings.base_model.model, settings.base_model.revision)
         return TrainingJob(
             trainer=settings.trainer,
-            base=weights.fetch(settings.base_model.model, settings.base_model.revision),
+            base=base,
             dtype=settings.base_model.dtype,
             device=self.job.device,
-            prompt_template=settings.prompt_template,
+            prompt_template=with_own_mark(prompt_template_of(settings), base),
             settings=settings.training,
             data=self.data,
             held_out=self.held_out,
@@ -180,12 +200,20 @@ def train_in_processes(job: Job[TrainDpoJob], training: TrainingJob, output: Pat
         job.record.load_seconds, job.record.compute_seconds = progress.seconds()
 
 
+def say_losses(losses: Mapping[str, float]) -> str:
+    """The losses of a training, in words."""
+    if losses == {"sigmoid": 1.0}:
+        return "DPO"
+    return " + ".join(f"{weight:g} {name}" for name, weight in losses.items())
+
+
 def title_of(job: Job[TrainDpoJob], pairs: PairsDigest) -> str:
     """The title of a training's figure."""
     training, control = job.settings.training, job.settings.control
+    trained = "all weights" if training.tuning == "full" else f"LoRA rank {training.lora_rank}"
     title = (
-        f"{job.name}: DPO on {pairs.pairs} pairs, β = {training.beta:g}, LoRA rank"
-        f" {training.lora_rank}"
+        f"{job.name}: {say_losses(training.losses)} on {pairs.pairs} pairs,"
+        f" β = {training.beta:g}, {trained}"
     )
     if control is None:
         return title
@@ -206,6 +234,7 @@ def main(snakemake: Any) -> None:
                 f"control '{control}': chosen and rejected are exchanged in {pairs.exchanged} of"
                 f" {pairs.pairs} pairs"
             )
+        tell_another_form(job)
         of_held_out = digest_pairs(held_out) if held_out else None
         training = TrainingFolder(job, data, held_out, key_of(job, pairs, of_held_out))
         metrics = training.finish()

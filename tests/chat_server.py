@@ -2,7 +2,9 @@
 function of what it is asked.
 """
 
+import hashlib
 import json
+import math
 import socket
 import threading
 import time
@@ -33,13 +35,17 @@ class Reply:
         return [text.encode()]
 
 
-def completion(text, finish_reason="stop", model="m"):
-    """A chat completion of one message."""
+def completion(text, finish_reason="stop", model="m", said=None):
+    """A chat completion of one message. `said`: of each of its tokens, the probabilities of what
+    could have stood there, with its own first; None where it tells none.
+    """
     choice = {
         "index": 0,
         "finish_reason": finish_reason,
         "message": {"role": "assistant", "content": text},
     }
+    if said is not None:
+        choice["logprobs"] = {"content": list(map(_told_token, said))}
     usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
     return Reply(
         200,
@@ -52,6 +58,34 @@ def completion(text, finish_reason="stop", model="m"):
             "usage": usage,
         },
     )
+
+
+def _told_token(probabilities):
+    entries = [
+        {"token": token, "logprob": math.log(each), "bytes": list(token.encode())}
+        for token, each in probabilities.items()
+    ]
+    return {**entries[0], "top_logprobs": entries}
+
+
+def choosing(*options, model="m"):
+    """A `reply` that answers with one of these, as it is asked: the likeliest of probabilities that
+    are a function of the message, which it tells if it is asked for them.
+    """
+
+    def reply(body):
+        seed = json.dumps(body["messages"]).encode()
+        weights = {
+            option: 1 + int(hashlib.sha256(option.encode() + seed).hexdigest()[:6], 16)
+            for option in options
+        }
+        whole = 1.25 * sum(weights.values())  # it might say something else
+        likeliest = sorted(weights, key=lambda option: -weights[option])
+        probabilities = {option: weights[option] / whole for option in likeliest}
+        said = [probabilities] if body.get("logprobs") else None
+        return completion(likeliest[0], model=model, said=said)
+
+    return reply
 
 
 def refusal(text):

@@ -21,6 +21,9 @@ import yaml
 from filelock import FileLock
 
 from lib.data.shards import Row, is_missing, read_shard
+from shown import Shown
+from tiny.checkpoints import build_checkpoint, hold_lock
+from tiny.registry import ON_DEMAND
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 #: Released answers with known scores, and a published sample, which are no part of the project.
@@ -33,6 +36,7 @@ PROJECT = (
     "Snakefile",
     "config.yaml",
     "pilot.yaml",
+    "released.yaml",
     "rules",
     "scripts",
     "envs",
@@ -50,6 +54,7 @@ LONGEST = (
     "test_train_dpo.py",
     "test_incremental.py",
     "test_bad_input.py",
+    "test_other_cast.py",
     "test_generate_responses.py",
     "test_write_instructions.py",
     "test_plan_command.py",
@@ -58,9 +63,17 @@ LONGEST = (
     "test_software.py",
 )
 
+#: What a process is told that imports this project's modules and the tests' own.
+PYTHONPATH = os.pathsep.join(str(REPOSITORY / name) for name in ("scripts", "demo", "tests"))
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 #: Where models compute in the tests of rules and of roles: `make test-gpu` names a GPU.
 DEVICE = os.environ.get("TEST_DEVICE", "cpu")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Has what was shown of docs/models.md told at the end."""
+    config.pluginmanager.register(Shown())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -83,6 +96,16 @@ def _built(name: str, script: str) -> Path:
 def demo_models() -> Path:
     """The folder of the random run's tiny checkpoints, built if need be."""
     return _built("models", "build_models.py")
+
+
+def tiny_checkpoint(models: Path, name: str) -> Path:
+    """The folder of a tiny checkpoint, built where the random run has no use for it and it is not
+    there yet.
+    """
+    if builder := ON_DEMAND.get(name):
+        with hold_lock(models / ".lock"):
+            build_checkpoint(name, builder, models)
+    return models / name
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,10 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pydantic import Field
+from safetensors.torch import save_file
 
 import rank_images
 import rank_responses
@@ -29,38 +31,55 @@ from lib.errors import UserError
 from lib.files import write_jsonl
 from lib.head.plan import Plan
 from lib.jobs.device import require_device
+from lib.model_files import problem_with_all
 from lib.models.image_scorers.registry import IMAGE_SCORERS
-from lib.models.image_scorers.settings import ImageScorerSettings
+from lib.models.image_scorers.settings import LocalScorerSettings
 from lib.models.response_rewards.base import Conversation, Reward
 from lib.models.response_rewards.registry import RESPONSE_REWARDS
-from lib.models.response_rewards.settings import ResponseRewardSettings
+from lib.models.response_rewards.settings import LocalRewardSettings
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs/adding-a-model.md"
 
 
 class NearColour:
-    """How near an image's mean colour is to the one that the model's folder names."""
+    """How near an image's mean colour is to the mean of its prompt's letters, each of which has a
+    colour of its own.
+    """
 
     VERSION: ClassVar[int] = 1
 
-    class Settings(ImageScorerSettings):
-        """Minus the distance of the mean colour, to a power."""
+    class Settings(LocalScorerSettings):
+        """A table of 256 colours; a score is minus the distance of the mean colour, to a power."""
 
         kind: Literal["near-colour"] = Field(description="Architecture and formula.")
         power: float = Field(1.0, gt=0, description="Over 1, far colours weigh more.")
 
-    def __init__(self, colour: Sequence[float], power: float) -> None:
-        self.colour, self.power = np.array(colour), power
+        def problem_with_files(self, folder: Path) -> str | None:
+            return problem_with_all(folder, ["config.json", "model.safetensors"])
+
+    def __init__(self, colours: torch.Tensor, power: float) -> None:
+        self.colours, self.power = colours, power
 
     @classmethod
     def load(cls, settings: Settings, device: str) -> Self:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
         require_device(device)
         folder = weights.fetch(settings.model, settings.revision)
-        return cls(json.loads((folder / "config.json").read_text())["colour"], settings.power)
+        try:
+            tensors = load_file(folder / "model.safetensors")
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"{folder}: {error}") from error
+        if {name: tuple(each.shape) for name, each in tensors.items()} != {"colours": (256, 3)}:
+            raise ValueError(f"{folder}: `colours` (256, 3), and nothing else, has to be there")
+        return cls(tensors["colours"].to(device), settings.power)
 
     def score(self, prompt: str, images: Sequence[Image.Image]) -> list[float]:
+        letters = list(prompt.lower().encode() or b" ")
+        wanted = self.colours[letters].mean(dim=0).cpu().numpy()
         means = [np.asarray(image).reshape(-1, 3).mean(axis=0) for image in images]
-        return [-(float(np.linalg.norm(mean - self.colour)) ** self.power) for mean in means]
+        return [-(float(np.linalg.norm(mean - wanted)) ** self.power) for mean in means]
 
     def truncates(self, prompt: str) -> bool:
         return False
@@ -71,7 +90,7 @@ class Shortest:
 
     VERSION: ClassVar[int] = 1
 
-    class Settings(ResponseRewardSettings):
+    class Settings(LocalRewardSettings):
         """Minus the length of the response."""
 
         kind: Literal["shortest"] = Field(description="Which class rates the responses.")
@@ -103,8 +122,15 @@ def folder(tmp_path: Path) -> Path:
     """A model that knows what red is."""
     path = tmp_path / "model"
     path.mkdir()
-    (path / "config.json").write_text(json.dumps({"colour": COLOURS["red"]}))
+    (path / "config.json").write_text("{}")
+    write_colour(path, "red")
     return path
+
+
+def write_colour(folder: Path, name: str) -> None:
+    """A model in which every letter has one colour."""
+    colours = torch.tensor([COLOURS[name]] * 256, dtype=torch.float32)
+    save_file({"colours": colours}, folder / "model.safetensors")
 
 
 def configure(folder: Path, **scorer: Any) -> Config:
@@ -178,7 +204,7 @@ def test_its_items_are_computed_anew_where_its_settings_its_model_or_its_version
     assert (computed(), computed()) == (1, 0)
     assert (computed(power=2), computed(power=2)) == (1, 0)
     assert computed() == 0
-    (folder / "config.json").write_text(json.dumps({"colour": COLOURS["blue"]}))
+    write_colour(folder, "blue")
     assert (computed(), computed()) == (1, 0)
     monkeypatch.setattr(NearColour, "VERSION", 2)
     assert (computed(), computed()) == (1, 0)
@@ -201,7 +227,10 @@ def test_a_run_sees_its_version_and_its_environment(
     ("mistake", "message"),
     [
         ({"kind": "near-color"}, "no image scorer 'near-color'. Did you mean 'near-colour'"),
-        ({"kind": "aesthetic"}, "Known: image-reward, clip, blip, near-colour"),
+        (
+            {"kind": "aesthetic"},
+            "Known: image-reward, clip, blip, siglip, vqascore, vlm-rating, near",
+        ),
         ({"powr": 2}, "image_ranking.scorers.near.powr: unknown key"),
         ({"power": 0}, "image_ranking.scorers.near.power: Input should be greater than 0"),
         ({"model": "/nowhere"}, "there is no folder '/nowhere'"),

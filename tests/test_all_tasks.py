@@ -301,5 +301,5 @@ def test_pope_s_answers_are_scored_as_pope_s_own_script_does_beside_lmms_eval(ru
     also = score_benchmark.score_by_ours(load_benchmark("pope"), path)
     assert also["scores"]["reference_f1"] == also["scores"]["reference_accuracy"] == 100
     assert also["scores"]["reference_yes_ratio"] == 50
-    assert also["computed_by"]["scorer"] == "scripts/lib/benchmarks/pope.py, version 3"
+    assert also["computed_by"]["scorer"] == "scripts/lib/benchmarks/pope.py, version 4"
     assert str(also["computed_by"]["parser"]).startswith("text before the first full stop")

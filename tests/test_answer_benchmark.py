@@ -24,13 +24,14 @@ from safetensors.torch import load_file, save_file
 
 import answer_benchmark
 import lib.jobs.job
-from conftest import Parameters, Wildcards
+from conftest import PYTHONPATH, Parameters, Wildcards
 from lib.benchmarks.lmms_eval.answer_journal import AnswerKeys, wait_for_lmms_eval_to_die
 from lib.benchmarks.lmms_eval.harness import Harness
-from lib.benchmarks.lmms_eval.main import journalled
+from lib.benchmarks.lmms_eval.main import REFUSED, journalled
 from lib.benchmarks.lmms_eval.tasks import (
     TaskSettings,
     find_task,
+    greedy,
     local_task,
     read_task,
     task_text,
@@ -363,19 +364,11 @@ def test_a_killed_job_takes_lmms_eval_with_it_and_goes_on_where_it_was(pope, und
     job, and the bytes are the same.
     """
     program = (
-        "import sys; sys.path[:0] = sys.argv[1:3]; import json, answer_benchmark; from"
-        " test_answer_benchmark import Job; "
+        "import json, sys, answer_benchmark; from test_answer_benchmark import Job;"
+        " answer_benchmark.main(Job(settings=json.loads(sys.argv[1])))"
     )
-    program += "answer_benchmark.main(Job(settings=json.loads(sys.argv[3])))"
-    command = [
-        sys.executable,
-        "-c",
-        program,
-        str(SCRIPTS),
-        str(Path(__file__).parent),
-        json.dumps(pope.params.settings),
-    ]
-    process = subprocess.Popen(command)
+    command = [sys.executable, "-c", program, json.dumps(pope.params.settings)]
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": PYTHONPATH})
     journal = Path("results/run/work/answer_benchmark/base/pope.journal.jsonl")
     while not (journal.is_file() and '"status"' in journal.read_text()):
         assert process.poll() is None, "ended before an answer was journalled"
@@ -699,6 +692,22 @@ def test_answers_kept_under_the_number_of_their_question_are_taken_over_unless_t
     assert len(asked) == (2 if temperature else 1)
 
 
+def test_a_question_that_cannot_be_put_ends_the_run_with_its_row(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model, requests = asked_about([picture("red")])
+
+    def fail(model, request):
+        raise AttributeError("'NoneType' object has no attribute 'convert'")
+
+    with Journal(tmp_path / "journal.jsonl", "answer_benchmark") as journal:
+        generate = journalled(
+            lambda *_: [], journal, AnswerKeys("a", "b"), fail, lambda items, **_: items, []
+        )
+        with pytest.raises(SystemExit, match=r"row 0 of its data \(from 0\) cannot be asked"):
+            generate(model, requests)
+    assert "Is its picture there and whole?" in REFUSED.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("changes", "key"),
     [
@@ -840,6 +849,37 @@ def test_lmms_eval_reads_a_prompt_as_it_stands_in_the_configuration(tmp_path, ta
     if task == "mmvet":  # without a judge, our own functions stand for those that ask one
         assert read["process_results"] == "function unjudged.process_results"
         assert read["metric_list"][0]["aggregation"] == "function unjudged.count"
+
+
+@pytest.mark.parametrize("task", ["mmvet", "mmvetv2", "egothink_counting"])
+def test_a_task_that_would_draw_its_answers_asks_greedily_and_is_answered_anew(
+    tmp_path, monkeypatch, task
+):
+    """lmms-eval draws whenever a temperature is over 0, whatever `do_sample` says."""
+    monkeypatch.chdir(tmp_path)
+    builtin = read_task(find_task(task))
+    assert builtin["generation_kwargs"]["temperature"] > 0
+    settings = TaskSettings(task=task, metrics={"m": "m"})
+    written = yaml.load(
+        task_text(local_task(find_task(task), settings), settings), Loader=AsLmmsEval
+    )
+    generation = builtin["generation_kwargs"] | {"temperature": 0, "do_sample": False}
+    assert written["generation_kwargs"] == generation
+    base = {"model": "owner/name", "revision": "1" * 40}
+    asked = {"task": task, "metrics": {"m": "m"}, "system_prompt": None, "base_model": base}
+    job = lib.jobs.job.Job(Job(settings=asked), AnswerBenchmarkJob, 1)
+    key = answer_benchmark.key_of(job, job.settings, {}, "x", "0")
+    monkeypatch.setattr(answer_benchmark, "greedy", lambda builtin: {})
+    assert answer_benchmark.key_of(job, job.settings, {}, "x", "0") != key
+
+
+@pytest.mark.parametrize("name", [name for name in DEFAULTS if name != "mm_vet"])
+def test_a_task_that_is_greedy_by_itself_keeps_its_answers(name):
+    assert greedy(read_task(find_task(DEFAULTS[name].task))) == {}
+
+
+def test_a_task_that_asks_each_question_several_times_draws_its_answers():
+    assert greedy(read_task(find_task("aime24_figures_agg64"))) == {}
 
 
 class AsLmmsEval(yaml.FullLoader):

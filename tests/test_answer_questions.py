@@ -4,6 +4,7 @@ scored of them.
 
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -322,7 +323,7 @@ def test_a_damaged_image_is_told_before_a_model_is_loaded(
         UserError,
         match=(
             r"images/000000000002\.jpg: benchmark chair asks about this file, and it is no whole"
-            r" image"
+            r" image.* The question: .*questions\.jsonl, line 2\."
         ),
     ):
         answer_questions.main(job("answer_questions", "chair", settings))
@@ -610,6 +611,9 @@ def test_files_and_judges_of_benchmarks_are_looked_at_before_a_run(
     ]
     assert "sum.png" in found[0]
     assert "safe_words.txt is missing" in found[1]
+    Path("mmhal_bench/images/sum.png").write_bytes(b"no picture")
+    _, found = problems("answer_questions")
+    assert re.search(r"template\.json, line \d+: its image .*sum\.png is no whole image", found[0])
 
 
 @pytest.mark.slow

@@ -66,10 +66,14 @@ def delete(path):
     return lambda project: (project.folder / path).unlink()
 
 
-def policy(name, **model):
-    return lambda project: project.edit_config(
-        lambda values: values["responses"]["policy_models"].update({name: model})
-    )
+def policy(name, of_stage=None, **model):
+    """`of_stage`: changes of the stage's block."""
+
+    def change(values):
+        values["responses"]["policy_models"][name] = model
+        values["responses"] |= of_stage or {}
+
+    return lambda project: project.edit_config(change)
 
 
 def only_policies(*names):
@@ -104,8 +108,12 @@ MISTAKES = {
         r"pairs\.zzz: unknown key\. Known here: .*min_margin",
     ),
     "a missing key": (
+        without("figures.answers.experiment"),
+        r"figures\.answers\.experiment: this key is missing",
+    ),
+    "an experiment on nothing": (
         without("training.experiments.random-8.size"),
-        r"training\.experiments\.random-8\.size: this key is missing",
+        r"line \d+: training\.experiments\.random-8: .*`size` pairs of this run, or on `pairs`",
     ),
     "text where a number belongs": (
         setting("images.steps", "many"),
@@ -128,9 +136,9 @@ MISTAKES = {
         setting("images.guidance_scales", []),
         r"images\.guidance_scales: .*at least 1",
     ),
-    "an image size that is no multiple of 8": (
-        setting("images.height", 65),
-        r"images\.height: .*multiple of 8",
+    "an image size that the pipeline refuses": (
+        setting("images.height", 72),
+        r"line \d+: images\.height: .*multiple of 16 \(found 72\)",
     ),
     "an unknown image format": (
         setting("images.format", "tiff"),
@@ -167,9 +175,41 @@ MISTAKES = {
         only_policies("llava-v1.6-mistral"),
         r"responses\.policy_models: .*at least 2",
     ),
-    "the same policy model twice": (
-        policy("copy", model="demo/models/llava-v1.6-mistral"),
-        r"policy models 'llava-v1\.6-mistral' and 'copy' are the same model",
+    "the same policy model twice, which answers greedily": (
+        policy("copy", of_stage={"temperature": 0}, model="./demo/models/llava-v1.6-mistral"),
+        r"'llava-v1\.6-mistral' and 'copy' are the same, .*or give one a `temperature`",
+    ),
+    "samples of a policy model that answers greedily": (
+        policy("copy", of_stage={"temperature": 0}, model="demo/models/llava-1.5", samples=2),
+        r"policy model 'copy' has `samples: 2`, and with `temperature: 0`",
+    ),
+    "a misspelt key of a policy model": (
+        policy("copy", modle="demo/models/llava-1.5"),
+        r"policy_models\.copy\.modle: unknown key\. Did you mean `model`\?",
+    ),
+    "a policy model with the keys of another backend": (
+        policy("copy", of_stage={"backend": "openai"}, model="m", endpoint={"model": "m"}),
+        r"policy_models\.copy\.model: unknown key\. Known here: .*endpoint",
+    ),
+    "a file of answers that is not there": (
+        lambda project: project.edit_config(
+            lambda values: values["responses"]["policy_models"].update(
+                copy={"backend": "file", "file": "nowhere.jsonl"}
+            )
+        ),
+        r"policy_models\.copy\.file: there is no file 'nowhere\.jsonl'\. Correct the path",
+    ),
+    "no samples": (
+        policy("copy", model="demo/models/llava-1.5", samples=0),
+        r"policy_models\.copy\.samples: .*greater than or equal to 1|samples: .*greater than 0",
+    ),
+    "a backend that is not there": (
+        setting("responses.backend", "transformer"),
+        r"line \d+: responses\.backend: .*Did you mean 'transformers'\?",
+    ),
+    "a policy model's backend that is not there": (
+        policy("copy", model="demo/models/llava-1.5", backend="vlm"),
+        r"policy_models\.copy\.backend: .*Did you mean 'vllm'\?",
     ),
     "a scorer that is not there": (
         setting("image_ranking.select_by", "pickscore"),

@@ -28,7 +28,7 @@ from tiny.checkpoints import (
 )
 from tiny.instruct_llm import question_grammar
 from tiny.llava import LLAVAS
-from tiny.registry import BUILDERS
+from tiny.registry import BUILDERS, ON_DEMAND
 from tiny.words import ANSWER_WORDS, QUESTION_WORDS
 
 POLICY_MODELS = (
@@ -338,6 +338,7 @@ def test_two_builds_in_two_processes_give_the_same_bytes(demo_models: Path, tmp_
 
 
 TINY = Path(build_models.__file__).with_name("tiny")
+EVERY = BUILDERS | ON_DEMAND
 PRINT_DIGESTS = """
 import json
 from tiny.checkpoints import source_digest
@@ -348,20 +349,20 @@ print(json.dumps({name: source_digest(builder) for name, builder in BUILDERS.ite
 
 def architecture_file(name: str) -> str:
     """The file that a checkpoint is built by."""
-    builder = BUILDERS[name]
+    builder = EVERY[name]
     function = builder.func if isinstance(builder, functools.partial) else builder
     return f"{function.__module__.removeprefix('tiny.')}.py"
 
 
 def test_a_checkpoint_is_made_from_its_own_architectures_file_and_no_others() -> None:
-    architectures = {architecture_file(name) for name in BUILDERS}
-    for name, builder in BUILDERS.items():
+    architectures = {architecture_file(name) for name in EVERY}
+    for name, builder in EVERY.items():
         sources = {path.name for path in source_files(builder)}
         assert sources & architectures == {architecture_file(name)}
 
 
 def test_every_file_of_the_package_makes_a_checkpoint_but_the_two_that_build_them() -> None:
-    sources = {path for builder in BUILDERS.values() for path in source_files(builder)}
+    sources = {path for builder in EVERY.values() for path in source_files(builder)}
     others = {path.name for path in TINY.glob("*.py") if path not in sources}
     assert others == {"checkpoints.py", "registry.py"}
 

@@ -9,9 +9,9 @@ from tokenizers import Tokenizer
 import build_pairs
 from build_pairs import (
     VisionConfig,
-    image_tokens,
     pair_of,
     same_after_truncation,
+    tokens_of_llava,
     unusable_for_training,
 )
 from lib.blocks import Model
@@ -74,8 +74,8 @@ def test_responses_that_differ_only_beyond_what_training_sees_are_the_same():
 
 def test_image_tokens_of_llava_1_5_are_576():
     vision: VisionConfig = {"image_size": 336, "patch_size": 14}
-    assert image_tokens({"vision_config": vision}) == 576
-    assert image_tokens({"image_seq_length": 16, "vision_config": vision}) == 16
+    assert tokens_of_llava({"vision_config": vision}) == 576
+    assert tokens_of_llava({"image_seq_length": 16, "vision_config": vision}) == 16
 
 
 @pytest.fixture(scope="module")

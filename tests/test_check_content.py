@@ -9,6 +9,7 @@ import pytest
 
 import check_content
 from build_pairs import found_by
+from conftest import tiny_checkpoint
 from data_set_run import CARD, MakeRule, pair_row, ranking_row, write_run
 from lib.config.run import Config
 from lib.data.data_sets import PAIRS
@@ -23,28 +24,10 @@ from lib.report.data_set_card import Findings, content_checked
 PAIR: Pair = pair_row("art", 1)["pair"]
 
 
-@pytest.fixture(scope="module")
-def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random classifier of two labels."""
-    import torch
-    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
-
-    folder = tmp_path_factory.mktemp("classifier")
-    torch.manual_seed(0)
-    labels = {0: "other", 1: "unsafe"}
-    config = ViTConfig(
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-        intermediate_size=16,
-        image_size=16,
-        patch_size=8,
-        id2label=labels,
-        label2id={name: number for number, name in labels.items()},
-    )
-    ViTForImageClassification(config).save_pretrained(folder)
-    ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(folder)
-    return folder
+@pytest.fixture
+def classifier(demo_models: Path) -> Path:
+    """A random classifier of two labels, "other" and "unsafe"."""
+    return tiny_checkpoint(demo_models, "image-classifier")
 
 
 def check(

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,7 +14,7 @@ import yaml
 import build_world
 import claims
 from lib.config import run as configuration
-from world import benchmarks, words
+from world import agreement, benchmarks, words
 from world.scenes import KINDS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -84,7 +85,7 @@ def test_what_claims_run_is_valid_and_needs_nothing_of_the_hub(
     values.pop("reuse_from", None)  # the first run is not made here
     found = configuration.load_config(values, [])
     assert found.figures.embedding is None
-    models = [
+    models: list[Any] = [
         *found.image_ranking.scorers.values(),
         *found.responses.policy_models.values(),
         found.training.base_model,
@@ -166,3 +167,19 @@ def test_the_document_has_the_tables_that_were_measured() -> None:
         assert text in document, (
             f"docs/microworld.md differs from `python demo/claims.py --tables` in the table {table}"
         )
+
+
+def test_agreement_counts_the_pairs_that_differ_in_truth_and_ties_as_half() -> None:
+    scored = [
+        agreement.Scored([1.0, 0.5, 0.5], [3.0, 2.0, 9.0]),
+        agreement.Scored([1.0, 0.0], [4.0, 4.0]),
+    ]
+    assert agreement.agreement(scored) == [1.0, 0.0, 0.5]
+
+
+def test_an_answer_is_held_against_what_the_picture_shows() -> None:
+    (scene,), _ = benchmarks.unseen(1, 3)
+    kind = scene.things[0].kind
+    assert agreement.true_of(words.DESCRIBE[0], words.caption(scene), scene) == 1.0
+    assert agreement.true_of(words.question(kind), "Yes.", scene) == 1.0
+    assert agreement.true_of(words.question(kind), "No", scene) == 0.0

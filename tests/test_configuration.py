@@ -19,6 +19,7 @@ from lib.files import write_text
 from lib.models.image_generators.registry import IMAGE_GENERATORS
 from lib.models.image_scorers.registry import IMAGE_SCORERS
 from lib.models.instruction_authors.registry import INSTRUCTION_AUTHORS
+from lib.models.policy_models.registry import POLICY_MODELS
 from lib.models.response_rewards.registry import RESPONSE_REWARDS
 from lib.planning.graph import _update
 from lib.weights import folder_of
@@ -30,9 +31,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 def made_from_the_models() -> dict[str, str]:
     """What `make docs` writes, in a process of its own: tests add kinds to the registries."""
     code = (
-        "import sys; sys.path[:0] = ['docs', 'scripts']; import json, make_configuration,"
-        " make_schema; json.dump({'configuration.md': make_configuration.page(),"
-        " 'config.schema.json': make_schema.text()}, sys.stdout)"
+        "import sys; sys.path[:0] = ['docs', 'scripts', 'demo']; import json, make_configuration,"
+        " make_models, make_schema; json.dump({'configuration.md': make_configuration.page(),"
+        " 'config.schema.json': make_schema.text(), 'models.md': make_models.page()}, sys.stdout)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
@@ -40,7 +41,7 @@ def made_from_the_models() -> dict[str, str]:
     return dict(json.loads(done.stdout))
 
 
-@pytest.mark.parametrize("file", ["configuration.md", "config.schema.json"])
+@pytest.mark.parametrize("file", ["configuration.md", "config.schema.json", "models.md"])
 def test_what_is_made_from_the_configurations_models_is_in_step(made_from_the_models, file):
     is_there = (REPOSITORY / "docs" / file).read_text(encoding="utf-8")
     assert is_there == made_from_the_models[file], f"docs/{file} is old: run `make docs`"
@@ -83,7 +84,9 @@ def test_an_editor_finds_the_schema_in_the_first_line_of_a_configuration_and_no_
         ({"images": {"kind": "dall-e"}}, False),
         ({"images": {"guidance_scale": [5.0]}}, False),
         ({"image_ranking": {"scorers": {"a": {"kind": "clip", "model": "m/n"}}}}, True),
-        ({"image_ranking": {"scorers": {"a": {"model": "m/n"}}}}, False),  # of which kind?
+        # Of which kind, its files may say.
+        ({"image_ranking": {"scorers": {"a": {"model": "m/n"}}}}, True),
+        ({"image_ranking": {"scorers": {"a": {"model": "m/n", "power": 2}}}}, False),
         ({"image_ranking": {"judge": None}}, True),
         ({"instructions": {"backend": "template", "templates": ["What is it?"]}}, True),
         # Another backend's settings may stay in the file.
@@ -91,6 +94,9 @@ def test_an_editor_finds_the_schema_in_the_first_line_of_a_configuration_and_no_
         ({"instructions": {"backend": "file"}}, False),
         ({"training": {"experiments": {"a": {}}}}, False),
         ({"training": {"experiments": {"a": {"size": 2000}}}}, True),
+        ({"responses": {"policy_models": {"a": {"model": "m/n", "samples": 2}}}}, True),
+        ({"responses": {"policy_models": {"a": "base", "b": {"model": "base"}}}}, True),
+        ({"responses": {"policy_models": {"a": "another"}}}, False),
         ({"seed": True}, False),
         ({"evaluation": {"benchmarks": {"a": {"task": "pope", "metrics": {"f1": "x"}}}}}, True),
         ({"evaluation": {"benchmarks": {"a": {"scorer": "pope"}}}}, False),
@@ -126,6 +132,7 @@ def test_every_key_is_documented():
         IMAGE_GENERATORS,
         IMAGE_SCORERS,
         INSTRUCTION_AUTHORS,
+        POLICY_MODELS,
         RESPONSE_REWARDS,
     ):
         assert set(registry.blocks()) <= set(blocks), registry.role
@@ -152,12 +159,14 @@ def test_the_paper_s_file_is_the_defaults_but_for_what_its_comments_say():
         "evaluation.questions_per_batch",
         "generate_prompts.count",
         "responses.prompts_per_batch",
+        "training.prompt_template",  # the chat template's own form
+        "training.system_prompt",
     ]
 
 
 def test_the_paper_s_numbers_are_the_paper_s():
     config = Config()
-    assert config.images.guidance_scales == [5, 7, 9, 11]
+    assert config.images.scales == [5, 7, 9, 11]
     assert len(config.topics) == 10
     assert len(config.responses.policy_models) == 4
     assert config.pairs.sizes == [2000, 5000, 7000, 9000, "all"]
@@ -169,6 +178,14 @@ def test_the_paper_s_numbers_are_the_paper_s():
         settings.gradient_accumulation,
     ) == (2, 1e-5, 1, 4)
     assert (settings.zero_stage, settings.processes) == (2, 2)
+
+
+def test_weights_in_4_bits_are_refused_without_a_gpu():
+    experiment = {"size": 2000, "settings": {"tuning": "qlora"}}
+    asked = {"training": {"experiments": {"a": experiment}}}
+    assert Config.model_validate(asked).training.experiments_in_4_bits() == ["a"]
+    with pytest.raises(ValueError, match=r"experiment 'a' has `tuning: qlora`.*`device` is cpu"):
+        Config.model_validate(asked | {"device": "cpu"})
 
 
 def test_hub_models_are_pinned_to_commits():
@@ -300,8 +317,90 @@ def test_a_mistake_in_a_benchmark_is_told_with_its_line(tmp_path, monkeypatch, b
 
 
 def test_another_model_does_not_inherit_the_default_model_s_commit():
-    assert load_config({"images": {"model": "owner/other"}}, []).images.revision == "main"
-    assert load_config({"images": {"steps": 3}}, []).images.revision == Config().images.revision
+    default: Any = Config().images
+    other: Any = load_config({"images": {"model": "owner/other"}}, []).images
+    same: Any = load_config({"images": {"steps": 3}}, []).images
+    assert other.revision == "main"
+    assert same.revision == default.revision
+
+
+def test_one_answer_of_two_policy_models_is_as_good_as_two_of_one() -> None:
+    model = {"model": "a/model", "temperature": 1.0}
+    told = {"responses": {"policy_models": {"a": {**model, "samples": 2}, "b": model}}}
+    responses = load_config(told, []).responses
+    assert responses.answer_names == ["a#1", "a#2", "b"]
+    assert [responses.job_of(name).first_sample for name in "ab"] == [1, 3]
+    alone = {"responses": {"policy_models": {"a": {**model, "samples": 2}}}}
+    assert load_config(alone, []).responses.answer_names == ["a#1", "a#2"]
+
+
+@pytest.mark.parametrize(
+    "shape", ["base", {"model": "base"}, {"model": "base", "samples": 2, "temperature": 0.7}]
+)
+@pytest.mark.parametrize(
+    "training", [{}, {"base_model": {"model": "a/b", "revision": "1.0", "dtype": "float32"}}]
+)
+def test_the_base_model_answers_as_it_is_configured_for_training(shape, training) -> None:
+    told = {
+        "training": training,
+        "responses": {"policy_models": {"on": shape, "off": {"model": "c/d"}}},
+    }
+    config = load_config(told, [])
+    base, policy = config.training.base_model, config.responses.policy_models["on"]
+    assert base.model_dump().items() <= policy.model_dump().items()
+
+
+def test_what_answers_is_said_once_or_by_each_policy_model(tmp_path: Path) -> None:
+    (tmp_path / "mine.jsonl").touch()
+    policies = {
+        "own": {"file": str(tmp_path / "mine.jsonl")},
+        "base": {"model": "base", "backend": "transformers"},
+    }
+    told = {"responses": {"backend": "file", "policy_models": policies}}
+    found = load_config(told, []).responses.policy_models
+    assert {name: policy.backend for name, policy in found.items()} == {
+        "own": "file",
+        "base": "transformers",
+    }
+    del policies["base"]["backend"]
+    with pytest.raises(UserError, match=r"policy_models\.base.*Say what runs it"):
+        load_config(told, [])
+    with pytest.raises(UserError, match="`backend: file` is of no model that is here by default"):
+        load_config({"responses": {"backend": "file"}}, [])
+
+
+def test_a_policy_model_may_be_drawn_in_another_way_than_the_others() -> None:
+    policies = {
+        "mine": {"model": "base", "samples": 4, "temperature": 0.7},
+        "greedy": {"model": "c/d"},
+        "narrow": {"model": "e/f", "top_p": 0.5},
+    }
+    responses = load_config(
+        {"responses": {"temperature": 0, "policy_models": policies}}, []
+    ).responses
+    jobs = [responses.job_of(name) for name in policies]
+    assert [(job.temperature, job.top_p) for job in jobs] == [(0.7, 1.0), (0.0, 1.0), (0.0, 0.5)]
+
+
+def test_the_base_model_answers_in_another_number_format_but_in_no_other_revision() -> None:
+    def policies(**of_base: Any) -> dict[str, Any]:
+        return {"policy_models": {"on": {"model": "base", **of_base}, "off": {"model": "c/d"}}}
+
+    of_base = load_config({"responses": policies(dtype="float32")}, []).responses.policy_models[
+        "on"
+    ]
+    assert of_base.model_dump()["dtype"] == "float32"
+    with pytest.raises(UserError, match=r"policy_models\.on.*Take `revision` out"):
+        load_config({"responses": policies(revision="main")}, [])
+
+
+def test_a_base_model_that_is_none_is_told_where_it_is_configured() -> None:
+    values = {
+        "training": {"base_model": {"model": "nowhere"}},
+        "responses": {"policy_models": {"on": "base", "off": {"model": "c/d"}}},
+    }
+    with pytest.raises(UserError, match=r"training\.base_model.*there is no folder 'nowhere'"):
+        load_config(values, [])
 
 
 def test_an_experiment_s_settings_override_the_shared_ones():
@@ -521,6 +620,17 @@ TASK = {"task": "pope", "metrics": {"f1": "pope_f1_score"}, "data": {"test": "$S
             {"instructions": {"backend": "file", "file": "$SCRATCH/file"}},
             lambda config: config.instructions.file,
         ),
+        (
+            {
+                "responses": {
+                    "policy_models": {
+                        "own": {"backend": "file", "file": "$SCRATCH/file"},
+                        "base": "base",
+                    }
+                }
+            },
+            lambda config: config.responses.policy_models["own"].file,
+        ),
         ({"reuse_from": ["$SCRATCH/model"]}, lambda config: config.runs_to_reuse[0]),
         *(
             (
@@ -538,7 +648,17 @@ TASK = {"task": "pope", "metrics": {"f1": "pope_f1_score"}, "data": {"test": "$S
             lambda config: folder_of(config.training.base_model.model),
         ),
     ],
-    ids=["prompts", "instructions", "run", "questions", "images", "reference", "data", "model"],
+    ids=[
+        "prompts",
+        "instructions",
+        "answers",
+        "run",
+        "questions",
+        "images",
+        "reference",
+        "data",
+        "model",
+    ],
 )
 def test_every_file_and_folder_may_begin_with_an_environment_variable(scratch, values, found):
     config = Config.model_validate(values)

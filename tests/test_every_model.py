@@ -9,40 +9,52 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal, get_args, get_origin
 
+import make_models
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from chat_server import ChatServer
-from conftest import DEVICE, Parameters, rounding
-from lib.blocks import Block
+import shown
+from chat_server import ChatServer, choosing, text_of
+from conftest import DEVICE, Parameters, rounding, tiny_checkpoint
+from lib.blocks import Block, models_in
 from lib.data.prompts import Prompt
-from lib.data.rows import PickedRow
+from lib.data.rows import InstructionRow, PickedRow
 from lib.errors import ItemError, UserError
 from lib.files import digest
+from lib.jobs.batches import Item
 from lib.jobs.job import Job, NoSettings
+from lib.model_files import WEIGHTS
+from lib.models.content_checkers.base import Content, ContentChecker
+from lib.models.content_checkers.registry import CONTENT_CHECKERS
 from lib.models.image_generators.base import ImageGenerator
 from lib.models.image_generators.registry import IMAGE_GENERATORS
 from lib.models.image_scorers.base import ImageScorer
 from lib.models.image_scorers.registry import IMAGE_SCORERS
 from lib.models.instruction_authors.base import InstructionAuthor
 from lib.models.instruction_authors.registry import INSTRUCTION_AUTHORS
+from lib.models.policy_models.base import PolicyModel
+from lib.models.policy_models.registry import POLICY_MODELS
+from lib.models.policy_models.settings import ResponseSettings
 from lib.models.response_generators.base import Generator
 from lib.models.response_generators.chat import neutralised, special_tokens
 from lib.models.response_generators.registry import GENERATORS
-from lib.models.response_generators.requests import Request, Sampling
+from lib.models.response_generators.requests import Question, Request, Sampling
 from lib.models.response_rewards.base import ResponseReward
 from lib.models.response_rewards.registry import RESPONSE_REWARDS
 from lib.registry import Registry
-from tiny.registry import BUILDERS, TINY_OF
+from shown import kinds_held_by, showing
+from tiny.registry import BUILDERS, ON_DEMAND, TINY_OF
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SCRIPTS = REPOSITORY / "scripts"
@@ -54,11 +66,14 @@ SMALL = {
     "dtype": "float32",
     "height": 64,
     "width": 48,
+    "candidates": [{"guidance_scale": 5.0}],
     "steps": 2,
     "max_sequence_length": 32,
     "max_model_len": 1024,
     "max_new_tokens": 12,
     "require_question": False,
+    "labels": ["other", "unsafe"],
+    "min_score": 0.0,
 }
 
 
@@ -74,26 +89,34 @@ ROLES: Mapping[str, Role] = {
     "image_generators": Role(IMAGE_GENERATORS, ImageGenerator),
     "image_scorers": Role(IMAGE_SCORERS, ImageScorer),
     "instruction_authors": Role(INSTRUCTION_AUTHORS, InstructionAuthor),
+    "policy_models": Role(POLICY_MODELS, PolicyModel),
     "response_generators": Role(GENERATORS, Generator),
     "response_rewards": Role(RESPONSE_REWARDS, ResponseReward),
+    "content_checkers": Role(CONTENT_CHECKERS, ContentChecker),
 }
 ALL = [(role, kind) for role in ROLES for kind in ROLES[role].registry.kinds]
 
 
-def marked(*names: str) -> Any:
-    """A parameter of a test; kinds whose engine takes long to start are for the slow tests."""
-    return pytest.param(*names, marks=[pytest.mark.slow] if "vllm" in names else [])
-
-
 def of_role(role: str) -> pytest.MarkDecorator:
     """For tests of every kind of a role."""
-    return pytest.mark.parametrize("kind", [marked(kind) for _, kind in ALL if _ == role])
+    return pytest.mark.parametrize("kind", [showing(*name) for name in ALL if name[0] == role])
 
 
 every_kind = pytest.mark.parametrize(("role", "kind"), ALL)
+#: A policy model that runs in the job is loaded by a response generator.
 every_loaded_kind = pytest.mark.parametrize(
-    ("role", "kind"), [marked(*name) for name in ALL if TINY_OF.get(name)]
+    ("role", "kind"),
+    [showing(*name, *name) for name in ALL if TINY_OF.get(name) and name[0] != "policy_models"],
 )
+
+
+#: Of the image generators: those that draw.
+every_drawing_kind = pytest.mark.parametrize(
+    "kind",
+    [showing(*name) for name in ALL if name[0] == "image_generators" and TINY_OF.get(name)],
+)
+#: On a GPU torch convolves in TF32, of ten bits, and not alike in batches of every size.
+CONVOLVED = 1e-3 if DEVICE == "cuda" else 0.0
 
 
 # --- what is written of a kind
@@ -107,7 +130,46 @@ def test_every_kind_has_a_tiny_checkpoint_or_says_that_it_loads_no_model(
         f"{role}: add the tiny checkpoint of '{kind}' to TINY_OF in demo/tiny/registry.py"
         " (docs/adding-a-model.md)"
     )
-    assert TINY_OF[role, kind] in {None, *BUILDERS}
+    assert TINY_OF[role, kind] in {None, *BUILDERS, *ON_DEMAND}
+
+
+@pytest.mark.parametrize("section", make_models.sections(), ids=lambda section: section.role)
+def test_every_row_of_docs_models_md_has_tests_of_its_contract(
+    section: make_models.Section,
+) -> None:
+    tried = {(section.role, row.kind) for row in section.rows if row.tiny != make_models.NOT_TRIED}
+    missing = tried - kinds_held_by(import_module(section.test))
+    assert missing == set(), (
+        f"tests/{section.test}.py: no test has the mark shows{min(missing)} (tests/shown.py)"
+    )
+    said = "say in its Settings, or in FAMILIES (demo/tiny/registry.py), what it takes"
+    assert {row.kind for row in section.rows if not row.takes} == set(), said
+    others = {kind for role, kind in make_models.ON_A_GPU if role == section.role}
+    assert others <= {row.kind for row in section.rows}
+
+
+def test_a_row_is_shown_where_all_tests_of_its_contract_ran_and_none_failed() -> None:
+    def report(outcome: Any, kind: str, when: Any = "call") -> pytest.TestReport:
+        told = [(shown.PROPERTY, ["image_scorers", kind, 2])]
+        return pytest.TestReport("", ("", 0, ""), {}, outcome, None, when, user_properties=told)
+
+    session = shown.Shown()
+    for kind, outcomes in {
+        "clip": ("passed", "passed"),
+        "blip": ("passed", "skipped"),
+        "siglip": ("passed",),
+        "vqascore": ("skipped", "skipped"),
+        "image-reward": ("passed", "failed"),
+    }.items():
+        for outcome in outcomes:
+            session.pytest_runtest_logreport(report("passed", kind, "setup"))
+            session.pytest_runtest_logreport(report(outcome, kind))
+    assert {kind for _, kind in session.kinds()} == {"clip", "blip"}
+    session.pytest_runtest_logreport(report("failed", "clip", "teardown"))
+    text = "\n".join(session.lines())
+    assert "Image scorers" in text
+    assert "| `blip` | `BLIPScore` |" in text
+    assert "`clip`" not in text
 
 
 def test_the_table_of_tiny_checkpoints_names_no_kind_that_is_not_there() -> None:
@@ -131,6 +193,8 @@ def test_a_class_has_a_version_and_a_block_of_settings_that_names_its_kind(
 @every_kind
 def test_a_class_has_all_that_its_protocol_asks_for(role: str, kind: str) -> None:
     protocol, cls = ROLES[role].protocol, ROLES[role].registry.load(kind)
+    if role == "image_generators" and not cls.Settings.IS_DRAWN:
+        pytest.skip("it generates nothing")
     names = [name for name in vars(protocol) if not name.startswith("_")]
     assert names
     assert [name for name in names if not callable(getattr(cls, name, None))] == []
@@ -174,11 +238,16 @@ def settings_of(role: str, kind: str, folder: Path) -> Any:
     return registry.validate({registry.key: kind, **values, **small})
 
 
-def author_of(settings: Any, root: Path, device: str = DEVICE, seed: int = 0) -> Any:
-    """An author of instructions for a job, and the prompts that are written about."""
+def job_in(root: Path, device: str = DEVICE, seed: int = 0) -> Job[NoSettings]:
+    """A job of a rule that is told nothing of its own."""
     common = {"root": str(root), "device": device, "seed": seed, "max_failed_fraction": 1.0}
     rule = SimpleNamespace(rule="write", wildcards=[], params=Parameters(common=common))
-    job = Job(rule, NoSettings, 1)
+    return Job(rule, NoSettings, 1)
+
+
+def author_of(settings: Any, root: Path, device: str = DEVICE, seed: int = 0) -> Any:
+    """An author of instructions for a job, and the prompts that are written about."""
+    job = job_in(root, device, seed)
     written = settings.read_written([prompt_of(text) for text in TEXTS])
     return INSTRUCTION_AUTHORS.class_of(settings)(settings, job, written)
 
@@ -194,16 +263,55 @@ def load(role: str, settings: Any, device: str, sampling: Sampling = GREEDY) -> 
     return cls.load(settings, device)
 
 
+@pytest.fixture(scope="session")
+def demo_models(demo_models: Path) -> Path:
+    """The tiny checkpoints, with those that are built on demand."""
+    for name in sorted({str(name) for name in TINY_OF.values()} & ON_DEMAND.keys()):
+        tiny_checkpoint(demo_models, name)
+    return demo_models
+
+
+def chosen(body: Any) -> Any:
+    """What a model at an endpoint says that is asked for a rating, or for Yes or No."""
+    options = ("Yes", "No") if "Yes or No" in text_of(body) else "12345"
+    return choosing(*options)(body)
+
+
+@every_loaded_kind
+def test_a_folder_without_weights_is_told_before_the_run_and_a_whole_one_is_let_pass(
+    role: str, kind: str, demo_models: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "broken"
+    shutil.copytree(demo_models / str(TINY_OF[role, kind]), folder)
+    [model] = models_in(settings_of(role, kind, folder)).values()
+    assert model.problem_with_files(folder) is None
+    for path in folder.rglob("*"):
+        if path.suffix in WEIGHTS:
+            path.unlink()
+    assert model.problem_with_files(folder)
+
+
 @pytest.fixture(scope="module")
-def loaded(demo_models: Path) -> Callable[..., Any]:
-    """The loaded tiny model of a kind, loaded once."""
+def loaded(demo_models: Path) -> Iterator[Callable[..., Any]]:
+    """The loaded tiny model of a kind, or the connection to one at an endpoint, once for all."""
+
+    def at_endpoint(role: str, kind: str) -> Any:
+        settings = {ROLES[role].registry.key: kind, "endpoint": server.settings()}
+        return connections.enter_context(
+            load(role, ROLES[role].registry.validate(settings), DEVICE)
+        )
 
     @cache
     def get(role: str, kind: str, sampling: Sampling = GREEDY) -> Any:
+        if TINY_OF[role, kind] is None:
+            return at_endpoint(role, kind)
         folder = demo_models / str(TINY_OF[role, kind])
         return load(role, settings_of(role, kind, folder), DEVICE, sampling)
 
-    return get
+    with ExitStack() as connections:
+        server = ChatServer(chosen, api_key_variable=None)
+        connections.callback(server.close)
+        yield get
 
 
 @pytest.fixture
@@ -332,6 +440,8 @@ def tensors_in(thing: Any) -> Iterator[torch.Tensor]:
     elif isinstance(thing, Mapping):
         for each in thing.values():
             yield from tensors_in(each)
+    elif hasattr(thing, "log_probabilities"):
+        yield from tensors_in(vars(thing))
     elif hasattr(thing, "components"):
         yield from tensors_in(thing.components)
 
@@ -341,7 +451,9 @@ def tensors_in(thing: Any) -> Iterator[torch.Tensor]:
     [
         name
         for name in ALL
-        if TINY_OF.get(name) and name[0] != "instruction_authors" and "vllm" not in name
+        if TINY_OF.get(name)
+        and name[0] not in ("instruction_authors", "policy_models")
+        and "vllm" not in name
     ],
 )
 def test_all_weights_are_on_the_device_of_the_settings(role: str, kind: str, copied: Any) -> None:
@@ -362,7 +474,7 @@ def pixels(image: Image.Image) -> np.ndarray[Any, Any]:
     return np.asarray(image).astype(int)
 
 
-@of_role("image_generators")
+@every_drawing_kind
 def test_images_are_a_function_of_prompt_scale_and_seed(kind: str, loaded: Any) -> None:
     generator = loaded("image_generators", kind)
     images = generator.generate(PROMPT, [5.0, 9.0], [1, 2])
@@ -375,7 +487,7 @@ def test_images_are_a_function_of_prompt_scale_and_seed(kind: str, loaded: Any) 
 
 
 @pytest.mark.numeric
-@of_role("image_generators")
+@every_drawing_kind
 def test_an_image_is_the_same_alone_and_in_a_batch_but_for_rounding(kind: str, loaded: Any) -> None:
     generator = loaded("image_generators", kind)
     together = generator.generate(PROMPT, [5.0, 9.0, 7.0], [1, 2, 3])
@@ -384,11 +496,24 @@ def test_an_image_is_the_same_alone_and_in_a_batch_but_for_rounding(kind: str, l
     assert np.abs(pixels(alone) - pixels(together[0])).max() > 2
 
 
-@of_role("image_generators")
+@every_drawing_kind
 @pytest.mark.parametrize("prompt", ["", WITH_SPECIAL, "猫が三匹 😀", "one more cat and " * 60])
 def test_any_prompt_can_be_drawn(kind: str, loaded: Any, prompt: str) -> None:
     (image,) = loaded("image_generators", kind).generate(prompt, [5.0], [1])
     assert image.size == (48, 64)
+
+
+@pytest.mark.shows("image_generators", "folder")
+def test_a_folder_s_pictures_are_those_of_the_prompts_whose_ids_they_are_named_by(
+    tmp_path: Path,
+) -> None:
+    prompts = [Prompt("art", PROMPT), Prompt("art", "a blue dog")]
+    for name in (f"{prompts[0].id}.png", f"{prompts[0].id}_1.png", "other.png"):
+        Image.new("RGB", (8, 6)).save(tmp_path / name)
+    found = IMAGE_GENERATORS.validate({"folder": str(tmp_path)}).read_pictures(prompts)
+    names = {prompt: [each["name"] for each in pictures] for prompt, pictures in found.items()}
+    assert names.pop(prompts[0].id) == [f"{prompts[0].id}.png", f"{prompts[0].id}_1.png"]
+    assert not any(names.values())
 
 
 # --- image scorers
@@ -426,24 +551,28 @@ def test_a_prompt_s_score_of_an_image_is_the_same_alone_and_in_a_batch(
 def test_special_tokens_in_a_prompt_are_text_to_a_scorer(
     kind: str, token: str, loaded: Any, images: list[Image.Image]
 ) -> None:
-    """The tokenizers here do not tell capitals from small letters, but no special token is spelt in
-    capitals and in small letters: as text both spellings are the same.
+    """A model that answers questions is given them with a blank inside. The other tokenizers here
+    do not tell capitals from small letters, but no special token is spelt in capitals and in small
+    letters: as text both spellings are the same. An endpoint is sent it as it is.
     """
     scorer = loaded("image_scorers", kind)
     text = f"a cat {token} a dog"
+    asked = getattr(scorer, "generator", None)
+    as_text = neutralised(text, asked.processor) if asked else text.replace(token, token.swapcase())
+    as_text = as_text if TINY_OF["image_scorers", kind] else text
     scores = scorer.score(text, images)
-    assert scores == scorer.score(text.replace(token, token.swapcase()), images)
+    assert scores == scorer.score(as_text, images)
     assert scores != scorer.score("a cat a dog", images)
 
 
 @of_role("image_scorers")
-def test_a_prompt_that_is_cut_is_said_to_be(
+def test_a_prompt_is_said_to_be_cut_if_its_end_makes_no_difference(
     kind: str, loaded: Any, images: list[Image.Image]
 ) -> None:
     scorer = loaded("image_scorers", kind)
     long = "one more cat and " * 60
-    assert (scorer.truncates(PROMPT), scorer.truncates(long)) == (False, True)
-    assert scorer.score(long, images) == scorer.score(f"{long} a dog", images)
+    is_cut = scorer.score(long, images) == scorer.score(f"{long} a dog", images)
+    assert (scorer.truncates(PROMPT), scorer.truncates(long)) == (False, is_cut)
 
 
 # --- response generators
@@ -505,24 +634,73 @@ def test_special_tokens_in_a_question_are_text_to_a_generator(
         assert answer == answer_to_text
 
 
+@pytest.mark.numeric
+@of_role("response_generators")
+def test_the_probability_of_a_given_answer_is_the_same_alone_and_in_a_batch(
+    kind: str, loaded: Any, images: list[Image.Image]
+) -> None:
+    generator = loaded("response_generators", kind)
+    questions = [Question(f"Is it {n} cats{' or dogs' * n}?", im) for n, im in enumerate(images)]
+    answers = ["Yes", "No", "No", "Two blue cats", "Two blue"]
+    rows = generator.log_probabilities(questions, answers)
+    near = max(rounding(256), CONVOLVED)
+    for question, row in zip(questions, rows, strict=True):
+        (alone,) = generator.log_probabilities([question], answers)
+        assert row == pytest.approx(alone, rel=near, abs=near)
+        yes, no, again, longer, shorter = row
+        assert no == again != yes
+        assert longer < shorter < 0
+    assert len({row[0] for row in rows}) == len(rows)
+    assert generator.log_probabilities([], answers) == []
+
+
+@of_role("response_generators")
+def test_what_a_generator_answers_greedily_is_its_likeliest_answer(
+    kind: str, loaded: Any, requests: list[Request]
+) -> None:
+    generator = loaded("response_generators", kind)
+    for request in requests[:2]:
+        first = generator.generate([request])[0].text.split()[0]
+        question = Question(request.text, Image.open(str(request.image)).convert("RGB"))
+        (row,) = generator.log_probabilities([question], [first, "zebra", "Yes", "seven"])
+        assert max(row) == row[0]
+
+
 # --- response rewards
 
 QUESTION = {"role": "user", "content": "What is on the table?"}
 ANSWERS = ("A cup.", "Two red cups and a blue plate are on the table.", "")
 
 
-def conversations() -> list[list[dict[str, str]]]:
-    return [[QUESTION, {"role": "assistant", "content": answer}] for answer in ANSWERS]
+@pytest.fixture
+def conversations(kind: str, requests: list[Request]) -> list[list[dict[str, str]]]:
+    """Answers to a question, about an image where the kind sees it."""
+    sees = RESPONSE_REWARDS.load(kind).Settings.SEES_IMAGE
+    asked = QUESTION | ({"image": str(requests[0].image)} if sees else {})
+    return [[asked, {"role": "assistant", "content": answer}] for answer in ANSWERS]
+
+
+#: Those that read a conversation of any length.
+reads_turns = pytest.mark.parametrize(
+    "kind",
+    [
+        kind
+        for kind in RESPONSE_REWARDS.kinds
+        if not RESPONSE_REWARDS.load(kind).Settings.SEES_IMAGE
+    ],
+)
 
 
 @pytest.mark.numeric
 @of_role("response_rewards")
-def test_a_response_s_reward_is_the_same_alone_and_in_a_batch(kind: str, loaded: Any) -> None:
+def test_a_response_s_reward_is_the_same_alone_and_in_a_batch(
+    kind: str, loaded: Any, conversations: list[list[dict[str, str]]]
+) -> None:
     model = loaded("response_rewards", kind)
-    rewards = model.rate(conversations())
-    alone = [model.rate([conversation])[0] for conversation in conversations()]
+    rewards = model.rate(conversations)
+    alone = [model.rate([conversation])[0] for conversation in conversations]
     scores = [reward.score for reward in rewards]
-    near = rounding(64)
+    near = max(rounding(64), CONVOLVED)
     assert scores == pytest.approx([reward.score for reward in alone], rel=near, abs=near)
     assert len(set(scores)) == len(ANSWERS)
     for reward in rewards:
@@ -532,6 +710,17 @@ def test_a_response_s_reward_is_the_same_alone_and_in_a_batch(kind: str, loaded:
 
 
 @of_role("response_rewards")
+@pytest.mark.parametrize("token", SPECIAL)
+def test_special_tokens_in_a_response_are_text_to_a_reward(
+    kind: str, token: str, loaded: Any, conversations: list[list[dict[str, str]]]
+) -> None:
+    (asked, _), model = conversations[0], loaded("response_rewards", kind)
+    texts = [f"A cup {part}and a plate." for part in ("", f"{token} ", f"{token} {token} ")]
+    asked_thrice = [[asked, {"role": "assistant", "content": text}] for text in texts]
+    assert len({reward.score for reward in model.rate(asked_thrice)}) == len(texts)
+
+
+@reads_turns
 def test_turns_that_a_message_spells_out_are_text_to_a_reward(
     kind: str, loaded: Any, demo_models: Path
 ) -> None:
@@ -638,3 +827,123 @@ def test_prompts_have_keys_of_their_own(kind: str, author_settings: Any, tmp_pat
     author = author_of(author_settings(kind), tmp_path)
     keys = {json.dumps(author.prepare(row_of(text))[0], sort_keys=True) for text in TEXTS}
     assert len(keys) == len(TEXTS)
+
+
+# --- policy models
+
+ANSWERING = ResponseSettings(max_new_tokens=12, max_model_len=1024, temperature=1.0)
+
+
+@pytest.fixture
+def instructed(tmp_path: Path, images: list[Image.Image]) -> list[InstructionRow]:
+    """Prompts with their picked images and instructions."""
+    rows: list[Any] = []
+    for number, image in enumerate(images):
+        row, file = row_of(TEXTS[number]), f"{number}.png"
+        image.save(tmp_path / file)
+        picked = {**row["image"], "file": file, "sha256": str(number) * 64}
+        rows.append({**row, "image": picked, "instruction": f"What is in image {number}?"})
+    return rows
+
+
+@pytest.fixture
+def policy_settings(tmp_path: Path, demo_models: Path) -> Iterator[Callable[[str], Any]]:
+    """The settings of a kind of policy model that answers twice."""
+    server = ChatServer(lambda body: f"It is {digest(body)[:6]}.")
+    file = tmp_path / "answers.jsonl"
+    lines = [{"prompt": text, "response": f"{text}, {n}."} for text in TEXTS[:3] for n in (1, 2)]
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    own: dict[str, dict[str, Any]] = {
+        "file": {"file": str(file)},
+        "openai": {"endpoint": server.settings(api_key_variable=None)},
+    }
+
+    def make(kind: str) -> Any:
+        tiny = TINY_OF["policy_models", kind]
+        model = {"model": str(demo_models / tiny), "dtype": "float32"} if tiny else own[kind]
+        return POLICY_MODELS.validate({"backend": kind, "samples": 2, **model})
+
+    yield make
+    server.close()
+
+
+def policy_in(root: Path, settings: Any, seed: int = 0) -> Any:
+    """A policy model for a job in a run's folder."""
+    written = settings.read_written([prompt_of(text) for text in TEXTS[:3]]) or {}
+    policy = POLICY_MODELS.class_of(settings)
+    return policy(settings, ANSWERING, job_in(root, seed=seed), written)
+
+
+def answer(policy: Any, rows: list[InstructionRow]) -> dict[tuple[str, int], Any]:
+    """What a policy model answers to each prompt, twice, or why it does not."""
+    asked = [(row, sample) for row in rows for sample in (1, 2)]
+    results: dict[tuple[str, int], Any] = {}
+    with policy.at_work() as answerer:
+        for start in range(0, len(asked), policy.batch_size):
+            batch = asked[start : start + policy.batch_size]
+            items = [Item(row["id"], "", policy.prepare(row, sample)[1]) for row, sample in batch]
+            names = [(row["id"], sample) for row, sample in batch]
+            results |= dict(zip(names, map(outcome_of, answerer(items)), strict=True))
+    return results
+
+
+@of_role("policy_models")
+def test_an_answer_of_a_policy_model_depends_on_what_is_in_its_key_and_on_nothing_else(
+    kind: str, policy_settings: Any, instructed: list[InstructionRow], tmp_path: Path
+) -> None:
+    settings = policy_settings(kind)
+    policy = policy_in(tmp_path, settings)
+    results = answer(policy, instructed)
+    for result in results.values():
+        assert json.loads(json.dumps(result)) == result
+        assert result["text"] == result["text"].strip() != ""
+        assert result["finish_reason"] in ("stop", "length")
+    assert len({result["text"] for result in results.values()}) == len(results)
+    assert answer(policy_in(tmp_path, settings), instructed[::-1]) == results
+    other = policy_in(tmp_path, settings, seed=1)
+    for (name, sample), result in answer(other, instructed[:1]).items():
+        decides, decides_with_other_seed = (
+            each.prepare(instructed[0], sample)[0] for each in (policy, other)
+        )
+        if result != results[name, sample]:
+            assert decides != decides_with_other_seed
+
+
+@of_role("policy_models")
+def test_each_answer_of_a_policy_model_has_a_key_of_its_own(
+    kind: str, policy_settings: Any, instructed: list[InstructionRow], tmp_path: Path
+) -> None:
+    policy = policy_in(tmp_path, policy_settings(kind))
+    keys = {
+        json.dumps(policy.prepare(row, sample)[0], sort_keys=True)
+        for row in instructed
+        for sample in (1, 2)
+    }
+    assert len(keys) == 2 * len(instructed)
+
+
+# --- content checkers
+
+
+@of_role("content_checkers")
+def test_what_a_content_checker_finds_is_the_same_again_and_of_what_it_was_shown(
+    kind: str, demo_models: Path, images: list[Image.Image]
+) -> None:
+    tiny = TINY_OF["content_checkers", kind]
+    if kind == "presidio":
+        pytest.importorskip("presidio_analyzer")
+    settings = (
+        settings_of("content_checkers", kind, demo_models / tiny)
+        if tiny
+        else CONTENT_CHECKERS.validate({"kind": kind, "min_score": 0.0})
+    )
+    checker = load("content_checkers", settings, DEVICE)
+    texts = {"prompt": PROMPT, "responses/a": "Write to jane.doe@example.org."}
+    contents = [Content(image, texts) for image in images]
+    findings = [checker.find(content) for content in contents]
+    assert all(findings)
+    assert findings == [checker.find(content) for content in contents]
+    for finding in [each for of_one in findings for each in of_one]:
+        assert finding["of"] in ("image", *texts)
+        assert settings.min_score <= finding["score"] <= 1
+        assert "jane" not in json.dumps(finding)

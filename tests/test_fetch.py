@@ -32,6 +32,8 @@ NOT_WANTED = {
     "tf_model.h5": b"another framework",
     "test_images.zip": b"pictures",
     "text_encoders/t5xxl.safetensors": b"in one file",
+    "sd_xl_base_1.0.safetensors": b"all parts in one file",
+    "unet/diffusion_pytorch_model.fp16.safetensors": b"in half precision",
 }
 WEIGHTS = {"config.json": b"{}", "model.safetensors": bytes(range(256)) * 4000}
 
@@ -54,7 +56,13 @@ CONFIG = {
     },
     "responses": {"policy_models": {"one": model("a/policy"), "two": model("a/base")}},
     "response_ranking": model("a/armorm"),
-    "training": {"base_model": model("a/base"), "experiments": {"small": {"size": 2000}}},
+    "training": {
+        "base_model": model("a/base"),
+        "experiments": {
+            "small": {"size": 2000},
+            "theirs": {"pairs": {"source": "a/pairs", "revision": COMMIT}},
+        },
+    },
     "figures": {"embedding": model("a/embedding")},
     "evaluation": {
         "benchmarks": {
@@ -63,7 +71,8 @@ CONFIG = {
                 "data_revision": COMMIT,
                 "metrics": {"accuracy": "pope_accuracy"},
             }
-        }
+        },
+        "models": {"theirs-7b": model("a/released", layout="llava")},
     },
 }
 POPE = "datasets/lmms-lab-encoder/POPE"
@@ -75,6 +84,8 @@ REPOSITORIES = {
     "a/tokenizer": {"tokenizer.json": b"{}", "vocab.txt": b"a"} | WEIGHTS,
     "a/blip": {"config.json": b"{}"} | NOT_WANTED,
     "a/embedding": {"1_Pooling/config.json": b"[]", "onnx/model.onnx": b"x"} | WEIGHTS,
+    "a/released": WEIGHTS | NOT_WANTED,
+    "datasets/a/pairs": {"9k.json": b"[]", "images.tar": b"a tar", "pictures.bin": b"pictures"},
     POPE: {"README.md": b"a card", "data/test.parquet": b"rows", "pictures.zip": b"a zip"},
 }
 FETCHED = {
@@ -86,6 +97,8 @@ FETCHED = {
     *("a/embedding/1_Pooling/config.json", "a/reward/ImageReward.pt", "a/reward/med_config.json"),
     *("a/tokenizer/tokenizer.json", "a/tokenizer/vocab.txt"),
     *("a/blip/config.json", "a/blip/pytorch_model.bin"),
+    *(f"a/released/{file}" for file in (*WEIGHTS, "pytorch_model.bin")),
+    *(f"datasets/a/pairs/{file}" for file in ("9k.json", "images.tar", "pictures.bin")),
     *(f"{POPE}/{name}" for name in ("README.md", "data/test.parquet", "pictures.zip")),
 }
 

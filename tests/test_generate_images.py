@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from lib.data.shards import present, read_shard
 from lib.files import digest_of_file, write_jsonl
 from lib.jobs.job import REUSE_FROM
 from lib.models.image_generators.registry import IMAGE_GENERATORS
-from lib.models.image_generators.settings import ImageGeneratorSettings
+from lib.models.image_generators.settings import DrawnImageSettings
 from lib.models.image_generators.stable_diffusion_3 import StableDiffusion3
 
 PROMPTS = [
@@ -97,6 +98,17 @@ def test_every_prompt_gets_one_candidate_a_guidance_scale_and_all_differ(run):
         ]
         assert not any(candidate["blank"] for candidate in row["candidates"])
     assert len({sha for row in rows.values() for sha in hashes(row)}) == 12
+
+
+def test_a_prompt_that_a_text_encoder_cuts_is_noted(run, tmp_path):
+    long = " ".join(f"a cat {number}" for number in range(60))
+    run(PROMPTS[0], long, guidance_scales=[5.0])
+    told = [note for note in record(tmp_path)["notes"] if "tokens only" in note]
+    name = Prompt("art", long).id
+    assert [re.sub(r"\d+ tokens", "N tokens", note) for note in told] == [
+        f"{encoder} read the first N tokens only of 1 of the prompts ({name})"
+        for encoder in ("text_encoder", "text_encoder_2", "text_encoder_3")
+    ]
 
 
 def test_an_image_does_not_depend_on_the_other_prompts_of_its_shard(run, tmp_path):
@@ -215,12 +227,19 @@ class PlainColours:
 
     VERSION = 1
 
-    class Settings(ImageGeneratorSettings):
+    class Settings(DrawnImageSettings):
         kind: Literal["plain"]
+
+        @property
+        def drawn(self):
+            return [(scale, 1) for scale in (1.0, 2.0, 3.0, 4.0)]
 
     @classmethod
     def load(cls, settings, device):
         return cls()
+
+    def cut(self, prompt):
+        return {}
 
     def generate(self, prompt, scales, seeds):
         return [Image.new("RGB", (8, 8), (int(scale), 0, 0)) for scale in scales]

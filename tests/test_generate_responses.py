@@ -2,8 +2,10 @@
 its own words with one BOS.
 """
 
+import base64
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,20 +16,24 @@ import numpy
 import pytest
 from PIL import Image
 
+from chat_server import ChatServer, Reply, completion, error, refusal, text_of
 from conftest import DEVICE
 from generate_responses import main
 from lib.config.responses import GenerateResponsesJob, Responses
+from lib.config.run import load_config
 from lib.data.prompts import Prompt
 from lib.data.rows import ResponseRow
 from lib.data.shards import present, read_shard
-from lib.errors import UserError
-from lib.files import digest_of_file, write_jsonl
+from lib.errors import ItemError, UserError
+from lib.files import digest_of_file, read_jsonl, write_jsonl
+from lib.head.plan import Plan
 from lib.models.response_generators.chat import (
     chat_prompt,
     end_tokens,
     load_processor,
     neutralised,
 )
+from lib.models.response_generators.for_jobs import generator_in_key
 from lib.models.response_generators.registry import GENERATORS
 from lib.models.response_generators.requests import Request, Sampling
 from lib.models.response_generators.transformers import TransformersGenerator, seeded_draw
@@ -81,8 +87,12 @@ class Stage:
                 "instruction": f"{QUESTION} Number {number}?",
             }
 
-    def snakemake(self, policy="llava-v1.6-mistral", common=None, of_model=None, **changes):
-        """What the rule's script is handed. `of_model`: changes of the policy model's block."""
+    def snakemake(
+        self, policy="llava-v1.6-mistral", common=None, of_model=None, who=None, **changes
+    ):
+        """What the rule's script is handed. `of_model`: changes of the policy model's block; `who`:
+        another one in its place.
+        """
         model = {"model": str(self.models / policy), "dtype": "float32"}
         settings = {
             "backend": "transformers",
@@ -93,7 +103,14 @@ class Stage:
             "max_model_len": 1024,
         }
         assert set(settings) == set(Responses.model_fields) - {"policy_models"}
-        job = GenerateResponsesJob(policy=model | (of_model or {}), **settings | changes)
+        settings |= changes
+        policy_model = who or {"backend": settings["backend"]} | model | (of_model or {})
+        job = GenerateResponsesJob(policy=policy_model, **settings)
+        answers = job.policy.read_written([Prompt("art", text) for text in self.rows])
+        if answers is not None:
+            given = [{"id": name, "answers": each} for name, each in answers.items()]
+            write_jsonl(self.root / "work/given.jsonl", given)
+            job = job.model_copy(update={"written": self.root / "work/given.jsonl"})
         return self.rule_object(
             "generate_responses",
             {"policy": policy, "topic": "art", "shard": "00"},
@@ -256,6 +273,50 @@ def test_another_version_of_what_runs_the_model_redoes_its_responses(stage, monk
     assert stage.counts() == (3, 0, 0)
 
 
+def test_samples_are_drawn_anew_by_one_load_and_the_first_is_the_answer_without_samples(stage):
+    alone = stage.run()
+    sampled = stage.run(of_model={"samples": 3})
+    assert stage.counts() == (6, 3, 0)
+    assert len(stage.record()["models"]) == 1
+    for text, row in sampled.items():
+        assert set(row) == {*stage.rows[text], "samples"}
+        texts = [sample["response"] for sample in row["samples"]]
+        assert texts[0] == alone[text]["response"]
+        assert len(set(texts)) == 3
+    stage.forget()
+    assert stage.run(of_model={"samples": 3}) == sampled
+
+
+def test_two_policy_models_of_one_model_are_samples_of_it(stage):
+    sampled = stage.run(of_model={"samples": 3})
+    stage.forget()
+    rest = stage.run(of_model={"samples": 2}, first_sample=2)
+    assert {text: row["samples"] for text, row in rest.items()} == {
+        text: row["samples"][1:] for text, row in sampled.items()
+    }
+
+
+def test_a_sample_that_fails_fails_alone(stage, monkeypatch):
+    prompts = list(stage.rows.values())
+    generate = TransformersGenerator.generate
+    lost: list[int] = []
+
+    def fail_once(self, requests):
+        if len(lost) < 1:
+            lost.append(requests[0].seed)
+        if requests[0].seed in lost:
+            raise ItemError("out of words")
+        return generate(self, requests)
+
+    monkeypatch.setattr(TransformersGenerator, "generate", fail_once)
+    rows = stage.run(of_model={"samples": 2}, common={"max_failed_fraction": 0.5})
+    assert stage.counts() == (5, 0, 1)
+    first = min(prompts, key=lambda row: row["id"])["prompt"]
+    failed, answered = rows[first]["samples"]
+    assert failed == {"failed": "out of words"}
+    assert "response" in answered
+
+
 def test_a_prompt_that_was_lost_before_stays_lost_with_its_reason(stage):
     row = stage.rows[TEXTS[0]]
     lost = {"rule": "write_instructions", "reason": "why ever"}
@@ -355,7 +416,8 @@ def test_a_damaged_image_file_is_told_with_the_mend_before_the_model_is_loaded(
     stage, monkeypatch, damage, message
 ):
     monkeypatch.setattr(
-        "generate_responses.load_for_job", lambda *_, **__: pytest.fail("the model was loaded")
+        "lib.models.policy_models.local.load_for_job",
+        lambda *_, **__: pytest.fail("the model was loaded"),
     )
     damage(stage.image(TEXTS[2]))
     with pytest.raises(
@@ -391,8 +453,6 @@ def test_a_damaged_image_of_a_finished_response_stops_nothing(stage):
 def test_a_model_that_cannot_be_loaded_or_asked_is_told(
     stage, demo_models, tmp_path, change, message
 ):
-    import shutil
-
     folder = tmp_path / "model"
     shutil.copytree(demo_models / "llava-v1.6-mistral", folder)
     change(folder)
@@ -415,6 +475,257 @@ def test_a_warm_job_imports_no_torch_no_vllm_and_reads_no_image(stage, tmp_path)
         stage.image(text).unlink()
     assert heavy_imports(stage.snakemake(), tmp_path) == []
     assert stage.counts() == (0, 3, 0)
+
+
+def add_penalty(folder):
+    path = folder / "generation_config.json"
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps(settings | {"repetition_penalty": 50.0}))
+
+
+def test_a_model_s_own_penalties_are_left_out_which_is_noted_and_in_the_key(
+    stage, demo_models, tmp_path
+):
+    folders = [tmp_path / "plain", tmp_path / "with-penalty"]
+    for folder in folders:
+        shutil.copytree(demo_models / "llava-v1.6-mistral", folder)
+    add_penalty(folders[1])
+    plain, penalised = (
+        [
+            (row["response"], row["tokens"])
+            for row in stage.run(
+                f"policy-{number}", of_model={"model": str(folder)}, temperature=0.0
+            ).values()
+        ]
+        for number, folder in enumerate(folders)
+    )
+    assert penalised == plain
+    notes = stage.record("policy-1")["notes"]
+    assert any("has repetition_penalty 50.0, which is left out" in note for note in notes)
+    keys = [
+        generator_in_key(GENERATORS.validate({"backend": backend, "model": str(folder)}))
+        for folder in folders
+        for backend in ("transformers", "vllm")
+    ]
+    assert [each.get("own_settings") for each in keys] == [None, None, "left out", None]
+
+
+# --- endpoints
+
+
+@pytest.fixture
+def server():
+    chat = ChatServer(lambda body: f" About {text_of(body)} {body['seed']} ")
+    yield chat
+    chat.close()
+
+
+def at(server, samples=1, **settings):
+    """A policy model at a server."""
+    endpoint = server.settings(**{"api_key_variable": None, "retries": 0, **settings})
+    return {"backend": "openai", "endpoint": endpoint, "samples": samples}
+
+
+def test_an_endpoint_is_asked_about_the_picture_with_a_seed_of_each_answer(stage, server):
+    rows = stage.run(who=at(server, samples=2), temperature=0.5, top_p=0.9)
+    bodies = {(text_of(body), body["seed"]): body for body in server.bodies()}
+    assert len(bodies) == 6
+    for text, row in rows.items():
+        picture = base64.b64encode(stage.image(text).read_bytes()).decode()
+        of_prompt = [body for (asked, _), body in bodies.items() if asked == row["instruction"]]
+        assert {sample["response"] for sample in row["samples"]} == {
+            f"About {row['instruction']} {body['seed']}" for body in of_prompt
+        }
+        for body in of_prompt:
+            content = body["messages"][0]["content"]
+            assert content[0]["image_url"]["url"] == f"data:image/png;base64,{picture}"
+            sampling = {"temperature": 0.5, "top_p": 0.9, "max_tokens": 64}
+            assert sampling.items() <= body.items()
+    assert stage.record()["models"] == {"endpoint": "m"}
+    stage.run(who=at(server, samples=3), temperature=0.5, top_p=0.9)
+    assert stage.counts() == (3, 6, 0)
+
+
+def test_an_endpoint_s_answers_come_at_once_and_in_the_order_of_the_prompts(stage, server):
+    server.delay = 0.2
+    rows = stage.run(who=at(server, concurrency=3))
+    assert server.most_under_way == 3
+    assert all(stage.rows[text]["instruction"] in row["response"] for text, row in rows.items())
+
+
+def test_where_an_endpoint_s_server_is_redoes_nothing_and_what_it_is_asked_for_does(stage, server):
+    stage.run(who=at(server))
+    stage.run(who=at(server, concurrency=1, timeout=9), prompts_per_batch=9, max_model_len=99)
+    assert stage.counts() == (0, 3, 0)
+    stage.run(who=at(server, parameters={"reasoning_effort": "low"}))
+    assert stage.counts() == (3, 0, 0)
+    stage.run(who=at(server), max_new_tokens=7)
+    assert stage.counts() == (3, 0, 0)
+
+
+def test_an_answer_of_an_endpoint_is_kept_though_another_ends_the_job(stage, server):
+    server.reply = lambda body: error(401) if "Number 2" in text_of(body) else "A cat."
+    with pytest.raises(UserError, match="refuses the key"):
+        stage.run(who=at(server, concurrency=1))
+    finished = len(server.asked()) - 1
+    server.reply = lambda body: "A cat."
+    stage.run(who=at(server))
+    assert stage.counts() == (3 - finished, finished, 0)
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (refusal("I cannot say"), "the model refused: I cannot say"),
+        (error(400, "bad picture"), "HTTP 400: bad picture"),
+        (completion("A c", "content_filter"), "content filter cut the answer off"),
+        (completion("A \ud800 cat"), "lone surrogate"),
+    ],
+    ids=["a refusal", "a refused request", "a filter", "half a character"],
+)
+def test_what_an_endpoint_does_not_answer_fails_that_answer_alone(stage, server, reply, reason):
+    server.reply = lambda body: reply if "Number 1" in text_of(body) else "A cat."
+    rows = stage.run(who=at(server), common={"max_failed_fraction": 0.5})
+    assert reason in rows[TEXTS[1]]["missing"]["reason"]
+    assert rows[TEXTS[0]]["response"] == rows[TEXTS[2]]["response"] == "A cat."
+    assert stage.counts() == (2, 0, 1)
+
+
+def test_a_cut_answer_of_an_endpoint_says_so_and_tokens_are_the_server_s(stage, server):
+    server.reply = lambda body: completion("A c", "length")
+    rows = stage.run(who=at(server))
+    assert {(row["finish_reason"], row["tokens"]) for row in rows.values()} == {("length", 1)}
+    server.reply = lambda body: Reply(200, {"choices": [{"message": {"content": "A cat."}}]})
+    rows = stage.run(who=at(server, parameters={"top_k": 1}))
+    assert [row["finish_reason"] for row in rows.values()] == ["stop"] * 3
+    assert not any("tokens" in row for row in rows.values())
+
+
+def test_an_endpoint_s_key_goes_into_the_request_and_nowhere_else(stage, server, monkeypatch):
+    monkeypatch.setenv("MY_KEY", "sk-a-very-secret-key")
+    server.reply = lambda body: (
+        "A cat." if "Number 1" in text_of(body) else "It is sk-a-very-secret-key."
+    )
+    stage.run(who=at(server, api_key_variable="MY_KEY"), common={"max_failed_fraction": 0.9})
+    assert server.asked()[0].headers["authorization"] == "Bearer sk-a-very-secret-key"
+    assert stage.counts() == (1, 0, 2)
+    assert [
+        path
+        for path in stage.root.rglob("*")
+        if path.is_file() and b"very-secret" in path.read_bytes()
+    ] == []
+
+
+# --- answers that one has
+
+OWN = [{"prompt": text, "response": f"Answer {number}."} for number, text in enumerate(TEXTS)]
+
+
+def lines_of(*entries):
+    return "".join(f"{json.dumps(entry, ensure_ascii=False)}\n" for entry in entries)
+
+
+@pytest.fixture
+def of_file(tmp_path):
+    """A policy model that has its answers from a file with these lines."""
+
+    def write(*entries, samples=1):
+        path = tmp_path / "answers.jsonl"
+        path.write_text(lines_of(*entries), encoding="utf-8")
+        return {"backend": "file", "file": str(path), "samples": samples}
+
+    return write
+
+
+def test_own_answers_are_found_by_prompt_and_editing_one_line_redoes_one(stage, of_file):
+    rows = stage.run(who=of_file(*OWN))
+    assert [rows[text]["response"] for text in TEXTS] == ["Answer 0.", "Answer 1.", "Answer 2."]
+    assert {row["finish_reason"] for row in rows.values()} == {"stop"}
+    assert not any("tokens" in row for row in rows.values())
+    by_id = {"id": stage.rows[TEXTS[0]]["id"], "response": "Answer 0."}
+    assert stage.run(who=of_file(*OWN[:0:-1], by_id)) == rows
+    assert stage.counts() == (0, 3, 0)
+    stage.run(who=of_file({**OWN[0], "response": "Another."}, *OWN[1:]), temperature=0)
+    assert stage.counts() == (1, 2, 0)
+
+
+def test_own_answers_may_be_of_one_picture_and_of_one_instruction(stage, of_file):
+    image = stage.rows[TEXTS[0]]["image"]["sha256"]
+    entries = [
+        {**OWN[0], "response": "Of another picture.", "image": "0" * 64},
+        {**OWN[0], "response": "Of this picture.", "image": image},
+        {**OWN[1], "instruction": "Another question?"},
+        OWN[2],
+    ]
+    rows = stage.run(who=of_file(*entries), common={"max_failed_fraction": 0.5})
+    assert rows[TEXTS[0]]["response"] == "Of this picture."
+    assert "no answer(s) to this instruction" in rows[TEXTS[1]]["missing"]["reason"]
+    assert stage.counts() == (2, 0, 1)
+
+
+def test_what_was_published_can_be_given_as_one_s_own(stage, of_file):
+    published = stage.run()
+    rows = stage.run(who=of_file(*published.values()))
+    assert rows == {
+        text: {name: value for name, value in row.items() if name != "tokens"}
+        for text, row in published.items()
+    }
+
+
+def test_several_own_answers_to_a_prompt_are_samples_in_their_order(stage, of_file):
+    second = [{**entry, "response": f"Second: {entry['response']}"} for entry in OWN]
+    rows = stage.run(who=of_file(*OWN, *second, samples=2), temperature=0)
+    assert [sample["response"] for sample in rows[TEXTS[1]]["samples"]] == [
+        "Answer 1.",
+        "Second: Answer 1.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("entries", "samples", "message"),
+    [
+        (OWN[:2], 1, r"answers.jsonl: has no line for 1 of 3 prompts.*\n  art-\w+: 猫"),
+        ([*OWN, {**OWN[0], "prompt": "a stranger"}], 1, "line 4: there is no prompt with prompt"),
+        ([*OWN, OWN[0]], 1, r"line 4: answer 2 to prompt art-\w+, and `samples` is 1"),
+        ([*OWN, OWN[0]], 2, r"has 1 line\(s\) for prompt art-\w+, and `samples` is 2"),
+        ([{"prompt": TEXTS[0], "answer": "A cat."}], 1, "line 1: has no text under `response`"),
+        ([{**OWN[0], "response": " "}], 1, "line 1: the response cannot be used: it is empty"),
+        ([{**OWN[0], "response": "<image> A cat"}], 1, "special token '<image>'"),
+        ([{**OWN[0], "response": "A \x1b[2J cat"}], 1, r"it holds the control character U\+001B"),
+        ([{**OWN[0], "image": 7}], 1, "line 1: `image` is not a text"),
+    ],
+)
+def test_a_mistake_in_own_answers_is_told_with_its_line(stage, of_file, entries, samples, message):
+    with pytest.raises(UserError, match=message):
+        stage.run(who=of_file(*entries, samples=samples))
+
+
+def test_editing_one_line_of_own_answers_reruns_one_shard_whatever_is_edited_meanwhile(tmp_path):
+    (tmp_path / "prompts").mkdir()
+    texts = [f"{number} cats" for number in range(12)]
+    (tmp_path / "prompts/art.txt").write_text("\n".join(texts))
+    file = tmp_path / "mine.jsonl"
+    policies = {"own": {"backend": "file", "file": str(file)}, "mine": "base"}
+    folders = {"prompts": str(tmp_path / "prompts"), "results": str(tmp_path / "results")}
+    values = {**folders, "topics": ["art"], "responses": {"policy_models": policies}}
+
+    def given(policy, first="A cat.", start=None):
+        entries = [{"prompt": text, "response": "A cat."} for text in texts]
+        file.write_text(lines_of({**entries[0], "response": first}, *entries[1:]))
+        plan = Plan(load_config(values, []), start)
+        return plan, {
+            shard: plan.responses_job(policy, "art", shard).written for _, shard in plan.shards
+        }
+
+    plan, before = given("own")
+    assert set(given("mine")[1].values()) == {None}
+    after = given("own", "Another.")[1]
+    assert [before[shard] == after[shard] for shard in before].count(False) == 1
+    assert given("own", "Another.", start=plan.start(values))[1] == before
+    plan.give()
+    answers = [row for path in before.values() for row in read_jsonl(path)]
+    assert len(answers) == 12
+    assert answers[0]["answers"] == [{"response": "A cat.", "finish_reason": "stop"}]
 
 
 # --------------------------------------------------------------------------------------------------
@@ -465,12 +776,16 @@ print(json.dumps(answers))
 
 @pytest.mark.slow
 def test_vllm_and_transformers_give_the_same_greedy_answers_and_vllm_s_prompt_has_one_bos(
-    stage, demo_models
+    stage, demo_models, tmp_path
 ):
+    # One of the models has penalties of its own, which neither applies.
+    with_penalty = tmp_path / "with-penalty"
+    shutil.copytree(demo_models / POLICIES[0], with_penalty)
+    add_penalty(with_penalty)
     code = COMPARE.format(
         scripts=str(ROOT / "scripts"),
         question=QUESTION,
-        models=[str(demo_models / policy) for policy in POLICIES],
+        models=[str(with_penalty), *(str(demo_models / policy) for policy in POLICIES[1:])],
         images=[str(stage.image(text)) for text in TEXTS],
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

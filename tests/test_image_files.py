@@ -70,6 +70,47 @@ def test_a_picture_in_a_data_file_is_told_with_its_row(large, tmp_path):
         index("mine", IndexedTask(task="t", data={"test": str(path)}), 50)
 
 
+def deep() -> bytes:
+    stream = io.BytesIO()
+    Image.new("I;16", (8, 8), 40_000).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def cut_jpeg() -> bytes:
+    stream = io.BytesIO()
+    Image.effect_noise((64, 64), 90).save(stream, "JPEG")
+    return stream.getvalue()[:-400]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"no image", "no whole image"),
+        (small()[:-30], "no whole image"),
+        (cut_jpeg(), r"no whole image \(image file is truncated"),
+        (deep(), "an image of PIL's mode I;16, with over 8 bits a pixel"),
+    ],
+    ids=["no image", "a cut PNG", "a cut JPEG", "16 bits"],
+)
+def test_a_picture_that_no_model_can_see_is_told_with_its_file_and_row(tmp_path, content, told):
+    path = data_file(tmp_path / "x.parquet", small(), content)
+    with pytest.raises(UserError, match=rf"x\.parquet, row 1: {told}"):
+        check_data(path, 50)
+    with pytest.raises(UserError, match=rf"x\.parquet, question 1: {told}"):
+        index("mine", IndexedTask(task="t", data={"test": str(path)}), 50)
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(UserError, match=rf"a\.png: .* asks about this file, and it is {told}"):
+        check_readable(tmp_path / "a.png", "pope", 50)
+
+
+def test_whole_pictures_of_eight_bits_are_seen_whatever_their_mode(tmp_path):
+    for mode in ("1", "L", "LA", "P", "RGB", "RGBA"):
+        Image.new(mode, (8, 8)).save(tmp_path / f"{mode}.png")
+        check_readable(tmp_path / f"{mode}.png", "pope", 50)
+    Image.new("CMYK", (8, 8)).save(tmp_path / "a.jpg")
+    check_readable(tmp_path / "a.jpg", "pope", 50)
+
+
 def test_a_candidate_over_the_limit_is_told_though_it_is_the_one_that_was_published(large):
     candidate: Candidate = {
         "guidance_scale": 5.0,

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from conftest import DEVICE, rounding
+from conftest import DEVICE, rounding, tiny_checkpoint
 from lib.config.image_ranking import RankImagesJob
 from lib.models.image_scorers.bert import BLIP_PROMPT_TOKENS
 from lib.models.image_scorers.image_reward import (
@@ -217,6 +217,70 @@ def test_blip_is_transformers_own_itm_score(folders, scorers, images):
     assert scorer.score(PROMPT, images) == pytest.approx(
         output.itm_score.softmax(-1)[:, 1].tolist(), abs=ROUNDING
     )
+
+
+def test_pickscore_is_a_clip_whose_own_formula_ranks_as_ours(folders, scorers, images):
+    """PickScore multiplies the cosine by a learnt scale, the same for all images of a prompt."""
+    from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+
+    folder = folders / "clip"
+    model = CLIPModel.from_pretrained(folder)
+    pixels = CLIPImageProcessorPil.from_pretrained(folder)(
+        [image.convert("RGB") for image in images], return_tensors="pt"
+    )
+    tokens = CLIPTokenizer.from_pretrained(folder)(PROMPT, return_tensors="pt")
+    with torch.inference_mode():
+        logits = model(**pixels, **tokens).logits_per_image[:, 0] / model.logit_scale.exp()
+    assert scorers["clip"].score(PROMPT, images) == pytest.approx(logits.tolist(), abs=1e-5)
+
+
+def test_vqascore_is_the_share_of_yes_among_all_first_tokens(demo_models, images):
+    """Computed with nothing of ours but the question."""
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    folder = demo_models / "llava-v1.6-mistral"
+    settings = {"kind": "vqascore", "model": str(folder), "dtype": "float32"}
+    scorer = IMAGE_SCORERS.load_model(IMAGE_SCORERS.validate(settings), "cpu")
+    processor = AutoProcessor.from_pretrained(folder, backend="pil")
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    text = f'Does this figure show "{PROMPT}"? Please answer yes or no.'
+    turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
+    asked = processor.apply_chat_template([turn], add_generation_prompt=True)
+    (yes, *_) = processor.tokenizer("Yes", add_special_tokens=False).input_ids
+    image = images[0].convert("RGB")
+    inputs = processor(images=[image], text=[asked], return_tensors="pt")
+    with torch.inference_mode():
+        share = model(**inputs).logits[0, -1].softmax(-1)[yes]
+    (score,) = scorer.score(PROMPT, [image])
+    assert 0 < score < 1
+    assert score == pytest.approx(float(share), rel=1e-3)
+
+
+def test_vqascore_asks_what_is_configured(demo_models):
+    model = {"kind": "vqascore", "model": str(demo_models / "llava-v1.6-mistral")}
+    with pytest.raises(ValueError, match=r"write \{prompt\} where the prompt is to stand"):
+        IMAGE_SCORERS.validate({**model, "question": "Is it good?"})
+    with pytest.raises(ValueError, match="there is no response generator 'vlm'"):
+        IMAGE_SCORERS.validate({**model, "backend": "vlm"})
+
+
+def test_siglip_is_transformers_own_logit_of_the_prompt_in_small_letters(demo_models, images):
+    from transformers import AutoTokenizer, SiglipImageProcessorPil, SiglipModel
+
+    folder = tiny_checkpoint(demo_models, "siglip")
+    settings = {"kind": "siglip", "model": str(folder), "dtype": "float32"}
+    scorer = IMAGE_SCORERS.load_model(IMAGE_SCORERS.validate(settings), "cpu")
+    pixels = SiglipImageProcessorPil.from_pretrained(folder)(
+        [image.convert("RGB") for image in images], return_tensors="pt"
+    )
+    ids = AutoTokenizer.from_pretrained(folder)(
+        PROMPT, padding="max_length", max_length=64, return_tensors="pt"
+    ).input_ids
+    with torch.inference_mode():
+        logits = SiglipModel.from_pretrained(folder)(input_ids=ids, **pixels).logits_per_image
+    scores = scorer.score(PROMPT, images)
+    assert scores == pytest.approx(logits[:, 0].tolist(), abs=1e-5)
+    assert scorer.score(PROMPT.upper(), images) == scores
 
 
 @pytest.mark.parametrize("kind", ["image-reward", "clip", "blip"])

@@ -53,7 +53,7 @@ AFTER_PAIRS = {
     ),
     *AFTER_TRAINING_SETTINGS,
 }
-AFTER_RESPONSE_RANKING = {"embed_texts", "build_pairs", *AFTER_PAIRS}
+AFTER_RESPONSE_RANKING = {"embed_texts", "build_pairs", "reward_length_table", *AFTER_PAIRS}
 AFTER_IMAGES = {"list_overlaps", "common_selections_table", "candidates_figure", "guidance_figure"}
 
 

@@ -18,7 +18,7 @@ from lib.blocks import Model
 from lib.config.training import MergeAdapterJob
 from lib.errors import UserError
 from lib.files import digest_of_file
-from lib.training.dpo import LORA_TARGETS
+from lib.training.dpo import lora_targets
 from lib.weights import folder_identity
 
 PROMPT = "USER: <image>\nWhat stands near the table? ASSISTANT:"
@@ -41,7 +41,7 @@ def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = LoraConfig(
         r=4,
         lora_alpha=8,
-        target_modules=LORA_TARGETS,
+        target_modules=lora_targets(model),
         init_lora_weights=False,
         task_type="CAUSAL_LM",
     )

@@ -35,6 +35,7 @@ JOB = ModelCardJob(
     code=None,
     control=None,
     prompt_template="USER: <image>\n{instruction} ASSISTANT:",
+    system_prompt=None,
     training={"beta": 0.1, "lora_rank": 128},
     scores={"pope": {"reference_f1": "F1 of yes, percent"}, "chair": {"chair_i": "mentions"}},
 )

@@ -12,7 +12,7 @@ import pytest
 from lib.benchmarks.lmms_eval.tasks import TaskSettings, local_task
 from lib.errors import UserError
 from lib.loading import check_whole
-from lib.models.image_generators.stable_diffusion_3 import load_networks
+from lib.models.image_generators.pipelines import load_networks
 from lib.models.response_generators.chat import load_processor
 from lib.text_embedding import TextEmbedder
 

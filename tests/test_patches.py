@@ -454,7 +454,7 @@ def test_the_model_is_asked_with_the_changed_prompt(
         vars(model).update(vars(Answering()))
 
     monkeypatch.setattr(llava.LlavaHf, "__init__", load)
-    lmms_eval_patches.change_prompts(lambda prompt: f"SYSTEM {prompt}")
+    lmms_eval_patches.change_prompts(lambda _, prompt: f"SYSTEM {prompt}")
     model = Answering()
     llava.LlavaHf.__init__(model)
     llava.LlavaHf.generate_until(model, [question()])

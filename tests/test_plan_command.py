@@ -3,7 +3,9 @@ rates measured by a run.
 """
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +18,7 @@ from lib.config.licences import read_licences
 from lib.config.run import Config
 from lib.errors import UserError
 from lib.planning import graph
-from lib.planning.costs import Cost, plan_costs
+from lib.planning.costs import Cost, items_of, plan_costs
 from lib.planning.graph import PlannedJob
 from lib.planning.rates import Rates, read_rates
 from lib.planning.requests import cost_of, endpoints_asked, say_requests
@@ -87,10 +89,11 @@ def rates(**changes):
     return Rates.model_validate({**RATES, **changes})
 
 
-def command(folder, *arguments):
+def command(folder, *arguments, environment=None):
     return subprocess.run(
         [sys.executable, REPOSITORY / "scripts/plan.py", *map(str, arguments)],
         cwd=folder,
+        env={**os.environ, **(environment or {})},
         text=True,
         capture_output=True,
         check=False,
@@ -364,6 +367,34 @@ def test_the_shipped_pilot_takes_at_most_four_gpu_hours_and_has_the_jobs_that_th
     assert (int(said[1]), float(said[2])) == (int(jobs), round(float(gpu_hours), 1))
 
 
+def test_the_authors_released_data_and_model_are_planned_without_a_prompt(project, tmp_path):
+    shutil.rmtree(project.folder / "prompts")
+    cache = {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    planned = command(project.folder, "--configfile", "released.yaml", environment=cache)
+    assert planned.returncode == 0, planned.stderr
+    jobs = {
+        cells[1].strip(): (int(cells[2]), cells[3].strip())
+        for line in planned.stdout.splitlines()
+        if len(cells := line.split("│")) > 3 and cells[2].strip().isdecimal()
+    }
+    # The four sizes of the paper, and two data sets that it has no row for.
+    assert (jobs["import_pairs"][0], jobs["train_dpo"][0], jobs["convert_model"][0]) == (6, 6, 1)
+    updates = sum(2 * -(-(pairs // 2) // 4) for pairs in (2000, 5000, 7000, 9000))
+    assert jobs["train_dpo"][1] == f"{updates + 2 * 2:,}"
+    assert "generate_images" not in jobs
+    paper = graph.read_configuration([REPOSITORY / "config.yaml"])[1]
+    released = graph.read_configuration([REPOSITORY / "released.yaml"])[1]
+    only = {"experiments"}
+    assert released.training.model_dump(exclude=only) == paper.training.model_dump(exclude=only)
+    rows = [each.paper_row for each in released.training.experiments.values()]
+    assert rows == [2000, 5000, 7000, 9000, None, None]
+    only_of_released = {"models"}
+    ours, theirs = (
+        config.evaluation.model_dump(exclude=only_of_released) for config in (released, paper)
+    )
+    assert ours == theirs
+
+
 def test_the_pilot_is_the_paper_s_run_but_for_how_much_of_everything():
     pilot = graph.read_configuration([REPOSITORY / "pilot.yaml"])[1]
     paper = graph.read_configuration([REPOSITORY / "config.yaml"])[1]
@@ -488,6 +519,50 @@ def test_judges_and_proposals_are_counted_as_often_as_they_are_asked():
     assert found["evaluation.benchmarks.mm_vet.judge"] == 218 * 2 * 5
     assert found["image_ranking.judge.endpoint"] == 2 * 5
     assert found["generate_prompts.endpoint"] == 25
+
+
+def test_a_policy_model_s_endpoint_is_asked_for_each_of_its_answers() -> None:
+    policies = {
+        "far": {"backend": "openai", "endpoint": ENDPOINT, "samples": 3, "temperature": 1},
+        "near": {"backend": "vllm", "model": "a/model", "samples": 2, "temperature": 1},
+    }
+    asked = asked_by(responses={"policy_models": policies})
+    far = asked["responses.policy_models.far.endpoint"]
+    assert (far.kind, far.items) == ("responses", 3 * 12)
+    assert "responses.policy_models.near.endpoint" not in asked
+    config = Config.model_validate(CONFIG.model_dump() | {"responses": {"policy_models": policies}})
+    shard = {"topic": "art", "shard": "00"}
+    for rule, names, items in (
+        ("generate_responses", {"policy": "far", **shard}, 3 * 7),
+        ("generate_responses", {"policy": "near", **shard}, 2 * 7),
+        ("rank_responses", shard, 5 * 7),
+    ):
+        assert items_of(PlannedJob(rule, names, 1), config, SHARDS, {}) == items
+
+
+@pytest.mark.parametrize(
+    ("kind", "requests"), [("vlm-judge-endpoint", 4 * 12), ("claims-endpoint", 8 * 4 * 12)]
+)
+def test_scorers_and_rewards_at_endpoints_are_counted_and_priced(kind, requests) -> None:
+    asked = asked_by(
+        image_ranking={
+            "scorers": {"far": {"kind": "vlm-rating", "endpoint": ENDPOINT}},
+            "select_by": "far",
+        },
+        response_ranking={"kind": kind, "endpoint": ENDPOINT},
+    )
+    shipped = yaml.safe_load((REPOSITORY / "profiles/slurm/rates.yaml").read_text("utf-8"))
+    price = {"input": 2, "output": 10, "published": "a test"}
+    priced = rates(requests=shipped["requests"], prices={"writer": price})
+    images, answers = (
+        cost_of(asked[key], priced)
+        for key in ("image_ranking.scorers.far.endpoint", "response_ranking.endpoint")
+    )
+    assert (images.requests, answers.requests) == (2 * 12, requests)
+    for cost in (images, answers):
+        assert cost.tokens is not None
+        assert cost.tokens[0] > 765 * cost.requests, "a picture's tokens are among them"
+        assert cost.cost is not None
 
 
 def test_the_plan_of_the_paper_tells_hours_costs_downloads_and_terms(project):

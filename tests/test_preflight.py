@@ -102,6 +102,44 @@ def test_a_job_asks_for_its_own_models_and_endpoints_and_no_others(plan, name):
     assert set(needs.endpoints) == endpoints
 
 
+def test_a_policy_model_s_endpoint_is_asked_for_where_it_answers(plan):
+    endpoint = {"base_url": OWN, "model": "far"}
+    far = {"backend": "openai", "endpoint": endpoint}
+    made = plan(responses={"policy_models": {"far": far, "mine": "base"}})
+    asked, own = (
+        needs_of(made, [("generate_responses", {"policy": name, **SHARD})])
+        for name in ("far", "mine")
+    )
+    assert (set(asked.endpoints), asked.models) == (
+        {"responses.policy_models.far.endpoint"},
+        {},
+    )
+    assert (own.endpoints, set(own.models)) == ({}, {"responses.policy_models.mine"})
+    assert own.models["responses.policy_models.mine"][0].model == BASE
+
+
+def test_the_endpoints_of_a_scorer_and_of_a_reward_are_asked_for_and_need_their_keys(
+    plan, monkeypatch
+):
+    monkeypatch.delenv("JUDGE_KEY", raising=False)
+    endpoint = {"base_url": OWN, "model": "judge", "api_key_variable": "JUDGE_KEY"}
+    made = plan(
+        image_ranking={
+            "scorers": {"far": {"kind": "vlm-rating", "endpoint": endpoint}},
+            "select_by": "far",
+        },
+        response_ranking={"kind": "vlm-judge-endpoint", "endpoint": endpoint},
+    )
+    jobs: list[Job] = [("rank_images", {"scorer": "far", **SHARD}), ("rank_responses", SHARD)]
+    assert needs_of(made, jobs).models == {}
+    with pytest.raises(UserError) as caught:
+        check_run(made, jobs)
+    keys = ["image_ranking.scorers.far.endpoint", "response_ranking.endpoint"]
+    lines = str(caught.value).splitlines()
+    assert [line.split(":")[0] for line in lines] == keys
+    assert all("JUDGE_KEY is not set" in line for line in lines)
+
+
 def test_a_judge_is_asked_for_where_its_scores_are_made(plan):
     judge = {"base_url": OWN, "model": "judge"}
     block = {"task": "mmvet", "scorer": "mm_vet", "metrics": {"score": "gpt_eval_score"}}
@@ -112,11 +150,34 @@ def test_a_judge_is_asked_for_where_its_scores_are_made(plan):
     assert list(asked) == ["evaluation.benchmarks.mm_vet.judge"]
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"metrics": {"f1": "pope_f1"}},
+            r"`metrics\.f1`: lmms-eval's task 'pope' gives no 'pope_f1'\. It gives pope_accuracy,",
+        ),
+        ({"data": {"val": "x.parquet"}}, r"`data`: .*'pope' reads the split 'test', .* only 'val'"),
+        ({"task": "poppe"}, r"lmms-eval has no task 'poppe'.*Did you mean 'pope'"),
+    ],
+)
+def test_a_metric_a_split_or_a_task_that_is_not_there_is_told_before_the_run(
+    plan, tmp_path, monkeypatch, changes, told
+):
+    monkeypatch.chdir(tmp_path)
+    Path("x.parquet").write_bytes(b"PAR1    PAR1")
+    block = {"task": "pope", "metrics": {"f1": "pope_f1_score"}}
+    jobs: list[Job] = [("answer_benchmark", {"model": "dpo", "benchmark": "mine"})]
+    check_run(plan(evaluation={"benchmarks": {"mine": block}}), jobs)
+    with pytest.raises(UserError, match=rf"evaluation\.benchmarks\.mine: {told}"):
+        check_run(plan(evaluation={"benchmarks": {"mine": block | changes}}), jobs)
+
+
 def test_pairs_alone_ask_for_the_base_model_s_tokenizer_before_they_start(plan, empty_cache):
     with pytest.raises(UserError, match=rf"training\.base_model: {BASE} at .*neither in the local"):
         check_run(plan(), [("build_pairs", SHARD)])
     empty_cache.mkdir(parents=True)
-    for name in ("tokenizer.json", "config.json"):
+    for name in ("tokenizer.json", "config.json", "chat_template.json"):
         (empty_cache / name).touch()
     check_run(plan(), [("build_pairs", SHARD)])
     # No weights came with it, which training needs.
@@ -183,3 +244,37 @@ def test_a_topic_without_prompts_stops_all_but_the_writing_of_prompts(plan):
     with pytest.raises(UserError, match=r"nature\.txt: there are no prompts yet.*target `prompts`"):
         check_run(made, [("reasons_table", {})])
     check_run(made, [("add_prompts", {})])
+
+
+def test_a_base_model_that_cannot_be_asked_ends_the_run_before_it_starts(plan, tmp_path):
+    """Unless the configuration says how to."""
+    (tmp_path / "base").mkdir()
+    for name in ("config.json", "tokenizer.json"):
+        (tmp_path / "base" / name).write_text("{}")
+    training = {
+        "experiments": {"dpo": {"size": "all"}},
+        "base_model": {"model": f"{tmp_path}/base"},
+    }
+    jobs: list[Job] = [("build_pairs", SHARD)]
+    with pytest.raises(UserError, match=r"training\.base_model: .*base: .*no chat template"):
+        check_run(plan(training=training), jobs)
+    form = {"prompt_template": "USER: <image>\n{instruction} ASSISTANT:"}
+    check_run(plan(training=training | form), jobs)
+
+
+def test_a_model_folder_that_lacks_its_weights_ends_the_run_with_its_key_s_place(plan, tmp_path):
+    (tmp_path / "scorer").mkdir()
+    (tmp_path / "scorer/config.json").write_text("{}")
+    scorers = {"image-reward": {"kind": "clip", "model": f"{tmp_path}/scorer"}}
+    made = plan(image_ranking={"scorers": scorers})
+    message = (
+        r"^config\.yaml, line 3: image_ranking\.scorers\.image-reward: `model`: the folder"
+        r" '.*scorer' cannot be loaded: it has no weights \(model\.safetensors or pytorch_model\."
+    )
+    with pytest.raises(UserError, match=message):
+        check_run(
+            made,
+            [("rank_images", {"scorer": "image-reward", **SHARD})],
+            where=lambda _: "config.yaml, line 3: ",
+        )
+    assert check_run(made, [("size_table", {})]) == []  # which loads no model

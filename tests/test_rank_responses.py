@@ -20,7 +20,7 @@ from lib.files import write_jsonl
 from lib.models.response_rewards.armorm import ATTRIBUTES, HELPSTEER_ATTRIBUTES, ArmoRM
 from lib.models.response_rewards.base import Reward
 from lib.models.response_rewards.registry import RESPONSE_REWARDS
-from lib.models.response_rewards.settings import ResponseRewardSettings
+from lib.models.response_rewards.settings import LocalRewardSettings
 from tiny.armorm import write_armorm
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -195,6 +195,34 @@ def test_a_policy_model_without_a_response_does_not_stop_the_others(run, shards)
     assert all("score" in published[PROMPTS[1]]["responses"][policy] for policy in POLICIES)
 
 
+def test_samples_of_a_policy_model_are_ranked_like_other_policy_models(run, shards):
+    apart = run(shards)
+    sample = [
+        {name: row[name] for name in ("response", "finish_reason", "tokens")}
+        for policy in ("alpha", "mu")
+        for row in shards[policy]
+    ]
+    shared = [
+        base(text) | {"image": IMAGE, "instruction": row["instruction"]}
+        for text, row in zip(PROMPTS, shards["mu"], strict=True)
+    ]
+    samples = [[sample[number], sample[number + 2], {"failed": "no words"}] for number in (0, 1)]
+    rows = [row | {"samples": each} for row, each in zip(shared, samples, strict=True)]
+    names = ["llava#1", "llava#2", "llava#3", "zeta"]
+    together = run({"llava": rows, "zeta": shards["zeta"]}, policies=names)
+    for text in PROMPTS:
+        of_policies, of_samples = apart[text]["responses"], together[text]["responses"]
+        assert list(of_samples) == names
+        for name, policy in (("llava#1", "alpha"), ("llava#2", "mu"), ("zeta", "zeta")):
+            assert of_samples[name]["text"] == of_policies[policy]["text"]
+            near = pytest.approx(of_policies[policy]["score"], abs=rounding(64))
+            assert of_samples[name]["score"] == near
+        assert of_samples["llava#3"] == {"invalid": "failed", "detail": "no words"}
+    lost = [failed(text) for text in PROMPTS]
+    of_lost = run({"llava": lost, "zeta": shards["zeta"]}, policies=names)
+    assert of_lost[PROMPTS[0]]["responses"]["llava#3"]["invalid"] == "failed"
+
+
 def test_a_prompt_that_nobody_answered_is_missing_with_the_reason(run, shards, tmp_path):
     for policy in POLICIES:
         shards[policy][0] = failed(PROMPTS[0], f"{policy} failed")
@@ -314,7 +342,7 @@ class WordCount:
 
     VERSION = 1
 
-    class Settings(ResponseRewardSettings):
+    class Settings(LocalRewardSettings):
         kind: Literal["word-count"]
 
     @classmethod
@@ -341,3 +369,29 @@ def test_a_reward_of_another_file_is_found_by_its_kind_and_ranks(
     assert record(tmp_path)["computed"] == 0
     run(shards, kind="word-count")
     assert record(tmp_path)["computed"] == 2
+
+
+class Witness(WordCount):
+    """A reward that sees the picture: it says which."""
+
+    class Settings(LocalRewardSettings):
+        SEES_IMAGE = True
+        kind: Literal["witness"]
+
+    def rate(self, conversations):
+        return [Reward(1.0, {"seen": Path(turns[0]["image"]).name}) for turns in conversations]
+
+
+def test_a_reward_that_sees_is_given_the_picture_and_rates_anew_only_what_has_another(
+    run, shards, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(RESPONSE_REWARDS.kinds, "witness", f"{__name__}:Witness")
+    assert run(shards, kind="witness")[PROMPTS[0]]["responses"]["mu"]["seen"] == "x.png"
+    run(shards)
+    for computed, changes in ((0, {"file": "images/y.png"}), (1, {"sha256": "1" * 64})):
+        for policy in shards:
+            shards[policy][0] = shards[policy][0] | {"image": IMAGE | changes}
+        run(shards, kind="witness")
+        assert record(tmp_path)["computed"] == computed
+        run(shards)
+        assert record(tmp_path)["computed"] == 0, "ArmoRM does not see it"

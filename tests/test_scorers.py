@@ -274,12 +274,23 @@ def test_pope_s_scores_are_those_of_the_counts_in_any_order_of_answers(questions
             100 * sum(yes == said for yes, said in of_split) / len(of_split)
         )
         tp, fp, fn = (of_split.count(each) for each in ((True, True), (False, True), (True, False)))
-        f1s.append(200 * tp / (2 * tp + fp + fn) if tp else None)
-        assert values.get("f1", f1s[-1]) == (pytest.approx(f1s[-1]) if tp else values.get("f1"))
+        f1s.append(200 * tp / (2 * tp + fp + fn) if tp + fp + fn else None)
+        assert values.get("f1") == (None if f1s[-1] is None else pytest.approx(f1s[-1]))
     defined = [f1 for f1 in f1s if f1 is not None]
     assert ("f1" in score.scores) == (len(defined) == len(f1s))
     if len(defined) == len(f1s):
         assert score.scores["f1"] == pytest.approx(sum(defined) / len(defined))
+
+
+def test_pope_s_f1_of_a_split_without_a_yes_is_0_and_its_precision_is_missing():
+    splits = {"random/1": "random", "random/2": "random", "popular/1": "popular"}
+    labels = {name: pope.Label(split, name[-1] == "1", "a") for name, split in splits.items()}
+    said = answers({"random/1": "No", "random/2": "No", "popular/1": "Yes"})
+    score = pope.Pope().score(said, labels, samples=20)
+    assert (score.per_type["random"]["f1"], score.scores["f1"]) == (0.0, 50.0)
+    assert score.per_type["random"].keys() & {"precision", "recall"} == {"recall"}
+    assert "precision" not in score.scores
+    assert score.intervals["f1"][0] >= 0
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 switching computes nothing again.
 """
 
+import importlib.util
 import json
 import os
 import re
@@ -292,7 +293,7 @@ def write_environment(folder, name, *packages):
 @pytest.mark.parametrize(
     ("script", "words", "said"),
     [
-        ("plan.py", ("--configfile", "pilot.yaml"), "pilot: 71 jobs"),
+        ("plan.py", ("--configfile", "pilot.yaml"), "pilot: 72 jobs"),
         ("fetch.py", ("--configfile", "demo/random.yaml"), "needs nothing from the hub"),
         ("fetch.py", ("--configfile", "pilot.yaml"), "http://127.0.0.1:9 cannot be reached"),
         ("verify.py", ("results/none",), "no job's record"),
@@ -375,12 +376,23 @@ def test_jobs_with_an_environment_of_their_own_need_nothing_of_this_python(tmp_p
 def test_vllm_is_asked_for_only_where_a_backend_is_vllm_s(tmp_path):
     models = write_environment(tmp_path, "models", "vllm-of-a-test==1.0", "yaml==1")
     check_jobs([("generate_responses", models)], [], tmp_path, spared={"vllm-of-a-test"})
-    assert spared_packages(Config()) == set()
+    assert spared_packages(Config()) == {"bitsandbytes"}
     backends = {
         "responses": {"backend": "transformers"},
         "evaluation": {"backend": "transformers"},
     }
-    assert spared_packages(Config.model_validate(backends)) == {"vllm"}
+    assert spared_packages(Config.model_validate(backends)) == {"vllm", "bitsandbytes"}
+
+
+def test_bitsandbytes_is_asked_for_only_where_a_base_model_is_held_in_4_bits():
+    in_4_bits = {"experiments": {"a": {"size": 2000, "settings": {"tuning": "qlora"}}}}
+    spared = spared_packages(Config.model_validate({"training": in_4_bits}))
+    assert spared == set()
+    jobs, envs = [("train_dpo", "training")], REPOSITORY / "envs"
+    check_jobs(jobs, [], envs, spared_packages(Config()))
+    if importlib.util.find_spec("bitsandbytes") is None:
+        with pytest.raises(UserError, match=r"train_dpo\): bitsandbytes"):
+            check_jobs(jobs, [], envs, spared)
 
 
 @pytest.fixture
@@ -442,9 +454,9 @@ def test_the_cluster_guide_s_way_with_conda_leads_to_a_run_that_is_not_refused(
     assert first == ("--name pds-dpo-head --file envs/head.yaml", "pds-dpo-head")
     (tmp_path / "conda").write_text(CONDA)
     (tmp_path / "conda").chmod(0o755)
-    (planned,) = re.findall(r"^(snakemake .* -n) +# 71 jobs", guide, re.MULTILINE)
+    (planned,) = re.findall(r"^(snakemake .* -n) +# 72 jobs", guide, re.MULTILINE)
     done = head_project.head_snakemake(
         *planned.split()[1:], programs=str(tmp_path), OPENAI_API_KEY="a-key-of-the-reader"
     )
     assert done.returncode == 0, done.stdout
-    assert re.search(r"^total +71$", done.stdout, re.MULTILINE)  # with the target `all`
+    assert re.search(r"^total +72$", done.stdout, re.MULTILINE)  # with the target `all`

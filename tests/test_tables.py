@@ -162,10 +162,33 @@ def test_a_data_set_that_is_left_out_is_a_row_of_dashes_with_the_reason():
 
 
 def test_the_row_of_all_pairs_says_how_many_there_were(tmp_path):
-    summary = tmp_path / "dataset.json"
-    summary.write_text('{"size": 588}')
-    rows = counted([BASE, our("dpo", "all")], [str(summary)])
-    assert [row.title for row in rows] == [BASE.title, "dpo (588 pairs)"]
+    summaries = [tmp_path / name / "dataset.json" for name in ("all", "rlaif-v-1234")]
+    for summary, size in zip(summaries, (588, 83), strict=True):
+        summary.parent.mkdir()
+        summary.write_text(f'{{"size": {size}}}')
+    from_elsewhere = {"data_set": "rlaif-v-1234", "origin": "openbmb/RLAIF-V"}
+    theirs = our("theirs", "all").model_copy(update=from_elsewhere)
+    rows = counted([BASE, our("dpo", "all"), theirs], [*map(str, summaries)])
+    titles = [BASE.title, "dpo (588 pairs)", "theirs (83 pairs of openbmb/RLAIF-V)"]
+    assert [row.title for row in rows] == titles
+
+
+def test_pairs_from_elsewhere_are_held_against_the_paper_s_row_that_is_named_and_no_other():
+    theirs = our("theirs", 9000).model_copy(update={"origin": "somebody/pairs"})
+    authors = theirs.model_copy(update={"pairs": 8998, "paper_row": 9000})
+    found = scores(theirs=87.0)
+    assert not compare(found, rows=[theirs]).rows[-1].differences
+    assert compare(found, rows=[authors]).rows[-1].differences == {"pope": pytest.approx(-0.6)}
+
+
+def test_a_model_of_others_is_marked_as_theirs_and_held_against_the_row_that_is_named():
+    origin = ModelOrigin(model="pdsdpo/PDS-DPO-7B", revision="main")
+    theirs = our("authors", 0).model_copy(update={"released": origin, "paper_row": 9000})
+    table = compare(scores(authors=87.0), base="another/base", rows=[theirs])
+    row = table.rows[-1]
+    assert (row.source, row.texts["method"]) == ("released", "authors (pdsdpo/PDS-DPO-7B)")
+    assert row.differences == {"pope": pytest.approx(-0.6)}
+    assert any("released by others as pdsdpo/PDS-DPO-7B (revision main)" in n for n in table.notes)
 
 
 def test_every_missing_number_of_ours_has_its_reason_below():
@@ -364,6 +387,19 @@ def test_the_first_of_several_scores_that_there_is_stands_in_the_cell():
         assert table.rows[2].values["pope"] == value
         assert table.rows[2].origins["pope"]["score"] == name
         assert any(f"score '{name}' of benchmark 'pope' ({by})" in note for note in table.notes)
+
+
+def test_a_column_is_of_one_score_in_every_row_and_who_lacks_it_has_a_dash():
+    found = scores(base=85.0, one=87.0)
+    found["one", "pope"]["scores"] |= {"reference_f1": 84.0}
+    found["base", "pope"] |= {"missing": {"reference_f1": "nobody scored it"}}
+    wanted = WANTED | {"pope": "pope/reference_f1|f1"}
+    rows = [BASE, our("dpo", 9000, "one", seeds=(1,))]
+    table = compare_models(published(), rows, wanted, found, "ours", "x")
+    base, ours = table.rows[2:4]
+    assert "pope" not in base.values
+    assert base.missing["pope"] == "POPE: nobody scored it."
+    assert (ours.values["pope"], ours.origins["pope"]["score"]) == (84.0, "reference_f1")
 
 
 def test_scores_of_one_benchmark_that_the_same_scorer_computed_share_a_note():

@@ -21,7 +21,7 @@ import pytest
 import torch
 
 import train_dpo
-from conftest import DEVICE, Parameters
+from conftest import DEVICE, PYTHONPATH, Parameters
 from lib.blocks import Model
 from lib.config.training import Experiment, TrainDpoJob, Training
 from lib.data.controls import Control, is_exchanged
@@ -41,10 +41,11 @@ from lib.training.checkpoints import (
     state_at,
 )
 from lib.training.dpo import DPO, build_trainer, training_arguments
+from lib.training.image_tokens import load_processor
 from lib.training.launch import Progress, launch, what_stopped_them
 from lib.training.messages import LAST_LINES, WorkerError, first_error, leaving_errors
 from lib.training.pairs_digest import PairsDigest, digest_pairs
-from lib.training.preference_data import load_processor, preference_dataset
+from lib.training.preference_data import preference_dataset
 from lib.training.registry import TRAINERS
 from lib.training.settings import TrainingSettings
 from lib.weights import folder_identity
@@ -168,8 +169,7 @@ class Run:
         params |= {"control": self.control} if self.control else {}
         return subprocess.Popen(
             [sys.executable, __file__, json.dumps(params)],
-            env=os.environ
-            | {"PYTHONPATH": f"{Path(train_dpo.__file__).parent}:{self.also_on_path}"},
+            env=os.environ | {"PYTHONPATH": f"{PYTHONPATH}:{self.also_on_path}"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -868,6 +868,9 @@ def test_workers_that_were_killed_are_told_by_their_last_lines(tmp_path: Path) -
         ),
         ({"prompt_template": "{instruction}"}, "<image>"),
         ({"experiments": {"base": {"size": 8}}}, "called 'base'"),
+        ({"settings": {"tuning": "qlora", "zero_stage": 3}}, "`zero_stage` 3 shares"),
+        ({"settings": {"tuning": "full", "zero_stage": 3}}, "second copy that `tuning: full`"),
+        ({"settings": {"tuning": "dora"}}, "'lora', 'qlora' or 'full'"),
         ({"experiments": {"a": {"size": 8, "control": "swap"}}}, "'random' or 'swapped'"),
     ],
 )

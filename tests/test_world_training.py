@@ -97,7 +97,8 @@ def test_every_word_of_a_scene_is_one_token_everywhere_and_the_longest_prompt_fi
 
 
 def test_the_sampler_of_the_training_draws_what_the_product_draws() -> None:
-    from lib.models.image_generators.stable_diffusion_3 import StableDiffusion3, per_row_pipeline
+    from lib.models.image_generators.pipelines import per_row
+    from lib.models.image_generators.stable_diffusion_3 import StableDiffusion3
 
     torch.manual_seed(0)
     pipeline = painter.new_pipeline(painter.new_vae().eval())
@@ -108,7 +109,7 @@ def test_the_sampler_of_the_training_draws_what_the_product_draws() -> None:
     text = words.prompt(THREE, "positions")
     image_model = train_world.MODELS / train_world.PARTS["stable-diffusion-3-medium"].folder
     settings = measure.image_settings(image_model).model_copy(update={"steps": 4})
-    product = StableDiffusion3(per_row_pipeline()(**pipeline.components), settings)
+    product = StableDiffusion3(per_row("StableDiffusion3Pipeline")(**pipeline.components), settings)
     product.pipeline.set_progress_bar_config(disable=True)
     (image,) = product.generate(text, [5.0], [7])
     noise = torch.randn(

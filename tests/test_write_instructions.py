@@ -453,7 +453,7 @@ def test_templates_without_a_question_mark_are_for_runs_that_ask_for_none():
 def test_templates_and_images_sent_along_do_not_go_together():
     with pytest.raises(
         ValidationError,
-        match="`with_image` is for backend 'openai'; backend 'template' reads no images",
+        match="`with_image` is for backends whose model writes; backend 'template' reads no",
     ):
         author_of(backend="template", templates=["What is it?"], with_image=True)
 
@@ -499,8 +499,8 @@ def test_a_backend_without_what_it_needs_is_refused(settings, message):
         author_of(**settings)
 
 
-def test_only_an_endpoint_can_be_sent_images(demo_models):
-    with pytest.raises(ValidationError, match="`with_image` is for backend 'openai'"):
+def test_a_local_model_without_a_vision_part_cannot_be_shown_images(demo_models):
+    with pytest.raises(ValidationError, match="instruct-llm is no vision-language model"):
         author_of(
             backend="transformers",
             llm={"model": str(demo_models / "instruct-llm")},
@@ -882,6 +882,38 @@ def test_a_local_model_writes_questions_that_depend_on_their_own_prompt_only(sta
     del stage.images[PROMPTS[0].id], stage.ranking[PROMPTS[0].id]
     work.unlink()
     assert stage.run(backend="transformers", **local) == {text: rows[text] for text in TEXTS[1:]}
+
+
+def test_a_local_model_that_sees_writes_about_the_picked_image(stage, local, demo_models):
+    """It is random, so that its words fail the checks; the reason quotes them."""
+    sees = {
+        **local,
+        "llm": {"model": str(demo_models / "llava-v1.6-mistral"), "dtype": "float32"},
+        "with_image": True,
+        "template": "Ask one question about the image.",
+        "temperature": 0,
+    }
+    candidates = stage.images[PROMPTS[0].id]["candidates"]
+    for candidate, colour in zip(candidates, ("red", "blue"), strict=True):
+        path = stage.root / candidate["file"]
+        Image.new("RGB", (48, 40), colour).save(path)
+        candidate["sha256"] = digest_of_file(path)
+
+    def said_of_first():
+        rows = stage.run(backend="transformers", common={"max_failed_fraction": 1.0}, **sees)
+        row = rows[TEXTS[0]]
+        return row["missing"]["reason"] if "missing" in row else row["instruction"]
+
+    of_second = said_of_first()
+    assert said_of_first() == of_second
+    stage.ranking[PROMPTS[0].id].update(scores=[0.9, 0.7], ranking=[0, 1], winner=0)
+    assert said_of_first() != of_second
+
+
+def test_with_image_a_template_need_not_hold_the_prompt():
+    assert author_of(template="Ask about the image.", with_image=True).with_image
+    with pytest.raises(ValidationError, match="or show the image"):
+        author_of(template="Ask about the image.")
 
 
 def test_several_prompts_a_batch_are_on_record(stage, local):

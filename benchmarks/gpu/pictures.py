@@ -117,15 +117,13 @@ class Drawing:
     def _load(self) -> Any:
         from diffusers import FlowMatchEulerDiscreteScheduler
 
-        from lib.models.image_generators.stable_diffusion_3 import (
-            StableDiffusion3,
-            per_row_pipeline,
-        )
+        from lib.models.image_generators.pipelines import per_row
+        from lib.models.image_generators.stable_diffusion_3 import StableDiffusion3
         from tiny.tokenization import clip_tokenizer, t5_tokenizer
 
         sizes = REAL if self.is_real else TINY
         tokenizers = clip_tokenizer(), clip_tokenizer("!"), t5_tokenizer()
-        pipeline = per_row_pipeline()(
+        pipeline = per_row("StableDiffusion3Pipeline")(
             transformer=self._build("transformer", sizes),
             scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=3.0),
             vae=self._build("vae", sizes),

@@ -80,7 +80,8 @@ class Tuning:
 
         from lib.training.base import TrainingJob
         from lib.training.dpo import lora_config, set_up_libraries, training_arguments
-        from lib.training.preference_data import format_for, load_processor
+        from lib.training.image_tokens import load_processor
+        from lib.training.preference_data import format_for
         from lib.training.settings import TrainingSettings
         from tiny.llava import VICUNA_TEMPLATE
         from tiny.tokenization import llama_tokenizer
@@ -122,7 +123,7 @@ class Tuning:
             args=self.args,
             processing_class=self.processor,
             train_dataset=self.data(lengths_on(device)[0]),
-            peft_config=lora_config(job.settings),
+            peft_config=lora_config(job.settings, model),
             callbacks=[self.clock],
         )
         self.trainer.remove_callback(PrinterCallback)

@@ -1,6 +1,7 @@
 """The blocks that configuration and jobs are made of, and which of their fields decide results."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
@@ -16,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from lib import secret, weights
+from lib import model_files, secret, weights
 from lib.files import canonical_json, expand
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -159,6 +160,10 @@ class Model(Block):
     revision: str = revision_field()
     dtype: DType = dtype_field()
 
+    def problem_with_files(self, folder: Path) -> str | None:
+        """What of the files that loading needs the model's folder lacks; None if nothing."""
+        return model_files.problem_with_checkpoint(folder)
+
     @model_validator(mode="before")
     @classmethod
     def _default_revision_is_of_the_default_model(cls, values: Any) -> Any:
@@ -246,3 +251,8 @@ class Endpoint(Block):
         if isinstance(values, Mapping) and (problem := secret.key_in(values)):
             raise ValueError(f"{problem}. {secret.MEND}")
         return values
+
+
+def endpoints_in(block: Block) -> dict[str, Endpoint]:
+    """The endpoints in a block's fields, by name."""
+    return {name: value for name, value in block if isinstance(value, Endpoint)}

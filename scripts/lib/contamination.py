@@ -19,17 +19,18 @@ differ; two unrelated images differ in 32 of 64 on average.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 import numpy as np
 
 from lib.data.evaluation_files import IndexedQuestion
 from lib.data.parquet_images import image_columns
 from lib.data.rows import OverlapEntry
+from lib.files import read_jsonl
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -137,6 +138,13 @@ class Index:
         self._images = list(images.items())
         hashes = [int(image, 16) for (_, image), _ in self._images]
         self._hashes = np.array(hashes, dtype=np.uint64)
+
+    @classmethod
+    def read(cls, path: Path, measures: Mapping[str, Any]) -> Self:
+        """The index that `index_benchmarks` published. `measures`: as the configuration has
+        them (`OverlapMeasures`).
+        """
+        return cls(cast("list[IndexedQuestion]", read_jsonl(path)), **measures)
 
     def _index_words(self) -> None:
         """Which questions have a run of words: long ones by n-gram, short ones as a whole and by

@@ -11,6 +11,7 @@ send nobody elsewhere (lib/limited_http.py), and nothing that it says is shown a
 
 import base64
 import json
+import math
 import mimetypes
 import os
 import threading
@@ -49,14 +50,29 @@ CHARACTERS_SHOWN = 300
 
 
 @dataclass(frozen=True)
+class Token:
+    """A token of an answer, and those that could have stood in its place, each with the natural
+    logarithm of its probability.
+    """
+
+    text: str
+    log_probability: float
+    alternatives: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Answer:
     """What came back: the text as it came, why it ended ("stop", "length", "content_filter"), and
-    the model that the server says it is.
+    the model that the server says it is, and the tokens of the answer that it counts.
+
+    said  its tokens, where `logprobs` was asked for and is given
     """
 
     text: str
     finish_reason: str
     model: str | None = None
+    tokens: int | None = None
+    said: Sequence[Token] = ()
 
 
 class RefusedRequestError(ItemError):
@@ -175,11 +191,12 @@ class Client:
         temperature: float,
         max_tokens: int,
         seed: int,
-        image: Path | None = None,
+        image: Path | bytes | None = None,
         images: Sequence[Path] = (),
         parameters: Mapping[str, Any] | None = None,
     ) -> Answer:
         """One answer to one user message, with an image file, or several in order, if given.
+        `image`: may be the content of a file, too.
         `parameters`: of the request, before those of the endpoint.
 
         Errors: ItemError where only this request failed; UserError where no other would fare
@@ -270,6 +287,8 @@ class Client:
             answer,
             self._shown(reason) if isinstance(reason, str) and reason else "stop",
             self._shown(model) if isinstance(model, str) else None,
+            _tokens_in(completion),
+            _said_in(choice),
         )
 
     def _json(self, text: str) -> Any:
@@ -412,6 +431,39 @@ class Client:
         return repr(self._shown(said)[:100])
 
 
+def _tokens_in(completion: Any) -> int | None:
+    """The tokens of an answer, as far as the server counts them."""
+    usage = completion.get("usage")
+    tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    return tokens if type(tokens) is int and tokens >= 0 else None
+
+
+def _said_in(choice: Mapping[str, Any]) -> list[Token]:
+    """The tokens of an answer with their probabilities, as far as the server tells them."""
+    told = choice.get("logprobs")
+    tokens = told.get("content") if isinstance(told, dict) else None
+    said = []
+    for token in tokens if isinstance(tokens, list) else []:
+        own = _log_probability_in(token)
+        if own is None:
+            return []
+        others = token.get("top_logprobs")
+        found = map(_log_probability_in, others if isinstance(others, list) else [])
+        said.append(Token(*own, dict(each for each in found if each)))
+    return said
+
+
+def _log_probability_in(entry: Any) -> tuple[str, float] | None:
+    """The text of a token and the logarithm of its probability; None where that is none."""
+    if not isinstance(entry, dict):
+        return None
+    text, value = entry.get("token"), entry.get("logprob")
+    if not isinstance(text, str) or isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    # Rounding may leave one a little above 0.
+    return (text, min(float(value), 0.0)) if -math.inf < value < 1 else None
+
+
 def _broke_off(cause: BaseException | None) -> bool:
     """Whether there was a connection to the server, which failed later."""
     import httpx2
@@ -422,10 +474,13 @@ def _broke_off(cause: BaseException | None) -> bool:
     )
 
 
-def _image_part(image: Path) -> dict[str, Any]:
-    """An image file as a data URL in a message."""
-    kind = mimetypes.guess_type(image.name)[0] or "image/png"
-    url = f"data:{kind};base64,{base64.b64encode(image.read_bytes()).decode()}"
+def _image_part(image: Path | bytes) -> dict[str, Any]:
+    """An image file, or the content of a PNG file, as a data URL in a message."""
+    kind = "image/png"
+    if isinstance(image, Path):
+        kind = mimetypes.guess_type(image.name)[0] or kind
+        image = image.read_bytes()
+    url = f"data:{kind};base64,{base64.b64encode(image).decode()}"
     return {"type": "image_url", "image_url": {"url": url}}
 
 

@@ -171,6 +171,21 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Gives an empty folder to be filled, which then takes the place of `folder`, whole; what an
+    error leaves of it is written over. Errors: as those of `mendable_storage_errors`.
+    """
+    with mendable_storage_errors(folder.parent):
+        unfinished = part_of(folder)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        make_folder(unfinished)
+        yield unfinished
+        sync_file_system(unfinished)
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.rename(folder)
+
+
 def link_or_copy(source: Path, target: Path) -> None:
     """Has a file at `target` too. A hard link where the file system allows one: it takes no room,
     and stays when `source` is deleted.

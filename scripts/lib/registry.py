@@ -4,7 +4,7 @@ Each class stands in a file of its own with its `Settings` (a block), its `VERSI
 """
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Generic, Protocol, TypeVar, cast
@@ -26,12 +26,14 @@ class Registry(Generic[T]):
     kinds    kind -> "module:Class"; a test or an extension may add to it
     key      the configuration's key that names the kind
     default  the kind of a block that names none; None where it has to
+    said_by  the kind that the files of a block's model say, where they are at hand and do
     """
 
     role: str
     kinds: dict[str, str]
     key: str = "kind"
     default: str | None = None
+    said_by: Callable[[Mapping[str, Any]], str | None] | None = None
 
     def load(self, kind: str) -> type[T]:
         """The class of a kind; its module is imported now. Errors: ValueError, "did you mean"."""
@@ -57,8 +59,11 @@ class Registry(Generic[T]):
         try:
             return cast("T", self.class_of(settings).load(settings, device))
         except ValueError as error:
+            told = self._said_by_files(dict(settings))
+            is_other = told is not None and told != getattr(settings, self.key)
             raise UserError(
                 f"{settings.model}: not usable as the {self.role} that is configured: {error}"
+                + (f". By its files it is one of `{self.key}: {told}`" if is_other else "")
             ) from error
 
     def settings_of(self, kind: str) -> type[Block]:
@@ -71,9 +76,15 @@ class Registry(Generic[T]):
         return [self.settings_of(kind) for kind in self.kinds]
 
     def kind_in(self, values: Mapping[str, Any]) -> str | None:
-        """The kind that a block's values name, or the default."""
-        kind = values.get(self.key, self.default)
+        """The kind that a block's values name, or else its model's files, or the default."""
+        if self.key in values:
+            kind = values[self.key]
+        else:
+            kind = self._said_by_files(values) or self.default
         return kind if isinstance(kind, str) else None
+
+    def _said_by_files(self, values: Mapping[str, Any]) -> str | None:
+        return self.said_by(values) if self.said_by else None
 
     def block_for(self, values: Mapping[str, Any]) -> type[Block]:
         """The settings of the kind that a block's values name."""
@@ -90,7 +101,8 @@ class Registry(Generic[T]):
         if not isinstance(values, Mapping):
             return values
         settings = self.block_for(values)
-        named = {self.key: self.default, **values} if self.default else values
+        kind = self.kind_in(values)
+        named = {self.key: kind, **values} if kind is not None else values
         return settings.model_validate(self._own(settings, named))
 
     def _own(self, settings: type[Block], values: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -2,8 +2,9 @@
 imports torch.
 """
 
+import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -11,22 +12,22 @@ from typing import Any, Literal
 from lib.contents import digest_files, files_under
 from lib.errors import UserError, cannot_be_reached
 from lib.files import digest, expand
+from lib.model_files import WEIGHTS
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-#: How files of weights end.
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 
 #: What a folder must hold to be a model; the diffusers, transformers and ImageReward layouts.
 MODEL_MARKS = ("model_index.json", "config.json", "ImageReward.pt")
 #: Makes transformers load another model in a folder's place.
 ADAPTER = "adapter_config.json"
 #: Never fetched: weights that are not safetensors, unless asked for by name, and other frameworks'
-#: files; archives of pictures (ImageReward's), and text encoders in single files, which nothing
-#: here reads (Stable Diffusion 3's, half of its repository).
+#: files; archives of pictures (ImageReward's), and what pipelines' repositories hold a second time
+#: and nothing here reads, often half of them: parts in single files, weights in half precision.
 LEFT_OUT = (
     *("*.bin", "*.h5", "*.msgpack", "*.onnx", "*.pth", "*.pt", "*.ckpt", "*.gguf"),
-    *("*.zip", "text_encoders/*"),
+    *("*.zip", "text_encoders/*", "*.fp16.safetensors", "*.non_ema.safetensors"),
+    *("sd_xl_*.safetensors", "v1-5-pruned*.safetensors", "flux1-*.safetensors"),
 )
 Kind = Literal["model", "dataset"]
 
@@ -226,6 +227,35 @@ def cached_folder(repository: str, revision: str, kind: Kind = "model") -> Path 
     return folder if folder.is_dir() else None
 
 
+def local_folder(model: str, revision: str) -> Path | None:
+    """The folder of a model that is one, or is in the hub cache; None where its files are not on
+    this machine.
+    """
+    return folder_of(model) if is_folder(model) else cached_folder(model, revision)
+
+
+def config_in(folder: Path) -> Mapping[str, Any]:
+    """What a model folder's config.json says; nothing where it has none that can be read."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def kind_by_architecture(values: Mapping[str, Any], endings: Mapping[str, str]) -> str | None:
+    """The kind of a model by how the names of its classes in config.json end; None where the model
+    is not on this machine, or its file says none of these. `values`: of a configuration's block.
+    """
+    model, revision = values.get("model"), values.get("revision", "main")
+    if not isinstance(model, str) or not isinstance(revision, str):
+        return None
+    folder = local_folder(model, revision)
+    names = (config_in(folder).get("architectures") or []) if folder else []
+    found = (endings[end] for name in names for end in endings if str(name).endswith(end))
+    return next(found, None)
+
+
 def is_offline() -> bool:
     """Whether HF_HUB_OFFLINE says that the hub is not to be asked."""
     from huggingface_hub import constants
@@ -266,18 +296,21 @@ def holds_weights(snapshot: Path) -> bool:
 
 
 def check_access(
-    model: str, revision: str, is_whole: Callable[[Path], bool] = holds_weights
+    model: str,
+    revision: str,
+    is_whole: Callable[[Path], bool] = holds_weights,
+    kind: Kind = "model",
 ) -> None:
-    """A UserError if a hub model is neither in the local cache nor fetchable with the token at hand
-    (a gated one without its token). `is_whole`: whether a snapshot in the cache holds what is
-    needed of the model.
+    """A UserError if a hub model, or data set, is neither in the local cache nor fetchable with the
+    token at hand (a gated one without its token). `is_whole`: whether a snapshot in the cache holds
+    what is needed of it.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
-    if (snapshot := cached_folder(model, revision)) and is_whole(snapshot):
+    if (snapshot := cached_folder(model, revision, kind)) and is_whole(snapshot):
         return
     try:
-        HfApi().auth_check(model)
+        HfApi().auth_check(model, repo_type=kind)
     except (HfHubHTTPError, OfflineModeIsEnabled, HTTPError, OSError) as error:
         raise _not_reachable(model, revision, error) from error

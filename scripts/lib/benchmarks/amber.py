@@ -20,7 +20,7 @@ with the answers of a run's models (`read_free_answers`).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,6 +29,7 @@ import numpy as np
 from lib.benchmarks.answers import Answer, Answers
 from lib.benchmarks.base import Better
 from lib.benchmarks.bootstrap import Floats, intervals
+from lib.benchmarks.joining import KEPT, Asked, Questions, asked_in, joined
 from lib.benchmarks.language import LanguageBenchmark, LanguageTools
 from lib.benchmarks.questions import Form, QuestionsBenchmark
 from lib.benchmarks.rows import (
@@ -63,8 +64,11 @@ FORMATS = """\
 answers:   a JSON array or JSON lines of {"id": 1 to 15220, "response": "..."}; one of the two
            parts alone can be scored
 reference: the folder with AMBER's annotations.json, relation.json and safe_words.txt (its
-           data/)"""
+           data/). Where it holds the queries too (query_all.json), answers that say their
+           "question" and "image" are joined by these"""
 READING = 'a discriminative answer with "yes" in it is Yes, any other No'
+#: Words of many of AMBER's questions; the others say what is asked about.
+FRAME = frozenset(("is", "are", "does", "there", "this", "the", "in", "image", "picture"))
 START = 0.001
 THRESHOLD = 0.8
 #: The two parts, whose questions can be put differently.
@@ -110,11 +114,14 @@ class YesNoQuestion:
 
 @dataclass(frozen=True)
 class AmberReference:
-    """AMBER's data. `association`: a word and the words that stand for it."""
+    """AMBER's data. `association`: a word and the words that stand for it; `asked`: the queries by
+    id, where its files of queries are there.
+    """
 
     items: Mapping[str, Scene | YesNoQuestion]
     association: Mapping[str, Sequence[str]]
     safe_words: frozenset[str]
+    asked: Mapping[str, Asked] = field(default_factory=dict)
 
 
 def _find_files(paths: Sequence[Path]) -> dict[str, Path]:
@@ -134,6 +141,14 @@ def _find_files(paths: Sequence[Path]) -> dict[str, Path]:
             )
         files[name] = there[0]
     return files
+
+
+def _read_queries(paths: Sequence[Path]) -> dict[str, Asked]:
+    """The queries by id, as far as their files are among the given ones."""
+    files = [file for path in paths for file in sorted(path.rglob("query_*.json"))]
+    files += [path for path in paths if path.match("query_*.json")]
+    rows = [row.value for file in files for row in read_rows(file) if isinstance(row.value, dict)]
+    return {name: asked_in(row) for row in rows if (name := id_of(row.get("id")))}
 
 
 def _read_association(file: Path) -> dict[str, list[str]]:
@@ -440,7 +455,7 @@ class Amber(QuestionsBenchmark[AmberReference], LanguageBenchmark[AmberReference
 
     def read_answers(self, path: Path) -> Answers:
         """A file of answers."""
-        return answers_from(path, read_rows(path), ("id",))
+        return answers_from(path, read_rows(path), ("id",), details=KEPT)
 
     def read_free_answers(self, answers: Answers) -> Answers:
         """The answers with every discriminative one read as Yes or No; the raw one stays beside
@@ -468,7 +483,8 @@ class Amber(QuestionsBenchmark[AmberReference], LanguageBenchmark[AmberReference
         rows = read_rows(annotations)
         items = by_id(annotations, rows, (_item(annotations, row) for row in rows))
         safe_words = lines_of(read_text(files["safe_words.txt"]))
-        return AmberReference(items, association, frozenset(safe_words))
+        asked = _read_queries([*map(Path, paths)])
+        return AmberReference(items, association, frozenset(safe_words), asked)
 
     def score(
         self, answers: Answers, reference: AmberReference, *, samples: int = 1000, seed: int = 0
@@ -476,6 +492,7 @@ class Amber(QuestionsBenchmark[AmberReference], LanguageBenchmark[AmberReference
         """AMBER's scores, of the parts that are answered. The units of the bootstrap are answers
         and questions, each part by itself.
         """
+        answers = joined(answers, Questions(reference.asked, FRAME), self.title)
         matched, problems, counts = match(answers, list(reference.items), self.title)
         texts = {name: answer.text for name, answer in matched.items()}
         parts = _Parts(texts, reference, self.tools)

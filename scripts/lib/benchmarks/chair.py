@@ -94,7 +94,7 @@ class Chair(
     def read_answers(self, path: Path) -> Answers:
         """A file of captions; ids are COCO image ids."""
         rows = read_answer_rows(path)
-        return answers_from(path, rows, self.id_keys, lambda name, row: coco_objects.image_id(name))
+        return answers_from(path, rows, self.id_keys, coco_objects.answered_image)
 
     def read_reference(self, *paths: Path) -> CocoReference:
         """The vocabulary and what images show."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lib.benchmarks.joining import IMAGE_KEYS, LONGEST_NAME
 from lib.benchmarks.language import places_of
 from lib.benchmarks.mentions import Mention, Mentions
 from lib.benchmarks.rows import lines_of, read_json, read_text
@@ -229,6 +230,16 @@ def image_id(name: str) -> str:
     """
     digits = re.fullmatch(r"(?:COCO_\w+_)?0*(\d+)(?:\.\w+)?", name)
     return digits[1] if digits else name
+
+
+def answered_image(name: str, row: Mapping[str, Any]) -> str:
+    """The COCO id of the image that a row is about: its `image_id`, else that of its image file, if
+    it has COCO's name (twelve digits), else its id `name`.
+    """
+    files = [] if "image_id" in row else [row.get(key) for key in IMAGE_KEYS]
+    of_coco = r"(?:.*/)?(?:COCO_\w+_)?(\d{12})(?:\.\w+)?"
+    ids = [found[1] for file in files if (found := re.fullmatch(of_coco, str(file)[:LONGEST_NAME]))]
+    return image_id(ids[0] if ids else name)
 
 
 def read_reference(

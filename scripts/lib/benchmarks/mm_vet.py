@@ -19,6 +19,7 @@ import numpy as np
 from lib.benchmarks.answers import Answer, Answers, Problem
 from lib.benchmarks.base import Better
 from lib.benchmarks.bootstrap import Floats, intervals
+from lib.benchmarks.joining import KEPT, Asked, Questions, joined
 from lib.benchmarks.judged import NOT_NAMED, JudgedBenchmark, judges_in, with_judgements
 from lib.benchmarks.lmms_eval.samples import read_answer_rows
 from lib.benchmarks.rows import FileRow, answers_from, by_id, id_of, kind_of, read_rows
@@ -272,7 +273,7 @@ class MMVet(JudgedBenchmark[GradedQuestions]):
         if members := _members_of_own_file(path):
             return _OwnFile(path, members).read()
         rows = read_answer_rows(path)
-        details = ("grades", "judgements", "judge", "reason")
+        details = ("grades", "judgements", "judge", "reason", *KEPT)
         answers = answers_from(path, rows, ("question_id", "id"), details=details)
         return replace(answers, judge=judges_in(answers, "grades"))
 
@@ -290,6 +291,10 @@ class MMVet(JudgedBenchmark[GradedQuestions]):
         rows = rows if kept else read_rows(files[0], keyed=True)
         return by_id(files[0], rows, (_graded_question(files[0], row, kept) for row in rows))
 
+    def _joined(self, answers: Answers, reference: GradedQuestions) -> Answers:
+        asked = {name: Asked(item.question) for name, item in reference.items()}
+        return joined(answers, Questions(asked), self.title)
+
     def add_judgements(
         self,
         answers: Answers,
@@ -298,6 +303,7 @@ class MMVet(JudgedBenchmark[GradedQuestions]):
         gradings: int | None = None,
     ) -> Answers:
         """The answers with `gradings` grades each."""
+        answers = self._joined(answers, reference)
         gradings = gradings or self.gradings
         ungraded = [
             answer
@@ -327,6 +333,7 @@ class MMVet(JudgedBenchmark[GradedQuestions]):
         """MM-Vet's scores from grades. The unit of the bootstrap is the question. Errors: UserError
         without any grade.
         """
+        answers = self._joined(answers, reference)
         matched, problems, counts = match(answers, list(reference), self.title)
         if not any(answer.details.keys() & {"grades", "reason"} for answer in matched.values()):
             raise UserError(

@@ -24,6 +24,7 @@ import numpy as np
 from lib.benchmarks.answers import Answer, Answers, Problem
 from lib.benchmarks.base import Better
 from lib.benchmarks.bootstrap import Floats, intervals
+from lib.benchmarks.joining import KEPT, UNSAID, Asked, Questions, asked_in, joined
 from lib.benchmarks.judged import JudgedBenchmark, judges_in, with_judgements
 from lib.benchmarks.questions import Form, QuestionsBenchmark
 from lib.benchmarks.rows import FileRow, answers_from, by_id, id_of, kind_of, read_rows, read_text
@@ -72,6 +73,7 @@ class RatedQuestion:
     answer: str
     contents: str
     type: str
+    asked: Asked = UNSAID
 
 
 RatedQuestions = Mapping[str, RatedQuestion]
@@ -175,7 +177,9 @@ def _rated_question(path: Path, row: FileRow, number: int) -> tuple[str, RatedQu
     name = id_of(value.get("id")) or str(number)
     kind = str(value.get("question_type") or TYPES[number % len(TYPES)])
     shown = ", ".join(map(str, contents))
-    return name, RatedQuestion(value["question"], value["gt_answer"], shown, kind)
+    return name, RatedQuestion(
+        value["question"], value["gt_answer"], shown, kind, asked_in(value, ("question",))
+    )
 
 
 def read_rating(judgement: str) -> int:
@@ -288,7 +292,7 @@ class MMHalBench(QuestionsBenchmark[RatedQuestions], JudgedBenchmark[RatedQuesti
             return _read_completions(path, rows)
         if begin == "[" and not any("id" in value for value in values):
             rows = _in_benchmark_order(rows)
-        answers = answers_from(path, rows, ("id",), details=("judgement", "judge", "reason"))
+        answers = answers_from(path, rows, ("id",), details=("judgement", "judge", "reason", *KEPT))
         return replace(answers, judge=judges_in(answers, "judgement"))
 
     def read_reference(self, *paths: Path) -> RatedQuestions:
@@ -304,6 +308,10 @@ class MMHalBench(QuestionsBenchmark[RatedQuestions], JudgedBenchmark[RatedQuesti
         entries = (_rated_question(path, row, number) for number, row in enumerate(rows))
         return by_id(path, rows, entries)
 
+    def _joined(self, answers: Answers, reference: RatedQuestions) -> Answers:
+        asked = {name: item.asked for name, item in reference.items()}
+        return joined(answers, Questions(asked, renamed=True), self.title)
+
     def add_judgements(
         self,
         answers: Answers,
@@ -312,6 +320,7 @@ class MMHalBench(QuestionsBenchmark[RatedQuestions], JudgedBenchmark[RatedQuesti
         gradings: int | None = None,
     ) -> Answers:
         """The answers with the judge's judgements."""
+        answers = self._joined(answers, reference)
         unjudged = [
             answer
             for answer in answers.rows
@@ -332,6 +341,7 @@ class MMHalBench(QuestionsBenchmark[RatedQuestions], JudgedBenchmark[RatedQuesti
         """MMHal-Bench's scores from judgements. The unit of the bootstrap is the question. Errors:
         UserError without any judgement.
         """
+        answers = self._joined(answers, reference)
         matched, problems, counts = match(answers, list(reference), self.title)
         if not any(answer.details.keys() & {"judgement", "reason"} for answer in matched.values()):
             raise UserError(

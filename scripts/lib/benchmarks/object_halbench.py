@@ -230,7 +230,7 @@ class ObjectHalBench(
             path,
             read_rows(path),
             self.id_keys,
-            lambda name, row: coco_objects.image_id(name),
+            coco_objects.answered_image,
             details=("objects", "question", "prompt", "judge"),
         )
         return replace(answers, judge=judges_in(answers, "objects"))

@@ -25,6 +25,15 @@ import numpy as np
 from lib.benchmarks.answers import Answer, Answers, yes_or_no
 from lib.benchmarks.base import Better
 from lib.benchmarks.bootstrap import Floats, intervals
+from lib.benchmarks.joining import (
+    KEPT,
+    QUESTION_KEYS,
+    UNSAID,
+    Asked,
+    Questions,
+    asked_in,
+    joined,
+)
 from lib.benchmarks.lmms_eval.samples import read_answer_rows
 from lib.benchmarks.questions import Form, QuestionsBenchmark
 from lib.benchmarks.rows import FileRow, answers_from, id_of
@@ -33,6 +42,8 @@ from lib.errors import UserError
 
 #: How LLaVA's file of POPE's questions ends each of them.
 SINGLE_WORD = "\nAnswer the question using a single word or phrase."
+#: Words of every question of POPE's; the others name an object.
+FRAME = frozenset(("is", "there", "a", "an", "the", "in", "image"))
 #: What LLaVA adds to the numbers of POPE's splits in its one file.
 SPLIT_SIZE = 10_000_000
 PARSER = (
@@ -55,7 +66,8 @@ answers:   JSON lines {"id": "<split>/<question_id>", "response": "..."}; LLaVA'
            {"question_id", "text"}, whose numbers tell the split (20000001 is popular/1); or
            lmms-eval's own ..._samples_pope.jsonl, or its kept answers {"id", "question_id",
            "response", "target"}; they do not name the splits, which begin where the question ids
-           begin again, and are called 1, 2 and 3
+           begin again, and are called 1, 2 and 3. Answers that say their "question" and
+           "image" are joined with the labels by these, others by their ids
 reference: a folder with coco_pope_adversarial.json, coco_pope_popular.json,
            coco_pope_random.json ({"question_id", "image", "text", "label"} lines), or one such
            file; or any JSON lines {"id", "label" or "target", "category"}, the answers file
@@ -64,11 +76,14 @@ reference: a folder with coco_pope_adversarial.json, coco_pope_popular.json,
 
 @dataclass(frozen=True)
 class Label:
-    """What is right: `image` names the image, as far as the reference tells."""
+    """What is right: `image` names the image, as far as the reference tells, and `asked` is the
+    question, as far as it tells that.
+    """
 
     split: str
     yes: bool
     image: str
+    asked: Asked = UNSAID
 
 
 Labels = Mapping[str, Label]
@@ -136,7 +151,8 @@ def _label(file: Path, row: FileRow) -> tuple[str, Label]:
         )
     split = value.get("category") or _split_of(file, name)
     full_name = name if "/" in name or split == "all" else f"{split}/{name}"
-    return full_name, Label(split, word == "yes", str(value.get("image", name)))
+    asked = asked_in(value, (*QUESTION_KEYS, "text"))
+    return full_name, Label(split, word == "yes", str(value.get("image", name)), asked)
 
 
 def _split_of(file: Path, name: str) -> str:
@@ -165,12 +181,13 @@ TP, FP, TN, FN = range(4)
 
 def _rates(counts: Floats) -> dict[str, Floats]:
     """Rates of 1 from counts [..., (TP, FP, TN, FN)], as the reference computes them; NaN where
-    there is nothing to divide by.
+    there is nothing to divide by. F1 is 0 where no yes is right, also if nothing was answered yes,
+    and NaN only where nothing was to be, either.
     """
     tp, fp, tn, fn = (counts[..., column] for column in (TP, FP, TN, FN))
     precision, recall = tp / (tp + fp), tp / (tp + fn)
     total = tp + fp + tn + fn
-    f1 = 2 * precision * recall / (precision + recall)
+    f1 = np.where((tp == 0) & (fp + fn > 0), 0.0, 2 * precision * recall / (precision + recall))
     return {
         "f1": f1,
         "accuracy": (tp + tn) / total,
@@ -203,7 +220,7 @@ def _of_split(counts: Floats, rates: Mapping[str, Floats], index: int) -> dict[s
 class Pope(QuestionsBenchmark[Labels]):
     """POPE."""
 
-    VERSION: ClassVar[int] = 3
+    VERSION: ClassVar[int] = 4
     name = "pope"
     title = "POPE"
     names = NAMES
@@ -214,6 +231,7 @@ class Pope(QuestionsBenchmark[Labels]):
         "recall": "higher",
     }
     formats = FORMATS
+    no_score = "in a split no answer is a yes, or no label is"
     #: Any whose answers are kept with targets that are yes or no.
     kept_tasks = ("*",)
     form = Form({"": "{question}" + SINGLE_WORD}, max_new_tokens=128)
@@ -233,7 +251,7 @@ class Pope(QuestionsBenchmark[Labels]):
 
     def read_answers(self, path: Path) -> Answers:
         """A file of answers. Errors: UserError also where they are the questions."""
-        answers = answers_from(path, _read(path), ("id", "question_id"), _our_id)
+        answers = answers_from(path, _read(path), ("id", "question_id"), _our_id, KEPT)
         if all("?" in answer.text for answer in answers.rows):
             raise UserError(
                 f"{path}: every row is a question (the first: {answers.rows[0].text[:60]!r}). Name"
@@ -266,6 +284,8 @@ class Pope(QuestionsBenchmark[Labels]):
         """POPE's scores. The unit of the bootstrap is the image, with all its questions in all
         splits.
         """
+        asked = {name: label.asked for name, label in reference.items()}
+        answers = joined(answers, Questions(asked, FRAME), self.title)
         matched, problems, counts = match(answers, list(reference), self.title)
         labels = {name: reference[name] for name in matched}
         splits = sorted({label.split for label in labels.values()})

@@ -40,7 +40,7 @@ class Form:
 @dataclass(frozen=True)
 class PublishedQuestion:
     """A question as published. `image`: its file; `embedded`: its bytes where the questions file
-    holds them.
+    holds them; `where`: its file and line.
     """
 
     id: str
@@ -48,6 +48,7 @@ class PublishedQuestion:
     image: Path | None = None
     embedded: bytes | None = field(default=None, repr=False)
     kind: str = ""
+    where: str = field(default="", repr=False, compare=False)
 
 
 class QuestionsBenchmark(Benchmark[R]):
@@ -145,7 +146,7 @@ def _question(
         keys = " or ".join(benchmark.id_keys)
         raise UserError(f"{where}: no id ({keys}). Is this the file of questions?")
     image, embedded = _image(where, row.value, images)
-    return PublishedQuestion(name, text, image, embedded, benchmark.question_kind(name))
+    return PublishedQuestion(name, text, image, embedded, benchmark.question_kind(name), where)
 
 
 def _image(

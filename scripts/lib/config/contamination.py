@@ -6,6 +6,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from lib.benchmarks.registry import Scorer
 from lib.blocks import Block, Fraction, Name, max_image_megapixels_field
+from lib.data.pair_forms.settings import OwnPairs
 
 
 class OverlapMeasures(Block):
@@ -103,6 +104,13 @@ class IndexBenchmarksJob(Block):
 
 class CheckContaminationJob(OverlapMeasures):
     """Parameters of rule check_contamination."""
+
+
+class CheckOwnPairsJob(CheckContaminationJob):
+    """Parameters of rule check_own_pairs."""
+
+    pairs: OwnPairs
+    max_image_megapixels: float = max_image_megapixels_field()
 
 
 class ListOverlapsJob(Contamination):

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
+from lib import weights
 from lib.benchmarks.base import LanguageChoice
 from lib.benchmarks.judged import JudgedBenchmark
 from lib.benchmarks.lmms_eval.tasks import TaskSettings
@@ -249,8 +250,67 @@ SYSTEM_PROMPT = (
 )
 
 
+#: Fetched, too, of a model in that form: its weights may be no safetensors.
+LLAVA_WEIGHTS = ("pytorch_model.bin",)
+
+
+class ReleasedModel(Model):
+    """A model that others, or you, have trained: evaluated beside this run's (docs/evaluation.md,
+    Models of others).
+    """
+
+    layout: Literal["transformers", "llava"] = Field(
+        "transformers",
+        description=(
+            "`llava`: a LLaVA-1.5 in the form of its authors' own code (`LlavaLlamaForCausalLM`:"
+            " PDS-DPO-7B, RLAIF-V-7B). Its weights are put into the place of those of"
+            " `training.base_model`, which must be of the same shape."
+        ),
+    )
+    paper_row: PositiveInt | None = Field(
+        None,
+        description=(
+            "The paper's row, by its number of pairs, that it is held against in tables; null:"
+            " none."
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _layout_is_known(self) -> Self:
+        if self.layout == "transformers" and has_llava_layout(self.model):
+            raise ValueError(
+                f"`model`: '{self.model}' is in the form of LLaVA's own code, which transformers"
+                " does not load. Set `layout: llava`"
+            )
+        return self
+
+    def problem_with_files(self, folder: Path) -> str | None:
+        """What it lacks; that of LLaVA's own code is looked at when it is converted."""
+        return None if self.layout == "llava" else super().problem_with_files(folder)
+
+    @property
+    def plain(self) -> Model:
+        """The model without what is said of it besides."""
+        return Model(model=self.model, revision=self.revision, dtype=self.dtype)
+
+
+def has_llava_layout(model: str) -> bool:
+    """Whether a folder holds a model in the form of LLaVA's own code."""
+    file = weights.folder_of(model) / "config.json" if weights.is_folder(model) else None
+    return bool(file and file.is_file() and "LlavaLlamaForCausalLM" in file.read_text("utf-8"))
+
+
 class Evaluation(Block):
-    """Stage evaluation: the base model and every experiment on every benchmark."""
+    """Stage evaluation: the base model, every experiment, and models of others on every
+    benchmark.
+    """
+
+    models: dict[Name, ReleasedModel] = Field(
+        default_factory=dict,
+        description=(
+            "Models of others beside this run's in every benchmark and table, by a name of yours."
+        ),
+    )
 
     benchmarks: dict[Name, Benchmark] = Field(
         default_factory=_default_benchmarks,
@@ -286,8 +346,8 @@ class Evaluation(Block):
 
 
 class AskedModel(Block):
-    """Which model a job asks, and how. The base model's weights are asked where there is no merged
-    model; its dtype is that of both.
+    """Which model a job asks, and how. The weights of `base_model` (the base model's, or those of a
+    model of others) are asked where there is no merged model; its dtype is that of both.
     """
 
     base_model: Model = Field(json_schema_extra=NO_EFFECT)  # identity and dtype are in the key
@@ -297,6 +357,15 @@ class AskedModel(Block):
 
 class AnswerBenchmarkJob(AskedModel, TaskSettings):
     """Parameters of rule answer_benchmark."""
+
+
+class ConvertModelJob(Block):
+    """Parameters of rule convert_model: a model in LLaVA's own form, and the base model that says
+    how transformers has it.
+    """
+
+    model: Model
+    base_model: Model
 
 
 class ScoreBenchmarkJob(Block):

@@ -78,12 +78,12 @@ class Figures(Block):
 
 class PicksFigureJob(Block):
     """What a rule is told whose figure shows picked images: which scorer picks, which models drew
-    and scored them, and whose run it is.
+    (none where pictures are the user's own) and scored them, and whose run it is.
     """
 
     scorer: Name
     scorer_model: ModelOrigin
-    image_model: ModelOrigin
+    image_model: ModelOrigin | None
     label: Label
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lib.blocks import Block
+from lib.blocks import Block, max_image_megapixels_field
 from lib.models.image_generators.registry import AnyImageGenerator
 
 
@@ -13,3 +13,11 @@ class GenerateImagesJob(Block):
 
     generator: AnyImageGenerator
     prompts: Path
+
+
+class TakePicturesJob(GenerateImagesJob):
+    """What it is told besides where the images are the user's own: the most pixels of one. The file
+    with the prompts names each one's pictures, too.
+    """
+
+    max_image_megapixels: float = max_image_megapixels_field()

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, ValidationError, WrapValidator, model_validator
 
-from lib.blocks import NO_EFFECT, Block, Model, Name
+from lib.blocks import LATER, NO_EFFECT, Block, Fraction, Model, Name
 from lib.config.quality import Quality
 from lib.models.content_checkers.registry import AnyContentChecker
 
@@ -21,6 +21,9 @@ def _number_or_all(value: Any, validate: Any) -> Any:
 
 
 Size = Annotated[PositiveInt | Literal["all"], WrapValidator(_number_or_all)]
+
+
+LengthControl = Literal["none", "residual"]
 
 
 class Card(Block):
@@ -55,6 +58,22 @@ class Pairs(Block):
         ge=0,
         description="Pairs whose scores differ by no more than this are left out; ties always are.",
     )
+    length_control: LengthControl = Field(
+        "none",
+        description=(
+            "`residual` ranks responses by what is left of the reward when what it gains with the"
+            " logarithm of the length, within the prompts of this run, is taken out. `none`: by the"
+            " reward. How much it gains: `tables/reward_length_table`."
+        ),
+    )
+    max_disagreement: Fraction | None = Field(
+        None,
+        description=(
+            "Of an ensemble of rewards (`response_ranking.rewards`): pairs that a greater share of"
+            " them, by weight, would have the other way round are left out, as `rewards disagree`."
+            " 0 keeps those that no reward is against, null all."
+        ),
+    )
     sizes: list[Size] = Field(
         [2000, 5000, 7000, 9000, ALL],
         min_length=1,
@@ -72,7 +91,8 @@ class Pairs(Block):
         le=0.5,
         description=(
             "Share of each data set's pairs that is held out as its validation split, by a hash of"
-            " the prompt's text: no prompt is on both sides. Training tells how often, and by how"
+            " the prompt's text (of your own pairs: of the picture's name): no prompt is on both"
+            " sides. Training tells how often, and by how"
             " much, the chosen response of these is preferred."
         ),
     )
@@ -105,11 +125,15 @@ class Pairs(Block):
 class BuildPairsJob(Block):
     """Parameters of rule build_pairs: what makes a pair, and what training will read of it."""
 
-    policies: list[Name]
+    policies: list[str]
     min_margin: float
     base_model: Model = Field(json_schema_extra=NO_EFFECT)
-    prompt_template: str
+    prompt_template: str | None
+    # It is in the resolved template, which is in the keys.
+    system_prompt: str | None = Field(None, json_schema_extra=NO_EFFECT)
     max_length: int
+    length_control: LengthControl = Field("none", json_schema_extra=LATER)
+    max_disagreement: Fraction | None = Field(None, json_schema_extra=LATER)
 
 
 class MergePairsJob(Block):

@@ -19,7 +19,8 @@ from lib.config.image_ranking import ImageRanking
 from lib.config.pairs import Pairs
 from lib.config.prompts import GeneratePrompts, Topic
 from lib.config.publish import Publish
-from lib.config.responses import Responses
+from lib.config.response_ranking import AnyResponseRanking, RewardEnsemble
+from lib.config.responses import Responses, with_backends, with_base_model
 from lib.config.training import Training
 from lib.config.yaml_files import explain, read_yaml, say_where
 from lib.errors import UserError
@@ -28,7 +29,6 @@ from lib.models.image_generators.stable_diffusion_3 import StableDiffusion3
 from lib.models.instruction_authors.openai import OpenAIEndpoint
 from lib.models.instruction_authors.registry import AnyInstructionAuthor
 from lib.models.response_rewards.armorm import ArmoRM
-from lib.models.response_rewards.registry import AnyResponseReward
 
 
 class Config(Block):
@@ -107,12 +107,17 @@ class Config(Block):
     image_ranking: ImageRanking = Field(default_factory=ImageRanking)
     instructions: AnyInstructionAuthor = Field(default_factory=OpenAIEndpoint.Settings)
     responses: Responses = Field(default_factory=Responses)
-    response_ranking: AnyResponseReward = Field(default_factory=ArmoRM.Settings)
+    response_ranking: AnyResponseRanking = Field(default_factory=ArmoRM.Settings)
     pairs: Pairs = Field(default_factory=Pairs)
     training: Training = Field(default_factory=Training)
     evaluation: Evaluation = Field(default_factory=Evaluation)
     figures: Figures = Field(default_factory=Figures)
     publish: Publish = Field(default_factory=Publish)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _the_base_model_may_answer(cls, values: Any) -> Any:
+        return _with_policy_models_in_full(values)
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -133,12 +138,29 @@ class Config(Block):
                     f"`generate_prompts.count` has topic '{topic}', which is not in `topics`"
                 )
         for name, experiment in self.training.experiments.items():
-            if experiment.size not in self.pairs.sizes:
+            if experiment.size is not None and experiment.size not in self.pairs.sizes:
                 raise ValueError(
                     f"experiment '{name}' has size {experiment.size}, which is not in `pairs.sizes`"
                     f" ({', '.join(map(str, self.pairs.sizes))}). Add it there, or correct the"
                     " experiment"
                 )
+        for name in self.evaluation.models:
+            if name == "base" or name in self.training.experiments:
+                raise ValueError(
+                    f"`evaluation.models` has a model '{name}', which is also the name of"
+                    f" {'the base model' if name == 'base' else 'an experiment'}. Call it otherwise"
+                )
+        is_ensemble = isinstance(self.response_ranking, RewardEnsemble)
+        if self.pairs.max_disagreement is not None and not is_ensemble:
+            raise ValueError(
+                "`pairs.max_disagreement` is of several rewards, and `response_ranking` has one."
+                " Have more of them in `response_ranking.rewards`, or take it out"
+            )
+        if self.device == "cpu" and (names := self.training.experiments_in_4_bits()):
+            raise ValueError(
+                f"experiment '{names[0]}' has `tuning: qlora`, which needs a GPU, and `device` is"
+                " cpu. Take `lora`"
+            )
         if self.figures.answers:
             self._can_be_shown(self.figures.answers)
         height, width = (getattr(self.images, side, 0) for side in ("height", "width"))
@@ -200,6 +222,18 @@ class Config(Block):
         return {"base": self.training.base_model}
 
 
+def _with_policy_models_in_full(values: Any) -> Any:
+    """The values of a configuration in which every policy model says what it is. Errors: ValueError
+    where one says of the base model what is not its own to say.
+    """
+    if not isinstance(values, Mapping) or "responses" not in values:
+        return values
+    training = values.get("training")
+    base = training.get("base_model") if isinstance(training, Mapping) else None
+    known = base if isinstance(base, Mapping) else Training().base_model.model_dump()
+    return {**values, "responses": with_backends(with_base_model(values["responses"], known))}
+
+
 def load_config(
     values: dict[str, Any], files: list[Path], command_line: Mapping[str, Any] | None = None
 ) -> Config:
@@ -219,7 +253,11 @@ def load_config(
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise explain(error, Config, values, files, command_line=command_line) from error
+        try:
+            told = _with_policy_models_in_full(values)
+        except ValueError:  # which is the mistake
+            told = values
+        raise explain(error, Config, told, files, command_line=command_line) from error
 
 
 def _texts_in(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], str]]:

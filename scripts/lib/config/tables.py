@@ -46,6 +46,16 @@ class ReasonsTableJob(Block):
     label: Label
 
 
+class RewardLengthTableJob(Block):
+    """What rule reward_length_table is told: the kind of the response reward, and whether pairs are
+    made of what length leaves of it.
+    """
+
+    judge: str
+    is_controlled: bool
+    label: Label
+
+
 def rankings_input(scorer: str) -> str:
     """The name of a rule's input that is the rankings of a scorer."""
     return f"rankings_{scorer}"

@@ -3,18 +3,48 @@
 import difflib
 from typing import Any, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from lib.blocks import Block, Model, Name, first_mistake
+from lib.blocks import NO_EFFECT, Block, Model, Name, first_mistake, max_image_megapixels_field
 from lib.config.pairs import Size
 from lib.data.controls import Control
+from lib.data.pair_forms.settings import OwnPairs
 from lib.training.settings import TrainingSettings
 
 
 class Experiment(Block):
-    """A data set size, and the training settings in which it differs from `training.settings`."""
+    """What is trained on (a data set size, or pairs of one's own), and the training settings in
+    which it differs from `training.settings`.
+    """
 
-    size: Size = Field(description="One of `pairs.sizes`.")
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["size"]}, {"required": ["pairs"]}]}
+    )
+
+    size: Size | None = Field(
+        None, description="One of `pairs.sizes`: the run's own pairs, so many of them."
+    )
+    pairs: OwnPairs | None = Field(
+        None,
+        description=(
+            "In place of `size`: pairs that you have. A file, a folder or a data set on the hub, or"
+            " a block with `source` and more (docs/own-pairs.md)."
+        ),
+    )
+    paper_row: PositiveInt | None = Field(
+        None,
+        description=(
+            "The paper's row, by its number of pairs, that a row of `pairs` is held against in"
+            " tables; null: none. Rows of `size` are held against the row of the same size."
+        ),
+    )
     settings: dict[str, Any] = Field(
         default_factory=dict,
         description="Overrides of `training.settings`, e.g. `{beta: 0.5}`; the rest is as there.",
@@ -28,6 +58,24 @@ class Experiment(Block):
         ),
     )
 
+    @field_validator("pairs", mode="before", json_schema_input_type=str | OwnPairs | None)
+    @classmethod
+    def _pairs_by_their_source(cls, value: Any) -> Any:
+        return {"source": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _is_trained_on_one_thing(self) -> Self:
+        if (self.size is None) == (self.pairs is None):
+            raise ValueError(
+                "an experiment is trained on `size` pairs of this run, or on `pairs` of your own."
+                " Give one of the two"
+            )
+        if self.paper_row and not self.pairs:
+            raise ValueError(
+                "`paper_row` is for `pairs` of your own; the row of `size` is known. Take it away"
+            )
+        return self
+
 
 class Training(Block):
     """Stage training."""
@@ -38,11 +86,20 @@ class Training(Block):
         ),
         description="The model to align.",
     )
-    prompt_template: str = Field(
-        "USER: <image>\n{instruction} ASSISTANT:",
+    prompt_template: str | None = Field(
+        None,
         description=(
-            "How the base model is asked in training; the processor adds BOS. In evaluation, its"
-            " own chat template asks."
+            "How the base model is asked in training, with `{instruction}`, and `<image>` where the"
+            " picture stands; its tokenizer adds BOS. Null is its own chat template, which asks in"
+            " evaluation, too; another form here is told in the record."
+        ),
+    )
+    system_prompt: str | None = Field(
+        None,
+        min_length=1,
+        description=(
+            "Stands before a prompt that begins with `USER:` (LLaVA-1.5's form), as"
+            " `evaluation.system_prompt` does when it is asked; the published code trains with it."
         ),
     )
     settings: TrainingSettings = Field(
@@ -57,8 +114,14 @@ class Training(Block):
 
     @model_validator(mode="after")
     def _can_be_trained(self) -> Self:
-        if "{instruction}" not in self.prompt_template or "<image>" not in self.prompt_template:
-            raise ValueError("`prompt_template` needs both `<image>` and `{instruction}`")
+        template = self.prompt_template
+        if template is not None and not all(
+            template.count(mark) == 1 for mark in ("<image>", "{instruction}")
+        ):
+            raise ValueError(
+                "`prompt_template` needs both `<image>` and `{instruction}`, each once; `<image>`"
+                " becomes the base model's own mark of a picture"
+            )
         if "base" in self.experiments:
             raise ValueError(
                 "an experiment cannot be called 'base': that is the name of the model before"
@@ -87,17 +150,36 @@ class Training(Block):
                 raise ValueError(f"experiment '{name}' overrides `{key}`: {mistake}") from error
         return self
 
+    @property
+    def needs_pairs_of_run(self) -> bool:
+        """Whether the stages before training are needed: unless every experiment has its own
+        pairs.
+        """
+        experiments = self.experiments.values()
+        return not experiments or any(each.pairs is None for each in experiments)
+
+    @property
+    def own_pairs(self) -> dict[str, OwnPairs]:
+        """The experiments' own pairs by their folders' names, each once."""
+        found = (each.pairs for each in self.experiments.values())
+        return {pairs.folder: pairs for pairs in found if pairs}
+
     def settings_of(self, experiment: str) -> TrainingSettings:
         """The training settings of one experiment, its overrides applied."""
         return TrainingSettings.model_validate(
             {**self.settings.model_dump(), **self.experiments[experiment].settings}
         )
 
+    def experiments_in_4_bits(self) -> list[str]:
+        """The experiments whose base model is held in 4 bits."""
+        return [name for name in self.experiments if self.settings_of(name).tuning == "qlora"]
+
     def train_params(self, experiment: str) -> "TrainDpoJob":
         """Parameters of train_dpo for one experiment."""
         return TrainDpoJob(
             base_model=self.base_model,
             prompt_template=self.prompt_template,
+            system_prompt=self.system_prompt,
             training=self.settings_of(experiment),
             control=self.experiments[experiment].control,
         )
@@ -115,9 +197,18 @@ class TrainDpoJob(Block):
 
     trainer: str = "dpo"
     base_model: Model
-    prompt_template: str
+    prompt_template: str | None
+    system_prompt: str | None = Field(None, json_schema_extra=NO_EFFECT)
     training: TrainingSettings
     control: Control | None
+
+
+class ImportPairsJob(Block):
+    """Parameters of rule import_pairs."""
+
+    pairs: OwnPairs
+    validation: float = 0
+    max_image_megapixels: float = max_image_megapixels_field()
 
 
 class MergeAdapterJob(Block):

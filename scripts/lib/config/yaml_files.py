@@ -235,6 +235,19 @@ def say_where(
     return "--config: " if given or not files else f"{files[-1]}: "
 
 
+def path_of(key: str, values: Any) -> list[str]:
+    """The parts of a dotted key, of which names in `values` may hold dots themselves."""
+    rest, path = key.split("."), []
+    while rest:
+        names = [".".join(rest[:count]) for count in range(len(rest), 0, -1)]
+        known = isinstance(values, Mapping)
+        name = next((name for name in names if known and name in values), rest[0])
+        path.append(name)
+        rest = rest[name.count(".") + 1 :]
+        values = values.get(name) if known else None
+    return path
+
+
 def _depth(path: Sequence[Any], values: Any) -> int:
     """How many parts of a path there are in values."""
     for depth, part in enumerate(path):

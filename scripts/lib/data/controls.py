@@ -29,10 +29,13 @@ def pick_of(
     if pick == "best":
         return winner
     valid = [index for index, candidate in enumerate(candidates) if not candidate["blank"]]
-    return min(
-        valid,
-        key=lambda index: seed_of(seed, "pick", prompt_id, candidates[index]["guidance_scale"]),
-    )
+    scales = [candidate["guidance_scale"] for candidate in candidates]
+
+    def draw(index: int) -> int:
+        before = scales[:index].count(scales[index])  # several seeds at one scale
+        return seed_of(seed, "pick", prompt_id, scales[index], *([before] if before else []))
+
+    return min(valid, key=draw)
 
 
 def is_exchanged(control: Control | None, seed: int, prompt_id: str) -> bool:

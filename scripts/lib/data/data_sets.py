@@ -105,8 +105,8 @@ class DataSetPair:
     image_file: str
     image_sha256: str
     image_reward: float
-    image_seed: int
-    guidance_scale: float
+    image_seed: int | None
+    guidance_scale: float | None
 
 
 @dataclass(frozen=True)

@@ -47,11 +47,14 @@ class TaskAnswer(TypedDict):
 
 
 class KeptResults(TypedDict):
-    """lmms-eval's metrics, and how many questions it asked of those there are."""
+    """lmms-eval's metrics, and how many questions it asked of those there are. `unjudged`: metrics
+    that are not there because a judge would have had to give them, and was not asked.
+    """
 
     metrics: dict[str, float]
     questions: int
     questions_in_data: int
+    unjudged: NotRequired[list[str]]
     environment: NotRequired[dict[str, str]]
 
 
@@ -72,12 +75,14 @@ class TaskResults(KeptResults):
 
 class QuestionAnswer(TypedDict):
     """A line of answers.jsonl of rule answer_questions: a question with its answer, or the reason
-    why there is none.
+    why there is none. `image`: the name of its file, by which, with the question, a scorer finds
+    what is right.
     """
 
     id: str
     question: str
     image_sha256: str
+    image: NotRequired[str]
     kind: NotRequired[str]
     response: NotRequired[str]
     finish_reason: NotRequired[str]

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 
 EXIF_IMAGE_DESCRIPTION = 0x010E
+#: PIL's modes of 32 bits a pixel in one channel.
+DEEP = ("I", "F")
 #: How formats are written that are not lossless by themselves.
 LOSSES: dict[str, dict[str, Any]] = {"webp": {"lossless": True}, "jpeg": {"quality": 95}}
 
@@ -52,6 +54,44 @@ def check_pixels(source: "Path | BinaryIO", what: str, megapixels: float) -> Non
             f"{what}: an image of {size}, over `max_image_megapixels` ({megapixels:g}). Make it"
             " smaller, or raise the limit (at most 178; a megapixel takes 3 MB of memory)."
         )
+
+
+def check_whole(source: "Path | BinaryIO", what: str, *, decode: bool = True) -> None:
+    """Raises a UserError if a file is no whole image, or one whose pixels have more than 8 bits a
+    channel, which a model would see as white.
+
+    `what`: the image, as the message begins; `decode`: whether more than its header is read.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(source) as image:
+            if decode:
+                image.draft("RGB", (64, 64))  # JPEG: all is read, and little of it drawn
+                image.load()
+            mode = image.mode
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        said = f"{error}".splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{what} no whole image ({said}). Replace it.") from error
+    if mode in DEEP or mode.startswith("I;16"):
+        raise UserError(
+            f"{what} an image of PIL's mode {mode}, with over 8 bits a pixel, which a model would"
+            " see as white. Save it with 8 bits a channel."
+        )
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image file, from its header. Errors: UserError."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except OSError as error:
+        raise UserError(
+            f"{path}: this image cannot be read ({error}). Delete the file of stage images that"
+            " names it and run again: it is made anew."
+        ) from error
 
 
 def read_provenance(path: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Each row begins with its prompt's id, topic and text; in the files all keys are sorted.
 """
 
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 
 class PromptRow(TypedDict):
@@ -27,16 +27,29 @@ class MissingRow(PromptRow):
     missing: Missing
 
 
-class Candidate(TypedDict):
-    """One image of a prompt: its guidance scale, its seed, its file (relative to the run's folder),
-    that file's sha256 (hex), and whether it shows one colour only.
+class PictureSource(TypedDict):
+    """The file that a picture of the user's own was taken from: its name from the folder on, its
+    sha256 (hex) and its size, and what was changed; nothing where it is the same bytes.
     """
 
-    guidance_scale: float
-    seed: int
+    name: str
+    sha256: str
+    bytes: int
+    changed: list[str]
+
+
+class Candidate(TypedDict):
+    """One image of a prompt: its guidance scale, its seed, its file (relative to the run's folder),
+    that file's sha256 (hex), and whether it shows one colour only. A picture of the user's own has
+    neither scale nor seed, but a `source`.
+    """
+
+    guidance_scale: float | None
+    seed: int | None
     file: str
     sha256: str
     blank: bool
+    source: NotRequired[PictureSource]
 
 
 class ImagesRow(PromptRow):
@@ -66,7 +79,7 @@ class PickedImage(TypedDict):
 
     file: str
     sha256: str
-    guidance_scale: float
+    guidance_scale: float | None
     score: float
     drawn: NotRequired[bool]
 
@@ -85,20 +98,69 @@ class InstructionRow(PickedRow):
 
 
 class ResponseRow(PickedRow):
-    """Stage responses (rule generate_responses); `tokens` counts the end token too."""
+    """Stage responses (rule generate_responses); `tokens` counts the end token too, and is not
+    there where who answered did not say.
+    """
 
     instruction: str
     response: str
     finish_reason: str
+    tokens: NotRequired[int]
+
+
+class Sample(TypedDict, total=False):
+    """One of several answers of a policy model, or why it `failed`."""
+
+    response: str
+    finish_reason: str
     tokens: int
+    failed: str
+
+
+class SampledResponsesRow(PickedRow):
+    """Stage responses of a policy model that answers several times (lib/data/samples.py)."""
+
+    instruction: str
+    samples: list[Sample]
+
+
+class Claim(TypedDict):
+    """A claim of a response, and the share of Yes among Yes and No where a model is asked whether
+    the picture shows it. `rated_by`: of a model at an endpoint, whether the share is of the
+    "probabilities" that it tells, or 1 or 0 by the "text" that it wrote.
+    """
+
+    text: str
+    yes: float
+    rated_by: NotRequired[str]
+
+
+class RewardPart(TypedDict):
+    """What one reward of an ensemble says of a response.
+
+    score         as it gave it
+    standardised  in standard deviations of the responses to one prompt, from the run's mean
+    weight        its share of the weights
+    details       what else it says of the response
+    """
+
+    score: float
+    standardised: float
+    weight: float
+    details: dict[str, Any]
 
 
 class RankedResponse(TypedDict, total=False):
     """One policy model's response with its reward, or why it is invalid.
 
-    invalid  "empty", "truncated", "repeating", "failed" (with `detail`) or "nan"
+    invalid  "empty", "truncated", "repeating", "failed" or "nan"
+    detail   why it failed; which reward of an ensemble found it invalid, where others did not
+    reward   in build_pairs: the response reward, where `score` is what length leaves of it
     score    the response reward; what else the reward model says of the response stands beside it
-             (ArmoRM: attributes, rewards, gating, cut_for_scoring)
+             (ArmoRM: attributes, rewards, gating, cut_for_scoring; docs/adding-a-model.md)
+    spread   of an ensemble: the standard deviation between its rewards' standardised scores
+    parts    ... what each of them says; their scores are its attributes, too
+    rated_by  what a judge at an endpoint was read by: "probabilities" of its ratings, or "text"
     """
 
     text: str
@@ -106,33 +168,49 @@ class RankedResponse(TypedDict, total=False):
     invalid: str
     detail: str
     score: float
+    reward: float
     attributes: dict[str, float]
     rewards: dict[str, float]
     gating: dict[str, float]
     cut_for_scoring: bool
+    ratings: dict[str, float]
+    rating_probability: float
+    claims: list[Claim]
+    failed_claims: list[str]
+    spread: float
+    parts: dict[str, RewardPart]
+    rated_by: str
 
 
 class ResponseRankingRow(PickedRow):
-    """Stage response ranking (rule rank_responses): the responses by policy model."""
+    """Stage response ranking (rule rank_responses; of an ensemble, combine_rewards): the responses
+    by policy model; those of one that answers several times as `<name>#1`, `<name>#2`, ...
+    """
 
     instruction: str
     responses: dict[str, RankedResponse]
 
 
 class PairSide(TypedDict):
-    """The chosen or the rejected response of a pair."""
+    """The chosen or the rejected response of a pair. `score`: what it was ranked by; where that is
+    what length leaves of the reward (`pairs.length_control`), the reward is the `reward`.
+    """
 
     policy: str
     text: str
     score: float
+    reward: NotRequired[float]
 
 
 class Pair(TypedDict):
-    """A preference pair and the difference of its scores."""
+    """A preference pair and the difference of its scores. `disagreement`: of an ensemble, the share
+    of its rewards, by weight, that would have it the other way round.
+    """
 
     chosen: PairSide
     rejected: PairSide
     margin: float
+    disagreement: NotRequired[float]
 
 
 class PairRow(PickedRow):

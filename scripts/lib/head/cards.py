@@ -2,14 +2,15 @@
 configuration that its data stand on.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from lib import weights
-from lib.blocks import Endpoint, Model
+from lib.blocks import Block, Endpoint, Model, endpoints_in, models_in
 from lib.config.licences import Licences, read_licences
+from lib.config.response_ranking import rewards_of
 from lib.config.run import Config
 from lib.data.controls import TRAINING_CONTROLS
 from lib.head import evaluation
@@ -30,7 +31,7 @@ BLOCKS = (
 )
 #: ... and those fields of the others that do.
 OF_PAIRS = ("min_margin", "sizes", "validation", "content_check")
-OF_TRAINING = ("base_model", "prompt_template")
+OF_TRAINING = ("base_model", "prompt_template", "system_prompt")
 
 
 def data_set_card_job(plan: Plan) -> DataSetCardJob:
@@ -50,14 +51,21 @@ def data_set_card_job(plan: Plan) -> DataSetCardJob:
             name: said_of(checker) for name, checker in config.pairs.content_check.items()
         },
         configuration=portable(configuration_of(config)),
+        rewards_that_see=_how_many_see(config),
     )
+
+
+def _how_many_see(config: Config) -> Literal["none", "some", "all"]:
+    """How many of the rewards see the picture."""
+    see = {reward.SEES_IMAGE for reward in rewards_of(config.response_ranking).values()}
+    return "some" if len(see) > 1 else "all" if see.pop() else "none"
 
 
 def model_card_job(plan: Plan, experiment: str) -> ModelCardJob:
     """What rule model_cards is told of an experiment."""
     config, licences = plan.config, read_licences()
     training, card = config.training, config.pairs.card
-    control = training.experiments[experiment].control
+    control, own = training.experiments[experiment].control, training.experiments[experiment].pairs
     base = training.base_model
     return ModelCardJob(
         run=config.run,
@@ -65,12 +73,14 @@ def model_card_job(plan: Plan, experiment: str) -> ModelCardJob:
         label=config.label,
         base=of_model("is trained", base, "train_dpo", licences, makes=True),
         base_is_on_hub=not weights.is_folder(base.model),
-        data_models=list(models_of_data(config, licences)),
+        data_models=[] if own else list(models_of_data(config, licences)),
         license=card.license,
         languages=card.languages,
         code=card.code,
+        own_pairs=own.origin if own else None,
         control=TRAINING_CONTROLS[control] if control else None,
         prompt_template=training.prompt_template,
+        system_prompt=training.system_prompt,
         training=training.settings_of(experiment).model_dump(mode="json"),
         scores={
             name: {score.name: score.what for score in described_scores(block)}
@@ -99,7 +109,22 @@ def configuration_of(config: Config) -> dict[str, Any]:
     scorers = {picking: values["image_ranking"]["scorers"][picking]}
     kept["image_ranking"] = {**values["image_ranking"], "scorers": scorers, "judge": None}
     kept["pairs"] = {name: values["pairs"][name] for name in OF_PAIRS}
+    if (control := values["pairs"]["length_control"]) != "none":
+        kept["pairs"]["length_control"] = control
+    if (most := values["pairs"]["max_disagreement"]) is not None:
+        kept["pairs"]["max_disagreement"] = most
+    kept["responses"] = _said_once(values["responses"])
     return {**kept, "training": training, "evaluation": contamination}
+
+
+def _said_once(responses: dict[str, Any]) -> dict[str, Any]:
+    """The block of the responses, in which a policy model says what is its own."""
+    shared = {"backend": responses["backend"], "samples": 1}
+    policies = {
+        name: {key: value for key, value in policy.items() if shared.get(key) != value}
+        for name, policy in responses["policy_models"].items()
+    }
+    return {**responses, "policy_models": policies}
 
 
 def portable(value: Any) -> Any:
@@ -117,15 +142,20 @@ def models_of_data(config: Config, licences: Licences) -> Iterator[UsedModel]:
     """The models that the data are made with, in the order of the stages."""
     if config.generate_prompts.count:
         yield from _of_prompts(config, licences)
-    yield of_model("makes the images", config.images, "generate_images", licences, makes=True)
+    if isinstance(config.images, Model):
+        yield of_model("makes the images", config.images, "generate_images", licences, makes=True)
+    else:
+        pictures = ModelOrigin(model="pictures of the maker's own", revision="")
+        yield UsedModel(does="are the images", makes=True, origin=pictures)
     picking = config.image_ranking.select_by
     scorer = config.image_ranking.scorers[picking]
-    yield of_model("picks one of them", scorer, f"rank_images/{picking}", licences)
+    yield _of_judge("picks one of them", scorer, f"rank_images/{picking}", licences)
     yield from _of_author(config.instructions, licences)
     for name, policy in config.responses.policy_models.items():
-        rule = f"generate_responses/{name}"
-        yield of_model("answers", policy, rule, licences, makes=True)
-    yield of_model("ranks the answers", config.response_ranking, "rank_responses", licences)
+        yield from _of_writer("answers", policy, f"generate_responses/{name}", licences)
+    for name, reward in rewards_of(config.response_ranking).items():
+        rule = f"rank_responses/{name}" if name else "rank_responses"
+        yield _of_judge("ranks the answers", reward, rule, licences)
 
 
 def of_model(
@@ -141,6 +171,14 @@ def of_model(
     )
 
 
+def _of_judge(does: str, judge: Block, rule: str, licences: Licences) -> UsedModel:
+    """What scores pictures or answers, and writes nothing of the data: a model, or an endpoint."""
+    if isinstance(judge, Model):
+        return of_model(does, judge, rule, licences)
+    (endpoint,) = endpoints_in(judge).values()
+    return of_endpoint(does, endpoint, licences, makes=False)
+
+
 def _of_prompts(config: Config, licences: Licences) -> Iterator[UsedModel]:
     """Who writes the prompts that topics lack: an endpoint, or that of the instructions."""
     does = "writes prompts where topics have too few"
@@ -152,12 +190,12 @@ def _of_prompts(config: Config, licences: Licences) -> Iterator[UsedModel]:
             yield model.model_copy(update={"does": does, "rule": ""})
 
 
-def of_endpoint(does: str, endpoint: Endpoint, licences: Licences) -> UsedModel:
-    """An endpoint whose texts are in the data, with its terms."""
+def of_endpoint(does: str, endpoint: Endpoint, licences: Licences, makes: bool = True) -> UsedModel:
+    """An endpoint with its terms. `makes`: whether its texts are in the data."""
     host = urlsplit(endpoint.base_url).hostname or ""
     return UsedModel(
         does=does,
-        makes=True,
+        makes=makes,
         origin=ModelOrigin(model=endpoint.model, revision=""),
         host=host,
         terms=licences.terms_of(host),
@@ -165,15 +203,17 @@ def of_endpoint(does: str, endpoint: Endpoint, licences: Licences) -> UsedModel:
 
 
 def _of_author(author: Any, licences: Licences) -> Iterator[UsedModel]:
-    """Who writes the instructions: an endpoint, or a local model; nobody, where people did."""
-    does = "writes the instructions"
-    endpoint = getattr(author, "endpoint", None)
+    """Who writes the instructions."""
+    yield from _of_writer("writes the instructions", author, "write_instructions", licences)
+
+
+def _of_writer(does: str, writer: Any, rule: str, licences: Licences) -> Iterator[UsedModel]:
+    """Who writes texts of the data: an endpoint, or a local model; nobody, where people did."""
+    endpoint = getattr(writer, "endpoint", None)
     if isinstance(endpoint, Endpoint):
         yield of_endpoint(does, endpoint, licences)
-    models: Sequence[Model] = [author] if isinstance(author, Model) else []
-    models = [*models, *(value for _, value in author if isinstance(value, Model))]
-    for model in models:
-        yield of_model(does, model, "write_instructions", licences, makes=True)
+    for model in models_in(writer).values():
+        yield of_model(does, model, rule, licences, makes=True)
 
 
 def scores_of_model(plan: Plan, model: str) -> list[str]:

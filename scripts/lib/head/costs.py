@@ -77,11 +77,12 @@ def _by_topic(counts: Counter[str]) -> str:
 
 def _changed_stages(plan: Plan, jobs: Sequence[JobToRun], edits: _Edits) -> list[str]:
     """The stages that something else than an edited prompt has changed."""
+    rules_of_shards = {rule for rules in SHARD_RULES.values() for rule in rules}
     prompts: Counter[str] = Counter()
     count: Counter[str] = Counter()
     for job in jobs:
         place = (job.wildcards.get("topic", ""), job.wildcards.get("shard", ""))
-        of_shards = job.rule in SHARD_RULES.values() and place in edits.published - edits.shards
+        of_shards = job.rule in rules_of_shards and place in edits.published - edits.shards
         if of_shards and job.is_changed:
             count[job.rule] += 1
             prompts[job.rule] += len(plan.shards[place].prompts)

@@ -9,7 +9,7 @@ from typing import Any
 from lib import weights
 from lib.benchmarks.lmms_eval.tasks import hub_data_set
 from lib.blocks import Model
-from lib.config.evaluation import TaskBenchmark
+from lib.config.evaluation import LLAVA_WEIGHTS, TaskBenchmark
 from lib.config.run import Config
 from lib.errors import UserError
 from lib.head.preflight import hub_models
@@ -62,8 +62,8 @@ def downloads(config: Config) -> tuple[list[Download], list[str]]:
     """
     found: dict[Any, Download] = {}
     data_sets, problems = _data_sets(config)
-    for download in (*_models(config), *data_sets):
-        where = (download.repository, download.revision, download.only)
+    for download in (*_models(config), *data_sets, *_own_pairs(config)):
+        where = (download.kind, download.repository, download.revision, download.only)
         found.setdefault(where, download)
     return list(found.values()), problems
 
@@ -77,13 +77,24 @@ def _files_of(key: str, model: Model, config: Config) -> dict[str, Any]:
     """Which files of a model its job fetches, where these are not all."""
     if key == "figures.embedding":
         return {"only": FILES}
+    if getattr(model, "layout", "") == "llava":
+        return {"also": LLAVA_WEIGHTS}
     if not key.startswith("image_ranking.scorers."):
         return {}
-    if key.endswith(".tokenizer") and model not in config.image_ranking.scorers.values():
+    if key.endswith(".tokenizer") and model not in list[object](
+        config.image_ranking.scorers.values()
+    ):
         return {"only": TOKENIZER_FILES}
     if getattr(model, "kind", "") == "image-reward":
         return {"also": ("ImageReward.pt",)}
     return {"or_else": ("pytorch_model.bin",)}
+
+
+def _own_pairs(config: Config) -> Iterator[Download]:
+    for name, experiment in config.training.experiments.items():
+        if (pairs := experiment.pairs) and pairs.is_on_hub:
+            key = f"training.experiments.{name}.pairs"
+            yield Download(pairs.source, pairs.revision, "dataset", key)
 
 
 def _data_sets(config: Config) -> tuple[list[Download], list[str]]:

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lib.benchmarks.lmms_eval.tasks import JUDGED_TASKS, TaskSettings
+from lib.benchmarks.lmms_eval.tasks import DRAWN_BEFORE, JUDGED_TASKS, TaskSettings
 from lib.benchmarks.questions import Form, read_questions
 from lib.benchmarks.registry import BENCHMARKS, load_questions_benchmark
 from lib.config.contamination import (
@@ -24,6 +24,7 @@ from lib.config.evaluation import (
     AnswerBenchmarkJob,
     AnswerQuestionsJob,
     AskedModel,
+    ConvertModelJob,
     QuestionBenchmark,
     ScoreAnswersJob,
     ScoreBenchmarkJob,
@@ -43,10 +44,25 @@ def pattern(names: Iterable[str]) -> str:
 
 
 def merged_model(plan: Plan, model: str) -> str | list[str]:
-    """The folder of an experiment's merged model; an empty list for the base model, which the run
-    does not make.
+    """The folder of an experiment's merged model, or of one that is converted; an empty list for
+    those that the run does not make.
     """
+    if released := plan.config.evaluation.models.get(model):
+        is_made = released.layout == "llava"
+        return f"{plan.root}/models/{model}/converted" if is_made else []
     return [] if model == "base" else f"{plan.root}/models/{model}/merged"
+
+
+def converted_models(plan: Plan) -> list[str]:
+    """The models of others that are converted first."""
+    models = plan.config.evaluation.models.items()
+    return [name for name, model in models if model.layout == "llava"]
+
+
+def convert_job(plan: Plan, model: str) -> ConvertModelJob:
+    """Which model is converted."""
+    released = plan.config.evaluation.models[model]
+    return ConvertModelJob(model=released.plain, base_model=plan.config.training.base_model)
 
 
 def tasks(plan: Plan) -> dict[str, TaskBenchmark]:
@@ -160,11 +176,12 @@ def contamination_files(plan: Plan) -> list[str]:
     """The shards of training data that are held against the benchmarks; none where there is nothing
     to hold them against.
     """
-    return (
-        plan.shard_files("contamination")
-        if plan.config.evaluation.contamination.check and local_files(plan)
-        else []
-    )
+    return plan.shard_files("contamination") if is_checked(plan) else []
+
+
+def is_checked(plan: Plan) -> bool:
+    """Whether training data are held against the benchmarks: where these are on this machine."""
+    return plan.config.evaluation.contamination.check and bool(local_files(plan))
 
 
 def index_job(plan: Plan) -> IndexBenchmarksJob:
@@ -195,23 +212,35 @@ def list_job(plan: Plan) -> ListOverlapsJob:
     return ListOverlapsJob(**dict(plan.config.evaluation.contamination))
 
 
-def asked_model(plan: Plan) -> AskedModel:
-    """The base model, and how every benchmark asks it and the models made of it."""
+def asked_model(plan: Plan, model: str) -> AskedModel:
+    """The base model (of a model of others: itself), and how every benchmark asks it and the models
+    made of it.
+    """
     config = plan.config
+    released = config.evaluation.models.get(model)
     return AskedModel(
-        base_model=config.training.base_model,
+        base_model=released.plain if released else config.training.base_model,
         system_prompt=config.evaluation.system_prompt,
         max_image_megapixels=config.max_image_megapixels,
     )
 
 
-def answer_job(plan: Plan, benchmark: str) -> AnswerBenchmarkJob:
+def answer_job(plan: Plan, benchmark: str, model: str = "base") -> AnswerBenchmarkJob:
     """What a model is asked by lmms-eval and how."""
     block = tasks(plan)[benchmark]
     asked = block.model_dump(include=set(TaskSettings.model_fields))
     if block.scorer and block.task in JUDGED_TASKS:
         asked["judge"] = None  # our scorer asks it, of the kept answers
-    return AnswerBenchmarkJob(**asked, **dict(asked_model(plan)))
+    return AnswerBenchmarkJob(**asked, **dict(asked_model(plan, model)))
+
+
+def made_by_task(plan: Plan, benchmark: str, model: str) -> dict[str, Any]:
+    """What decides a task's answers and stands in no setting: `Plan.made_by`, and that those are
+    greedy which were not once.
+    """
+    made = plan.made_by(answer_job(plan, benchmark, model))
+    is_new = tasks(plan)[benchmark].task in DRAWN_BEFORE
+    return made | ({"answers": "greedy"} if is_new else {})
 
 
 def score_job(plan: Plan, benchmark: str) -> ScoreBenchmarkJob:
@@ -222,7 +251,7 @@ def score_job(plan: Plan, benchmark: str) -> ScoreBenchmarkJob:
     )
 
 
-def question_job(plan: Plan, benchmark: str) -> AnswerQuestionsJob:
+def question_job(plan: Plan, benchmark: str, model: str = "base") -> AnswerQuestionsJob:
     """What a model is asked by our own rule and how. Several beams are searched by transformers
     alone, one question at a time.
     """
@@ -240,7 +269,7 @@ def question_job(plan: Plan, benchmark: str) -> AnswerQuestionsJob:
         backend="transformers" if beams > 1 else evaluation.backend,
         questions_per_batch=1 if beams > 1 else evaluation.questions_per_batch,
         max_model_len=evaluation.max_model_len,
-        **dict(asked_model(plan)),
+        **dict(asked_model(plan, model)),
     )
 
 

@@ -9,7 +9,11 @@ from lib.head.plan import Plan
 #: Not every prompt gives a pair: a larger share of them than this may not come together.
 SHARE_OF_PROMPTS = 0.95
 MORE = "Target `prompts` has an LLM write more prompts (`generate_prompts.count`)"
-
+#: Said where prompts are not read at all.
+NO_PAIRS = (
+    "All experiments have pairs of their own (`pairs`), so no prompt is read, and no picture,"
+    " answer or data set is made. An experiment with `size` is trained on the run's own pairs."
+)
 
 #: The rules that no data set size concerns, and the targets that ask for them.
 BEFORE_PAIRS = frozenset(
@@ -26,6 +30,8 @@ def tell_left_out(plan: Plan, rules: Collection[str]) -> list[str]:
     """The data sets that are left out, and those that may be too large, a line each. `rules`: those
     that are to run.
     """
+    if not plan.makes_pairs:
+        return [NO_PAIRS]
     if BEFORE_PAIRS.issuperset(rules):
         return []
     return [*_left_out(plan), *_nothing_trained(plan), *_near_the_limit(plan)]
@@ -42,7 +48,7 @@ def tell_too_large(plan: Plan) -> list[str]:
 
 def problems_with_sizes(plan: Plan, rules: Collection[str]) -> list[str]:
     """What is wrong where no data set at all can be made."""
-    if plan.sizes() or BEFORE_PAIRS.issuperset(rules):
+    if not plan.makes_pairs or plan.sizes() or BEFORE_PAIRS.issuperset(rules):
         return []
     reason = next(iter(plan.left_out.values()))
     return [

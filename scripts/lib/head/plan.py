@@ -3,7 +3,7 @@ to be tried again.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,17 @@ from typing import Any
 from lib import weights
 from lib.blocks import Block, models_in
 from lib.config.figures import AnswersSheet
-from lib.config.images import GenerateImagesJob
+from lib.config.images import GenerateImagesJob, TakePicturesJob
 from lib.config.instructions import WriteInstructionsJob
 from lib.config.pairs import ALL, BuildPairsJob, Size
 from lib.config.prompts import AddPromptsJob
 from lib.config.quality import CheckPairsJob
+from lib.config.response_ranking import rewards_of, scores_input
+from lib.config.responses import GenerateResponsesJob
 from lib.config.run import Config
 from lib.data.data_sets import ordered_pairs
 from lib.data.export_forms.registry import FORM_FILES
+from lib.data.pair_forms.settings import OwnPairs
 from lib.data.prompts import Prompt, Shard, make_shards, read_topics, shard_of
 from lib.data.rows import PairRow
 from lib.data.shards import read_shards
@@ -26,7 +29,10 @@ from lib.errors import UserError
 from lib.files import digest, write_jsonl
 from lib.head.run_start import RunStart
 from lib.jobs.job import digest_of_params
+from lib.jobs.published import record_of
 from lib.jobs.record import read_record
+from lib.models.response_generators.registry import GENERATORS
+from lib.models.response_generators.settings import GeneratorSettings
 from lib.patches.snakemake_graph import own_name
 from lib.registry import Registry
 
@@ -38,6 +44,7 @@ TABLES = (
     "common_selections_table",
     "image_judge_table",
     "reasons_table",
+    "reward_length_table",
 )
 FIGURES = ("candidates_figure", "guidance_figure", "similarity_figure", "answers_figure")
 #: The files of a data set in its folder whose names do not depend on what is in it: of its pairs,
@@ -61,8 +68,12 @@ class Plan:
 
     @cached_property
     def shards(self) -> dict[tuple[str, str], Shard]:
-        """All shards that hold a prompt, by (topic, shard name). Read once a run."""
+        """All shards that hold a prompt, by (topic, shard name). Read once a run; there are none
+        where nothing is trained on the run's own pairs.
+        """
         config = self.config
+        if not self.makes_pairs:
+            return {}
         if self._start:
             return {
                 (topic, shard.name): shard
@@ -81,6 +92,23 @@ class Plan:
             ],
         )
 
+    @property
+    def makes_pairs(self) -> bool:
+        """Whether this run makes pairs: unless every experiment has its own."""
+        return self.config.training.needs_pairs_of_run
+
+    @cached_property
+    def own_pairs(self) -> dict[str, OwnPairs]:
+        """The pairs that experiments have of their own, by the names of their folders."""
+        return self.config.training.own_pairs
+
+    def data_set_of(self, experiment: str) -> str:
+        """The folder of the data set that an experiment is trained on."""
+        trained_on = self.config.training.experiments[experiment]
+        if trained_on.pairs:
+            return f"{self.root}/own_pairs/{trained_on.pairs.folder}"
+        return f"{self.root}/dataset/{trained_on.size}"
+
     @cached_property
     def topics(self) -> list[str]:
         """The topics that have prompts, in the configured order."""
@@ -92,6 +120,8 @@ class Plan:
         """How many prompts each topic lacks of `generate_prompts.count`; those that lack some
         only.
         """
+        if not self.makes_pairs:
+            return {}
         there = Counter[str]()
         for (topic, _), shard in self.shards.items():
             there[topic] += len(shard.prompts)
@@ -124,6 +154,8 @@ class Plan:
         """
         if self._start:
             return self._start.written
+        if not self.makes_pairs:
+            return {}
         prompts = [prompt for shard in self.shards.values() for prompt in shard.prompts]
         return dict(self.config.instructions.read_written(prompts))
 
@@ -132,12 +164,46 @@ class Plan:
         prompts: dict[str, list[str]] = {}
         for (topic, _), shard in self.shards.items():
             prompts.setdefault(topic, []).extend(prompt.text for prompt in shard.prompts)
-        return RunStart(dict(config), prompts, self.written, self.left_out)
+        answers = {
+            f"{policy}/{topic}/{shard}": str(file)
+            for policy in self.config.responses.policy_models
+            for topic, shard in self.shards
+            if (file := self._answers_file(policy, topic, shard))
+        }
+        pictures = {
+            f"{topic}/{shard}": str(self.images_job(topic, shard).prompts)
+            for topic, shard in (self.shards if not self.config.images.IS_DRAWN else ())
+        }
+        return RunStart(dict(config), prompts, self.written, self.left_out, answers, pictures)
 
     def images_job(self, topic: str, shard: str) -> GenerateImagesJob:
-        """What a job of generate_images is told: editing one prompt reruns one shard."""
-        prompts = self._given([prompt.row() for prompt in self.shard(topic, shard).prompts])
-        return GenerateImagesJob(generator=self.config.images, prompts=prompts)
+        """What a job of generate_images is told: editing one prompt, or one of the user's own
+        pictures, reruns one shard.
+        """
+        images = self.config.images
+        prompts = self.shard(topic, shard).prompts
+        if images.IS_DRAWN:
+            rows = [prompt.row() for prompt in prompts]
+            return GenerateImagesJob(generator=images, prompts=self._given(rows))
+        megapixels = self.config.max_image_megapixels
+        if self._start:
+            given = Path(self._start.pictures[f"{topic}/{shard}"])
+        else:
+            given = self._given(
+                [
+                    {**prompt.row(), "pictures": self.pictures.get(prompt.id, [])}
+                    for prompt in prompts
+                ]
+            )
+        return TakePicturesJob(generator=images, prompts=given, max_image_megapixels=megapixels)
+
+    @cached_property
+    def pictures(self) -> dict[str, list[Any]]:
+        """The pictures that the user has, by prompt id; nothing where a model draws them. Read once
+        a run. Errors: UserError where it cannot be told which prompt one is of.
+        """
+        prompts = [prompt for shard in self.shards.values() for prompt in shard.prompts]
+        return self.config.images.read_pictures(prompts) or {}
 
     def instructions_job(self, topic: str, shard: str) -> WriteInstructionsJob:
         """What a job of write_instructions is told: editing one line of the user's own
@@ -154,6 +220,35 @@ class Plan:
             written=self._given(written),
         )
 
+    def responses_job(self, policy: str, topic: str, shard: str) -> GenerateResponsesJob:
+        """What a job of generate_responses is told: editing one line of the user's own answers
+        reruns one shard.
+        """
+        return self.config.responses.job_of(policy, self._answers_file(policy, topic, shard))
+
+    def _answers_file(self, policy: str, topic: str, shard: str) -> Path | None:
+        """The file that gives a job the user's own answers; None where a model answers."""
+        if self._start:
+            file = self._start.answers.get(f"{policy}/{topic}/{shard}")
+            return Path(file) if file else None
+        answers = self.answers[policy]
+        if answers is None:
+            return None
+        ids = [prompt.id for prompt in self.shard(topic, shard).prompts]
+        return self._given([{"id": name, "answers": answers[name]} for name in ids])
+
+    @cached_property
+    def answers(self) -> dict[str, Mapping[str, Sequence[Any]] | None]:
+        """The answers that the user has, by policy model and prompt id; None for a model that gives
+        them itself. Read once a run. Errors: UserError where one cannot be used, or a prompt has
+        none.
+        """
+        prompts = [prompt for shard in self.shards.values() for prompt in shard.prompts]
+        return {
+            name: policy.read_written(prompts)
+            for name, policy in self.config.responses.policy_models.items()
+        }
+
     def _given(self, rows: Sequence[Mapping[str, Any]]) -> Path:
         """The file that gives a job these rows, named by what it holds; `give` writes it."""
         path = Path(self.root, "work", "given", f"{digest(rows)[:16]}.jsonl")
@@ -165,6 +260,8 @@ class Plan:
         for topic, shard in self.shards:
             self.images_job(topic, shard)
             self.instructions_job(topic, shard)
+            for policy in self.config.responses.policy_models:
+                self._answers_file(policy, topic, shard)
         for path, rows in self._rows_given.items():
             if not path.is_file():
                 write_jsonl(path, rows)
@@ -174,6 +271,26 @@ class Plan:
         order.
         """
         return [f"{self.root}/{stage}/{topic}/{shard}.jsonl" for topic, shard in self.shards]
+
+    @property
+    def reward_stages(self) -> dict[str, str]:
+        """The stages in whose files the rewards' scores are, by the rewards' names."""
+        return {
+            name: f"response_rewards/{name}" if name else "response_ranking"
+            for name in rewards_of(self.config.response_ranking)
+        }
+
+    def reward_files(self) -> dict[str, list[str]]:
+        """The scores of all rewards, as named inputs of a rule."""
+        stages = self.reward_stages.items()
+        return {scores_input(name): self.shard_files(stage) for name, stage in stages}
+
+    def rewards_of_shard(self) -> dict[str, str]:
+        """The scores of all rewards in one shard, as named inputs of its rule."""
+        return {
+            scores_input(name): f"{self.root}/{stage}/{{topic}}/{{shard}}.jsonl"
+            for name, stage in self.reward_stages.items()
+        }
 
     def pairs_of_size(self, size: str) -> list[str]:
         """The files that a data set of `size` pairs is made from; a UserError if there are fewer
@@ -199,6 +316,8 @@ class Plan:
         """
         if self._start:
             return self._start.left_out
+        if not self.makes_pairs:
+            return {}
         reasons = {str(size): self._why_left_out(size) for size in self.config.pairs.sizes}
         return {size: reason for size, reason in reasons.items() if reason}
 
@@ -227,6 +346,7 @@ class Plan:
             size
             for size in self.config.pairs.sizes
             if self.config.pairs.freeze
+            and self.makes_pairs
             and all(Path(self.root, "dataset", str(size), name).exists() for name in NEEDED_FILES)
         ]
 
@@ -264,7 +384,8 @@ class Plan:
 
     def sizes(self) -> list[Size]:
         """The sizes of the data sets to make, in the configured order."""
-        return [size for size in self.config.pairs.sizes if str(size) not in self.left_out]
+        sizes = self.config.pairs.sizes if self.makes_pairs else []
+        return [size for size in sizes if str(size) not in self.left_out]
 
     def experiments(self) -> list[str]:
         """The experiments whose data set can be made, in the configured order."""
@@ -286,11 +407,14 @@ class Plan:
         """What the jobs of build_pairs are told."""
         config = self.config
         return BuildPairsJob(
-            policies=list(config.responses.policy_models),
+            policies=config.responses.answer_names,
             min_margin=config.pairs.min_margin,
             base_model=config.training.base_model,
             prompt_template=config.training.prompt_template,
+            system_prompt=config.training.system_prompt,
             max_length=config.training.settings.max_length,
+            length_control=config.pairs.length_control,
+            max_disagreement=config.pairs.max_disagreement,
         )
 
     def check_pairs_job(self) -> CheckPairsJob:
@@ -347,10 +471,10 @@ class Plan:
         return self.digests(topic, shard_of(prompt_id, self.config.shards_per_topic))
 
     def models(self) -> list[str]:
-        """The models to evaluate: the base model and every experiment that can be made, in the
-        configured order.
+        """The models to evaluate: the base model, every experiment that can be made, and models of
+        others, in the configured order.
         """
-        return ["base", *self.experiments()]
+        return ["base", *self.experiments(), *self.config.evaluation.models]
 
     def common(self) -> dict[str, Any]:
         """Parameters common to all rules with a job's record (`jobs.job.Common`)."""
@@ -377,6 +501,10 @@ class Plan:
         }
         return decides | ({"version": registry.class_of(block).VERSION} if registry else {})
 
+    def generated_by(self, generator: GeneratorSettings | None) -> dict[str, Any] | None:
+        """`made_by` of what runs a model that writes or answers in a job; None where none does."""
+        return self.made_by(generator, GENERATORS) if generator else None
+
     def shard(self, topic: str, name: str) -> Shard:
         """One shard. A UserError if the topic has no prompt in it."""
         if (topic, name) not in self.shards:
@@ -385,6 +513,12 @@ class Plan:
                 " another target."
             )
         return self.shards[topic, name]
+
+    def _made_by(self, files: Iterable[str]) -> set[str]:
+        """The rules whose jobs published these files last, by their records."""
+        root = Path(self.root)
+        inside = [path for path in map(Path, files) if path.is_relative_to(root)]
+        return {record.rule for path in inside if (record := record_of(root, path))}
 
     def why_again(self, job: Any, is_remembered: bool) -> str:
         """Why a job of Snakemake's graph is to run again by its record, though its outputs are
@@ -403,6 +537,8 @@ class Plan:
             return f"{record.failed} of its items failed"
         if record.lacks_files(Path(self.root)):
             return "one of its files is gone"
+        if others := self._made_by(job.output) - {rule}:
+            return f"{min(others)} has made its files since"
         if not is_remembered and record.asked != digest_of_params(dict(job.params.items())):
             return "its record in work/ says that it was asked for something else"
         return ""

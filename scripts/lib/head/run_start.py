@@ -31,12 +31,17 @@ class RunStart:
     prompts  the texts by topic
     written  the instructions that the user wrote, by prompt id
     left_out the sizes of data sets that it does not make, with the reasons
+    pictures the files with a shard's prompts and the user's own pictures of them, by "topic/shard"
+    answers  the files with the user's own answers of a policy model's shard, by
+             "policy/topic/shard"
     """
 
     config: dict[str, Any]
     prompts: dict[str, list[str]]
     written: dict[str, str]
     left_out: dict[str, str] = field(default_factory=dict)
+    answers: dict[str, str] = field(default_factory=dict)
+    pictures: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of_this_job(cls, module: str = "") -> Self:

@@ -19,9 +19,11 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints, ValidationError
 
 from lib.blocks import Block
+from lib.config.response_ranking import rewards_of
 from lib.config.run import Config
 from lib.config.yaml_files import explain, read_yaml, say_where
 from lib.errors import UserError
+from lib.patches.snakemake_graph import own_name
 
 #: The words of `--sdm`.
 CONDA, MODULES, CONTAINER = "conda", "env-modules", "apptainer"
@@ -76,16 +78,22 @@ def read_site(path: Path, environments: Collection[str]) -> Site:
     return site
 
 
-def environment_of(conda: Any, config: Config) -> str:
+def environment_of(rule: Any, config: Config) -> str:
     """The environment that a rule's `conda:` names. Errors: UserError where it is chosen job by job
-    (the image scorers'), and not the same for all.
+    (the image scorers' and the response rewards'), and not the same for all.
     """
-    if not callable(conda):
-        return Path(str(conda)).stem
-    environments = {scorer.environment for scorer in config.image_ranking.scorers.values()}
+    if not callable(rule.conda_env):
+        return Path(str(rule.conda_env)).stem
+    if own_name(rule) == "rank_images":
+        key = "image_ranking.scorers"
+        named = {scorer.environment for scorer in config.image_ranking.scorers.values()}
+    else:
+        key = "response_ranking.rewards"
+        named = {reward.environment for reward in rewards_of(config.response_ranking).values()}
+    environments = sorted(named)
     if len(environments) > 1:
         raise UserError(
-            f"image_ranking.scorers: they need different environments ({', '.join(environments)}),"
+            f"{key}: they need different environments ({', '.join(environments)}),"
             " which --sdm conda gives them, but no module here. Take one out, or --sdm conda."
         )
     return environments.pop()
@@ -111,7 +119,7 @@ def deploy(rules: Collection[Any], methods: Collection[str], config: Config, fol
         from snakemake.deployment.env_modules import EnvModules
 
         for rule in rules:
-            environment = environment_of(rule.conda_env, config)
+            environment = environment_of(rule, config)
             modules = site.modules_of(environment)
             if not modules:
                 raise UserError(
@@ -187,12 +195,18 @@ def _is_installed(package: str) -> bool:
 
 
 def spared_packages(config: Config) -> set[str]:
-    """What no job needs although its environment names it: vLLM, where no backend is vLLM's."""
+    """What no job needs although its environment names it: vLLM, where no backend is vLLM's, and
+    bitsandbytes, where no base model is held in 4 bits.
+    """
     backends = {
         getattr(block, "backend", "")
-        for block in (config.instructions, config.responses, config.evaluation)
+        for block in (
+            *(config.instructions, config.responses, config.evaluation),
+            *rewards_of(config.response_ranking).values(),
+        )
     }
-    return set() if "vllm" in backends else {"vllm"}
+    spared = {"bitsandbytes"} if not config.training.experiments_in_4_bits() else set()
+    return spared if "vllm" in backends else spared | {"vllm"}
 
 
 def _say_lacking(lacking: dict[str, list[str]], rules: dict[str, set[str]]) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 from lib import weights
 from lib.benchmarks.judged import JudgedBenchmark
 from lib.benchmarks.registry import BENCHMARKS
-from lib.blocks import Model
-from lib.config.evaluation import QuestionBenchmark, TaskBenchmark
+from lib.blocks import Block, Model, endpoints_in
+from lib.config.evaluation import QuestionBenchmark, ReleasedModel, TaskBenchmark
 from lib.config.figures import (
     AnswersFigureJob,
     CandidatesFigureJob,
@@ -21,14 +21,17 @@ from lib.config.figures import (
     SimilarityFigureJob,
 )
 from lib.config.pairs import ALL, Size
+from lib.config.response_ranking import rewards_of
 from lib.config.tables import (
     CommonSelectionsJob,
     ComparePicksJob,
     ImageJudgeTableJob,
     ReasonsTableJob,
+    RewardLengthTableJob,
     TableScorer,
     rankings_input,
 )
+from lib.config.training import Experiment
 from lib.data.controls import TRAINING_CONTROLS
 from lib.head.evaluation import question_sets
 from lib.head.plan import Plan
@@ -86,8 +89,13 @@ def figure_files(plan: Plan, name: str) -> dict[str, str]:
     return {kind: f"{plan.root}/figures/{name}.{suffix}" for kind, suffix in kinds.items()}
 
 
-def origin_of(model: Model) -> ModelOrigin:
-    """Where a model comes from and what it is, for tables and figures that name it."""
+def origin_of(model: Block) -> ModelOrigin:
+    """Where a model comes from and what it is, for tables and figures that name it. `model`: a
+    Model, or a block with the endpoint of one, which is known by its name there.
+    """
+    if not isinstance(model, Model):
+        (endpoint,) = endpoints_in(model).values()
+        return ModelOrigin(model=endpoint.model, revision="")
     identity = weights.folder_identity(model.model) if weights.is_folder(model.model) else None
     return ModelOrigin(model=model.model, revision=model.revision, identity=identity)
 
@@ -112,7 +120,7 @@ def _picks(plan: Plan) -> dict[str, Any]:
     return {
         "scorer": scorer,
         "scorer_model": origin_of(config.image_ranking.scorers[scorer]),
-        "image_model": origin_of(config.images),
+        "image_model": origin_of(config.images) if isinstance(config.images, Model) else None,
         "label": config.label,
     }
 
@@ -128,7 +136,7 @@ def candidates_job(plan: Plan) -> CandidatesFigureJob:
 
 def guidance_job(plan: Plan) -> GuidanceFigureJob:
     """What the figure of guidance scales is told."""
-    return GuidanceFigureJob(**_picks(plan), guidance_scales=plan.config.images.guidance_scales)
+    return GuidanceFigureJob(**_picks(plan), guidance_scales=plan.config.images.scales)
 
 
 def similarity_job(plan: Plan) -> SimilarityFigureJob | None:
@@ -156,7 +164,6 @@ def answers_job(plan: Plan) -> AnswersFigureJob | None:
     if sheet is None:
         return None
     training = plan.config.training
-    size = training.experiments[sheet.experiment].size
     benchmark = question_sets(plan)[sheet.benchmark]
     return AnswersFigureJob(
         **dict(sheet),
@@ -167,10 +174,16 @@ def answers_job(plan: Plan) -> AnswersFigureJob | None:
         language=benchmark.language,
         names=(
             f"{short_name(training.base_model)} (base model)",
-            f"{sheet.experiment} ({size} pairs)",
+            f"{sheet.experiment} ({trained_on(plan, sheet.experiment)})",
         ),
         label=plan.config.label,
     )
+
+
+def trained_on(plan: Plan, experiment: str) -> str:
+    """What an experiment is trained on, in words."""
+    trained = plan.config.training.experiments[experiment]
+    return f"pairs of {trained.pairs.origin}" if trained.pairs else f"{trained.size} pairs"
 
 
 # Tables of image scorers and of prompts
@@ -219,6 +232,16 @@ def common_selections_job(plan: Plan) -> CommonSelectionsJob:
     )
 
 
+def reward_length_job(plan: Plan) -> RewardLengthTableJob:
+    """What the table of rewards against lengths is told."""
+    config = plan.config
+    return RewardLengthTableJob(
+        judge=" + ".join(reward.kind for reward in rewards_of(config.response_ranking).values()),
+        is_controlled=config.pairs.length_control != "none",
+        label=config.label,
+    )
+
+
 def reasons_job(plan: Plan) -> ReasonsTableJob:
     """What the table of reasons is told."""
     return ReasonsTableJob(label=plan.config.label)
@@ -242,15 +265,15 @@ def experiments_by_size(plan: Plan) -> list[str]:
     )
 
 
-def _as_number(size: Size) -> float:
-    """A size to sort by: `all` pairs after every number."""
+def _as_number(size: Size | None) -> float:
+    """A size to sort by: `all` pairs, and pairs from elsewhere, after every number."""
     return size if isinstance(size, int) else math.inf
 
 
 def largest_experiments(plan: Plan) -> list[str]:
     """The experiments on the largest data set of a configured number of pairs, by name, and after
     them their negative controls. Where that is left out, those on the largest that is made stand
-    before it; those on all pairs there are follow.
+    before it; those on all pairs there are follow, and those on pairs from elsewhere.
     """
     experiments = plan.config.training.experiments
     # A control by itself makes no size the largest.
@@ -259,7 +282,7 @@ def largest_experiments(plan: Plan) -> list[str]:
     }
     numbers = {size for size in sizes if isinstance(size, int)}
     made = numbers & set(plan.sizes())
-    shown = {*sorted(numbers)[-1:], *sorted(made)[-1:], ALL}
+    shown = {*sorted(numbers)[-1:], *sorted(made)[-1:], ALL, None}
     return [name for name in experiments_by_size(plan) if experiments[name].size in shown]
 
 
@@ -288,7 +311,7 @@ def _differs_in_seed_only(plan: Plan, name: str, group: Sequence[str]) -> bool:
     seeds = [training.settings_of(each).seed for each in group]
     with_its_seed = settings.model_copy(update={"seed": seeds[0]})
     return (
-        (one.size, one.control) == (other.size, other.control)
+        (one.size, one.pairs, one.control) == (other.size, other.pairs, other.control)
         and with_its_seed == training.settings_of(group[0])
         and settings.seed not in seeds
     )
@@ -313,11 +336,21 @@ def experiment_row(plan: Plan, names: list[str]) -> ModelTableRow:
         name=common_name(names),
         models=names,
         seeds=[training.settings_of(name).seed for name in names],
-        pairs=first.size,
-        texts={"feedback": "control" if first.control else "RM"},
+        pairs=first.size or ALL,
+        data_set=first.pairs.folder if first.pairs else ALL,
+        origin=first.pairs.origin if first.pairs else None,
+        paper_row=first.paper_row,
+        texts={"feedback": _feedback(first)},
         control=TRAINING_CONTROLS[first.control] if first.control else None,
         left_out=plan.left_out.get(str(first.size)),
     )
+
+
+def _feedback(experiment: Experiment) -> str:
+    """Who preferred the chosen answer, as the paper's tables say it."""
+    if experiment.control:
+        return "control"
+    return "own pairs" if experiment.pairs else "RM"
 
 
 def model_table_job(
@@ -335,10 +368,28 @@ def model_table_job(
 
 
 def model_rows(plan: Plan, experiments: Sequence[str]) -> list[ModelTableRow]:
-    """The base model's row, then those of the experiments."""
+    """The base model's row, then those of the experiments and of models of others."""
     name = short_name(plan.config.training.base_model)
     base = ModelTableRow(name=name, models=["base"], seeds=[], pairs=0, texts={})
-    return [base, *(experiment_row(plan, names) for names in seed_groups(plan, experiments))]
+    released = plan.config.evaluation.models
+    return [
+        base,
+        *(experiment_row(plan, names) for names in seed_groups(plan, experiments)),
+        *(released_row(name, model) for name, model in released.items()),
+    ]
+
+
+def released_row(name: str, model: ReleasedModel) -> ModelTableRow:
+    """The row of a model of others."""
+    return ModelTableRow(
+        name=name,
+        models=[name],
+        seeds=[],
+        pairs=0,
+        texts={},
+        released=origin_of(model),
+        paper_row=model.paper_row,
+    )
 
 
 def all_scores_job(plan: Plan) -> AllScoresJob:
@@ -400,18 +451,34 @@ def all_score_files(plan: Plan) -> list[str]:
 def scores_of_models(
     plan: Plan, experiments: Sequence[str], benchmarks: Sequence[str]
 ) -> list[str]:
-    """The scores.json of the base model and of the experiments that the run makes."""
+    """The scores.json of the base model, of the experiments that the run makes, and of models of
+    others.
+    """
     made = plan.models()
     return [
         f"{plan.root}/evaluation/{model}/{benchmark}/scores.json"
-        for model in ["base", *(name for name in experiments if name in made)]
+        for model in [
+            "base",
+            *(name for name in experiments if name in made),
+            *plan.config.evaluation.models,
+        ]
         for benchmark in benchmarks
     ]
 
 
+def own_data_sets(plan: Plan) -> list[str]:
+    """What says how many pairs from elsewhere there are."""
+    return [f"{plan.root}/own_pairs/{name}/dataset.json" for name in plan.own_pairs]
+
+
 def data_set_of_all(plan: Plan, experiments: Sequence[str]) -> list[str]:
-    """What says how many pairs there are in all, where a table's experiments are trained on those;
-    else nothing.
+    """What says how many pairs there are in all, or from elsewhere, where a table's experiments are
+    trained on those; else nothing.
     """
-    sizes = {plan.config.training.experiments[name].size for name in experiments}
-    return [f"{plan.root}/dataset/{ALL}/dataset.json"] if ALL in sizes else []
+    trained = [plan.config.training.experiments[name] for name in experiments]
+    folders = [
+        plan.data_set_of(name)
+        for name, each in zip(experiments, trained, strict=True)
+        if each.pairs or each.size == ALL
+    ]
+    return [f"{folder}/dataset.json" for folder in dict.fromkeys(folders)]

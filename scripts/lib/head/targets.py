@@ -2,7 +2,7 @@
 deleted is made again.
 """
 
-from lib.head import evaluation
+from lib.head import evaluation, own_pairs
 from lib.head.plan import FIGURES, TABLES, Plan
 from lib.head.table_rows import comparison_files, figure_files, table_files
 
@@ -17,13 +17,19 @@ MODEL_FILES = (
     "cards/adapter/README.md",
     "cards/merged/README.md",
 )
+#: The tables and figures of models; all others are of the stages before training.
+OF_MODELS = (
+    *("vision_language_table", "hallucination_table", "size_table", "all_scores_table"),
+    "answers_figure",
+)
 
 
 def targets(plan: Plan) -> list[str]:
     """The files of the whole run."""
     config = plan.config
     files = [
-        *data_sets(plan),
+        *(data_sets(plan) if plan.makes_pairs else []),
+        *(f"{plan.root}/own_pairs/{name}/dataset.json" for name in plan.own_pairs),
         *rankings(plan),
         *_files_of_contamination(plan),
         *(
@@ -31,13 +37,18 @@ def targets(plan: Plan) -> list[str]:
             for experiment in plan.experiments()
             for name in MODEL_FILES
         ),
+        *(f"{plan.root}/models/{each}/converted" for each in evaluation.converted_models(plan)),
         *(
             f"{plan.root}/evaluation/{model}/{benchmark}/{name}"
             for model in plan.models()
             for benchmark in config.evaluation.benchmarks
             for name in _files_of_evaluation(plan, benchmark)
         ),
-        *(comparison_files(plan).values() if config.image_ranking.judge else []),
+        *(
+            comparison_files(plan).values()
+            if config.image_ranking.judge and plan.makes_pairs
+            else []
+        ),
         *(plan.shard_files("embeddings") if config.figures.embedding else []),
         *tables_and_figures(plan),
     ]
@@ -74,9 +85,10 @@ def responses(plan: Plan) -> list[str]:
 
 def data_sets(plan: Plan) -> list[str]:
     """The data sets, and the shard files of all stages that lead to them."""
+    rankings_of_responses = dict.fromkeys([*plan.reward_stages.values(), "response_ranking"])
     return [
         *responses(plan),
-        *plan.shard_files("response_ranking"),
+        *(file for stage in rankings_of_responses for file in plan.shard_files(stage)),
         *(
             file
             for checker in plan.config.pairs.content_check
@@ -103,19 +115,23 @@ def _files_of_contamination(plan: Plan) -> list[str]:
     return [
         *(f"{plan.root}/contamination/{name}" for name in names),
         *evaluation.contamination_files(plan),
+        *own_pairs.contamination_files(plan),
     ]
 
 
 def tables_and_figures(plan: Plan) -> list[str]:
     """The files of all tables and figures that are not left out."""
     figures = plan.config.figures
-    needs = {"similarity_figure": figures.embedding, "answers_figure": plan.answers_sheet}
+    needs = {name: name in OF_MODELS or plan.makes_pairs for name in (*TABLES, *FIGURES)}
+    needs["guidance_figure"] = plan.makes_pairs and plan.config.images.IS_DRAWN
+    needs["similarity_figure"] = plan.makes_pairs and figures.embedding is not None
+    needs["answers_figure"] = plan.answers_sheet is not None
     return [
-        *(file for table in TABLES for file in table_files(plan, table).values()),
+        *(file for table in TABLES if needs[table] for file in table_files(plan, table).values()),
         *(
             file
             for figure in FIGURES
-            if needs.get(figure, True)
+            if needs[figure]
             for file in figure_files(plan, figure).values()
         ),
     ]

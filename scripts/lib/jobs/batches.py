@@ -6,7 +6,8 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -77,7 +78,8 @@ class _FilesBeingWritten:
 class Batches(Generic[Input, M, R]):
     """How the items of a job are computed.
 
-    load         is called once, and only if something is to be computed
+    load         is called once, and only if something is to be computed; what is a context (a
+                 connection) is entered, and left when all is computed
     compute      gives one result an item, in order; a result may be a Future (files still being
                  written), and an ItemError in place of a result fails that item. Whatever it raises
                  fails its items, one by one if the batch had several, except a UserError or a full
@@ -121,7 +123,9 @@ class Batches(Generic[Input, M, R]):
                 started = time.monotonic()
                 model, versions = self._load(), loaded_versions()
                 job.record.load_seconds += time.monotonic() - started
-                self._compute(missing, model, versions, journal, outcomes)
+                is_open = model if isinstance(model, AbstractContextManager) else nullcontext()
+                with is_open:
+                    self._compute(missing, model, versions, journal, outcomes)
             job.computed_under({})
             for item in items:
                 if outcomes[item.id].reason is None:
@@ -288,6 +292,18 @@ class Batches(Generic[Input, M, R]):
         if isinstance(error, OSError) and error.errno in (*FULL_DISK, *READ_ONLY):
             with mendable_storage_errors(Path(error.filename or self.job.work)):
                 raise error
+
+
+def each_at_once(
+    compute: Callable[[Item[Input]], Any], batch: Sequence[Item[Input]]
+) -> Sequence[Any]:
+    """`compute` of each item of a batch, in threads where there are several: for what waits for
+    servers.
+    """
+    if len(batch) == 1:
+        return [compute(batch[0])]
+    with ThreadPoolExecutor(len(batch)) as threads:
+        return [threads.submit(compute, item) for item in batch]
 
 
 def wait_for_all(being_written: list[_FilesBeingWritten]) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Generic, Self, TypeVar
 from pydantic import ValidationError
 
 from lib import weights
-from lib.blocks import Block, Model, first_mistake, models_in
+from lib.blocks import Block, Model, endpoints_in, first_mistake, models_in
 from lib.errors import UserError, printable
 from lib.files import digest, digest_of_file, sync, write_json, write_jsonl
 from lib.jobs.kept import is_sealed
@@ -139,7 +139,11 @@ class Job(Generic[S]):
         return identity
 
     def identify_all(self, block: Block) -> dict[str, str]:
-        """The identities of a block's models: its own as "model", those of its fields by name."""
+        """The identities of a block's models: its own as "model", those of its fields by name. Its
+        endpoints are put on record.
+        """
+        for name, endpoint in endpoints_in(block).items():
+            self.record.models[name] = endpoint.model
         return {name: self.identify(model) for name, model in models_in(block).items()}
 
     def _runs(self) -> list[Path]:

@@ -7,18 +7,20 @@ from lib.errors import UserError
 from lib.files import digest_of_file
 from lib.jobs.record import Record, read_record
 
-#: Stage -> the rule that publishes its shard files.
+#: Stage -> the rules that publish its shard files.
 SHARD_RULES = {
-    "images": "generate_images",
-    "image_ranking": "rank_images",
-    "instructions": "write_instructions",
-    "responses": "generate_responses",
-    "response_ranking": "rank_responses",
-    "contamination": "check_contamination",
-    "content": "check_content",
-    "pairs": "build_pairs",
-    "embeddings": "embed_texts",
+    "images": ("generate_images",),
+    "image_ranking": ("rank_images",),
+    "instructions": ("write_instructions",),
+    "responses": ("generate_responses",),
+    "response_rewards": ("rank_responses",),
+    "response_ranking": ("rank_responses", "combine_rewards"),
+    "contamination": ("check_contamination",),
+    "content": ("check_content",),
+    "pairs": ("build_pairs",),
+    "embeddings": ("embed_texts",),
 }
+MODEL_RULES = ("train_dpo", "merge_adapter", "model_cards", "convert_model")
 EVALUATION_RULES = ("answer_benchmark", "answer_questions", "score_benchmark", "score_answers")
 
 
@@ -46,17 +48,20 @@ def _jobs_that_may_publish(*parts: str) -> list[tuple[str, str]]:
         case "dataset":
             return [(rule, names[0]) for rule in ("merge_pairs", "data_set_card")]
         case "models":
-            return [(rule, names[0]) for rule in ("train_dpo", "merge_adapter", "model_cards")]
+            return [(rule, names[0]) for rule in MODEL_RULES]
         case "evaluation":
             return [(rule, "/".join(names[:2])) for rule in EVALUATION_RULES]
         case "image_judge":
             return [("compare_picks", "compare_picks")]
         case "quality":
-            return [("check_pairs", "check_pairs")]
+            return [(rule, rule) for rule in ("check_pairs", "fit_length", "fit_rewards")]
         case "contamination" if len(names) == 1:
-            return [(rule, rule) for rule in ("index_benchmarks", "list_overlaps")]
+            of_all = [(rule, rule) for rule in ("index_benchmarks", "list_overlaps")]
+            return [*of_all, ("check_own_pairs", shard)]
+        case "own_pairs":
+            return [("import_pairs", names[0])]
         case stage if stage in SHARD_RULES:
-            return [(SHARD_RULES[stage], shard)]
+            return [(rule, shard) for rule in SHARD_RULES[stage]]
     return []
 
 

@@ -1,6 +1,7 @@
 """lmms-eval 0.7.3: which tasks it reads, how it asks, and what it prints."""
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from functools import partial
 from hashlib import sha256
@@ -55,24 +56,45 @@ def _as_json(value: Any) -> Any:
     return repr(value)  # what says no more of itself is asked again by the next process
 
 
-def change_judge(ask: Callable[..., tuple[str, str]]) -> None:
+def change_judge(ask: Callable[..., tuple[str, str]], refuse: Callable[[str], Any]) -> None:
     """Has judges asked by `ask(text, **parameters of the request)`, which gives the reply and the
     name of the model that gave it. lmms-eval's own client logs what a server says as it came.
+
+    `refuse(what)` raises: what is asked is more than one text.
     """
     from lmms_eval.llm_judge.protocol import Response
     from lmms_eval.llm_judge.providers import openai
 
     def evaluate(provider: Any, request: Any) -> Any:
-        [message] = request.messages
-        sampling = openai.build_sampling_kwargs(request.config or provider.config)
-        text, model = ask(message["content"], **sampling)
+        config = request.config or provider.config
+        said = [message["content"] for message in request.messages]
+        if len(said) != 1 or not isinstance(said[0], str) or request.images:
+            refuse("a judge that is shown pictures or several messages")
+        if config.system_prompt or config.response_format == "json":
+            refuse("a judge with a system prompt, or bound to JSON")
+        sampling = openai.build_sampling_kwargs(config)
+        text, model = ask(said[0], **sampling)
         return Response(content=text.strip(), model_used=model)
 
     openai.OpenAIProvider.evaluate = evaluate
 
 
-def change_prompts(change: Callable[[str], str]) -> None:
-    """Has the model see `change(prompt)` in place of what its chat template makes of a question."""
+def take_any_model() -> None:
+    """Has lmms-eval's class for LLaVA load any model that reads pictures and writes text, as
+    transformers does, and ask it through the model's own processor. Its classes for single
+    families change a picture's size, the number format or the system prompt, so that a model would
+    see other token ids than it was trained on.
+    """
+    from lmms_eval.models.simple import llava_hf
+    from transformers import AutoModelForImageTextToText
+
+    llava_hf.model_map = defaultdict(lambda: AutoModelForImageTextToText, llava_hf.model_map)
+
+
+def change_prompts(change: Callable[[Any, str], str]) -> None:
+    """Has the model see `change(tokenizer, prompt)` in place of what its chat template makes of a
+    question.
+    """
     from lmms_eval.models.chat import llava_hf
 
     load = llava_hf.LlavaHf.__init__
@@ -81,7 +103,7 @@ def change_prompts(change: Callable[[str], str]) -> None:
         load(model, *arguments, **named)
         ask = model._image_processor.apply_chat_template
         model._image_processor.apply_chat_template = lambda *parts, **options: change(
-            ask(*parts, **options)
+            model.tokenizer, ask(*parts, **options)
         )
 
     llava_hf.LlavaHf.__init__ = load_with_change

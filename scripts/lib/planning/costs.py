@@ -6,12 +6,16 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 from lib.config.pairs import ALL
 from lib.config.run import Config
+from lib.config.training import Experiment
+from lib.data.own_pairs import count_own_pairs
+from lib.data.pair_forms.settings import OwnPairs
 from lib.head.summary import ORDER
 from lib.planning.graph import PlannedJob
-from lib.planning.rates import ANSWERING, Rates
+from lib.planning.rates import ANSWERING, Rate, Rates
 
 #: A job that is planned for more than this share of its time limit is told.
 SHARE_OF_LIMIT = 0.8
@@ -60,6 +64,19 @@ def updates(
     return math.ceil(epochs * max(1, math.ceil(batches / gradient_accumulation)))
 
 
+def pairs_trained_on(experiment: Experiment, shards: Mapping[tuple[str, str], int]) -> int:
+    """How many pairs an experiment is trained on; 0 where nobody knows before they are there."""
+    if experiment.pairs is None:
+        return pairs_of(experiment.size or ALL, shards)
+    return known_pairs(experiment.pairs) or experiment.paper_row or 0
+
+
+@cache
+def known_pairs(pairs: OwnPairs) -> int:
+    """How many pairs from elsewhere there are; 0 for those of the hub that are not here yet."""
+    return count_own_pairs(pairs) if pairs.is_readable else 0
+
+
 def pairs_of(size: int | str, shards: Mapping[tuple[str, str], int]) -> int:
     """How many pairs a data set has; at most as many as there are prompts."""
     return sum(shards.values()) if size == ALL else int(size)
@@ -76,16 +93,16 @@ def items_of(
     if {"topic", "shard"} <= names.keys():
         prompts = shards.get((names["topic"], names["shard"]), 0)
         if job.rule in ("generate_images", "rank_images"):
-            return prompts * len(config.images.guidance_scales)
-        return (
-            prompts * len(config.responses.policy_models)
-            if job.rule == "rank_responses"
-            else prompts
-        )
+            return prompts * config.images.images_per_prompt
+        if job.rule == "rank_responses":
+            return prompts * len(config.responses.answer_names)
+        if job.rule == "generate_responses":
+            return prompts * config.responses.policy_models[names["policy"]].samples
+        return prompts
     if job.rule == "train_dpo":
         settings = config.training.settings_of(names["experiment"])
         return updates(
-            pairs_of(config.training.experiments[names["experiment"]].size, shards),
+            pairs_trained_on(config.training.experiments[names["experiment"]], shards),
             settings.epochs,
             settings.batch_size,
             settings.gradient_accumulation,
@@ -93,6 +110,8 @@ def items_of(
         )
     if job.rule == "check_pairs":
         return sum(shards.values())
+    if job.rule in ("import_pairs", "check_own_pairs"):
+        return known_pairs(config.training.own_pairs[names["own_pairs"]])
     if job.rule == "merge_pairs":
         return pairs_of(names["size"], shards)
     if job.rule in ANSWERING:
@@ -100,6 +119,17 @@ def items_of(
         limit = getattr(config.evaluation.benchmarks[names["benchmark"]], "limit", None)
         return min(known, limit) if known and limit else limit or known
     return 1
+
+
+def rate_of(job: PlannedJob, config: Config, rates: Rates) -> Rate:
+    """The rate of a job; where the images are the user's own, what is stored of one only, since
+    nothing draws it.
+    """
+    rate = rates.of(job)
+    if job.rule != "generate_images" or config.images.IS_DRAWN:
+        return rate
+    other = rates.other_jobs
+    return rate.model_copy(update={"seconds": other.seconds, "load_seconds": other.load_seconds})
 
 
 def plan_costs(
@@ -111,7 +141,7 @@ def plan_costs(
     too_long: dict[str, tuple[str, float]] = {}
     limits: dict[str, int] = {}
     for job in jobs:
-        rate = rates.of(job)
+        rate = rate_of(job, config, rates)
         items = items_of(job, config, shards, rates.questions)
         if job.rule in ANSWERING and not items:
             unknown.add(job.wildcards["benchmark"])
@@ -135,12 +165,32 @@ def plan_costs(
             f" {limits[rule] / 60:.1f} h (`runtime`). A job that runs out of time goes on where it"
             " stopped, in another attempt; raise the limit, or split the work, to need none."
         )
+    planned.notes += _notes_on_own_pairs(config)
     if unknown:
         planned.notes.append(
             "How many questions these benchmarks have is not in the rates, so answering them is"
             f" planned as loading alone: {', '.join(sorted(unknown))}. Add them under `questions`."
         )
     return planned
+
+
+def _notes_on_own_pairs(config: Config) -> list[str]:
+    """What is not known of pairs from elsewhere."""
+    of_hub = {
+        name: experiment
+        for name, experiment in config.training.experiments.items()
+        if experiment.pairs and not known_pairs(experiment.pairs)
+    }
+    if not of_hub:
+        return []
+    unknown = [name for name, experiment in of_hub.items() if not experiment.paper_row]
+    rest = ", or, without one, as loading alone" if unknown else ""
+    note = (
+        "How many pairs these experiments have is not known before their data are here (`make"
+        f" fetch`): {', '.join(of_hub)}. They are planned with the number of their"
+        f" `paper_row`{rest}."
+    )
+    return [note]
 
 
 def name_of(job: PlannedJob) -> str:

@@ -80,7 +80,9 @@ def made_up_prompts(config: Config, folder: Path, per_topic: int) -> None:
 
 
 def shards_of(config: Config, prompts: Path) -> dict[tuple[str, str], Shard]:
-    """The shards of a prompts folder, by (topic, shard)."""
+    """The shards of a prompts folder, by (topic, shard); none where prompts are not read."""
+    if not config.training.needs_pairs_of_run:
+        return {}
     return read_topics(
         prompts, config.topics, config.shards_per_topic, config.max_prompt_characters
     )
@@ -107,13 +109,21 @@ def plan_jobs(
             "prompts": str(prompts),
             "results": str(scratch / "results"),
         }
+        # A file has nothing for prompts that are not written; an endpoint's jobs need what a file's
+        # do.
+        endpoint = {
+            "backend": "openai",
+            "endpoint": {"base_url": "http://localhost/v1", "model": "none"},
+        }
         if config.instructions.backend == "file":
-            # The file has no instructions for prompts that are not written; an endpoint's jobs need
-            # what a file's do.
-            values["instructions"] = {
-                "backend": "openai",
-                "endpoint": {"base_url": "http://localhost/v1", "model": "none"},
-            }
+            values["instructions"] = endpoint
+        values["responses"] = config.responses.model_dump(mode="json")
+        for name, policy in config.responses.policy_models.items():
+            if policy.backend == "file":
+                values["responses"]["policy_models"][name] = {
+                    **endpoint,
+                    "samples": policy.samples,
+                }
         (scratch / "config.yaml").write_text(
             yaml.safe_dump(values, allow_unicode=True), encoding="utf-8"
         )

@@ -1,15 +1,23 @@
 """What a job of each stage costs: rates, and where each comes from.
 
 A stage is a rule. An item is what a rate counts in: an image (stages images and image ranking), a
-response (response ranking), an update (training), a question (evaluation), a pair (merge_pairs), a
-prompt in every other job of a shard, and the job itself everywhere else.
+response (responses and their ranking), an update (training), a question (evaluation), a pair
+(merge_pairs, import_pairs, check_own_pairs), a prompt in every other job of a shard, and the job
+itself everywhere else.
 """
 
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from lib.blocks import Block
 from lib.config.yaml_files import explain, read_yaml, say_where
@@ -21,9 +29,11 @@ ANSWERING = ("answer_benchmark", "answer_questions")
 
 #: Rules whose jobs differ so much that each of these wildcards may have a rate of its own,
 #: `<rule>/<wildcard's value>`.
-OWN_RATES = {"generate_responses": "policy", "rank_images": "scorer"} | dict.fromkeys(
-    ANSWERING, "benchmark"
-)
+OWN_RATES = {
+    "generate_responses": "policy",
+    "rank_images": "scorer",
+    "rank_responses": "reward",
+} | dict.fromkeys(ANSWERING, "benchmark")
 
 
 class Basis(Block):
@@ -69,6 +79,7 @@ class RequestRate(Basis):
     input_tokens: NonNegativeFloat = Field(description="Tokens that are sent, an image's included.")
     output_tokens: NonNegativeFloat = Field(description="Tokens that come back.")
     items: PositiveInt = Field(1, description="Items that a request asks for.")
+    requests: PositiveFloat = Field(1, description="Requests that an item takes, on average.")
 
 
 class Price(Basis):
@@ -96,7 +107,7 @@ class Rates(Block):
 
     every_job: EveryJob
     stages: dict[str, Rate] = Field(
-        description="By rule, or `<rule>/<policy model, scorer or benchmark>`."
+        description="By rule, or `<rule>/<policy model, scorer, reward or benchmark>`."
     )
     other_jobs: Rate = Field(description="Jobs that hold no GPU and have no rate of their own.")
     questions: dict[str, PositiveInt] = Field(
@@ -105,8 +116,8 @@ class Rates(Block):
     requests: dict[str, RequestRate] = Field(
         default_factory=dict,
         description=(
-            "What an endpoint is asked: `instructions`, `image_ranking`, `generate_prompts`, or a"
-            " judged benchmark's scorer."
+            "What an endpoint is asked: `instructions`, `responses`, `image_ranking`,"
+            " `generate_prompts`, the `kind` of a scorer or reward, or a judged benchmark's scorer."
         ),
     )
     prices: dict[str, Price] = Field(

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from lib.benchmarks.judged import JudgedBenchmark
 from lib.benchmarks.registry import BENCHMARKS
-from lib.blocks import Endpoint
+from lib.blocks import Endpoint, endpoints_in
+from lib.config.response_ranking import key_of_reward, rewards_of
 from lib.config.run import Config
 from lib.planning.costs import items_of
 from lib.planning.graph import PlannedJob
@@ -45,17 +46,8 @@ def endpoints_asked(
     questions: Mapping[str, int],
 ) -> Iterator[Asked]:
     """Every endpoint that a run asks, with the number of items that it asks about."""
-    for name, value in config.instructions:
-        if isinstance(value, Endpoint):
-            yield Asked(f"instructions.{name}", "instructions", value, prompts)
-    if judge := config.image_ranking.judge:
-        count = 2 * min(judge.comparisons, prompts)
-        yield Asked("image_ranking.judge.endpoint", "image_ranking", judge.endpoint, count)
-    proposals = config.generate_prompts
-    writer = proposals.endpoint or getattr(config.instructions, "endpoint", None)
-    # Of target `prompts`, at most: what is there already is not asked for.
-    if writer and (wanted := sum(map(proposals.wanted, config.topics))):
-        yield Asked("generate_prompts.endpoint", "generate_prompts", writer, wanted)
+    if config.training.needs_pairs_of_run:
+        yield from _asked_before_training(config, prompts)
     for name, block in config.evaluation.benchmarks.items():
         if block.judge:
             judged = sum(
@@ -65,6 +57,33 @@ def endpoints_asked(
             )
             key, kind = f"evaluation.benchmarks.{name}.judge", block.scorer or name
             yield Asked(key, kind, block.judge, judged * _gradings(block.scorer))
+
+
+def _asked_before_training(config: Config, prompts: int) -> Iterator[Asked]:
+    for name, value in config.instructions:
+        if isinstance(value, Endpoint):
+            yield Asked(f"instructions.{name}", "instructions", value, prompts)
+    for name, policy in config.responses.policy_models.items():
+        if endpoint := policy.llm_endpoint:
+            key = f"responses.policy_models.{name}.endpoint"
+            yield Asked(key, "responses", endpoint, prompts * policy.samples)
+    for name, scorer in config.image_ranking.scorers.items():
+        for field, endpoint in endpoints_in(scorer).items():
+            key = f"image_ranking.scorers.{name}.{field}"
+            images = prompts * len(config.images.drawn)
+            yield Asked(key, scorer.kind, endpoint, images)
+    for name, reward in rewards_of(config.response_ranking).items():
+        for field, endpoint in endpoints_in(reward).items():
+            answers = prompts * len(config.responses.answer_names)
+            yield Asked(f"{key_of_reward(name)}.{field}", reward.kind, endpoint, answers)
+    if judge := config.image_ranking.judge:
+        count = 2 * min(judge.comparisons, prompts)
+        yield Asked("image_ranking.judge.endpoint", "image_ranking", judge.endpoint, count)
+    proposals = config.generate_prompts
+    writer = proposals.endpoint or getattr(config.instructions, "endpoint", None)
+    # Of target `prompts`, at most: what is there already is not asked for.
+    if writer and (wanted := sum(map(proposals.wanted, config.topics))):
+        yield Asked("generate_prompts.endpoint", "generate_prompts", writer, wanted)
 
 
 def _gradings(scorer: str | None) -> int:
@@ -83,7 +102,7 @@ def cost_of(asked: Asked, rates: Rates) -> RequestCost:
     rate, price = rates.requests.get(asked.kind), rates.prices.get(asked.endpoint.model)
     if rate is None:
         return RequestCost(asked, asked.items)
-    requests = math.ceil(asked.items / rate.items)
+    requests = math.ceil(asked.items * rate.requests / rate.items)
     tokens = requests * rate.input_tokens, requests * rate.output_tokens
     if price is None:
         return RequestCost(asked, requests, tokens)

@@ -23,11 +23,13 @@ FOLDERS = {
     "image_ranking": "rank_images",
     "instructions": "write_instructions",
     "responses": "generate_responses",
+    "response_rewards": "rank_responses",
     "response_ranking": "rank_responses",
     "content": "check_content",
     "pairs": "build_pairs",
     "quality": "check_pairs",
     "dataset": "merge_pairs",
+    "own_pairs": "import_pairs",
     "prompts": "tell_prompt",
 }
 
@@ -36,7 +38,7 @@ PICTURES = {".png", ".webp", ".jpeg"}
 
 
 #: Rules whose storage does not grow with their items.
-STORED_BY_JOB = ("train_dpo", "merge_adapter")
+STORED_BY_JOB = ("train_dpo", "merge_adapter", "convert_model")
 
 
 @dataclass
@@ -101,7 +103,8 @@ def rule_of_file(parts: Sequence[str], answering: Mapping[str, str]) -> str:
     if parts[0] in ("work", "logs") and len(parts) > 1:
         return parts[1].removesuffix(".log")
     if parts[0] == "models":
-        return "merge_adapter" if "merged" in parts else "train_dpo"
+        made_by = {"merged": "merge_adapter", "converted": "convert_model"}
+        return next((made_by[part] for part in parts if part in made_by), "train_dpo")
     if parts[0] == "evaluation" and len(parts) > 2:
         answers = answering.get(parts[2], "answer_benchmark")
         return (
@@ -218,8 +221,8 @@ def _limit(job: PlannedJob, config: Config) -> int | None:
 def _units_per_record_item(job: PlannedJob, config: Config) -> int:
     """A record counts prompts where a rate counts images or responses."""
     if job.rule in ("generate_images", "rank_images"):
-        return len(config.images.guidance_scales)
-    return len(config.responses.policy_models) if job.rule == "rank_responses" else 1
+        return config.images.images_per_prompt
+    return len(config.responses.answer_names) if job.rule == "rank_responses" else 1
 
 
 def _storage_rate(rule: str, stored: Mapping[str, Cost], items: int, jobs: int) -> dict[str, float]:

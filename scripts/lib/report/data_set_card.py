@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -51,11 +51,12 @@ SIZES = {
 class DataSetCardJob(Block):
     """What rule data_set_card is told.
 
-    license        that its maker gives, by the hub's name
-    instructions   where they come from, as a clause: "the instruction was ..."
-    code           address of the repository of the code
-    content_checks who looked for unsafe or personal content, in words, by name
-    configuration  the blocks that decide the data, as they were configured
+    license           that its maker gives, by the hub's name
+    instructions      where they come from, as a clause: "the instruction was ..."
+    code              address of the repository of the code
+    content_checks    who looked for unsafe or personal content, in words, by name
+    configuration     the blocks that decide the data, as they were configured
+    rewards_that_see  how many of the rewards that rank the answers see the picture
     """
 
     run: str
@@ -67,6 +68,12 @@ class DataSetCardJob(Block):
     instructions: str
     content_checks: dict[str, str] = Field(default_factory=dict)
     configuration: dict[str, Any]
+    rewards_that_see: Literal["none", "some", "all"] = "none"
+
+    @property
+    def has_own_pictures(self) -> bool:
+        """Whether the images are pictures that no model of the run drew."""
+        return bool(self.configuration.get("images", {}).get("kind") == "folder")
 
 
 @dataclass
@@ -136,7 +143,7 @@ def data_set_card(
         f"# {title_of(job, contents)}",
         introduction(job, contents),
         "## Use\n\n" + how_to_use(contents),
-        "## What is in it\n\n" + what_is_in_it(contents, gathered),
+        "## What is in it\n\n" + what_is_in_it(job, contents, gathered),
         "## Licence\n\n" + f"{licence.reason} [LICENSE.md](LICENSE.md) names all terms.",
         "## How it was made\n\n" + how_it_was_made(job, findings, gathered, root),
         "## What was left out, and why\n\n" + left_out(findings),
@@ -184,12 +191,30 @@ def introduction(job: DataSetCardJob, contents: Contents) -> str:
         if job.label == "demo"
         else ""
     )
+    control = job.configuration.get("pairs", {}).get("length_control", "none")
+    less = (
+        " Answers were ranked by what is left of its reward when what it gains with their length is"
+        " taken out; the scores here are that."
+        if control != "none"
+        else ""
+    )
+    rewards = job.configuration.get("response_ranking", {}).get("rewards", {})
+    judge = (
+        f"{len(rewards)} reward models together, by the mean of their standardised scores"
+        if len(rewards) > 1
+        else "a reward model"
+    )
+    made = (
+        "The image is a picture of its maker's own, and models wrote the"
+        if job.has_own_pictures
+        else "Models made the image and wrote the"
+    )
     return (
         f"{contents.pairs} preference pairs for aligning vision-language models: an image, an"
-        " instruction about it, a chosen and a rejected answer. Models made the image and wrote the"
-        f" answers; the instruction {job.instructions}. Which answer is the better one was said by"
-        f" a reward model: no human labelled anything. The method is that of [PDS-DPO]({PAPER})."
-        f"{demo}"
+        " instruction about it, a chosen and a rejected answer."
+        f" {made} answers; the instruction {job.instructions}. Which answer is the better one was"
+        f" said by {judge}: no human labelled anything.{less} The method is that of"
+        f" [PDS-DPO]({PAPER}).{demo}"
     )
 
 
@@ -199,8 +224,13 @@ def how_to_use(contents: Contents) -> str:
     return "\n".join(f"- **{form.NAME}.** {form.USE.format(name=contents.name)}" for form in forms)
 
 
-def what_is_in_it(contents: Contents, gathered: Gathered) -> str:
+def what_is_in_it(job: DataSetCardJob, contents: Contents, gathered: Gathered) -> str:
     """Splits, columns and counts."""
+    of_picture = (
+        "`image_reward`"
+        if job.has_own_pictures
+        else "`image_reward`, `guidance_scale` and `image_seed`"
+    )
     splits = markdown_table(["Split", "Pairs"], list(contents.splits.items()))
     held_out = (
         ""
@@ -221,9 +251,9 @@ def what_is_in_it(contents: Contents, gathered: Gathered) -> str:
         " stand `image_prompt` (the text-to-image prompt, which is not what is asked), `topic`, who"
         " answered (`chosen_policy`, `rejected_policy`), the rewards (`chosen_score`,"
         " `rejected_score`, their parts in `..._attributes` where the reward model gives any, and"
-        " the `margin` between them), and the picture's `image_reward`, `guidance_scale` and"
-        " `image_seed`. `SHA256SUMS` has every file's digest (`sha256sum -c SHA256SUMS`),"
-        " [CHANGELOG.md](CHANGELOG.md) what changed since it was made before."
+        f" the `margin` between them), and the picture's {of_picture}. `SHA256SUMS` has every"
+        " file's digest (`sha256sum -c SHA256SUMS`), [CHANGELOG.md](CHANGELOG.md) what changed"
+        " since it was made before."
     )
 
 
@@ -236,10 +266,15 @@ def how_it_was_made(job: DataSetCardJob, findings: Findings, gathered: Gathered,
         left -= findings.stopped_at[rule]
         steps.append([f"Prompts {what}", left])
     steps += [["Pairs", findings.reasons[PAIRS]], ["Pairs in this data set", gathered.pairs]]
+    seeds = (
+        "of every answer is a hash of it and of the prompt's text"
+        if job.has_own_pictures
+        else "of every image and answer is a hash of it and of the prompt's text, and that of each"
+        " image stands in `image_seed`"
+    )
     return (
-        f"{models_table(job.models, root)}\n\nThe run's seed is {seed}; the seed of every image and"
-        " answer is a hash of it and of the prompt's text, and that of each image stands in"
-        f" `image_seed`. {made_with(job.code)}\n\n{markdown_table(['Step', 'Number'], steps)}"
+        f"{models_table(job.models, root)}\n\nThe run's seed is {seed}; the seed"
+        f" {seeds}. {made_with(job.code)}\n\n{markdown_table(['Step', 'Number'], steps)}"
     )
 
 
@@ -269,26 +304,39 @@ def content_checked(job: DataSetCardJob, findings: Findings) -> str:
 
 def known_limits(job: DataSetCardJob, gathered: Gathered, findings: Findings) -> str:
     """What whoever trains on it has to know."""
-    limits = [*limits_of_rewards(gathered), limit_of_contamination(findings)]
+    limits = [*limits_of_rewards(job, gathered), limit_of_contamination(findings)]
     limits.append(content_checked(job, findings))
     return "\n".join(f"- {limit}" for limit in limits)
 
 
-def limits_of_rewards(gathered: Gathered) -> list[str]:
+#: What a reward cannot tell, by whether the rewards that rank the answers see the picture.
+BLIND = {
+    "none": (
+        "The reward that ranks the answers reads texts only: it has not seen the picture, and may"
+        " prefer an answer that says what is not there."
+    ),
+    "some": (
+        "Not all rewards that rank the answers see the picture: those that read texts only may"
+        " prefer an answer that says what is not there."
+    ),
+    "all": (
+        "The answers were ranked by models that see the picture, and that may take for shown what"
+        " is not there."
+    ),
+}
+
+
+def limits_of_rewards(job: DataSetCardJob, gathered: Gathered) -> list[str]:
     """What the rewards cannot tell."""
     count = max(gathered.pairs, 1)
     longer, shorter = gathered.longer / count, gathered.shorter / count
     means = {side: gathered.characters[side] / count for side in ("chosen", "rejected")}
-    blind = (
-        "The reward that ranks the answers reads texts only: it has not seen the picture, and may"
-        " prefer an answer that says what is not there."
-    )
     length = (
         f"Length: the chosen answer is the longer one in {longer:.1%} of the pairs and the shorter"
         f" one in {shorter:.1%} ({means['chosen']:.0f} against {means['rejected']:.0f} characters"
         " on average). A model may learn that instead of what the answers say."
     )
-    return [blind, length]
+    return [BLIND[job.rewards_that_see], length]
 
 
 def limit_of_contamination(findings: Findings) -> str:

@@ -30,6 +30,7 @@ class ModelCardJob(Block):
     base         the model that was trained
     data_models  those that made its data
     control      of a negative control: what it is, in words
+    own_pairs    where its pairs come from, where the run did not make them
     training     the training's settings
     scores       benchmark -> what its scores are, by their names
     """
@@ -44,7 +45,9 @@ class ModelCardJob(Block):
     languages: list[str]
     code: str | None
     control: str | None
-    prompt_template: str
+    own_pairs: str | None = None
+    prompt_template: str | None
+    system_prompt: str | None
     training: dict[str, Any]
     scores: dict[str, dict[str, str]]
 
@@ -116,13 +119,22 @@ def model_card(
 
 def title_of(job: ModelCardJob, kind: Kind) -> str:
     """The model's name for people."""
-    what = "LoRA adapter" if kind == "adapter" else "merged model"
+    what = what_is_trained(job) if kind == "adapter" else "merged model"
     return f"{job.experiment} ({job.run}): {what} of {job.base.name}"
+
+
+def what_is_trained(job: ModelCardJob) -> str:
+    """What the folder of an adapter holds."""
+    return "trained language model" if is_full(job) else "LoRA adapter"
+
+
+def is_full(job: ModelCardJob) -> bool:
+    """Whether the weights themselves were trained, and no adapter."""
+    return job.training.get("tuning") == "full"
 
 
 def licence_of_model(job: ModelCardJob) -> Licence:
     """The licence: a trained model is a derivative of its base model."""
-    of_data = licence_of(job.data_models, job.license)
     terms = job.base.terms
     under = (
         f"under the [{terms.name}]({terms.address})"
@@ -133,8 +145,16 @@ def licence_of_model(job: ModelCardJob) -> Licence:
         OTHER,
         "terms-of-the-models",
         f"It is a derivative of {job.base.name} and goes on {under}. Of the data that it was"
-        f" trained on: {of_data.reason[0].lower()}{of_data.reason[1:]}",
+        f" trained on: {terms_of_data(job)}",
     )
+
+
+def terms_of_data(job: ModelCardJob) -> str:
+    """What may be done with what the data are, as a sentence goes on."""
+    if job.own_pairs:
+        return f"they are {job.own_pairs}, under the terms of whoever gives them."
+    of_data = licence_of(job.data_models, job.license)
+    return f"{of_data.reason[0].lower()}{of_data.reason[1:]}"
 
 
 def metadata_of(
@@ -142,6 +162,7 @@ def metadata_of(
 ) -> dict[str, Any]:
     """The hub's metadata. A base model that is a folder has no place there."""
     is_adapter = kind == "adapter"
+    is_lora = is_adapter and not is_full(job)
     base = {
         "base_model": job.base.name,
         "base_model_relation": "adapter" if is_adapter else "finetune",
@@ -154,7 +175,7 @@ def metadata_of(
         **(base if job.base_is_on_hub else {}),
         "library_name": "peft" if is_adapter else "transformers",
         "pipeline_tag": "image-text-to-text",
-        "tags": ["dpo", "preference", "pds-dpo", "trl", *(["lora"] if is_adapter else [])],
+        "tags": ["dpo", "preference", "pds-dpo", "trl", *(["lora"] if is_lora else [])],
         **({"model-index": [index_of(job, lines)]} if lines else {}),
     }
 
@@ -179,12 +200,20 @@ def index_of(job: ModelCardJob, lines: Sequence[ScoreLine]) -> dict[str, Any]:
 
 def introduction(job: ModelCardJob, kind: Kind, data: DataSetSummary) -> str:
     """What it is, in a paragraph."""
+    whose = (
+        f"of {job.own_pairs}, which the workflow of [PDS-DPO]({PAPER}) did not make"
+        if job.own_pairs
+        else f"that no human labelled, by the method of [PDS-DPO]({PAPER})"
+    )
     text = (
         f"{job.base.name}, aligned by direct preference optimization with {data['size']} preference"
-        f" pairs that no human labelled, by the method of [PDS-DPO]({PAPER})."
+        f" pairs {whose}."
     )
     if kind == "adapter":
-        text += " This is the LoRA adapter of its language model, without the base model's weights."
+        held = "the LoRA adapter of its language model, without the base model's weights"
+        if is_full(job):
+            held = "its trained language model in PEFT's form, without the rest of it"
+        text += f" This is {held}."
     if job.control:
         text += f" **It is a negative control ({job.control}), not a model to be used.**"
     if job.label == "demo":
@@ -210,13 +239,22 @@ def how_to_use(job: ModelCardJob, kind: Kind) -> str:
 def how_it_was_trained(job: ModelCardJob, data: DataSetSummary, root: Path) -> str:
     """Data, base model and settings."""
     settings = [[f"`{name}`", value] for name, value in job.training.items()]
-    template = job.prompt_template.replace("\n", "\\n")
     return (
         f"Base model: `{job.base.name}` at {revision_of(job.base, root)}. Data: {data['size']}"
         " pairs, digest"
-        f" `{data['digest']}` (in the data set's `dataset.json`). Asked as `{template}`."
-        f" {made_with(job.code)}\n\n" + markdown_table(["Setting", "Value"], settings)
+        f" `{data['digest']}` (in the data set's `dataset.json`). Asked"
+        f" {how_it_was_asked(job)}. {made_with(job.code)}\n\n"
+        + markdown_table(["Setting", "Value"], settings)
     )
+
+
+def how_it_was_asked(job: ModelCardJob) -> str:
+    """The form of a training's prompts, in words."""
+    template, system = job.prompt_template, job.system_prompt
+    form = "in the base model's own chat template"
+    if template is not None:
+        form = "as `{}`".format(template.replace("\n", "\\n"))
+    return f"{form}, a prompt of Vicuna's form behind `{system}`" if system else form
 
 
 def scores_table(lines: Sequence[ScoreLine]) -> str:
@@ -243,9 +281,14 @@ def scores_table(lines: Sequence[ScoreLine]) -> str:
 def known_limits(job: ModelCardJob) -> str:
     """What whoever uses it has to know."""
     languages = ", ".join(job.languages)
-    return (
-        "- Its data were ranked by a reward that may not see images, and that may like longer"
+    of_data = (
+        "- Who preferred the chosen answers of its data, and by what, its data's makers know.\n"
+        if job.own_pairs
+        else "- Its data were ranked by a reward that may not see images, and that may like longer"
         " answers; the data set's card has the figures.\n"
+    )
+    return (
+        f"{of_data}"
         "- It was evaluated on the benchmarks above and on nothing else: not for safety, and in no"
         f" language but {languages}.\n"
         "- What its base model may not be used for, it may not be used for either."

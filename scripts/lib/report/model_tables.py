@@ -29,7 +29,9 @@ from lib.report.published import (
 from lib.report.sidecar import Label, ModelOrigin
 from lib.report.tables import ARROWS, Table, TableColumn, TableRow, write_table
 
-VERSION = 2
+VERSION = 3
+#: What marks the rows of models that others trained; their numbers are of this run.
+RELEASED = "released"
 #: MMHal-Bench's score, a mean of ratings, is told with two.
 ALL_SCORES_DECIMALS = 2
 #: The model that the paper's rows with `pairs` are of, as its hub names contain it.
@@ -59,6 +61,11 @@ class ModelTableRow(Block):
     texts    of the text columns beside the name
     control  of a negative control: what it is, in words. It is compared with no row of the paper
     left_out why there is no data set of this size, and so no number in the row
+    data_set the folder of the data set whose pairs are counted, where `pairs` is "all"
+    origin   of pairs that the run did not make: where they come from, in words
+    paper_row
+             of such a row: the paper's row that it is held against, by its number of pairs
+    released of a model that the run did not train: where it comes from
     """
 
     name: str
@@ -68,6 +75,24 @@ class ModelTableRow(Block):
     texts: dict[str, str]
     control: str | None = None
     left_out: str | None = None
+    data_set: str = "all"
+    origin: str | None = None
+    paper_row: int | None = None
+    released: ModelOrigin | None = None
+
+    @property
+    def compared_with(self) -> int | str | None:
+        """The paper's row that it is held against, by its number of pairs; none for a negative
+        control, and for pairs from elsewhere unless it is said which.
+        """
+        if self.control:
+            return None
+        return self.paper_row if self.origin or self.released else self.pairs
+
+    @property
+    def trained_on(self) -> str:
+        """How many pairs it was trained on, and whose where they are not the run's."""
+        return f"{self.pairs} pairs" + (f" of {self.origin}" if self.origin else "")
 
     @property
     def control_mark(self) -> str:
@@ -77,17 +102,19 @@ class ModelTableRow(Block):
     @property
     def title(self) -> str:
         """The row's name with what it was trained on."""
+        if self.released:
+            return f"{self.name} ({self.released.model})"
         if self.pairs == 0:
             return f"{self.name} (before training)"
         seeds = f", {len(self.models)} seeds" if len(self.models) > 1 else ""
-        return f"{self.name} ({self.pairs} pairs{seeds}{self.control_mark})"
+        return f"{self.name} ({self.trained_on}{seeds}{self.control_mark})"
 
 
 class ModelTableJob(Block):
     """What a rule is told that makes a table of models.
 
     scores  column -> "benchmark/score" or "benchmark/one|other": the first of these scores that
-            there is
+            there is of any of the models; the whole column is of it
     """
 
     rows: list[ModelTableRow]
@@ -164,7 +191,7 @@ def _fill_cell(
     """
     benchmark, names = _choices(choice)
     present = [scores[model, benchmark] for model in models if (model, benchmark) in scores]
-    name = _first_that_all_have(names, present)
+    name = names[-1]
     origin: CellOrigin = {"score": name, "runs": [_origin(score, name) for score in present]}
     row.origins[key] = origin
     if len(present) < len(models):
@@ -198,12 +225,21 @@ def _choices(choice: str) -> tuple[str, list[str]]:
     return benchmark, names.split("|")
 
 
-def _first_that_all_have(names: Sequence[str], scores: Sequence[ScoresFile]) -> str:
-    """The first name under which each of the files has a score; the last name if there is none."""
-    for name in names:
-        if all(score["scores"].get(name) is not None for score in scores):
-            return name
-    return names[-1]
+def one_definition(
+    choices: Mapping[str, str], rows: Sequence[ModelTableRow], scores: Scores
+) -> dict[str, str]:
+    """The choices, each with the first of its scores that any of the models has: two rows of a
+    column are never of two scores. Where no model has any, as it was.
+    """
+    models = [model for row in rows for model in row.models]
+    settled = {}
+    for column, choice in choices.items():
+        benchmark, names = _choices(choice)
+        files = [scores[model, benchmark] for model in models if (model, benchmark) in scores]
+        given = {name for file in files for name in file["scores"]}
+        first = next((name for name in names if name in given), None)
+        settled[column] = f"{benchmark}/{first}" if first else choice
+    return settled
 
 
 def _why_missing(score: ScoresFile, names: Sequence[str], name: str) -> str:
@@ -239,7 +275,7 @@ def our_row(
     """
     first, *others = published.text_columns
     texts = {first: about.title} | {key: about.texts.get(key, "") for key in others}
-    row = TableRow(our_source(label), texts)
+    row = TableRow(RELEASED if about.released else our_source(label), texts)
     if about.left_out:
         reason = f"No data set of this size: {about.left_out}."
         row.missing = {column.key: reason for column in chosen_columns(published, choices)}
@@ -270,17 +306,21 @@ def compare_models(
     base_model: str,
 ) -> Table:
     """A table of models: the paper's rows, then ours in the order of `rows`."""
-    printed = {row.pairs: row for row in published.rows if row.pairs is not None}
+    printed: dict[int | str | None, PublishedRow] = {
+        row.pairs: row for row in published.rows if row.pairs is not None
+    }
     is_paper_s_model = PAPER_BASE_MODEL in base_model.casefold()
+    choices = one_definition(choices, rows, scores)
     ours = []
     for about in rows:
-        is_compared = is_paper_s_model and about.control is None
-        compared = printed.get(about.pairs) if is_compared and about.pairs != "all" else None
+        is_of_paper = is_paper_s_model or about.released
+        compared = printed.get(about.compared_with) if is_of_paper else None
         ours.append(our_row(about, published, choices, scores, label, compared))
     table_rows = [*paper_rows(published), *ours]
     columns = chosen_columns(published, choices)
     notes = [
         *notes_of(published, table_rows, label),
+        *released_notes(rows),
         *seed_notes(rows),
         *origin_notes(columns, ours),
     ]
@@ -290,11 +330,22 @@ def compare_models(
 def seed_notes(rows: Sequence[ModelTableRow]) -> list[str]:
     """Which rows are means over several seeds, and of what."""
     return [
-        f"{row.name} ({row.pairs} pairs{row.control_mark}): mean ± standard deviation of"
+        f"{row.name} ({row.trained_on}{row.control_mark}): mean ± standard deviation of"
         f" the sample over {len(row.seeds)} training seeds"
         f" ({', '.join(map(str, row.seeds))}), experiments {', '.join(row.models)}."
         for row in rows
         if len(row.models) > 1 and not row.left_out
+    ]
+
+
+def released_notes(rows: Sequence[ModelTableRow]) -> list[str]:
+    """Which rows are of models that the run did not train, and where these come from."""
+    return [
+        f"{row.name}: released by others as {row.released.model}"
+        f"{f' (revision {row.released.revision})' if row.released.identity is None else ''}, asked"
+        " and scored by this run as its own models are."
+        for row in rows
+        if row.released
     ]
 
 
@@ -315,7 +366,12 @@ def all_scores(
         for score in each
     ]
     texts = {"benchmark": "Benchmark", "score": "Score", "what": "What it is"}
-    notes = [*demo_notes(label), *seed_notes(rows), *_notes_on_lines(lines)]
+    notes = [
+        *demo_notes(label),
+        *released_notes(rows),
+        *seed_notes(rows),
+        *_notes_on_lines(lines),
+    ]
     return Table("All scores of all benchmarks", texts, columns, lines, notes)
 
 
@@ -407,6 +463,8 @@ def about_models(settings: ModelTableJob | AllScoresJob) -> dict[str, Any]:
             "models": row.models,
             "seeds": row.seeds,
             **({"control": row.control} if row.control else {}),
+            **({"pairs": row.trained_on} if row.origin else {}),
+            **({"released": row.released.model_dump(mode="json")} if row.released else {}),
         }
         for row in settings.rows
     }
@@ -415,11 +473,17 @@ def about_models(settings: ModelTableJob | AllScoresJob) -> dict[str, Any]:
 
 def counted(rows: Sequence[ModelTableRow], data_sets: Sequence[str]) -> list[ModelTableRow]:
     """The rows, with the number of pairs where they are trained on all that there are.
-    `data_sets`: the summary of that data set, where there is such a row.
+    `data_sets`: the summaries of those data sets.
     """
-    sizes = [json.loads(Path(path).read_text(encoding="utf-8"))["size"] for path in data_sets]
+    sizes = {
+        Path(path).parent.name: json.loads(Path(path).read_text(encoding="utf-8"))["size"]
+        for path in data_sets
+    }
     return [
-        row.model_copy(update={"pairs": sizes[0]}) if row.pairs == "all" else row for row in rows
+        row.model_copy(update={"pairs": sizes[row.data_set]})
+        if row.pairs == "all" and row.data_set in sizes
+        else row
+        for row in rows
     ]
 
 
@@ -429,9 +493,10 @@ def models_table(snakemake: Any) -> None:
     """
     with Job(snakemake, ModelTableJob, VERSION) as job:
         settings, inputs = job.settings, snakemake.input
+        settings = settings.model_copy(update={"rows": counted(settings.rows, inputs.data_set)})
         table = compare_models(
             read_published(Path(inputs.published)),
-            counted(settings.rows, inputs.data_set),
+            settings.rows,
             settings.scores,
             read_scores(inputs.scores, job.root),
             settings.label,
@@ -447,6 +512,8 @@ def all_scores_table(snakemake: Any) -> None:
     with Job(snakemake, AllScoresJob, VERSION) as job:
         settings, files = job.settings, list(snakemake.input.scores)
         found = read_scores(files, job.root)
-        table = all_scores(settings.rows, settings.benchmarks, found, settings.label)
+        rows = counted(settings.rows, getattr(snakemake.input, "data_set", []))
+        table = all_scores(rows, settings.benchmarks, found, settings.label)
+        settings = settings.model_copy(update={"rows": rows})
         write_table(table, files, snakemake.output, about_models(settings))
         job.count(len(table.rows))

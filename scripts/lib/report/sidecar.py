@@ -117,6 +117,11 @@ def resolve_model(origin: ModelOrigin, root: Path, rule: str, job: str = "") -> 
     return {"model": origin.model, "revision": origin.revision, "identity": identity}
 
 
+def resolve_image_model(origin: ModelOrigin | None, root: Path) -> ResolvedModel | None:
+    """Which model drew the images; None where they are the user's own."""
+    return resolve_model(origin, root, "generate_images") if origin else None
+
+
 def recorded_commits(model: str, folder: Path) -> list[str]:
     """The commits of a hub model that the jobs whose records lie in a folder used."""
     records = [read_record(path) for path in folder.glob("**/*.json")]

@@ -12,8 +12,9 @@ from lib.loading import check_whole
 from lib.patches.deepspeed import without_compiled_operators
 from lib.patches.imports import hide_for_good, quick_imports
 from lib.training.base import TrainingJob
+from lib.training.image_tokens import load_processor
 from lib.training.messages import Note, tell
-from lib.training.preference_data import load_processor, preference_dataset
+from lib.training.preference_data import preference_dataset
 from lib.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -21,9 +22,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
     from trl import DPOConfig, DPOTrainer
 
-#: The linear layers of the language model; not of the vision encoder, whose layers have the same
-#: names, nor its output layer.
-LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+#: Names of modules, as a pattern, that are not in what transformers calls the language model.
+ALL_BUT_LANGUAGE_MODEL = r"(?!.*\b(?:language_model|text_model|text_decoder|decoder)\.)"
 
 
 class DPO:
@@ -65,6 +65,7 @@ class DPO:
             from lib.training.watching import HeldOut, Watching
 
         set_up_libraries(job)
+        was_connected = torch.distributed.is_initialized()
         trainer = build_trainer(job)
         pairs: Sized = trainer.train_dataset
         watching = Watching(job, len(pairs))
@@ -73,7 +74,7 @@ class DPO:
         trainer.add_callback(watching)
         with calling_on_stop_signals(watching.stop):
             trainer.train(resume_from_checkpoint=str(job.resume) if job.resume else None)
-            if torch.distributed.is_initialized():
+            if torch.distributed.is_initialized() and not was_connected:
                 torch.distributed.destroy_process_group()
 
 
@@ -112,14 +113,20 @@ def build_trainer(job: TrainingJob) -> "DPOTrainer":
     if args.process_index == 0:
         for note in notes:
             tell(Note(note=note))
-    return DPOTrainer(
-        model=load_model(job),
-        args=args,
-        processing_class=processor,
-        train_dataset=dataset,
-        eval_dataset=held_out,
-        peft_config=lora_config(job.settings),
-    )
+    model = load_model(job)
+    options: dict[str, Any] = {
+        "model": model,
+        "args": args,
+        "processing_class": processor,
+        "train_dataset": dataset,
+        "eval_dataset": held_out,
+        "peft_config": lora_config(job.settings, model),
+    }
+    if options["peft_config"].modules_to_save:
+        from lib.training.whole_modules import WholeModulesTrainer
+
+        return WholeModulesTrainer(job.settings.projector_learning_rate, **options)
+    return DPOTrainer(**options)
 
 
 def require_gpus(job: TrainingJob) -> None:
@@ -135,6 +142,25 @@ def require_gpus(job: TrainingJob) -> None:
         )
 
 
+def in_4_bits(job: TrainingJob) -> dict[str, Any]:
+    """What loads a base model in QLoRA's form: the layers of its language model in 4-bit
+    NormalFloat, the constants quantized too, computed in the model's dtype. The rest, which the
+    merged model has as it is, stays so.
+    """
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, job.dtype),
+        llm_int8_skip_modules=[ALL_BUT_LANGUAGE_MODEL],
+    )
+    device = torch.cuda.current_device() if job.device == "cuda" else job.device
+    return {"quantization_config": quantization, "device_map": {"": device}}
+
+
 def load_model(job: TrainingJob) -> "PreTrainedModel":
     """The base model's weights."""
     import torch
@@ -142,6 +168,7 @@ def load_model(job: TrainingJob) -> "PreTrainedModel":
 
     return AutoModelForImageTextToText.from_pretrained(
         str(job.base),
+        **(in_4_bits(job) if job.settings.tuning == "qlora" else {}),
         dtype=getattr(torch, job.dtype),
         use_safetensors=True,
         trust_remote_code=False,
@@ -149,15 +176,43 @@ def load_model(job: TrainingJob) -> "PreTrainedModel":
     )
 
 
-def lora_config(settings: TrainingSettings) -> "LoraConfig":
+def lora_targets(model: "PreTrainedModel") -> str:
+    """A pattern of the names of the language model's linear layers: not of the vision tower, whose
+    layers may have the same names, nor of the output layer.
+    """
+    import torch
+
+    decoder = model.get_decoder()
+    [path] = [name for name, module in model.named_modules() if module is decoder]
+    linear = dict.fromkeys(
+        name.rpartition(".")[2]
+        for name, module in decoder.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    )
+    return rf".*{path.rpartition('.')[2]}.*\.({'|'.join(linear)})"
+
+
+def trained_wholly(settings: TrainingSettings, model: "PreTrainedModel") -> list[str] | None:
+    """The modules whose weights are trained themselves; None where none are."""
+    from lib.training.whole_modules import language_model_of, projectors_of
+
+    projector = projectors_of(model) if settings.projector_learning_rate else []
+    language_model = language_model_of(model) if settings.tuning == "full" else []
+    return projector + language_model or None
+
+
+def lora_config(settings: TrainingSettings, model: "PreTrainedModel") -> "LoraConfig":
     """The adapter, as PEFT takes it."""
     from peft import LoraConfig
+    from peft.utils.constants import DUMMY_TARGET_MODULES
 
     return LoraConfig(
+        modules_to_save=trained_wholly(settings, model),
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
-        target_modules=LORA_TARGETS,
+        # PEFT's word for no adapter at all.
+        target_modules=(DUMMY_TARGET_MODULES if settings.tuning == "full" else lora_targets(model)),
         bias="none",
         task_type="CAUSAL_LM",
     )
@@ -171,7 +226,10 @@ def training_arguments(job: TrainingJob) -> "DPOConfig":
     return DPOConfig(
         output_dir=str(job.checkpoints),
         beta=settings.beta,
-        loss_type=["sigmoid"],
+        # In the order of their names: sums of float32 differ with it, and keys do not.
+        loss_type=sorted(settings.losses),
+        loss_weights=[weight for _, weight in sorted(settings.losses.items())],
+        label_smoothing=settings.label_smoothing,
         max_length=settings.max_length,
         truncation_mode="keep_start",
         # TRL switches the whole model's dropout off by default, the adapter's too: a configured

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from lib.data.controls import Control, is_exchanged
 from lib.data.export_forms.trl_parquet import Message, columns_of_pairs, text_of
 from lib.errors import UserError
 from lib.training.base import TrainingJob
+from lib.training.image_tokens import ImageTokens
 from lib.training.preference_format import PreferenceFormat, fit_format
 
 if TYPE_CHECKING:
@@ -104,13 +104,6 @@ def preference_dataset(
     return pairs.select(usable.rows).with_transform(formatting), usable.notes
 
 
-def load_processor(folder: Path) -> "ProcessorMixin":
-    """The base model's tokenizer and image processor."""
-    from transformers import AutoProcessor
-
-    return AutoProcessor.from_pretrained(str(folder), trust_remote_code=False)
-
-
 def format_for(processor: "ProcessorMixin", template: str) -> PreferenceFormat:
     """The texts of a pair for this base model's tokenizer."""
     tokenizer = processor.tokenizer
@@ -136,7 +129,7 @@ def usable_pairs(
     `max_length`. Errors: UserError if none is left.
     """
     texts = texts_of(dataset)
-    images = image_lengths(dataset, processor)
+    images = image_lengths(dataset, processor, pair_format)
     prompts = prompt_lengths(texts, images, pair_format, processor.tokenizer)
     responses = response_lengths(texts, pair_format, processor.tokenizer)
     usable, spelling, too_long, cut = [], 0, 0, 0
@@ -202,17 +195,12 @@ def token_counts(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> 
     return [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
 
-def image_lengths(dataset: "Dataset", processor: "ProcessorMixin") -> list[int]:
-    """How many tokens more than `<image>`'s own each row's image takes."""
-    from PIL import Image
-
-    lengths: dict[tuple[int, int], int] = {}
-    sizes = list(image_sizes(dataset))
-    for size in set(sizes):
-        image = Image.new("RGB", size)
-        ids = processor(images=image, text="<image>", add_special_tokens=False)["input_ids"][0]
-        lengths[size] = len(ids) - 1
-    return [lengths[size] for size in sizes]
+def image_lengths(
+    dataset: "Dataset", processor: "ProcessorMixin", pair_format: PreferenceFormat
+) -> list[int]:
+    """How many tokens each row's image takes beside the prompt's own."""
+    tokens = ImageTokens(processor, pair_format.template)
+    return [tokens.of_size(size) for size in image_sizes(dataset)]
 
 
 def image_sizes(dataset: "Dataset") -> Iterator[tuple[int, int]]:

@@ -2,7 +2,7 @@
 imports torch.
 
 The trainer tokenizes prompt and response apart, without adding special tokens, and joins the ids. A
-generating model sees the ids of `prompt_template` behind the tokenizer's own BOS and goes on from
+generating model sees the ids of the prompt behind the tokenizer's own BOS and goes on from
 there. Both must be the same ids, and whether a space belongs behind `<s>`, or before a response,
 differs from tokenizer to tokenizer (a Llama tokenizer begins each text with a space of its own). So
 it is not assumed: `fit_format` tries which texts give the ids that are seen when the model answers.
@@ -11,14 +11,13 @@ it is not assumed: `fit_format` tries which texts give the ids that are seen whe
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from lib.chat_template import INSTRUCTION
 from lib.errors import UserError
 
 #: Token ids of a text; the second argument says whether the tokenizer adds its special tokens
 #: (BOS).
 Encode = Callable[[str, bool], list[int]]
 
-INSTRUCTION = "{instruction}"
-IMAGE = "<image>"
 PROBES = ("The lamp is red.", "a lamp", "2 lamps.", "No", "“Yes”", "(one)")
 
 
@@ -34,7 +33,7 @@ class PreferenceFormat:
     special_tokens: tuple[str, ...]
 
     def prompt(self, instruction: str) -> str:
-        """The prompt, BOS included, `<image>` standing for the image."""
+        """The prompt, BOS included, with the model's mark where the image is."""
         return self.beginning + fill_template(self.template, instruction)
 
     def response(self, response: str) -> str:
@@ -63,7 +62,7 @@ def fit_format(
     """The format whose ids are those that the model sees when it answers.
 
     Args:
-        template: `training.prompt_template`, with `<image>` and `{instruction}`.
+        template: of prompts, with the model's mark of a picture and `{instruction}`.
         encode: the tokenizer.
         bos, eos: its beginning and end tokens, as text.
         special_tokens: all its special tokens, as text.
@@ -75,10 +74,20 @@ def fit_format(
             "The base model's tokenizer has no end-of-sequence token: a trained answer could not"
             " end. Use another base model."
         )
+    template = without_second_beginning(template, encode, bos or "")
     prompt = fill_template(template, "What is this?")
     beginning = find_beginning(prompt, encode, bos or "")
     before_response = find_text_before_response(beginning + prompt, encode, eos)
     return PreferenceFormat(template, beginning, before_response, eos, tuple(special_tokens))
+
+
+def without_second_beginning(template: str, encode: Encode, bos: str) -> str:
+    """A template without the BOS that it writes, where the tokenizer writes it too: the model is
+    to see one.
+    """
+    bare = template.removeprefix(bos)
+    is_doubled = bare != template and encode(bare, True)[:1] == encode(bos, False)[:1]
+    return bare if is_doubled else template
 
 
 def find_beginning(prompt: str, encode: Encode, bos: str) -> str:

@@ -1,10 +1,11 @@
 """The settings of a training with DPO."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
-from lib.blocks import NO_EFFECT, Block, Fraction
+from lib.blocks import LATER, NO_EFFECT, Block, Fraction
+from lib.training.losses import LossName, Weight, problem_with
 
 
 class TrainingSettings(Block):
@@ -12,11 +13,21 @@ class TrainingSettings(Block):
     code).
 
     Vision encoder and projector stay frozen, since the paper trains the backbone with LoRA; the
-    published code also names a learning rate for the projector (2e-5), which is not followed here.
+    published code also names a learning rate for the projector (2e-5), which
+    `projector_learning_rate` is for.
     """
 
     epochs: float = Field(2.0, gt=0, description="Passes over the pairs (paper 4.1).")
     learning_rate: float = Field(1e-5, gt=0, description="Peak rate (paper 4.1).")
+    projector_learning_rate: float | None = Field(
+        None,
+        gt=0,
+        description=(
+            "Trains the projector, too, all of its weights, with this peak rate; null leaves it"
+            " frozen, as the vision tower always is."
+        ),
+        json_schema_extra=LATER,
+    )
     scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = Field(
         "cosine", description="Learning rate over time."
     )
@@ -28,6 +39,34 @@ class TrainingSettings(Block):
     processes: PositiveInt = Field(2, description="Processes, one a GPU (paper 4.1: 2 A100).")
     beta: float = Field(
         0.1, gt=0, description="DPO's beta: how far the policy may move from the reference."
+    )
+    losses: dict[LossName, Weight] = Field(
+        default_factory=lambda: {"sigmoid": 1.0},
+        description=(
+            "TRL's losses by name, each with its weight in the sum (docs/training.md): the paper's"
+            " is `sigmoid`; MPO's mixture is `{sigmoid: 0.8, bco_pair: 0.2, sft: 1.0}`."
+        ),
+        json_schema_extra=LATER,
+    )
+    label_smoothing: float = Field(
+        0.0,
+        ge=0,
+        lt=0.5,
+        description=(
+            "The share of preferences that is taken to be wrong, in the losses `robust`, `exo_pair`"
+            " (which need it), `aot` and `aot_unpaired`."
+        ),
+        json_schema_extra=LATER,
+    )
+    tuning: Literal["lora", "qlora", "full"] = Field(
+        "lora",
+        description=(
+            "`qlora` holds the language model in 4 bits while its adapter is trained (a quarter of"
+            " the memory of its weights, on a GPU); the adapter is merged into the weights as they"
+            " are. `full` trains all weights of the language model, and no adapter"
+            " (docs/training.md)."
+        ),
+        json_schema_extra=LATER,
     )
     lora_rank: PositiveInt = Field(128, description="LoRA rank.")
     lora_alpha: PositiveInt = Field(256, description="LoRA alpha.")
@@ -55,6 +94,30 @@ class TrainingSettings(Block):
         json_schema_extra=NO_EFFECT,
     )
     seed: int = Field(42, ge=0, description="Order of the pairs and LoRA's first values.")
+
+    @model_validator(mode="after")
+    def _losses_have_what_they_need(self) -> Self:
+        if problem := problem_with(self.losses, self.label_smoothing, self.batch_size):
+            raise ValueError(problem)
+        return self
+
+    @model_validator(mode="after")
+    def _weights_can_be_shared_out(self) -> Self:
+        if self.zero_stage == 3:
+            for problem, is_there in (
+                ("those in 4 bits of `tuning: qlora`", self.tuning == "qlora"),
+                ("the second copy that `tuning: full` keeps", self.tuning == "full"),
+                (
+                    "the second copy that `projector_learning_rate` keeps",
+                    self.projector_learning_rate is not None,
+                ),
+            ):
+                if is_there:
+                    raise ValueError(
+                        "`zero_stage` 3 shares the base model's weights out, which it cannot with"
+                        f" {problem}. Take stage 2"
+                    )
+        return self
 
     @property
     def environment(self) -> str:

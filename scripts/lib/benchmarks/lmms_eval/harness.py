@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from lib.benchmarks.lmms_eval.answer_journal import AnswerKeys
-from lib.benchmarks.lmms_eval.main import JUDGE, REFUSED
+from lib.benchmarks.lmms_eval.main import ITS_DATA, JUDGE, REFUSED
+from lib.benchmarks.lmms_eval.main import UNJUDGED as LEFT_OUT
 from lib.benchmarks.lmms_eval.samples import answer_in
 from lib.benchmarks.lmms_eval.tasks import (
     UNJUDGED,
     TaskSettings,
     find_task,
     local_task,
+    problems_with_task,
     task_text,
 )
 from lib.data.evaluation_files import KeptResults, TaskAnswer
@@ -33,6 +35,12 @@ from lib.files import read_jsonl, write_text
 
 MAIN = Path(__file__).resolve().parent / "main.py"
 LOG_LINES_SHOWN = 15
+#: Environment variables that hold a service's key, its address or the name of a judge.
+OF_A_SERVICE = re.compile(
+    r"^(?!HF_|HUGGING_FACE_)(.*_(API_)?(KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS|API_BASE|API_URL"
+    r"|BASE_URL|ENDPOINT|JUDGE_MODEL)|API_TYPE|MODEL_VERSION|OPENAI_.*|AZURE_.*|ANTHROPIC_.*"
+    r"|GOOGLE_.*|GEMINI_.*|AWS_.*)$"
+)
 
 Json = dict[str, Any]
 
@@ -84,6 +92,8 @@ class Harness:
         equal signs in a path would break its arguments. `journal`, `keys`: where the answers are
         kept, and what they are kept under.
         """
+        if problems := problems_with_task(self.task):
+            raise UserError(f"{self.name}: {' '.join(problems)}")
         run = run.resolve()
         self._make_folder(run, model.folder)
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +109,8 @@ class Harness:
             ).returncode
         shutil.rmtree(run / "datasets", ignore_errors=True)
         if (run / REFUSED).is_file():
-            raise UserError((run / REFUSED).read_text(encoding="utf-8"))
+            files = f" of {', '.join(self.task.data.values())}" if self.task.data else ITS_DATA
+            raise UserError((run / REFUSED).read_text(encoding="utf-8").replace(ITS_DATA, files))
         if code:
             raise self.failure(f"ended with exit code {code}")
         return run / "out"
@@ -160,21 +171,44 @@ class Harness:
                 f"its results file {files[0]} is damaged or without '{task}' ({error})"
             ) from error
         expected = min(self.task.limit or counts["original"], counts["original"])
-        metrics = self._wanted_metrics(values)
+        unjudged = self._unjudged(output)
+        metrics = self._wanted_metrics(values, unjudged)
         if not counts["effective"] == expected > 0:
             raise self.failure(f"it took {counts['effective']} of {expected} questions")
-        return {
+        kept: KeptResults = {
             "metrics": metrics,
             "questions": counts["effective"],
             "questions_in_data": counts["original"],
         }
+        return {**kept, "unjudged": unjudged} if unjudged else kept
 
-    def _wanted_metrics(self, values: Mapping[str, Any]) -> dict[str, float]:
-        """All metrics; a UserError if one that is wanted is missing."""
-        if self.task.is_unjudged:
+    def _unjudged(self, output: Path) -> list[str]:
+        """The wanted metrics for which the task would have asked a judge that it was not given."""
+        path = output.parent / LEFT_OUT.name
+        left = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if failed := left.get("failed"):
+            raise self.failure(
+                f"its judge gave no verdict on {len(failed)} questions (the first: {failed[0]}),"
+                " which it scores as it likes"
+            )
+        wanted = list(self.task.metrics.values())
+        if self.task.is_unjudged or left.get("everything"):
+            return wanted
+        return [name for name in wanted if name in left.get("metrics", ())]
+
+    def _wanted_metrics(
+        self, values: Mapping[str, Any], unjudged: Sequence[str]
+    ) -> dict[str, float]:
+        """All metrics but those that a judge would have had to give; a UserError if one that is
+        wanted is missing.
+        """
+        wanted = [name for name in self.task.metrics.values() if name not in unjudged]
+        if not wanted:
             return {}
-        metrics = _metrics_in(values)
-        if missing := [name for name in self.task.metrics.values() if name not in metrics]:
+        metrics = {
+            name: value for name, value in _metrics_in(values).items() if name not in unjudged
+        }
+        if missing := [name for name in wanted if name not in metrics]:
             raise self.failure(
                 f"it gave no {', '.join(missing)}; it gave"
                 f" {', '.join(metrics) or 'no metric at all'}"
@@ -202,7 +236,7 @@ class Harness:
         return answers
 
     def _require_verdicts(self, answers: Sequence[TaskAnswer]) -> None:
-        silent = [answer["id"] for answer in answers if not answer.get("eval_model")]
+        silent = [answer["id"] for answer in answers if not answer.get("eval_model", "unsaid")]
         if silent:
             raise self.failure(
                 f"its judge gave no verdict on {len(silent)} questions (the first: {silent[0]}),"
@@ -233,7 +267,7 @@ def _answer_in(sample: Json) -> TaskAnswer:
 
 def environment(run: Path, task: TaskSettings, threads: int) -> dict[str, str]:
     """The environment of lmms-eval: offline where nothing is to be fetched, the hub token where it
-    is not printed, the judge.
+    is not printed, the judge; and no key or address of a service that is there for other stages.
     """
     env = dict(os.environ)
     env |= {
@@ -246,6 +280,7 @@ def environment(run: Path, task: TaskSettings, threads: int) -> dict[str, str]:
         # lmms-eval prints HF_TOKEN into its log and writes it into its results; the hub library
         # reads either name.
         env["HUGGING_FACE_HUB_TOKEN"] = env.pop("HF_TOKEN")
+    env = {name: value for name, value in env.items() if not OF_A_SERVICE.search(name)}
     env |= _judge_in_environment(task)
     if task.data:
         env |= {
@@ -261,12 +296,13 @@ def _judge_in_environment(task: TaskSettings) -> dict[str, str]:
     key goes nowhere else.
     """
     if task.judge:
-        return {
+        variable = task.judge.api_key_variable
+        return ({variable: read_key(task.judge)} if variable else {}) | {
             JUDGE: task.judge.model_dump_json(),
             "API_TYPE": "openai",
             "OPENAI_API_URL": task.judge.base_url,
             "MODEL_VERSION": task.judge.model,
             "OPENAI_API_KEY": read_key(task.judge),
         }
-    # The task's code makes a client when it is loaded, and OpenAI's wants a key.
-    return {"API_TYPE": "dummy"} if task.is_unjudged else {}
+    # A task's code makes a client when it is loaded, and OpenAI's wants a key.
+    return {"API_TYPE": "dummy"}

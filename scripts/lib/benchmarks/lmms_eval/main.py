@@ -3,7 +3,8 @@ SYSTEM_PROMPT <arguments>`, KEYS being an `AnswerKeys` as JSON.
 
 It is `python -m lmms_eval`, version 0.7.3, with the arguments of that. SYSTEM_PROMPT, unless it is
 empty, stands before every prompt of Vicuna's form, which LLaVA's published scores have it in and
-the hub's chat template has not. It differs in five more ways, none of which changes an answer:
+the hub's chat template has not. Any model that transformers loads for pictures and text is asked,
+by the one class, and sees one BOS. It differs in six more ways, none of which changes an answer:
 
 - Each answer is in the journal before the next question is asked, under a key that holds the
   question's text and images, and those that are there already are not asked again. So a killed
@@ -14,6 +15,8 @@ the hub's chat template has not. It differs in five more ways, none of which cha
 - A judge, which stands in the environment variable JUDGE, is asked by the one client of endpoints
   (lib/endpoint.py), which shows no key and trusts no server. A judge that cannot be asked at all
   ends the run.
+- Whoever else a task would have judge its answers, by whatever client, is not asked. Which scores
+  are not to be had for it stands in UNJUDGED.
 - Only the tasks of `--include_path` are indexed. lmms-eval reads the 2,000 files of its own tasks
   first, and prefers them to ours.
 - Imports pull in only what is used, and the interpreter is not taken down tidily at the end.
@@ -43,6 +46,10 @@ if TYPE_CHECKING:
 JUDGE = "PDS_DPO_JUDGE"
 #: Why the model or the judge is not asked, in the folder that lmms-eval works in.
 REFUSED = Path("refused.txt")
+#: What stands there for a task's data, whose file is named in its place where there is one.
+ITS_DATA = " of its data"
+#: The scores that a judge would have had to give, there, and whether the configured one failed.
+UNJUDGED = Path("unjudged.json")
 #: The keys of its answers, there.
 ASKED = Path("asked.json")
 
@@ -72,7 +79,7 @@ def journalled(
     def generate_until(model: Any, requests: Sequence[Any]) -> list[Any]:
         answers = []
         for request in progress(requests, desc="Questions"):
-            question = question_of(model, request)
+            question = put(question_of, model, request)
             key = keys.of_question(request.task_name, question)
             known = journal.finished(key)
             if known is None and not question["generation"].get("temperature"):
@@ -89,6 +96,22 @@ def journalled(
         return answers
 
     return generate_until
+
+
+def put(question_of: Callable[[Any, Any], Question], model: Any, request: Any) -> Question:
+    """A question as it is asked. Ends the process, with the row in REFUSED, where it cannot be
+    put: its picture is not there, or is damaged.
+    """
+    try:
+        return question_of(model, request)
+    except Exception as error:
+        text = (
+            f"lmms-eval's task '{request.task_name}': row {request.doc_id}{ITS_DATA} (from 0)"
+            f" cannot be asked about ({type(error).__name__}: {error}). Is its picture there and"
+            " whole? Mend the row, or take it out of the data."
+        )
+        REFUSED.write_text(text, encoding="utf-8")
+        sys.exit(text)
 
 
 def take_over(journal: "Journal", earlier: str, key: str) -> Answer | None:
@@ -123,9 +146,13 @@ def answer(ask: Ask, model: Any, request: Any, journal: "Journal", key: str) -> 
     return known
 
 
-def ask_judge(client: "Client", text: str, **parameters: Any) -> tuple[str, str]:
-    """A judge's reply, and the model that gave it, for request parameters of lmms-eval's."""
-    from lib.errors import UserError
+def ask_judge(
+    client: "Client", failed: dict[str, str], text: str, **parameters: Any
+) -> tuple[str, str]:
+    """A judge's reply, and the model that gave it, for request parameters of lmms-eval's. `failed`:
+    what it has not judged, with the reason; a task may ask again.
+    """
+    from lib.errors import ItemError, UserError
 
     left_out = {"temperature": None, "max_tokens": None, "seed": None}
     try:
@@ -135,6 +162,10 @@ def ask_judge(client: "Client", text: str, **parameters: Any) -> tuple[str, str]
     except UserError as error:  # lmms-eval would ask on, and give every answer 0
         REFUSED.write_text(str(error), encoding="utf-8")
         sys.exit(str(error))
+    except ItemError as error:
+        failed[text] = str(error)
+        raise
+    failed.pop(text, None)
     return answer.text, answer.model or client.endpoint.model
 
 
@@ -145,19 +176,30 @@ def asked_model(arguments: Sequence[str]) -> Path:
     return Path(folder).resolve()
 
 
+def key_names_of(arguments: Sequence[str]) -> list[str]:
+    """Where the code of the tasks that lmms-eval's arguments include looks for keys of services."""
+    from lib.benchmarks.lmms_eval.task_code import key_names
+
+    folder = Path(arguments[arguments.index("--include_path") + 1])
+    return sorted({name for task in folder.glob("*.yaml") for name in key_names(task)})
+
+
 def main(journal_path: str, key_parts: str, system: str) -> None:
     """Runs lmms-eval with the rest of the command line."""
+    from lib.benchmarks.lmms_eval import unjudged
     from lib.benchmarks.lmms_eval.answer_journal import RULE, AnswerKeys
     from lib.blocks import Endpoint
+    from lib.chat_template import seen_by_model
     from lib.endpoint import Client
     from lib.errors import UserError
     from lib.jobs.journal import Journal
     from lib.jobs.processes import die_with_parent
+    from lib.limited_http import LimitedClient
     from lib.loading import check_whole
+    from lib.patches import judges
     from lib.patches import lmms_eval as patches
     from lib.patches.file_locks import allow_no_locks
     from lib.patches.imports import quick_imports
-    from lib.vicuna import with_system
 
     die_with_parent()
     allow_no_locks()
@@ -174,18 +216,24 @@ def main(journal_path: str, key_parts: str, system: str) -> None:
         sys.exit(str(error))
     keys = AnswerKeys(**json.loads(key_parts))
     asked: list[str] = []
+    refusals, failed = judges.Refusals(), dict[str, str]()
+    judges.refuse_requests(refusals, LimitedClient)
+    judges.refuse_providers(refusals, key_names_of(sys.argv))
+    judges.leave_judged_scores_out(refusals, unjudged.process_results)
     with ExitStack() as stack:
         journal = stack.enter_context(Journal(Path(journal_path), RULE))
         patches.change_answering(
             lambda ask: journalled(ask, journal, keys, patches.question_of, progress, asked)
         )
-        if system:
-            patches.change_prompts(lambda prompt: with_system(prompt, system))
+        patches.take_any_model()
+        patches.change_prompts(partial(seen_by_model, system=system))
         if JUDGE in os.environ:
             client = stack.enter_context(Client(Endpoint.model_validate_json(os.environ[JUDGE])))
-            patches.change_judge(partial(ask_judge, client))
+            patches.change_judge(partial(ask_judge, client, failed), refusals.refuse)
         cli_evaluate()
     ASKED.write_text(json.dumps(asked), encoding="utf-8")
+    left = {"whom": refusals.whom, "metrics": refusals.metrics, "everything": refusals.everything}
+    UNJUDGED.write_text(json.dumps({**left, "failed": list(failed.values())}), encoding="utf-8")
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

@@ -5,6 +5,7 @@ replaces it. Nothing of lmms-eval is imported.
 import difflib
 import importlib.util
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,11 +13,14 @@ import yaml
 from pydantic import Field, PositiveInt, model_validator
 
 from lib import weights
+from lib.benchmarks.lmms_eval.task_code import asks_a_judge
 from lib.blocks import NO_EFFECT, Block, Endpoint, Name, UserPath
 from lib.errors import UserError
 
 #: The tasks that a judge scores, of those that a judge can be configured for.
 JUDGED_TASKS = ("mmvet",)
+#: Tasks of the paper's whose answers were drawn before all were greedy.
+DRAWN_BEFORE = ("mmvet",)
 #: The hub's data sets of the paper's tasks, for a process without lmms-eval (a head environment).
 HUB_DATA = {
     "vqav2_val": "lmms-lab-encoder/VQAv2",
@@ -78,8 +82,10 @@ class TaskSettings(Block):
     judge: Endpoint | None = Field(
         None,
         description=(
-            "For tasks that lmms-eval has judged by a model (`mmvet`). Without it the questions are"
-            " answered, and the judged scores are left out with that reason."
+            "For tasks that lmms-eval has judged by a model (`mmvet`, `llava_in_the_wild` and all"
+            " others whose code asks one). Without it the questions are answered, nobody is asked,"
+            " whatever keys the environment holds, and the judged scores are left out with that"
+            " reason."
         ),
         json_schema_extra=NO_EFFECT,
     )
@@ -110,10 +116,11 @@ class TaskSettings(Block):
 
     @model_validator(mode="after")
     def _judge_is_asked(self) -> Self:
-        if self.judge and self.task not in JUDGED_TASKS:
+        if self.judge and not can_be_judged(self.task):
             raise ValueError(
                 f"`judge`: lmms-eval's task '{self.task}' is given none; those that are:"
-                f" {', '.join(JUDGED_TASKS)}. Take it away"
+                f" {', '.join(JUDGED_TASKS)}, and others whose code has lmms-eval ask a judge. Take"
+                " it away"
             )
         return self
 
@@ -132,6 +139,7 @@ class _TaskLoader(yaml.SafeLoader):
 _TaskLoader.add_constructor("!function", lambda loader, node: None)
 
 
+@cache
 def task_files(folder: Path) -> dict[str, Path]:
     """lmms-eval's own tasks: name -> file. Groups of tasks are left out."""
     files: dict[str, Path] = {}
@@ -181,16 +189,66 @@ def read_task(path: Path) -> Json:
 
 def local_task(path: Path, settings: TaskSettings) -> Json:
     """The task's own file with what the configuration says otherwise: its data, their revision, how
-    it asks.
+    it asks. Answers are greedy, also of a task that would draw them.
     """
     builtin = read_task(path)
     task: Json = {"include": str(path), "task": settings.task} | _data_of(builtin, settings)
+    task |= greedy(builtin)
     if settings.prompt:
         kwargs = builtin.get("lmms_eval_specific_kwargs") or {}
         task["lmms_eval_specific_kwargs"] = kwargs | {
             "default": (kwargs.get("default") or {}) | settings.prompt
         }
     return task
+
+
+def problems_with_task(settings: TaskSettings) -> list[str]:
+    """What is wrong with the names of a task, its metrics and the splits of its local data, as far
+    as the task's own file tells; nothing where lmms-eval is not installed.
+    """
+    if importlib.util.find_spec("lmms_eval") is None:
+        return []
+    try:
+        builtin = read_task(find_task(settings.task))
+    except UserError as error:
+        return [str(error).removeprefix("evaluation.benchmarks: ")]
+    metrics = builtin.get("metric_list") or []
+    listed = [each.get("metric") if isinstance(each, dict) else None for each in metrics]
+    return [*_unknown_metrics(settings, listed), *_missing_split(settings, builtin)]
+
+
+def _unknown_metrics(settings: TaskSettings, listed: list[Any]) -> list[str]:
+    """`listed`: the metrics of the task's file, some of which may be functions' names."""
+    wanted = {name: theirs.partition(",")[0] for name, theirs in settings.metrics.items()}
+    unknown = [name for name, metric in wanted.items() if metric not in listed]
+    if not listed or None in listed or not unknown:
+        return []
+    return [
+        f"`metrics.{name}`: lmms-eval's task '{settings.task}' gives no"
+        f" '{settings.metrics[name]}'. It gives {', '.join(map(str, listed))}."
+        for name in unknown
+    ]
+
+
+def _missing_split(settings: TaskSettings, builtin: Json) -> list[str]:
+    split = builtin.get("test_split") or builtin.get("validation_split")
+    if not settings.data or not split or split in settings.data:
+        return []
+    there = ", ".join(map(repr, settings.data))
+    what = (
+        f"lmms-eval's task '{settings.task}' reads the split '{split}', and there is only {there}"
+    )
+    return [f"`data`: {what}. Name the file's split '{split}'."]
+
+
+def greedy(builtin: Json) -> Json:
+    """What has a task that draws its answers ask greedily; nothing for one that does so by itself,
+    and for one that asks each question several times.
+    """
+    generation = builtin.get("generation_kwargs") or {}
+    if not generation.get("temperature") or (builtin.get("repeats") or 1) > 1:
+        return {}
+    return {"generation_kwargs": generation | {"temperature": 0, "do_sample": False}}
 
 
 def _data_of(builtin: Json, settings: TaskSettings) -> Json:
@@ -230,6 +288,16 @@ class _TaskDumper(yaml.SafeDumper):
 _TaskDumper.add_representer(
     _Function, lambda dumper, name: dumper.represent_scalar("!function", str(name))
 )
+
+
+def can_be_judged(task: str) -> bool:
+    """Whether lmms-eval's task has a judge asked; where lmms-eval is not installed, whether it may
+    have, for all that is known.
+    """
+    if task in JUDGED_TASKS or task in HUB_DATA:
+        return task in JUDGED_TASKS
+    package = importlib.util.find_spec("lmms_eval")
+    return package is None or asks_a_judge(find_task(task))
 
 
 def hub_data_set(task: str) -> str:

@@ -1,5 +1,5 @@
-"""Stands in for the scoring of a judged task of lmms-eval where no judge is configured: the
-questions are answered, and nothing is scored.
+"""Stands in for the scoring of a task of lmms-eval that would ask a judge which it is not given:
+the questions are answered, and nothing is scored.
 
 lmms-eval loads it by its path, beside the task's file; without it the task would call a judge and
 take each failed call for a zero.
@@ -16,7 +16,7 @@ def process_results(doc: Any, results: Any) -> dict[str, dict[str, Any]]:
     return {
         "answered": (
             {name: doc[name] for name in ("question_id", "capability") if name in doc}
-            | {"bare_question": doc["question"]}
+            | ({"bare_question": doc["question"]} if "question" in doc else {})
         )
     }
 

@@ -6,7 +6,14 @@ from typing import TypedDict
 from lib.data.data_sets import DataSetPair
 
 
-class PlainColumns(TypedDict):
+class DrawnColumns(TypedDict, total=False):
+    """What an image generator's picture was drawn with; not there of pictures of one's own."""
+
+    guidance_scale: float
+    image_seed: int
+
+
+class PlainColumns(DrawnColumns):
     """Of a pair: where it comes from, who answered, and how it was judged.
 
     image_prompt  the text-to-image prompt, which no trainer is to ask
@@ -25,13 +32,11 @@ class PlainColumns(TypedDict):
     rejected_attributes: Mapping[str, float]
     margin: float
     image_reward: float
-    guidance_scale: float
-    image_seed: int
 
 
 def plain_columns(pair: DataSetPair) -> PlainColumns:
     """What is told of a pair."""
-    return {
+    columns: PlainColumns = {
         "id": pair.id,
         "topic": pair.topic,
         "image_prompt": pair.image_prompt,
@@ -43,6 +48,9 @@ def plain_columns(pair: DataSetPair) -> PlainColumns:
         "rejected_attributes": pair.rejected.attributes,
         "margin": pair.margin,
         "image_reward": pair.image_reward,
-        "guidance_scale": pair.guidance_scale,
-        "image_seed": pair.image_seed,
     }
+    if pair.guidance_scale is not None:
+        columns["guidance_scale"] = pair.guidance_scale
+    if pair.image_seed is not None:
+        columns["image_seed"] = pair.image_seed
+    return columns

@@ -46,13 +46,18 @@ class ImageFile(TypedDict):
     path: str
 
 
-class TrlRow(PlainColumns):
-    """A pair as TRL reads it, and what else is known of it."""
+class TrainedRow(TypedDict):
+    """A pair as TRL reads it, and what it is called."""
 
+    id: str
     images: list[ImageFile]
     prompt: list[Message]
     chosen: list[Message]
     rejected: list[Message]
+
+
+class TrlRow(TrainedRow, PlainColumns):
+    """... and what else is known of it."""
 
 
 class TrlParquet:
@@ -98,12 +103,12 @@ class ParquetFiles:
         self.folder, self.split = folder, split
         self.files = max(1, -(-pairs // ROWS_PER_FILE))
         self.rows = 0
-        self._group: list[TrlRow] = []
+        self._group: list[TrainedRow] = []
         self._bytes = 0
         self._writer: Any = None
         self._schema: pa.Schema | None = None
 
-    def add(self, row: TrlRow) -> None:
+    def add(self, row: TrainedRow) -> None:
         """Takes the next row."""
         self._group.append(row)
         self._bytes += sum(len(image["bytes"]) for image in row["images"])
@@ -140,17 +145,19 @@ class ParquetFiles:
 
 def row_of(pair: DataSetPair) -> TrlRow:
     """A pair's row."""
-    question: list[Part] = [
-        {"type": "image", "text": None},
-        {"type": "text", "text": pair.instruction},
-    ]
     return {
         "images": [{"bytes": pair.image, "path": pair.source.name}],
-        "prompt": [{"role": "user", "content": question}],
+        "prompt": [question(pair.instruction)],
         "chosen": [answer(pair.chosen.text)],
         "rejected": [answer(pair.rejected.text)],
         **plain_columns(pair),
     }
+
+
+def question(text: str) -> Message:
+    """A question to the picture as a message."""
+    parts: list[Part] = [{"type": "image", "text": None}, {"type": "text", "text": text}]
+    return {"role": "user", "content": parts}
 
 
 def answer(text: str) -> Message:
@@ -168,7 +175,7 @@ def text_of(messages: str | Sequence[Message]) -> str:
     return "".join(part["text"] or "" for part in parts if part["type"] == "text")
 
 
-def schema_of(row: TrlRow) -> "pa.Schema":
+def schema_of(row: TrainedRow) -> "pa.Schema":
     """The columns of a file, of whose rows one is given: which parts of a reward there are depends
     on the reward model.
     """
@@ -192,7 +199,7 @@ IMAGES = {"feature": {"_type": "Image"}, "length": -1, "_type": "Sequence"}
 DTYPES = {str: "string", float: "float64", int: "int64"}
 
 
-def feature_of(name: str, row: TrlRow) -> Any:
+def feature_of(name: str, row: TrainedRow) -> Any:
     """A column's type in the words of `datasets`."""
     if name == "images":
         return IMAGES

@@ -14,6 +14,9 @@ PICTURE_TOKEN = re.compile(
 #: What stands around the token of a picture in Qwen's templates, and says nothing without it.
 _AROUND_TOKEN = re.compile(r"<\|vision_start\|>|<\|vision_end\|>|<end_of_image>|\[IMG_END\]")
 
+#: How files that pairs are read from end (records.py).
+SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet", ".arrow")
+
 
 class BadRecordError(ValueError):
     """Why a record is no pair, in words that go on behind its place: "has no `rejected`"."""

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 import orjson
 
-from lib.data.pair_forms.base import BadRecordError, Record, Where, kind_of
+from lib.data.pair_forms.base import SUFFIXES, BadRecordError, Record, Where, kind_of
 from lib.errors import UserError
 from lib.files import STRICT_JSON
 
@@ -262,10 +262,6 @@ def _in_short(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
 
-READERS: dict[str, Callable[[Path, bool], Records]] = {
-    ".json": _json,
-    ".jsonl": _json_lines,
-    ".ndjson": _json_lines,
-    ".parquet": _parquet,
-    ".arrow": _arrow,
-}
+READERS: dict[str, Callable[[Path, bool], Records]] = dict(
+    zip(SUFFIXES, (_json, _json_lines, _json_lines, _parquet, _arrow), strict=True)
+)

@@ -10,6 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from lib import weights
+from lib.data.pair_forms.archives import (
+    ARCHIVES,
+    PictureArchive,
+    archives_in,
+    may_hold_pictures,
+)
 from lib.data.pair_forms.base import (
     BadRecordError,
     PairForm,
@@ -21,6 +27,7 @@ from lib.data.pair_forms.base import (
 )
 from lib.data.pair_forms.records import READERS, read_records
 from lib.data.pair_forms.registry import FORMS, form_of, known_forms
+from lib.data.pair_forms.settings import may_be_on_hub
 from lib.errors import UserError
 
 #: A file of records is known by its first ones.
@@ -44,8 +51,9 @@ def refuse(where: Where, problem: str) -> None:
 class PictureFinder:
     """Finds the pictures that records of a file name.
 
-    folders   where they are looked for, in turn
-    contents  whether pictures that stand in the records themselves are read
+    folders   where they are looked for, in turn; one may be an archive. What is in none of them is
+              looked for in the archives that lie in them
+    contents  whether pictures that stand in the records themselves, or in archives, are read
     """
 
     folders: tuple[Path, ...]
@@ -76,7 +84,28 @@ class PictureFinder:
         if _ADDRESS.match(name):
             return Picture(name, None)
         places = [folder / name for folder in self.folders]
-        return Picture(name, next(filter(_is_there, places), places[0]))
+        there = next(filter(_is_there, places), None)
+        return Picture(name, there) if there else self._archived(name) or Picture(name, places[0])
+
+    def _archived(self, name: str) -> Picture | None:
+        """The picture of an archive; its content where contents are read."""
+        for archive in (each for folder in self.folders for each in archives_in(folder)):
+            if member := archive.find(name):
+                return Picture(name, _content_in(archive, member) if self.contents else None)
+        return None
+
+
+def is_address(name: str) -> bool:
+    """Whether a picture's name is an address on the web, from which nothing is read."""
+    return bool(_ADDRESS.match(name)) and not name.startswith("data:")
+
+
+def _content_in(archive: PictureArchive, member: str) -> bytes:
+    """A picture's content; nothing where it is damaged."""
+    try:
+        return archive.read(member)
+    except OSError:
+        return b""
 
 
 def _is_there(path: Path) -> bool:
@@ -96,7 +125,9 @@ def _content_of(address: str) -> bytes:
 
 @dataclass(frozen=True)
 class PairSource:
-    """Files of pairs of one form. `images`: where their pictures are, besides beside them."""
+    """Files of pairs of one form. `images`: where their pictures are, besides beside them: a folder
+    or an archive.
+    """
 
     files: tuple[Path, ...]
     form: type[PairForm]
@@ -124,18 +155,24 @@ def open_source(
     images: Path | None = None,
     revision: str = "main",
     contents: bool = True,
+    files: str | None = None,
 ) -> PairSource:
     """The pairs of a file, a folder, or a data set on the hub (`owner/name`).
 
-    `form`: which form, where a folder has several; `contents`: whether pictures are to be read.
+    `form`: which form, where a folder has several; `contents`: whether pictures are to be read;
+    `files`: a pattern of the files in the folder or data set, where not all of them are meant.
     Errors: UserError.
     """
-    if images and not images.is_dir():
-        raise UserError(f"{images}: there is no such folder of pictures. Correct it.")
+    if images and not may_hold_pictures(images):
+        raise UserError(
+            f"{images}: there is no such folder of pictures, or archive of them"
+            f" ({', '.join(ARCHIVES)}). Correct it."
+        )
     path = Path(name).expanduser()
     if not path.exists():
         path = _from_hub(name, revision, contents)
-    found = _forms_in([path] if path.is_file() else _files_in(path), path)
+    there = [path] if path.is_file() else _files_in(path, files)
+    found = _forms_in(there, path)
     chosen = FORMS[form] if form else _only_form(found, path)
     if chosen not in found:
         known = ", ".join(f"{each.name} ({len(files)} files)" for each, files in found.items())
@@ -144,7 +181,7 @@ def open_source(
 
 
 def _from_hub(name: str, revision: str, contents: bool) -> Path:
-    if weights.is_folder(name):
+    if not may_be_on_hub(name):
         raise UserError(
             f"{name}: there is no such file or folder, and it is not the name of a data set on the"
             " hub (owner/name) either. Correct it."
@@ -153,8 +190,10 @@ def _from_hub(name: str, revision: str, contents: bool) -> Path:
     return weights.download(name, revision, only=only, kind="dataset")
 
 
-def _files_in(folder: Path) -> list[Path]:
+def _files_in(folder: Path, pattern: str | None) -> list[Path]:
     """The files of pairs in a folder. Errors: UserError where there are none, or several sets."""
+    if pattern:
+        return _files_of_pattern(folder, pattern)
     nested = sorted(file.parent.name for file in folder.glob("*/dataset.json"))
     if len(nested) > 1:
         raise UserError(
@@ -175,6 +214,16 @@ def _files_in(folder: Path) -> list[Path]:
             " file itself."
         )
     return files
+
+
+def _files_of_pattern(folder: Path, pattern: str) -> list[Path]:
+    if chosen := sorted(path for path in folder.glob(pattern) if path.is_file()):
+        return chosen
+    there = sorted(path.name for path in folder.iterdir() if path.suffix.casefold() in READERS)
+    raise UserError(
+        f"{folder}: holds no file '{pattern}' (it has: {', '.join(there) or 'no file of pairs'})."
+        " Correct `files`."
+    )
 
 
 def _forms_in(files: Sequence[Path], path: Path) -> dict[type[PairForm], list[Path]]:

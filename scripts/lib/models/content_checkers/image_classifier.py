@@ -1,5 +1,6 @@
 """Any image classifier of transformers, some of whose labels are not to be passed on."""
 
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field
@@ -8,6 +9,7 @@ from lib.blocks import Model
 from lib.data.rows import ContentFinding
 from lib.jobs.device import require_device
 from lib.loading import fetch_transformers_folder, load_from_folder, load_transformers_model
+from lib.model_files import PICKLES, problem_with_checkpoint
 from lib.models.content_checkers.base import IMAGE, Content
 from lib.models.content_checkers.settings import ContentCheckerSettings
 
@@ -24,6 +26,10 @@ class ImageClassifier:
         labels: list[str] = Field(
             min_length=1, description="Its labels that count, as its `config.json` names them."
         )
+
+        def problem_with_files(self, folder: Path) -> str | None:
+            """As of any checkpoint of transformers; of older ones pickles are read."""
+            return problem_with_checkpoint(folder, PICKLES)
 
     @classmethod
     def load(cls, settings: Settings, device: str) -> Self:

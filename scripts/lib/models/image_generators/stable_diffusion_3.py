@@ -2,20 +2,25 @@
 once. So an image depends on its prompt and the settings only, not on sharding, order or resumption.
 """
 
-import json
-from collections.abc import Container, Sequence
-from functools import cache
-from importlib import import_module
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from lib import weights
 from lib.blocks import LATER, DType, dtype_field, model_field, revision_field
+from lib.errors import UserError
 from lib.jobs.device import require_device
-from lib.loading import load_whole
-from lib.models.image_generators.settings import ImageGeneratorSettings
+from lib.model_files import problem_with_pipeline
+from lib.models.image_generators.pipelines import (
+    PIPELINES,
+    known_folder,
+    load_networks,
+    per_row,
+    pipeline_in,
+)
+from lib.models.image_generators.settings import DrawnImageSettings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,17 +31,27 @@ class StableDiffusion3:
 
     VERSION: ClassVar[int] = 1
 
-    class Settings(ImageGeneratorSettings):
-        """Stage images: four candidates a prompt, one at each guidance scale (paper 3.2; model card
-        of SD3-medium).
+    class Settings(DrawnImageSettings):
+        """Stage images by any StableDiffusion3Pipeline (Stable Diffusion 3 and 3.5): four
+        candidates a prompt, one at each guidance scale (paper 3.2; model card of SD3-medium).
         """
 
         kind: Literal["stable-diffusion-3"] = Field(
             "stable-diffusion-3", description="The architecture.", json_schema_extra=LATER
         )
+        guidance_scales: list[Annotated[float, Field(gt=1)]] = Field(
+            [5.0, 7.0, 9.0, 11.0],
+            min_length=1,
+            description=(
+                "One candidate each; over 1, which means no guidance (paper 4.3, Figure 4)."
+            ),
+        )
         model: str = model_field("stabilityai/stable-diffusion-3-medium-diffusers")
         revision: str = revision_field("ea42f8cef0f178587cf766dc8129abd379c90671")
         dtype: DType = dtype_field("float16")
+        # Its autoencoder makes one of 8 pixels, and its transformer reads patches of 2 of these.
+        height: PositiveInt = Field(1024, multiple_of=16, description="Pixels.")
+        width: PositiveInt = Field(1024, multiple_of=16, description="Pixels.")
         steps: PositiveInt = Field(28, description="Denoising steps.")
         negative_prompt: str = Field("", description="What the images should not show.")
         max_sequence_length: int = Field(
@@ -45,6 +60,43 @@ class StableDiffusion3:
             le=512,
             description="Tokens of a prompt that the T5 encoder reads; 0 leaves T5 out.",
         )
+
+        @property
+        def drawn(self) -> list[tuple[float, int]]:
+            """One image at each guidance scale."""
+            return [(scale, 1) for scale in self.guidance_scales]
+
+        @model_validator(mode="after")
+        def _scales_differ(self) -> Self:
+            if len(set(self.guidance_scales)) < len(self.guidance_scales):
+                raise ValueError("the same guidance scale stands twice in `guidance_scales`")
+            return self
+
+        @model_validator(mode="after")
+        def _is_of_this_kind(self) -> Self:
+            folder = known_folder({"model": self.model, "revision": self.revision})
+            if problem := self.problem_in(folder):
+                raise ValueError(problem)
+            return self
+
+        def problem_in(self, folder: Path | None) -> str | None:
+            """What to write where a folder's pipeline is another one."""
+            name = pipeline_in(folder)
+            if name not in PIPELINES or name == "StableDiffusion3Pipeline":
+                return None
+            return (
+                f"`{self.model}` is a {name}. Write `kind: diffusers`, and `candidates` in place of"
+                " `guidance_scales`"
+            )
+
+        @property
+        def parts_left_out(self) -> tuple[str, ...]:
+            """The parts of the pipeline that are not loaded: T5, where no token of it is read."""
+            return () if self.max_sequence_length else ("text_encoder_3", "tokenizer_3")
+
+        def problem_with_files(self, folder: Path) -> str | None:
+            """What a pipeline's folder lacks of the parts that are loaded."""
+            return problem_with_pipeline(folder, self.parts_left_out)
 
     def __init__(self, pipeline: Any, settings: Settings) -> None:
         self.pipeline = pipeline
@@ -58,13 +110,28 @@ class StableDiffusion3:
         diffusers_logging.disable_progress_bar()
         require_device(device)
         folder = weights.fetch(settings.model, settings.revision)
-        parts: dict[str, Any] = {}
-        if settings.max_sequence_length == 0:
-            parts = {"text_encoder_3": None, "tokenizer_3": None}
+        if problem := settings.problem_in(folder):
+            raise UserError(f"{folder}: {problem}.")
+        parts: dict[str, Any] = dict.fromkeys(settings.parts_left_out)
         parts |= load_networks(folder, settings.dtype, left_out=parts)
-        pipeline = per_row_pipeline().from_pretrained(folder, trust_remote_code=False, **parts)
+        pipeline = per_row("StableDiffusion3Pipeline").from_pretrained(
+            folder, trust_remote_code=False, **parts
+        )
         pipeline.to(device).set_progress_bar_config(disable=True)
         return cls(pipeline, settings)
+
+    def cut(self, prompt: str) -> dict[str, int]:
+        """The text encoders that do not read a prompt to its end, each with the tokens that it
+        reads.
+        """
+        room = dict.fromkeys(("", "_2"), self.pipeline.tokenizer_max_length)
+        room["_3"] = self.settings.max_sequence_length
+        return {
+            f"text_encoder{end}": length
+            for end, length in room.items()
+            if (tokenizer := getattr(self.pipeline, f"tokenizer{end}"))
+            and len(tokenizer(prompt)["input_ids"]) > length
+        }
 
     def generate(self, prompt: str, scales: Sequence[float], seeds: Sequence[int]) -> "list[Image]":
         """One RGB image (height, width) a guidance scale and seed, in order, as one batch. The
@@ -84,63 +151,3 @@ class StableDiffusion3:
             generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
         )
         return list(output.images)
-
-
-def load_networks(folder: Path, dtype: str, left_out: Container[str]) -> dict[str, Any]:
-    """The networks of a pipeline's folder by name, each whole: the pipeline itself would fill in
-    what is missing at random. Errors: ValueError that names the network's folder.
-    """
-    import torch
-
-    try:
-        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{folder} is not a pipeline of diffusers: {error}") from error
-    networks = {}
-    for name, entry in index.items():
-        if name not in left_out and (folder / name / "config.json").is_file():
-            library, class_name = _entry_of(folder, name, entry)
-            network = getattr(import_module(library), class_name)
-            networks[name] = load_whole(
-                network, folder / name, dtype=getattr(torch, dtype), use_safetensors=True
-            )
-    return networks
-
-
-def _entry_of(folder: Path, name: str, entry: Any) -> tuple[str, str]:
-    """The library and the class of a part of a pipeline. Errors: ValueError for another library:
-    what a folder names is not imported just for that.
-    """
-    match entry:
-        case [("diffusers" | "transformers") as library, str(class_name)]:
-            return library, class_name
-    raise ValueError(
-        f"{folder}/model_index.json: `{name}` is {entry!r}, which is no class of diffusers or"
-        " transformers"
-    )
-
-
-@cache
-def per_row_pipeline() -> Any:
-    """The class of StableDiffusion3Pipeline with a guidance scale for each row of its batch, given
-    as its `row_scales`.
-    """
-    import torch
-    from diffusers import StableDiffusion3Pipeline
-
-    class PerRowPipeline(StableDiffusion3Pipeline):  # type: ignore[misc]  # diffusers is untyped
-        row_scales: Sequence[float] = ()
-
-        @property
-        def guidance_scale(self) -> torch.Tensor:
-            """The scales, (batch, 1, 1, 1): each multiplies its row's (channels, height, width)."""
-            like = self.transformer
-            scales = torch.tensor(self.row_scales, dtype=like.dtype, device=like.device)
-            return scales.reshape(-1, 1, 1, 1)
-
-        @property
-        def do_classifier_free_guidance(self) -> bool:
-            """Whether there is guidance at all, which a batch has or has not as a whole."""
-            return min(self.row_scales) > 1
-
-    return PerRowPipeline

@@ -17,9 +17,10 @@ from lib.loading import (
     load_from_folder,
     load_transformers_model,
 )
+from lib.model_files import PICKLES, problem_with_checkpoint
 from lib.models.image_scorers.batch_scorer import BatchScorer
 from lib.models.image_scorers.bert import BLIP_PROMPT_TOKENS, load_bert_tokenizer, tokenize_for_blip
-from lib.models.image_scorers.settings import ImageScorerSettings
+from lib.models.image_scorers.settings import LocalScorerSettings
 
 if TYPE_CHECKING:
     import torch
@@ -34,13 +35,17 @@ class BLIPScore(BatchScorer):
     VERSION: ClassVar[int] = 1
     max_prompt_tokens = BLIP_PROMPT_TOKENS
 
-    class Settings(ImageScorerSettings):
+    class Settings(LocalScorerSettings):
         """Any BlipForImageTextRetrieval; a score is the probability that image and prompt match."""
 
         kind: Literal["blip"] = Field(description="Architecture and formula.")
 
+        def problem_with_files(self, folder: Path) -> str | None:
+            """As of any checkpoint of transformers; of older ones pickles are read."""
+            return problem_with_checkpoint(folder, PICKLES)
+
     @classmethod
-    def load(cls, settings: ImageScorerSettings, device: str) -> Self:
+    def load(cls, settings: LocalScorerSettings, device: str) -> Self:
         """Loads the model of the settings onto a device."""
         require_device(device)
         return cls(fetch_transformers_folder(settings), device, settings.dtype)

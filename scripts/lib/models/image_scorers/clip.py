@@ -17,8 +17,9 @@ from lib.loading import (
     load_from_folder,
     load_transformers_model,
 )
+from lib.model_files import PICKLES, problem_with_checkpoint
 from lib.models.image_scorers.batch_scorer import BatchScorer
-from lib.models.image_scorers.settings import ImageScorerSettings
+from lib.models.image_scorers.settings import LocalScorerSettings
 
 if TYPE_CHECKING:
     import torch
@@ -32,13 +33,17 @@ class CLIPScore(BatchScorer):
 
     VERSION: ClassVar[int] = 1
 
-    class Settings(ImageScorerSettings):
+    class Settings(LocalScorerSettings):
         """Any CLIPModel; a score is the cosine of the image's and the prompt's embeddings."""
 
         kind: Literal["clip"] = Field(description="Architecture and formula.")
 
+        def problem_with_files(self, folder: Path) -> str | None:
+            """As of any checkpoint of transformers; of older ones pickles are read."""
+            return problem_with_checkpoint(folder, PICKLES)
+
     @classmethod
-    def load(cls, settings: ImageScorerSettings, device: str) -> Self:
+    def load(cls, settings: LocalScorerSettings, device: str) -> Self:
         """Loads the model of the settings onto a device."""
         require_device(device)
         return cls(fetch_transformers_folder(settings), device, settings.dtype)

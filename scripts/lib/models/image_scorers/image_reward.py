@@ -24,9 +24,10 @@ from lib import weights
 from lib.blocks import NO_EFFECT, Model
 from lib.jobs.device import require_device
 from lib.loading import describe
+from lib.model_files import TOKENIZERS, problem_with_all, problem_with_any
 from lib.models.image_scorers.batch_scorer import BatchScorer
 from lib.models.image_scorers.bert import BLIP_PROMPT_TOKENS, load_bert_tokenizer, tokenize_for_blip
-from lib.models.image_scorers.settings import ImageScorerSettings
+from lib.models.image_scorers.settings import LocalScorerSettings
 
 if TYPE_CHECKING:
     import torch
@@ -60,8 +61,10 @@ class ImageReward(BatchScorer):
     VERSION: ClassVar[int] = 1
     max_prompt_tokens = BLIP_PROMPT_TOKENS
 
-    class Settings(ImageScorerSettings):
-        """The reward, normalised as its authors do."""
+    class Settings(LocalScorerSettings):
+        """ImageReward's own `ImageReward.pt` (`THUDM/ImageReward`); a score is its reward,
+        normalised as its authors do.
+        """
 
         kind: Literal["image-reward"] = Field(description="Architecture and formula.")
         tokenizer: Model | None = Field(
@@ -81,6 +84,12 @@ class ImageReward(BatchScorer):
         def environment(self) -> str:
             """The package needs a transformers of its own."""
             return "image-reward" if self.backend == "image-reward" else "rewards"
+
+        def problem_with_files(self, folder: Path) -> str | None:
+            """What it lacks of the original's layout, which holds no tokenizer."""
+            return problem_with_all(folder, ("ImageReward.pt", "med_config.json")) or (
+                None if self.tokenizer else problem_with_any(folder, TOKENIZERS, "tokenizer")
+            )
 
     @classmethod
     def load(cls, settings: Settings, device: str) -> ImageReward | ImageRewardPackage:

@@ -4,17 +4,37 @@ from typing import Literal
 
 from pydantic import Field
 
-from lib.blocks import DType, Model, dtype_field
+from lib.blocks import Block, DType, Model, dtype_field
 
 
-class ImageScorerSettings(Model):
+class ImageScorerSettings(Block):
     """What the settings of all image scorers have."""
 
     kind: str = Field(description="Architecture and formula.")
-    dtype: DType = dtype_field("float32")
-    backend: Literal["native"] = Field("native", description="Our reading of the checkpoint.")
 
     @property
     def environment(self) -> str:
         """The environment (envs/<name>.yaml) of a job that scores."""
         return "rewards"
+
+    @property
+    def megabytes(self) -> int:
+        """The memory that a job asks for at first, most of it to load the model."""
+        return 12000
+
+    @property
+    def needs_gpu(self) -> bool:
+        """Whether a model runs in the job itself."""
+        return True
+
+    @property
+    def items_at_once(self) -> int:
+        """How many prompts' candidates are scored at the same time."""
+        return 1
+
+
+class LocalScorerSettings(ImageScorerSettings, Model):
+    """A model that runs in the job."""
+
+    dtype: DType = dtype_field("float32")
+    backend: Literal["native"] = Field("native", description="Our reading of the checkpoint.")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -27,9 +27,14 @@ Description: {prompt}"""
 class LLMSettings(InstructionAuthorSettings):
     """How an LLM is asked."""
 
+    READS_IMAGES: ClassVar[bool] = True
+
     template: str = Field(
         INSTRUCTION_TEMPLATE,
-        description="What the LLM is asked; `{prompt}` stands for the text-to-image prompt.",
+        description=(
+            "What the LLM is asked; `{prompt}` stands for the text-to-image prompt, and may be left"
+            " out where it is shown the image."
+        ),
     )
     max_new_tokens: PositiveInt = Field(200, description="Length limit of an instruction.")
     temperature: float = Field(0.7, ge=0, description="0 is greedy.")
@@ -44,10 +49,10 @@ class LLMSettings(InstructionAuthorSettings):
 
     @model_validator(mode="after")
     def _asks_about_the_prompt(self) -> Self:
-        if "{prompt}" not in self.template:
+        if "{prompt}" not in self.template and not self.with_image:
             raise ValueError(
                 "`template` has no `{prompt}`: the instruction would be about nothing. Put"
-                " `{prompt}` where the prompt belongs"
+                " `{prompt}` where the prompt belongs, or show the image (`with_image: true`)"
             )
         return self
 

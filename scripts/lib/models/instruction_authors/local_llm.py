@@ -1,11 +1,11 @@
-"""A local LLM, run by transformers or by vLLM."""
+"""A local LLM, or a vision-language model that sees the picture, run by transformers or by vLLM."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from lib.blocks import NO_EFFECT, Model
 from lib.jobs.job import Job
@@ -23,7 +23,7 @@ from lib.models.response_generators.for_jobs import (
     load_for_job,
 )
 from lib.models.response_generators.requests import Generated, Request, Sampling
-from lib.models.response_generators.settings import GeneratorSettings
+from lib.models.response_generators.settings import GeneratorSettings, is_blind
 
 
 class LocalLLMSettings(LLMSettings):
@@ -43,6 +43,15 @@ class LocalLLMSettings(LLMSettings):
     def generator(self) -> GeneratorSettings:
         """The model, and what runs it."""
         return generator_settings(self.llm, self)
+
+    @model_validator(mode="after")
+    def _sees(self) -> Self:
+        if self.with_image and is_blind(self.llm):
+            raise ValueError(
+                f"`with_image`: {self.llm.model} is no vision-language model (its config.json has"
+                " no `vision_config`). Take one that reads pictures as `llm`, or set it to false"
+            )
+        return self
 
 
 class LocalLLM(LLMAuthor):
@@ -64,7 +73,7 @@ class LocalLLM(LLMAuthor):
             self.job,
             settings.generator,
             Sampling(settings.max_new_tokens, settings.temperature),
-            with_images=False,
+            with_images=settings.with_image,
             batch_size=self.batch_size,
             of="prompts",
         )
@@ -76,7 +85,9 @@ def ask_generator(
     generator: Generator, attempts: Sequence[tuple[InstructionRequest, int]]
 ) -> list[Generated]:
     """The answers of a local model, as one batch."""
-    return generator.generate([Request(request.text, seed) for request, seed in attempts])
+    return generator.generate(
+        [Request(request.text, seed, request.image) for request, seed in attempts]
+    )
 
 
 class TransformersLLM(LocalLLM):

@@ -1,7 +1,7 @@
 """What the settings of all authors of instructions have."""
 
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -13,10 +13,18 @@ from lib.models.response_generators.settings import GeneratorSettings
 class InstructionAuthorSettings(Block):
     """What the settings of all authors have."""
 
+    #: Whether who writes can be shown the picture.
+    READS_IMAGES: ClassVar[bool] = False
+
     # Who writes is in the keys of items as `author`.
     backend: str = Field(description="Who writes.", json_schema_extra=NO_EFFECT)
     require_question: bool = Field(True, description="Refuse instructions without a question mark.")
-    with_image: bool = Field(False, description="Backend `openai`: send the picked image along.")
+    with_image: bool = Field(
+        False,
+        description=(
+            "Show the picked image to who writes: an endpoint, or a local vision-language model."
+        ),
+    )
 
     @property
     def environment(self) -> str:
@@ -56,9 +64,9 @@ class InstructionAuthorSettings(Block):
 
     @model_validator(mode="after")
     def _reads_images(self) -> Self:
-        if self.with_image and self.backend != "openai":
+        if self.with_image and not self.READS_IMAGES:
             raise ValueError(
-                f"`with_image` is for backend 'openai'; backend '{self.backend}' reads no images."
-                " Set it to false"
+                f"`with_image` is for backends whose model writes; backend '{self.backend}' reads"
+                " no images. Set it to false"
             )
         return self

@@ -5,7 +5,7 @@ answers benchmarks, and writes instructions where a local LLM does.
 from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol, Self
 
-from lib.models.response_generators.requests import Generated, Request, Sampling
+from lib.models.response_generators.requests import Generated, Question, Request, Sampling
 from lib.models.response_generators.settings import GeneratorSettings
 
 
@@ -33,4 +33,13 @@ class Generator(Protocol):
 
     def generate(self, requests: Sequence[Request]) -> list[Generated]:
         """One answer a request, in order, computed as one batch."""
+        ...
+
+    def log_probabilities(
+        self, questions: Sequence[Question], answers: Sequence[str]
+    ) -> list[list[float]]:
+        """The natural logarithm of the probability that the model's answer begins with each of
+        `answers`, whatever follows: a row a question, a column an answer. One batch; all questions
+        have an image, or none has.
+        """
         ...

@@ -84,6 +84,36 @@ def chat_prompt(processor: Any, text: str, with_image: bool, system: str = "") -
     return prompt if adds_bos else tokenizer.bos_token + prompt
 
 
+def blank_before_answer(processor: Any, with_image: bool) -> str:
+    """What the chat template writes between the mark of the model's turn and its answer: a blank,
+    or nothing.
+    """
+    mark = "\ue000"
+    question, answer = (
+        [{"type": "text", "text": text}] if with_image else text for text in ("?", mark)
+    )
+    turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    asked = processor.apply_chat_template(turns[:1], add_generation_prompt=True, tokenize=False)
+    answered = processor.apply_chat_template(turns, tokenize=False)
+    between = answered.removeprefix(asked).partition(mark)[0]
+    return "" if between.strip() or between == answered else str(between)
+
+
+def answer_tokens(
+    processor: Any, prompt: str, answers: Sequence[str], with_image: bool
+) -> list[list[int]]:
+    """The token ids of each answer as it stands behind a prompt of `chat_prompt`."""
+    tokenizer, blank = tokenizer_of(processor), blank_before_answer(processor, with_image)
+    before = tokenizer(prompt)["input_ids"]
+    tokens = []
+    for answer in answers:
+        whole = tokenizer(f"{prompt}{blank}{answer}")["input_ids"]
+        if whole[: len(before)] != before:  # a token reaches over the prompt's end
+            whole = before + tokenizer(answer, add_special_tokens=False)["input_ids"]
+        tokens.append(list(whole[len(before) :]))
+    return tokens
+
+
 def end_tokens(folder: Path, tokenizer: Any) -> list[int]:
     """The ids that end an answer: those of the model's generation settings, and the tokenizer's."""
     from transformers import GenerationConfig

@@ -1,13 +1,14 @@
 """Generators in the jobs of rules: which one a job asks for, and what goes on its record."""
 
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from lib.blocks import Block, deciding
 from lib.jobs.batches import Item
 from lib.jobs.job import Job
 from lib.models.response_generators.base import Generator
 from lib.models.response_generators.chat import neutralised
+from lib.models.response_generators.own_settings import FILE, left_out_of
 from lib.models.response_generators.registry import GENERATORS
 from lib.models.response_generators.requests import Request, Sampling
 from lib.models.response_generators.settings import GeneratorSettings
@@ -15,16 +16,16 @@ from lib.registry import version_in_key
 
 
 class GeneratedText(TypedDict):
-    """An answer as journals hold it: `Generated`."""
+    """An answer as journals hold it: `Generated`; `tokens` where they are known."""
 
     text: str
     finish_reason: str
-    tokens: int
+    tokens: NotRequired[int]
 
 
 def generator_settings(*blocks: Block) -> GeneratorSettings:
-    """The settings of the backend that one of the blocks names, gathered from all of them; what is
-    not the generator's is passed over.
+    """The settings of the backend that the blocks name, gathered from all of them, of which the
+    last one counts; what is not the generator's is passed over.
     """
     values = {name: value for block in blocks for name, value in block}
     fields = GENERATORS.settings_of(values["backend"]).model_fields
@@ -35,8 +36,17 @@ def generator_settings(*blocks: Block) -> GeneratorSettings:
 
 
 def generator_in_key(settings: GeneratorSettings) -> dict[str, Any]:
-    """What of a generator decides its answers, besides the model's identity."""
-    return deciding(settings) | version_in_key(GENERATORS.load(settings.backend))
+    """What of a generator decides its answers, besides the model's identity. transformers' of a
+    model with penalties of its own were once drawn with these.
+    """
+    was_applied = settings.backend == "transformers" and left_out_of(
+        settings.model, settings.revision
+    )
+    return (
+        deciding(settings)
+        | version_in_key(GENERATORS.load(settings.backend))
+        | ({"own_settings": "left out"} if was_applied else {})
+    )
 
 
 def load_for_job(
@@ -51,6 +61,11 @@ def load_for_job(
     """Loads a generator for a job, whose record tells of batches that mix items. `of`: what the
     items are ("prompts").
     """
+    for name, value in left_out_of(settings.model, settings.revision).items():
+        job.note(
+            f"{settings.model}: its {FILE} has {name} {value}, which is left out: answers are drawn"
+            " as the configuration says, by every backend alike"
+        )
     if batch_size > 1:
         job.note(f"batches of up to {batch_size} {of}: low bits may depend on what shares a batch")
     return GENERATORS.load(settings.backend).load(

@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,16 @@ class Request:
     seed: int
     image: Path | None = None
     system: str = ""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked where the answers are given and their probabilities are wanted: the user's
+    words, and the image's pixels if there is one.
+    """
+
+    text: str
+    image: "Image | None" = None
 
 
 @dataclass(frozen=True)

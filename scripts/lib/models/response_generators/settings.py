@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from lib import weights
 from lib.blocks import Model
 
 
@@ -14,3 +15,10 @@ class GeneratorSettings(Model):
     def environment(self) -> str:
         """The environment (envs/<name>.yaml) of a job that generates."""
         return "vllm"
+
+
+def is_blind(model: Model) -> bool:
+    """Whether a model that is on this machine has no vision part."""
+    folder = weights.local_folder(model.model, model.revision)
+    config = weights.config_in(folder) if folder else {}
+    return bool(config) and "vision_config" not in config

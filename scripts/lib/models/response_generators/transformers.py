@@ -1,6 +1,6 @@
 """Answers by transformers' `generate`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -11,13 +11,14 @@ from lib.data.image_files import read_image
 from lib.jobs.device import require_device
 from lib.loading import load_whole
 from lib.models.response_generators.chat import (
+    answer_tokens,
     chat_prompt,
     end_tokens,
     finished,
     load_processor,
     tokenizer_of,
 )
-from lib.models.response_generators.requests import Generated, Request, Sampling
+from lib.models.response_generators.requests import Generated, Question, Request, Sampling
 from lib.models.response_generators.settings import GeneratorSettings
 
 
@@ -52,7 +53,11 @@ class TransformersGenerator:
         self, folder: Path, dtype: str, device: str, sampling: Sampling, with_images: bool
     ) -> None:
         import torch
-        from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+        from transformers import (
+            AutoModelForCausalLM,
+            AutoModelForImageTextToText,
+            GenerationConfig,
+        )
 
         self.sampling = sampling
         self.device = device
@@ -66,17 +71,64 @@ class TransformersGenerator:
         architecture = AutoModelForImageTextToText if with_images else AutoModelForCausalLM
         model = load_whole(architecture, folder, dtype=getattr(torch, dtype), use_safetensors=True)
         self.model = model.to(device).eval()
+        # Penalties of the folder's own are left out, as in vLLM (own_settings.py).
+        self.model.generation_config = GenerationConfig(
+            bos_token_id=self.tokenizer.bos_token_id,
+            cache_implementation=model.generation_config.cache_implementation,
+        )
 
     def generate(self, requests: Sequence[Request]) -> list[Generated]:
         """One answer a request, in order."""
-        import torch
-        from transformers import LogitsProcessorList
-
         prompts = [
             chat_prompt(self.processor, request.text, request.image is not None, request.system)
             for request in requests
         ]
         images = [read_image(request.image) for request in requests if request.image is not None]
+        inputs = self._inputs(prompts, images)
+        seeds = [request.seed for request in requests]
+        ids = self._generate(
+            inputs,
+            [seeded_draw(self.sampling, seeds)] if self.sampling.temperature else [],
+            num_beams=self.sampling.beams,
+            max_new_tokens=self.sampling.max_new_tokens,
+            eos_token_id=self.ends,
+        )
+        return [
+            finished(self.tokenizer, row, self.ends)
+            for row in ids[:, inputs["input_ids"].shape[1] :].tolist()
+        ]
+
+    def log_probabilities(
+        self, questions: Sequence[Question], answers: Sequence[str]
+    ) -> list[list[float]]:
+        """The log-probability of each answer to each question: the model writes each of the
+        beginnings that the answers have, and says at each token how likely it found all others.
+        """
+        if not questions:
+            return []
+        images = [question.image for question in questions if question.image is not None]
+        with_image = bool(images)
+        prompts = [chat_prompt(self.processor, each.text, with_image) for each in questions]
+        inputs = self._inputs(prompts, images)
+        tokens = answer_tokens(self.processor, prompts[0], answers, with_image)
+        columns: list[list[float]] = [[] for _ in answers]
+        for path in paths_to(tokens):
+            steps = self._generate(
+                inputs,
+                [dictation(path)],
+                max_new_tokens=len(path) + 1,
+                output_logits=True,
+                return_dict_in_generate=True,
+            ).logits
+            at_step = [logits.float().log_softmax(dim=-1) for logits in steps]
+            for column, ids in enumerate(tokens):
+                if tuple(ids[:-1]) == path[: len(ids) - 1]:
+                    found = [at_step[step][:, token] for step, token in enumerate(ids)]
+                    columns[column] = sum(found[1:], start=found[0]).tolist()
+        return [list(row) for row in zip(*columns, strict=True)]
+
+    def _inputs(self, prompts: Sequence[str], images: Sequence[Any]) -> Any:
+        """What the model reads, as one left-padded batch on its device."""
         inputs = self.processor(
             text=prompts,
             padding=len(prompts) > 1,
@@ -86,28 +138,54 @@ class TransformersGenerator:
         inputs = inputs.to(self.device)
         if images:
             inputs["pixel_values"] = inputs["pixel_values"].to(self.model.dtype)
-        draw = LogitsProcessorList(
-            [seeded_draw(self.sampling, [request.seed for request in requests])]
-            if self.sampling.temperature
-            else []
-        )
+        return inputs
+
+    def _generate(self, inputs: Any, processors: Sequence[Any], **settings: Any) -> Any:
+        """What `generate` gives where the maximum of the processed logits is always taken."""
+        import torch
+        from transformers import LogitsProcessorList
+
         with torch.inference_mode():
-            ids = self.model.generate(
+            return self.model.generate(
                 **inputs,
-                do_sample=False,  # the drawing is in `draw`; what is left is to take the maximum
-                num_beams=self.sampling.beams,
+                do_sample=False,  # the drawing is in a processor; what is left is the maximum
                 temperature=None,
                 top_p=None,
                 top_k=None,
-                logits_processor=draw,
-                max_new_tokens=self.sampling.max_new_tokens,
-                eos_token_id=self.ends,
+                logits_processor=LogitsProcessorList(processors),
                 pad_token_id=self.tokenizer.pad_token_id,
+                **settings,
             )
-        return [
-            finished(self.tokenizer, row, self.ends)
-            for row in ids[:, inputs["input_ids"].shape[1] :].tolist()
-        ]
+
+
+def paths_to(answers: Iterable[Sequence[int]]) -> list[tuple[int, ...]]:
+    """What has to be written to come by the last token of each answer: the answers without that
+    token, less those that another one passes through.
+    """
+    paths = {tuple(tokens[:-1]) for tokens in answers}
+    return sorted(
+        path
+        for path in paths
+        if not any(other != path and other[: len(path)] == path for other in paths)
+    )
+
+
+def dictation(tokens: Sequence[int]) -> Any:
+    """A logits processor after which these tokens are what is written, one after the other."""
+    import torch
+    from transformers import LogitsProcessor
+
+    left = list(tokens)
+
+    class Dictation(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped here
+        def __call__(self, input_ids: Any, scores: Any) -> Any:
+            if not left:
+                return scores
+            dictated = torch.full_like(scores, -torch.inf)
+            dictated[:, left.pop(0)] = 0
+            return dictated
+
+    return Dictation()
 
 
 def seeded_draw(sampling: Sampling, seeds: Sequence[int]) -> Any:

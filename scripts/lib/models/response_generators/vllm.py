@@ -13,13 +13,15 @@ from lib.errors import ItemError, UserError
 from lib.jobs.device import require_device
 from lib.loading import check_whole
 from lib.models.response_generators.chat import (
+    answer_tokens,
+    blank_before_answer,
     chat_prompt,
     end_tokens,
     finished,
     load_processor,
     tokenizer_of,
 )
-from lib.models.response_generators.requests import Generated, Request, Sampling
+from lib.models.response_generators.requests import Generated, Question, Request, Sampling
 from lib.models.response_generators.settings import GeneratorSettings
 
 
@@ -128,15 +130,8 @@ class VllmGenerator:
             )
             for request in requests
         ]
-        try:
-            outputs = self.llm.generate(prompts, parameters, use_tqdm=False)
-        except Exception:
-            # What is left in the engine would be answered along with the next batch.
-            engine = self.llm.llm_engine
-            engine.abort_request(list(engine.output_processor.request_states), internal=True)
-            raise
         answers = []
-        for output in outputs:
+        for output in self._run(prompts, parameters):
             completion = output.outputs[0]
             if completion.finish_reason not in ("stop", "length"):
                 raise ItemError(
@@ -144,6 +139,47 @@ class VllmGenerator:
                 )
             answers.append(finished(self.tokenizer, list(completion.token_ids), self.ends))
         return answers
+
+    def log_probabilities(
+        self, questions: Sequence[Question], answers: Sequence[str]
+    ) -> list[list[float]]:
+        """The log-probability of each answer to each question, read with the question in one."""
+        if not questions:
+            return []
+        with_image = questions[0].image is not None
+        blank = blank_before_answer(self.processor, with_image)
+        prompts: list[dict[str, Any]] = []
+        tokens: list[list[int]] = []
+        for question in questions:
+            asked = chat_prompt(self.processor, question.text, with_image)
+            tokens += answer_tokens(self.processor, asked, answers, with_image)
+            image = {"multi_modal_data": {"image": question.image}} if with_image else {}
+            prompts += [{"prompt": f"{asked}{blank}{answer}", **image} for answer in answers]
+        parameters = self._parameters(max_tokens=1, temperature=0, prompt_logprobs=1)
+        found = [
+            sum(
+                said[token].logprob
+                for said, token in zip(
+                    output.prompt_logprobs[-len(ids) :],
+                    output.prompt_token_ids[-len(ids) :],
+                    strict=True,
+                )
+            )
+            for output, ids in zip(
+                self._run(prompts, [parameters] * len(prompts)), tokens, strict=True
+            )
+        ]
+        return [found[start : start + len(answers)] for start in range(0, len(found), len(answers))]
+
+    def _run(self, prompts: Sequence[Any], parameters: Sequence[Any]) -> Any:
+        """What the engine makes of the prompts, in their order."""
+        try:
+            return self.llm.generate(prompts, parameters, use_tqdm=False)
+        except Exception:
+            # What is left in the engine would be answered along with the next batch.
+            engine = self.llm.llm_engine
+            engine.abort_request(list(engine.output_processor.request_states), internal=True)
+            raise
 
 
 def _vllm_reason(error: BaseException) -> str:

@@ -27,7 +27,7 @@ from lib.blocks import LATER, model_field, revision_field
 from lib.jobs.device import require_device
 from lib.loading import problem_in
 from lib.models.response_rewards.base import Conversation, Reward
-from lib.models.response_rewards.settings import ResponseRewardSettings
+from lib.models.response_rewards.settings import LocalRewardSettings
 
 if TYPE_CHECKING:
     import torch
@@ -88,7 +88,7 @@ class ArmoRM:
 
     VERSION: ClassVar[int] = 1
 
-    class Settings(ResponseRewardSettings):
+    class Settings(LocalRewardSettings):
         """Stage response ranking: ArmoRM's score of each valid response (paper 3.3, Eq. 9; model
         card).
         """

@@ -6,7 +6,8 @@ from typing import Any, ClassVar, Protocol, Self
 
 from lib.models.response_rewards.settings import ResponseRewardSettings
 
-#: Messages of `role` ("user", "assistant", "system") and `content`, ending with the response.
+#: Messages of `role` ("user", "assistant", "system") and `content`, ending with the response; the
+#: user's has the file of the `image` where the reward's settings say that it sees it.
 Conversation = Sequence[Mapping[str, str]]
 
 
