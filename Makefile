@@ -77,6 +77,7 @@ demo-models: $(INSTALLED) ## Build the tiny random checkpoints and their benchma
 demo: $(INSTALLED) ## Run the whole pipeline on this machine, in a small world where it learns
 	$(BIN)/python demo/build_world.py --output demo/world/benchmarks
 	$(DEMO)
+	$(DEMO) -- report
 	@$(BIN)/python demo/story.py demo/config.yaml
 
 claims: $(INSTALLED) ## The paper's claims in the small world: three seeds with their controls (36 minutes on two cores)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from lib.data.reviews import Reviews
 from lib.errors import UserError
 from lib.files import digest, write_text
 from lib.jobs.job import REUSE_FROM
@@ -33,6 +34,7 @@ class RunStart:
     left_out the sizes of data sets that it does not make, with the reasons
     answers  the files with the user's own answers of a policy model's shard, by
              "policy/topic/shard"
+    reviews  what people said of pairs, by prompt id
     """
 
     config: dict[str, Any]
@@ -40,6 +42,7 @@ class RunStart:
     written: dict[str, str]
     left_out: dict[str, str] = field(default_factory=dict)
     answers: dict[str, str] = field(default_factory=dict)
+    reviews: Reviews = field(default_factory=dict)
 
     @classmethod
     def of_this_job(cls, module: str = "") -> Self:

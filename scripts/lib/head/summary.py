@@ -43,6 +43,7 @@ ORDER = (
     "model_cards",
     "compare_picks",
     "embed_texts",
+    "report",
 )
 
 

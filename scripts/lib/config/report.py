@@ -1,0 +1,44 @@
+"""The report: a page on which people look at a run's data."""
+
+from typing import Any
+
+from pydantic import Field
+
+from lib.blocks import NO_EFFECT, Block, Name
+from lib.report.licence import UsedModel
+from lib.report.sidecar import Label
+
+
+class Report(Block):
+    """The page that target `report` makes (docs/report.md)."""
+
+    thumbnail_pixels: int = Field(
+        256,
+        ge=32,
+        le=1024,
+        description=(
+            "The longer side of the page's small pictures. The page shows the pictures themselves"
+            " where it lies in the run's folder."
+        ),
+    )
+
+
+class ReportJob(Block):
+    """What rule report is told.
+
+    scorers        the image scorers, in the configured order, and which of them picks
+    policies       the names of the answers, in the configured order
+    reviews        the folder that reviews are put into
+    models         of the run, with their terms
+    configuration  of the run, without what is of this machine alone
+    """
+
+    run: str = Field(json_schema_extra=NO_EFFECT)
+    label: Label = Field(json_schema_extra=NO_EFFECT)
+    thumbnail_pixels: int
+    scorers: list[Name] = Field(json_schema_extra=NO_EFFECT)
+    select_by: Name = Field(json_schema_extra=NO_EFFECT)
+    policies: list[str] = Field(json_schema_extra=NO_EFFECT)
+    reviews: str = Field(json_schema_extra=NO_EFFECT)
+    models: list[UsedModel] = Field(json_schema_extra=NO_EFFECT)
+    configuration: dict[str, Any] = Field(json_schema_extra=NO_EFFECT)
