@@ -93,7 +93,7 @@ class Reasons:
     @property
     def of_reviews(self) -> list[str]:
         """What reviewers did to pairs that stay, as far as they did."""
-        return [name for name in REVIEWED.values() if self.reviews.get(TOTAL, {}).get(name)]
+        return [name for name in REVIEWED.values() if self.reviews.get(TOTAL, Counter())[name]]
 
     @property
     def of_quality(self) -> list[str]:

@@ -36,6 +36,9 @@ JOB = ReportJob(
             terms=TERMS,
         )
     ],
+    experiments=["dpo"],
+    evaluated=["base", "dpo"],
+    benchmarks={"pope": None},
     configuration={"seed": 7},
 )
 
@@ -58,8 +61,10 @@ def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> str:
 class ReportRun:
     """A run's folder with prompts in it."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, scales: Sequence[float] = SCALES) -> None:
+        """`scales`: the guidance scales of each prompt's candidates."""
         self.root = root
+        self.scales = scales
         self.rows: dict[str, list[dict[str, Any]]] = {
             name: []
             for name in (
@@ -83,14 +88,16 @@ class ReportRun:
         name = Prompt(topic, text).id
         about = {"id": name, "topic": topic, "prompt": text}
         candidates = []
-        for scale in SCALES:
+        for scale in self.scales:
             self.pictures += 1
             made = picture(self.root, f"images/{topic}/00/{name}-g{scale:g}.png", self.pictures)
             candidates.append({**made, "guidance_scale": scale, "seed": 42, "blank": False})
         self.rows["images"].append({**about, "candidates": candidates})
         for number, scorer in enumerate(SCORERS):
-            winner = number * (self.pictures // 2 % 2)
-            ranking = {"scores": [0.5, 0.25], "ranking": [winner, 1 - winner], "winner": winner}
+            winner = number * (self.pictures // len(self.scales) % 2)
+            others = [place for place in range(len(candidates)) if place != winner]
+            scores = [0.5 - place / 4 for place in range(len(candidates))]
+            ranking = {"scores": scores, "ranking": [winner, *others], "winner": winner}
             self.rows[f"image_ranking/{scorer}"].append(
                 {**about, **ranking, "blank": [], "prompt_truncated": False}
             )
@@ -156,6 +163,33 @@ class ReportRun:
         told = {"title": title, "columns": [column], "cells": [cell], "notes": [text]}
         (self.root / "tables").mkdir(parents=True, exist_ok=True)
         write_json(self.root / "tables/some_table.json", told)
+
+    def add_models(self, answers: Mapping[str, int], question: str) -> None:
+        """Puts answers of two models to yes-or-no questions beside, and a training. `answers`: what
+        the base model says, and how often; the trained one always says "No", which is right.
+        """
+        base = [text for text, count in answers.items() for _ in range(count)]
+        for model, texts in (("base", base), ("dpo", ["No"] * len(base))):
+            folder = self.root / "evaluation" / model / "pope"
+            rows = [
+                {
+                    "id": number,
+                    "question": f"{question} {number}",
+                    "target": "no",
+                    "response": text,
+                    "score": float(model == "dpo" or text == "Yes"),
+                    "tokens": 1,
+                }
+                for number, text in enumerate(texts)
+            ]
+            write_lines(folder / "answers.jsonl", rows)
+            scores = {"scores": {"accuracy": 80.0}, "intervals": {"accuracy": [70.0, 90.0]}}
+            write_json(folder / "scores.json", scores)
+        steps = [
+            {"step": step, "loss": 1 / step, "rewards/margins": step, "eval_loss": 2 / step}
+            for step in (1, 2, 3)
+        ]
+        write_lines(self.root / "models/dpo/metrics.jsonl", steps)
 
 
 def data_of(index: Path, name: str) -> Any:

@@ -13,6 +13,7 @@ from playwright.sync_api import Browser
 
 from browser import Watched, chromium, needs_browser
 from lib.config.report import ReportJob
+from lib.files import write_json
 from lib.report.page_files import DataFolder
 from report_run import JOB, ReportRun, data_of
 
@@ -68,6 +69,12 @@ SHOWN = re.compile(
 )
 
 
+def hostile_check(text: str) -> dict[str, Any]:
+    """What a check found that says a text wherever it can."""
+    finding = {"id": text, "topic": text, "where": text, "detail": text}
+    return {text: {"what": text, "found": 1, "findings": [finding]}}
+
+
 def as_shown(text: str) -> str:
     return SHOWN.sub(lambda found: f"U+{ord(found[0]):04X}", text)
 
@@ -89,6 +96,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(5):
         run.add(f"a tie of {number} circles", pair=None, no_pair="tie")
     run.add_table("A table", "A row")
+    run.add_models({"Yes": 3, "No": 12}, "a cat")
     return run.report()
 
 
@@ -122,6 +130,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
             told = {key: run.rows["pairs"][-1][key] for key in ("id", "topic", "prompt")}
             run.rows["pairs"][-1] = {**told, "missing": {"rule": "rank_responses", "reason": text}}
     run.add_table(HOSTILE[0], HOSTILE[2])
+    run.add_models(dict.fromkeys(HOSTILE, 1), HOSTILE[0])
+    write_json(run.root / "quality/pairs.json", {"checks": hostile_check(HOSTILE[2])})
     values = JOB.model_dump() | {"configuration": dict(enumerate(HOSTILE[:-2]))}
     values["configuration"] = {str(key): value for key, value in values["configuration"].items()}
     model = values["models"][0] | {"does": HOSTILE[2], "host": HOSTILE[0]}
@@ -138,6 +148,13 @@ def test_hostile_texts_in_every_field_are_text_and_do_nothing(
     watched = Watched(browser, index)
     page = watched.open("#overview")
     assert HOSTILE[0] in watched.text("main")
+    watched.go("quality", "h1:text('Quality')")
+    assert HOSTILE[2] in watched.text("main")
+    watched.go("models", "h1:text('Training')")
+    page.click("summary")
+    page.wait_for_selector(".change")
+    for text in HOSTILE[:-2]:
+        assert as_shown(text) in watched.text("main")
     for number in (1, 2):
         watched.go(f"gallery?page={number}", f"text=Page {number} of 2")
     for text, name in zip(HOSTILE, names, strict=True):
@@ -324,6 +341,21 @@ def test_the_words_that_differ_are_marked_side_by_side(watched: Watched) -> None
     assert page.locator(".side.rejected mark").all_text_contents() == ["green square."]
 
 
+def test_quality_and_models_tell_of_scores_trainings_and_what_changed(watched: Watched) -> None:
+    page = watched.open("#quality")
+    page.wait_for_selector(".chart")
+    told = watched.text("main")
+    assert "Margins of pairs, by topic" in told
+    assert "the correlation of reward and log length" in told
+    watched.go("models", "h1:text('Training')")
+    told = watched.text("main")
+    assert "Of 15 questions, 12 got better and 0 worse" in told
+    assert "p = 0.0004883 (McNemar's exact test)" in told  # 2 / 2 ** 12
+    page.click("summary")
+    page.wait_for_selector(".change")
+    assert page.locator(".change").count() == 12
+
+
 LOOKS: dict[str, dict[str, Any]] = {
     "light": {},
     "dark": {"color_scheme": "dark"},
@@ -336,9 +368,18 @@ def test_the_page_passes_axe_and_fits_its_width(browser: Browser, index: Path, l
     watched = Watched(browser, index, **LOOKS[look])
     page = watched.open()
     first = data_of(index, "prompts-000")[0]["id"]
-    places = {"overview": "#download", "gallery": ".card", f"prompt/{first}": "#review"}
+    places = {
+        "overview": "#download",
+        "gallery": ".card",
+        f"prompt/{first}": "#review",
+        "quality": ".chart",
+        "models": ".change",
+    }
     for place, until in places.items():
-        watched.go(place, until)
+        watched.go(place, "h1")
+        for box in page.locator("main details:not([open]) summary").all():
+            box.click()
+        page.wait_for_selector(until)
         watched.shoot(f"{place.partition('/')[0]}-{look}")
         found = Axe().run(page)
         assert found.violations_count == 0, found.generate_report()

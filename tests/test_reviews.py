@@ -43,7 +43,7 @@ def row(name: str = ID) -> PairRow:
     return cast("PairRow", made)
 
 
-def review(verdict: Verdict, reviewer: str = "Ada", sample: bool = False, pair: str = "") -> Review:
+def review(verdict: Verdict, reviewer: str = "Ada", sample: str = "", pair: str = "") -> Review:
     name = pair or pair_name(row(), row()["pair"])
     return {"reviewer": reviewer, "verdict": verdict, "pair": name, "sample": sample}
 
@@ -81,7 +81,7 @@ def test_several_reviewers_files_are_joined(write: Write) -> None:
     folder = write({"reviewer": "Bo", "verdict": "reject", "sample": "50"}, name="bo.csv")
     reviews = read(folder).reviews
     assert [each["reviewer"] for each in reviews[ID]] == ["Bo", "Ada"]
-    assert reviews[ID][0]["sample"]
+    assert reviews[ID][0]["sample"] == "50"
     assert reviews[OTHER][0]["verdict"] == "swap"
 
 
@@ -200,9 +200,9 @@ def test_most_reviewers_decide_and_where_none_prevail_the_pair_is_left_out() -> 
 
 def test_counts_tell_the_sample_with_its_interval_and_reviewers_agreement() -> None:
     said: list[list[Review]] = [
-        *([[review("accept", sample=True), review("accept", "Bo")]] * 8),
-        [review("reject", sample=True), review("reject", "Bo")],
-        [review("reject", sample=True), review("accept", "Bo")],
+        *([[review("accept", sample="10"), review("accept", "Bo")]] * 8),
+        [review("reject", sample="10"), review("reject", "Bo")],
+        [review("reject", sample="10"), review("accept", "Bo")],
         [],
     ]
     counts = count_reviews(reviewed(row(), each) for each in said)

@@ -36,7 +36,7 @@ def records(project: Project) -> dict[str, dict[str, object]]:
 
 
 def reject_one(index: Path, folder: Path) -> str:
-    """What a reviewer does: rejects the first pair and downloads the file. Returns the prompt's id."""
+    """Rejects the first pair and downloads the file, as reviewers do; returns the prompt's id."""
     with chromium() as browser:
         watched = Watched(browser, index)
         page = watched.open("#gallery?outcome=pair")

@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import Field
 
+from lib.benchmarks.mention_scores import ShownMentions
 from lib.blocks import NO_EFFECT, Block, Name
 from lib.report.licence import UsedModel
 from lib.report.sidecar import Label
@@ -30,6 +31,9 @@ class ReportJob(Block):
     policies       the names of the answers, in the configured order
     reviews        the folder that reviews are put into
     models         of the run, with their terms
+    experiments    whose trainings are shown
+    evaluated      the models that are evaluated, the base model first
+    benchmarks     how the answers of each are scored one by one; None where lmms-eval says it
     configuration  of the run, without what is of this machine alone
     """
 
@@ -41,4 +45,7 @@ class ReportJob(Block):
     policies: list[str] = Field(json_schema_extra=NO_EFFECT)
     reviews: str = Field(json_schema_extra=NO_EFFECT)
     models: list[UsedModel] = Field(json_schema_extra=NO_EFFECT)
+    experiments: list[Name] = Field(json_schema_extra=NO_EFFECT)
+    evaluated: list[Name] = Field(json_schema_extra=NO_EFFECT)
+    benchmarks: dict[Name, ShownMentions | None] = Field(json_schema_extra=NO_EFFECT)
     configuration: dict[str, Any] = Field(json_schema_extra=NO_EFFECT)

@@ -28,13 +28,14 @@ class Review(TypedDict):
     """What a reviewer said of a prompt's pair.
 
     pair    what the pair is known by (`pair_name`)
-    sample  whether the pair was looked at as one of a sample that was drawn
+    sample  the size of the drawn sample that the pair was looked at as one of; empty where it was
+            looked at otherwise
     """
 
     reviewer: str
     verdict: Verdict
     pair: str
-    sample: bool
+    sample: str
 
 
 #: Reviews by prompt id.
@@ -96,7 +97,7 @@ class ReviewFiles:
             "reviewer": line["reviewer"],
             "verdict": cast("Verdict", line["verdict"]),
             "pair": line["pair"],
-            "sample": bool(line["sample"]),
+            "sample": line["sample"],
         }
         self.reviews.setdefault(name, []).append(review)
 
@@ -187,7 +188,7 @@ def reviewed(row: PairRow | MissingRow, reviews: Sequence[Review]) -> PairRow | 
     review: PairReview = {
         "verdict": verdict,
         "by": {each["reviewer"]: each["verdict"] for each in counting},
-        "sample": any(each["sample"] for each in counting),
+        "sample": any(bool(each["sample"]) for each in counting),
     }
     if verdict == "accept":
         return {**row, "review": review}

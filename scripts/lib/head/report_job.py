@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from lib.benchmarks.mention_scores import ShownMentions
+from lib.config.evaluation import QuestionBenchmark, TaskBenchmark, counts_mentions
 from lib.config.licences import read_licences
 from lib.config.report import ReportJob
 from lib.head.cards import models_of_data, of_model, portable
@@ -22,7 +24,25 @@ def report_job(plan: Plan) -> ReportJob:
         policies=config.responses.answer_names,
         reviews=config.reviews,
         models=models_of_run(plan),
+        experiments=plan.experiments(),
+        evaluated=plan.models(),
+        benchmarks={
+            name: shown_mentions(block) for name, block in config.evaluation.benchmarks.items()
+        },
         configuration=portable(config.model_dump(mode="json")),
+    )
+
+
+def shown_mentions(block: TaskBenchmark | QuestionBenchmark) -> ShownMentions | None:
+    """How the answers to a benchmark are scored one by one, where it counts mentions."""
+    if not isinstance(block, QuestionBenchmark) or not counts_mentions(block):
+        return None
+    return ShownMentions(
+        scorer=block.scorer,
+        questions=block.questions,
+        images=block.images,
+        reference=block.reference,
+        language=block.language,
     )
 
 

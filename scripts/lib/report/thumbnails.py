@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, partial
+from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -22,8 +23,32 @@ BATCH = 16
 THREADS = 2
 
 
+@dataclass(frozen=True)
+class Picture:
+    """A picture, its sha256 (hex), and the file whose deletion makes it anew."""
+
+    file: Path
+    sha256: str
+    named_in: Path
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures that are shown together: the candidates of a prompt, or that of a question."""
+
+    id: str
+    each: Sequence[Picture]
+
+
+def of_prompt(row: ImagesRow, root: Path) -> Pictures:
+    """The candidates of a prompt. `root`: the run's folder."""
+    files = [(root / each["file"], each["sha256"]) for each in row["candidates"]]
+    each = [Picture(file, sha, file.parent.with_suffix(".jsonl")) for file, sha in files]
+    return Pictures(row["id"], each)
+
+
 class Thumbnails(TypedDict):
-    """What the journal holds of a prompt: sha256 (hex) of its small pictures by their names."""
+    """What the journal holds of them: sha256 (hex) of the small pictures by their names."""
 
     pictures: dict[str, str]
 
@@ -65,22 +90,22 @@ class Thumbnailer:
         self.folder = folder
         self.pixels = pixels
 
-    def item(self, row: ImagesRow) -> Item[ImagesRow]:
-        """The thumbnails of a prompt's candidates."""
-        pictures = [candidate["sha256"] for candidate in row["candidates"]]
-        key = self.job.key(pictures=pictures, pixels=self.pixels, thumbnails=VERSION)
-        return Item(row["id"], key, row)
+    def item(self, pictures: Pictures) -> Item[Pictures]:
+        """The thumbnails of pictures that are shown together."""
+        digests = [picture.sha256 for picture in pictures.each]
+        key = self.job.key(pictures=digests, pixels=self.pixels, thumbnails=VERSION)
+        return Item(pictures.id, key, pictures)
 
     @cached_property
     def _there(self) -> set[str]:
         return {path.stem for path in self.folder.glob("*/*.webp")}
 
-    def make(self, rows: Sequence[ImagesRow]) -> dict[Path, str]:
-        """Makes the thumbnails that are missing and deletes those of no candidate. Returns them all
+    def make(self, pictures: Sequence[Pictures]) -> dict[Path, str]:
+        """Makes the thumbnails that are missing and deletes all others. Returns them all
         with their digests (sha256, hex). Errors: UserError where a picture is not what was
         published.
         """
-        batches: Batches[ImagesRow, None, Thumbnails] = Batches(
+        batches: Batches[Pictures, None, Thumbnails] = Batches(
             self.job,
             load=lambda: None,
             compute=self._compute,
@@ -88,7 +113,7 @@ class Thumbnailer:
             still_valid=lambda item, result: self._there.issuperset(result["pictures"]),
             take_over=lambda item, result, root: None,  # their files are another report's
         )
-        outcomes = batches.run([self.item(row) for row in rows])
+        outcomes = batches.run([self.item(each) for each in pictures])
         made = {
             place_of(self.folder, name): digest
             for outcome in outcomes.values()
@@ -99,19 +124,18 @@ class Thumbnailer:
             path.unlink()
         return made
 
-    def _compute(self, _: None, batch: Sequence[Item[ImagesRow]]) -> list[Thumbnails]:
+    def _compute(self, _: None, batch: Sequence[Item[Pictures]]) -> list[Thumbnails]:
         with ThreadPoolExecutor(THREADS) as threads:
-            return [self._of_prompt(item.inputs, threads) for item in batch]
+            return [self._of(item.inputs, threads) for item in batch]
 
-    def _of_prompt(self, row: ImagesRow, threads: ThreadPoolExecutor) -> Thumbnails:
-        digests = threads.map(partial(self._make_one), row["candidates"])
-        names = [name_of(candidate["sha256"]) for candidate in row["candidates"]]
+    def _of(self, pictures: Pictures, threads: ThreadPoolExecutor) -> Thumbnails:
+        digests = threads.map(self._make_one, pictures.each)
+        names = [name_of(picture.sha256) for picture in pictures.each]
         return {"pictures": dict(zip(names, digests, strict=True))}
 
-    def _make_one(self, candidate: Any) -> str:
-        source = self.job.root / candidate["file"]
-        content = read_published(source, candidate["sha256"], source.parent.with_suffix(".jsonl"))
+    def _make_one(self, picture: Picture) -> str:
+        content = read_published(picture.file, picture.sha256, picture.named_in)
         small = encode(content, self.pixels)
-        with replacing(place_of(self.folder, name_of(candidate["sha256"])), durable=False) as path:
+        with replacing(place_of(self.folder, name_of(picture.sha256)), durable=False) as path:
             path.write_bytes(small)
         return sha256(small).hexdigest()

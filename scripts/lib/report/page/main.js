@@ -1,8 +1,13 @@
-// What is shown follows the page's address: #overview, #gallery?..., #prompt/<id>?...
+// What is shown follows the page's address: #overview, #gallery?..., #prompt/<id>?..., #quality, #models
 (() => {
   "use strict";
   const page = (window.page ??= {});
-  const PAGES = { overview: "Overview", gallery: "Gallery" };
+  const PAGES = {
+    overview: "Overview",
+    gallery: "Gallery",
+    quality: "Quality",
+    models: "Training and evaluation",
+  };
 
   function navigation(at) {
     const { make } = page.elements;
@@ -19,7 +24,7 @@
     if (state.page !== "prompt") page.prompt.leave();
     try {
       if (state.page === "prompt") await page.prompt.draw(state.item, state.filters);
-      else if (state.page === "gallery") page.gallery.draw(state.filters);
+      else if (Object.hasOwn(PAGES, state.page)) await page[state.page].draw(state.filters);
       else await page.overview.draw();
     } catch (error) {
       document
