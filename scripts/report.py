@@ -12,7 +12,6 @@ from typing import Any
 from lib.benchmarks.mention_scores import MentionScores
 from lib.benchmarks.paired import Change, answers_of_task, changes, compare
 from lib.config.report import ReportJob
-from lib.data.reviews import ranked_pair
 from lib.data.rows import ImageRankingRow, ImagesRow, PairRow, ResponseRankingRow
 from lib.data.shards import present
 from lib.data.stored_rows import whole_stored_rows
@@ -31,7 +30,7 @@ from lib.report.page_overview import (
     title_of,
 )
 from lib.report.page_quality import gather
-from lib.report.page_rows import RunRows, drawn
+from lib.report.page_rows import RunRows
 from lib.report.review_counts import count_reviews
 from lib.report.thumbnails import Picture, Pictures, Thumbnailer, of_prompt
 from lib.report.thumbnails import name_of as thumbnail_name
@@ -59,6 +58,7 @@ def read_run(job: Job[ReportJob], inputs: Any) -> RunRows:
         whole_stored_rows(job, inputs.responses, ResponseRankingRow),
         whole_stored_rows(job, inputs.pairs, PairRow),
         settings.policies,
+        settings.compared,
     )
 
 
@@ -92,7 +92,7 @@ class Evaluation:
         job, settings = self.job, self.job.settings
         shown = settings.benchmarks[name]
         lines = scores_of(job.root, settings.evaluated, name)
-        scores = MentionScores(shown) if shown and lines else None
+        scores = MentionScores(**dict(shown)) if shown and lines else None
         base, *others = settings.evaluated
         before = scored_answers(job.root, base, name, scores)
         compared = []
@@ -144,10 +144,8 @@ def write_prompts(run: RunRows, data: DataFolder, seed: int) -> dict[str, int]:
     names = list(run.pairs)
     sizes = data.write_chunks("details", map(run.details, names))
     chunk_of = [chunk for chunk, count in enumerate(sizes) for _ in range(count)]
-    draws = drawn((name for name in names if ranked_pair(run.pairs[name])), seed)
-    entries = (
-        run.entry(name, place, draws.get(name), chunk_of[place]) for place, name in enumerate(names)
-    )
+    places = run.places(seed)
+    entries = (run.entry(name, place, chunk_of[place], places) for place, name in enumerate(names))
     return {"details": len(sizes), "prompts": len(data.write_chunks("prompts", entries))}
 
 

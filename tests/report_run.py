@@ -26,6 +26,7 @@ JOB = ReportJob(
     thumbnail_pixels=64,
     scorers=list(SCORERS),
     select_by=SCORERS[0],
+    compared=list(SCORERS),
     policies=list(POLICIES),
     reviews="reviews",
     models=[
@@ -96,8 +97,9 @@ class ReportRun:
         for number, scorer in enumerate(SCORERS):
             winner = number * (self.pictures // len(self.scales) % 2)
             others = [place for place in range(len(candidates)) if place != winner]
-            scores = [0.5 - place / 4 for place in range(len(candidates))]
-            ranking = {"scores": scores, "ranking": [winner, *others], "winner": winner}
+            order = [winner, *others]
+            scores = [0.5 - order.index(place) / 4 for place in range(len(candidates))]
+            ranking = {"scores": scores, "ranking": order, "winner": winner}
             self.rows[f"image_ranking/{scorer}"].append(
                 {**about, **ranking, "blank": [], "prompt_truncated": False}
             )

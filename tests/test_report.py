@@ -33,7 +33,7 @@ def test_every_prompt_is_told_with_its_candidates_scores_responses_and_pair(run:
     assert (entry["outcome"], entry["margin"], entry["chosen"]) == ("pair", 2.0, "mistral")
     told = details[entry["id"]]
     assert [each["of"] for each in told["candidates"]] == ["guidance 5", "guidance 9"]
-    assert told["candidates"][0]["scores"] == [["image-reward", 0.5, True], ["clip", 0.5, False]]
+    assert told["candidates"][0]["scores"] == [["image-reward", 0.5, True], ["clip", 0.25, False]]
     assert told["candidates"][0]["isPicked"]
     assert [each["name"] for each in told["responses"]] == list(JOB.policies)
     assert told["responses"][0]["parts"] == [["attributes", [["helpfulness", 3.5]]]]

@@ -13,6 +13,7 @@ from playwright.sync_api import Browser
 
 from browser import Watched, chromium, needs_browser
 from lib.config.report import ReportJob
+from lib.data.reviews import ReviewFiles
 from lib.files import write_json
 from lib.report.page_files import DataFolder
 from report_run import JOB, ReportRun, data_of
@@ -62,6 +63,7 @@ HOSTILE = [
     "<b>" * 33_000,
 ]
 #: The prompt that is shown, in the page.
+JUDGED = "document.querySelector('#judged').textContent"
 TITLE = "document.querySelector('h1').textContent"
 #: What the page shows by its code point.
 SHOWN = re.compile(
@@ -148,6 +150,12 @@ def test_hostile_texts_in_every_field_are_text_and_do_nothing(
     watched = Watched(browser, index)
     page = watched.open("#overview")
     assert HOSTILE[0] in watched.text("main")
+    for kind in ("pictures", "answers"):
+        watched.go(f"blind/{kind}", "#question")
+        while page.locator("#question .side").count():
+            before = watched.text("#judged")
+            page.keyboard.press("1")
+            page.wait_for_function(f"before => {JUDGED} !== before", arg=before)
     watched.go("quality", "h1:text('Quality')")
     assert HOSTILE[2] in watched.text("main")
     watched.go("models", "h1:text('Training')")
@@ -263,11 +271,9 @@ def test_filters_sorting_and_words_leave_the_prompts_they_name(watched: Watched)
     page.wait_for_selector("text=11 of 30 prompts")
     page.select_option("[name=sort]", "margin")
     page.check("[name=down]")
-    page.wait_for_function("() => location.hash.includes('down=1')")
-    assert watched.text(".card-prompt") == "a picture of 0 circles"
+    page.wait_for_selector(".cards li:first-child :text-is('a picture of 0 circles')")
     page.uncheck("[name=down]")
-    page.wait_for_function("() => !location.hash.includes('down')")
-    assert watched.text(".card-prompt") == "a picture of 10 circles"
+    page.wait_for_selector(".cards li:first-child :text-is('a picture of 10 circles')")
     watched.go("gallery", "text=30 of 30 prompts")
     page.fill("#search", "number 7.")  # in an answer alone
     page.wait_for_selector("text=1 of 30 prompts")
@@ -356,6 +362,30 @@ def test_quality_and_models_tell_of_scores_trainings_and_what_changed(watched: W
     assert page.locator(".change").count() == 12
 
 
+def test_two_answers_are_compared_without_names_in_an_order_that_was_drawn(
+    watched: Watched, index: Path, tmp_path: Path
+) -> None:
+    page = watched.open("#blind/answers")
+    page.wait_for_selector("#question .side")
+    first_sides = set()
+    for number in range(25):
+        told = watched.text("main")
+        assert not any(name in told for name in (*JOB.policies, "chosen", "rejected"))
+        left = watched.text("#question .answer:not(.asked-text)")
+        first_sides.add("green" in left)
+        page.keyboard.press("0" if number == 0 else "2" if "green" in left else "1")
+        page.wait_for_selector(f"text={number + 1} of 25 judged")
+    assert first_sides == {True, False}
+    page.wait_for_selector("text=All of them are judged")
+    with page.expect_download() as download:
+        page.click("#download-verdicts")
+    path = tmp_path / "reviews/verdicts.csv"
+    download.value.save_as(path)
+    names = {each["id"] for each in data_of(index, "prompts-000")}
+    verdicts = ReviewFiles(path.parent, "test", names).verdicts
+    assert Counter(each["verdict"] for each in verdicts) == {"chosen": 24, "tie": 1}
+
+
 LOOKS: dict[str, dict[str, Any]] = {
     "light": {},
     "dark": {"color_scheme": "dark"},
@@ -374,11 +404,13 @@ def test_the_page_passes_axe_and_fits_its_width(browser: Browser, index: Path, l
         f"prompt/{first}": "#review",
         "quality": ".chart",
         "models": ".change",
+        "blind/answers": "#question",
     }
     for place, until in places.items():
         watched.go(place, "h1")
-        for box in page.locator("main details:not([open]) summary").all():
-            box.click()
+        page.evaluate(
+            "() => document.querySelectorAll('details').forEach((one) => one.open = true)"
+        )
         page.wait_for_selector(until)
         watched.shoot(f"{place.partition('/')[0]}-{look}")
         found = Axe().run(page)

@@ -2,6 +2,7 @@
 mention of an object that the picture does not show.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,30 +12,27 @@ from lib.benchmarks.mentions import MentionsBenchmark
 from lib.benchmarks.paired import ScoredAnswer
 from lib.benchmarks.questions import read_questions
 from lib.benchmarks.registry import load_benchmark, load_questions_benchmark
-from lib.blocks import Block, UserPath
 from lib.files import read_jsonl
-
-
-class ShownMentions(Block):
-    """A benchmark that counts mentions, as the report is told of it."""
-
-    scorer: str
-    questions: list[UserPath]
-    images: UserPath | None
-    reference: list[UserPath]
-    language: LanguageChoice
 
 
 class MentionScores:
     """Scores the answers of models to one benchmark."""
 
-    def __init__(self, benchmark: ShownMentions) -> None:
-        scorer = load_benchmark(benchmark.scorer, benchmark.language)
-        assert isinstance(scorer, MentionsBenchmark)
-        self._scorer: MentionsBenchmark[Any] = scorer
-        self._reference = scorer.read_reference(*map(Path, benchmark.reference))
-        asked = load_questions_benchmark(benchmark.scorer)
-        self._questions = read_questions(asked, benchmark.questions, benchmark.images)
+    def __init__(
+        self,
+        scorer: str,
+        questions: Sequence[str],
+        images: str | None,
+        reference: Sequence[str],
+        language: LanguageChoice,
+    ) -> None:
+        """What is configured of the benchmark (`QuestionBenchmark`)."""
+        loaded = load_benchmark(scorer, language)
+        assert isinstance(loaded, MentionsBenchmark)
+        self._scorer: MentionsBenchmark[Any] = loaded
+        self._reference = loaded.read_reference(*map(Path, reference))
+        asked = load_questions_benchmark(scorer)
+        self._questions = read_questions(asked, questions, images)
 
     def pictures(self) -> dict[str, Path]:
         """The picture of each question that has a file, by the picture's id."""

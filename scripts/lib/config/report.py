@@ -4,8 +4,8 @@ from typing import Any
 
 from pydantic import Field
 
-from lib.benchmarks.mention_scores import ShownMentions
-from lib.blocks import NO_EFFECT, Block, Name
+from lib.benchmarks.base import LanguageChoice
+from lib.blocks import NO_EFFECT, Block, Name, UserPath
 from lib.report.licence import UsedModel
 from lib.report.sidecar import Label
 
@@ -24,10 +24,21 @@ class Report(Block):
     )
 
 
+class ShownMentions(Block):
+    """A benchmark that counts mentions, as far as its answers are scored one by one."""
+
+    scorer: str
+    questions: list[UserPath]
+    images: UserPath | None
+    reference: list[UserPath]
+    language: LanguageChoice
+
+
 class ReportJob(Block):
     """What rule report is told.
 
     scorers        the image scorers, in the configured order, and which of them picks
+    compared       the two whose picks people compare in the blind mode, if there are two
     policies       the names of the answers, in the configured order
     reviews        the folder that reviews are put into
     models         of the run, with their terms
@@ -42,6 +53,7 @@ class ReportJob(Block):
     thumbnail_pixels: int
     scorers: list[Name] = Field(json_schema_extra=NO_EFFECT)
     select_by: Name = Field(json_schema_extra=NO_EFFECT)
+    compared: list[Name] = Field(json_schema_extra=NO_EFFECT)
     policies: list[str] = Field(json_schema_extra=NO_EFFECT)
     reviews: str = Field(json_schema_extra=NO_EFFECT)
     models: list[UsedModel] = Field(json_schema_extra=NO_EFFECT)

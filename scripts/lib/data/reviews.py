@@ -12,6 +12,7 @@ from typing import Literal, cast, get_args
 
 from typing_extensions import TypedDict
 
+from lib.data.blind_verdicts import KINDS, TIE, VERDICT_COLUMNS, BlindVerdict
 from lib.data.rows import MissingRow, Pair, PairReview, PairRow
 from lib.data.shards import is_missing
 from lib.errors import UserError
@@ -55,6 +56,7 @@ class ReviewFiles:
     """The review files of a folder, for one run.
 
     reviews      by prompt id, in the order of files and lines
+    verdicts     of the blind mode, in that order
     passed_over  how many lines each file has of other runs, by file and run
     """
 
@@ -63,8 +65,9 @@ class ReviewFiles:
         self.run = run
         self.prompts = prompts
         self.reviews: Reviews = {}
+        self.verdicts: list[BlindVerdict] = []
         self.passed_over: Counter[tuple[str, str]] = Counter()
-        self._places: dict[tuple[str, str], str] = {}
+        self._places: dict[tuple[str, ...], str] = {}
         for path in sorted(folder.glob("*.csv")):
             for number, line in _lines_of(path):
                 self._add(path, number, line)
@@ -88,10 +91,10 @@ class ReviewFiles:
                 " deleted since, delete this line; otherwise download the file again from this"
                 " run's report."
             )
-        if line["verdict"] not in VERDICTS:
-            raise UserError(
-                f"{where}: the verdict '{line['verdict']}' is none. Write {', '.join(VERDICTS)}."
-            )
+        if "kind" in line:
+            self._add_verdict(where, line)
+            return
+        refuse_other_words(where, "verdict", line["verdict"], VERDICTS)
         self._refuse_doubled(where, line["reviewer"], name)
         review: Review = {
             "reviewer": line["reviewer"],
@@ -101,8 +104,22 @@ class ReviewFiles:
         }
         self.reviews.setdefault(name, []).append(review)
 
-    def _refuse_doubled(self, where: str, reviewer: str, name: str) -> None:
-        before = self._places.setdefault((reviewer, name), where)
+    def _add_verdict(self, where: str, line: Mapping[str, str]) -> None:
+        kind, name = line["kind"], line["prompt_id"]
+        refuse_other_words(where, "kind", kind, KINDS)
+        refuse_other_words(where, "verdict", line["verdict"], (line["first"], line["second"], TIE))
+        self._refuse_doubled(where, line["reviewer"], name, kind)
+        verdict: BlindVerdict = {
+            "kind": kind,
+            "prompt_id": name,
+            "shown": line["shown"],
+            "verdict": line["verdict"],
+            "reviewer": line["reviewer"],
+        }
+        self.verdicts.append(verdict)
+
+    def _refuse_doubled(self, where: str, reviewer: str, name: str, kind: str = "") -> None:
+        before = self._places.setdefault((reviewer, name, kind), where)
         if before == where:
             return
         who = f"reviewer '{reviewer}'" if reviewer else "a reviewer without a name"
@@ -111,6 +128,12 @@ class ReviewFiles:
             " (of two downloads the newer file, which has all of the older one's reviews); where"
             " two people reviewed, give each a name in the column `reviewer`."
         )
+
+
+def refuse_other_words(where: str, what: str, word: str, known: Sequence[str]) -> None:
+    """A UserError where a word is none of the known ones."""
+    if word not in known:
+        raise UserError(f"{where}: the {what} '{word}' is none. Write {', '.join(known)}.")
 
 
 def _lines_of(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -142,7 +165,7 @@ def _lines_of(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def _refuse_other_columns(path: Path, header: Sequence[str]) -> None:
-    if sorted(header) == sorted(COLUMNS):
+    if sorted(header) in (sorted(COLUMNS), sorted(VERDICT_COLUMNS)):
         return
     missing = [name for name in COLUMNS if name not in header]
     others = [name for name in header if name not in COLUMNS]
@@ -153,7 +176,8 @@ def _refuse_other_columns(path: Path, header: Sequence[str]) -> None:
     )
     raise UserError(
         f"{path}: is no file of reviews: it {problem or 'has a column twice'}. Download reviews.csv"
-        " from the report, separated by commas, or move the file out of this folder."
+        " (or, of the blind mode, verdicts.csv) from the report, separated by commas, or move the"
+        " file out of this folder."
     )
 
 

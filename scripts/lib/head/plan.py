@@ -18,6 +18,7 @@ from lib.config.prompts import AddPromptsJob
 from lib.config.quality import CheckPairsJob
 from lib.config.responses import GenerateResponsesJob
 from lib.config.run import Config
+from lib.data.blind_verdicts import BlindVerdict
 from lib.data.data_sets import ordered_pairs
 from lib.data.export_forms.registry import FORM_FILES
 from lib.data.pair_forms.settings import OwnPairs
@@ -169,7 +170,15 @@ class Plan:
             for topic, shard in self.shards
             if (file := self._answers_file(policy, topic, shard))
         }
-        return RunStart(dict(config), prompts, self.written, self.left_out, answers, self.reviews)
+        return RunStart(
+            dict(config),
+            prompts,
+            self.written,
+            self.left_out,
+            answers,
+            self.reviews,
+            self.verdicts,
+        )
 
     def images_job(self, topic: str, shard: str) -> GenerateImagesJob:
         """What a job of generate_images is told: editing one prompt reruns one shard."""
@@ -366,6 +375,11 @@ class Plan:
     def reviews(self) -> Reviews:
         """What people said of pairs, by prompt id."""
         return self._start.reviews if self._start else self.review_files.reviews
+
+    @property
+    def verdicts(self) -> list[BlindVerdict]:
+        """What people said in the report's blind mode."""
+        return self._start.verdicts if self._start else self.review_files.verdicts
 
     def pairs_job(self, topic: str, name: str) -> BuildPairsJob:
         """What a job of build_pairs is told: a review reruns one shard."""

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from lib.benchmarks.mention_scores import ShownMentions
 from lib.config.evaluation import QuestionBenchmark, TaskBenchmark, counts_mentions
 from lib.config.licences import read_licences
-from lib.config.report import ReportJob
+from lib.config.report import ReportJob, ShownMentions
 from lib.head.cards import models_of_data, of_model, portable
 from lib.head.plan import Plan
+from lib.head.table_rows import seen_by_people
 from lib.head.targets import tables_and_figures
 from lib.report.licence import UsedModel
 
@@ -21,6 +21,7 @@ def report_job(plan: Plan) -> ReportJob:
         thumbnail_pixels=config.report.thumbnail_pixels,
         scorers=list(config.image_ranking.scorers),
         select_by=config.image_ranking.select_by,
+        compared=seen_by_people(plan),
         policies=config.responses.answer_names,
         reviews=config.reviews,
         models=models_of_run(plan),

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from lib.data.blind_verdicts import BlindVerdict
 from lib.data.reviews import Reviews
 from lib.errors import UserError
 from lib.files import digest, write_text
@@ -35,6 +36,7 @@ class RunStart:
     answers  the files with the user's own answers of a policy model's shard, by
              "policy/topic/shard"
     reviews  what people said of pairs, by prompt id
+    verdicts what they said in the report's blind mode
     """
 
     config: dict[str, Any]
@@ -43,6 +45,7 @@ class RunStart:
     left_out: dict[str, str] = field(default_factory=dict)
     answers: dict[str, str] = field(default_factory=dict)
     reviews: Reviews = field(default_factory=dict)
+    verdicts: list[BlindVerdict] = field(default_factory=list)
 
     @classmethod
     def of_this_job(cls, module: str = "") -> Self:

@@ -7,6 +7,13 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, NotRequired, TypedDict, cast
 
+from lib.data.blind_verdicts import (
+    KINDS,
+    ShownPictures,
+    comparison_place,
+    is_turned,
+    shown_pictures,
+)
 from lib.data.data_sets import PAIRS, reason_of
 from lib.data.reviews import DISAGREE, pair_name, ranked_pair
 from lib.data.rows import (
@@ -42,6 +49,8 @@ class PromptEntry(TypedDict):
     picture   the thumbnail of the picked candidate, or of the first
     draw      its place when pairs are drawn at random, with the run's seed
     chunk     the file of its details
+    compared  its place among the prompts whose picks people compare
+    turned    what is shown the other way round in the blind mode: pictures, answers
     """
 
     id: str
@@ -62,6 +71,8 @@ class PromptEntry(TypedDict):
     place: int
     chunk: int
     reviewed: str
+    compared: int | None
+    turned: list[str]
 
 
 class CandidateEntry(TypedDict):
@@ -100,6 +111,7 @@ class PromptDetails(TypedDict):
     pair: Pair | None
     why: str
     review: str
+    comparison: ShownPictures | None
 
 
 def rounded(value: float) -> float:
@@ -195,14 +207,42 @@ def drawn(names: Iterable[str], seed: int) -> dict[str, int]:
 
 
 @dataclass(frozen=True)
+class Places:
+    """The places of prompts where they are drawn: of pairs for a sample, and of those whose picks
+    people compare. `seed`: the run's.
+    """
+
+    drawn: Mapping[str, int]
+    compared: Mapping[str, int]
+    seed: int
+
+
+@dataclass(frozen=True)
 class RunRows:
-    """The rows of all stages. `policies`: the names of the answers, in the configured order."""
+    """The rows of all stages. `policies`: the names of the answers, in the configured order;
+    `compared`: the two scorers whose picks people compare, if there are two.
+    """
 
     images: StoredRows[ImagesRow]
     rankings: Mapping[str, StoredRows[ImageRankingRow]]
     responses: StoredRows[ResponseRankingRow]
     pairs: StoredRows[PairRow]
     policies: Sequence[str]
+    compared: Sequence[str]
+
+    def comparison(self, rows: PromptRows) -> ShownPictures | None:
+        """The two pictures that people compare; None where both scorers pick the same."""
+        if not rows.images or not self.compared:
+            return None
+        return shown_pictures(rows.images, rows.rankings, self.compared)
+
+    def places(self, seed: int) -> Places:
+        """The places of all prompts where they are drawn."""
+        pairs = (name for name in self.pairs if ranked_pair(self.pairs[name]))
+        differ = (name for name in self.pairs if self.comparison(self.of(name)))
+        ordered = sorted(differ, key=lambda name: comparison_place(name, seed))
+        compared = {name: place for place, name in enumerate(ordered)}
+        return Places(drawn(pairs, seed), compared, seed)
 
     def of(self, name: str) -> PromptRows:
         """What the stages say of a prompt."""
@@ -227,10 +267,11 @@ class RunRows:
             "pair": ranked_pair(rows.pair),
             "why": why_none(rows.pair),
             "review": review_told(rows.pair),
+            "comparison": self.comparison(rows),
         }
 
-    def entry(self, name: str, place: int, draw: int | None, chunk: int) -> PromptEntry:
-        """A prompt as filters and sorting see it; `draw`, `place`, `chunk`: of the entry."""
+    def entry(self, name: str, place: int, chunk: int, places: Places) -> PromptEntry:
+        """A prompt as filters and sorting see it; `place`, `chunk`: of the entry."""
         rows = self.of(name)
         row = cast("Any", rows.pair)
         pair = ranked_pair(rows.pair)
@@ -251,10 +292,12 @@ class RunRows:
             "longer": len(pair["chosen"]["text"]) - len(pair["rejected"]["text"]) if pair else None,
             "picks": len({ranking["winner"] for ranking in rows.rankings.values()}),
             "picture": rows.picture(),
-            "draw": draw,
+            "draw": places.drawn.get(name),
             "place": place,
             "chunk": chunk,
             "reviewed": review_in(rows.pair),
+            "compared": places.compared.get(name),
+            "turned": [kind for kind in KINDS if is_turned(kind, name, places.seed)],
         }
 
 

@@ -1,4 +1,4 @@
-// What is shown follows the page's address: #overview, #gallery?..., #prompt/<id>?..., #quality, #models
+// What is shown follows the page's address: #overview, #gallery?..., #prompt/<id>?..., #quality, #models, #blind/<kind>
 (() => {
   "use strict";
   const page = (window.page ??= {});
@@ -7,6 +7,7 @@
     gallery: "Gallery",
     quality: "Quality",
     models: "Training and evaluation",
+    blind: "Blind comparison",
   };
 
   function navigation(at) {
@@ -21,10 +22,11 @@
     const state = page.filters.read(location.hash);
     const at = state.page === "prompt" ? "gallery" : state.page;
     navigation(at);
-    if (state.page !== "prompt") page.prompt.leave();
+    page.prompt.leave();
+    page.blind.leave();
     try {
       if (state.page === "prompt") await page.prompt.draw(state.item, state.filters);
-      else if (Object.hasOwn(PAGES, state.page)) await page[state.page].draw(state.filters);
+      else if (Object.hasOwn(PAGES, state.page)) await page[state.page].draw(state.filters, state.item);
       else await page.overview.draw();
     } catch (error) {
       document
@@ -45,7 +47,7 @@
     if (event.key === "/" && document.getElementById("search")) {
       document.getElementById("search").focus();
       event.preventDefault();
-    } else if (page.prompt.pressed(event.key)) event.preventDefault();
+    } else if (page.prompt.pressed(event.key) || page.blind.pressed(event.key)) event.preventDefault();
   }
 
   async function begin() {

@@ -5,7 +5,8 @@
   const VERDICTS = { accept: "accepted", reject: "rejected", swap: "swapped" };
   const COLUMNS = ["run", "prompt_id", "pair", "verdict", "note", "reviewer", "sample", "reviewed_at"];
   let run = "";
-  let kept = { reviewer: "", marks: {} };
+  const VERDICT_COLUMNS = ["run", "kind", "prompt_id", "shown", "first", "second", "verdict", "reviewer", "judged_at"];
+  let kept = { reviewer: "", marks: {}, verdicts: {} };
   let isKept = true;
 
   const place = () => `pds-dpo reviews of ${run}`;
@@ -14,7 +15,7 @@
     run = name;
     try {
       const there = JSON.parse(localStorage.getItem(place()) ?? "null");
-      if (there && typeof there.marks === "object") kept = there;
+      if (there && typeof there.marks === "object") kept = { ...kept, ...there };
     } catch {
       isKept = false; // a browser that keeps nothing
     }
@@ -58,7 +59,28 @@
         ...[run, row.id, mark.pair, mark.verdict, mark.note],
         ...[kept.reviewer, mark.sample, mark.at],
       ]);
-    return [COLUMNS, ...lines].map((line) => `${line.map(quoted).join(",")}\r\n`).join("");
+    return linesOf([COLUMNS, ...lines]);
+  }
+
+  const linesOf = (lines) => lines.map((line) => `${line.map(quoted).join(",")}\r\n`).join("");
+
+  // What was said of two pictures or answers of a prompt; null where nothing was.
+  function verdict(kind, id) {
+    const name = `${kind}/${id}`;
+    return Object.hasOwn(kept.verdicts, name) ? kept.verdicts[name] : null;
+  }
+
+  function judge(kind, id, said) {
+    kept.verdicts[`${kind}/${id}`] = { ...said, at: new Date().toISOString() };
+    keep();
+  }
+
+  function verdictsCsv() {
+    const lines = Object.entries(kept.verdicts).map(([name, said]) => {
+      const [kind, id] = name.split("/");
+      return [run, kind, id, said.shown, said.first, said.second, said.verdict, kept.reviewer, said.at];
+    });
+    return linesOf([VERDICT_COLUMNS, ...lines]);
   }
 
   function download(name, text) {
@@ -82,6 +104,9 @@
     of,
     change,
     csv,
+    verdict,
+    judge,
+    verdictsCsv,
     download,
     counts,
     isKept: () => isKept,
