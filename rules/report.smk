@@ -1,6 +1,17 @@
 from lib.head.report_job import report_job, shown_besides
 
 
+def report_settings(wildcards):
+    """What rule report is told."""
+    # Only where the report is asked for: what plans is imported by no other rule.
+    from lib.planning.reported import planned_hours
+
+    try:
+        return PLAN.params(report_job(PLAN, planned_hours(PLAN)))
+    except UserError as error:
+        raise SystemExit(f"WorkflowError: {error}") from None
+
+
 # Shows of the stages after the pairs what is there, and has none of them made: people are to look at
 # the pairs before anything is trained on them. So it is no part of `all`.
 rule report:
@@ -22,7 +33,7 @@ rule report:
     params:
         common=PLAN.common(),
         prompts=PLAN.digests(),
-        settings=lambda w: PLAN.params(report_job(PLAN)),
+        settings=report_settings,
         shown=lambda w: shown_besides(PLAN),
     message:
         "The report, to be opened in a browser: {output}"

@@ -5,7 +5,7 @@ It shows of tables, figures, trainings and scores what is there, and waits for n
 pictures are made once of each candidate and kept; its journal knows them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -176,10 +176,11 @@ def overview(
     }
 
 
-def time_used(root: Path, device: str) -> dict[str, Any]:
-    """The time that the jobs took by rule, from their records. It is of this machine and day, which
-    is why it stands in a file of its own.
+def time_used(job: Job[ReportJob]) -> dict[str, Any]:
+    """The time that the jobs took by rule, from their records, beside what was planned. It is of
+    this machine and day, which is why it stands in a file of its own.
     """
+    planned = job.settings.planned
     rules = [
         {
             "rule": each.rule,
@@ -188,13 +189,17 @@ def time_used(root: Path, device: str) -> dict[str, Any]:
             "reused": each.reused,
             "failed": each.failed,
             "hours": round((each.load_seconds + each.compute_seconds) / 3600, 3),
+            **(planned_of(each.rule, planned) if planned else {}),
         }
-        for each in summarise(read_records(root))
+        for each in summarise(read_records(job.root))
     ]
-    return {
-        "where": "on a GPU where the rule needs one" if device == "cuda" else "on a CPU",
-        "rules": rules,
-    }
+    return {"rules": rules}
+
+
+def planned_of(rule: str, planned: Mapping[str, tuple[float, float]]) -> dict[str, float | None]:
+    """What a rule was planned to take; None where it has no model."""
+    hours, gpu_hours = planned.get(rule, (None, None))
+    return {"planned": hours, "gpu_hours": gpu_hours}
 
 
 def is_older(root: Path, pairs: Sequence[str]) -> bool:
@@ -218,7 +223,7 @@ def main(snakemake: Any) -> None:
         made = thumbnails.make([*candidates, *pictures])
         warnings = [OLDER] if is_older(job.root, inputs.pairs) else []
         data.write("overview", overview(job, run, chunks, warnings))
-        data.write("used", time_used(job.root, job.device))
+        data.write("used", time_used(job))
         data.delete_others()
         figures = write_figures(figures_of(job.root), report)
         page = [path for path in write_page(report) if path.name != "index.html"]

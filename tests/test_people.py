@@ -114,7 +114,7 @@ def test_people_who_disagree_say_a_tie_and_a_verdict_on_other_pictures_does_not_
         verdict(run, one, "clip", "Bo"),
         verdict(run, other, "clip") | {"shown": "of before"},
     ]
-    told = table_of(run, [*said])  # type: ignore[list-item]
+    told = table_of(run, [*said])
     assert "people (Ada, Bo) compared 1 of the 10 prompts" in told
     lines = [line for line in told.split("\n") if "ours, people" in line]
     assert "100.0" in lines[2]

@@ -1,9 +1,15 @@
 """Rule report: what the page is told, and what is made anew when something changes."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from lib.config.run import Config
+from lib.head.plan import Plan
+from lib.head.report_job import shown_besides
+from lib.planning.rates import read_rates
+from lib.planning.reported import RATES, planned_hours
 from lib.report.page_files import LARGEST, chunks
 from lib.report.page_overview import FlowCounter
 from lib.report.page_rows import drawn
@@ -145,3 +151,44 @@ def test_a_sample_is_part_of_every_larger_one_and_another_seed_draws_another() -
 
 def test_a_run_without_prompts_has_a_flow_of_nothing() -> None:
     assert {step["count"] for step in FlowCounter().steps([])} == {0}
+
+
+def plan_of(folder: Path, **values: Any) -> Plan:
+    """The plan of a run of six prompts."""
+    (folder / "prompts").mkdir()
+    texts = "".join(f"a cat of the colour {number}\n" for number in range(6))
+    (folder / "prompts/art.txt").write_text(texts)
+    places = {"results": str(folder / "results"), "prompts": str(folder / "prompts")}
+    return Plan(Config.model_validate({**places, "topics": ["art"], **values}))
+
+
+def test_what_was_planned_is_told_by_rule_on_a_gpu_and_nothing_on_a_cpu(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    planned = planned_hours(plan)
+    rates = read_rates(RATES, planned)
+    rate = rates.stages["generate_images"]
+    jobs = len(plan.shards)
+    seconds = jobs * (rates.every_job.seconds + rate.load_seconds) + 6 * 4 * rate.seconds
+    assert planned["generate_images"] == pytest.approx((seconds / 3600,) * 2, abs=1e-3)
+    assert {"rank_images", "generate_responses", "rank_responses"} <= planned.keys()
+    (tmp_path / "cpu").mkdir()
+    assert planned_hours(plan_of(tmp_path / "cpu", device="cpu")) == {}
+
+
+def test_planned_hours_stand_beside_those_used(run: ReportRun) -> None:
+    run.report()
+    assert "planned" not in str(data_of(run.report(), "used"))
+    index = run.report(JOB.model_copy(update={"planned": {"report": (0.5, 1.0)}}))
+    (rule,) = data_of(index, "used")["rules"]
+    assert (rule["rule"], rule["planned"], rule["gpu_hours"]) == ("report", 0.5, 1.0)
+
+
+def test_the_report_of_a_run_that_is_not_finished_says_which_files_it_will_show(
+    tmp_path: Path,
+) -> None:
+    plan = plan_of(tmp_path)
+    assert shown_besides(plan) == {}
+    table = Path(plan.root) / "tables/reasons_table.csv"
+    table.parent.mkdir(parents=True)
+    table.write_text("a")
+    assert list(shown_besides(plan)) == ["tables/reasons_table.csv"]

@@ -45,6 +45,7 @@ class ReportJob(Block):
     experiments    whose trainings are shown
     evaluated      the models that are evaluated, the base model first
     benchmarks     how the answers of each are scored one by one; None where lmms-eval says it
+    planned        hours and GPU-hours by rule, where there are rates
     configuration  of the run, without what is of this machine alone
     """
 
@@ -60,4 +61,7 @@ class ReportJob(Block):
     experiments: list[Name] = Field(json_schema_extra=NO_EFFECT)
     evaluated: list[Name] = Field(json_schema_extra=NO_EFFECT)
     benchmarks: dict[Name, ShownMentions | None] = Field(json_schema_extra=NO_EFFECT)
+    planned: dict[str, tuple[float, float]] = Field(
+        default_factory=dict, json_schema_extra=NO_EFFECT
+    )
     configuration: dict[str, Any] = Field(json_schema_extra=NO_EFFECT)

@@ -12,8 +12,8 @@ from lib.head.targets import tables_and_figures
 from lib.report.licence import UsedModel
 
 
-def report_job(plan: Plan) -> ReportJob:
-    """What rule report is told."""
+def report_job(plan: Plan, planned: dict[str, tuple[float, float]]) -> ReportJob:
+    """What rule report is told. `planned`: hours and GPU-hours by rule, where there are rates."""
     config = plan.config
     return ReportJob(
         run=config.run,
@@ -30,6 +30,7 @@ def report_job(plan: Plan) -> ReportJob:
         benchmarks={
             name: shown_mentions(block) for name, block in config.evaluation.benchmarks.items()
         },
+        planned=planned,
         configuration=portable(config.model_dump(mode="json")),
     )
 

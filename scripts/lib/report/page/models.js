@@ -81,6 +81,27 @@
       benchmark.compared.map(comparedOf), benchmark.scores.length > 0 && unscored);
   }
 
+  // All comparisons in one table.
+  function summary(benchmarks) {
+    const { table, number } = page.elements;
+    const rows = benchmarks.flatMap((benchmark) =>
+      benchmark.compared.map((each) => [
+        benchmark.benchmark,
+        each.model,
+        each.questions,
+        each.better,
+        each.worse,
+        each.difference,
+        "p" in each ? number(each.p) : "–",
+        "low" in each ? `${number(each.low)} to ${number(each.high)}` : "–",
+      ]),
+    );
+    const header = ["Benchmark", "Model", "Questions", "Better", "Worse", "Mean difference"];
+    return rows.length
+      ? table("Base against trained, question by question", [...header, "p (McNemar, exact)", "95 % interval (bootstrap)"], rows)
+      : null;
+  }
+
   async function draw() {
     const { make } = page.elements;
     const told = await page.data.load("models");
@@ -88,7 +109,7 @@
       make("h1", {}, "Training and evaluation"),
       make("section", {}, make("h2", {}, "Trainings"),
         told.trainings.length ? told.trainings.map(trainingOf) : make("p", {}, "No training is there yet.")),
-      make("section", {}, make("h2", {}, "Benchmarks"), told.benchmarks.map(benchmarkOf)),
+      make("section", {}, make("h2", {}, "Benchmarks"), summary(told.benchmarks), told.benchmarks.map(benchmarkOf)),
     );
   }
 

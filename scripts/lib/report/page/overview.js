@@ -33,9 +33,11 @@
     const used = await page.data.load("used");
     const columns = { rule: "Rule", jobs: "Jobs", computed: "Computed", reused: "Reused" };
     Object.assign(columns, { failed: "Failed", hours: "Hours" });
-    if (used.rules.some((each) => "planned" in each)) columns.planned = "Planned hours";
+    if (used.rules.some((each) => "planned" in each)) {
+      Object.assign(columns, { planned: "Planned hours", gpu_hours: "Planned GPU-hours" });
+    }
     const rows = used.rules.map((each) => Object.keys(columns).map((name) => each[name] ?? "–"));
-    return table(`Time by rule, ${used.where}`, Object.values(columns), rows);
+    return table("Time by rule", Object.values(columns), rows);
   }
 
   function reviewing() {
