@@ -108,7 +108,10 @@ try:
     for warning in (
         []
         if START or not PLAN.makes_pairs
-        else tell_unread_files(Path(CONFIG.prompts), CONFIG.topics)
+        else [
+            *tell_unread_files(Path(CONFIG.prompts), CONFIG.topics),
+            *PLAN.review_files.tell_passed_over(),
+        ]
     ):
         logger.warning(warning)
 except UserError as error:
@@ -153,6 +156,7 @@ include: "rules/training.smk"
 include: "rules/evaluation.smk"
 include: "rules/tables.smk"
 include: "rules/figures.smk"
+include: "rules/report.smk"
 include: "rules/verify.smk"
 include: "rules/publish.smk"
 
