@@ -21,7 +21,7 @@ import pytest
 import torch
 
 import train_dpo
-from conftest import DEVICE, Parameters
+from conftest import DEVICE, REPOSITORY, Parameters
 from lib.blocks import Model
 from lib.config.training import Experiment, TrainDpoJob, Training
 from lib.data.controls import Control, is_exchanged
@@ -138,6 +138,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pairs(tmp_path_factory.mktemp("dataset"), PAIRS)
 
 
+#: Where a process of its own finds the rule's script, and what `conftest` imports.
+CODE = [str(Path(train_dpo.__file__).parent), str(REPOSITORY / "demo")]
 #: The same updates on a machine with one GPU, and without DeepSpeed.
 ON_A_GPU = {"processes": 1, "zero_stage": 0, "gradient_accumulation": 4}
 #: Of the default settings, computed by the code of that commit.
@@ -169,8 +171,7 @@ class Run:
         params |= {"control": self.control} if self.control else {}
         return subprocess.Popen(
             [sys.executable, __file__, json.dumps(params)],
-            env=os.environ
-            | {"PYTHONPATH": f"{Path(train_dpo.__file__).parent}:{self.also_on_path}"},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([*CODE, self.also_on_path])},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -349,13 +350,20 @@ def test_the_record_counts_updates(trained: Run) -> None:
 
 def test_disk_space_of_checkpoints_is_given_back(trained: Run) -> None:
     left = [path.name for path in trained.folder.glob("work/train_dpo/test/*/*")]
-    assert sorted(left) == [
+    assert sorted(name for name in left if not name.endswith(".journal.jsonl")) == [
         "finished",
         "job.json",
         "versions.jsonl",
         "worker-0.lock",
         "worker-1.lock",
     ]
+
+
+def test_two_processes_ask_the_reference_about_a_pair_once(trained: Run) -> None:
+    """In four epochs, in each of which a pair may be the other's."""
+    journals = trained.folder.glob("work/train_dpo/test/reference/*.journal.jsonl")
+    keys = [row["key"] for path in journals for row in read_jsonl(path) if "key" in row]
+    assert len(keys) == len({*keys}) == len(PAIRS)
 
 
 def test_all_that_the_workers_said_is_in_their_log(trained: Run) -> None:

@@ -20,6 +20,7 @@ from lib.training.base import TrainingJob
 from lib.training.checkpoints import last_checkpoint, state_at
 from lib.training.messages import (
     LAST_LINES,
+    Asked,
     Begin,
     Event,
     Note,
@@ -115,6 +116,13 @@ class Progress:
                 self._begin(event)
             case Update() if self.loaded is not None:
                 self._update(event, self.loaded)
+            case Asked():
+                log.info(
+                    "train_dpo: of %d batches of the first process, the reference was asked about"
+                    " %d; what it says of the others was known",
+                    event.computed + event.found,
+                    event.computed,
+                )
 
     def _begin(self, event: Begin) -> None:
         self.loaded, self._first = time.monotonic(), event.begin
