@@ -102,6 +102,14 @@ def test_pairs_that_share_a_batch_are_kept_as_that_batch(
     assert again.equals(plain)
 
 
+def test_recomputed_activations_train_to_the_same_bits(
+    tmp_path: Path, base: Path, dataset: Path
+) -> None:
+    job = training_job(base, dataset, tmp_path / "recomputed", **SETTINGS)
+    recomputed = Trained(job.model_copy(update={"recomputes": True}))
+    assert recomputed.equals(train_without(tmp_path / "plain", base, dataset))
+
+
 def test_held_out_pairs_are_asked_about_once(tmp_path: Path, base: Path) -> None:
     held_out = [("What stands there?", "A lamp.", "The dog watches a cat near the buildings.")]
     data = write_pairs(tmp_path / "split", PAIRS[:4], held_out)

@@ -1035,6 +1035,37 @@ def test_what_a_gpu_cannot_compute_twice_alike_is_trained_without_and_told(
     assert note.startswith("two runs may differ in their low bits: put_")
 
 
+@pytest.mark.parametrize("is_allowed", [True, False])
+def test_activations_are_recomputed_once_memory_runs_out_where_that_is_allowed(
+    job: TrainingJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_allowed: bool
+) -> None:
+    """A CPU's memory does not run out here, so what is allocated is another thing."""
+    tried: list[tuple[bool, Path | None]] = []
+
+    def run_workers(job: TrainingJob, progress: Progress, output: Path) -> int:
+        assert training_arguments(job).gradient_checkpointing == job.recomputes
+        tried.append((job.recomputes, job.resume))
+        if job.recomputes:
+            return 0
+        checkpoint(job.checkpoints, 3)
+        with pytest.raises(RuntimeError), leaving_errors(job.folder, 0):
+            torch.empty(2**50)
+        return 1
+
+    monkeypatch.setattr("lib.training.launch.run_workers", run_workers)
+    notes: list[str] = []
+    job = changed(job, gradient_checkpointing=is_allowed)
+    if is_allowed:
+        launch(job, Progress(notes.append), tmp_path / "output")
+        assert tried == [(False, None), (True, job.checkpoints / "checkpoint-3")]
+        [note] = notes
+        assert note.startswith("activations are recomputed: ")
+    else:
+        with pytest.raises(UserError, match="Out of memory in process 0"):
+            launch(job, Progress(notes.append), tmp_path / "output")
+        assert len(tried) == 1
+
+
 @pytest.mark.slow
 def test_a_worker_that_fails_is_shown_without_its_traceback(
     tmp_path: Path, base: Path, dataset: Path

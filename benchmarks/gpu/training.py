@@ -111,6 +111,7 @@ class Tuning:
             ),
             data=[],
             folder=folder,
+            recomputes=True,  # until a row is without
         )
         set_up_libraries(job)
         self.args = training_arguments(job)

@@ -272,10 +272,8 @@ def training_arguments(job: TrainingJob) -> "DPOConfig":
         use_cpu=job.device == "cpu",
         deepspeed=deepspeed_config(settings, job.dtype),
         ddp_find_unused_parameters=False,
-        gradient_checkpointing=settings.gradient_checkpointing,
-        gradient_checkpointing_kwargs=(
-            {"use_reentrant": False} if settings.gradient_checkpointing else None
-        ),
+        gradient_checkpointing=job.recomputes,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if job.recomputes else None,
         seed=settings.seed,
         data_seed=settings.seed,
         dataloader_num_workers=2 if is_on_gpu else 0,
