@@ -13,7 +13,7 @@ rule rank_images:
         f"{ROOT}/logs/rank_images/{{scorer}}/{{topic}}/{{shard}}.log",
     conda:
         lambda w: f"../envs/{SCORERS[w.scorer].environment}.yaml"
-    threads: 1
+    threads: CPUS
     resources:
         gpu=GPU,
         mem_mb=lambda w, attempt: growing(SCORERS[w.scorer].megabytes)(w, attempt),

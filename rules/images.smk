@@ -10,7 +10,7 @@ rule generate_images:
         f"{ROOT}/logs/generate_images/{{topic}}/{{shard}}.log",
     conda:
         f"../envs/{CONFIG.images.environment}.yaml"
-    threads: 1
+    threads: CPUS
     resources:
         gpu=GPU,
         mem_mb=growing(CONFIG.images.megabytes),

@@ -14,7 +14,7 @@ rule rank_responses:
         f"{ROOT}/logs/rank_responses/{{topic}}/{{shard}}.log",
     conda:
         f"../envs/{CONFIG.response_ranking.environment}.yaml"
-    threads: 1
+    threads: CPUS
     resources:
         gpu=GPU,
         mem_mb=growing(40000),

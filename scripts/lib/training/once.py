@@ -35,6 +35,7 @@ class WithKey:
         self._collate = collate
 
     def __call__(self, rows: list[Any]) -> Any:
+        """The batch of some rows."""
         batch = self._collate(rows)
         batch[KEY] = torch.frombuffer(bytearray(digest_of_tensors(batch)), dtype=torch.uint8)[None]
         return batch
@@ -48,6 +49,7 @@ class ReferenceOnceTrainer(DPOTrainer):  # type: ignore[misc]  # TRL publishes n
     """
 
     reference: Reference | None = None
+    data_collator: Callable[[list[Any]], Any]
     _agrees = False
 
     def keep_reference(self, reference: Reference, agrees: bool) -> None:
@@ -75,7 +77,8 @@ class ReferenceOnceTrainer(DPOTrainer):  # type: ignore[misc]  # TRL publishes n
         if self._is_to_be_computed(known is None):
             started = time.perf_counter()
             sides = self.compute_ref_log_probs(self.model, inputs)
-            known = LogProbabilities(*(each.tolist() for each in sides), str(sides[0].dtype))
+            chosen, rejected = (each.tolist() for each in sides)
+            known = LogProbabilities(chosen, rejected, str(sides[0].dtype))
             reference.add(key, known, time.perf_counter() - started)
             reference.computed += 1
         else:

@@ -1,5 +1,5 @@
-"""What the reference model says of the pairs: computed once, kept beside the trainings of a run, and
-read by every other that meets the same pairs. Nothing here imports torch.
+"""What the reference model says of the pairs: computed once, kept beside the trainings of a run,
+and read by every other that meets the same pairs. Nothing here imports torch.
 """
 
 import math
@@ -21,7 +21,7 @@ class ReferencePlace(Block):
     key        of all that determines them but what the model is shown: its weights, and how it is
                computed
     own        the training's folder for its journals, one a process
-    elsewhere  the folders of rule train_dpo under work/, of this run and of those it takes over from
+    elsewhere  the folders of rule train_dpo under work/, of this run and of those in `REUSE_FROM`
     """
 
     key: str
@@ -82,8 +82,8 @@ class Reference:
         return self._known.get(key)
 
     def add(self, key: str, values: LogProbabilities, seconds: float) -> None:
-        """Keeps those of a batch, which took so many seconds; not such as are no numbers, which stop
-        the training.
+        """Keeps those of a batch, which took so many seconds; not such as are no numbers, which
+        stop the training.
         """
         if key not in self._known and all(map(math.isfinite, (*values.chosen, *values.rejected))):
             self._known[key] = values
