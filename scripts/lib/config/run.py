@@ -82,6 +82,13 @@ class Config(Block):
         description="Jobs a topic and stage. A prompt's shard is its hash modulo this number.",
     )
     device: Literal["cuda", "cpu"] = Field("cuda", description="Where models run.")
+    cpus_per_gpu: PositiveInt = Field(
+        4,
+        description=(
+            "CPUs that a job asks for with each GPU, so that pictures are read, prepared and"
+            " written while the GPU computes; fewer where your nodes have fewer."
+        ),
+    )
     seed: int = Field(
         0,
         ge=0,
