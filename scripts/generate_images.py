@@ -26,10 +26,11 @@ from lib.files import (
     read_jsonl,
     sync_file_system,
 )
-from lib.jobs.batches import Batches, Item, Outcome
+from lib.jobs.batches import Batches, Outcome
 from lib.jobs.job import Job
 from lib.jobs.memory import halving
 from lib.jobs.script import run_script
+from lib.jobs.streams import Item
 from lib.models.image_generators.base import ImageGenerator
 from lib.models.image_generators.registry import IMAGE_GENERATORS
 from lib.registry import version_in_key

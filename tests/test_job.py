@@ -23,10 +23,11 @@ from lib.files import write_json, write_text
 from lib.head.plan import Plan
 from lib.head.summary import print_summary
 from lib.jobs import batches
-from lib.jobs.batches import Batches, Item
+from lib.jobs.batches import Batches
 from lib.jobs.job import Job, NoSettings, digest_of_params
 from lib.jobs.memory import halving
 from lib.jobs.record import Record, read_record
+from lib.jobs.streams import Item
 
 
 class Parameters(dict[str, Any]):
