@@ -322,8 +322,9 @@ class Evaluation(Block):
     questions_per_batch: PositiveInt = Field(
         1,
         description=(
-            "Questions of a QuestionBenchmark in one batch. Over 1 it is faster, and low bits may"
-            " depend on what shares a batch; the record says so."
+            "Questions of a QuestionBenchmark that are answered at once, as"
+            " `responses.prompts_per_batch`. Over 1 it is faster, and low bits may depend on what"
+            " is; the record says so."
         ),
     )
     max_model_len: PositiveInt = Field(

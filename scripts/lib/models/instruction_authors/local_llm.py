@@ -36,8 +36,8 @@ class LocalLLMSettings(LLMSettings):
     prompts_per_batch: PositiveInt = Field(
         1,
         description=(
-            "Prompts in one batch. Over 1 it is faster, and low bits may depend on what shares a"
-            " batch; the record says so."
+            "Prompts that are written about at once, as `responses.prompts_per_batch`. Over 1 it is"
+            " faster, and low bits may depend on what is; the record says so."
         ),
         json_schema_extra=NO_EFFECT,
     )

@@ -62,7 +62,7 @@ class TransformersGenerator:
         device: str,
         sampling: Sampling,
         with_images: bool,
-        batch_size: int,
+        batch_size: int = 1,
     ) -> None:
         import torch
         from transformers import (
