@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +28,7 @@ import lib.jobs.job
 from conftest import Parameters, Wildcards
 from lib.benchmarks.lmms_eval.answer_journal import AnswerKeys, wait_for_lmms_eval_to_die
 from lib.benchmarks.lmms_eval.harness import Harness
-from lib.benchmarks.lmms_eval.main import REFUSED, journalled
+from lib.benchmarks.lmms_eval.main import REFUSED, journalled, one_at_a_time
 from lib.benchmarks.lmms_eval.tasks import (
     TaskSettings,
     find_task,
@@ -616,10 +617,14 @@ def test_an_answer_that_fails_stops_the_run_where_lmms_eval_would_score_an_empty
             Journal(tmp_path / "journal.jsonl", "answer_benchmark") as journal,
             pytest.raises(RuntimeError, match="question 2 has no answer"),
         ):
-            journalled(ask, journal, keys, question_of, lambda items, **_: items, [])(
-                model, requests
-            )
+            journalled_by(ask, journal, keys)(model, requests)
     assert asked == [0, 1, 2, 2]
+
+
+def journalled_by(ask, journal, keys, question_of=question_of):
+    """`generate_until` with the answers of `ask`, one at a time."""
+    answering = partial(one_at_a_time, ask)
+    return journalled(answering, journal, keys, question_of, lambda items, **_: items, [], ())
 
 
 # What an answer is kept under
@@ -688,14 +693,14 @@ def test_answers_kept_under_the_number_of_their_question_are_taken_over_unless_t
     for _ in range(2):
         model, requests = asked_about([picture("red"), picture("green")], temperature=temperature)
         with Journal(tmp_path / "journal.jsonl", "answer_benchmark") as journal:
-            generate = journalled(ask, journal, keys, question_of, lambda items, **_: items, [])
+            generate = journalled_by(ask, journal, keys)
             answers = [answer.text for answer in generate(model, requests)]
         assert answers == ["new" if temperature else "old", "new"]
     assert asked == ([0, 1] if temperature else [1])
     # Without what they were kept under, they are found by what was asked.
     with Journal(tmp_path / "journal.jsonl", "answer_benchmark") as journal:
         others = AnswerKeys("key", "of other data")
-        generate = journalled(ask, journal, others, question_of, lambda items, **_: items, [])
+        generate = journalled_by(ask, journal, others)
         assert [answer.text for answer in generate(model, requests)] == answers
     assert len(asked) == (2 if temperature else 1)
 
@@ -708,9 +713,7 @@ def test_a_question_that_cannot_be_put_ends_the_run_with_its_row(tmp_path, monke
         raise AttributeError("'NoneType' object has no attribute 'convert'")
 
     with Journal(tmp_path / "journal.jsonl", "answer_benchmark") as journal:
-        generate = journalled(
-            lambda *_: [], journal, AnswerKeys("a", "b"), fail, lambda items, **_: items, []
-        )
+        generate = journalled_by(lambda *_: [], journal, AnswerKeys("a", "b"), fail)
         with pytest.raises(SystemExit, match=r"row 0 of its data \(from 0\) cannot be asked"):
             generate(model, requests)
     assert "Is its picture there and whole?" in REFUSED.read_text(encoding="utf-8")

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from lib.engine import Prompt, sampling_parameters
 from lib.jobs.streams import Item, handing_out
 from lib.models.response_generators.requests import Request, Sampling
 from lib.models.response_generators.vllm import VllmGenerator
-from lib.models.response_generators.vllm_stream import Prompt
 
 #: The longest answer, and how many requests the engine has at once.
 CAP, PLACES = 1000, 256
@@ -26,9 +26,7 @@ class SetLengths(VllmGenerator):
     """Answers whose length in tokens is the request's seed; a request for none cannot be asked."""
 
     def _prompt_of(self, request: Request) -> Prompt:
-        parameters = self._parameters(
-            max_tokens=request.seed, temperature=0, ignore_eos=True, detokenize=False
-        )
+        parameters = sampling_parameters(max_tokens=request.seed, temperature=0, ignore_eos=True)
         return Prompt(request.text, list, parameters)
 
 

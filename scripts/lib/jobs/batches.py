@@ -6,7 +6,6 @@ import threading
 import time
 import traceback
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -19,7 +18,16 @@ from lib.files import mendable_storage_errors
 from lib.jobs.job import Job
 from lib.jobs.journal import Journal, finished_elsewhere
 from lib.jobs.processes import calling_on_stop_signals
-from lib.jobs.streams import Ended, Item, Stream, Take, in_batches, is_of_storage, stops_the_job
+from lib.jobs.streams import (
+    Ended,
+    HandedOut,
+    Item,
+    Stream,
+    Take,
+    in_batches,
+    is_of_storage,
+    stops_the_job,
+)
 from lib.jobs.versions import loaded_versions
 from lib.patches.imports import quick_imports
 from lib.progress import SECONDS_BETWEEN_PROGRESS_LINES, duration, log
@@ -64,47 +72,6 @@ class _FilesBeingWritten:
         """Returns when the item is settled: what stops the job, if anything does."""
         self._is_settled.wait()
         return self._problem
-
-
-class _HandedOut(Generic[Input]):
-    """The items of a job on their way: which of them are being computed, and the time that each
-    takes. Those that are computed at once share it.
-    """
-
-    def __init__(
-        self,
-        items: Sequence[Item[Input]],
-        begin: Callable[[Sequence[Item[Input]]], None],
-        is_stopped: Callable[[], bool],
-    ) -> None:
-        """`begin`: is told what is handed out, nothing included; `is_stopped`: whether nothing is
-        to be, any more.
-        """
-        self._left = deque(items)
-        self._begin, self._is_stopped = begin, is_stopped
-        self._since: dict[str, float] = {}  # item's id -> the share of time when it was handed out
-        self._share, self._last = 0.0, time.monotonic()
-
-    def take(self, number: int) -> list[Item[Input]]:
-        """Up to so many items more."""
-        taken: list[Item[Input]] = []
-        while len(taken) < number and self._left and not self._is_stopped():
-            taken.append(self._left.popleft())
-        self._begin(taken)
-        self._pass_time()
-        self._since |= {item.id: self._share for item in taken}
-        return taken
-
-    def end(self, items: Sequence[Item[Input]]) -> list[float]:
-        """The seconds that each of the items took, which ended together."""
-        self._pass_time()
-        return [self._share - self._since.pop(item.id) for item in items]
-
-    def _pass_time(self) -> None:
-        now = time.monotonic()
-        if self._since:
-            self._share += (now - self._last) / len(self._since)
-        self._last = now
 
 
 @dataclass
@@ -252,7 +219,7 @@ class Items(ABC, Generic[Input, M, R]):
             else:
                 journal.flush()
 
-        handed_out = _HandedOut(missing, begin, lambda: self._stop_signal is not None)
+        handed_out = HandedOut(missing, begin, lambda: self._stop_signal is not None)
         for ended in self._ended(model, handed_out.take):
             before, being_written = being_written, []
             shares = handed_out.end([item for item, _ in ended])

@@ -1,5 +1,6 @@
 """Items as a stream: they are taken when there is a place for them, and given back as they end."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -38,6 +39,45 @@ def handing_out(items: Iterable[T]) -> Take[T]:
     """Hands out items in their order."""
     left = iter(items)
     return lambda number: list(islice(left, number))
+
+
+class HandedOut(Generic[Input]):
+    """Items on their way: which of them are being computed, and the time that each takes. Those
+    that are computed at once share it.
+    """
+
+    def __init__(
+        self,
+        items: Iterable[Item[Input]],
+        begin: Callable[[Sequence[Item[Input]]], None],
+        is_stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`begin`: is told what is handed out, nothing included; `is_stopped`: whether nothing is
+        to be, any more.
+        """
+        self._left = iter(items)
+        self._begin, self._is_stopped = begin, is_stopped
+        self._since: dict[str, float] = {}  # item's id -> the share of time when it was handed out
+        self._share, self._last = 0.0, time.monotonic()
+
+    def take(self, number: int) -> list[Item[Input]]:
+        """Up to so many items more."""
+        taken = [] if self._is_stopped() else list(islice(self._left, number))
+        self._begin(taken)
+        self._pass_time()
+        self._since |= {item.id: self._share for item in taken}
+        return taken
+
+    def end(self, items: Sequence[Item[Input]]) -> list[float]:
+        """The seconds that each of the items took, which ended together."""
+        self._pass_time()
+        return [self._share - self._since.pop(item.id) for item in items]
+
+    def _pass_time(self) -> None:
+        now = time.monotonic()
+        if self._since:
+            self._share += (now - self._last) / len(self._since)
+        self._last = now
 
 
 def inputs_of(batch: Sequence[Item[T]]) -> list[T]:

@@ -1,6 +1,5 @@
 """Answers by vLLM's offline engine, in this process."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,10 +9,10 @@ from pydantic import Field, PositiveInt
 
 from lib import weights
 from lib.data.image_files import read_image
-from lib.errors import ItemError, UserError
+from lib.engine import EngineStream, Prompt, load_engine, sampling_parameters
+from lib.errors import ItemError
 from lib.jobs.device import require_device
 from lib.jobs.streams import Ended, Item, Take, handing_out
-from lib.loading import check_whole
 from lib.models.response_generators.chat import (
     answer_tokens,
     blank_before_answer,
@@ -25,7 +24,6 @@ from lib.models.response_generators.chat import (
 )
 from lib.models.response_generators.requests import Generated, Question, Request, Sampling
 from lib.models.response_generators.settings import GeneratorSettings
-from lib.models.response_generators.vllm_stream import EngineStream, Prompt
 
 
 class VllmGenerator:
@@ -70,46 +68,12 @@ class VllmGenerator:
         batch_size: int,
         max_model_len: int,
     ) -> None:
-        # In this process, so that a killed job leaves no engine behind on the GPU, and requests are
-        # scheduled in the order given.
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING" if device == "cuda" else "ERROR")
-        if device == "cpu":
-            os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
-            # Bound threads of two jobs would share one core while the others idle.
-            os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-        from vllm import LLM, SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
         self.processor = load_processor(folder, with_images)
         self.tokenizer = tokenizer_of(self.processor)
         self.ends = end_tokens(folder, self.tokenizer)
         self.sampling = sampling
         self.batch_size = batch_size
-        self._parameters = partial(SamplingParams, output_kind=RequestOutputKind.FINAL_ONLY)
-        check_whole(folder, with_images)  # vLLM itself lets linear layers be missing
-        try:
-            self.llm = LLM(
-                str(folder),
-                dtype=dtype,
-                max_model_len=max_model_len,
-                max_num_seqs=batch_size,
-                enforce_eager=device == "cpu",
-                # A prefix taken from another request's cache was computed in other pieces: low bits
-                # would depend on the order.
-                enable_prefix_caching=False,
-                limit_mm_per_prompt={"image": 1} if with_images else {},
-                mm_processor_cache_gb=0,  # no image is asked about twice
-                load_format="safetensors",
-                trust_remote_code=False,
-                seed=0,
-                disable_log_stats=True,
-            )
-        except Exception as error:
-            raise UserError(
-                f"{folder}: vLLM cannot load this model: {_vllm_reason(error)}"
-            ) from error
+        self.llm = load_engine(folder, dtype, device, batch_size, max_model_len, with_images)
 
     def stream(
         self, take: Take[Item[Request]], note: Callable[[str], None]
@@ -132,13 +96,12 @@ class VllmGenerator:
         return Prompt(
             chat_prompt(self.processor, request.text, image is not None, request.system),
             lambda: [] if image is None else [read_image(image)],
-            self._parameters(
+            sampling_parameters(
                 max_tokens=self.sampling.max_new_tokens,
                 temperature=self.sampling.temperature,
                 top_p=self.sampling.top_p,
                 seed=request.seed,
                 stop_token_ids=self.ends,
-                detokenize=False,
             ),
         )
 
@@ -169,7 +132,7 @@ class VllmGenerator:
             return []
         with_image = questions[0].image is not None
         blank = blank_before_answer(self.processor, with_image)
-        parameters = self._parameters(max_tokens=1, temperature=0, prompt_logprobs=1)
+        parameters = sampling_parameters(max_tokens=1, temperature=0, prompt_logprobs=1)
         prompts: list[Prompt] = []
         tokens: list[list[int]] = []
         for question in questions:
@@ -199,12 +162,3 @@ def _raised(output: Any) -> Any:
     if isinstance(output, Exception):
         raise output
     return output
-
-
-def _vllm_reason(error: BaseException) -> str:
-    """The line of vLLM's message that says what is wrong; pydantic puts others before it."""
-    lines = [line.strip() for line in str(error).split("\n") if line.strip()]
-    return next(
-        (line for line in lines if line.startswith("Value error")),
-        lines[0] if lines else type(error).__name__,
-    )

@@ -1,5 +1,5 @@
-"""vLLM's engine kept full: a prompt takes the place of one that ended, and its picture was read
-before.
+"""vLLM's engine in this process, kept full: a prompt takes the place of one that ended, and its
+picture was read before.
 """
 
 import os
@@ -8,9 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from lib.errors import UserError
 from lib.jobs.streams import Take
+from lib.loading import check_whole
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -29,6 +32,62 @@ class Prompt:
     text: str
     read_images: Callable[[], "Sequence[Image]"]
     parameters: Any
+
+
+def load_engine(
+    folder: Path, dtype: str, device: str, places: int, max_model_len: int, with_images: bool
+) -> Any:
+    """The `LLM` of a model's folder, for so many prompts at once. Errors: UserError where vLLM
+    cannot load it.
+    """
+    # In this process, so that a killed job leaves no engine behind on the GPU, and requests are
+    # scheduled in the order given.
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING" if device == "cuda" else "ERROR")
+    if device == "cpu":
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
+        # Bound threads of two jobs would share one core while the others idle.
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    from vllm import LLM
+
+    check_whole(folder, with_images)  # vLLM itself lets linear layers be missing
+    try:
+        return LLM(
+            str(folder),
+            dtype=dtype,
+            max_model_len=max_model_len,
+            max_num_seqs=places,
+            enforce_eager=device == "cpu",
+            # A prefix taken from another request's cache was computed in other pieces: low bits
+            # would depend on the order.
+            enable_prefix_caching=False,
+            limit_mm_per_prompt={"image": 1} if with_images else {},
+            mm_processor_cache_gb=0,
+            load_format="safetensors",
+            trust_remote_code=False,
+            seed=0,
+            disable_log_stats=True,
+        )
+    except Exception as error:
+        raise UserError(f"{folder}: vLLM cannot load this model: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """The line of vLLM's message that says what is wrong; pydantic puts others before it."""
+    lines = [line.strip() for line in str(error).split("\n") if line.strip()]
+    return next(
+        (line for line in lines if line.startswith("Value error")),
+        lines[0] if lines else type(error).__name__,
+    )
+
+
+def sampling_parameters(**settings: Any) -> Any:
+    """vLLM's `SamplingParams` of an answer that is wanted whole, as ids."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(**settings, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY)
 
 
 class EngineStream(Generic[T]):
