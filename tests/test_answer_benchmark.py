@@ -204,6 +204,54 @@ def test_answers_and_metrics_are_those_of_plain_lmms_eval_which_asks_with_the_mo
     assert f"USER: <image>\n{answers[0]['question']} ASSISTANT:\n" in output
 
 
+@pytest.mark.slow
+def test_vllm_gives_the_same_answers_and_metrics_under_keys_of_its_own(pope, undisturbed):
+    """Several at once, of the same questions; nothing of the other backend's is taken for its own,
+    and what it has answered is not asked again.
+    """
+    pope.params.settings |= {"backend": "vllm", "questions_per_batch": 5, "max_model_len": 1024}
+    answer_benchmark.main(pope)
+    assert pope.published()[0] == undisturbed.published[0]
+    results, theirs = pope.results(), json.loads(undisturbed.published[1])
+    assert results["metrics"] == theirs["metrics"]
+    more = results["environment"].keys() - theirs["environment"].keys()
+    assert more
+    assert all(name.startswith("vllm") for name in more)
+    record = pope.record()
+    assert record["computed"] == record["items"]
+    assert record["notes"] == [
+        "up to 5 questions at once: low bits may depend on what is answered then"
+    ]
+    [kept] = Path("results/run/work/answer_benchmark/base/pope").iterdir()
+    assert kept.name not in {path.name for path in (undisturbed.folder / "results").rglob("*")}
+    shutil.rmtree(kept)
+    answer_benchmark.main(pope)
+    assert pope.record()["computed"] == 0
+    assert pope.published()[0] == undisturbed.published[0]
+
+
+def test_of_vqav2_the_validation_split_alone_is_read(tmp_path):
+    """The others are files that nothing could read."""
+    from datasets import load_dataset
+
+    data = tmp_path / "VQAv2/data"
+    data.mkdir(parents=True)
+    splits = ("train", "validation", "test")
+    card = "".join(f"  - split: {split}\n    path: data/{split}-*\n" for split in splits)
+    (tmp_path / "VQAv2/README.md").write_text(
+        f"---\nconfigs:\n- config_name: default\n  data_files:\n{card}---\n"
+    )
+    for split in splits:
+        (data / f"{split}-00000-of-00001.parquet").write_bytes(b"nothing")
+    pq.write_table(pa.table({"question": ["What?"]}), data / "validation-00000-of-00001.parquet")
+    asked = TaskSettings(task="vqav2_val", metrics={"score": "exact_match"})
+    task = local_task(find_task("vqav2_val"), asked)
+    read = load_dataset(
+        str(tmp_path / "VQAv2"), cache_dir=str(tmp_path / "cache"), **task["dataset_kwargs"]
+    )
+    assert {split: rows["question"][:] for split, rows in read.items()} == {"validation": ["What?"]}
+
+
 def test_published_answers_and_results_hold_what_a_reader_needs_and_nothing_of_this_machine_or_day(
     undisturbed, monkeypatch
 ):

@@ -193,7 +193,7 @@ def spared_packages(config: Config) -> set[str]:
     backends = {
         getattr(block, "backend", "")
         for block in (config.instructions, config.responses, config.evaluation)
-    }
+    } | {config.evaluation.task_backend}
     spared = {"bitsandbytes"} if not config.training.experiments_in_4_bits() else set()
     return spared if "vllm" in backends else spared | {"vllm"}
 
