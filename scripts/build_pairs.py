@@ -33,9 +33,10 @@ from lib.data.rows import (
     ResponseRankingRow,
 )
 from lib.data.shards import present, read_whole_shard, read_whole_shards, stage_rows
-from lib.jobs.batches import Batches, Item
+from lib.jobs.batches import Batches
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
+from lib.jobs.streams import Item
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -19,10 +19,11 @@ from lib.data.image_files import check_pixels, read_image, read_published
 from lib.data.rows import ImagesRow, MissingRow
 from lib.data.shards import is_missing, missing_row, present, read_whole_shard, stage_rows
 from lib.errors import ItemError
-from lib.jobs.batches import Batches, Item, each_at_once
+from lib.jobs.batches import Batches, each_at_once
 from lib.jobs.job import Job
 from lib.jobs.memory import halving
 from lib.jobs.script import run_script
+from lib.jobs.streams import Item
 from lib.models.image_scorers.base import ImageScorer
 from lib.models.image_scorers.registry import IMAGE_SCORERS
 from lib.registry import version_in_key

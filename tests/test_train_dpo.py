@@ -138,7 +138,6 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pairs(tmp_path_factory.mktemp("dataset"), PAIRS)
 
 
-#: Where a process of its own finds the rule's script, and what `conftest` imports.
 #: The same updates on a machine with one GPU, and without DeepSpeed.
 ON_A_GPU = {"processes": 1, "zero_stage": 0, "gradient_accumulation": 4}
 #: Of the default settings, computed by the code of that commit.

@@ -14,7 +14,16 @@ from lib.benchmarks.lmms_eval.tasks import TaskSettings
 from lib.benchmarks.mentions import MentionsBenchmark
 from lib.benchmarks.questions import QuestionsBenchmark
 from lib.benchmarks.registry import BENCHMARKS, Scorer, names_of
-from lib.blocks import NO_EFFECT, Block, Endpoint, Model, Name, UserPath, max_image_megapixels_field
+from lib.blocks import (
+    LATER,
+    NO_EFFECT,
+    Block,
+    Endpoint,
+    Model,
+    Name,
+    UserPath,
+    max_image_megapixels_field,
+)
 from lib.config.contamination import Contamination
 from lib.models.response_generators.registry import Backend
 from lib.registry import chosen_from
@@ -317,7 +326,7 @@ class Evaluation(Block):
         description=(
             "By name (paper Tables 1 to 3). A block with `task` is lmms-eval's (TaskBenchmark); one"
             " with `scorer` and no `task` is answered by our own rule (QuestionBenchmark)."
-            " lmms-eval's questions are asked one at a time: its LLaVA takes no batches."
+            " lmms-eval's questions are asked as `task_backend` says."
         ),
     )
     backend: Backend = Field(
@@ -326,8 +335,17 @@ class Evaluation(Block):
     questions_per_batch: PositiveInt = Field(
         1,
         description=(
-            "Questions of a QuestionBenchmark in one batch. Over 1 it is faster, and low bits may"
-            " depend on what shares a batch; the record says so."
+            "Questions that are answered at once, as"
+            " `responses.prompts_per_batch`. Over 1 it is faster, and low bits may depend on what"
+            " is; the record says so."
+        ),
+    )
+    task_backend: Backend = Field(
+        "transformers",
+        description=(
+            "What runs the model on lmms-eval's questions. `transformers`: lmms-eval's own class,"
+            " one question at a time; `vllm`: `questions_per_batch` of them at once, each put as"
+            " that class puts it, with the same ids and pixels."
         ),
     )
     max_model_len: PositiveInt = Field(
@@ -356,7 +374,11 @@ class AskedModel(Block):
 
 
 class AnswerBenchmarkJob(AskedModel, TaskSettings):
-    """Parameters of rule answer_benchmark."""
+    """Parameters of rule answer_benchmark. Answers were once transformers' alone."""
+
+    backend: Backend = Field("transformers", json_schema_extra=LATER)
+    questions_per_batch: PositiveInt = Field(1, json_schema_extra=NO_EFFECT)
+    max_model_len: PositiveInt | None = Field(None, json_schema_extra=LATER)
 
 
 class ConvertModelJob(Block):

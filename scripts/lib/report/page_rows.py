@@ -81,7 +81,7 @@ class CandidateEntry(TypedDict):
     """
 
     of: str
-    seed: int
+    seed: int | None
     file: str
     picture: str
     blank: bool

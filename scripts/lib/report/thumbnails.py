@@ -12,8 +12,9 @@ from typing import Any, TypedDict
 from lib.data.image_files import read_published
 from lib.data.rows import ImagesRow
 from lib.files import replacing
-from lib.jobs.batches import Batches, Item
+from lib.jobs.batches import Batches
 from lib.jobs.job import Job
+from lib.jobs.streams import Item
 
 #: Of the encoding: raise it when other pictures come out.
 VERSION = 1

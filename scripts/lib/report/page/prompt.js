@@ -59,7 +59,7 @@
       "li",
       { class: `candidate ${candidate.isPicked ? "picked" : ""}` },
       pictureButton(candidate, words),
-      make("p", {}, `${candidate.of}, seed ${candidate.seed}`),
+      make("p", {}, candidate.seed === null ? candidate.of : `${candidate.of}, seed ${candidate.seed}`),
       candidate.isPicked && make("p", { class: "badge" }, "picked"),
       candidate.blank && make("p", { class: "badge bad" }, "one colour only"),
       make("ul", { class: "scores" }, scoresOf(candidate)),
