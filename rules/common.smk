@@ -1,3 +1,6 @@
+from lib.config.response_ranking import rewards_of
+
+
 def growing(amount):
     """A need in memory (MB) or time (minutes): half as much again at each further attempt, where it was too little."""
 
@@ -5,6 +8,11 @@ def growing(amount):
         return amount * (1 + attempt) // 2
 
     return at_attempt
+
+
+def reward_of(wildcards):
+    """The response reward that a job rates with."""
+    return rewards_of(CONFIG.response_ranking)[wildcards.get("reward", "")]
 
 
 def pairs_of_size(wildcards):

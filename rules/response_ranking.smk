@@ -26,7 +26,7 @@ rule rank_responses:
     log:
         f"{ROOT}/logs/rank_responses/{OF_REWARD}{{topic}}/{{shard}}.log",
     conda:
-        lambda w: f"../envs/{REWARDS[w.get('reward', '')].environment}.yaml"
+        lambda w: f"../envs/{reward_of(w).environment}.yaml"
     threads: lambda w: CPUS if reward_of(w).needs_gpu else 1
     resources:
         gpu=lambda w: GPU if reward_of(w).needs_gpu else 0,
@@ -39,11 +39,11 @@ rule rank_responses:
         prompts=lambda w: PLAN.digests(w.topic, w.shard),
         settings=lambda w: PLAN.params(
             RankResponsesJob(
-                reward=REWARDS[w.get("reward", "")],
+                reward=reward_of(w),
                 policies=CONFIG.responses.answer_names,
             )
         ),
-        made_by=lambda w: PLAN.made_by(REWARDS[w.get("reward", "")], RESPONSE_REWARDS),
+        made_by=lambda w: PLAN.made_by(reward_of(w), RESPONSE_REWARDS),
     message:
         "Response ranking: topic {wildcards.topic}, shard {wildcards.shard}"
         + (" (reward {wildcards.reward})" if IS_ENSEMBLE else "")
