@@ -59,6 +59,8 @@ LONGEST = (
     "test_answer_benchmark.py",
     "test_rebuilt_tables.py",
     "test_software.py",
+    "test_report_page.py",
+    "test_veto.py",
 )
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")

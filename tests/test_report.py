@@ -9,7 +9,7 @@ from lib.config.run import Config
 from lib.head.plan import Plan
 from lib.head.report_job import shown_besides
 from lib.planning.rates import read_rates
-from lib.planning.reported import RATES, planned_hours
+from lib.planning.reported import RATES, all_rules, planned_hours
 from lib.report.page_files import LARGEST, chunks
 from lib.report.page_overview import FlowCounter
 from lib.report.page_rows import drawn
@@ -165,7 +165,7 @@ def plan_of(folder: Path, **values: Any) -> Plan:
 def test_what_was_planned_is_told_by_rule_on_a_gpu_and_nothing_on_a_cpu(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     planned = planned_hours(plan)
-    rates = read_rates(RATES, planned)
+    rates = read_rates(RATES, all_rules())
     rate = rates.stages["generate_images"]
     jobs = len(plan.shards)
     seconds = jobs * (rates.every_job.seconds + rate.load_seconds) + 6 * 4 * rate.seconds
