@@ -8,6 +8,7 @@ import pytest
 from lib.config.run import Config
 from lib.head.plan import Plan
 from lib.head.report_job import shown_besides
+from lib.head.verification import verify_run
 from lib.planning.rates import read_rates
 from lib.planning.reported import RATES, all_rules, planned_hours
 from lib.report.page_files import LARGEST, chunks
@@ -114,14 +115,27 @@ def test_the_same_run_gives_the_same_bytes_but_for_the_time_it_took(run: ReportR
 
 def test_all_files_of_the_report_are_on_record(run: ReportRun) -> None:
     run.report()
-    record = run.record()
-    known = {**record["files"], **record["beside"]}
+    known = run.record()["files"]
     there = {
         path.relative_to(run.root).as_posix()
         for path in (run.root / "report").rglob("*")
         if path.is_file()
     }
     assert there == known.keys()
+
+
+def test_the_report_of_a_run_is_verified_and_a_file_that_is_not_its_own_is_told(
+    run: ReportRun,
+) -> None:
+    run.report()
+    assert verify_run(run.root).differences == []
+    (run.root / "report/data/prompts-000.js").write_text("alert(1)")
+    (run.root / "report/page/more.js").write_text("alert(1)")
+    found = {each.file: each.what for each in verify_run(run.root).differences}
+    assert found == {
+        "report/data/prompts-000.js": "has other contents than when it was made",
+        "report/page/more.js": "was not put there by the run",
+    }
 
 
 def test_no_file_of_data_is_large_however_long_the_answers_are(run: ReportRun) -> None:
