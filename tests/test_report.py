@@ -84,6 +84,15 @@ def test_one_changed_prompt_makes_its_own_thumbnails_only(run: ReportRun) -> Non
     assert all(before[name] == after[name] for name in kept)
 
 
+def test_candidates_that_are_the_same_picture_share_a_thumbnail(run: ReportRun) -> None:
+    first, second = run.rows["images"][0]["candidates"]
+    (run.root / second["file"]).write_bytes((run.root / first["file"]).read_bytes())
+    second["sha256"] = first["sha256"]
+    run.report()
+    assert len(thumbnails(run)) == 7
+    assert run.record()["failed"] == 0
+
+
 def test_a_thumbnail_that_was_deleted_is_made_again(run: ReportRun) -> None:
     run.report()
     next((run.root / "report/thumbs").rglob("*.webp")).unlink()
