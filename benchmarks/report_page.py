@@ -21,7 +21,7 @@ from typing import Any
 for folder in ("scripts", "demo", "tests"):
     sys.path.append(str(Path(__file__).resolve().parents[1] / folder))
 
-from browser import Watched, chromium  # noqa: E402
+from browser import CHROMIUM, Watched, chromium  # noqa: E402
 from report_run import ReportRun  # noqa: E402
 
 TOPICS = ("art", "culinary", "daily", "holidays", "industry", "nature", "school", "transport")
@@ -134,6 +134,9 @@ def main() -> int:
         sizes = [path.stat().st_size for path in index.parent.rglob("*") if path.is_file()]
         print(f"{len(sizes)} files, {sum(sizes) / 1e6:.0f} MB, largest {max(sizes) / 1e6:.2f} MB")
         print(f"{os.cpu_count()} cores; pictures of 16 pixels, thumbnails are encoded all the same")
+        if not CHROMIUM:
+            print("No chromium is installed here, so nothing is looked at.")
+            return 0
         return 0 if look(index) else 1
 
 

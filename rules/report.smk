@@ -1,15 +1,4 @@
-from lib.head.report_job import report_job, shown_besides
-
-
-def report_settings(wildcards):
-    """What rule report is told."""
-    # Only where the report is asked for: what plans is imported by no other rule.
-    from lib.planning.reported import planned_hours
-
-    try:
-        return PLAN.params(report_job(PLAN, planned_hours(PLAN)))
-    except UserError as error:
-        raise SystemExit(f"WorkflowError: {error}") from None
+from lib.head.report_job import shown_besides
 
 
 # Shows of the stages after the pairs what is there, and has none of them made: people are to look at

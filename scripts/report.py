@@ -225,10 +225,10 @@ def main(snakemake: Any) -> None:
         data.write("overview", overview(job, run, chunks, warnings))
         data.write("used", time_used(job))
         data.delete_others()
-        figures = write_figures(figures_of(job.root), report)
-        page = [path for path in write_page(report) if path.name != "index.html"]
-        job.also_publishes([report / "thumbs"] if made else [], made)
-        job.also_publishes([*data.written, *figures, *page], {})
+        write_figures(figures_of(job.root), report)
+        write_page(report)
+        folders = [path for path in report.iterdir() if path.is_dir()]
+        job.also_publishes(sorted(folders), made)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,6 @@ JOB = ReportJob(
     label="ours",
     thumbnail_pixels=64,
     scorers=list(SCORERS),
-    select_by=SCORERS[0],
     compared=list(SCORERS),
     policies=list(POLICIES),
     reviews="reviews",

@@ -8,8 +8,9 @@ import pytest
 from lib.config.run import Config
 from lib.head.plan import Plan
 from lib.head.report_job import shown_besides
+from lib.head.verification import verify_run
 from lib.planning.rates import read_rates
-from lib.planning.reported import RATES, planned_hours
+from lib.planning.reported import RATES, all_rules, planned_hours
 from lib.report.page_files import LARGEST, chunks
 from lib.report.page_overview import FlowCounter
 from lib.report.page_rows import drawn
@@ -83,6 +84,15 @@ def test_one_changed_prompt_makes_its_own_thumbnails_only(run: ReportRun) -> Non
     assert all(before[name] == after[name] for name in kept)
 
 
+def test_candidates_that_are_the_same_picture_share_a_thumbnail(run: ReportRun) -> None:
+    first, second = run.rows["images"][0]["candidates"]
+    (run.root / second["file"]).write_bytes((run.root / first["file"]).read_bytes())
+    second["sha256"] = first["sha256"]
+    run.report()
+    assert len(thumbnails(run)) == 7
+    assert run.record()["failed"] == 0
+
+
 def test_a_thumbnail_that_was_deleted_is_made_again(run: ReportRun) -> None:
     run.report()
     next((run.root / "report/thumbs").rglob("*.webp")).unlink()
@@ -114,14 +124,27 @@ def test_the_same_run_gives_the_same_bytes_but_for_the_time_it_took(run: ReportR
 
 def test_all_files_of_the_report_are_on_record(run: ReportRun) -> None:
     run.report()
-    record = run.record()
-    known = {**record["files"], **record["beside"]}
+    known = run.record()["files"]
     there = {
         path.relative_to(run.root).as_posix()
         for path in (run.root / "report").rglob("*")
         if path.is_file()
     }
     assert there == known.keys()
+
+
+def test_the_report_of_a_run_is_verified_and_a_file_that_is_not_its_own_is_told(
+    run: ReportRun,
+) -> None:
+    run.report()
+    assert verify_run(run.root).differences == []
+    (run.root / "report/data/prompts-000.js").write_text("alert(1)")
+    (run.root / "report/page/more.js").write_text("alert(1)")
+    found = {each.file: each.what for each in verify_run(run.root).differences}
+    assert found == {
+        "report/data/prompts-000.js": "has other contents than when it was made",
+        "report/page/more.js": "was not put there by the run",
+    }
 
 
 def test_no_file_of_data_is_large_however_long_the_answers_are(run: ReportRun) -> None:
@@ -165,7 +188,7 @@ def plan_of(folder: Path, **values: Any) -> Plan:
 def test_what_was_planned_is_told_by_rule_on_a_gpu_and_nothing_on_a_cpu(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
     planned = planned_hours(plan)
-    rates = read_rates(RATES, planned)
+    rates = read_rates(RATES, all_rules())
     rate = rates.stages["generate_images"]
     jobs = len(plan.shards)
     seconds = jobs * (rates.every_job.seconds + rate.load_seconds) + 6 * 4 * rate.seconds

@@ -18,7 +18,7 @@ from lib.files import write_json
 from lib.report.page_files import DataFolder
 from report_run import JOB, ReportRun, data_of
 
-pytestmark = needs_browser
+pytestmark = [pytest.mark.slow, needs_browser]
 
 #: What would do something if it were taken for anything but text.
 HOSTILE = [

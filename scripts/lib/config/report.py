@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import Field
 
 from lib.benchmarks.base import LanguageChoice
-from lib.blocks import NO_EFFECT, Block, Name, UserPath
+from lib.blocks import Block, Name, UserPath
 from lib.report.licence import UsedModel
 from lib.report.sidecar import Label
 
@@ -37,7 +37,7 @@ class ShownMentions(Block):
 class ReportJob(Block):
     """What rule report is told.
 
-    scorers        the image scorers, in the configured order, and which of them picks
+    scorers        the image scorers, in the configured order
     compared       the two whose picks people compare in the blind mode, if there are two
     policies       the names of the answers, in the configured order
     reviews        the folder that reviews are put into
@@ -49,19 +49,16 @@ class ReportJob(Block):
     configuration  of the run, without what is of this machine alone
     """
 
-    run: str = Field(json_schema_extra=NO_EFFECT)
-    label: Label = Field(json_schema_extra=NO_EFFECT)
+    run: str
+    label: Label
     thumbnail_pixels: int
-    scorers: list[Name] = Field(json_schema_extra=NO_EFFECT)
-    select_by: Name = Field(json_schema_extra=NO_EFFECT)
-    compared: list[Name] = Field(json_schema_extra=NO_EFFECT)
-    policies: list[str] = Field(json_schema_extra=NO_EFFECT)
-    reviews: str = Field(json_schema_extra=NO_EFFECT)
-    models: list[UsedModel] = Field(json_schema_extra=NO_EFFECT)
-    experiments: list[Name] = Field(json_schema_extra=NO_EFFECT)
-    evaluated: list[Name] = Field(json_schema_extra=NO_EFFECT)
-    benchmarks: dict[Name, ShownMentions | None] = Field(json_schema_extra=NO_EFFECT)
-    planned: dict[str, tuple[float, float]] = Field(
-        default_factory=dict, json_schema_extra=NO_EFFECT
-    )
-    configuration: dict[str, Any] = Field(json_schema_extra=NO_EFFECT)
+    scorers: list[Name]
+    compared: list[Name]
+    policies: list[str]
+    reviews: str
+    models: list[UsedModel]
+    experiments: list[Name]
+    evaluated: list[Name]
+    benchmarks: dict[Name, ShownMentions | None]
+    planned: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    configuration: dict[str, Any]

@@ -425,12 +425,16 @@ class Plan:
     @property
     def reviews(self) -> Reviews:
         """What people said of pairs, by prompt id."""
-        return self._start.reviews if self._start else self.review_files.reviews
+        if self._start:
+            return self._start.reviews
+        return self.review_files.reviews if self.makes_pairs else {}
 
     @property
     def verdicts(self) -> list[BlindVerdict]:
         """What people said in the report's blind mode."""
-        return self._start.verdicts if self._start else self.review_files.verdicts
+        if self._start:
+            return self._start.verdicts
+        return self.review_files.verdicts if self.makes_pairs else []
 
     def pairs_job(self, topic: str, name: str) -> BuildPairsJob:
         """What a job of build_pairs is told: a review reruns one shard."""

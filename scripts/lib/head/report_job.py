@@ -20,7 +20,6 @@ def report_job(plan: Plan, planned: dict[str, tuple[float, float]]) -> ReportJob
         label=config.label,
         thumbnail_pixels=config.report.thumbnail_pixels,
         scorers=list(config.image_ranking.scorers),
-        select_by=config.image_ranking.select_by,
         compared=seen_by_people(plan),
         policies=config.responses.answer_names,
         reviews=config.reviews,

@@ -10,7 +10,7 @@ from lib.head.evaluation import tasks
 from lib.head.plan import Plan
 from lib.planning.costs import plan_costs
 from lib.planning.graph import PlannedJob
-from lib.planning.rates import Rates, read_rates
+from lib.planning.rates import read_rates
 
 RATES = PROJECT / "profiles/slurm/rates.yaml"
 
@@ -43,7 +43,7 @@ def planned_hours(plan: Plan, rates: Path = RATES) -> dict[str, tuple[float, flo
         return {}
     jobs = list(jobs_with_models(plan))
     shards = {place: len(shard.prompts) for place, shard in plan.shards.items()}
-    known: Rates = read_rates(rates, {job.rule for job in jobs} | set(_all_rules()))
+    known = read_rates(rates, all_rules())
     costs = plan_costs(jobs, plan.config, shards, known).costs
     return {
         rule: (round(cost.seconds / 3600, 3), round(cost.gpu_seconds / 3600, 3))
@@ -51,6 +51,6 @@ def planned_hours(plan: Plan, rates: Path = RATES) -> dict[str, tuple[float, flo
     }
 
 
-def _all_rules() -> list[str]:
+def all_rules() -> list[str]:
     """The names of all rules' scripts, which are those of the rules."""
     return [path.stem for path in (PROJECT / "scripts").glob("*.py")]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lib.files import link_or_copy, write_text
+from lib.files import write_text
 
 #: The files that are the same for every run, in this folder.
 PAGE = Path(__file__).resolve().parent / "page"
@@ -81,32 +81,26 @@ class DataFolder:
             path.unlink()
 
 
-def write_page(report: Path) -> list[Path]:
-    """Writes what is the same for every run; returns its files."""
-    written = []
+def write_page(report: Path) -> None:
+    """Writes what is the same for every run."""
+    folder = report / "page"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
     for source in sorted(PAGE.iterdir()):
-        target = report / (source.name if source.name == INDEX else f"page/{source.name}")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
-        written.append(target)
-    return written
+        shutil.copyfile(source, report / INDEX if source.name == INDEX else folder / source.name)
 
 
-def write_figures(figures: Iterable[Path], report: Path) -> list[Path]:
-    """Puts pictures of figures beside the page, smaller where they are too large; returns them."""
+def write_figures(figures: Iterable[Path], report: Path) -> None:
+    """Puts pictures of figures beside the page, smaller where they are too large."""
     folder = report / "figures"
-    written = []
+    shutil.rmtree(folder, ignore_errors=True)
     for source in figures:
+        folder.mkdir(exist_ok=True)
         target = folder / f"{source.parent.name}-{source.name}"
-        target.parent.mkdir(parents=True, exist_ok=True)
         if source.stat().st_size < LARGEST:
-            link_or_copy(source, target)
+            shutil.copyfile(source, target)
         else:
             _write_smaller(source, target)
-        written.append(target)
-    for path in set(folder.glob("*")) - set(written):
-        path.unlink()
-    return written
 
 
 def _write_smaller(source: Path, target: Path) -> None:

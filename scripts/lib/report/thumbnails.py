@@ -130,8 +130,9 @@ class Thumbnailer:
             return [self._of(item.inputs, threads) for item in batch]
 
     def _of(self, pictures: Pictures, threads: ThreadPoolExecutor) -> Thumbnails:
-        digests = threads.map(self._make_one, pictures.each)
-        names = [name_of(picture.sha256) for picture in pictures.each]
+        # Two that are the same are one file, which two threads must not write at once.
+        each = {name_of(picture.sha256): picture for picture in pictures.each}
+        names, digests = list(each), threads.map(self._make_one, each.values())
         return {"pictures": dict(zip(names, digests, strict=True))}
 
     def _make_one(self, picture: Picture) -> str:

@@ -5,7 +5,7 @@
   const page = (window.page ??= {});
   const RANGES = { margin: "Margin", score: "Reward of the chosen", image: "Image reward" };
   const ORDERS = {
-    id: ["As in the data set", (row) => row.place],
+    id: ["As in the files", (row) => row.place],
     margin: ["Margin", (row) => row.margin],
     score: ["Reward of the chosen", (row) => row.score],
     image: ["Image reward", (row) => row.image],

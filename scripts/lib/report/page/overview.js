@@ -6,12 +6,16 @@
 
   function flow() {
     const { make, table } = page.elements;
+    const outcomes = new Set(page.data.prompts.map((row) => row.outcome));
     const rows = known.flow.map((step) => [
       step.step,
       step.count,
       make("ul", { class: "reasons" }, step.left_out.map(([reason, count]) => {
+        const words = `${reason}: ${count}`;
+        // What is counted of candidates or responses is no outcome of a prompt.
+        if (!outcomes.has(reason)) return make("li", {}, words);
         const filters = new URLSearchParams({ outcome: reason });
-        return make("li", {}, make("a", { href: page.filters.address("gallery", "", filters) }, `${reason}: ${count}`));
+        return make("li", {}, make("a", { href: page.filters.address("gallery", "", filters) }, words));
       })),
     ]);
     return table("From prompts to pairs", ["Step", "Number", "Left out here"], rows);

@@ -76,15 +76,15 @@
     );
   }
 
-  // What the answers are about: the picked picture, and what was asked.
+  // The pair beside what it is about: the picked picture, and what was asked.
   function asked(details, row) {
     const { make } = page.elements;
     const picked = details.candidates.find((each) => each.isPicked);
     return make(
       "section",
-      { class: "asked", "aria-label": "Picture and instruction" },
+      { class: "asked", "aria-label": "Picture, instruction and pair" },
       picked && pictureButton(picked, `Picked picture: ${row.prompt}`),
-      make("div", {}, make("h2", {}, "Instruction"), make("p", { class: "answer", dir: "auto" }, row.instruction || "–")),
+      make("div", {}, make("h2", {}, "Instruction"), make("p", { class: "answer", dir: "auto" }, row.instruction || "–"), pairOf(details)),
     );
   }
 
@@ -201,7 +201,6 @@
       make("p", { class: "hint" }, `${row.topic} · `, make("a", { href: page.filters.address("prompt", row.id) }, row.id)),
       review(row) ?? "",
       asked(details, row),
-      pairOf(details),
       make("section", {}, make("h2", {}, "Candidates"), make("ul", { class: "candidates" }, details.candidates.map((each) => candidateOf(each, row)))),
       make("section", {}, make("h2", {}, "Responses"), details.responses.map(responseOf)),
     );
