@@ -134,7 +134,8 @@ def engine_of(job: Job[AnswerBenchmarkJob], model: Model) -> Engine | None:
     at_once = settings.questions_per_batch
     if at_once > 1:
         job.note(f"up to {at_once} questions at once: low bits may depend on what is answered then")
-    return Engine(model.dtype, job.device, at_once, settings.max_model_len or 4096)
+    length = settings.max_model_len or 4096
+    return Engine(model.dtype, job.device, at_once, length, settings.prefix_caching)
 
 
 def ask(

@@ -37,9 +37,13 @@ from lib.benchmarks.lmms_eval.tasks import (
     read_task,
     task_text,
 )
+from lib.blocks import deciding
 from lib.config.evaluation import AnswerBenchmarkJob, Evaluation, TaskBenchmark
+from lib.config.run import load_config
 from lib.errors import UserError
 from lib.files import digest_of_file, read_jsonl, write_text
+from lib.head.evaluation import answer_job
+from lib.head.plan import Plan
 from lib.jobs.journal import Journal
 from lib.patches.lmms_eval import question_of
 from lib.weights import commit_of
@@ -228,6 +232,18 @@ def test_vllm_gives_the_same_answers_and_metrics_under_keys_of_its_own(pope, und
     answer_benchmark.main(pope)
     assert pope.record()["computed"] == 0
     assert pope.published()[0] == undisturbed.published[0]
+
+
+def test_how_vllm_answers_is_said_where_it_does_and_else_no_key_is_another():
+    how = {"backend", "max_model_len", "prefix_caching"}
+    asked = {"questions_per_batch": 8, "prefix_caching": True, "max_model_len": 2048}
+    for backend in ("transformers", "vllm"):
+        config = load_config({"evaluation": {"task_backend": backend, **asked}}, [])
+        job = answer_job(Plan(config), "pope")
+        assert job.backend == backend
+        if backend == "vllm":
+            assert {name: getattr(job, name) for name in asked} == asked
+        assert deciding(job).keys() & how == (how if backend == "vllm" else set())
 
 
 def test_of_vqav2_the_validation_split_alone_is_read(tmp_path):

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from lib.engine import Prompt, sampling_parameters
 from lib.jobs.streams import Item, handing_out
@@ -102,6 +103,41 @@ def test_no_place_of_the_engine_stands_empty_while_a_request_waits(
     lengths = lengths_of(12 * places, seed=places)
     answer(engine, lengths, places)
     assert engine.steps == without_gaps(lengths, places)
+
+
+@pytest.mark.slow
+def test_with_prefix_caching_a_picture_is_read_once_for_questions_in_a_row(
+    demo_models: Path, tmp_path: Path
+) -> None:
+    """And each answer is that without it."""
+    requests = []
+    for colour in ("red", "blue"):
+        picture = tmp_path / f"{colour}.png"
+        Image.new("RGB", (64, 64), colour).save(picture)
+        for thing in ("cats", "dogs", "cups", "hats"):
+            text = f"{'Look closely. ' * 20}How many {thing}?"
+            requests.append(Request(text, 0, picture))
+
+    def outputs(prefix_caching: bool) -> Any:
+        settings = VllmGenerator.Settings(
+            backend="vllm",
+            model=str(demo_models / "llava-1.5"),
+            dtype="float32",
+            max_model_len=2048,
+            prefix_caching=prefix_caching,
+        )
+        generator = VllmGenerator.load(
+            settings, "cpu", Sampling(8, 0), with_images=True, batch_size=2
+        )
+        return generator._outputs([generator._prompt_of(request) for request in requests])
+
+    without, with_caching = outputs(False), outputs(True)
+    answers = [[output.outputs[0].token_ids for output in each] for each in (without, with_caching)]
+    assert answers[0] == answers[1]
+    assert not any(output.num_cached_tokens for output in without)
+    read = [output.num_cached_tokens > 0 for output in with_caching]
+    # Of each picture's four, the first one reads it, and one that is asked with it may.
+    assert sum(read) >= len(requests) - 2 * 2
 
 
 @pytest.mark.slow

@@ -35,10 +35,18 @@ class Prompt:
 
 
 def load_engine(
-    folder: Path, dtype: str, device: str, places: int, max_model_len: int, with_images: bool
+    folder: Path,
+    dtype: str,
+    device: str,
+    places: int,
+    max_model_len: int,
+    *,
+    with_images: bool,
+    prefix_caching: bool = False,
 ) -> Any:
-    """The `LLM` of a model's folder, for so many prompts at once. Errors: UserError where vLLM
-    cannot load it.
+    """The `LLM` of a model's folder, for so many prompts at once. `prefix_caching`: whether what
+    several prompts begin with, their picture included, is computed once. Errors: UserError where
+    vLLM cannot load it.
     """
     # In this process, so that a killed job leaves no engine behind on the GPU, and requests are
     # scheduled in the order given.
@@ -59,9 +67,9 @@ def load_engine(
             max_model_len=max_model_len,
             max_num_seqs=places,
             enforce_eager=device == "cpu",
-            # A prefix taken from another request's cache was computed in other pieces: low bits
-            # would depend on the order.
-            enable_prefix_caching=False,
+            # A prefix of another prompt's was computed in other pieces: low bits depend on the
+            # order.
+            enable_prefix_caching=prefix_caching,
             limit_mm_per_prompt={"image": 1} if with_images else {},
             mm_processor_cache_gb=0,
             load_format="safetensors",

@@ -348,6 +348,13 @@ class Evaluation(Block):
             " that class puts it, with the same ids and pixels."
         ),
     )
+    prefix_caching: bool = Field(
+        False,
+        description=(
+            "Backend `vllm`: what questions in a row begin with, their picture above all, is"
+            " computed once. Low bits then depend on the order of the questions."
+        ),
+    )
     max_model_len: PositiveInt = Field(
         4096, description="Backend `vllm`: tokens of image, question and answer together."
     )
@@ -379,6 +386,7 @@ class AnswerBenchmarkJob(AskedModel, TaskSettings):
     backend: Backend = Field("transformers", json_schema_extra=LATER)
     questions_per_batch: PositiveInt = Field(1, json_schema_extra=NO_EFFECT)
     max_model_len: PositiveInt | None = Field(None, json_schema_extra=LATER)
+    prefix_caching: bool = Field(False, json_schema_extra=LATER)
 
 
 class ConvertModelJob(Block):
@@ -416,6 +424,7 @@ class AnswerQuestionsJob(AskedModel):
     backend: Backend
     questions_per_batch: PositiveInt
     max_model_len: PositiveInt
+    prefix_caching: bool = False
 
 
 class ScoreAnswersJob(Block):

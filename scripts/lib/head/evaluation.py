@@ -243,6 +243,7 @@ def _engine(plan: Plan) -> dict[str, Any]:
         "backend": evaluation.task_backend,
         "questions_per_batch": evaluation.questions_per_batch,
         "max_model_len": evaluation.max_model_len,
+        "prefix_caching": evaluation.prefix_caching,
     }
 
 
@@ -281,6 +282,7 @@ def question_job(plan: Plan, benchmark: str, model: str = "base") -> AnswerQuest
         backend="transformers" if beams > 1 else evaluation.backend,
         questions_per_batch=1 if beams > 1 else evaluation.questions_per_batch,
         max_model_len=evaluation.max_model_len,
+        prefix_caching=evaluation.prefix_caching,
         **dict(asked_model(plan, model)),
     )
 

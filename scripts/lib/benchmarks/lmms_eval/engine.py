@@ -23,13 +23,15 @@ TOKENS = 1024
 @dataclass(frozen=True)
 class Engine:
     """How vLLM is to run a model: `at_once`, how many questions; `max_model_len`, of how many
-    tokens each with its answer.
+    tokens each with its answer; `prefix_caching`, whether what questions in a row begin with is
+    computed once.
     """
 
     dtype: str
     device: str
     at_once: int
     max_model_len: int
+    prefix_caching: bool = False
 
 
 class EngineAnswers:
@@ -41,9 +43,14 @@ class EngineAnswers:
     @cached_property
     def _llm(self) -> Any:
         engine = self.engine
-        length = engine.max_model_len
         return load_engine(
-            self.folder, engine.dtype, engine.device, engine.at_once, length, with_images=True
+            self.folder,
+            engine.dtype,
+            engine.device,
+            engine.at_once,
+            engine.max_model_len,
+            with_images=True,
+            prefix_caching=engine.prefix_caching,
         )
 
     def of(self, model: Any) -> Stream[Item[Any], Answer]:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, PositiveInt
 
 from lib import weights
+from lib.blocks import LATER
 from lib.data.image_files import read_image
 from lib.engine import EngineStream, Prompt, load_engine, sampling_parameters
 from lib.errors import ItemError
@@ -39,6 +40,11 @@ class VllmGenerator:
         max_model_len: PositiveInt = Field(
             4096, description="Tokens of image, question and answer together."
         )
+        prefix_caching: bool = Field(
+            False,
+            description="Compute once what prompts in a row begin with.",
+            json_schema_extra=LATER,
+        )
 
     @classmethod
     def load(
@@ -55,8 +61,16 @@ class VllmGenerator:
         if sampling.beams > 1:
             raise ValueError("beams are searched by transformers alone")
         folder = weights.fetch(settings.model, settings.revision)
-        length = settings.max_model_len
-        return cls(folder, settings.dtype, device, sampling, with_images, batch_size, length)
+        return cls(
+            folder,
+            settings.dtype,
+            device,
+            sampling,
+            with_images,
+            batch_size,
+            settings.max_model_len,
+            prefix_caching=settings.prefix_caching,
+        )
 
     def __init__(
         self,
@@ -67,13 +81,23 @@ class VllmGenerator:
         with_images: bool,
         batch_size: int,
         max_model_len: int,
+        *,
+        prefix_caching: bool = False,
     ) -> None:
         self.processor = load_processor(folder, with_images)
         self.tokenizer = tokenizer_of(self.processor)
         self.ends = end_tokens(folder, self.tokenizer)
         self.sampling = sampling
         self.batch_size = batch_size
-        self.llm = load_engine(folder, dtype, device, batch_size, max_model_len, with_images)
+        self.llm = load_engine(
+            folder,
+            dtype,
+            device,
+            batch_size,
+            max_model_len,
+            with_images=with_images,
+            prefix_caching=prefix_caching,
+        )
 
     def stream(
         self, take: Take[Item[Request]], note: Callable[[str], None]
