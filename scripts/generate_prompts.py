@@ -9,11 +9,11 @@ file that can be read and edited; rule add_prompts adds it to the topic's prompt
 import json
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -67,6 +67,10 @@ class ProposalRequest:
 
     text: str
     seed: int
+
+
+#: Sends the requests of a batch.
+Ask = Callable[[Sequence[Item[ProposalRequest]]], Sequence[Future[ProposedTexts]]]
 
 
 class Requests:
@@ -145,8 +149,12 @@ def select(requests: Requests, endpoint: Endpoint, count: int, selection: Select
         def connect() -> Client:
             return connections.enter_context(Client(endpoint))
 
-        batches = Batches(
-            requests.job, load=connect, compute=requests.ask, batch_size=endpoint.concurrency
+        # Not the connection itself, which would be left after the first of several runs.
+        batches = Batches[ProposalRequest, Ask, ProposedTexts](
+            requests.job,
+            load=lambda: partial(requests.ask, connect()),
+            compute=lambda ask, batch: ask(batch),
+            batch_size=endpoint.concurrency,
         )
         while len(selection.accepted) < count and sent < limit:
             wanted = -(-(count - len(selection.accepted)) // PROPOSALS_A_REQUEST)

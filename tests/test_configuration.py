@@ -84,7 +84,9 @@ def test_an_editor_finds_the_schema_in_the_first_line_of_a_configuration_and_no_
         ({"images": {"kind": "dall-e"}}, False),
         ({"images": {"guidance_scale": [5.0]}}, False),
         ({"image_ranking": {"scorers": {"a": {"kind": "clip", "model": "m/n"}}}}, True),
-        ({"image_ranking": {"scorers": {"a": {"model": "m/n"}}}}, False),  # of which kind?
+        # Of which kind, its files may say.
+        ({"image_ranking": {"scorers": {"a": {"model": "m/n"}}}}, True),
+        ({"image_ranking": {"scorers": {"a": {"model": "m/n", "power": 2}}}}, False),
         ({"image_ranking": {"judge": None}}, True),
         ({"instructions": {"backend": "template", "templates": ["What is it?"]}}, True),
         # Another backend's settings may stay in the file.

@@ -69,6 +69,7 @@ class DPO:
             from lib.training.watching import HeldOut, Watching
 
         set_up_libraries(job)
+        was_connected = torch.distributed.is_initialized()
         trainer = build_trainer(job)
         pairs: Sized = trainer.train_dataset
         watching = Watching(job, len(pairs))
@@ -77,7 +78,7 @@ class DPO:
         trainer.add_callback(watching)
         with calling_on_stop_signals(watching.stop), keeping_reference(job, trainer):
             trainer.train(resume_from_checkpoint=str(job.resume) if job.resume else None)
-            if torch.distributed.is_initialized():
+            if torch.distributed.is_initialized() and not was_connected:
                 torch.distributed.destroy_process_group()
 
 
