@@ -106,6 +106,22 @@ def test_no_place_of_the_engine_stands_empty_while_a_request_waits(
 
 
 @pytest.mark.slow
+def test_a_step_that_fails_fails_the_request_at_fault_and_no_other(engine: Any) -> None:
+    lengths = [5, 30, 7, 6, 9, 8, 4]
+    engine.fails_with = 30
+    try:
+        answers = answer(engine, lengths, 3)
+    finally:
+        engine.fails_with = None
+    assert str(answers.pop("1")) == "an illegal instruction"
+    assert {n: each.tokens for n, each in answers.items()} == {
+        str(n): length for n, length in enumerate(lengths) if length != 30
+    }
+    assert answer(engine, [3], 3)["0"].tokens == 3
+
+
+#: The last test of this file: vLLM's engines in one process share what a later one sets anew.
+@pytest.mark.slow
 def test_with_prefix_caching_a_picture_is_read_once_for_questions_in_a_row(
     demo_models: Path, tmp_path: Path
 ) -> None:
@@ -138,18 +154,3 @@ def test_with_prefix_caching_a_picture_is_read_once_for_questions_in_a_row(
     read = [output.num_cached_tokens > 0 for output in with_caching]
     # Of each picture's four, the first one reads it, and one that is asked with it may.
     assert sum(read) >= len(requests) - 2 * 2
-
-
-@pytest.mark.slow
-def test_a_step_that_fails_fails_the_request_at_fault_and_no_other(engine: Any) -> None:
-    lengths = [5, 30, 7, 6, 9, 8, 4]
-    engine.fails_with = 30
-    try:
-        answers = answer(engine, lengths, 3)
-    finally:
-        engine.fails_with = None
-    assert str(answers.pop("1")) == "an illegal instruction"
-    assert {n: each.tokens for n, each in answers.items()} == {
-        str(n): length for n, length in enumerate(lengths) if length != 30
-    }
-    assert answer(engine, [3], 3)["0"].tokens == 3
