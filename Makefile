@@ -77,6 +77,7 @@ demo-models: $(INSTALLED) ## Build the tiny random checkpoints and their benchma
 demo: $(INSTALLED) ## Run the whole pipeline on this machine, in a small world where it learns
 	$(BIN)/python demo/build_world.py --output demo/world/benchmarks
 	$(DEMO)
+	$(DEMO) -- report
 	@$(BIN)/python demo/story.py demo/config.yaml
 
 claims: $(INSTALLED) ## The paper's claims in the small world: three seeds with their controls (36 minutes on two cores)
@@ -135,7 +136,9 @@ bench: demo-models ## Measure the graph, what keeping things whole costs, and ea
 	$(BIN)/python benchmarks/graph.py
 	PYTHONPATH=scripts $(BIN)/python benchmarks/kept.py
 	$(BIN)/python benchmarks/pairs.py
+	$(BIN)/python benchmarks/report_page.py
 	$(BIN)/python benchmarks/data_sets.py
+	PYTHONPATH=scripts $(BIN)/python benchmarks/training.py
 	PYTHONPATH=scripts:demo $(BIN)/python benchmarks/throughput.py --models larger
 	PYTHONPATH=scripts:demo $(BIN)/python benchmarks/throughput.py --models tiny
 

@@ -108,7 +108,10 @@ try:
     for warning in (
         []
         if START or not PLAN.makes_pairs
-        else tell_unread_files(Path(CONFIG.prompts), CONFIG.topics)
+        else [
+            *tell_unread_files(Path(CONFIG.prompts), CONFIG.topics),
+            *PLAN.review_files.tell_passed_over(),
+        ]
     ):
         logger.warning(warning)
 except UserError as error:
@@ -117,6 +120,9 @@ except UserError as error:
 ROOT = PLAN.root
 snakemake_records.know_jobs_by_records(ROOT, PLAN.why_again)
 GPU = 1 if CONFIG.device == "cuda" else 0
+# The CPUs of a job with a GPU; a model that is on a CPU computes with one, so that its sums do not
+# depend on how many there are.
+CPUS = CONFIG.cpus_per_gpu if GPU else 1
 STARTED = datetime.now(UTC).isoformat(timespec="milliseconds")
 SLURM_RUN = SlurmRun(Path(ROOT), CONFIG.scheduler_patience)
 JOB_SERVER = JobServer()
@@ -153,6 +159,7 @@ include: "rules/training.smk"
 include: "rules/evaluation.smk"
 include: "rules/tables.smk"
 include: "rules/figures.smk"
+include: "rules/report.smk"
 include: "rules/verify.smk"
 include: "rules/publish.smk"
 

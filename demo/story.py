@@ -173,6 +173,8 @@ def main() -> None:
         f"Edit a line of {prompts} and run it again: one item is computed in each stage up to the"
         " pairs; trainings on them, and their answers, are made anew."
     )
+    if (page := root / "report" / "index.html").is_file():
+        say("Look at every pair, and say which are wrong: open", page.resolve().as_uri())
 
 
 if __name__ == "__main__":

@@ -49,6 +49,18 @@ def publish_settings(wildcards):
     return PLAN.params(publications.publish_job(PLAN))
 
 
+def report_settings(wildcards):
+    """What rule report is told."""
+    # Only where the report is asked for: what plans is imported by no other rule.
+    from lib.head.report_job import report_job
+    from lib.planning.reported import planned_hours
+
+    try:
+        return PLAN.params(report_job(PLAN, planned_hours(PLAN)))
+    except UserError as error:
+        raise SystemExit(f"WorkflowError: {error}") from None
+
+
 def told(job_of):
     """What the jobs of a shard are told, from a function of topic and shard."""
 

@@ -42,7 +42,7 @@ rule answer_benchmark:
         benchmark=evaluation.pattern(evaluation.tasks(PLAN)),
     conda:
         "../envs/evaluation.yaml"
-    threads: 1
+    threads: CPUS
     resources:
         gpu=GPU,
         mem_mb=growing(32000),
@@ -101,7 +101,7 @@ rule answer_questions:
         benchmark=evaluation.pattern(evaluation.question_sets(PLAN)),
     conda:
         "../envs/vllm.yaml"
-    threads: 1
+    threads: CPUS
     resources:
         gpu=GPU,
         mem_mb=growing(32000),

@@ -13,7 +13,7 @@ rule rank_images:
         f"{ROOT}/logs/rank_images/{{scorer}}/{{topic}}/{{shard}}.log",
     conda:
         lambda w: f"../envs/{SCORERS[w.scorer].environment}.yaml"
-    threads: 1
+    threads: lambda w: CPUS if SCORERS[w.scorer].needs_gpu else 1
     resources:
         gpu=lambda w: GPU if SCORERS[w.scorer].needs_gpu else 0,
         mem_mb=lambda w, attempt: growing(SCORERS[w.scorer].megabytes)(w, attempt),

@@ -10,7 +10,7 @@ rule generate_images:
         f"{ROOT}/logs/generate_images/{{topic}}/{{shard}}.log",
     conda:
         f"../envs/{CONFIG.images.environment}.yaml"
-    threads: 1
+    threads: CPUS if CONFIG.images.IS_DRAWN else 1
     resources:
         gpu=GPU if CONFIG.images.IS_DRAWN else 0,
         mem_mb=growing(CONFIG.images.megabytes),

@@ -13,7 +13,7 @@ rule write_instructions:
         f"{ROOT}/logs/write_instructions/{{topic}}/{{shard}}.log",
     conda:
         f"../envs/{AUTHOR.environment}.yaml"
-    threads: 1
+    threads: CPUS if AUTHOR.needs_gpu else 1
     resources:
         gpu=GPU if AUTHOR.needs_gpu else 0,
         mem_mb=32000 if AUTHOR.needs_gpu else 2000,

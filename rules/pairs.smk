@@ -36,7 +36,7 @@ rule build_pairs:
         **PLAN.content_params(),
         common=PLAN.common(),
         prompts=lambda w: PLAN.digests(w.topic, w.shard),
-        settings=PLAN.params(PLAN.pairs_job()),
+        settings=lambda w: PLAN.pairs_settings(w.topic, w.shard),
         made_by=lambda w: PLAN.made_by(CONFIG.training.base_model),
     message:
         "Pairs: topic {wildcards.topic}, shard {wildcards.shard}"

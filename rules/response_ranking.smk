@@ -27,7 +27,7 @@ rule rank_responses:
         f"{ROOT}/logs/rank_responses/{OF_REWARD}{{topic}}/{{shard}}.log",
     conda:
         lambda w: f"../envs/{reward_of(w).environment}.yaml"
-    threads: 1
+    threads: lambda w: CPUS if reward_of(w).needs_gpu else 1
     resources:
         gpu=lambda w: GPU if reward_of(w).needs_gpu else 0,
         mem_mb=lambda w, attempt: (

@@ -16,7 +16,7 @@ rule generate_responses:
         f"{ROOT}/logs/generate_responses/{{policy}}/{{topic}}/{{shard}}.log",
     conda:
         f"../envs/{RESPONSES.environment}.yaml"
-    threads: 1
+    threads: lambda w: CPUS if POLICIES[w.policy].needs_gpu else 1
     resources:
         gpu=lambda w: GPU if POLICIES[w.policy].needs_gpu else 0,
         mem_mb=lambda w, attempt: (

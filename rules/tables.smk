@@ -212,6 +212,7 @@ rule compare_picks:
 rule image_judge_table:
     input:
         **(table_rows.comparison_files(PLAN) if JUDGE else {}),
+        **table_rows.people_inputs(PLAN),
         published=project.path("published/table5.yaml"),
     output:
         **all_shown(
@@ -230,6 +231,7 @@ rule image_judge_table:
         runtime=growing(10),
     params:
         common=PLAN.common(),
+        prompts=PLAN.digests(),
         settings=lambda w: PLAN.params(table_rows.image_judge_job(PLAN)),
     message:
         "Table: a judge between two image scorers (the paper's Table 5)"

@@ -28,7 +28,7 @@ rule train_dpo:
         f"{ROOT}/logs/train_dpo/{{experiment}}.log",
     conda:
         f"../envs/{TRAINING.settings.environment}.yaml"
-    threads: lambda w: TRAINING.settings_of(w.experiment).processes
+    threads: lambda w: TRAINING.settings_of(w.experiment).processes * CPUS
     resources:
         gpu=lambda w: TRAINING.settings_of(w.experiment).processes * GPU,
         mem_mb=growing(96000),

@@ -22,14 +22,15 @@ from typing import Any, cast
 from lib import weights
 from lib.benchmarks.evaluated_model import find_evaluated_model
 from lib.benchmarks.lmms_eval.answer_journal import (
-    PACKAGES,
     TAKEN_OVER,
     AnswerKeys,
     journal_of,
+    packages_of,
     read_journal,
     take_answers_over,
     wait_for_lmms_eval_to_die,
 )
+from lib.benchmarks.lmms_eval.engine import Engine
 from lib.benchmarks.lmms_eval.harness import AskedModel, Harness
 from lib.benchmarks.lmms_eval.main import ASKED
 from lib.benchmarks.lmms_eval.task_code import asks_a_judge
@@ -123,6 +124,20 @@ def keys_of(
     )
 
 
+def engine_of(job: Job[AnswerBenchmarkJob], model: Model) -> Engine | None:
+    """vLLM's engine, where it answers; the record then tells that questions are answered at
+    once.
+    """
+    settings = job.settings
+    if settings.backend != "vllm":
+        return None
+    at_once = settings.questions_per_batch
+    if at_once > 1:
+        job.note(f"up to {at_once} questions at once: low bits may depend on what is answered then")
+    length = settings.max_model_len or 4096
+    return Engine(model.dtype, job.device, at_once, length, settings.prefix_caching)
+
+
 def ask(
     job: Job[AnswerBenchmarkJob], harness: Harness, model: Model, keys: AnswerKeys, threads: int
 ) -> tuple[list[TaskAnswer], KeptResults]:
@@ -132,6 +147,7 @@ def ask(
         dtype=model.dtype,
         device=job.device,
         system_prompt=job.settings.system_prompt or "",
+        engine=engine_of(job, model),
     )
     output = harness.run(run_folder(job), asked, journal_of(job), keys, threads)
     results = harness.read_results(output)
@@ -185,7 +201,10 @@ def answer(
             job.took_over(run, taken)
     job.record.compute_seconds = sum(new)
     job.record.load_seconds = seconds - job.record.compute_seconds
-    sessions = [*(journal.versions[key] for key in asked), versions(PACKAGES)]
+    sessions = [
+        *(journal.versions[key] for key in asked),
+        versions(packages_of(job.settings.backend)),
+    ]
     store(finished, answers, {**results, "environment": environment_of(sessions)})
     shutil.rmtree(run_folder(job))
 

@@ -23,14 +23,14 @@ from lib.data.evaluation_files import Asked, QuestionAnswer
 from lib.data.image_files import check_pixels, check_whole
 from lib.errors import UserError
 from lib.files import digest_of_file, make_folder, mendable_storage_errors, write_json
-from lib.jobs.batches import Batches, Item, Outcome
+from lib.jobs.batches import Outcome, Streamed
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
+from lib.jobs.streams import Item, Stream
 from lib.jobs.versions import versions
-from lib.models.response_generators.base import Generator
 from lib.models.response_generators.for_jobs import (
     GeneratedText,
-    generate_for_job,
+    answers_for_job,
     generator_in_key,
     generator_settings,
     load_for_job,
@@ -107,9 +107,9 @@ class Questions:
         )
         return Item(question.id, key, Request(prompt, 0, image, self.generation["system_prompt"]))
 
-    def load(self) -> Generator:
+    def load(self) -> Stream[Item[Request], GeneratedText]:
         """The model, ready to be asked."""
-        return load_for_job(
+        generator = load_for_job(
             self.job,
             self.generator,
             self.sampling,
@@ -117,6 +117,7 @@ class Questions:
             batch_size=self.job.settings.questions_per_batch,
             of="questions",
         )
+        return answers_for_job(self.job, generator, "question")
 
     def row(self, question: PublishedQuestion, outcome: Outcome[GeneratedText]) -> QuestionAnswer:
         """What is published of a question."""
@@ -171,13 +172,9 @@ def answer(
         except UserError as error:
             raise UserError(f"{error} The question: {places[item.id]}.") from error
 
-    return Batches[Request, Generator, GeneratedText](
-        job,
-        load=items.load,
-        compute=partial(generate_for_job, job, what="question"),
-        batch_size=job.settings.questions_per_batch,
-        check=check_item,
-    ).run([items.item(question) for question in questions])
+    return Streamed(job, load=items.load, check=check_item).run(
+        [items.item(question) for question in questions]
+    )
 
 
 def main(snakemake: Any) -> None:

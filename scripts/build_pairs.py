@@ -20,19 +20,23 @@ from lib.config.pairs import BuildPairsJob
 from lib.data.ensembles import disagreement
 from lib.data.image_files import image_size
 from lib.data.lengths import log_length
+from lib.data.reviews import reviewed
 from lib.data.rows import (
     ContentRow,
+    MissingRow,
     OverlapsRow,
     Pair,
+    PairRow,
     PairSide,
     PickedImage,
     RankedResponse,
     ResponseRankingRow,
 )
 from lib.data.shards import present, read_whole_shard, read_whole_shards, stage_rows
-from lib.jobs.batches import Batches, Item
+from lib.jobs.batches import Batches
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
+from lib.jobs.streams import Item
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -370,6 +374,23 @@ def result_of(
     }
 
 
+def with_reviews(
+    job: Job[BuildPairsJob], rows: Sequence[PairRow | MissingRow]
+) -> list[PairRow | MissingRow]:
+    """The rows after what people said of their pairs. What they said of pairs that are others by
+    now is told, and does not count.
+    """
+    reviews = job.settings.reviews
+    published = [reviewed(row, reviews.get(row["id"], [])) for row in rows]
+    old = [row["id"] for row in published if row["id"] in reviews and "review" not in row]
+    if old:
+        job.note(
+            f"reviews of {len(old)} prompts are of other pairs than there are now, and do not"
+            f" count: {', '.join(old[:5])}{' ...' if len(old) > 5 else ''}"
+        )
+    return published
+
+
 def main(snakemake: Any) -> None:
     with Job(snakemake, BuildPairsJob, VERSION) as job:
         settings = job.settings
@@ -403,7 +424,8 @@ def main(snakemake: Any) -> None:
                 for row in present(rows.values())
             ]
         )
-        job.publish(snakemake.output[0], stage_rows(rows, outcomes, job.rule))
+        made: list[Any] = stage_rows(rows, outcomes, job.rule)
+        job.publish(snakemake.output[0], with_reviews(job, made))
 
 
 if __name__ == "__main__":

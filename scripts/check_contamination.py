@@ -16,9 +16,10 @@ from lib.data.image_files import check_image, read_image
 from lib.data.rows import InstructionRow, OverlapEntry
 from lib.data.shards import present, read_whole_shard, stage_rows
 from lib.files import digest_of_file
-from lib.jobs.batches import Batches, Item
+from lib.jobs.batches import Batches
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
+from lib.jobs.streams import Item
 
 VERSION = 1
 

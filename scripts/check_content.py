@@ -14,9 +14,10 @@ from lib.config.content import CheckContentJob
 from lib.data.image_files import check_image, check_pixels, read_image
 from lib.data.rows import ContentFinding, ResponseRankingRow
 from lib.data.shards import present, read_whole_shard, stage_rows
-from lib.jobs.batches import Batches, Item
+from lib.jobs.batches import Batches
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
+from lib.jobs.streams import Item
 from lib.models.content_checkers.base import Content, ContentChecker
 from lib.models.content_checkers.registry import CONTENT_CHECKERS
 from lib.registry import version_in_key

@@ -287,7 +287,8 @@ def pictures_of_run(job: "Job[CheckPairsJob]", rows: Sequence[PairRow]) -> dict[
     is not decoded again.
     """
     from lib.data.image_files import check_image
-    from lib.jobs.batches import Batches, Item
+    from lib.jobs.batches import Batches
+    from lib.jobs.streams import Item
 
     def check_file(item: Item[PairRow]) -> None:
         image = item.inputs["image"]

@@ -14,9 +14,10 @@ from lib.config.response_ranking import CombineRewardsJob, scores_input
 from lib.data.ensembles import Standard, combined
 from lib.data.rows import MissingRow, PickedImage, PromptRow, RankedResponse, ResponseRankingRow
 from lib.data.shards import is_missing, missing_row, read_whole_shard, stage_rows
-from lib.jobs.batches import Batches, Item
+from lib.jobs.batches import Batches
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
+from lib.jobs.streams import Item
 
 VERSION = 1
 Rows = Mapping[str, ResponseRankingRow | MissingRow]

@@ -4,6 +4,7 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def findings_of(inputs: Any, rows: StoredRows[PairRow], names: Iterable[str]) ->
     overlaps: list[Any] = [row for row in read_jsonl(Path(inputs.overlaps)) if row["id"] in there]
     told: list[ListedOverlap] = overlaps
     coverage = json.loads(Path(inputs.coverage).read_text(encoding="utf-8"))
-    return Findings(findings.reasons, findings.stopped_at, coverage, told)
+    return replace(findings, coverage=coverage, overlaps=told)
 
 
 def describe(job: DataSetCardJob, contents: Contents, folder: Path, licence: str) -> dict[str, Any]:

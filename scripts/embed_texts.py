@@ -14,9 +14,10 @@ from lib.config.figures import EmbedTextsJob, TextEmbedding
 from lib.data.rows import ResponseRankingRow
 from lib.data.shards import present, read_whole_shard, stage_rows
 from lib.errors import ItemError
-from lib.jobs.batches import Batches, Item
+from lib.jobs.batches import Batches
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
+from lib.jobs.streams import Item
 from lib.text_embedding import FILES, TextEmbedder
 from lib.vectors import pack
 

@@ -30,10 +30,11 @@ from lib.files import (
     replacing,
     sync_file_system,
 )
-from lib.jobs.batches import Batches, Item, Outcome
+from lib.jobs.batches import Batches, Outcome
 from lib.jobs.job import Job
 from lib.jobs.memory import halving
 from lib.jobs.script import run_script
+from lib.jobs.streams import Item
 from lib.models.image_generators.base import ImageGenerator
 from lib.models.image_generators.own_folder import OwnPicture
 from lib.models.image_generators.registry import IMAGE_GENERATORS

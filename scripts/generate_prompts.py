@@ -24,9 +24,10 @@ from lib.data.prompts import read_prompts, seed_of
 from lib.endpoint import Client
 from lib.errors import UserError
 from lib.files import digest, write_text
-from lib.jobs.batches import Batches, Item
+from lib.jobs.batches import Batches
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
+from lib.jobs.streams import Item
 from lib.models.instruction_authors.checks import unwrapped
 
 VERSION = 1

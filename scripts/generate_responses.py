@@ -16,10 +16,11 @@ from lib.data.rows import InstructionRow
 from lib.data.samples import MARK
 from lib.data.shards import present, read_whole_shard, stage_rows
 from lib.files import read_jsonl
-from lib.jobs.batches import Batches, Item, Outcome
+from lib.jobs.batches import Outcome, Streamed
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
-from lib.models.policy_models.base import Answerer, PolicyModel
+from lib.jobs.streams import Item
+from lib.models.policy_models.base import PolicyModel
 from lib.models.policy_models.registry import POLICY_MODELS
 from lib.models.response_generators.for_jobs import GeneratedText
 from lib.registry import version_in_key
@@ -87,15 +88,8 @@ def main(snakemake: Any) -> None:
             image = image_of[item.id]
             check_image(job.root / image["file"], image["sha256"], images_file)
 
-        def answer(answerer: Answerer[Any], batch: Sequence[Item[Any]]) -> Sequence[Any]:
-            return answerer(batch)
-
-        outcomes = Batches(
-            job,
-            load=lambda: connections.enter_context(policy.at_work()),
-            compute=answer,
-            batch_size=policy.batch_size,
-            check=check,
+        outcomes = Streamed[Any, GeneratedText](
+            job, load=lambda: connections.enter_context(policy.at_work()), check=check
         ).run([item for of_prompt in items.values() for item in of_prompt])
         results = {
             row["id"]: published(row, [outcomes[item.id] for item in items[row["id"]]])

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from lib.config.tables import ImageJudgeTableJob
+from lib.config.tables import ImageJudgeTableJob, rankings_input
+from lib.data.rows import ImageRankingRow, ImagesRow, PairRow
+from lib.data.shards import read_whole_shards
 from lib.image_preference import PicksSummary
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
+from lib.report.people import PeopleAsJudges
 from lib.report.published import (
     Published,
     notes_of,
@@ -23,6 +26,7 @@ from lib.report.published import (
     printed_values,
     read_published,
 )
+from lib.report.sidecar import resolve_model
 from lib.report.tables import Table, TableRow, write_table
 
 VERSION = 1
@@ -45,6 +49,16 @@ class JudgedOutcome:
     why_no_rate: str
 
 
+@dataclass(frozen=True)
+class SaidByPeople:
+    """What people said: their comparisons of two scorers' picks, None where they made none, and how
+    often each reward agrees with them, in sentences.
+    """
+
+    summary: PicksSummary | None
+    agreement: list[str]
+
+
 def outcomes_of(summary: PicksSummary) -> list[JudgedOutcome]:
     """The outcomes in the order of the paper's rows."""
     first, second = summary["compared"]
@@ -62,16 +76,23 @@ def outcomes_of(summary: PicksSummary) -> list[JudgedOutcome]:
 
 
 def our_rows(
-    published: Published, summary: PicksSummary, kinds: Mapping[str, str], label: str, origin: Any
+    published: Published,
+    summary: PicksSummary,
+    kinds: Mapping[str, str],
+    label: str,
+    origin: Any,
+    by: str = "",
 ) -> list[TableRow]:
-    """This run's rows. `kinds`: scorer -> kind; `origin`: for the sidecar."""
+    """This run's rows. `kinds`: scorer -> kind; `origin`: for the sidecar; `by`: who judged, where
+    it was no model.
+    """
     count, rate = (column.key for column in published.columns)
     first = next(iter(published.text_columns))
     compared = tuple(kinds.get(name) for name in summary["compared"])
     is_compared = label == "ours" and compared == KINDS
     rows = []
     for printed, outcome in zip(published.rows, outcomes_of(summary), strict=True):
-        row = TableRow(our_source(label), {first: outcome.name}, {count: outcome.count})
+        row = TableRow(our_source(label) + by, {first: outcome.name}, {count: outcome.count})
         row.origins = {
             count: {"counted": outcome.counted, **(origin or {})},
             rate: {"rate": outcome.rated, **(origin or {})},
@@ -100,22 +121,21 @@ def build_table(
     kinds: Mapping[str, str],
     label: str,
     origin: Mapping[str, Any] | None = None,
+    people: SaidByPeople | None = None,
 ) -> Table:
     """The table. `summary`: as compare_picks publishes it, None without a judge; `kinds`: scorer ->
-    kind; `origin`: for the sidecar.
+    kind; `origin`: for the sidecar; `people`: None where nobody judged.
     """
-    ours = (
-        our_rows(published, summary, kinds, label, origin)
-        if summary
-        else unjudged_rows(published, label)
-    )
-    rows = [*paper_rows(published), *ours]
+    ours = our_rows(published, summary, kinds, label, origin) if summary else []
+    if people and (said := people.summary):
+        ours += our_rows(published, said, kinds, label, {"judge": said["judge"]}, ", people")
+    rows = [*paper_rows(published), *(ours or unjudged_rows(published, label))]
     return Table(
         published.title,
         published.text_columns,
         published.columns,
         rows,
-        table_notes(published, rows, summary, label),
+        [*table_notes(published, rows, summary, label), *notes_on_people(people)],
     )
 
 
@@ -141,6 +161,25 @@ def table_notes(
     return notes
 
 
+def notes_on_people(people: SaidByPeople | None) -> list[str]:
+    """Who of people judged what, and how often each reward agrees with them."""
+    if people is None:
+        return []
+    summary = people.summary
+    judged = [] if summary is None else [say_what_people_judged(summary)]
+    return [*judged, *people.agreement]
+
+
+def say_what_people_judged(summary: PicksSummary) -> str:
+    """Who judged, and how."""
+    return (
+        f"Ours, people: {summary['judge']} compared {summary['comparisons']} of the"
+        f" {summary['prompts']['different_picks']} prompts with different picks in the report's"
+        f" blind mode, drawn with seed {summary['seed']}: they saw no names, and each pair once, in"
+        " an order drawn at random. What most of them say counts; where none prevails it is a tie."
+    )
+
+
 def say_what_was_judged(summary: PicksSummary) -> str:
     """Who judged which prompts, and how."""
     prompts = summary["prompts"]
@@ -152,6 +191,28 @@ def say_what_was_judged(summary: PicksSummary) -> str:
         " orders: an image wins if it is preferred both times, and two verdicts that disagree"
         " are a tie (the paper does not say how it dealt with the order)."
     )
+
+
+def ask_people(job: Job[ImageJudgeTableJob], inputs: Any) -> SaidByPeople | None:
+    """What people said in the report's blind mode; None where nobody did."""
+    settings = job.settings
+    if not settings.people:
+        return None
+    judges = PeopleAsJudges(
+        settings.people,
+        settings.compared,
+        read_whole_shards(job, inputs.images, ImagesRow),
+        {
+            name: read_whole_shards(job, getattr(inputs, rankings_input(name)), ImageRankingRow)
+            for name in settings.kinds
+        },
+        read_whole_shards(job, inputs.pairs, PairRow),
+    )
+    scorers = {
+        name: resolve_model(settings.scorers[name], job.root, "rank_images", name)
+        for name in settings.compared
+    }
+    return SaidByPeople(judges.summary(scorers, job.seed), judges.agreement())
 
 
 def main(snakemake: Any) -> None:
@@ -168,7 +229,8 @@ def main(snakemake: Any) -> None:
                 "scorers": summary["scorers"],
             }
         published = read_published(Path(inputs.published))
-        table = build_table(published, summary, settings.kinds, settings.label, origin)
+        people = ask_people(job, inputs)
+        table = build_table(published, summary, settings.kinds, settings.label, origin, people)
         write_table(table, files, snakemake.output)
         job.count(summary["comparisons"] if summary else 0)
 

@@ -6,11 +6,12 @@ candidates that show anything; a blank image keeps its score, but stands last.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from lib.blocks import Block, deciding
 from lib.config.image_ranking import RankImagesJob
@@ -18,19 +19,27 @@ from lib.data.image_files import check_pixels, read_image, read_published
 from lib.data.rows import ImagesRow, MissingRow
 from lib.data.shards import is_missing, missing_row, present, read_whole_shard, stage_rows
 from lib.errors import ItemError
-from lib.jobs.batches import Batches, Item, each_at_once
+from lib.jobs.batches import Batches, each_at_once
 from lib.jobs.job import Job
 from lib.jobs.memory import halving
 from lib.jobs.script import run_script
+from lib.jobs.streams import Item
 from lib.models.image_scorers.base import ImageScorer
 from lib.models.image_scorers.registry import IMAGE_SCORERS
 from lib.registry import version_in_key
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 VERSION = 1
+#: Files of a prompt that are decoded at once where the scorer is on a GPU.
+THREADS = 4
 #: What is wrong with a scorer's files is a UserError.
 load_scorer = IMAGE_SCORERS.load_model
 
 ImagesRows = Mapping[str, ImagesRow | MissingRow]
+#: Reads files in their order, one after the other or several at once.
+ReadImages = Callable[[Callable[[Path], "Image"], Iterable[Path]], Iterable["Image"]]
 
 
 class Ranking(TypedDict):
@@ -74,11 +83,14 @@ def item_of(row: ImagesRow, job: Job[RankImagesJob], scorer: Mapping[str, Any]) 
     return Item(row["id"], key, row)
 
 
-def rank_candidates(scorer: ImageScorer, row: ImagesRow, job: Job[RankImagesJob]) -> Ranking:
+def rank_candidates(
+    scorer: ImageScorer, row: ImagesRow, job: Job[RankImagesJob], read: ReadImages
+) -> Ranking:
     """The scores and the ranking of a prompt's candidates. Errors: ItemError where a score is not a
     number.
     """
-    images = [read_image(job.root / candidate["file"]) for candidate in row["candidates"]]
+    files = [job.root / candidate["file"] for candidate in row["candidates"]]
+    images = list(read(read_image, files))
     scores = halving(images, partial(scorer.score, row["prompt"]), job.note)
     if unusable := [index for index, value in enumerate(scores) if not math.isfinite(value)]:
         raise ItemError(f"the score of candidate {', '.join(map(str, unusable))} is not a number")
@@ -117,16 +129,18 @@ def check_files(row: ImagesRow, root: Path, shard: Path, megapixels: float) -> N
 
 
 def main(snakemake: Any) -> None:
-    with Job(snakemake, RankImagesJob, VERSION) as job:
+    with Job(snakemake, RankImagesJob, VERSION) as job, ThreadPoolExecutor(THREADS) as readers:
         shard = Path(snakemake.input[0])
         scorer = job.settings.scorer
         in_keys = scorer_in_keys(scorer, job.identify_all(scorer))
         rows = without_blank(read_whole_shard(job, shard, ImagesRow), job.rule)
+        # A GPU waits for what is decoded; on a CPU, decoding would take from the scorer.
+        read: ReadImages = readers.map if job.device == "cuda" else map
         outcomes = Batches[ImagesRow, ImageScorer, Ranking](
             job,
             load=lambda: load_scorer(scorer, job.device),
             compute=lambda model, batch: each_at_once(
-                lambda item: rank_candidates(model, item.inputs, job), batch
+                lambda item: rank_candidates(model, item.inputs, job, read), batch
             ),
             batch_size=scorer.items_at_once,
             check=lambda item: check_files(

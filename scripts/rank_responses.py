@@ -18,10 +18,11 @@ from lib.data.rows import MissingRow, PromptRow, RankedResponse, ResponseRow
 from lib.data.samples import apart, policy_of
 from lib.data.shards import is_missing, present, read_whole_shard, stage_rows
 from lib.errors import ItemError
-from lib.jobs.batches import Batches, Item, Outcome, each_at_once
+from lib.jobs.batches import Batches, Outcome, each_at_once
 from lib.jobs.job import Job
 from lib.jobs.memory import halving
 from lib.jobs.script import run_script
+from lib.jobs.streams import Item
 from lib.models.response_rewards.base import Conversation, ResponseReward, Reward
 from lib.models.response_rewards.registry import RESPONSE_REWARDS
 from lib.registry import version_in_key

@@ -16,10 +16,13 @@ from lib.jobs.job import Job
 from lib.jobs.script import run_script
 from lib.pair_checks.checker import CheckReport, Report
 from lib.report.published import our_source
+from lib.report.review_counts import count_reviews
 from lib.report.tables import Table, TableColumn, TableRow, write_table
 
 VERSION = 2
 TOTAL = "all topics"
+#: What reviewers do to pairs that stay; what they had left out is a reason.
+REVIEWED = {"accept": "accepted", "swap": "swapped"}
 NOTE = (
     "An invalid response is left out of its prompt's ranking; a prompt with fewer than two valid"
     " responses gives no pair."
@@ -45,7 +48,8 @@ def length_notes(quality: Report) -> list[str]:
 
 class Reasons:
     """How often each reason is given, by topic and for all topics: why prompts gave no pair (or
-    `PAIRS` where they did), why responses are invalid, and what checks found in pairs.
+    `PAIRS` where they did), why responses are invalid, what reviewers did to pairs that stay, and
+    what checks found in pairs.
     """
 
     def __init__(
@@ -54,9 +58,12 @@ class Reasons:
         """`checks`: what rule check_pairs found, by check."""
         self.prompts: dict[str, Counter[str]] = {}
         self.responses: dict[str, Counter[str]] = {}
+        self.reviews: dict[str, Counter[str]] = {}
         for row in rows:
             invalid = [] if is_missing(row) else row["invalid_responses"].values()
+            reviewed = "" if is_missing(row) or "review" not in row else row["review"]["verdict"]
             for topic in (row["topic"], TOTAL):
+                self.reviews.setdefault(topic, Counter())[REVIEWED.get(reviewed, "")] += 1
                 self.prompts.setdefault(topic, Counter())[reason_of(row)] += 1
                 self.responses.setdefault(topic, Counter()).update(invalid)
 
@@ -84,6 +91,11 @@ class Reasons:
         return sorted(self.responses.get(TOTAL, Counter()))
 
     @property
+    def of_reviews(self) -> list[str]:
+        """What reviewers did to pairs that stay, as far as they did."""
+        return [name for name in REVIEWED.values() if self.reviews.get(TOTAL, Counter())[name]]
+
+    @property
     def of_quality(self) -> list[str]:
         """The checks that found something, by name."""
         return sorted(self.quality.get(TOTAL, Counter()))
@@ -92,6 +104,7 @@ class Reasons:
 def columns_of(reasons: Reasons) -> list[TableColumn]:
     """Prompts, pairs, and a column for each reason."""
     no_pair, invalid, quality = "No pair:", "Invalid responses:", "Found in pairs:"
+    reviews = "Reviewed pairs:"
     return [
         TableColumn("prompts", "Prompts", "prompts", None, 0),
         TableColumn("pairs", "Pairs", "prompts", None, 0),
@@ -102,6 +115,10 @@ def columns_of(reasons: Reasons) -> list[TableColumn]:
         *(
             TableColumn(f"response {reason}", reason, "responses", None, 0, invalid)
             for reason in reasons.of_responses
+        ),
+        *(
+            TableColumn(f"review {what}", what, "pairs", None, 0, reviews)
+            for what in reasons.of_reviews
         ),
         *(
             TableColumn(f"quality {check}", check, "pairs", None, 0, quality)
@@ -118,6 +135,7 @@ def row_of(topic: str, reasons: Reasons, columns: Sequence[TableColumn], source:
         "pairs": prompts[PAIRS],
         **{f"prompt {reason}": prompts[reason] for reason in reasons.of_prompts},
         **{f"response {reason}": responses[reason] for reason in reasons.of_responses},
+        **{f"review {what}": reasons.reviews[topic][what] for what in reasons.of_reviews},
         **{f"quality {check}": reasons.quality[topic][check] for check in reasons.of_quality},
     }
     origin = {"pairs": "pairs" if topic == TOTAL else f"pairs/{topic}"}
@@ -129,6 +147,7 @@ def build_table(rows: Iterable[PairRow | MissingRow], quality: Report, source: s
     """One line a topic and one for all: prompts, pairs, prompts left out by reason, invalid
     responses by reason, pairs that a check found something in. `source`: whose rows.
     """
+    rows = list(rows)
     reasons = Reasons(rows, quality["checks"])
     columns = columns_of(reasons)
     return Table(
@@ -136,7 +155,7 @@ def build_table(rows: Iterable[PairRow | MissingRow], quality: Report, source: s
         {"topic": "Topic"},
         columns,
         [row_of(topic, reasons, columns, source) for topic in reasons.topics],
-        [NOTE, QUALITY_NOTE, *length_notes(quality)],
+        [NOTE, QUALITY_NOTE, *length_notes(quality), *count_reviews(rows).lines()],
     )
 
 

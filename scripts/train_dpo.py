@@ -37,6 +37,7 @@ from lib.training.checkpoints import (
 )
 from lib.training.launch import Progress, launch, wait_for_other_workers
 from lib.training.pairs_digest import PairsDigest, digest_pairs
+from lib.training.reference import FOLDER, ReferencePlace
 from lib.training.registry import TRAINERS
 
 VERSION = 1
@@ -188,7 +189,29 @@ class TrainingFolder:
             folder=self.folder,
             resume=checkpoint,
             control=settings.control,
+            reference=self.reference(),
         )
+
+    def reference(self) -> ReferencePlace | None:
+        """Where the reference's log-probabilities are kept: by all that determines them but what
+        the model is shown, the versions of libraries too, so that those found are to the bit those
+        that would be computed. None with a dropout, with which they are not.
+        """
+        job, training = self.job, self.job.settings.training
+        if training.lora_dropout:
+            return None
+        key = job.key(
+            what="reference",
+            model=job.identify(job.settings.base_model),
+            dtype=job.settings.base_model.dtype,
+            tuning=training.tuning,
+            deepspeed=training.zero_stage > 0,
+            projector=training.projector_learning_rate is not None,
+            versions=versions(PACKAGES),
+            **version_in_key(TRAINERS.class_of(job.settings)),
+        )
+        own = (job.work / job.name / FOLDER).absolute()
+        return ReferencePlace(key=key, own=own, elsewhere=job.folders_of_runs())
 
 
 def train_in_processes(job: Job[TrainDpoJob], training: TrainingJob, output: Path) -> None:

@@ -31,10 +31,11 @@ from lib.data.shards import (
     stage_rows,
 )
 from lib.files import read_jsonl
-from lib.jobs.batches import Batches, Item, Outcome
+from lib.jobs.batches import Outcome, Streamed
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
-from lib.models.instruction_authors.base import InstructionAuthor, Writer, WrittenInstruction
+from lib.jobs.streams import Item
+from lib.models.instruction_authors.base import InstructionAuthor, WrittenInstruction
 from lib.models.instruction_authors.registry import INSTRUCTION_AUTHORS
 from lib.registry import version_in_key
 
@@ -119,15 +120,8 @@ def main(snakemake: Any) -> None:
                 image = picked[item.id]["image"]
                 check_image(job.root / image["file"], image["sha256"], images_file)
 
-        def write(writer: Writer[Any], batch: Sequence[Item[Any]]) -> Sequence[Any]:
-            return writer([item.inputs for item in batch])
-
-        outcomes = Batches(
-            job,
-            load=lambda: connections.enter_context(author.at_work()),
-            compute=write,
-            batch_size=author.batch_size,
-            check=check,
+        outcomes = Streamed[Any, WrittenInstruction](
+            job, load=lambda: connections.enter_context(author.at_work()), check=check
         ).run([item_of(row, author, job) for row in picked.values()])
         results = {name: published(outcome, picked[name]) for name, outcome in outcomes.items()}
         job.publish(snakemake.output[0], stage_rows(rows, results, job.rule))

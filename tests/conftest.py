@@ -61,6 +61,8 @@ LONGEST = (
     "test_answer_benchmark.py",
     "test_rebuilt_tables.py",
     "test_software.py",
+    "test_report_page.py",
+    "test_veto.py",
 )
 
 #: What a process is told that imports this project's modules and the tests' own.

@@ -15,6 +15,7 @@ import answer_benchmark
 import score_benchmark
 from chat_server import ChatServer
 from lib.benchmarks.lmms_eval import harness
+from lib.benchmarks.lmms_eval.engine import Engine
 from lib.benchmarks.lmms_eval.harness import Harness
 from lib.benchmarks.lmms_eval.tasks import UNJUDGED, TaskSettings, find_task, local_task, task_text
 from lib.benchmarks.registry import load_benchmark
@@ -97,6 +98,90 @@ def run(demo_models, demo_benchmarks, tmp_path_factory):
     return SimpleNamespace(
         folder=folder, settings=settings, log=folder / "log", command=command, judge=judge
     )
+
+
+#: lmms-eval as the rules run it, with what each model's class is given written down: the ids and a
+#: digest of the pixels of every question, in their order.
+RECORDED = """
+import hashlib, json, runpy, sys
+
+main, file, *arguments = sys.argv[1:]
+sys.path.insert(0, {scripts!r})
+
+
+def put(ids, pixels):
+    ids = [int(each) for each in ids]
+    digest = hashlib.sha256(pixels.float().contiguous().numpy().tobytes()).hexdigest()
+    with open(file, "a") as stream:
+        row = dict(ids=ids, shape=list(pixels.shape), pixels=digest)
+        stream.write(json.dumps(row) + chr(10))
+
+
+def record_transformers():
+    from transformers import LlavaForConditionalGeneration as Llava
+
+    generate = Llava.generate
+
+    def recorded(self, **inputs):
+        put(inputs["input_ids"][0], inputs["pixel_values"][0])
+        return generate(self, **inputs)
+
+    Llava.generate = recorded
+
+
+def record_vllm():
+    from lib.engine import EngineStream
+
+    ask = EngineStream._ask
+
+    def recorded(self, item, prompt, parameters):
+        [image] = prompt["mm_kwargs"]["image"]
+        put(prompt["prompt_token_ids"], image["pixel_values"].data)
+        return ask(self, item, prompt, parameters)
+
+    EngineStream._ask = recorded
+
+
+{record}()
+sys.argv = [main, *arguments]
+runpy.run_path(main, run_name="__main__")
+"""
+
+
+def recorded(run, folder, record, engine=None):
+    """All tasks again, by a class of models that is looked at: what was put, and what it said."""
+    folder.mkdir()
+    code = RECORDED.format(scripts=str(harness.MAIN.parents[3]), record=record)
+    python, flag, main, _, *arguments = map(str, run.command)
+    command = [python, flag, "-c", code, main, folder / "put", folder / "journal", *arguments]
+    environment = harness.environment(folder, run.settings["mm_vet_unjudged"], 1, engine)
+    done = subprocess.run(
+        [str(folder / "out") if word == str(run.folder / "out") else word for word in command],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (folder / "put").is_file(), done.stderr[-3000:]
+    entries = [json.loads(line) for line in (folder / "journal").read_text().splitlines()]
+    answers = {entry["key"]: entry["result"] for entry in entries if "key" in entry}
+    return read_jsonl(folder / "put"), answers
+
+
+@pytest.mark.slow
+def test_vllm_is_given_the_ids_and_pixels_that_lmms_eval_s_own_class_is_given_and_says_the_same(
+    run, tmp_path
+):
+    """Of each question of each task, whose greedy answers are then the same, whatever shares the
+    engine.
+    """
+    put, answers = recorded(run, tmp_path / "transformers", "record_transformers")
+    engine = Engine("float32", "cpu", at_once=5, max_model_len=2048)
+    put_to_engine, from_engine = recorded(run, tmp_path / "vllm", "record_vllm", engine)
+    assert len(put) >= sum(len(BENCHMARKS[name][0]()) for name in DEFAULTS)
+    assert put_to_engine == put
+    assert from_engine == answers
 
 
 def harness_of(run, name):

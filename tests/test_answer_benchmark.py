@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +28,7 @@ import lib.jobs.job
 from conftest import PYTHONPATH, Parameters, Wildcards
 from lib.benchmarks.lmms_eval.answer_journal import AnswerKeys, wait_for_lmms_eval_to_die
 from lib.benchmarks.lmms_eval.harness import Harness
-from lib.benchmarks.lmms_eval.main import REFUSED, journalled
+from lib.benchmarks.lmms_eval.main import REFUSED, journalled, one_at_a_time
 from lib.benchmarks.lmms_eval.tasks import (
     TaskSettings,
     find_task,
@@ -36,9 +37,13 @@ from lib.benchmarks.lmms_eval.tasks import (
     read_task,
     task_text,
 )
+from lib.blocks import deciding
 from lib.config.evaluation import AnswerBenchmarkJob, Evaluation, TaskBenchmark
+from lib.config.run import load_config
 from lib.errors import UserError
 from lib.files import digest_of_file, read_jsonl, write_text
+from lib.head.evaluation import answer_job
+from lib.head.plan import Plan
 from lib.jobs.journal import Journal
 from lib.patches.lmms_eval import question_of
 from lib.weights import commit_of
@@ -201,6 +206,66 @@ def test_answers_and_metrics_are_those_of_plain_lmms_eval_which_asks_with_the_mo
     assert [answer["response"] for answer in answers] == responses
     assert results["metrics"] == metrics
     assert f"USER: <image>\n{answers[0]['question']} ASSISTANT:\n" in output
+
+
+@pytest.mark.slow
+def test_vllm_gives_the_same_answers_and_metrics_under_keys_of_its_own(pope, undisturbed):
+    """Several at once, of the same questions; nothing of the other backend's is taken for its own,
+    and what it has answered is not asked again.
+    """
+    pope.params.settings |= {"backend": "vllm", "questions_per_batch": 5, "max_model_len": 1024}
+    answer_benchmark.main(pope)
+    assert pope.published()[0] == undisturbed.published[0]
+    results, theirs = pope.results(), json.loads(undisturbed.published[1])
+    assert results["metrics"] == theirs["metrics"]
+    more = results["environment"].keys() - theirs["environment"].keys()
+    assert more
+    assert all(name.startswith("vllm") for name in more)
+    record = pope.record()
+    assert record["computed"] == record["items"]
+    assert record["notes"] == [
+        "up to 5 questions at once: low bits may depend on what is answered then"
+    ]
+    [kept] = Path("results/run/work/answer_benchmark/base/pope").iterdir()
+    assert kept.name not in {path.name for path in (undisturbed.folder / "results").rglob("*")}
+    shutil.rmtree(kept)
+    answer_benchmark.main(pope)
+    assert pope.record()["computed"] == 0
+    assert pope.published()[0] == undisturbed.published[0]
+
+
+def test_how_vllm_answers_is_said_where_it_does_and_else_no_key_is_another():
+    how = {"backend", "max_model_len", "prefix_caching"}
+    asked = {"questions_per_batch": 8, "prefix_caching": True, "max_model_len": 2048}
+    for backend in ("transformers", "vllm"):
+        config = load_config({"evaluation": {"task_backend": backend, **asked}}, [])
+        job = answer_job(Plan(config), "pope")
+        assert job.backend == backend
+        if backend == "vllm":
+            assert {name: getattr(job, name) for name in asked} == asked
+        assert deciding(job).keys() & how == (how if backend == "vllm" else set())
+
+
+def test_of_vqav2_the_validation_split_alone_is_read(tmp_path):
+    """The others are files that nothing could read."""
+    from datasets import load_dataset
+
+    data = tmp_path / "VQAv2/data"
+    data.mkdir(parents=True)
+    splits = ("train", "validation", "test")
+    card = "".join(f"  - split: {split}\n    path: data/{split}-*\n" for split in splits)
+    (tmp_path / "VQAv2/README.md").write_text(
+        f"---\nconfigs:\n- config_name: default\n  data_files:\n{card}---\n"
+    )
+    for split in splits:
+        (data / f"{split}-00000-of-00001.parquet").write_bytes(b"nothing")
+    pq.write_table(pa.table({"question": ["What?"]}), data / "validation-00000-of-00001.parquet")
+    asked = TaskSettings(task="vqav2_val", metrics={"score": "exact_match"})
+    task = local_task(find_task("vqav2_val"), asked)
+    read = load_dataset(
+        str(tmp_path / "VQAv2"), cache_dir=str(tmp_path / "cache"), **task["dataset_kwargs"]
+    )
+    assert {split: rows["question"][:] for split, rows in read.items()} == {"validation": ["What?"]}
 
 
 def test_published_answers_and_results_hold_what_a_reader_needs_and_nothing_of_this_machine_or_day(
@@ -608,10 +673,14 @@ def test_an_answer_that_fails_stops_the_run_where_lmms_eval_would_score_an_empty
             Journal(tmp_path / "journal.jsonl", "answer_benchmark") as journal,
             pytest.raises(RuntimeError, match="question 2 has no answer"),
         ):
-            journalled(ask, journal, keys, question_of, lambda items, **_: items, [])(
-                model, requests
-            )
+            journalled_by(ask, journal, keys)(model, requests)
     assert asked == [0, 1, 2, 2]
+
+
+def journalled_by(ask, journal, keys, question_of=question_of):
+    """`generate_until` with the answers of `ask`, one at a time."""
+    answering = partial(one_at_a_time, ask)
+    return journalled(answering, journal, keys, question_of, lambda items, **_: items, [], ())
 
 
 # What an answer is kept under
@@ -680,14 +749,14 @@ def test_answers_kept_under_the_number_of_their_question_are_taken_over_unless_t
     for _ in range(2):
         model, requests = asked_about([picture("red"), picture("green")], temperature=temperature)
         with Journal(tmp_path / "journal.jsonl", "answer_benchmark") as journal:
-            generate = journalled(ask, journal, keys, question_of, lambda items, **_: items, [])
+            generate = journalled_by(ask, journal, keys)
             answers = [answer.text for answer in generate(model, requests)]
         assert answers == ["new" if temperature else "old", "new"]
     assert asked == ([0, 1] if temperature else [1])
     # Without what they were kept under, they are found by what was asked.
     with Journal(tmp_path / "journal.jsonl", "answer_benchmark") as journal:
         others = AnswerKeys("key", "of other data")
-        generate = journalled(ask, journal, others, question_of, lambda items, **_: items, [])
+        generate = journalled_by(ask, journal, others)
         assert [answer.text for answer in generate(model, requests)] == answers
     assert len(asked) == (2 if temperature else 1)
 
@@ -700,9 +769,7 @@ def test_a_question_that_cannot_be_put_ends_the_run_with_its_row(tmp_path, monke
         raise AttributeError("'NoneType' object has no attribute 'convert'")
 
     with Journal(tmp_path / "journal.jsonl", "answer_benchmark") as journal:
-        generate = journalled(
-            lambda *_: [], journal, AnswerKeys("a", "b"), fail, lambda items, **_: items, []
-        )
+        generate = journalled_by(lambda *_: [], journal, AnswerKeys("a", "b"), fail)
         with pytest.raises(SystemExit, match=r"row 0 of its data \(from 0\) cannot be asked"):
             generate(model, requests)
     assert "Is its picture there and whole?" in REFUSED.read_text(encoding="utf-8")

@@ -42,7 +42,7 @@ ELSEWHERE = {
     ".ci/run": "runs this test",
 }
 #: Options of Snakemake for which other tests are there.
-OTHER_TESTS = {"--report": "tests/test_report.py", "--conda-create-envs-only": "tests/slurm"}
+OTHER_TESTS = {"--report": "tests/test_other_folders.py", "--conda-create-envs-only": "tests/slurm"}
 #: Commands that are run as they stand: they read and plan, or take seconds.
 RUN = re.compile(
     r"make (--no-print-directory )?plan|make (help|verify)|make fetch .*--dry-run"

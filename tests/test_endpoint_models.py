@@ -23,7 +23,8 @@ from lib.data.rows import ImageRankingRow, ResponseRankingRow
 from lib.data.shards import read_shard
 from lib.errors import ItemError, UserError
 from lib.files import digest_of_file, write_jsonl
-from lib.jobs.batches import Item, each_at_once
+from lib.jobs.batches import each_at_once
+from lib.jobs.streams import Item
 from lib.models.at_endpoint import written_number, written_yes_or_no
 from lib.models.image_scorers.registry import IMAGE_SCORERS
 from lib.models.response_rewards.registry import RESPONSE_REWARDS

@@ -32,8 +32,8 @@ from lib.data.prompts import Prompt
 from lib.data.rows import InstructionRow, PickedRow
 from lib.errors import ItemError, UserError
 from lib.files import digest
-from lib.jobs.batches import Item
 from lib.jobs.job import Job, NoSettings
+from lib.jobs.streams import Item, handing_out
 from lib.model_files import WEIGHTS
 from lib.models.content_checkers.base import Content, ContentChecker
 from lib.models.content_checkers.registry import CONTENT_CHECKERS
@@ -608,6 +608,28 @@ def test_an_answer_is_the_same_alone_and_in_a_batch(
 
 
 @of_role("response_generators")
+@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED])
+def test_a_stream_gives_each_request_its_answer_alone_and_fails_no_other_than_who_is_at_fault(
+    kind: str, sampling: Sampling, loaded: Any, requests: list[Request], tmp_path: Path
+) -> None:
+    generator = loaded("response_generators", kind, sampling)
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    asked = [Request(each.text, seed, each.image) for seed in range(3) for each in requests]
+    items = [Item(str(number), "", request) for number, request in enumerate(asked)]
+    items.insert(2, Item("broken", "", Request("What is there?", 0, broken)))
+    take = handing_out(items)
+    ended = [pair for each in generator.stream(take, print) for pair in each]
+    assert sorted(item.id for item, _ in ended) == sorted(item.id for item in items)
+    answers = {item.id: answer for item, answer in ended}
+    assert isinstance(answers.pop("broken"), Exception)
+    assert [answers[item.id] for item in items if item.id in answers] == [
+        generator.generate([request])[0] for request in asked
+    ]
+    assert list(generator.stream(take, print)) == []
+
+
+@of_role("response_generators")
 def test_a_sampled_answer_is_a_function_of_its_seed(
     kind: str, loaded: Any, requests: list[Request]
 ) -> None:
@@ -785,13 +807,18 @@ def author_settings(tmp_path: Path, demo_models: Path) -> Iterator[Callable[[str
 
 def write(author: Any, texts: list[str]) -> dict[str, Any]:
     """What an author writes of each text, or why it writes nothing."""
-    results: dict[str, Any] = {}
+    items = [Item(text, text, author.prepare(row_of(text))[1]) for text in texts]
     with author.at_work() as writer:
-        for start in range(0, len(texts), author.batch_size):
-            batch = texts[start : start + author.batch_size]
-            written = writer([author.prepare(row_of(text))[1] for text in batch])
-            results |= dict(zip(batch, map(outcome_of, written), strict=True))
-    return results
+        return results_by_id(writer, items)
+
+
+def results_by_id(stream: Any, items: list[Item[Any]]) -> dict[str, Any]:
+    """What a stream gives of items, or why it gives nothing."""
+    return {
+        item.id: outcome_of(result)
+        for ended in stream(handing_out(items))
+        for item, result in ended
+    }
 
 
 def outcome_of(result: Any) -> Any:
@@ -877,14 +904,12 @@ def policy_in(root: Path, settings: Any, seed: int = 0) -> Any:
 def answer(policy: Any, rows: list[InstructionRow]) -> dict[tuple[str, int], Any]:
     """What a policy model answers to each prompt, twice, or why it does not."""
     asked = [(row, sample) for row in rows for sample in (1, 2)]
-    results: dict[tuple[str, int], Any] = {}
+    items = [
+        Item(f"{row['id']}#{sample}", "", policy.prepare(row, sample)[1]) for row, sample in asked
+    ]
     with policy.at_work() as answerer:
-        for start in range(0, len(asked), policy.batch_size):
-            batch = asked[start : start + policy.batch_size]
-            items = [Item(row["id"], "", policy.prepare(row, sample)[1]) for row, sample in batch]
-            names = [(row["id"], sample) for row, sample in batch]
-            results |= dict(zip(names, map(outcome_of, answerer(items)), strict=True))
-    return results
+        results = results_by_id(answerer, items)
+    return {(row["id"], sample): results[f"{row['id']}#{sample}"] for row, sample in asked}
 
 
 @of_role("policy_models")

@@ -70,12 +70,18 @@ CONFIG = {
                 "task": "pope",
                 "data_revision": COMMIT,
                 "metrics": {"accuracy": "pope_accuracy"},
-            }
+            },
+            "vqav2": {
+                "task": "vqav2_val",
+                "data_revision": COMMIT,
+                "metrics": {"score": "exact_match"},
+            },
         },
         "models": {"theirs-7b": model("a/released", layout="llava")},
     },
 }
 POPE = "datasets/lmms-lab-encoder/POPE"
+VQAV2 = "datasets/lmms-lab-encoder/VQAv2"
 REPOSITORIES = {
     f"a/{name}": WEIGHTS | NOT_WANTED | {"config.json": name.encode()}
     for name in ("pictures", "clip", "policy", "armorm", "base")
@@ -87,6 +93,10 @@ REPOSITORIES = {
     "a/released": WEIGHTS | NOT_WANTED,
     "datasets/a/pairs": {"9k.json": b"[]", "images.tar": b"a tar", "pictures.bin": b"pictures"},
     POPE: {"README.md": b"a card", "data/test.parquet": b"rows", "pictures.zip": b"a zip"},
+    VQAV2: {
+        "README.md": b"a card",
+        **{f"data/{split}-0.parquet": b"rows" for split in ("test", "train", "validation")},
+    },
 }
 FETCHED = {
     *(
@@ -100,6 +110,8 @@ FETCHED = {
     *(f"a/released/{file}" for file in (*WEIGHTS, "pytorch_model.bin")),
     *(f"datasets/a/pairs/{file}" for file in ("9k.json", "images.tar", "pictures.bin")),
     *(f"{POPE}/{name}" for name in ("README.md", "data/test.parquet", "pictures.zip")),
+    # Of VQAv2 the one split that is read.
+    *(f"{VQAV2}/{name}" for name in ("README.md", "data/validation-0.parquet")),
 }
 
 

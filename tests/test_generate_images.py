@@ -15,6 +15,7 @@ from PIL import Image
 
 from conftest import DEVICE
 from generate_images import main
+from lib.blocks import deciding
 from lib.config.images import GenerateImagesJob
 from lib.data.image_files import read_provenance
 from lib.data.prompts import Prompt, make_shards
@@ -22,6 +23,7 @@ from lib.data.rows import ImagesRow
 from lib.data.shards import present, read_shard
 from lib.files import digest_of_file, write_jsonl
 from lib.jobs.job import REUSE_FROM
+from lib.models.image_generators import pipelines
 from lib.models.image_generators.registry import IMAGE_GENERATORS
 from lib.models.image_generators.settings import DrawnImageSettings
 from lib.models.image_generators.stable_diffusion_3 import StableDiffusion3
@@ -199,6 +201,65 @@ def test_diffusers_still_asks_the_two_properties_that_are_overridden(settings, m
     generator.generate(PROMPTS[0], [5.0, 7.0], [1, 2])
     assert asked.count("guidance_scale") == settings.steps
     assert asked.count("do_classifier_free_guidance") >= settings.steps
+
+
+def test_memory_that_runs_out_at_decoding_draws_nothing_again(settings, monkeypatch):
+    from diffusers import AutoencoderKL, SD3Transformer2DModel
+
+    plain = StableDiffusion3.load(settings, DEVICE).generate(PROMPTS[0], [5.0, 9.0], [1, 2])
+    decode, forward = AutoencoderKL.decode, SD3Transformer2DModel.forward
+    decoded: list[int] = []
+    steps: list[int] = []
+
+    def decode_with_too_little(self, *anything, **options):
+        decoded.append(len(decoded))
+        if len(decoded) == 1:
+            raise MemoryError
+        return decode(self, *anything, **options)
+
+    def counted(self, *anything, **options):
+        steps.append(len(steps))
+        return forward(self, *anything, **options)
+
+    monkeypatch.setattr(AutoencoderKL, "decode", decode_with_too_little)
+    monkeypatch.setattr(SD3Transformer2DModel, "forward", counted)
+    generator = StableDiffusion3.load(settings, DEVICE)
+    again = generator.generate(PROMPTS[0], [5.0, 9.0], [1, 2])
+    assert [image.tobytes() for image in again] == [image.tobytes() for image in plain]
+    assert (len(decoded), len(steps)) == (2, settings.steps)
+    assert generator.pipeline.transformer.device.type == DEVICE
+
+
+@pytest.mark.skipif(DEVICE != "cuda", reason="of a GPU's memory")
+def test_networks_that_are_on_a_gpu_in_turn_draw_the_same_bytes(settings, monkeypatch):
+    plain = StableDiffusion3.load(settings, DEVICE).generate(PROMPTS[0], [5.0, 9.0], [1, 2])
+    monkeypatch.setattr(pipelines, "fits_into_memory", lambda pipeline: False)
+    generator = StableDiffusion3.load(settings, DEVICE)
+    for _ in range(2):
+        again = generator.generate(PROMPTS[0], [5.0, 9.0], [1, 2])
+        assert [image.tobytes() for image in again] == [image.tobytes() for image in plain]
+        assert generator.pipeline.text_encoder_3.device.type == "cpu"
+
+
+@pytest.mark.skipif(DEVICE != "cuda", reason="a CPU compiles for a minute, and is not to")
+def test_compiled_blocks_draw_the_same_bytes_each_time(settings):
+    compiled = settings.model_copy(update={"compiled": True})
+    drawn = [
+        [
+            image.tobytes()
+            for image in StableDiffusion3.load(compiled, DEVICE).generate(
+                PROMPTS[0], settings.guidance_scales, [1, 2, 3, 4]
+            )
+        ]
+        for _ in range(2)
+    ]
+    assert drawn[0] == drawn[1]
+
+
+def test_compiled_or_not_is_in_a_key_where_it_is(settings):
+    compiled = settings.model_copy(update={"compiled": True})
+    assert "compiled" not in deciding(settings)
+    assert deciding(compiled) == {**deciding(settings), "compiled": True}
 
 
 def test_a_raised_version_of_the_generator_makes_its_images_again(run, tmp_path, monkeypatch):

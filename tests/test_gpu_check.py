@@ -80,14 +80,17 @@ def test_a_second_training_and_a_resumed_one_end_with_the_same_bytes(output: Pat
 
 
 def test_sequences_have_the_tokens_that_their_rows_name(output: Path) -> None:
-    for kind in ("with recomputation, reference pass", "without recomputation, reference cached"):
+    for kind in (
+        "without recomputation, reference pass",
+        "without recomputation, reference cached",
+    ):
         assert row(output, "training", f"80 tokens, {kind}")["tokens_a_sequence"] == 80
 
 
 def test_an_update_without_a_reference_tells_no_loss(output: Path) -> None:
     cached = "80 tokens, without recomputation, reference cached"
     assert "loss" not in row(output, "training", cached)
-    assert "loss" in row(output, "training", "80 tokens, with recomputation, reference pass")
+    assert "loss" in row(output, "training", "80 tokens, without recomputation, reference pass")
 
 
 def test_answers_of_one_model_are_the_same_ids_in_a_batch(output: Path) -> None:

@@ -3,6 +3,7 @@ record.
 """
 
 import json
+import multiprocessing
 import os
 import platform
 import signal
@@ -23,10 +24,11 @@ from lib.files import write_json, write_text
 from lib.head.plan import Plan
 from lib.head.summary import print_summary
 from lib.jobs import batches
-from lib.jobs.batches import Batches, Item
+from lib.jobs.batches import Batches, Streamed
 from lib.jobs.job import Job, NoSettings, digest_of_params
 from lib.jobs.memory import halving
 from lib.jobs.record import Record, read_record
+from lib.jobs.streams import Item
 
 
 class Parameters(dict[str, Any]):
@@ -324,6 +326,108 @@ def test_damaged_lines_of_the_journal_are_on_record_and_their_items_computed_aga
     assert job.record.notes == [
         f"1 damaged line(s) of {journal} dropped; their items are computed again"
     ]
+
+
+class Line(Squares):
+    """A stream with a few places, of which the longest there ends at each step last: an item's
+    number is how many steps it takes.
+    """
+
+    def __init__(self, places=3, at_step=lambda step: None):
+        super().__init__()
+        self.places, self.at_step, self.steps = places, at_step, 0
+
+    def load(self):
+        self.loaded += 1
+        return self.stream
+
+    def stream(self, take):
+        left: dict[Any, int] = {}
+        while True:
+            left |= {item: item.inputs for item in take(self.places - len(left))}
+            if not left:
+                return
+            self.steps += 1
+            self.at_step(self.steps)
+            left = {item: steps - 1 for item, steps in left.items()}
+            ended = [item for item, steps in left.items() if not steps]
+            for item in ended:
+                del left[item]
+            yield [
+                (item, ItemError("no thirteen") if item.inputs == 13 else {"steps": item.inputs})
+                for item in ended
+            ]
+
+
+def run_line(tmp_path, numbers, line=None):
+    line = line or Line()
+    with new_job(tmp_path) as job:
+        return line, job, Streamed(job, line.load).run(items(job, *numbers))
+
+
+def journal_of(tmp_path):
+    lines = Path(tmp_path, "work/square/art/00.journal.jsonl").read_bytes().splitlines()
+    return [json.loads(line) for line in lines[1:]]
+
+
+def test_a_stream_s_items_take_the_places_of_those_that_ended_and_are_journalled_as_they_end(
+    tmp_path,
+):
+    seen = []
+    line = Line(at_step=lambda _: seen.append([e["id"] for e in journal_of(tmp_path) if "id" in e]))
+    _, job, outcomes = run_line(tmp_path, [4, 1, 13, 2, 3, 5, 6], line)
+    assert line.steps == 13
+    # Before each step all that ended with the steps before it is in the journal.
+    assert seen[:5] == [
+        [],
+        ["art-1"],
+        ["art-1"],
+        ["art-1", "art-2"],
+        ["art-1", "art-2", "art-4"],
+    ]
+    assert (outcomes["art-4"].result, outcomes["art-13"].reason) == ({"steps": 4}, "no thirteen")
+    assert (job.record.computed, job.record.failed) == (6, 1)
+    # The items' seconds share the time that passed.
+    seconds = sum(entry["seconds"] for entry in journal_of(tmp_path) if "id" in entry)
+    assert seconds == pytest.approx(job.record.compute_seconds, abs=0.005)
+
+
+def test_asked_to_stop_a_stream_hands_nothing_out_any_more_and_ends_what_it_has(tmp_path):
+    def stop_at_two(step):
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as ended:
+        run_line(tmp_path, [5, 2, 6, 1, 3, 4], Line(at_step=stop_at_two))
+    assert ended.value.code == 128 + signal.SIGTERM
+    kept = [entry["id"] for entry in journal_of(tmp_path) if "id" in entry]
+    assert kept == ["art-2", "art-5", "art-6"]
+    line, job, _ = run_line(tmp_path, [5, 2, 6, 1, 3, 4])
+    assert (job.record.computed, job.record.reused, line.steps) == (3, 3, 4)
+
+
+def test_a_stream_killed_at_ten_moments_loses_at_most_what_was_in_flight(tmp_path):
+    numbers, places = [1 + number * 7 % 10 for number in range(10)], 3
+    for moment in range(1, 11):
+        root = tmp_path / str(moment)
+
+        def kill(step, moment=moment):
+            if step == moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        process = multiprocessing.get_context("fork").Process(
+            target=run_line, args=(root, numbers, Line(places, kill))
+        )
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        lines = journal_of(root)
+        begun = {key for line in lines for key in line.get("begin", [])}
+        ended = {line["key"] for line in lines if "key" in line}
+        assert 0 < len(begun - ended) <= places
+        _, job, outcomes = run_line(root, numbers)
+        assert (job.record.reused, job.record.computed) == (len(ended), len(numbers) - len(ended))
+        assert all(outcome.result for outcome in outcomes.values())
 
 
 class Doubling(Block):

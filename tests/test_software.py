@@ -382,6 +382,8 @@ def test_vllm_is_asked_for_only_where_a_backend_is_vllm_s(tmp_path):
         "evaluation": {"backend": "transformers"},
     }
     assert spared_packages(Config.model_validate(backends)) == {"vllm", "bitsandbytes"}
+    backends["evaluation"]["task_backend"] = "vllm"
+    assert spared_packages(Config.model_validate(backends)) == {"bitsandbytes"}
 
 
 def test_bitsandbytes_is_asked_for_only_where_a_base_model_is_held_in_4_bits():

@@ -348,13 +348,20 @@ def test_the_record_counts_updates(trained: Run) -> None:
 
 def test_disk_space_of_checkpoints_is_given_back(trained: Run) -> None:
     left = [path.name for path in trained.folder.glob("work/train_dpo/test/*/*")]
-    assert sorted(left) == [
+    assert sorted(name for name in left if not name.endswith(".journal.jsonl")) == [
         "finished",
         "job.json",
         "versions.jsonl",
         "worker-0.lock",
         "worker-1.lock",
     ]
+
+
+def test_two_processes_ask_the_reference_about_a_pair_once(trained: Run) -> None:
+    """In four epochs, in each of which a pair may be the other's."""
+    journals = trained.folder.glob("work/train_dpo/test/reference/*.journal.jsonl")
+    keys = [row["key"] for path in journals for row in read_jsonl(path) if "key" in row]
+    assert len(keys) == len({*keys}) == len(PAIRS)
 
 
 def test_all_that_the_workers_said_is_in_their_log(trained: Run) -> None:
@@ -1024,6 +1031,37 @@ def test_what_a_gpu_cannot_compute_twice_alike_is_trained_without_and_told(
     assert modes == [True, False]
     [note] = notes
     assert note.startswith("two runs may differ in their low bits: put_")
+
+
+@pytest.mark.parametrize("is_allowed", [True, False])
+def test_activations_are_recomputed_once_memory_runs_out_where_that_is_allowed(
+    job: TrainingJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_allowed: bool
+) -> None:
+    """A CPU's memory does not run out here, so what is allocated is another thing."""
+    tried: list[tuple[bool, Path | None]] = []
+
+    def run_workers(job: TrainingJob, progress: Progress, output: Path) -> int:
+        assert training_arguments(job).gradient_checkpointing == job.recomputes
+        tried.append((job.recomputes, job.resume))
+        if job.recomputes:
+            return 0
+        checkpoint(job.checkpoints, 3)
+        with pytest.raises(RuntimeError), leaving_errors(job.folder, 0):
+            torch.empty(2**50)
+        return 1
+
+    monkeypatch.setattr("lib.training.launch.run_workers", run_workers)
+    notes: list[str] = []
+    job = changed(job, gradient_checkpointing=is_allowed)
+    if is_allowed:
+        launch(job, Progress(notes.append), tmp_path / "output")
+        assert tried == [(False, None), (True, job.checkpoints / "checkpoint-3")]
+        [note] = notes
+        assert note.startswith("activations are recomputed: ")
+    else:
+        with pytest.raises(UserError, match="Out of memory in process 0"):
+            launch(job, Progress(notes.append), tmp_path / "output")
+        assert len(tried) == 1
 
 
 @pytest.mark.slow

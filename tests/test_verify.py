@@ -13,8 +13,9 @@ from lib.data.rows import ResponseRow
 from lib.data.shards import read_whole_shard
 from lib.errors import UserError
 from lib.head.verification import verify_run
-from lib.jobs.batches import Batches, Item
+from lib.jobs.batches import Batches
 from lib.jobs.job import Job, NoSettings
+from lib.jobs.streams import Item
 
 PROMPTS = [Prompt("art", text) for text in ("a red cube", "two blue cats", "a boat")]
 SHARD = make_shards(PROMPTS, 1)[0]

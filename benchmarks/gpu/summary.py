@@ -19,7 +19,7 @@ FIGURES = {
     "generate_images": ("pictures", "eager, sliced VAE", "seconds_an_image"),
     "rank_images": ("scorers", "ImageReward, read and scored, 1 thread", "seconds_a_picture"),
     "rank_responses": ("rewards", "4 at once, again", "seconds_a_response"),
-    "train_dpo": ("training", update_name(REAL_LENGTHS[0], True, False), "seconds_an_update"),
+    "train_dpo": ("training", update_name(REAL_LENGTHS[0], False, False), "seconds_an_update"),
 }
 
 

@@ -14,7 +14,16 @@ from lib.benchmarks.lmms_eval.tasks import TaskSettings
 from lib.benchmarks.mentions import MentionsBenchmark
 from lib.benchmarks.questions import QuestionsBenchmark
 from lib.benchmarks.registry import BENCHMARKS, Scorer, names_of
-from lib.blocks import NO_EFFECT, Block, Endpoint, Model, Name, UserPath, max_image_megapixels_field
+from lib.blocks import (
+    LATER,
+    NO_EFFECT,
+    Block,
+    Endpoint,
+    Model,
+    Name,
+    UserPath,
+    max_image_megapixels_field,
+)
 from lib.config.contamination import Contamination
 from lib.models.response_generators.registry import Backend
 from lib.registry import chosen_from
@@ -317,7 +326,7 @@ class Evaluation(Block):
         description=(
             "By name (paper Tables 1 to 3). A block with `task` is lmms-eval's (TaskBenchmark); one"
             " with `scorer` and no `task` is answered by our own rule (QuestionBenchmark)."
-            " lmms-eval's questions are asked one at a time: its LLaVA takes no batches."
+            " lmms-eval's questions are asked as `task_backend` says."
         ),
     )
     backend: Backend = Field(
@@ -326,8 +335,24 @@ class Evaluation(Block):
     questions_per_batch: PositiveInt = Field(
         1,
         description=(
-            "Questions of a QuestionBenchmark in one batch. Over 1 it is faster, and low bits may"
-            " depend on what shares a batch; the record says so."
+            "Questions that are answered at once, as"
+            " `responses.prompts_per_batch`. Over 1 it is faster, and low bits may depend on what"
+            " is; the record says so."
+        ),
+    )
+    task_backend: Backend = Field(
+        "transformers",
+        description=(
+            "What runs the model on lmms-eval's questions. `transformers`: lmms-eval's own class,"
+            " one question at a time; `vllm`: `questions_per_batch` of them at once, each put as"
+            " that class puts it, with the same ids and pixels."
+        ),
+    )
+    prefix_caching: bool = Field(
+        False,
+        description=(
+            "Backend `vllm`: what questions in a row begin with, their picture above all, is"
+            " computed once. Low bits then depend on the order of the questions."
         ),
     )
     max_model_len: PositiveInt = Field(
@@ -356,7 +381,12 @@ class AskedModel(Block):
 
 
 class AnswerBenchmarkJob(AskedModel, TaskSettings):
-    """Parameters of rule answer_benchmark."""
+    """Parameters of rule answer_benchmark. Answers were once transformers' alone."""
+
+    backend: Backend = Field("transformers", json_schema_extra=LATER)
+    questions_per_batch: PositiveInt = Field(1, json_schema_extra=NO_EFFECT)
+    max_model_len: PositiveInt | None = Field(None, json_schema_extra=LATER)
+    prefix_caching: bool = Field(False, json_schema_extra=LATER)
 
 
 class ConvertModelJob(Block):
@@ -394,6 +424,7 @@ class AnswerQuestionsJob(AskedModel):
     backend: Backend
     questions_per_batch: PositiveInt
     max_model_len: PositiveInt
+    prefix_caching: bool = False
 
 
 class ScoreAnswersJob(Block):

@@ -6,6 +6,7 @@ from pydantic import Field, PositiveInt, ValidationError, WrapValidator, model_v
 
 from lib.blocks import LATER, NO_EFFECT, Block, Fraction, Model, Name
 from lib.config.quality import Quality
+from lib.data.reviews import Reviews
 from lib.models.content_checkers.registry import AnyContentChecker
 
 #: The size of a data set of as many pairs as there are.
@@ -134,6 +135,8 @@ class BuildPairsJob(Block):
     max_length: int
     length_control: LengthControl = Field("none", json_schema_extra=LATER)
     max_disagreement: Fraction | None = Field(None, json_schema_extra=LATER)
+    # They are applied to the finished pairs, and decide no item.
+    reviews: Reviews = Field(default_factory=dict, json_schema_extra=NO_EFFECT)
 
 
 class MergePairsJob(Block):

@@ -19,6 +19,7 @@ from lib.config.image_ranking import ImageRanking
 from lib.config.pairs import Pairs
 from lib.config.prompts import GeneratePrompts, Topic
 from lib.config.publish import Publish
+from lib.config.report import Report
 from lib.config.response_ranking import AnyResponseRanking, RewardEnsemble
 from lib.config.responses import Responses, with_backends, with_base_model
 from lib.config.training import Training
@@ -81,6 +82,13 @@ class Config(Block):
         description="Jobs a topic and stage. A prompt's shard is its hash modulo this number.",
     )
     device: Literal["cuda", "cpu"] = Field("cuda", description="Where models run.")
+    cpus_per_gpu: PositiveInt = Field(
+        4,
+        description=(
+            "CPUs that a job asks for with each GPU, so that pictures are read, prepared and"
+            " written while the GPU computes; fewer where your nodes have fewer."
+        ),
+    )
     seed: int = Field(
         0,
         ge=0,
@@ -112,6 +120,15 @@ class Config(Block):
     training: Training = Field(default_factory=Training)
     evaluation: Evaluation = Field(default_factory=Evaluation)
     figures: Figures = Field(default_factory=Figures)
+    reviews: UserPath = Field(
+        "reviews",
+        min_length=1,
+        description=(
+            "Folder with what people said of pairs: the files that they downloaded from the report"
+            " (docs/report.md). It need not be there."
+        ),
+    )
+    report: Report = Field(default_factory=Report)
     publish: Publish = Field(default_factory=Publish)
 
     @model_validator(mode="before")

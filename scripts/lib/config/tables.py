@@ -2,8 +2,11 @@
 lib/report/model_tables.py, which three rules share.
 """
 
+from pydantic import Field
+
 from lib.blocks import Block, Name
 from lib.config.image_ranking import PickJudge
+from lib.data.blind_verdicts import BlindVerdict
 from lib.report.sidecar import Label, ModelOrigin
 
 
@@ -31,13 +34,17 @@ class ComparePicksJob(Block):
 
 
 class ImageJudgeTableJob(Block):
-    """What rule image_judge_table is told: whether a judge is configured, and the kinds of the
-    scorers by name.
+    """What rule image_judge_table is told: whether a judge is configured, the kinds of the scorers
+    by name, what people said in the report's blind mode, the two scorers whose picks they saw, and
+    which model each scorer is.
     """
 
     has_judge: bool
     kinds: dict[Name, str]
     label: Label
+    people: list[BlindVerdict] = Field(default_factory=list)
+    compared: list[Name] = Field(default_factory=list)
+    scorers: dict[Name, ModelOrigin] = Field(default_factory=dict)
 
 
 class ReasonsTableJob(Block):

@@ -213,16 +213,29 @@ class Pair(TypedDict):
     disagreement: NotRequired[float]
 
 
+class PairReview(TypedDict):
+    """What people said of a pair (lib/data/reviews.py): what counts, what each of them said, and
+    whether one looked at it as part of a sample that was drawn.
+    """
+
+    verdict: str
+    by: dict[str, str]
+    sample: bool
+
+
 class PairRow(PickedRow):
     """Stage pairs (rule build_pairs): the prompt's pair, or the reason why there is none.
 
-    `invalid_responses`: policy model -> why its response was not ranked.
+    `invalid_responses`: policy model -> why its response was not ranked. `review`: where people
+    reviewed the pair; `left_out`: the pair that they had left out.
     """
 
     instruction: str
     invalid_responses: dict[str, str]
     pair: NotRequired[Pair]
     no_pair: NotRequired[str]
+    review: NotRequired[PairReview]
+    left_out: NotRequired[Pair]
 
 
 class ContentFinding(TypedDict):

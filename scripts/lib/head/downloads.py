@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lib import weights
-from lib.benchmarks.lmms_eval.tasks import hub_data_set
+from lib.benchmarks.lmms_eval.tasks import ONE_SPLIT, hub_data_set
 from lib.blocks import Model
 from lib.config.evaluation import LLAVA_WEIGHTS, TaskBenchmark
 from lib.config.run import Config
@@ -107,5 +107,8 @@ def _data_sets(config: Config) -> tuple[list[Download], list[str]]:
             except UserError as error:
                 problems.append(f"{key}: which data set it reads is not known: {error}")
                 continue
-            found.append(Download(data_set, block.data_revision or "main", "dataset", key))
+            split = ONE_SPLIT.get(block.task)
+            only = ("README.md", *split.values()) if split else None
+            revision = block.data_revision or "main"
+            found.append(Download(data_set, revision, "dataset", key, only=only))
     return found, problems

@@ -231,7 +231,20 @@ def answer_job(plan: Plan, benchmark: str, model: str = "base") -> AnswerBenchma
     asked = block.model_dump(include=set(TaskSettings.model_fields))
     if block.scorer and block.task in JUDGED_TASKS:
         asked["judge"] = None  # our scorer asks it, of the kept answers
-    return AnswerBenchmarkJob(**asked, **dict(asked_model(plan, model)))
+    return AnswerBenchmarkJob(**asked, **_engine(plan), **dict(asked_model(plan, model)))
+
+
+def _engine(plan: Plan) -> dict[str, Any]:
+    """What runs a model on lmms-eval's questions, where that is not lmms-eval itself."""
+    evaluation = plan.config.evaluation
+    if evaluation.task_backend == "transformers":
+        return {}
+    return {
+        "backend": evaluation.task_backend,
+        "questions_per_batch": evaluation.questions_per_batch,
+        "max_model_len": evaluation.max_model_len,
+        "prefix_caching": evaluation.prefix_caching,
+    }
 
 
 def made_by_task(plan: Plan, benchmark: str, model: str) -> dict[str, Any]:
@@ -269,6 +282,7 @@ def question_job(plan: Plan, benchmark: str, model: str = "base") -> AnswerQuest
         backend="transformers" if beams > 1 else evaluation.backend,
         questions_per_batch=1 if beams > 1 else evaluation.questions_per_batch,
         max_model_len=evaluation.max_model_len,
+        prefix_caching=evaluation.prefix_caching,
         **dict(asked_model(plan, model)),
     )
 

@@ -19,10 +19,12 @@ from lib.config.quality import CheckPairsJob
 from lib.config.response_ranking import rewards_of, scores_input
 from lib.config.responses import GenerateResponsesJob
 from lib.config.run import Config
+from lib.data.blind_verdicts import BlindVerdict
 from lib.data.data_sets import ordered_pairs
 from lib.data.export_forms.registry import FORM_FILES
 from lib.data.pair_forms.settings import OwnPairs
 from lib.data.prompts import Prompt, Shard, make_shards, read_topics, shard_of
+from lib.data.reviews import ReviewFiles, Reviews
 from lib.data.rows import PairRow
 from lib.data.shards import read_shards
 from lib.errors import UserError
@@ -174,7 +176,16 @@ class Plan:
             f"{topic}/{shard}": str(self.images_job(topic, shard).prompts)
             for topic, shard in (self.shards if not self.config.images.IS_DRAWN else ())
         }
-        return RunStart(dict(config), prompts, self.written, self.left_out, answers, pictures)
+        return RunStart(
+            dict(config),
+            prompts,
+            self.written,
+            self.left_out,
+            answers,
+            pictures,
+            self.reviews,
+            self.verdicts,
+        )
 
     def images_job(self, topic: str, shard: str) -> GenerateImagesJob:
         """What a job of generate_images is told: editing one prompt, or one of the user's own
@@ -403,9 +414,32 @@ class Plan:
         sheet = self.config.figures.answers
         return sheet if sheet and sheet.experiment in self.experiments() else None
 
-    def pairs_job(self) -> BuildPairsJob:
-        """What the jobs of build_pairs are told."""
+    @cached_property
+    def review_files(self) -> ReviewFiles:
+        """The files in which people say something of this run's pairs. Read once a run. Errors:
+        UserError where one cannot be used.
+        """
+        ids = {prompt.id for shard in self.shards.values() for prompt in shard.prompts}
+        return ReviewFiles(Path(self.config.reviews), self.config.run, ids)
+
+    @property
+    def reviews(self) -> Reviews:
+        """What people said of pairs, by prompt id."""
+        if self._start:
+            return self._start.reviews
+        return self.review_files.reviews if self.makes_pairs else {}
+
+    @property
+    def verdicts(self) -> list[BlindVerdict]:
+        """What people said in the report's blind mode."""
+        if self._start:
+            return self._start.verdicts
+        return self.review_files.verdicts if self.makes_pairs else []
+
+    def pairs_job(self, topic: str, name: str) -> BuildPairsJob:
+        """What a job of build_pairs is told: a review reruns one shard."""
         config = self.config
+        ids = [prompt.id for prompt in self.shard(topic, name).prompts]
         return BuildPairsJob(
             policies=config.responses.answer_names,
             min_margin=config.pairs.min_margin,
@@ -415,7 +449,15 @@ class Plan:
             max_length=config.training.settings.max_length,
             length_control=config.pairs.length_control,
             max_disagreement=config.pairs.max_disagreement,
+            reviews={each: self.reviews[each] for each in ids if each in self.reviews},
         )
+
+    def pairs_settings(self, topic: str, name: str) -> dict[str, Any]:
+        """`pairs_job` as the rule's parameter; where nobody reviewed a pair of the shard, as before
+        there were reviews.
+        """
+        settings = self.params(self.pairs_job(topic, name))
+        return {key: value for key, value in settings.items() if key != "reviews" or value}
 
     def check_pairs_job(self) -> CheckPairsJob:
         """What the job of check_pairs is told."""
@@ -431,7 +473,7 @@ class Plan:
         return {
             "common": self.common(),
             "prompts": self.digests(topic, name),
-            "settings": self.params(self.pairs_job()),
+            "settings": self.pairs_settings(topic, name),
             "made_by": self.made_by(self.config.training.base_model),
             **self.content_params(),
         }

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from lib.data.blind_verdicts import BlindVerdict
+from lib.data.reviews import Reviews
 from lib.errors import UserError
 from lib.files import digest, write_text
 from lib.jobs.job import REUSE_FROM
@@ -34,6 +36,8 @@ class RunStart:
     pictures the files with a shard's prompts and the user's own pictures of them, by "topic/shard"
     answers  the files with the user's own answers of a policy model's shard, by
              "policy/topic/shard"
+    reviews  what people said of pairs, by prompt id
+    verdicts what they said in the report's blind mode
     """
 
     config: dict[str, Any]
@@ -42,6 +46,8 @@ class RunStart:
     left_out: dict[str, str] = field(default_factory=dict)
     answers: dict[str, str] = field(default_factory=dict)
     pictures: dict[str, str] = field(default_factory=dict)
+    reviews: Reviews = field(default_factory=dict)
+    verdicts: list[BlindVerdict] = field(default_factory=list)
 
     @classmethod
     def of_this_job(cls, module: str = "") -> Self:

@@ -204,7 +204,7 @@ def spared_packages(config: Config) -> set[str]:
             *(config.instructions, config.responses, config.evaluation),
             *rewards_of(config.response_ranking).values(),
         )
-    }
+    } | {config.evaluation.task_backend}
     spared = {"bitsandbytes"} if not config.training.experiments_in_4_bits() else set()
     return spared if "vllm" in backends else spared | {"vllm"}
 

@@ -45,6 +45,7 @@ ORDER = (
     "model_cards",
     "compare_picks",
     "embed_texts",
+    "report",
 )
 
 

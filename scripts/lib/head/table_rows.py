@@ -210,6 +210,26 @@ def compare_picks_job(plan: Plan) -> ComparePicksJob | None:
     return ComparePicksJob(judge=ranking.judge, scorers=scorers)
 
 
+def seen_by_people(plan: Plan) -> list[str]:
+    """The two scorers whose picks people compare: those of the judge, or else the one that picks
+    and the first CLIP, or the first other one. Nothing where there is one scorer.
+    """
+    ranking = plan.config.image_ranking
+    if ranking.judge:
+        return judged_scorers(plan)
+    others = [name for name in ranking.scorers if name != ranking.select_by]
+    clips = [name for name in others if ranking.scorers[name].kind == "clip"]
+    return [ranking.select_by, (clips or others)[0]] if others else []
+
+
+def people_inputs(plan: Plan) -> dict[str, list[str]]:
+    """What people's verdicts are held against; nothing where there is none."""
+    if not plan.verdicts:
+        return {}
+    rankings = ranking_files(plan, plan.config.image_ranking.scorers)
+    return {**rankings, **{stage: plan.shard_files(stage) for stage in ("images", "pairs")}}
+
+
 def image_judge_job(plan: Plan) -> ImageJudgeTableJob:
     """What the table of the judge's comparisons is told."""
     ranking = plan.config.image_ranking
@@ -217,6 +237,13 @@ def image_judge_job(plan: Plan) -> ImageJudgeTableJob:
         has_judge=ranking.judge is not None,
         kinds={name: scorer.kind for name, scorer in ranking.scorers.items()},
         label=plan.config.label,
+        people=plan.verdicts,
+        compared=seen_by_people(plan) if plan.verdicts else [],
+        scorers=(
+            {name: origin_of(scorer) for name, scorer in ranking.scorers.items()}
+            if plan.verdicts
+            else {}
+        ),
     )
 
 

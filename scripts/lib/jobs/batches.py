@@ -1,24 +1,34 @@
-"""Items in batches: only those that the journal does not hold are computed, and the model is loaded
-only if there are any.
+"""The items of a job: only those that the journal does not hold are computed, and the model is
+loaded only if there are any.
 """
 
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from lib.errors import ItemError, UserError
-from lib.files import FULL_DISK, READ_ONLY, mendable_storage_errors
+from lib.files import mendable_storage_errors
 from lib.jobs.job import Job
 from lib.jobs.journal import Journal, finished_elsewhere
-from lib.jobs.memory import halving
 from lib.jobs.processes import calling_on_stop_signals
+from lib.jobs.streams import (
+    Ended,
+    HandedOut,
+    Item,
+    Stream,
+    Take,
+    in_batches,
+    is_of_storage,
+    stops_the_job,
+)
 from lib.jobs.versions import loaded_versions
 from lib.patches.imports import quick_imports
 from lib.progress import SECONDS_BETWEEN_PROGRESS_LINES, duration, log
@@ -26,17 +36,8 @@ from lib.progress import SECONDS_BETWEEN_PROGRESS_LINES, duration, log
 Input = TypeVar("Input")
 R = TypeVar("R", bound=Mapping[str, Any])  # an item's result, as journals hold it
 M = TypeVar("M")  # a loaded model
-
-
-@dataclass(frozen=True)
-class Item(Generic[Input]):
-    """The unit of work. `key` is a hash of everything that determines the result; `inputs` is
-    whatever the stage computes it from.
-    """
-
-    id: str
-    key: str
-    inputs: Input
+#: What a stream gives of items; a result may be files that are still being written.
+Computed = Iterator[Ended[Item[Input], R | Future[R]]]
 
 
 @dataclass(frozen=True)
@@ -75,16 +76,11 @@ class _FilesBeingWritten:
 
 
 @dataclass
-class Batches(Generic[Input, M, R]):
+class Items(ABC, Generic[Input, M, R]):
     """How the items of a job are computed.
 
     load         is called once, and only if something is to be computed; what is a context (a
                  connection) is entered, and left when all is computed
-    compute      gives one result an item, in order; a result may be a Future (files still being
-                 written), and an ItemError in place of a result fails that item. Whatever it raises
-                 fails its items, one by one if the batch had several, except a UserError or a full
-                 disk, which stops the job
-    batch_size   items of one batch
     still_valid  whether a finished item's files are still what the journal says; if not, the item
                  is computed again
     take_over    what an item's result is here that another journal holds, of this run or another,
@@ -96,14 +92,20 @@ class Batches(Generic[Input, M, R]):
 
     job: Job[Any]
     load: Callable[[], M]
-    compute: Callable[[M, Sequence[Item[Input]]], Sequence[R | Future[R] | ItemError]]
-    batch_size: int = 1
-    still_valid: Callable[[Item[Input], R], bool] = lambda item, result: True
-    take_over: Callable[[Item[Input], R, Path], R | None] = lambda item, result, root: result
-    check: Callable[[Item[Input]], object] = lambda item: None
+    still_valid: Callable[[Item[Input], R], bool] = field(
+        default=lambda item, result: True, kw_only=True
+    )
+    take_over: Callable[[Item[Input], R, Path], R | None] = field(
+        default=lambda item, result, root: result, kw_only=True
+    )
+    check: Callable[[Item[Input]], object] = field(default=lambda item: None, kw_only=True)
 
     def __post_init__(self) -> None:
         self._stop_signal: int | None = None
+
+    @abstractmethod
+    def compute_with(self, model: M, take: Take[Item[Input]]) -> Computed[Input, R]:
+        """Computes the items that `take` hands out."""
 
     def run(self, items: Sequence[Item[Input]]) -> dict[str, Outcome[R]]:
         """The outcome of every item by id, computing only those that the journal does not hold."""
@@ -181,7 +183,7 @@ class Batches(Generic[Input, M, R]):
     def _remember_signal(self, number: int) -> None:
         self._stop_signal = number
         log.warning(
-            "%s %s: asked to stop (signal %d); finishing the batch",
+            "%s %s: asked to stop (signal %d); finishing what was begun",
             self.job.rule,
             self.job.name,
             number,
@@ -213,17 +215,19 @@ class Batches(Generic[Input, M, R]):
     ) -> None:
         started = last_line = time.monotonic()
         being_written: list[_FilesBeingWritten] = []
-        for position in range(0, len(missing), self.batch_size):
-            if self._stop_signal:
-                break
-            batch = missing[position : position + self.batch_size]
-            journal.begin([item.key for item in batch], versions)
-            batch_started = time.monotonic()
-            results = self._results_of(batch, model)
-            now, done = time.monotonic(), position + len(batch)
+        done = 0
+
+        def begin(items: Sequence[Item[Input]]) -> None:
+            if items:
+                journal.begin([item.key for item in items], versions)
+            else:
+                journal.flush()
+
+        handed_out = HandedOut(missing, begin, lambda: self._stop_signal is not None)
+        for ended in self._ended(model, handed_out.take):
             before, being_written = being_written, []
-            for item, result in zip(batch, results, strict=True):
-                seconds = (now - batch_started) / len(batch)
+            shares = handed_out.end([item for item, _ in ended])
+            for (item, result), seconds in zip(ended, shares, strict=True):
                 settle = partial(self._settle, item, seconds, journal, outcomes)
                 if isinstance(result, Future):
                     being_written.append(_FilesBeingWritten(result, partial(settle, at_once=True)))
@@ -234,6 +238,7 @@ class Batches(Generic[Input, M, R]):
             except Exception:
                 wait_for_all(being_written)  # what was begun meanwhile is kept, too
                 raise
+            now, done = time.monotonic(), done + len(ended)
             if now - last_line >= SECONDS_BETWEEN_PROGRESS_LINES or done == len(missing):
                 left = duration((now - started) / done * (len(missing) - done))
                 names = (self.job.rule, self.job.name)
@@ -244,22 +249,19 @@ class Batches(Generic[Input, M, R]):
         self.job.record.compute_seconds += time.monotonic() - started
         if self._stop_signal:
             log.warning(
-                "%s %s: stopped after the batch; the rest is computed on the next run",
+                "%s %s: stopped when that was finished; the rest is computed on the next run",
                 self.job.rule,
                 self.job.name,
             )
             raise SystemExit(128 + self._stop_signal)
 
-    def _results_of(self, batch: Sequence[Item[Input]], model: M) -> Sequence[Any]:
+    def _ended(self, model: M, take: Take[Item[Input]]) -> Computed[Input, R]:
+        """What ends, one after the other; what stops the job in a message of ours."""
         try:
-            return halving(batch, lambda part: self.compute(model, part), self.job.note)
-        except UserError:
-            raise
-        except Exception as error:
+            yield from self.compute_with(model, take)
+        except OSError as error:
             self._stop_if_storage_failed(error)
-            if len(batch) == 1:
-                return [error]
-        return [self._results_of([item], model)[0] for item in batch]
+            raise
 
     def _settle(
         self,
@@ -287,11 +289,44 @@ class Batches(Generic[Input, M, R]):
         outcomes[item.id] = Outcome(item.id, reason=reason)
 
     def _stop_if_storage_failed(self, error: BaseException) -> None:
-        if isinstance(error, UserError):
-            raise error
-        if isinstance(error, OSError) and error.errno in (*FULL_DISK, *READ_ONLY):
+        if is_of_storage(error):
             with mendable_storage_errors(Path(error.filename or self.job.work)):
                 raise error
+        if stops_the_job(error):
+            raise error
+
+
+@dataclass
+class Batches(Items[Input, M, R]):
+    """Items that are computed in batches.
+
+    compute     gives one result an item, in order; a result may be a Future (files still being
+                written), and an ItemError in place of a result fails that item. Whatever it raises
+                fails its items, one by one if the batch had several, except a UserError or a full
+                disk, which stops the job
+    batch_size  items of one batch
+    """
+
+    compute: Callable[[M, Sequence[Item[Input]]], Sequence[R | Future[R] | ItemError]]
+    batch_size: int = 1
+
+    def compute_with(self, model: M, take: Take[Item[Input]]) -> Computed[Input, R]:
+        """One batch after the other."""
+        compute = partial(self.compute, model)
+        stream: Stream[Item[Input], R | Future[R]]
+        stream = in_batches(compute, self.batch_size, self.job.note)
+        return stream(take)
+
+
+@dataclass
+class Streamed(Items[Input, Stream[Item[Input], R | Future[R]], R]):
+    """Items of what is itself a stream, once it is loaded."""
+
+    def compute_with(
+        self, model: Stream[Item[Input], R | Future[R]], take: Take[Item[Input]]
+    ) -> Computed[Input, R]:
+        """The stream."""
+        return model(take)
 
 
 def each_at_once(

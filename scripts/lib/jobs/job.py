@@ -151,6 +151,10 @@ class Job(Generic[S]):
         named = os.environ.get(REUSE_FROM, "")
         return [self.root, *map(Path, filter(None, named.split(os.pathsep)))]
 
+    def folders_of_runs(self) -> list[Path]:
+        """The rule's folders under work/, of this run and of those in `REUSE_FROM`."""
+        return [(root / "work" / self.rule).absolute() for root in self._runs()]
+
     def journals_elsewhere(self, own: Path) -> Iterator[tuple[Path, Path]]:
         """Journals that may hold items of a journal of this job, and the folders of their runs: of
         the topic's other shards (there may have been fewer or more), of the benchmark's other

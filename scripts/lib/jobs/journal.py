@@ -1,10 +1,10 @@
 """The append-only record of a job's finished items, which makes every stage resumable.
 
 One line an item, flushed as soon as the item is done. It lies outside Snakemake's declared outputs,
-which Snakemake deletes before a job. Killing a job anywhere loses the batch in flight and nothing
-else: a torn last line is dropped on reading. Each line begins with a checksum of itself, so that
-one that was edited or damaged is dropped, too, and its item computed again. Dropped lines are
-blanked, and so told once.
+which Snakemake deletes before a job. Killing a job anywhere loses what was handed out and had not
+ended, and nothing else: a torn last line is dropped on reading. Each line begins with a checksum of
+itself, so that one that was edited or damaged is dropped, too, and its item computed again. Dropped
+lines are blanked, and so told once.
 """
 
 import os
@@ -93,7 +93,7 @@ def _parse(line: bytes, needs_sum: bool) -> dict[str, Any]:
 
 
 def _is_known(entry: Mapping[str, Any]) -> bool:
-    """Whether an entry is one of a journal's: the header, a batch's beginning, or an item."""
+    """Whether an entry is one of a journal's: the header, what was begun, or an item."""
     if "key" not in entry:
         return "journal" in entry or "begin" in entry
     return {"ok": "result", "failed": "reason"}.get(entry.get("status", "")) in entry
@@ -116,9 +116,10 @@ class Journal:
     """A journal opened for one job.
 
     `entries` holds the newest line of each finished or failed key: `{"key", "id", "status": "ok" |
-    "failed", "result" | "reason", "seconds"}`. Lines `{"begin": [keys]}` say which items a batch
-    set out to compute; they are evidence, and nothing is decided by them. A session's first has the
-    `"versions"` of libraries that the items after it were computed under: `versions`, by key.
+    "failed", "result" | "reason", "seconds"}`. Lines `{"begin": [keys]}` say which items were
+    handed out together to be computed; they are evidence, and nothing is decided by them. A
+    session's first has the `"versions"` of libraries that the items after it were computed under:
+    `versions`, by key.
     """
 
     def __init__(self, path: Path, rule: str) -> None:
@@ -250,8 +251,8 @@ class Journal:
         return entry["result"] if entry and entry["status"] == "ok" else None
 
     def begin(self, keys: list[str], versions: dict[str, str] | None = None) -> None:
-        """Notes that a batch is about to be computed, and under which versions of libraries, unless
-        they are those of the batch before.
+        """Notes that items are about to be computed, and under which versions of libraries, unless
+        they are those of the items before.
         """
         if versions is None or versions == self.versions_now:
             self._append({"begin": keys})
@@ -272,7 +273,7 @@ class Journal:
         """Records one item: done with its result, or failed with its reason.
 
         `at_once`: without it the line is written with the next one, or by `flush`: for an item that
-        the next batch's `begin` follows at once. Each write disturbs what is computed next.
+        the next `begin` or `flush` follows at once. Each write disturbs what is computed next.
         """
         entry: dict[str, Any] = {"key": key, "id": item_id, "seconds": round(seconds, 4)}
         entry |= (

@@ -58,6 +58,8 @@ def _jobs_that_may_publish(*parts: str) -> list[tuple[str, str]]:
         case "contamination" if len(names) == 1:
             of_all = [(rule, rule) for rule in ("index_benchmarks", "list_overlaps")]
             return [*of_all, ("check_own_pairs", shard)]
+        case "report":
+            return [("report", "report")]
         case "own_pairs":
             return [("import_pairs", names[0])]
         case stage if stage in SHARD_RULES:

@@ -48,6 +48,21 @@ def question_of(model: Any, request: Any) -> dict[str, Any]:
     return question
 
 
+def prompt_of(model: Any, request: Any) -> tuple[str, list[Image], dict[str, Any]]:
+    """A request as `LlavaHf.generate_until` gives it to the model's processor: the text, the
+    images, and how the answer is to be generated.
+    """
+    from lmms_eval.protocol import ChatMessages
+
+    _, messages_of, generation, number, task, split = request.args
+    chat = ChatMessages(messages=messages_of(model.task_dict[task][split][number]))
+    images, _, _ = chat.extract_media()
+    text = model._image_processor.apply_chat_template(
+        chat.model_dump()["messages"], tokenize=False, add_generation_prompt=True
+    )
+    return text, images, generation
+
+
 def _as_json(value: Any) -> Any:
     if isinstance(value, Image):
         pixels = sha256(value.tobytes())
@@ -89,6 +104,23 @@ def take_any_model() -> None:
     from transformers import AutoModelForImageTextToText
 
     llava_hf.model_map = defaultdict(lambda: AutoModelForImageTextToText, llava_hf.model_map)
+
+
+def load_no_weights() -> None:
+    """Has lmms-eval's class for LLaVA load a model's processor and not its weights: others
+    answer.
+    """
+    import torch
+    from lmms_eval.models.simple import llava_hf
+
+    class NoWeights(torch.nn.Module):  # type: ignore[misc]  # torch is untyped here
+        config = None
+
+        @classmethod
+        def from_pretrained(cls, *_: Any, **__: Any) -> "NoWeights":
+            return cls()
+
+    llava_hf.model_map = defaultdict(lambda: NoWeights)
 
 
 def change_prompts(change: Callable[[Any, str], str]) -> None:

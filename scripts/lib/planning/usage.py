@@ -31,6 +31,7 @@ FOLDERS = {
     "dataset": "merge_pairs",
     "own_pairs": "import_pairs",
     "prompts": "tell_prompt",
+    "report": "report",
 }
 
 

@@ -24,6 +24,7 @@ from lib.report.markdown_card import (
     models_table,
     with_metadata,
 )
+from lib.report.review_counts import ReviewCounts
 from lib.report.sidecar import Label
 
 #: The rules that a prompt goes through, in their order.
@@ -110,24 +111,27 @@ class Gathered:
 @dataclass(frozen=True)
 class Findings:
     """What else the card tells: why prompts gave no pair and where they stopped, and what was held
-    against benchmarks (None where nothing was).
+    against benchmarks (None where nothing was), and what people said of pairs, in sentences.
     """
 
     reasons: Counter[str]
     stopped_at: Counter[str]
     coverage: Mapping[str, Coverage] | None = None
     overlaps: Sequence[ListedOverlap] = ()
+    reviews: Sequence[str] = ()
 
 
 def why_not(rows: Iterable[PairRow | MissingRow]) -> Findings:
     """Why prompts gave no pair, and at which rule they stopped."""
     reasons: Counter[str] = Counter()
     stopped: Counter[str] = Counter()
+    reviews = ReviewCounts()
     for row in rows:
+        reviews.add(row)
         reasons[reason_of(row)] += 1
         if is_missing(row):
             stopped[row["missing"]["rule"]] += 1
-    return Findings(reasons, stopped)
+    return Findings(reasons, stopped, reviews=reviews.lines())
 
 
 def data_set_card(
@@ -141,7 +145,7 @@ def data_set_card(
     """The card. `root`: the run's folder, whose records tell the models' commits."""
     sections = [
         f"# {title_of(job, contents)}",
-        introduction(job, contents),
+        introduction(job, contents, findings),
         "## Use\n\n" + how_to_use(contents),
         "## What is in it\n\n" + what_is_in_it(job, contents, gathered),
         "## Licence\n\n" + f"{licence.reason} [LICENSE.md](LICENSE.md) names all terms.",
@@ -184,7 +188,7 @@ def config_of(name: str, folder: str, contents: Contents) -> dict[str, Any]:
     return {"config_name": name, "data_files": files}
 
 
-def introduction(job: DataSetCardJob, contents: Contents) -> str:
+def introduction(job: DataSetCardJob, contents: Contents, findings: Findings) -> str:
     """What it is, in a paragraph."""
     demo = (
         " **It is a demonstration's: tiny models made it, and no model is to be trained on it.**"
@@ -209,11 +213,16 @@ def introduction(job: DataSetCardJob, contents: Contents) -> str:
         if job.has_own_pictures
         else "Models made the image and wrote the"
     )
+    people = (
+        "people looked at some of its pairs (below)"
+        if findings.reviews
+        else "no human labelled anything"
+    )
     return (
         f"{contents.pairs} preference pairs for aligning vision-language models: an image, an"
         " instruction about it, a chosen and a rejected answer."
         f" {made} answers; the instruction {job.instructions}. Which answer is the better one was"
-        f" said by {judge}: no human labelled anything.{less} The method is that of"
+        f" said by {judge}: {people}.{less} The method is that of"
         f" [PDS-DPO]({PAPER}).{demo}"
     )
 
@@ -283,9 +292,10 @@ def left_out(findings: Findings) -> str:
     reasons = [
         [reason, count] for reason, count in findings.reasons.most_common() if reason != PAIRS
     ]
-    if not reasons:
-        return "Every prompt gave a pair."
-    return markdown_table(["Reason", "Prompts"], reasons)
+    told = (
+        markdown_table(["Reason", "Prompts"], reasons) if reasons else "Every prompt gave a pair."
+    )
+    return "\n\n".join([told, *findings.reviews])
 
 
 def content_checked(job: DataSetCardJob, findings: Findings) -> str:

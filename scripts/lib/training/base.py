@@ -8,6 +8,7 @@ from pydantic import Field
 
 from lib.blocks import Block, DType
 from lib.data.controls import Control
+from lib.training.reference import ReferencePlace
 from lib.training.settings import TrainingSettings
 
 
@@ -22,6 +23,11 @@ class TrainingJob(Block):
     resume   the checkpoint to go on from, None at the beginning
     deterministic
              whether what a GPU cannot compute twice alike stops the processes
+    recomputes
+             whether activations are recomputed in the backward pass, since they do not fit into
+             memory
+    reference
+             where the reference's log-probabilities are kept; None: they are computed each time
     """
 
     trainer: str
@@ -36,6 +42,13 @@ class TrainingJob(Block):
     resume: Path | None = None
     control: Control | None = None
     deterministic: bool = True
+    recomputes: bool = False
+    reference: ReferencePlace | None = None
+
+    @property
+    def may_recompute(self) -> bool:
+        """Whether recomputing activations is allowed, and would be new."""
+        return self.settings.gradient_checkpointing and not self.recomputes
 
     @property
     def checkpoints(self) -> Path:

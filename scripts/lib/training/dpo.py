@@ -3,7 +3,8 @@ same model with the adapter switched off.
 """
 
 import logging
-from collections.abc import Mapping, Sized
+from collections.abc import Iterator, Mapping, Sized
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lib.errors import UserError
@@ -13,14 +14,17 @@ from lib.patches.deepspeed import without_compiled_operators
 from lib.patches.imports import hide_for_good, quick_imports
 from lib.training.base import TrainingJob
 from lib.training.image_tokens import load_processor
-from lib.training.messages import Note, tell
+from lib.training.messages import Asked, Note, tell
 from lib.training.preference_data import preference_dataset
+from lib.training.reference import Reference
 from lib.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from peft import LoraConfig
     from transformers import PreTrainedModel
-    from trl import DPOConfig, DPOTrainer
+    from trl import DPOConfig
+
+    from lib.training.once import ReferenceOnceTrainer
 
 #: Names of modules, as a pattern, that are not in what transformers calls the language model.
 ALL_BUT_LANGUAGE_MODEL = r"(?!.*\b(?:language_model|text_model|text_decoder|decoder)\.)"
@@ -72,10 +76,25 @@ class DPO:
         if job.held_out:
             trainer.add_callback(HeldOut())  # before the one that marks checkpoints
         trainer.add_callback(watching)
-        with calling_on_stop_signals(watching.stop):
+        with calling_on_stop_signals(watching.stop), keeping_reference(job, trainer):
             trainer.train(resume_from_checkpoint=str(job.resume) if job.resume else None)
             if torch.distributed.is_initialized() and not was_connected:
                 torch.distributed.destroy_process_group()
+
+
+@contextmanager
+def keeping_reference(job: TrainingJob, trainer: "ReferenceOnceTrainer") -> Iterator[None]:
+    """Has the trainer ask the reference once about a batch, where the job says where its answers
+    are kept.
+    """
+    if job.reference is None:
+        yield
+        return
+    with Reference(job.reference, trainer.args.process_index) as reference:
+        trainer.keep_reference(reference, agrees=job.settings.zero_stage == 3)
+        yield
+        if trainer.args.process_index == 0:
+            tell(Asked(computed=reference.computed, found=reference.found))
 
 
 def set_up_libraries(job: TrainingJob) -> None:
@@ -93,9 +112,9 @@ def set_up_libraries(job: TrainingJob) -> None:
         torch.utils.deterministic.fill_uninitialized_memory = False
 
 
-def build_trainer(job: TrainingJob) -> "DPOTrainer":
+def build_trainer(job: TrainingJob) -> "ReferenceOnceTrainer":
     """TRL's trainer with the base model, its new adapter and the pairs."""
-    from trl import DPOTrainer
+    from lib.training.once import ReferenceOnceTrainer
 
     require_gpus(job)
     check_whole(job.base, with_images=True)  # before the arguments, for the same reason
@@ -126,7 +145,7 @@ def build_trainer(job: TrainingJob) -> "DPOTrainer":
         from lib.training.whole_modules import WholeModulesTrainer
 
         return WholeModulesTrainer(job.settings.projector_learning_rate, **options)
-    return DPOTrainer(**options)
+    return ReferenceOnceTrainer(**options)
 
 
 def require_gpus(job: TrainingJob) -> None:
@@ -254,10 +273,8 @@ def training_arguments(job: TrainingJob) -> "DPOConfig":
         use_cpu=job.device == "cpu",
         deepspeed=deepspeed_config(settings, job.dtype),
         ddp_find_unused_parameters=False,
-        gradient_checkpointing=settings.gradient_checkpointing,
-        gradient_checkpointing_kwargs=(
-            {"use_reentrant": False} if settings.gradient_checkpointing else None
-        ),
+        gradient_checkpointing=job.recomputes,
+        gradient_checkpointing_kwargs={"use_reentrant": False} if job.recomputes else None,
         seed=settings.seed,
         data_seed=settings.seed,
         dataloader_num_workers=2 if is_on_gpu else 0,

@@ -20,6 +20,7 @@ from lib.training.base import TrainingJob
 from lib.training.checkpoints import last_checkpoint, state_at
 from lib.training.messages import (
     LAST_LINES,
+    Asked,
     Begin,
     Event,
     Note,
@@ -115,6 +116,13 @@ class Progress:
                 self._begin(event)
             case Update() if self.loaded is not None:
                 self._update(event, self.loaded)
+            case Asked():
+                log.info(
+                    "train_dpo: of %d batches of the first process, the reference was asked about"
+                    " %d; what it says of the others was known",
+                    event.computed + event.found,
+                    event.computed,
+                )
 
     def _begin(self, event: Begin) -> None:
         self.loaded, self._first = time.monotonic(), event.begin
@@ -164,7 +172,8 @@ class StopRequest:
 def launch(job: TrainingJob, progress: Progress, output: Path) -> None:
     """Trains in `processes` processes and waits for them. All they print goes to the file `output`.
 
-    A base model for which a GPU has no deterministic operation is trained without, with a note.
+    A base model for which a GPU has no deterministic operation is trained without, with a note; so
+    is one whose activations do not fit into memory, recomputing them, from the last checkpoint on.
 
     Errors: UserError with what stopped them; SystemExit after a signal, once a checkpoint is saved.
     """
@@ -180,6 +189,10 @@ def launch(job: TrainingJob, progress: Progress, output: Path) -> None:
     if error and job.deterministic and NOT_DETERMINISTIC in error.message:
         progress.hear(Note(note=f"two runs may differ in their low bits: {error.message[:200]}"))
         launch(job.model_copy(update={"deterministic": False}), progress, output)
+    elif error and error.out_of_memory and job.may_recompute:
+        progress.hear(Note(note=f"activations are recomputed: {error.message[:200]}"))
+        resume = last_checkpoint(job.checkpoints)
+        launch(job.model_copy(update={"recomputes": True, "resume": resume}), progress, output)
     elif code and not error and state_at(last_checkpoint(job.checkpoints)).is_at_the_end:
         progress.hear(Note(note=f"its processes ended with exit code {code} when all was done"))
     elif error or code:

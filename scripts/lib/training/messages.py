@@ -45,7 +45,16 @@ class Update(Block):
     margin: float
 
 
-Event = Note | Begin | Update
+class Asked(Block):
+    """How often the first process asked the reference model, and how often that was not needed,
+    since it was known what it says.
+    """
+
+    computed: int
+    found: int
+
+
+Event = Note | Begin | Update | Asked
 _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
 

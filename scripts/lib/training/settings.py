@@ -87,7 +87,13 @@ class TrainingSettings(Block):
     zero_stage: Literal[0, 1, 2, 3] = Field(
         2, description="DeepSpeed ZeRO stage; 0 trains without DeepSpeed (paper 4.1: 2)."
     )
-    gradient_checkpointing: bool = Field(True, description="Recompute activations to save memory.")
+    gradient_checkpointing: bool = Field(
+        True,
+        description=(
+            "Recompute activations once a process has run out of memory, in place of an error"
+            " (docs/training.md)."
+        ),
+    )
     save_steps: PositiveInt = Field(
         100,
         description="Updates between checkpoints; a killed training goes on from the last one.",

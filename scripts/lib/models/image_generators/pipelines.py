@@ -3,19 +3,25 @@ The table stands here so that a configuration is checked where there is no diffu
 """
 
 import json
-from collections.abc import Container, Mapping, Sequence
-from functools import cache
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lib import weights
+from lib.jobs.memory import free_device_memory, is_out_of_memory
 from lib.loading import load_whole
+from lib.progress import log
 
 if TYPE_CHECKING:
     import torch
 
 INDEX = "model_index.json"
+#: What computing four images of a megapixel takes beside the weights, decoded one by one
+#: (docs/gpu.md: a peak of 19.0 GiB, of which 16.2 are weights).
+WORKING_BYTES = 4 * 2**30
 #: What a folder's files say of its pipeline.
 DESCRIPTIONS = (INDEX, "transformer/config.json", "unet/config.json")
 
@@ -131,6 +137,69 @@ def _entry_of(folder: Path, name: str, entry: Any) -> tuple[str, str]:
         f"{folder}/model_index.json: `{name}` is {entry!r}, which is no class of diffusers or"
         " transformers"
     )
+
+
+def place(pipeline: Any, device: str) -> None:
+    """Puts a pipeline onto a device, ready to draw.
+
+    On a GPU images are decoded one by one, which changes no byte and takes a quarter of the memory;
+    where its memory does not hold all networks at once, each is there only while it computes.
+    """
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.vae.decode = partial(decode_with_room, pipeline, pipeline.vae.decode)
+    if device == "cuda" and hasattr(pipeline.vae, "enable_slicing"):
+        pipeline.vae.enable_slicing()
+    if device == "cuda" and not fits_into_memory(pipeline):
+        log.info("the GPU's memory is short: each network is there only while it computes")
+        pipeline.enable_model_cpu_offload(device=device)
+    else:
+        pipeline.to(device)
+
+
+def fits_into_memory(pipeline: Any) -> bool:
+    """Whether the GPU has room for all networks of a pipeline, and for computing with them."""
+    import torch
+
+    free, _ = torch.cuda.mem_get_info()
+    held = sum(
+        parameter.nbytes for each in networks_of(pipeline) for parameter in each.parameters()
+    )
+    return bool(held + WORKING_BYTES < free)
+
+
+def networks_of(pipeline: Any) -> "list[torch.nn.Module]":
+    """The networks of a pipeline."""
+    import torch
+
+    return [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
+
+
+def decode_with_room(pipeline: Any, decode: Any, latents: "torch.Tensor", **options: Any) -> Any:
+    """What a VAE makes of latents. Where the memory does not suffice, the other networks make room
+    meanwhile: what is drawn is not drawn again.
+    """
+    try:
+        return decode(latents, **options)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    log.warning("out of memory at decoding: the other networks make room")
+    with elsewhere([part for part in networks_of(pipeline) if part is not pipeline.vae]):
+        return decode(latents, **options)
+
+
+@contextmanager
+def elsewhere(networks: "Sequence[torch.nn.Module]") -> Iterator[None]:
+    """Has networks that are on a GPU in the machine's memory meanwhile."""
+    places = [next(network.parameters()).device for network in networks]
+    for network in networks:
+        network.to("cpu")
+    free_device_memory()
+    try:
+        yield
+    finally:
+        for network, device in zip(networks, places, strict=True):
+            network.to(device)
 
 
 @cache

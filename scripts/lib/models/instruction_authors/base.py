@@ -1,13 +1,13 @@
 """What writes instructions: the role of GPT-4 in the paper (3.3)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, NotRequired, Protocol, TypedDict, TypeVar
 
 from lib.data.rows import PickedRow
-from lib.errors import ItemError
 from lib.jobs.job import Job
+from lib.jobs.streams import Item, Stream
 from lib.models.instruction_authors.settings import InstructionAuthorSettings
 
 S = TypeVar("S")
@@ -21,22 +21,18 @@ class WrittenInstruction(TypedDict):
     template: NotRequired[str]
 
 
-#: Gives an instruction a source, in order, or why there is none.
-Writer = Callable[
-    [Sequence[S]], Sequence[WrittenInstruction | Future[WrittenInstruction] | ItemError]
-]
+#: Gives items their instructions, or why there is none.
+Writer = Stream[Item[S], WrittenInstruction | Future[WrittenInstruction]]
 
 
 class InstructionAuthor(Protocol[S]):
     """Who writes the instructions of a job's prompts; S: what one is written from.
 
-    VERSION     raised where the same prompts would get other instructions
-    batch_size  how many sources the writer is given at once, at most
+    VERSION  raised where the same prompts would get other instructions
     """
 
     VERSION: ClassVar[int]
     Settings: ClassVar[type[InstructionAuthorSettings]]
-    batch_size: int
 
     def __init__(self, settings: Any, job: Job[Any], written: Mapping[str, str]) -> None:
         """Puts what it asks on the job's record; nothing is loaded yet. `written`: what the

@@ -1,6 +1,6 @@
 """What LLMs that write instructions share: how they are asked, how answers are checked."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
@@ -79,10 +79,6 @@ class Reply(Protocol):
         """Why it ended."""
 
 
-#: Gives a reply a (request, seed), in order.
-Ask = Callable[[Sequence[tuple[InstructionRequest, int]]], Sequence[Reply]]
-
-
 class LLMAuthor:
     """Asks an LLM for a question about each prompt's image."""
 
@@ -111,24 +107,22 @@ class LLMAuthor:
 
 
 def write_usable(
-    ask: Ask, requests: Sequence[InstructionRequest], require_question: bool
-) -> list[WrittenInstruction | ItemError]:
-    """For each request the first answer that passes the checks, or why none did. What fails is
-    asked for again, with the next seed.
+    ask: Callable[[InstructionRequest, int], Reply],
+    request: InstructionRequest,
+    require_question: bool,
+) -> WrittenInstruction | ItemError:
+    """The first answer to a request that passes the checks, or why none did. What fails is asked
+    for again, with the next seed.
     """
-    results: list[WrittenInstruction | ItemError] = [ItemError("nothing was asked")] * len(requests)
-    left = list(range(len(requests)))
-    for attempt in range(max(len(request.seeds) for request in requests)):
-        replies = ask([(requests[index], requests[index].seeds[attempt]) for index in left])
-        for index, reply in zip(left, replies, strict=True):
-            results[index] = _checked(reply, requests[index], attempt + 1, require_question)
-        left = [index for index in left if isinstance(results[index], ItemError)]
-        if not left:
+    result: WrittenInstruction | ItemError = ItemError("nothing was asked")
+    for attempt, seed in enumerate(request.seeds, start=1):
+        result = checked(ask(request, seed), request, attempt, require_question)
+        if not isinstance(result, ItemError):
             break
-    return results
+    return result
 
 
-def _checked(
+def checked(
     reply: Reply, request: InstructionRequest, attempts: int, require_question: bool
 ) -> WrittenInstruction | ItemError:
     """A reply's instruction, or what is wrong with it."""

@@ -1,6 +1,7 @@
 """A local LLM, or a vision-language model that sees the picture, run by transformers or by vLLM."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar, Literal, Self
@@ -8,13 +9,15 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from lib.blocks import NO_EFFECT, Model
+from lib.errors import ItemError
 from lib.jobs.job import Job
-from lib.models.instruction_authors.base import Writer
+from lib.jobs.streams import Ended, Item, Take
+from lib.models.instruction_authors.base import Writer, WrittenInstruction
 from lib.models.instruction_authors.llm import (
     InstructionRequest,
     LLMAuthor,
     LLMSettings,
-    write_usable,
+    checked,
 )
 from lib.models.response_generators.base import Generator
 from lib.models.response_generators.for_jobs import (
@@ -22,7 +25,7 @@ from lib.models.response_generators.for_jobs import (
     generator_settings,
     load_for_job,
 )
-from lib.models.response_generators.requests import Generated, Request, Sampling
+from lib.models.response_generators.requests import Request, Sampling
 from lib.models.response_generators.settings import GeneratorSettings, is_blind
 
 
@@ -33,8 +36,8 @@ class LocalLLMSettings(LLMSettings):
     prompts_per_batch: PositiveInt = Field(
         1,
         description=(
-            "Prompts in one batch. Over 1 it is faster, and low bits may depend on what shares a"
-            " batch; the record says so."
+            "Prompts that are written about at once, as `responses.prompts_per_batch`. Over 1 it is"
+            " faster, and low bits may depend on what is; the record says so."
         ),
         json_schema_extra=NO_EFFECT,
     )
@@ -63,7 +66,6 @@ class LocalLLM(LLMAuthor):
         identity = {"model": job.identify(settings.llm), **generator_in_key(settings.generator)}
         super().__init__(settings, job, identity)
         self.settings, self.job = settings, job
-        self.batch_size = settings.prompts_per_batch
 
     @contextmanager
     def at_work(self) -> Iterator[Writer[InstructionRequest]]:
@@ -74,20 +76,58 @@ class LocalLLM(LLMAuthor):
             settings.generator,
             Sampling(settings.max_new_tokens, settings.temperature),
             with_images=settings.with_image,
-            batch_size=self.batch_size,
+            batch_size=settings.prompts_per_batch,
             of="prompts",
         )
-        ask = partial(ask_generator, generator)
-        yield partial(write_usable, ask, require_question=settings.require_question)
+        yield Attempts(generator, self.job.note, settings.require_question).stream
 
 
-def ask_generator(
-    generator: Generator, attempts: Sequence[tuple[InstructionRequest, int]]
-) -> list[Generated]:
-    """The answers of a local model, as one batch."""
-    return generator.generate(
-        [Request(request.text, seed, request.image) for request, seed in attempts]
-    )
+class Attempts:
+    """What a local model is asked and writes. What fails the checks is asked for again, with the
+    next seed, before anything new is.
+    """
+
+    def __init__(
+        self, generator: Generator, note: Callable[[str], None], require_question: bool
+    ) -> None:
+        self.generator, self.note, self.require_question = generator, note, require_question
+        self._again: deque[Item[InstructionRequest]] = deque()
+        self._asked: dict[str, Item[InstructionRequest]] = {}
+        self._attempts: Counter[str] = Counter()
+
+    def stream(
+        self, take: Take[Item[InstructionRequest]]
+    ) -> Iterator[Ended[Item[InstructionRequest], WrittenInstruction]]:
+        """The instruction of each item, or why there is none."""
+        for answers in self.generator.stream(partial(self._take, take), self.note):
+            results = [(self._asked.pop(each.id), answer) for each, answer in answers]
+            ended = [(item, self._written(item, answer)) for item, answer in results]
+            if settled := [(item, written) for item, written in ended if written is not None]:
+                yield settled
+
+    def _take(self, take: Take[Item[InstructionRequest]], number: int) -> list[Item[Request]]:
+        items = [self._again.popleft() for _ in range(min(number, len(self._again)))]
+        items += take(number - len(items))
+        self._asked |= {item.id: item for item in items}
+        return [self._attempt(item) for item in items]
+
+    def _attempt(self, item: Item[InstructionRequest]) -> Item[Request]:
+        seed = item.inputs.seeds[self._attempts[item.id]]
+        return Item(item.id, item.key, Request(item.inputs.text, seed, item.inputs.image))
+
+    def _written(
+        self, item: Item[InstructionRequest], answer: Any
+    ) -> WrittenInstruction | Exception | None:
+        """What has become of an item; None where it is asked again."""
+        if isinstance(answer, Exception):
+            return answer
+        self._attempts[item.id] += 1
+        attempts = self._attempts[item.id]
+        written = checked(answer, item.inputs, attempts, self.require_question)
+        if isinstance(written, ItemError) and attempts < len(item.inputs.seeds):
+            self._again.append(item)
+            return None
+        return written
 
 
 class TransformersLLM(LocalLLM):

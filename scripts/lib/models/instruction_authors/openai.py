@@ -12,6 +12,7 @@ from lib.blocks import NO_EFFECT, Endpoint, deciding
 from lib.endpoint import Answer, Client
 from lib.errors import ItemError
 from lib.jobs.job import Job
+from lib.jobs.streams import Item, in_batches
 from lib.models.instruction_authors.base import Writer, WrittenInstruction
 from lib.models.instruction_authors.llm import (
     InstructionRequest,
@@ -48,37 +49,30 @@ class OpenAIEndpoint(LLMAuthor):
     def __init__(self, settings: Settings, job: Job[Any], written: Mapping[str, str]) -> None:
         super().__init__(settings, job, identity=deciding(settings.endpoint))
         self.settings = settings
-        self.batch_size = settings.endpoint.concurrency
         job.record.models["endpoint"] = settings.endpoint.model
 
     @contextmanager
     def at_work(self) -> Iterator[Writer[InstructionRequest]]:
         """Connects to the endpoint."""
         with Client(self.settings.endpoint) as client:
-            yield partial(self._submit, client)
+            yield in_batches(partial(self._submit, client), self.settings.endpoint.concurrency)
 
     def _submit(
-        self, client: Client, requests: Sequence[InstructionRequest]
+        self, client: Client, batch: Sequence[Item[InstructionRequest]]
     ) -> list[Future[WrittenInstruction]]:
-        return [client.submit(self._write, client, request) for request in requests]
+        return [client.submit(self._write, client, item.inputs) for item in batch]
 
     def _write(self, client: Client, request: InstructionRequest) -> WrittenInstruction:
-        ask = partial(self._ask, client)
-        [result] = write_usable(ask, [request], self.settings.require_question)
+        result = write_usable(partial(self._ask, client), request, self.settings.require_question)
         if isinstance(result, ItemError):
             raise result
         return result
 
-    def _ask(
-        self, client: Client, attempts: Sequence[tuple[InstructionRequest, int]]
-    ) -> list[Answer]:
-        return [
-            client.ask(
-                request.text,
-                temperature=self.settings.temperature,
-                max_tokens=self.settings.max_new_tokens,
-                seed=seed,
-                image=request.image,
-            )
-            for request, seed in attempts
-        ]
+    def _ask(self, client: Client, request: InstructionRequest, seed: int) -> Answer:
+        return client.ask(
+            request.text,
+            temperature=self.settings.temperature,
+            max_tokens=self.settings.max_new_tokens,
+            seed=seed,
+            image=request.image,
+        )

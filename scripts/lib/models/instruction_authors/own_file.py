@@ -18,6 +18,7 @@ from lib.data.prompts import Prompt
 from lib.data.rows import PickedRow
 from lib.errors import UserError
 from lib.jobs.job import Job
+from lib.jobs.streams import in_batches, inputs_of
 from lib.models.instruction_authors.base import Writer, WrittenInstruction
 from lib.models.instruction_authors.checks import problem_with
 from lib.models.instruction_authors.settings import InstructionAuthorSettings
@@ -48,7 +49,6 @@ class InstructionFile:
 
     def __init__(self, settings: Settings, job: Job[Any], written: Mapping[str, str]) -> None:
         self.written = written
-        self.batch_size = 1
 
     def prepare(self, row: PickedRow) -> tuple[dict[str, Any], WrittenInstruction]:
         """The instruction of a prompt."""
@@ -58,7 +58,7 @@ class InstructionFile:
 
     def at_work(self) -> AbstractContextManager[Writer[WrittenInstruction]]:
         """Loads nothing."""
-        return nullcontext(list)
+        return nullcontext(in_batches(inputs_of, 1))
 
 
 def read_instruction_file(

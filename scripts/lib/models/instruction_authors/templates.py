@@ -14,6 +14,7 @@ from lib.data.rows import PickedRow
 from lib.data.texts import visible
 from lib.errors import UserError
 from lib.jobs.job import Job
+from lib.jobs.streams import in_batches, inputs_of
 from lib.models.instruction_authors.base import Writer, WrittenInstruction
 from lib.models.instruction_authors.checks import problem_with
 from lib.models.instruction_authors.settings import InstructionAuthorSettings
@@ -75,7 +76,6 @@ class Templates:
     def __init__(self, settings: Settings, job: Job[Any], written: Mapping[str, str]) -> None:
         self.templates = settings.templates
         self.seed = job.seed
-        self.batch_size = 1
 
     def prepare(self, row: PickedRow) -> tuple[dict[str, Any], WrittenInstruction]:
         """The template that is drawn for a prompt, and the instruction that it makes."""
@@ -88,7 +88,7 @@ class Templates:
 
     def at_work(self) -> AbstractContextManager[Writer[WrittenInstruction]]:
         """Loads nothing."""
-        return nullcontext(list)
+        return nullcontext(in_batches(inputs_of, 1))
 
 
 def problem_with_template(template: str, require_question: bool) -> str | None:

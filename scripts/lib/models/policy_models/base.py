@@ -2,36 +2,31 @@
 job does so by a response generator.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from lib.data.rows import InstructionRow
-from lib.errors import ItemError
-from lib.jobs.batches import Item
 from lib.jobs.job import Job
+from lib.jobs.streams import Item, Stream
 from lib.models.policy_models.settings import PolicyModelSettings, ResponseSettings
 from lib.models.response_generators.for_jobs import GeneratedText
 
 S = TypeVar("S")
 
-#: Gives each item an answer, in order, or why there is none.
-Answerer = Callable[
-    [Sequence[Item[S]]], Sequence[GeneratedText | Future[GeneratedText] | ItemError]
-]
+#: Gives items their answers, or why there is none.
+Answerer = Stream[Item[S], GeneratedText | Future[GeneratedText]]
 
 
 class PolicyModel(Protocol[S]):
     """Who answers the instructions of a job's prompts; S: what one is answered from.
 
-    VERSION     raised where the same instructions would get other answers
-    batch_size  how many items the answerer is given at once, at most
+    VERSION  raised where the same instructions would get other answers
     """
 
     VERSION: ClassVar[int]
     Settings: ClassVar[type[PolicyModelSettings]]
-    batch_size: int
 
     def __init__(
         self,

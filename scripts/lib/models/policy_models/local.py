@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, ClassVar, Literal
 
 from lib import weights
@@ -17,7 +16,7 @@ from lib.models.policy_models.settings import (
     backend_field,
 )
 from lib.models.response_generators.for_jobs import (
-    generate_for_job,
+    answers_for_job,
     generator_in_key,
     generator_settings,
     load_for_job,
@@ -58,7 +57,6 @@ class LocalPolicy:
     ) -> None:
         self.job, self.responses = job, responses
         self.generator = settings.generator(responses)
-        self.batch_size = responses.prompts_per_batch
         self.identity = job.identify(settings)
         self.generation = generator_in_key(self.generator) | deciding(responses)
 
@@ -76,10 +74,10 @@ class LocalPolicy:
             self.generator,
             Sampling(responses.max_new_tokens, responses.temperature, responses.top_p),
             with_images=True,
-            batch_size=self.batch_size,
+            batch_size=responses.prompts_per_batch,
             of="prompts",
         )
-        yield partial(generate_for_job, self.job, generator, what="instruction")
+        yield answers_for_job(self.job, generator, "instruction")
 
 
 class TransformersPolicy(LocalPolicy):

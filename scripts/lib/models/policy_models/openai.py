@@ -14,8 +14,8 @@ from lib.data.rows import InstructionRow
 from lib.endpoint import Client
 from lib.errors import ItemError
 from lib.files import digest
-from lib.jobs.batches import Item
 from lib.jobs.job import Job
+from lib.jobs.streams import Item, in_batches
 from lib.models.policy_models.base import Answerer
 from lib.models.policy_models.requests import request_for
 from lib.models.policy_models.settings import (
@@ -56,7 +56,6 @@ class EndpointPolicy:
         written: Mapping[str, Sequence[Any]],
     ) -> None:
         self.job, self.responses, self.endpoint = job, responses, settings.endpoint
-        self.batch_size = settings.endpoint.concurrency
         self.identity = deciding(settings.endpoint)
         job.record.models["endpoint"] = settings.endpoint.model
 
@@ -70,7 +69,7 @@ class EndpointPolicy:
     def at_work(self) -> Iterator[Answerer[Request]]:
         """Connects to the endpoint."""
         with Client(self.endpoint) as client:
-            yield partial(self._submit, client)
+            yield in_batches(partial(self._submit, client), self.endpoint.concurrency)
 
     def _submit(
         self, client: Client, batch: Sequence[Item[Request]]

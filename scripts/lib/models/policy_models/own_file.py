@@ -20,8 +20,8 @@ from lib.data.prompts import Prompt
 from lib.data.rows import InstructionRow
 from lib.data.texts import SPECIAL_TOKEN, control_character_in, visible
 from lib.errors import ItemError, UserError
-from lib.jobs.batches import Item
 from lib.jobs.job import Job
+from lib.jobs.streams import in_batches, inputs_of
 from lib.models.policy_models.base import Answerer
 from lib.models.policy_models.settings import (
     PolicyModelSettings,
@@ -81,7 +81,6 @@ class AnswerFile:
         written: Mapping[str, Sequence[WrittenAnswer]],
     ) -> None:
         self.written, self.file = written, settings.file
-        self.batch_size = 1
 
     def prepare(
         self, row: InstructionRow, sample: int
@@ -101,11 +100,7 @@ class AnswerFile:
 
     def at_work(self) -> AbstractContextManager[Answerer[GeneratedText | ItemError]]:
         """Loads nothing."""
-        return nullcontext(_taken)
-
-
-def _taken(batch: Sequence[Item[GeneratedText | ItemError]]) -> list[GeneratedText | ItemError]:
-    return [item.inputs for item in batch]
+        return nullcontext(in_batches(inputs_of, 1))
 
 
 def _answers(answer: WrittenAnswer, row: InstructionRow) -> bool:

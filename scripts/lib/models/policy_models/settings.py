@@ -38,8 +38,10 @@ class ResponseSettings(Block):
     prompts_per_batch: PositiveInt = Field(
         1,
         description=(
-            "Prompts a policy model answers in one batch, each of its samples counted. Over 1 it is"
-            " faster, and low bits may depend on what shares a batch; the record says so."
+            "Prompts a policy model answers at once, each of its samples counted. vLLM takes the"
+            " next one wherever one ends; with transformers they are a batch, which ends with its"
+            " longest answer. Over 1 it is faster, and low bits may depend on what is answered at"
+            " once; the record says so."
         ),
         json_schema_extra=NO_EFFECT,
     )

@@ -2,9 +2,10 @@
 answers benchmarks, and writes instructions where a local LLM does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Protocol, Self
 
+from lib.jobs.streams import Ended, Item, Take
 from lib.models.response_generators.requests import Generated, Question, Request, Sampling
 from lib.models.response_generators.settings import GeneratorSettings
 
@@ -27,12 +28,21 @@ class Generator(Protocol):
         batch_size: int,
     ) -> Self:
         """Loads a model onto a device. `with_images`: whether it is a vision-language model;
-        `batch_size`: the most requests that `generate` is given at once. Errors: UserError.
+        `batch_size`: how many requests of a stream are answered at once. Errors: UserError.
+        """
+        ...
+
+    def stream(
+        self, take: Take[Item[Request]], note: Callable[[str], None]
+    ) -> Iterator[Ended[Item[Request], Generated]]:
+        """Answers requests for as long as any are handed out. One that fails fails alone, and which
+        are answered at once depends on their order and lengths only. `note`: is told what is
+        unusual.
         """
         ...
 
     def generate(self, requests: Sequence[Request]) -> list[Generated]:
-        """One answer a request, in order, computed as one batch."""
+        """One answer a request, in order, all of them at once. What one fails of is raised."""
         ...
 
     def log_probabilities(

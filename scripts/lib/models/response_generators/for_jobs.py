@@ -1,16 +1,16 @@
 """Generators in the jobs of rules: which one a job asks for, and what goes on its record."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NotRequired, TypedDict
 
 from lib.blocks import Block, deciding
-from lib.jobs.batches import Item
 from lib.jobs.job import Job
+from lib.jobs.streams import Ended, Item, Stream, Take
 from lib.models.response_generators.base import Generator
 from lib.models.response_generators.chat import neutralised
 from lib.models.response_generators.own_settings import FILE, left_out_of
 from lib.models.response_generators.registry import GENERATORS
-from lib.models.response_generators.requests import Request, Sampling
+from lib.models.response_generators.requests import Generated, Request, Sampling
 from lib.models.response_generators.settings import GeneratorSettings
 from lib.registry import version_in_key
 
@@ -58,8 +58,8 @@ def load_for_job(
     batch_size: int,
     of: str,
 ) -> Generator:
-    """Loads a generator for a job, whose record tells of batches that mix items. `of`: what the
-    items are ("prompts").
+    """Loads a generator for a job, whose record tells that several items are answered at once.
+    `batch_size`: how many; `of`: what they are ("prompts").
     """
     for name, value in left_out_of(settings.model, settings.revision).items():
         job.note(
@@ -73,20 +73,31 @@ def load_for_job(
     )
 
 
-def generate_for_job(
-    job: Job[Any], generator: Generator, batch: Sequence[Item[Request]], what: str
-) -> list[GeneratedText]:
-    """An answer to each item's Request, as journals hold it; the record tells of texts with a
-    special token. `what`: what the texts are.
+def answers_for_job(
+    job: Job[Any], generator: Generator, what: str
+) -> Stream[Item[Request], GeneratedText]:
+    """A stream of answers as journals hold them; the record tells of texts with a special token.
+    `what`: what the texts are.
     """
-    for item in batch:
-        if neutralised(item.inputs.text, generator.processor) != item.inputs.text:
-            job.note(
-                f"{item.id}: the {what} holds a special token of this model; it is given to it with"
-                " a blank inside, as text"
-            )
-    answers = generator.generate([item.inputs for item in batch])
-    return [
-        {"text": answer.text, "finish_reason": answer.finish_reason, "tokens": answer.tokens}
-        for answer in answers
-    ]
+
+    def stream(take: Take[Item[Request]]) -> Iterator[Ended[Item[Request], GeneratedText]]:
+        def take_and_look(number: int) -> Sequence[Item[Request]]:
+            items = take(number)
+            for item in items:
+                if neutralised(item.inputs.text, generator.processor) != item.inputs.text:
+                    job.note(
+                        f"{item.id}: the {what} holds a special token of this model; it is given to"
+                        " it with a blank inside, as text"
+                    )
+            return items
+
+        for ended in generator.stream(take_and_look, job.note):
+            yield [(item, _as_journalled(answer)) for item, answer in ended]
+
+    return stream
+
+
+def _as_journalled(answer: Generated | Exception) -> GeneratedText | Exception:
+    if isinstance(answer, Exception):
+        return answer
+    return {"text": answer.text, "finish_reason": answer.finish_reason, "tokens": answer.tokens}

@@ -1,6 +1,6 @@
 """Answers by transformers' `generate`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -9,6 +9,7 @@ from pydantic import Field
 from lib import weights
 from lib.data.image_files import read_image
 from lib.jobs.device import require_device
+from lib.jobs.streams import Ended, Item, Take, in_batches
 from lib.loading import load_whole
 from lib.models.response_generators.chat import (
     answer_tokens,
@@ -23,7 +24,12 @@ from lib.models.response_generators.settings import GeneratorSettings
 
 
 class TransformersGenerator:
-    """A model run by transformers' `generate`. Several requests are one left-padded batch."""
+    """A model run by transformers' `generate`.
+
+    Several requests are one left-padded batch, which ends with its longest answer: a row that took
+    the place of one that ended would be computed behind other padding, and get other low bits. The
+    continuous batching of transformers itself takes no images.
+    """
 
     VERSION: ClassVar[int] = 1
 
@@ -42,15 +48,21 @@ class TransformersGenerator:
         with_images: bool,
         batch_size: int,
     ) -> Self:
-        """Loads the model; a batch may have any size."""
+        """Loads the model."""
         require_device(device)
         if sampling.beams > 1 and sampling.temperature:
             raise ValueError("beams are searched without a temperature")
         folder = weights.fetch(settings.model, settings.revision)
-        return cls(folder, settings.dtype, device, sampling, with_images)
+        return cls(folder, settings.dtype, device, sampling, with_images, batch_size)
 
     def __init__(
-        self, folder: Path, dtype: str, device: str, sampling: Sampling, with_images: bool
+        self,
+        folder: Path,
+        dtype: str,
+        device: str,
+        sampling: Sampling,
+        with_images: bool,
+        batch_size: int = 1,
     ) -> None:
         import torch
         from transformers import (
@@ -61,6 +73,7 @@ class TransformersGenerator:
 
         self.sampling = sampling
         self.device = device
+        self.batch_size = batch_size
         self.processor = load_processor(folder, with_images)
         self.tokenizer = tokenizer_of(self.processor)
         # Right padding would stand between a prompt and its answer.
@@ -77,8 +90,18 @@ class TransformersGenerator:
             cache_implementation=model.generation_config.cache_implementation,
         )
 
+    def stream(
+        self, take: Take[Item[Request]], note: Callable[[str], None]
+    ) -> Iterator[Ended[Item[Request], Generated]]:
+        """Answers requests in batches."""
+
+        def answer(batch: Sequence[Item[Request]]) -> list[Generated]:
+            return self.generate([item.inputs for item in batch])
+
+        return in_batches(answer, self.batch_size, note)(take)
+
     def generate(self, requests: Sequence[Request]) -> list[Generated]:
-        """One answer a request, in order."""
+        """One answer a request, in order, as one batch."""
         prompts = [
             chat_prompt(self.processor, request.text, request.image is not None, request.system)
             for request in requests

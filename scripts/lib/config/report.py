@@ -1,0 +1,64 @@
+"""The report: a page on which people look at a run's data."""
+
+from typing import Any
+
+from pydantic import Field
+
+from lib.benchmarks.base import LanguageChoice
+from lib.blocks import Block, Name, UserPath
+from lib.report.licence import UsedModel
+from lib.report.sidecar import Label
+
+
+class Report(Block):
+    """The page that target `report` makes (docs/report.md)."""
+
+    thumbnail_pixels: int = Field(
+        256,
+        ge=32,
+        le=1024,
+        description=(
+            "The longer side of the page's small pictures. The page shows the pictures themselves"
+            " where it lies in the run's folder."
+        ),
+    )
+
+
+class ShownMentions(Block):
+    """A benchmark that counts mentions, as far as its answers are scored one by one."""
+
+    scorer: str
+    questions: list[UserPath]
+    images: UserPath | None
+    reference: list[UserPath]
+    language: LanguageChoice
+
+
+class ReportJob(Block):
+    """What rule report is told.
+
+    scorers        the image scorers, in the configured order
+    compared       the two whose picks people compare in the blind mode, if there are two
+    policies       the names of the answers, in the configured order
+    reviews        the folder that reviews are put into
+    models         of the run, with their terms
+    experiments    whose trainings are shown
+    evaluated      the models that are evaluated, the base model first
+    benchmarks     how the answers of each are scored one by one; None where lmms-eval says it
+    planned        hours and GPU-hours by rule, where there are rates
+    configuration  of the run, without what is of this machine alone
+    """
+
+    run: str
+    label: Label
+    thumbnail_pixels: int
+    scorers: list[Name]
+    compared: list[Name]
+    policies: list[str]
+    reviews: str
+    models: list[UsedModel]
+    experiments: list[Name]
+    evaluated: list[Name]
+    benchmarks: dict[Name, ShownMentions | None]
+    planned: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    configuration: dict[str, Any]

@@ -1,0 +1,76 @@
+"""What rule report is told: what it reads, and what else of the run it shows."""
+
+from pathlib import Path
+
+from lib.config.evaluation import QuestionBenchmark, TaskBenchmark, counts_mentions
+from lib.config.licences import read_licences
+from lib.config.report import ReportJob, ShownMentions
+from lib.head.cards import models_of_data, of_model, portable
+from lib.head.plan import Plan
+from lib.head.table_rows import seen_by_people
+from lib.head.targets import tables_and_figures
+from lib.report.licence import UsedModel
+
+
+def report_job(plan: Plan, planned: dict[str, tuple[float, float]]) -> ReportJob:
+    """What rule report is told. `planned`: hours and GPU-hours by rule, where there are rates."""
+    config = plan.config
+    return ReportJob(
+        run=config.run,
+        label=config.label,
+        thumbnail_pixels=config.report.thumbnail_pixels,
+        scorers=list(config.image_ranking.scorers),
+        compared=seen_by_people(plan),
+        policies=config.responses.answer_names,
+        reviews=config.reviews,
+        models=models_of_run(plan),
+        experiments=plan.experiments(),
+        evaluated=plan.models(),
+        benchmarks={
+            name: shown_mentions(block) for name, block in config.evaluation.benchmarks.items()
+        },
+        planned=planned,
+        configuration=portable(config.model_dump(mode="json")),
+    )
+
+
+def shown_mentions(block: TaskBenchmark | QuestionBenchmark) -> ShownMentions | None:
+    """How the answers to a benchmark are scored one by one, where it counts mentions."""
+    if not isinstance(block, QuestionBenchmark) or not counts_mentions(block):
+        return None
+    return ShownMentions(
+        scorer=block.scorer,
+        questions=block.questions,
+        images=block.images,
+        reference=block.reference,
+        language=block.language,
+    )
+
+
+def models_of_run(plan: Plan) -> list[UsedModel]:
+    """The models that make the data, and the one that is trained on them."""
+    config, licences = plan.config, read_licences()
+    base = of_model("is trained", config.training.base_model, "train_dpo", licences)
+    return [*(models_of_data(config, licences) if plan.makes_pairs else []), base]
+
+
+def shown_besides(plan: Plan) -> dict[str, str]:
+    """What of later stages is there now, and since when: the report shows it and waits for none of
+    it, so that pairs can be looked at, and be rejected, before anything is trained on them.
+    """
+    root = Path(plan.root)
+    files = [
+        *tables_and_figures(plan),
+        *(f"{plan.root}/dataset/{size}/dataset.json" for size in plan.sizes()),
+        *(f"{plan.root}/models/{name}/metrics.jsonl" for name in plan.experiments()),
+        *(
+            f"{plan.root}/evaluation/{model}/{benchmark}/scores.json"
+            for model in plan.models()
+            for benchmark in plan.config.evaluation.benchmarks
+        ),
+    ]
+    return {
+        path.relative_to(root).as_posix(): str(path.stat().st_mtime_ns)
+        for path in map(Path, files)
+        if path.is_file()
+    }

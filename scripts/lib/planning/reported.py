@@ -1,0 +1,56 @@
+"""What the report says that a run was planned to take: the jobs of models at the rates of the
+project, without Snakemake's graph, which would be made anew for it.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from lib.files import PROJECT
+from lib.head.evaluation import tasks
+from lib.head.plan import Plan
+from lib.planning.costs import plan_costs
+from lib.planning.graph import PlannedJob
+from lib.planning.rates import read_rates
+
+RATES = PROJECT / "profiles/slurm/rates.yaml"
+
+
+def jobs_with_models(plan: Plan) -> Iterator[PlannedJob]:
+    """The jobs that hold a GPU."""
+    config = plan.config
+    for topic, shard in plan.shards:
+        of_shard = {"topic": topic, "shard": shard}
+        yield PlannedJob("generate_images", of_shard, 1)
+        for scorer in config.image_ranking.scorers:
+            yield PlannedJob("rank_images", {"scorer": scorer, **of_shard}, 1)
+        for policy in config.responses.policy_models:
+            yield PlannedJob("generate_responses", {"policy": policy, **of_shard}, 1)
+        yield PlannedJob("rank_responses", of_shard, 1)
+    for experiment in plan.experiments():
+        gpus = config.training.settings_of(experiment).processes
+        yield PlannedJob("train_dpo", {"experiment": experiment}, gpus)
+    for model in plan.models():
+        for benchmark in config.evaluation.benchmarks:
+            rule = "answer_benchmark" if benchmark in tasks(plan) else "answer_questions"
+            yield PlannedJob(rule, {"model": model, "benchmark": benchmark}, 1)
+
+
+def planned_hours(plan: Plan, rates: Path = RATES) -> dict[str, tuple[float, float]]:
+    """Hours and GPU-hours by rule; nothing on a machine without a GPU, for which there are no
+    rates. Errors: UserError for a rates file that cannot be used.
+    """
+    if plan.config.device != "cuda":
+        return {}
+    jobs = list(jobs_with_models(plan))
+    shards = {place: len(shard.prompts) for place, shard in plan.shards.items()}
+    known = read_rates(rates, all_rules())
+    costs = plan_costs(jobs, plan.config, shards, known).costs
+    return {
+        rule: (round(cost.seconds / 3600, 3), round(cost.gpu_seconds / 3600, 3))
+        for rule, cost in costs.items()
+    }
+
+
+def all_rules() -> list[str]:
+    """The names of all rules' scripts, which are those of the rules."""
+    return [path.stem for path in (PROJECT / "scripts").glob("*.py")]

@@ -1,0 +1,119 @@
+// What a reviewer says of pairs: kept in this browser until it is downloaded as reviews.csv.
+(() => {
+  "use strict";
+  const page = (window.page ??= {});
+  const VERDICTS = { accept: "accepted", reject: "rejected", swap: "swapped" };
+  const COLUMNS = ["run", "prompt_id", "pair", "verdict", "note", "reviewer", "sample", "reviewed_at"];
+  let run = "";
+  const VERDICT_COLUMNS = ["run", "kind", "prompt_id", "shown", "first", "second", "verdict", "reviewer", "judged_at"];
+  let kept = { reviewer: "", marks: {}, verdicts: {} };
+  let isKept = true;
+
+  const place = () => `pds-dpo reviews of ${run}`;
+
+  function begin(name) {
+    run = name;
+    try {
+      const there = JSON.parse(localStorage.getItem(place()) ?? "null");
+      if (there && typeof there.marks === "object") kept = { ...kept, ...there };
+    } catch {
+      isKept = false; // a browser that keeps nothing
+    }
+  }
+
+  function keep() {
+    try {
+      localStorage.setItem(place(), JSON.stringify(kept));
+    } catch {
+      isKept = false;
+    }
+  }
+
+  // The mark of a prompt's pair; one of an earlier pair of this prompt is none.
+  function of(row) {
+    const mark = Object.hasOwn(kept.marks, row.id) ? kept.marks[row.id] : null;
+    return mark && mark.pair === row.pair ? mark : null;
+  }
+
+  function change(row, values) {
+    const before = of(row) ?? { pair: row.pair, verdict: "", note: "", sample: "" };
+    const mark = { ...before, ...values, at: new Date().toISOString() };
+    if (mark.verdict || mark.note) kept.marks[row.id] = mark;
+    else delete kept.marks[row.id];
+    keep();
+  }
+
+  function quoted(value) {
+    const text = String(value).replace(/\p{Cs}/gu, "\ufffd");
+    // A spreadsheet would take it for a formula.
+    const safe = /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
+    return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+  }
+
+  // The file's text: a line for each mark of a pair that is still there.
+  function csv() {
+    const lines = page.data.prompts
+      .map((row) => [row, of(row)])
+      .filter(([, mark]) => mark?.verdict)
+      .map(([row, mark]) => [
+        ...[run, row.id, mark.pair, mark.verdict, mark.note],
+        ...[kept.reviewer, mark.sample, mark.at],
+      ]);
+    return linesOf([COLUMNS, ...lines]);
+  }
+
+  const linesOf = (lines) => lines.map((line) => `${line.map(quoted).join(",")}\r\n`).join("");
+
+  // What was said of two pictures or answers of a prompt; null where nothing was.
+  function verdict(kind, id) {
+    const name = `${kind}/${id}`;
+    return Object.hasOwn(kept.verdicts, name) ? kept.verdicts[name] : null;
+  }
+
+  function judge(kind, id, said) {
+    kept.verdicts[`${kind}/${id}`] = { ...said, at: new Date().toISOString() };
+    keep();
+  }
+
+  function verdictsCsv() {
+    const lines = Object.entries(kept.verdicts).map(([name, said]) => {
+      const [kind, id] = name.split("/");
+      return [run, kind, id, said.shown, said.first, said.second, said.verdict, kept.reviewer, said.at];
+    });
+    return linesOf([VERDICT_COLUMNS, ...lines]);
+  }
+
+  function download(name, text) {
+    const address = URL.createObjectURL(new Blob([text], { type: "text/csv;charset=utf-8" }));
+    page.elements.make("a", { href: address, download: name }).click();
+    setTimeout(() => URL.revokeObjectURL(address), 10000);
+  }
+
+  function counts() {
+    const found = { accept: 0, reject: 0, swap: 0 };
+    for (const row of page.data.prompts) {
+      const mark = of(row);
+      if (mark?.verdict) found[mark.verdict] += 1;
+    }
+    return found;
+  }
+
+  page.reviews = {
+    VERDICTS,
+    begin,
+    of,
+    change,
+    csv,
+    verdict,
+    judge,
+    verdictsCsv,
+    download,
+    counts,
+    isKept: () => isKept,
+    reviewer: () => kept.reviewer,
+    setReviewer: (name) => {
+      kept.reviewer = name.trim();
+      keep();
+    },
+  };
+})();

@@ -1,0 +1,235 @@
+"""Rule report: a page on which people look at the run's data, and decide: static files that open
+from disk or from any web server, without network.
+
+It shows of tables, figures, trainings and scores what is there, and waits for none of it. Small
+pictures are made once of each candidate and kept; its journal knows them.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lib.benchmarks.mention_scores import MentionScores
+from lib.benchmarks.paired import Change, answers_of_task, changes, compare
+from lib.config.report import ReportJob
+from lib.data.rows import ImageRankingRow, ImagesRow, PairRow, ResponseRankingRow
+from lib.data.shards import present
+from lib.data.stored_rows import whole_stored_rows
+from lib.files import digest_of_file, read_jsonl
+from lib.head.summary import read_records, summarise
+from lib.jobs.job import Job
+from lib.jobs.script import run_script
+from lib.report.page_files import DataFolder, name_of, write_figures, write_page
+from lib.report.page_models import scores_of, trainings_of
+from lib.report.page_overview import (
+    count_flow,
+    data_sets_of,
+    figures_of,
+    models_of,
+    tables_of,
+    title_of,
+)
+from lib.report.page_quality import gather
+from lib.report.page_rows import RunRows
+from lib.report.review_counts import count_reviews
+from lib.report.thumbnails import Picture, Pictures, Thumbnailer, of_prompt
+from lib.report.thumbnails import name_of as thumbnail_name
+
+VERSION = 1
+#: Questions that are listed of each comparison.
+CHANGES = 200
+OLDER = (
+    "The pairs that this report shows are newer than the data sets, and than what was trained on"
+    " them: run the workflow to its end, and make the report again."
+)
+
+
+def read_run(job: Job[ReportJob], inputs: Any) -> RunRows:
+    """The rows of all stages."""
+    settings = job.settings
+    shards = len(inputs.pairs)
+    rankings = {
+        scorer: inputs.rankings[number * shards : (number + 1) * shards]
+        for number, scorer in enumerate(settings.scorers)
+    }
+    return RunRows(
+        whole_stored_rows(job, inputs.images, ImagesRow),
+        {name: whole_stored_rows(job, files, ImageRankingRow) for name, files in rankings.items()},
+        whole_stored_rows(job, inputs.responses, ResponseRankingRow),
+        whole_stored_rows(job, inputs.pairs, PairRow),
+        settings.policies,
+        settings.compared,
+    )
+
+
+def scored_answers(root: Path, model: str, benchmark: str, scores: MentionScores | None) -> Any:
+    """A model's answers to a benchmark with their scores, by question; empty where there are
+    none.
+    """
+    folder = root / "evaluation" / model / benchmark
+    if scores:
+        is_there = (folder / "scored.jsonl").is_file() and (folder / "answers.jsonl").is_file()
+        return scores.answers(folder) if is_there else {}
+    path = folder / "answers.jsonl"
+    return answers_of_task(read_jsonl(path)) if path.is_file() else {}
+
+
+class Evaluation:
+    """Base against trained, benchmark by benchmark; the changed questions go into files of their
+    own.
+    """
+
+    def __init__(self, job: Job[ReportJob], data: DataFolder) -> None:
+        self.job, self.data = job, data
+        self.pictures: dict[str, Pictures] = {}
+        self._files = 0
+
+    def told(self) -> list[dict[str, Any]]:
+        """What the page is told of each benchmark."""
+        return [self._benchmark(name) for name in self.job.settings.benchmarks]
+
+    def _benchmark(self, name: str) -> dict[str, Any]:
+        job, settings = self.job, self.job.settings
+        shown = settings.benchmarks[name]
+        lines = scores_of(job.root, settings.evaluated, name)
+        scores = MentionScores(**dict(shown)) if shown and lines else None
+        base, *others = settings.evaluated
+        before = scored_answers(job.root, base, name, scores)
+        compared = []
+        for model in others:
+            after = scored_answers(job.root, model, name, scores)
+            if found := compare(before, after, job.seed):
+                changed = changes(before, after)[:CHANGES]
+                self._keep_pictures(name, changed, scores)
+                file = self._write(changed)
+                compared.append({"model": model, **found, "file": file, "listed": len(changed)})
+        return {"benchmark": name, "scores": lines, "compared": compared}
+
+    def _write(self, changed: Sequence[Change]) -> int:
+        self.data.write(name_of("questions", self._files), changed)
+        self._files += 1
+        return self._files - 1
+
+    def _keep_pictures(
+        self, benchmark: str, changed: Sequence[Change], scores: MentionScores | None
+    ) -> None:
+        """Has the pictures of these questions made small; one that is not what the models saw, or
+        has no file, is left out.
+        """
+        files = scores.pictures() if scores else {}
+        for change in changed:
+            file, digest = files.get(change["id"]), change["picture"]
+            if file and file.is_file() and digest_of_file(file) == digest:
+                self.pictures[digest] = Pictures(
+                    f"{benchmark}/{change['id']}", [Picture(file, digest, file)]
+                )
+                change["picture"] = thumbnail_name(digest)
+            else:
+                change["picture"] = ""
+
+
+def write_models(job: Job[ReportJob], data: DataFolder) -> list[Pictures]:
+    """Writes what is told of trainings and scores; returns the pictures that it shows."""
+    evaluation = Evaluation(job, data)
+    told = {
+        "trainings": trainings_of(job.root, job.settings.experiments),
+        "benchmarks": evaluation.told(),
+    }
+    data.write("models", told)
+    return list(evaluation.pictures.values())
+
+
+def write_prompts(run: RunRows, data: DataFolder, seed: int) -> dict[str, int]:
+    """Writes what is told of the prompts; returns how many files there are of each kind."""
+    names = list(run.pairs)
+    sizes = data.write_chunks("details", map(run.details, names))
+    chunk_of = [chunk for chunk, count in enumerate(sizes) for _ in range(count)]
+    places = run.places(seed)
+    entries = (run.entry(name, place, chunk_of[place], places) for place, name in enumerate(names))
+    return {"details": len(sizes), "prompts": len(data.write_chunks("prompts", entries))}
+
+
+def overview(
+    job: Job[ReportJob], run: RunRows, chunks: dict[str, int], warnings: Sequence[str]
+) -> dict[str, Any]:
+    """What the first page is told."""
+    import yaml
+
+    settings = job.settings
+    reviews = count_reviews(run.pairs.values())
+    configuration = yaml.safe_dump(settings.configuration, sort_keys=False, allow_unicode=True)
+    return {
+        "run": settings.run,
+        "label": settings.label,
+        "warnings": list(warnings),
+        "chunks": chunks,
+        "flow": count_flow(run.images, run.responses, run.pairs).steps(data_sets_of(job.root)),
+        "models": models_of(settings.models, job.root),
+        "tables": tables_of(job.root),
+        "figures": [
+            {"file": f"{path.parent.name}-{path.name}", "title": title_of(path)}
+            for path in figures_of(job.root)
+        ],
+        "configuration": configuration,
+        "reviews": {"lines": reviews.lines(), "disagreements": reviews.disagreements},
+        "reviews_folder": settings.reviews,
+    }
+
+
+def time_used(job: Job[ReportJob]) -> dict[str, Any]:
+    """The time that the jobs took by rule, from their records, beside what was planned. It is of
+    this machine and day, which is why it stands in a file of its own.
+    """
+    planned = job.settings.planned
+    rules = [
+        {
+            "rule": each.rule,
+            "jobs": each.jobs,
+            "computed": each.computed,
+            "reused": each.reused,
+            "failed": each.failed,
+            "hours": round((each.load_seconds + each.compute_seconds) / 3600, 3),
+            **(planned_of(each.rule, planned) if planned else {}),
+        }
+        for each in summarise(read_records(job.root))
+    ]
+    return {"rules": rules}
+
+
+def planned_of(rule: str, planned: Mapping[str, tuple[float, float]]) -> dict[str, float | None]:
+    """What a rule was planned to take; None where it has no model."""
+    hours, gpu_hours = planned.get(rule, (None, None))
+    return {"planned": hours, "gpu_hours": gpu_hours}
+
+
+def is_older(root: Path, pairs: Sequence[str]) -> bool:
+    """Whether a data set was made before the pairs were what they are."""
+    newest = max((Path(path).stat().st_mtime for path in pairs), default=0.0)
+    return any(path.stat().st_mtime < newest for path in root.glob("dataset/*/dataset.json"))
+
+
+def main(snakemake: Any) -> None:
+    with Job(snakemake, ReportJob, VERSION) as job:
+        inputs, settings = snakemake.input, job.settings
+        report = Path(snakemake.output.index).parent
+        run = read_run(job, inputs)
+        data = DataFolder(report)
+        chunks = write_prompts(run, data, job.seed)
+        quality = gather(run.of(name) for name in run.pairs)
+        data.write("quality", quality.told(job.root / "quality" / "pairs.json"))
+        pictures = write_models(job, data)
+        candidates = [of_prompt(row, job.root) for row in present(run.images.values())]
+        thumbnails = Thumbnailer(job, report / "thumbs", settings.thumbnail_pixels)
+        made = thumbnails.make([*candidates, *pictures])
+        warnings = [OLDER] if is_older(job.root, inputs.pairs) else []
+        data.write("overview", overview(job, run, chunks, warnings))
+        data.write("used", time_used(job))
+        data.delete_others()
+        write_figures(figures_of(job.root), report)
+        write_page(report)
+        folders = [path for path in report.iterdir() if path.is_dir()]
+        job.also_publishes(sorted(folders), made)
+
+
+if __name__ == "__main__":
+    run_script(main)

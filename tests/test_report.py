@@ -1,0 +1,217 @@
+"""Rule report: what the page is told, and what is made anew when something changes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lib.config.run import Config
+from lib.head.plan import Plan
+from lib.head.report_job import shown_besides
+from lib.head.verification import verify_run
+from lib.planning.rates import read_rates
+from lib.planning.reported import RATES, all_rules, planned_hours
+from lib.report.page_files import LARGEST, chunks
+from lib.report.page_overview import FlowCounter
+from lib.report.page_rows import drawn
+from report_run import JOB, ReportRun, data_of
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> ReportRun:
+    made = ReportRun(tmp_path / "run")
+    for number in range(4):
+        made.add(f"a picture of {number} circles")
+    return made
+
+
+def thumbnails(run: ReportRun) -> dict[str, int]:
+    return {
+        path.name: path.stat().st_mtime_ns for path in (run.root / "report/thumbs").rglob("*.webp")
+    }
+
+
+def test_every_prompt_is_told_with_its_candidates_scores_responses_and_pair(run: ReportRun) -> None:
+    index = run.report()
+    entries = data_of(index, "prompts-000")
+    details = {each["id"]: each for each in data_of(index, "details-000")}
+    assert len(entries) == len(details) == 4
+    entry = entries[0]
+    assert (entry["outcome"], entry["margin"], entry["chosen"]) == ("pair", 2.0, "mistral")
+    told = details[entry["id"]]
+    assert [each["of"] for each in told["candidates"]] == ["guidance 5", "guidance 9"]
+    assert told["candidates"][0]["scores"] == [["image-reward", 0.5, True], ["clip", 0.25, False]]
+    assert told["candidates"][0]["isPicked"]
+    assert [each["name"] for each in told["responses"]] == list(JOB.policies)
+    assert told["responses"][0]["parts"] == [["attributes", [["helpfulness", 3.5]]]]
+    assert told["pair"]["rejected"]["text"] == "No."
+
+
+def test_a_prompt_without_a_pair_says_why_and_one_that_failed_says_where(run: ReportRun) -> None:
+    run.add("a tie", pair=None, no_pair="tie")
+    name = run.add("a failure")
+    run.rows["pairs"][-1] = {
+        **{key: run.rows["images"][-1][key] for key in ("id", "topic", "prompt")},
+        "missing": {"rule": "generate_responses", "reason": "out of <memory>"},
+    }
+    run.rows["response_ranking"][-1] = dict(run.rows["pairs"][-1])
+    index = run.report()
+    outcomes = {each["id"]: each["outcome"] for each in data_of(index, "prompts-000")}
+    assert outcomes[name] == "generate_responses failed"
+    assert "tie" in outcomes.values()
+    details = {each["id"]: each for each in data_of(index, "details-000")}
+    assert details[name]["why"] == "generate_responses: out of <memory>"
+    flow = {step["step"]: step for step in data_of(index, "overview")["flow"]}
+    assert flow["Pairs"]["count"] == 4
+    assert flow["Pairs"]["left_out"] == [["tie", 1]]
+    assert flow["Prompts with responses"]["left_out"] == [["generate_responses failed", 1]]
+
+
+def test_one_changed_prompt_makes_its_own_thumbnails_only(run: ReportRun) -> None:
+    run.report()
+    before = thumbnails(run)
+    assert len(before) == 8
+    assert run.record()["computed"] == 4
+    for rows in run.rows.values():
+        rows.pop()
+    run.add("another prompt")
+    run.report()
+    after = thumbnails(run)
+    assert run.record()["computed"] == 1
+    assert len(after) == 8
+    kept = before.keys() & after.keys()
+    assert len(kept) == 6
+    assert all(before[name] == after[name] for name in kept)
+
+
+def test_candidates_that_are_the_same_picture_share_a_thumbnail(run: ReportRun) -> None:
+    first, second = run.rows["images"][0]["candidates"]
+    (run.root / second["file"]).write_bytes((run.root / first["file"]).read_bytes())
+    second["sha256"] = first["sha256"]
+    run.report()
+    assert len(thumbnails(run)) == 7
+    assert run.record()["failed"] == 0
+
+
+def test_a_thumbnail_that_was_deleted_is_made_again(run: ReportRun) -> None:
+    run.report()
+    next((run.root / "report/thumbs").rglob("*.webp")).unlink()
+    run.report()
+    assert len(thumbnails(run)) == 8
+    assert run.record()["computed"] == 1
+
+
+def test_another_size_makes_all_thumbnails_anew(run: ReportRun) -> None:
+    run.report()
+    run.report(JOB.model_copy(update={"thumbnail_pixels": 32}))
+    assert run.record()["computed"] == 4
+
+
+def test_the_same_run_gives_the_same_bytes_but_for_the_time_it_took(run: ReportRun) -> None:
+    def files() -> dict[str, bytes]:
+        folder = run.root / "report"
+        return {
+            path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in folder.rglob("*")
+            if path.is_file() and path.name != "used.js"
+        }
+
+    run.report()
+    before = files()
+    run.report()
+    assert files() == before
+
+
+def test_all_files_of_the_report_are_on_record(run: ReportRun) -> None:
+    run.report()
+    known = run.record()["files"]
+    there = {
+        path.relative_to(run.root).as_posix()
+        for path in (run.root / "report").rglob("*")
+        if path.is_file()
+    }
+    assert there == known.keys()
+
+
+def test_the_report_of_a_run_is_verified_and_a_file_that_is_not_its_own_is_told(
+    run: ReportRun,
+) -> None:
+    run.report()
+    assert verify_run(run.root).differences == []
+    (run.root / "report/data/prompts-000.js").write_text("alert(1)")
+    (run.root / "report/page/more.js").write_text("alert(1)")
+    found = {each.file: each.what for each in verify_run(run.root).differences}
+    assert found == {
+        "report/data/prompts-000.js": "has other contents than when it was made",
+        "report/page/more.js": "was not put there by the run",
+    }
+
+
+def test_no_file_of_data_is_large_however_long_the_answers_are(run: ReportRun) -> None:
+    for number in range(60):
+        run.add(f"a long story {number}", answers=["é" * 50_000, "b", "c"])
+    index = run.report()
+    sizes = [path.stat().st_size for path in index.parent.rglob("*") if path.is_file()]
+    assert max(sizes) < LARGEST
+    assert data_of(index, "overview")["chunks"]["details"] > 5
+
+
+def test_rows_stay_in_their_order_whatever_the_size_of_a_file_of_data() -> None:
+    rows = [{"number": number, "text": "x" * number} for number in range(50)]
+    assert [row for chunk in chunks(rows, size=100) for row in chunk] == rows
+    assert list(chunks([], size=100)) == []
+
+
+def test_a_sample_is_part_of_every_larger_one_and_another_seed_draws_another() -> None:
+    names = [f"art-{number}" for number in range(100)]
+    places = drawn(names, 0)
+    assert sorted(places.values()) == list(range(100))
+    without_one = drawn(names[1:], 0)
+    order = sorted(without_one, key=without_one.__getitem__)
+    assert order == [name for name in sorted(places, key=places.__getitem__) if name != names[0]]
+    assert drawn(names, 1) != places
+
+
+def test_a_run_without_prompts_has_a_flow_of_nothing() -> None:
+    assert {step["count"] for step in FlowCounter().steps([])} == {0}
+
+
+def plan_of(folder: Path, **values: Any) -> Plan:
+    """The plan of a run of six prompts."""
+    (folder / "prompts").mkdir()
+    texts = "".join(f"a cat of the colour {number}\n" for number in range(6))
+    (folder / "prompts/art.txt").write_text(texts)
+    places = {"results": str(folder / "results"), "prompts": str(folder / "prompts")}
+    return Plan(Config.model_validate({**places, "topics": ["art"], **values}))
+
+
+def test_what_was_planned_is_told_by_rule_on_a_gpu_and_nothing_on_a_cpu(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    planned = planned_hours(plan)
+    rates = read_rates(RATES, all_rules())
+    rate = rates.stages["generate_images"]
+    jobs = len(plan.shards)
+    seconds = jobs * (rates.every_job.seconds + rate.load_seconds) + 6 * 4 * rate.seconds
+    assert planned["generate_images"] == pytest.approx((seconds / 3600,) * 2, abs=1e-3)
+    assert {"rank_images", "generate_responses", "rank_responses"} <= planned.keys()
+    (tmp_path / "cpu").mkdir()
+    assert planned_hours(plan_of(tmp_path / "cpu", device="cpu")) == {}
+
+
+def test_planned_hours_stand_beside_those_used(run: ReportRun) -> None:
+    run.report()
+    assert "planned" not in str(data_of(run.report(), "used"))
+    index = run.report(JOB.model_copy(update={"planned": {"report": (0.5, 1.0)}}))
+    (rule,) = data_of(index, "used")["rules"]
+    assert (rule["rule"], rule["planned"], rule["gpu_hours"]) == ("report", 0.5, 1.0)
+
+
+def test_the_report_of_a_run_that_is_not_finished_says_which_files_it_will_show(
+    tmp_path: Path,
+) -> None:
+    plan = plan_of(tmp_path)
+    assert shown_besides(plan) == {}
+    table = Path(plan.root) / "tables/reasons_table.csv"
+    table.parent.mkdir(parents=True)
+    table.write_text("a")
+    assert list(shown_besides(plan)) == ["tables/reasons_table.csv"]
