@@ -9,16 +9,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lib.benchmarks.mention_scores import MentionScores
-from lib.benchmarks.paired import Change, answers_of_task, changes, compare
+from lib.benchmarks.question_pictures import question_pictures
 from lib.config.report import ReportJob
 from lib.data.rows import ImageRankingRow, ImagesRow, PairRow, ResponseRankingRow
 from lib.data.shards import present
 from lib.data.stored_rows import whole_stored_rows
-from lib.files import digest_of_file, read_jsonl
+from lib.files import digest_of_file
 from lib.head.summary import read_records, summarise
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
+from lib.paired import Change, changes, compare, read_answers
 from lib.report.page_files import DataFolder, name_of, write_figures, write_page
 from lib.report.page_models import scores_of, trainings_of
 from lib.report.page_overview import (
@@ -35,7 +35,7 @@ from lib.report.review_counts import count_reviews
 from lib.report.thumbnails import Picture, Pictures, Thumbnailer, of_prompt
 from lib.report.thumbnails import name_of as thumbnail_name
 
-VERSION = 1
+VERSION = 2
 #: Questions that are listed of each comparison.
 CHANGES = 200
 OLDER = (
@@ -62,18 +62,6 @@ def read_run(job: Job[ReportJob], inputs: Any) -> RunRows:
     )
 
 
-def scored_answers(root: Path, model: str, benchmark: str, scores: MentionScores | None) -> Any:
-    """A model's answers to a benchmark with their scores, by question; empty where there are
-    none.
-    """
-    folder = root / "evaluation" / model / benchmark
-    if scores:
-        is_there = (folder / "scored.jsonl").is_file() and (folder / "answers.jsonl").is_file()
-        return scores.answers(folder) if is_there else {}
-    path = folder / "answers.jsonl"
-    return answers_of_task(read_jsonl(path)) if path.is_file() else {}
-
-
 class Evaluation:
     """Base against trained, benchmark by benchmark; the changed questions go into files of their
     own.
@@ -90,17 +78,17 @@ class Evaluation:
 
     def _benchmark(self, name: str) -> dict[str, Any]:
         job, settings = self.job, self.job.settings
-        shown = settings.benchmarks[name]
         lines = scores_of(job.root, settings.evaluated, name)
-        scores = MentionScores(**dict(shown)) if shown and lines else None
+        shown = settings.benchmarks[name]
+        files = question_pictures(**dict(shown)) if shown and lines else {}
         base, *others = settings.evaluated
-        before = scored_answers(job.root, base, name, scores)
+        before = read_answers(job.root / "evaluation" / base / name)
         compared = []
         for model in others:
-            after = scored_answers(job.root, model, name, scores)
+            after = read_answers(job.root / "evaluation" / model / name)
             if found := compare(before, after, job.seed):
                 changed = changes(before, after)[:CHANGES]
-                self._keep_pictures(name, changed, scores)
+                self._keep_pictures(name, changed, files)
                 file = self._write(changed)
                 compared.append({"model": model, **found, "file": file, "listed": len(changed)})
         return {"benchmark": name, "scores": lines, "compared": compared}
@@ -111,12 +99,11 @@ class Evaluation:
         return self._files - 1
 
     def _keep_pictures(
-        self, benchmark: str, changed: Sequence[Change], scores: MentionScores | None
+        self, benchmark: str, changed: Sequence[Change], files: Mapping[str, Path]
     ) -> None:
         """Has the pictures of these questions made small; one that is not what the models saw, or
         has no file, is left out.
         """
-        files = scores.pictures() if scores else {}
         for change in changed:
             file, digest = files.get(change["id"]), change["picture"]
             if file and file.is_file() and digest_of_file(file) == digest:

@@ -184,6 +184,12 @@ class ReportRun:
                 for number, text in enumerate(texts)
             ]
             write_lines(folder / "answers.jsonl", rows)
+            given = [
+                {"id": str(row["id"]), "line": line, "score": row.pop("score")}
+                | {"picture": str(row["id"]), "target": row["target"]}
+                for line, row in enumerate(rows, start=1)
+            ]
+            write_lines(folder / "by_question.jsonl", given)
             scores = {"scores": {"accuracy": 80.0}, "intervals": {"accuracy": [70.0, 90.0]}}
             write_json(folder / "scores.json", scores)
         steps = [

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from lib.config.evaluation import QuestionBenchmark, TaskBenchmark, counts_mentions
+from lib.config.evaluation import QuestionBenchmark, TaskBenchmark
 from lib.config.licences import read_licences
-from lib.config.report import ReportJob, ShownMentions
+from lib.config.report import ReportJob, ShownQuestions
 from lib.head.cards import models_of_data, of_model, portable
 from lib.head.plan import Plan
 from lib.head.table_rows import seen_by_people
@@ -27,24 +27,18 @@ def report_job(plan: Plan, planned: dict[str, tuple[float, float]]) -> ReportJob
         experiments=plan.experiments(),
         evaluated=plan.models(),
         benchmarks={
-            name: shown_mentions(block) for name, block in config.evaluation.benchmarks.items()
+            name: shown_questions(block) for name, block in config.evaluation.benchmarks.items()
         },
         planned=planned,
         configuration=portable(config.model_dump(mode="json")),
     )
 
 
-def shown_mentions(block: TaskBenchmark | QuestionBenchmark) -> ShownMentions | None:
-    """How the answers to a benchmark are scored one by one, where it counts mentions."""
-    if not isinstance(block, QuestionBenchmark) or not counts_mentions(block):
+def shown_questions(block: TaskBenchmark | QuestionBenchmark) -> ShownQuestions | None:
+    """Where the pictures of a benchmark are, if it is one of files."""
+    if not isinstance(block, QuestionBenchmark):
         return None
-    return ShownMentions(
-        scorer=block.scorer,
-        questions=block.questions,
-        images=block.images,
-        reference=block.reference,
-        language=block.language,
-    )
+    return ShownQuestions(scorer=block.scorer, questions=block.questions, images=block.images)
 
 
 def models_of_run(plan: Plan) -> list[UsedModel]:
