@@ -120,6 +120,15 @@ class ReportRun:
         rejected = {"policy": POLICIES[-1], "text": answers[-1], "score": 2.0 - margin}
         return {"chosen": chosen, "rejected": rejected, "margin": margin}
 
+    def disagree(self, share: float, spread: float) -> None:
+        """Has the last prompt's answers rated by an ensemble: this share of its rewards is against
+        the pair; `spread`: of the first answer.
+        """
+        self.rows["pairs"][-1]["pair"]["disagreement"] = share
+        responses = self.rows["response_ranking"][-1]["responses"].values()
+        for number, response in enumerate(responses, start=1):
+            response["spread"] = spread / number
+
     def write(self) -> SimpleNamespace:
         """Writes the shard files; returns them as the rule's inputs."""
         files = {

@@ -47,6 +47,19 @@ def test_every_prompt_is_told_with_its_candidates_scores_responses_and_pair(run:
     assert told["pair"]["rejected"]["text"] == "No."
 
 
+def test_it_tells_how_far_the_rewards_of_an_ensemble_disagree(run: ReportRun) -> None:
+    name = run.add("a disputed picture")
+    run.disagree(0.25, spread=1.5)
+    index = run.report()
+    entries = {each["id"]: each for each in data_of(index, "prompts-000")}
+    told = {key: entries[name][key] for key in ("against", "spread")}
+    assert told == {"against": 0.25, "spread": 1.5}
+    others = [each for each in entries.values() if each["id"] != name]
+    assert {(each["against"], each["spread"]) for each in others} == {(None, None)}
+    details = next(each for each in data_of(index, "details-000") if each["id"] == name)
+    assert [each["spread"] for each in details["responses"]] == [1.5, 0.75, 0.5]
+
+
 def test_a_prompt_without_a_pair_says_why_and_one_that_failed_says_where(run: ReportRun) -> None:
     run.add("a tie", pair=None, no_pair="tie")
     name = run.add("a failure")

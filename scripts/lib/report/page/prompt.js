@@ -99,6 +99,7 @@
       "section",
       {},
       make("h2", {}, "Pair ", make("small", {}, `margin ${number(pair.margin)}`)),
+      pair.disagreement > 0 && make("p", { class: "hint" }, `Of the rewards, by weight, ${Math.round(100 * pair.disagreement)} % would have it the other way round.`),
       details.why && why,
       details.review && make("p", { class: "warning" }, details.review),
       make("p", { class: "hint" }, "Marked: words that the other answer does not have."),
@@ -118,7 +119,8 @@
         make("ul", { class: "scores" }, values.map(([part, value]) => make("li", {}, `${part} ${typeof value === "number" ? number(value) : value}`))),
       ),
     );
-    const said = response.invalid ? `not ranked: ${response.invalid}` : `reward ${number(response.score)}`;
+    const spread = response.spread === undefined ? "" : `, ${number(response.spread)} between the rewards`;
+    const said = response.invalid ? `not ranked: ${response.invalid}` : `reward ${number(response.score)}${spread}`;
     return make(
       "article",
       { class: "response" },
