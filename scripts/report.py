@@ -6,6 +6,7 @@ pictures are made once of each candidate and kept; its journal knows them.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from lib.paired import Change, changes, compare, read_answers
 from lib.report.page_files import DataFolder, name_of, write_figures, write_page
 from lib.report.page_models import scores_of, trainings_of
 from lib.report.page_overview import (
+    FlowStep,
     count_flow,
     data_sets_of,
     figures_of,
@@ -29,6 +31,7 @@ from lib.report.page_overview import (
     tables_of,
     title_of,
 )
+from lib.report.page_own_pairs import OwnPairsShown, own_pairs_shown
 from lib.report.page_quality import gather
 from lib.report.page_rows import RunRows
 from lib.report.review_counts import count_reviews
@@ -126,20 +129,32 @@ def write_models(job: Job[ReportJob], data: DataFolder) -> list[Pictures]:
     return list(evaluation.pictures.values())
 
 
-def write_prompts(run: RunRows, data: DataFolder, seed: int) -> dict[str, int]:
-    """Writes what is told of the prompts; returns how many files there are of each kind."""
+def write_prompts(
+    run: RunRows, own_pairs: Sequence[OwnPairsShown], data: DataFolder, seed: int
+) -> dict[str, int]:
+    """Writes what is told of the prompts, and of experiments' own pairs after them; returns how
+    many files there are of each kind.
+    """
     names = list(run.pairs)
-    sizes = data.write_chunks("details", map(run.details, names))
+    brought = [(source, pair) for source in own_pairs for pair in source.pairs]
+    details = chain(map(run.details, names), (source.details(pair) for source, pair in brought))
+    sizes = data.write_chunks("details", details)
     chunk_of = [chunk for chunk, count in enumerate(sizes) for _ in range(count)]
     places = run.places(seed)
-    entries = (run.entry(name, place, chunk_of[place], places) for place, name in enumerate(names))
+    entries = chain(
+        (run.entry(name, place, chunk_of[place], places) for place, name in enumerate(names)),
+        (
+            source.entry(pair, place, chunk_of[place])
+            for place, (source, pair) in enumerate(brought, start=len(names))
+        ),
+    )
     return {"details": len(sizes), "prompts": len(data.write_chunks("prompts", entries))}
 
 
 def overview(
-    job: Job[ReportJob], run: RunRows, chunks: dict[str, int], warnings: Sequence[str]
+    job: Job[ReportJob], run: RunRows, brought: Sequence[FlowStep], warnings: Sequence[str]
 ) -> dict[str, Any]:
-    """What the first page is told."""
+    """What the first page is told besides how many files there are. `brought`: of own pairs."""
     import yaml
 
     settings = job.settings
@@ -149,8 +164,10 @@ def overview(
         "run": settings.run,
         "label": settings.label,
         "warnings": list(warnings),
-        "chunks": chunks,
-        "flow": count_flow(run.images, run.responses, run.pairs).steps(data_sets_of(job.root)),
+        "flow": [
+            *count_flow(run.images, run.responses, run.pairs).steps(data_sets_of(job.root)),
+            *brought,
+        ],
         "models": models_of(settings.models, job.root),
         "tables": tables_of(job.root),
         "figures": [
@@ -201,15 +218,18 @@ def main(snakemake: Any) -> None:
         report = Path(snakemake.output.index).parent
         run = read_run(job, inputs)
         data = DataFolder(report)
-        chunks = write_prompts(run, data, job.seed)
+        own_pairs = own_pairs_shown(job.root, settings.own_pairs, job.seed)
+        chunks = write_prompts(run, own_pairs, data, job.seed)
         quality = gather(run.of(name) for name in run.pairs)
         data.write("quality", quality.told(job.root / "quality" / "pairs.json"))
         pictures = write_models(job, data)
         candidates = [of_prompt(row, job.root) for row in present(run.images.values())]
+        brought = [each for source in own_pairs for each in source.pictures()]
         thumbnails = Thumbnailer(job, report / "thumbs", settings.thumbnail_pixels)
-        made = thumbnails.make([*candidates, *pictures])
+        made = thumbnails.make([*candidates, *brought, *pictures])
         warnings = [OLDER] if is_older(job.root, inputs.pairs) else []
-        data.write("overview", overview(job, run, chunks, warnings))
+        told = overview(job, run, [source.step() for source in own_pairs], warnings)
+        data.write("overview", {**told, "chunks": chunks})
         data.write("used", time_used(job))
         data.delete_others()
         write_figures(figures_of(job.root), report)

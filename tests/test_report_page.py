@@ -314,6 +314,32 @@ def test_a_link_shows_a_colleague_the_same_and_one_of_another_run_is_explained(
     watched.go("prompt/art-0000000000", "text=This report has no prompt")
 
 
+def test_pairs_that_an_experiment_brings_are_shown_as_text_and_not_reviewed(
+    browser: Browser, tmp_path: Path
+) -> None:
+    run = ReportRun(tmp_path / "run")
+    run.add("a picture")
+    run.add_own_pairs("theirs-1234", 2, text=HOSTILE[0])
+    index = run.report(JOB.model_copy(update={"own_pairs": {"theirs-1234": ["dpo"]}}))
+    watched = Watched(browser, index)
+    page = watched.open("#gallery")
+    page.select_option("[name=outcome]", "own pair")
+    page.wait_for_selector("text=2 of 3 prompts")
+    page.click(".card >> nth=1")
+    page.wait_for_selector(".sides mark")
+    assert page.locator(".side.rejected mark").all_text_contents() == ["green"]
+    told = watched.text("main")
+    assert f"What is {HOSTILE[0]} number 1?" in told
+    assert "From theirs.json, of which dpo learns." in told
+    assert page.locator("#review").count() == 0
+    assert "Candidates" not in told
+    page.click("button.picture")
+    page.wait_for_selector("dialog >> text=The picture itself is in its data set")
+    assert watched.problems == []
+    assert Axe().run(page).violations_count == 0
+    watched.close()
+
+
 def test_ten_pairs_are_marked_by_keys_alone_and_downloaded(
     watched: Watched, tmp_path: Path
 ) -> None:

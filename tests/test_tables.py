@@ -187,6 +187,7 @@ def test_a_model_that_differs_from_the_base_model_question_by_question_has_a_sta
     assert column.isna().sum() == 3  # the paper's rows, and the base model's
     cell = next(each for each in cells(table) if each["value"] == 87.0)
     assert cell["against_base"] == text
+    assert cell["from"]
     assert cell["from"]["runs"][0]["against_base"]["p"] == pytest.approx(2 / 2**9)
 
 

@@ -40,6 +40,7 @@ class ReportJob(Block):
     reviews        the folder that reviews are put into
     models         of the run, with their terms
     experiments    whose trainings are shown
+    own_pairs      the experiments that bring pairs of their own, by the names of these' folders
     evaluated      the models that are evaluated, the base model first
     benchmarks     the questions of each; None where lmms-eval has them
     planned        hours and GPU-hours by rule, where there are rates
@@ -55,6 +56,7 @@ class ReportJob(Block):
     reviews: str
     models: list[UsedModel]
     experiments: list[Name]
+    own_pairs: dict[str, list[Name]] = Field(default_factory=dict)
     evaluated: list[Name]
     benchmarks: dict[Name, ShownQuestions | None]
     planned: dict[str, tuple[float, float]] = Field(default_factory=dict)

@@ -25,6 +25,7 @@ def report_job(plan: Plan, planned: dict[str, tuple[float, float]]) -> ReportJob
         reviews=config.reviews,
         models=models_of_run(plan),
         experiments=plan.experiments(),
+        own_pairs=brought_by(plan),
         evaluated=plan.models(),
         benchmarks={
             name: shown_questions(block) for name, block in config.evaluation.benchmarks.items()
@@ -32,6 +33,17 @@ def report_job(plan: Plan, planned: dict[str, tuple[float, float]]) -> ReportJob
         planned=planned,
         configuration=portable(config.model_dump(mode="json")),
     )
+
+
+def brought_by(plan: Plan) -> dict[str, list[str]]:
+    """The experiments that bring pairs of their own, by the names of these' folders."""
+    experiments = plan.config.training.experiments
+    return {
+        folder: [
+            name for name, each in experiments.items() if each.pairs and each.pairs.folder == folder
+        ]
+        for folder in plan.own_pairs
+    }
 
 
 def shown_questions(block: TaskBenchmark | QuestionBenchmark) -> ShownQuestions | None:
@@ -56,6 +68,7 @@ def shown_besides(plan: Plan) -> dict[str, str]:
     files = [
         *tables_and_figures(plan),
         *(f"{plan.root}/dataset/{size}/dataset.json" for size in plan.sizes()),
+        *(f"{plan.root}/own_pairs/{name}/dataset.json" for name in plan.own_pairs),
         *(f"{plan.root}/models/{name}/metrics.jsonl" for name in plan.experiments()),
         *(
             f"{plan.root}/evaluation/{model}/{benchmark}/scores.json"

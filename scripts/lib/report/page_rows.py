@@ -109,7 +109,8 @@ class ResponseEntry(TypedDict):
 
 class PromptDetails(TypedDict):
     """A prompt as it is looked at; `why`: why it gave no pair, or why its pair does not count;
-    `review`: what reviewers did to the pair, in words.
+    `review`: what reviewers did to the pair, in words; `own`: of a pair that an experiment brings,
+    where it comes from. Its answers are its `responses`: chosen, rejected.
     """
 
     id: str
@@ -119,6 +120,7 @@ class PromptDetails(TypedDict):
     why: str
     review: str
     comparison: ShownPictures | None
+    own: NotRequired[str]
 
 
 def rounded(value: float) -> float:
