@@ -8,7 +8,7 @@ import pytest
 from lib.config.run import Config
 from lib.errors import UserError
 from lib.head.plan import Plan
-from lib.head.report_job import shown_besides
+from lib.head.report_job import brought_by, shown_besides
 from lib.head.verification import verify_run
 from lib.planning.rates import read_rates
 from lib.planning.reported import RATES, all_rules, planned_hours
@@ -16,6 +16,7 @@ from lib.report.page_files import LARGEST, chunks
 from lib.report.page_overview import FlowCounter
 from lib.report.page_own_pairs import OWN, own_pairs_shown
 from lib.report.page_rows import drawn
+from own_pairs import write_own_pairs
 from report_run import JOB, ReportRun, data_of
 
 
@@ -93,6 +94,18 @@ def test_pairs_that_an_experiment_brings_stand_after_the_run_s(run: ReportRun) -
     assert flow[-1] == {**step, "left_out": [["no picture", 3]]}
     run.report(job)
     assert run.record()["computed"] == 0
+
+
+def test_the_report_is_told_which_experiments_bring_which_pairs(tmp_path: Path) -> None:
+    path = write_own_pairs(tmp_path)
+    experiments = {
+        "ours": {"size": "all"},
+        "theirs": {"pairs": str(path)},
+        "theirs-again": {"pairs": str(path), "settings": {"seed": 7}},
+    }
+    plan = plan_of(tmp_path, training={"experiments": experiments})
+    assert list(brought_by(plan).values()) == [["theirs", "theirs-again"]]
+    assert list(brought_by(plan)) == list(plan.own_pairs)
 
 
 def test_of_many_own_pairs_some_are_drawn_in_whole_groups(
