@@ -65,7 +65,8 @@ rule score_benchmark:
         answers=f"{ROOT}/evaluation/{{model}}/{{benchmark}}/answers.jsonl",
         results=f"{ROOT}/evaluation/{{model}}/{{benchmark}}/results.json",
     output:
-        f"{ROOT}/evaluation/{{model}}/{{benchmark}}/scores.json",
+        scores=f"{ROOT}/evaluation/{{model}}/{{benchmark}}/scores.json",
+        by_question=f"{ROOT}/evaluation/{{model}}/{{benchmark}}/by_question.jsonl",
     log:
         f"{ROOT}/logs/score_benchmark/{{model}}/{{benchmark}}.log",
     wildcard_constraints:
@@ -129,6 +130,7 @@ rule score_answers:
     output:
         scores=f"{ROOT}/evaluation/{{model}}/{{benchmark}}/scores.json",
         scored=f"{ROOT}/evaluation/{{model}}/{{benchmark}}/scored.jsonl",
+        by_question=f"{ROOT}/evaluation/{{model}}/{{benchmark}}/by_question.jsonl",
     log:
         f"{ROOT}/logs/score_answers/{{model}}/{{benchmark}}.log",
     wildcard_constraints:
