@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -156,14 +157,15 @@ def test_on_a_gpu_the_next_prompts_images_are_decoded_while_one_is_scored(rows, 
 
         return readers.map(and_tell, files)
 
-    job = SimpleNamespace(root=tmp_path / "run", note=print)
+    job: Any = SimpleNamespace(root=tmp_path / "run", note=print)
+    scorer: Any = Scorer()
     items = [Item(row["id"], row["id"], row) for row in rows]
     with ThreadPoolExecutor(2) as readers:
-        stream = rank_images.ranking(Scorer(), job, read)
+        stream = rank_images.ranking(scorer, job, read)
         ended = [each for some in stream(handing_out(items)) for each in some]
     assert not late
     assert [item for item, _ in ended] == items
-    one_by_one = rank_images.ranking(Scorer(), job, map)
+    one_by_one = rank_images.ranking(scorer, job, map)
     for event in decoded.values():
         event.set()
     assert [each for some in one_by_one(handing_out(items)) for each in some] == ended
