@@ -28,7 +28,7 @@ import lib.jobs.job
 from conftest import PYTHONPATH, Parameters, Wildcards
 from lib.benchmarks.lmms_eval.answer_journal import AnswerKeys, wait_for_lmms_eval_to_die
 from lib.benchmarks.lmms_eval.harness import Harness
-from lib.benchmarks.lmms_eval.main import REFUSED, journalled, one_at_a_time
+from lib.benchmarks.lmms_eval.main import REFUSED, by_picture, journalled, one_at_a_time
 from lib.benchmarks.lmms_eval.tasks import (
     TaskSettings,
     find_task,
@@ -677,10 +677,10 @@ def test_an_answer_that_fails_stops_the_run_where_lmms_eval_would_score_an_empty
     assert asked == [0, 1, 2, 2]
 
 
-def journalled_by(ask, journal, keys, question_of=question_of):
+def journalled_by(ask, journal, keys, question_of=question_of, order=None):
     """`generate_until` with the answers of `ask`, one at a time."""
-    answering = partial(one_at_a_time, ask)
-    return journalled(answering, journal, keys, question_of, lambda items, **_: items, [], ())
+    answering, bar = partial(one_at_a_time, ask), lambda items, **_: items
+    return journalled(answering, journal, keys, question_of, bar, [], (), order)
 
 
 # What an answer is kept under
@@ -727,6 +727,44 @@ def test_a_question_is_its_text_its_pixels_and_its_settings_and_not_its_row():
         *contents([red], max_new_tokens=5),
     ]
     assert len(set(others)) == len(others)
+
+
+def test_questions_about_one_picture_are_asked_one_after_the_other_and_answered_in_their_place(
+    tmp_path,
+):
+    """Whatever the order of the data; what it compares are pictures as they are stored."""
+    from datasets import Dataset, Features, Value
+    from datasets import Image as StoredImage
+    from lmms_eval.api.instance import GenerationResult, TokenCounts
+
+    colours = ["red", "blue", "red", "green", "blue"]
+    rows = {
+        "image": [{"bytes": colour.encode(), "path": None} for colour in colours],
+        "question": [f"{number}?" for number in range(5)],
+    }
+    features = Features({"image": StoredImage(), "question": Value("string")})
+    data = Dataset.from_dict(rows, features=features)
+    model, requests = asked_about(data)
+    asked = []
+
+    def ask(model, requests):
+        asked.append(requests[0].doc_id)
+        text = f"answer {requests[0].doc_id}"
+        return [GenerationResult(text=text, token_counts=TokenCounts(output_tokens=2))]
+
+    def stored_question(model, request):
+        return {"row": request.doc_id, "generation": {}}
+
+    keys = AnswerKeys("key", "earlier")
+    with Journal(tmp_path / "journal.jsonl", "answer_benchmark") as journal:
+        generate = journalled_by(ask, journal, keys, stored_question, by_picture)
+        answers = [answer.text for answer in generate(model, requests)]
+    assert asked == [0, 2, 1, 4, 3]
+    assert answers == [f"answer {number}" for number in range(5)]
+    # Without a picture in its row, a question is one of its own.
+    texts = Dataset.from_dict({"question": ["a", "b", "a"]})
+    model, requests = asked_about(texts)
+    assert [request.doc_id for request in by_picture(model, requests)] == [0, 2, 1]
 
 
 @pytest.mark.parametrize("temperature", [0, 0.7])

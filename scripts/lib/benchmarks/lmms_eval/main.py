@@ -67,10 +67,12 @@ def journalled(
     progress: Callable[..., Iterable[Any]],
     asked: list[str],
     packages: Sequence[str],
+    order: Callable[[Any, Sequence[Any]], Sequence[Any]] | None = None,
 ) -> Callable[[Any, Sequence[Any]], list[Any]]:
     """A model's `generate_until` with each answer journalled; `asked` gets the keys of the answers.
     `answering`: gives, for the model, the stream that answers requests; `packages`: those that
-    decide an answer.
+    decide an answer; `order`: gives a model's requests in the order in which they are handed out,
+    where that is not their own.
     """
     from lmms_eval.api.instance import GenerationResult, TokenCounts
 
@@ -86,14 +88,15 @@ def journalled(
             journal.flush()
 
     def generate_until(model: Any, requests: Sequence[Any]) -> list[Any]:
-        own: list[str] = []
+        handed = order(model, requests) if order else requests
+        own: dict[int, str] = {}  # the id of a request -> its answer's key
 
         def unanswered() -> Iterator[Item[Any]]:
             begun = set[str]()
-            for request in progress(requests, desc="Questions"):
+            for request in progress(handed, desc="Questions"):
                 question = put(question_of, model, request)
                 key = keys.of_question(request.task_name, question)
-                own.append(key)
+                own[id(request)] = key
                 known = journal.finished(key)
                 if known is None and not question["generation"].get("temperature"):
                     earlier = keys.of_number(request.task_name, request.doc_id)
@@ -110,15 +113,24 @@ def journalled(
                     raise RuntimeError(f"question {item.inputs.doc_id} has no answer") from result
                 number = str(item.inputs.doc_id)
                 journal.add(item.key, number, seconds=share, result=result)
-        asked.extend(own)
+        keys_in_order = [own[id(request)] for request in requests]
+        asked.extend(keys_in_order)
         return [
             GenerationResult(
                 text=known["response"], token_counts=TokenCounts(output_tokens=known["tokens"])
             )
-            for known in (journal.entries[key]["result"] for key in own)
+            for known in (journal.entries[key]["result"] for key in keys_in_order)
         ]
 
     return generate_until
+
+
+def by_picture(model: Any, requests: Sequence[Any]) -> Sequence[Any]:
+    """The requests with those about one picture one after the other."""
+    from lib.jobs.streams import neighbours
+    from lib.patches.lmms_eval import picture_by_row
+
+    return neighbours(requests, picture_by_row(model))
 
 
 def one_at_a_time(ask: Ask, model: Any) -> "Stream[Item[Any], Answer]":
@@ -268,6 +280,7 @@ def main(journal_path: str, key_parts: str, system: str) -> None:
                 progress,
                 asked,
                 packages,
+                by_picture if engine and engine.prefix_caching else None,
             )
         )
         if engine:
