@@ -24,6 +24,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import answer_benchmark
+import answer_part
 import lib.jobs.job
 from conftest import PYTHONPATH, Parameters, Wildcards
 from lib.benchmarks.lmms_eval.answer_journal import AnswerKeys, wait_for_lmms_eval_to_die
@@ -92,13 +93,16 @@ class Job:
     def answers(self):
         return read_jsonl(Path(self.output.answers))
 
+    def answers_in(self, folder):
+        return read_jsonl(Path(folder, self.output.answers))
+
     def results(self):
         return json.loads(Path(self.output.results).read_text())
 
 
 def settings_of(benchmark, model, data, **changes):
     block = DEFAULTS[benchmark].model_dump(
-        mode="json", exclude={"percent", "scorer", "data_revision"}
+        mode="json", exclude={"percent", "scorer", "data_revision", "shards"}
     )
     base = {
         "base_model": {"model": str(model), "revision": "main", "dtype": "float32"},
@@ -206,6 +210,44 @@ def test_answers_and_metrics_are_those_of_plain_lmms_eval_which_asks_with_the_mo
     assert [answer["response"] for answer in answers] == responses
     assert results["metrics"] == metrics
     assert f"USER: <image>\n{answers[0]['question']} ASSISTANT:\n" in output
+
+
+def job_of_part(whole, part):
+    """The job that answers a part of another's questions."""
+    job = Job("answer_part", settings=dict(whole.params.settings))
+    job.wildcards = Wildcards(**vars_of(whole.wildcards), part=part)
+    job.output = [f"results/run/evaluation/base/pope/parts/{part}.json"]
+    job.log.harness = f"results/run/logs/{part}.lmms-eval.log"
+    return job
+
+
+def vars_of(wildcards):
+    return {"model": wildcards.model, "benchmark": wildcards.benchmark}
+
+
+@pytest.mark.slow
+def test_answered_in_parts_a_benchmark_has_the_files_that_one_job_makes_to_the_byte(
+    pope, undisturbed
+):
+    """Each question is asked once, all those about a picture by one job; the job that joins them
+    loads no model, and tells of a question that no part has answered.
+    """
+    questions = len(undisturbed.job.answers_in(undisturbed.folder))
+    parts = [job_of_part(pope, part) for part in ("1-of-2", "2-of-2")]
+    answer_part.main(parts[0])
+    pope.input.parts = [part.output[0] for part in parts]
+    with pytest.raises(UserError, match="answered by none of the jobs that have a part"):
+        answer_benchmark.main(pope)
+    answer_part.main(parts[1])
+    computed = [part.record()["computed"] for part in parts]
+    assert sum(computed) == questions
+    assert all(computed)
+    assert [json.loads(Path(part.output[0]).read_text())["questions"] for part in parts] == computed
+    answer_benchmark.main(pope)
+    assert pope.published() == undisturbed.published
+    record = pope.record()
+    assert (record["computed"], record["reused"]) == (0, questions)
+    assert not record["taken_over"]
 
 
 @pytest.mark.slow
