@@ -27,7 +27,12 @@ import answer_benchmark
 import answer_part
 import lib.jobs.job
 from conftest import PYTHONPATH, Parameters, Wildcards
-from lib.benchmarks.lmms_eval.answer_journal import AnswerKeys, wait_for_lmms_eval_to_die
+from lib.benchmarks.lmms_eval.answer_journal import (
+    AnswerKeys,
+    journal_of,
+    journals_with_answers,
+    wait_for_lmms_eval_to_die,
+)
 from lib.benchmarks.lmms_eval.harness import Harness
 from lib.benchmarks.lmms_eval.main import REFUSED, by_picture, journalled, one_at_a_time
 from lib.benchmarks.lmms_eval.tasks import (
@@ -248,6 +253,37 @@ def test_answered_in_parts_a_benchmark_has_the_files_that_one_job_makes_to_the_b
     record = pope.record()
     assert (record["computed"], record["reused"]) == (0, questions)
     assert not record["taken_over"]
+
+
+def test_answers_are_looked_for_where_a_benchmark_was_divided_otherwise_and_not_in_other_parts(
+    tmp_path, monkeypatch
+):
+    """Which would have none."""
+    monkeypatch.chdir(tmp_path)
+    base = {"base_model": {"model": "owner/name", "revision": "1" * 40}, "system_prompt": None}
+    whole = Job(settings={"task": "pope", "metrics": {"f1": "m"}, **base})
+    work = Path("results/run/work")
+    journals = [
+        *(f"answer_benchmark/{name}" for name in ("base/pope", "base/mme", "dpo/pope", "dpo/mme")),
+        *(f"answer_part/base/pope/{part}" for part in ("1-of-2", "2-of-2", "2-of-3")),
+        *("answer_part/dpo/pope/2-of-2", "answer_part/base/mme/1-of-2"),
+    ]
+    for name in journals:
+        write_text(work / f"{name}.journal.jsonl", "")
+
+    def found(job):
+        of_rule = lib.jobs.job.Job(job, AnswerBenchmarkJob, 1)
+        own = journal_of(of_rule)
+        paths = [path.relative_to(work) for _, path in journals_with_answers(of_rule, own)]
+        assert len(set(paths)) == len(paths)
+        return {path.as_posix().removesuffix(".journal.jsonl") for path in paths}
+
+    part = found(job_of_part(whole, "1-of-2"))
+    assert {"answer_benchmark/base/pope", "answer_part/base/pope/2-of-3"} <= part
+    assert not {"answer_part/base/pope/1-of-2", "answer_part/base/pope/2-of-2"} & part
+    joined = found(whole)
+    assert {*journals[2:3], *journals[4:8]} <= joined
+    assert "answer_benchmark/base/pope" not in joined
 
 
 @pytest.mark.slow
