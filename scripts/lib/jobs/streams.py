@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeGuard, TypeVar
@@ -41,6 +41,14 @@ def handing_out(items: Iterable[T]) -> Take[T]:
     """Hands out items in their order."""
     left = iter(items)
     return lambda number: list(islice(left, number))
+
+
+def neighbours(items: Iterable[T], group_of: Callable[[T], Hashable]) -> list[T]:
+    """The items with those of a group one after the other, otherwise in their order."""
+    groups: dict[Hashable, list[T]] = {}
+    for item in items:
+        groups.setdefault(group_of(item), []).append(item)
+    return [item for members in groups.values() for item in members]
 
 
 class HandedOut(Generic[Input]):
