@@ -136,7 +136,7 @@ bench: demo-models ## Measure the graph, what keeping things whole costs, and ea
 	$(BIN)/python benchmarks/graph.py
 	PYTHONPATH=scripts $(BIN)/python benchmarks/kept.py
 	$(BIN)/python benchmarks/pairs.py
-	$(BIN)/python benchmarks/report_page.py
+	PYTHONPATH=scripts:demo:tests $(BIN)/python benchmarks/report_page.py
 	$(BIN)/python benchmarks/data_sets.py
 	PYTHONPATH=scripts $(BIN)/python benchmarks/training.py
 	PYTHONPATH=scripts:demo $(BIN)/python benchmarks/throughput.py --models larger

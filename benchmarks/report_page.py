@@ -1,6 +1,6 @@
 """How quick the report is with the paper's 9,000 prompts and 36,000 pictures.
 
-    python benchmarks/report_page.py [--prompts N]
+    PYTHONPATH=scripts:demo:tests python benchmarks/report_page.py [--prompts N]
 
 It makes up a run, makes its report twice (all thumbnails, none), and looks at it in headless
 Chromium: the first view, filters and words.
@@ -15,17 +15,15 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-for folder in ("scripts", "demo", "tests"):
-    sys.path.append(str(Path(__file__).resolve().parents[1] / folder))
-
-from browser import CHROMIUM, Watched, chromium  # noqa: E402
-from report_run import ReportRun  # noqa: E402
+from browser import CHROMIUM, Watched, chromium
+from report_run import ReportRun
 
 TOPICS = ("art", "culinary", "daily", "holidays", "industry", "nature", "school", "transport")
-WORDS = "a the of red blue house people bright old tree many small".split()  # noqa: SIM905
+WORDS = ("a", "the", "of", "red", "blue", "house", "people", "bright", "old", "tree", "many")
 SCALES = (5.0, 7.0, 9.0, 11.0)
 #: The limits that the page is to hold, in seconds.
 FIRST_VIEW, FILTER = 2.0, 0.2
@@ -113,7 +111,7 @@ def look(index: Path) -> bool:
         with timed("reading the words of all answers"):
             watched.page.wait_for_function("() => page.data.answersOf(page.data.prompts[0].id)")
         for name, place in FILTERS.items():
-            seconds = median(lambda place=place: follow(watched, place))  # type: ignore[misc]
+            seconds = median(partial(follow, watched, place))
             held.append(say(f"filter: {name}", seconds, FILTER))
         watched.close()
     return all(held)

@@ -10,7 +10,7 @@ from lib.data.blind_verdicts import ANSWERS, CHOSEN, PICTURES, TIE, BlindVerdict
 from lib.data.reviews import DISAGREE, decide, pair_name, ranked_pair
 from lib.data.rows import ImageRankingRow, ImagesRow, MissingRow, PairRow
 from lib.data.shards import is_missing
-from lib.image_preference import Comparison, PicksSummary, count_verdicts
+from lib.image_preference import Comparison, PicksSummary, Verdict, count_verdicts
 from lib.report.review_counts import wilson
 
 QUESTION = "Which picture shows the prompt better? (to people, who see no names)"
@@ -76,8 +76,8 @@ class PeopleAsJudges:
         if not verdicts:
             return None
         first, second = self.compared
-        sides = {first: "first", second: "second", TIE: "tie"}
-        comparisons = [Comparison(sides[what], None, (None, None)) for what in verdicts.values()]  # type: ignore[arg-type]
+        sides: dict[str, Verdict] = {first: "first", second: "second", TIE: "tie"}
+        comparisons = [Comparison(sides[what], None, (None, None)) for what in verdicts.values()]
         both = [name for name in self.images if {first, second} <= self._rankings_of(name).keys()]
         different = sum(self._pictures_shown(name) != "" for name in both)
         return {
