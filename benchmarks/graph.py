@@ -3,8 +3,9 @@ to do, and how they grow.
 
     python benchmarks/graph.py [--prompts N ...] [--against REVISION]
 
-`make bench` runs it. The configuration is config.yaml; the prompts are made up here, 900 for each
-of the ten topics, and 100 to 10,000 for the growth. To measure a run with nothing to do without
+`make bench` runs it, and `make plan` of a million prompts. The configuration is config.yaml; the
+prompts are made up here, 900 for each of the ten topics, and 100 to 10,000 for the growth. To
+measure a run with nothing to do without
 doing the work, every output is created empty and entered as done with Snakemake's own `--touch`.
 
 `--against` measures another commit too, with this one's libraries: each command in turn on both,
@@ -43,6 +44,9 @@ SHARD_RULES = (
 )
 FILES_WITHOUT_SUFFIX = {"README", "SHA256SUMS"}
 LIMITS = {"jobs": 400, "dry run": 3.0, "no-op run": 5.0}
+MANY = 1_000_000
+#: Of the plan of so many prompts.
+LIMITS_OF_MANY = {"CPU s": 60.0, "MB": 500.0}
 
 
 #: Leaves the record of each job, without which it would run again.
@@ -75,6 +79,11 @@ def measure(folder: Path, *arguments: str) -> Measured:
     """
     snakemake = str(Path(sys.executable).with_name("snakemake"))
     command = [snakemake, "--profile", "profiles/local", "--cores", "2", *arguments]
+    return measure_command(folder, *command)
+
+
+def measure_command(folder: Path, *command: str) -> Measured:
+    """Runs a command in a folder."""
     with tempfile.TemporaryFile() as stream:
         # Keys and models need not be there; that they are looked for is part of the cost.
         environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
@@ -110,6 +119,22 @@ def make_project(source: Path, folder: Path, prompts: int) -> None:
             name: {"size": prompts} for name in config["training"]["experiments"]
         }
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+def measure_plan(prompts: int) -> Measured:
+    """`make plan` of so many prompts over the ten topics."""
+    words = ("scripts/plan.py", "--prompts-per-topic", str(prompts // 10))
+    return measure_command(REPOSITORY, sys.executable, *words)
+
+
+def over_limits_of_many(plan: Measured) -> list[str]:
+    """In what the plan of many prompts exceeds the limits."""
+    measured = {"CPU s": plan.cpu_seconds, "MB": plan.megabytes}
+    return [
+        f"{value:.0f} {unit} for the plan of {MANY:,} prompts"
+        for unit, value in measured.items()
+        if value > LIMITS_OF_MANY[unit]
+    ]
 
 
 def jobs_of(output: str) -> Counter[str]:
@@ -267,6 +292,12 @@ def main() -> None:
         f"Limits at {PAPER:,} prompts: {LIMITS['jobs']} jobs, dry run {LIMITS['dry run']} s, no-op"
         f" run {LIMITS['no-op run']} s of CPU."
     )
+    plan = measure_plan(MANY)
+    console.print(
+        f"make plan of {MANY:,} prompts: {plan.cpu_seconds:.1f} s of CPU, {plan.megabytes:.0f} MB"
+        f" (limits {LIMITS_OF_MANY['CPU s']:.0f} s, {LIMITS_OF_MANY['MB']:.0f} MB)."
+    )
+    exceeded += over_limits_of_many(plan)
     sys.exit("over the limit: " + "; ".join(exceeded) if exceeded else 0)
 
 

@@ -27,10 +27,45 @@ rule convert_model:
         "../scripts/convert_model.py"
 
 
+rule answer_part:
+    input:
+        merged=lambda w: evaluation.merged_model(PLAN, w.model),
+        data=lambda w: evaluation.data_files(PLAN, w.benchmark),
+    output:
+        f"{ROOT}/evaluation/{{model}}/{{benchmark}}/parts/{{part}}.json",
+    log:
+        f"{ROOT}/logs/answer_part/{{model}}/{{benchmark}}/{{part}}.log",
+        harness=f"{ROOT}/logs/answer_part/{{model}}/{{benchmark}}/{{part}}.lmms-eval.log",
+    wildcard_constraints:
+        model=evaluation.pattern(PLAN.models()),
+        benchmark=evaluation.pattern(evaluation.tasks(PLAN)),
+        part=evaluation.pattern(evaluation.all_parts(PLAN)),
+    conda:
+        "../envs/evaluation.yaml"
+    threads: CPUS
+    resources:
+        gpu=GPU,
+        mem_mb=growing(32000),
+        runtime=growing(480),
+    params:
+        common=PLAN.common(),
+        settings=lambda w: PLAN.params(
+            evaluation.answer_job(PLAN, w.benchmark, w.model)
+        ),
+        made_by=lambda w: evaluation.made_by_task(PLAN, w.benchmark, w.model),
+        contents=lambda w: evaluation.data_contents(PLAN, w.benchmark),
+    message:
+        "Answers: model {wildcards.model}, benchmark {wildcards.benchmark}, part {wildcards.part}"
+    script:
+        "../scripts/answer_part.py"
+
+
+# Answers all of a benchmark, or joins what its parts have answered.
 rule answer_benchmark:
     input:
         merged=lambda w: evaluation.merged_model(PLAN, w.model),
         data=lambda w: evaluation.data_files(PLAN, w.benchmark),
+        parts=lambda w: evaluation.part_files(PLAN, w.model, w.benchmark),
     output:
         answers=f"{ROOT}/evaluation/{{model}}/{{benchmark}}/answers.jsonl",
         results=f"{ROOT}/evaluation/{{model}}/{{benchmark}}/results.json",
@@ -44,7 +79,7 @@ rule answer_benchmark:
         "../envs/evaluation.yaml"
     threads: CPUS
     resources:
-        gpu=GPU,
+        gpu=lambda w: 0 if evaluation.parts(PLAN, w.benchmark) else GPU,
         mem_mb=growing(32000),
         runtime=growing(1440),
     params:
@@ -65,7 +100,8 @@ rule score_benchmark:
         answers=f"{ROOT}/evaluation/{{model}}/{{benchmark}}/answers.jsonl",
         results=f"{ROOT}/evaluation/{{model}}/{{benchmark}}/results.json",
     output:
-        f"{ROOT}/evaluation/{{model}}/{{benchmark}}/scores.json",
+        scores=f"{ROOT}/evaluation/{{model}}/{{benchmark}}/scores.json",
+        by_question=f"{ROOT}/evaluation/{{model}}/{{benchmark}}/by_question.jsonl",
     log:
         f"{ROOT}/logs/score_benchmark/{{model}}/{{benchmark}}.log",
     wildcard_constraints:
@@ -129,6 +165,7 @@ rule score_answers:
     output:
         scores=f"{ROOT}/evaluation/{{model}}/{{benchmark}}/scores.json",
         scored=f"{ROOT}/evaluation/{{model}}/{{benchmark}}/scored.jsonl",
+        by_question=f"{ROOT}/evaluation/{{model}}/{{benchmark}}/by_question.jsonl",
     log:
         f"{ROOT}/logs/score_answers/{{model}}/{{benchmark}}.log",
     wildcard_constraints:

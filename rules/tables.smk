@@ -15,12 +15,14 @@ rule tables:
 
 rule vision_language_table:
     input:
-        published=project.path("published/table1.yaml"),
-        scores=table_rows.score_files(
-            PLAN,
-            table_rows.largest_experiments(PLAN),
-            table_rows.VISION_LANGUAGE_SCORES,
+        **table_rows.with_by_question(
+            table_rows.score_files(
+                PLAN,
+                table_rows.largest_experiments(PLAN),
+                table_rows.VISION_LANGUAGE_SCORES,
+            )
         ),
+        published=project.path("published/table1.yaml"),
         data_set=table_rows.data_set_of_all(PLAN, table_rows.largest_experiments(PLAN)),
     output:
         **all_shown(
@@ -54,10 +56,14 @@ rule vision_language_table:
 
 rule hallucination_table:
     input:
-        published=project.path("published/table2.yaml"),
-        scores=table_rows.score_files(
-            PLAN, table_rows.largest_experiments(PLAN), table_rows.HALLUCINATION_SCORES
+        **table_rows.with_by_question(
+            table_rows.score_files(
+                PLAN,
+                table_rows.largest_experiments(PLAN),
+                table_rows.HALLUCINATION_SCORES,
+            )
         ),
+        published=project.path("published/table2.yaml"),
         data_set=table_rows.data_set_of_all(PLAN, table_rows.largest_experiments(PLAN)),
     output:
         **all_shown(
@@ -91,10 +97,12 @@ rule hallucination_table:
 
 rule size_table:
     input:
-        published=project.path("published/table3.yaml"),
-        scores=table_rows.score_files(
-            PLAN, table_rows.experiments_by_size(PLAN), table_rows.SIZE_SCORES
+        **table_rows.with_by_question(
+            table_rows.score_files(
+                PLAN, table_rows.experiments_by_size(PLAN), table_rows.SIZE_SCORES
+            )
         ),
+        published=project.path("published/table3.yaml"),
         data_set=table_rows.data_set_of_all(PLAN, table_rows.experiments_by_size(PLAN)),
     output:
         **all_shown(
@@ -126,7 +134,7 @@ rule size_table:
 
 rule all_scores_table:
     input:
-        scores=table_rows.all_score_files(PLAN),
+        **table_rows.with_by_question(table_rows.all_score_files(PLAN)),
         data_set=table_rows.own_data_sets(PLAN),
     output:
         **all_shown(

@@ -7,21 +7,25 @@ before it, one question at a time.
 An item is a question: what the model sees of it. Answers are journalled one by one, and the
 finished benchmark is kept in `work/` under the digest of all that determines it, so that a job with
 nothing to do starts no harness and loads no model.
+
+Where jobs of rule answer_part have answered a part of the questions each, this one takes their
+answers over and scores them, and loads no model.
 """
 
 import importlib.metadata
 import json
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from lib import weights
 from lib.benchmarks.evaluated_model import find_evaluated_model
 from lib.benchmarks.lmms_eval.answer_journal import (
+    RULE,
     TAKEN_OVER,
     AnswerKeys,
     journal_of,
@@ -32,7 +36,7 @@ from lib.benchmarks.lmms_eval.answer_journal import (
 )
 from lib.benchmarks.lmms_eval.engine import Engine
 from lib.benchmarks.lmms_eval.harness import AskedModel, Harness
-from lib.benchmarks.lmms_eval.main import ASKED
+from lib.benchmarks.lmms_eval.parts import JOINED
 from lib.benchmarks.lmms_eval.task_code import asks_a_judge
 from lib.benchmarks.lmms_eval.tasks import (
     JUDGED_TASKS,
@@ -54,6 +58,7 @@ from lib.jobs.script import run_script
 from lib.jobs.versions import versions
 
 VERSION = 2
+T = TypeVar("T")
 ANSWERS, RESULTS = "answers.jsonl", "results.json"
 
 
@@ -93,6 +98,7 @@ def key_of(
     """
     judge = settings.judge
     return job.key(
+        rule=RULE,
         model=identity,
         lmms_eval=lmms_eval,
         judge={"base_url": judge.base_url, "model": judge.model} if judge else None,
@@ -118,7 +124,11 @@ def keys_of(
     }
     return AnswerKeys(
         asking=job.key(
-            model=identity, lmms_eval=version, asking=asking, **deciding(settings.base_model)
+            rule=RULE,
+            model=identity,
+            lmms_eval=version,
+            asking=asking,
+            **deciding(settings.base_model),
         ),
         earlier=key,
     )
@@ -138,20 +148,16 @@ def engine_of(job: Job[AnswerBenchmarkJob], model: Model) -> Engine | None:
     return Engine(model.dtype, job.device, at_once, length, settings.prefix_caching)
 
 
-def ask(
-    job: Job[AnswerBenchmarkJob], harness: Harness, model: Model, keys: AnswerKeys, threads: int
-) -> tuple[list[TaskAnswer], KeptResults]:
-    """Runs the benchmark and validates its output."""
-    asked = AskedModel(
+def asked_model(job: Job[AnswerBenchmarkJob], model: Model, part: str) -> AskedModel:
+    """The model of a job and how it is asked. `part`: of the questions, or JOINED."""
+    return AskedModel(
         folder=weights.fetch(model.model, model.revision),
         dtype=model.dtype,
-        device=job.device,
+        device="cpu" if part == JOINED else job.device,
         system_prompt=job.settings.system_prompt or "",
         engine=engine_of(job, model),
+        part=part,
     )
-    output = harness.run(run_folder(job), asked, journal_of(job), keys, threads)
-    results = harness.read_results(output)
-    return harness.read_answers(output, results["questions"]), results
 
 
 def check_data(path: Path, megapixels: float) -> None:
@@ -172,16 +178,16 @@ def run_folder(job: Job[Any]) -> Path:
     return Path(job.work, f"{job.name}.run")
 
 
-def answer(
+def ask(
     job: Job[AnswerBenchmarkJob],
     harness: Harness,
-    model: Model,
+    model: AskedModel,
     keys: AnswerKeys,
-    finished: Path,
     threads: int,
-) -> None:
-    """Runs the benchmark, validates its output, and stores it atomically as the folder
-    `finished`.
+    read: Callable[[Path], T],
+) -> tuple[list[str], T]:
+    """Has lmms-eval ask what is not answered yet; returns the keys of all answers and what `read`
+    reads of lmms-eval's output. What was computed is put on record.
     """
     wait_for_lmms_eval_to_die(journal_of(job))
     for path in (job.settings.data or {}).values():
@@ -189,20 +195,43 @@ def answer(
     sources = take_answers_over(job, keys)
     before = read_journal(job).entries
     started = time.monotonic()
-    answers, results = ask(job, harness, model, keys, threads)
+    output = read(harness.run(run_folder(job), model, journal_of(job), keys, threads))
+    asked = harness.read_asked(run_folder(job))
     seconds = time.monotonic() - started
     journal = read_journal(job)
-    asked = dict.fromkeys(json.loads((run_folder(job) / ASKED).read_text(encoding="utf-8")))
-    entries = [journal.entries[key] for key in asked if before.get(key) != journal.entries[key]]
+    distinct = dict.fromkeys(asked)
+    entries = [journal.entries[key] for key in distinct if before.get(key) != journal.entries[key]]
     new = [entry["seconds"] for entry in entries if TAKEN_OVER not in entry["result"]]
-    job.record.computed, job.record.reused = len(new), len(answers) - len(new)
+    job.record.computed, job.record.reused = len(new), len(asked) - len(new)
     for run, answers_there in sources.items():
-        if taken := len(answers_there & asked.keys()):
+        if taken := len(answers_there & distinct.keys()):
             job.took_over(run, taken)
     job.record.compute_seconds = sum(new)
     job.record.load_seconds = seconds - job.record.compute_seconds
+    return asked, output
+
+
+def answer(
+    job: Job[AnswerBenchmarkJob],
+    harness: Harness,
+    model: AskedModel,
+    keys: AnswerKeys,
+    finished: Path,
+    threads: int,
+) -> None:
+    """Runs the benchmark, validates its output, and stores it atomically as the folder
+    `finished`.
+    """
+
+    def read(output: Path) -> tuple[list[TaskAnswer], KeptResults]:
+        results = harness.read_results(output)
+        return harness.read_answers(output, results["questions"]), results
+
+    asked, (answers, results) = ask(job, harness, model, keys, threads, read)
+    job.record.reused = len(answers) - job.record.computed
+    journal = read_journal(job)
     sessions = [
-        *(journal.versions[key] for key in asked),
+        *(journal.versions[key] for key in dict.fromkeys(asked)),
         versions(packages_of(job.settings.backend)),
     ]
     store(finished, answers, {**results, "environment": environment_of(sessions)})
@@ -290,7 +319,9 @@ def main(snakemake: Any) -> None:
             job.record.reused = len(read_stored(finished)[0])
         else:
             harness = Harness(settings, job.name, Path(str(snakemake.log.harness)))
-            answer(job, harness, model, keys, finished, snakemake.threads)
+            part = JOINED if getattr(snakemake.input, "parts", None) else ""
+            asked = asked_model(job, model, part)
+            answer(job, harness, asked, keys, finished, snakemake.threads)
         answers, kept = read_stored(finished)
         job.computed_under({})
         for package, several in kept.get("environment", {}).items():

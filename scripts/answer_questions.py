@@ -26,7 +26,7 @@ from lib.files import digest_of_file, make_folder, mendable_storage_errors, writ
 from lib.jobs.batches import Outcome, Streamed
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
-from lib.jobs.streams import Item, Stream
+from lib.jobs.streams import Item, Stream, neighbours
 from lib.jobs.versions import versions
 from lib.models.response_generators.for_jobs import (
     GeneratedText,
@@ -172,9 +172,10 @@ def answer(
         except UserError as error:
             raise UserError(f"{error} The question: {places[item.id]}.") from error
 
-    return Streamed(job, load=items.load, check=check_item).run(
-        [items.item(question) for question in questions]
-    )
+    asked = [items.item(question) for question in questions]
+    if job.settings.prefix_caching:
+        asked = neighbours(asked, lambda item: items.digest_of(item.inputs.image))
+    return Streamed(job, load=items.load, check=check_item).run(asked)
 
 
 def main(snakemake: Any) -> None:

@@ -19,11 +19,11 @@ from lib.data.image_files import check_pixels, read_image, read_published
 from lib.data.rows import ImagesRow, MissingRow
 from lib.data.shards import is_missing, missing_row, present, read_whole_shard, stage_rows
 from lib.errors import ItemError
-from lib.jobs.batches import Batches, each_at_once
+from lib.jobs.batches import Batches, Items, Streamed, each_at_once
 from lib.jobs.job import Job
 from lib.jobs.memory import halving
 from lib.jobs.script import run_script
-from lib.jobs.streams import Item
+from lib.jobs.streams import Item, Stream, with_the_next_prepared
 from lib.models.image_scorers.base import ImageScorer
 from lib.models.image_scorers.registry import IMAGE_SCORERS
 from lib.registry import version_in_key
@@ -38,7 +38,7 @@ THREADS = 4
 load_scorer = IMAGE_SCORERS.load_model
 
 ImagesRows = Mapping[str, ImagesRow | MissingRow]
-#: Reads files in their order, one after the other or several at once.
+#: Reads files in their order: when they are asked for, or several at once from the call on.
 ReadImages = Callable[[Callable[[Path], "Image"], Iterable[Path]], Iterable["Image"]]
 
 
@@ -83,15 +83,18 @@ def item_of(row: ImagesRow, job: Job[RankImagesJob], scorer: Mapping[str, Any]) 
     return Item(row["id"], key, row)
 
 
+def images_of(row: ImagesRow, job: Job[RankImagesJob], read: ReadImages) -> Iterable["Image"]:
+    """The images of a prompt's candidates."""
+    return read(read_image, [job.root / candidate["file"] for candidate in row["candidates"]])
+
+
 def rank_candidates(
-    scorer: ImageScorer, row: ImagesRow, job: Job[RankImagesJob], read: ReadImages
+    scorer: ImageScorer, row: ImagesRow, job: Job[RankImagesJob], images: Iterable["Image"]
 ) -> Ranking:
     """The scores and the ranking of a prompt's candidates. Errors: ItemError where a score is not a
     number.
     """
-    files = [job.root / candidate["file"] for candidate in row["candidates"]]
-    images = list(read(read_image, files))
-    scores = halving(images, partial(scorer.score, row["prompt"]), job.note)
+    scores = halving([*images], partial(scorer.score, row["prompt"]), job.note)
     if unusable := [index for index, value in enumerate(scores) if not math.isfinite(value)]:
         raise ItemError(f"the score of candidate {', '.join(map(str, unusable))} is not a number")
     blank = blank_candidates(row)
@@ -128,6 +131,43 @@ def check_files(row: ImagesRow, root: Path, shard: Path, megapixels: float) -> N
         check_pixels(BytesIO(content), str(path), megapixels)
 
 
+def ranking(
+    scorer: ImageScorer, job: Job[RankImagesJob], read: ReadImages
+) -> Stream[Item[ImagesRow], Ranking]:
+    """Ranks one prompt after the other, and reads the next one's images meanwhile."""
+    return with_the_next_prepared(
+        lambda item: images_of(item.inputs, job, read),
+        lambda item, images: rank_candidates(scorer, item.inputs, job, images),
+    )
+
+
+def rankings(
+    job: Job[RankImagesJob], shard: Path, read: ReadImages
+) -> Items[ImagesRow, Any, Ranking]:
+    """How the prompts of a job are ranked: several at once by what waits for a server."""
+    scorer = job.settings.scorer
+    megapixels = job.settings.max_image_megapixels
+
+    def check(item: Item[ImagesRow]) -> None:
+        check_files(item.inputs, job.root, shard, megapixels)
+
+    if scorer.items_at_once == 1:
+        return Streamed(
+            job, load=lambda: ranking(load_scorer(scorer, job.device), job, read), check=check
+        )
+
+    def rank_item(model: ImageScorer, item: Item[ImagesRow]) -> Ranking:
+        return rank_candidates(model, item.inputs, job, images_of(item.inputs, job, read))
+
+    return Batches(
+        job,
+        load=lambda: load_scorer(scorer, job.device),
+        compute=lambda model, batch: each_at_once(partial(rank_item, model), batch),
+        batch_size=scorer.items_at_once,
+        check=check,
+    )
+
+
 def main(snakemake: Any) -> None:
     with Job(snakemake, RankImagesJob, VERSION) as job, ThreadPoolExecutor(THREADS) as readers:
         shard = Path(snakemake.input[0])
@@ -136,17 +176,8 @@ def main(snakemake: Any) -> None:
         rows = without_blank(read_whole_shard(job, shard, ImagesRow), job.rule)
         # A GPU waits for what is decoded; on a CPU, decoding would take from the scorer.
         read: ReadImages = readers.map if job.device == "cuda" else map
-        outcomes = Batches[ImagesRow, ImageScorer, Ranking](
-            job,
-            load=lambda: load_scorer(scorer, job.device),
-            compute=lambda model, batch: each_at_once(
-                lambda item: rank_candidates(model, item.inputs, job, read), batch
-            ),
-            batch_size=scorer.items_at_once,
-            check=lambda item: check_files(
-                item.inputs, job.root, shard, job.settings.max_image_megapixels
-            ),
-        ).run([item_of(row, job, in_keys) for row in present(rows.values())])
+        items = [item_of(row, job, in_keys) for row in present(rows.values())]
+        outcomes = rankings(job, shard, read).run(items)
         job.publish(snakemake.output[0], stage_rows(rows, outcomes, job.rule))
 
 

@@ -6,22 +6,24 @@ pictures are made once of each candidate and kept; its journal knows them.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from lib.benchmarks.mention_scores import MentionScores
-from lib.benchmarks.paired import Change, answers_of_task, changes, compare
+from lib.benchmarks.question_pictures import question_pictures
 from lib.config.report import ReportJob
 from lib.data.rows import ImageRankingRow, ImagesRow, PairRow, ResponseRankingRow
 from lib.data.shards import present
 from lib.data.stored_rows import whole_stored_rows
-from lib.files import digest_of_file, read_jsonl
+from lib.files import digest_of_file
 from lib.head.summary import read_records, summarise
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
+from lib.paired import Change, changes, compare, read_answers
 from lib.report.page_files import DataFolder, name_of, write_figures, write_page
 from lib.report.page_models import scores_of, trainings_of
 from lib.report.page_overview import (
+    FlowStep,
     count_flow,
     data_sets_of,
     figures_of,
@@ -29,13 +31,14 @@ from lib.report.page_overview import (
     tables_of,
     title_of,
 )
+from lib.report.page_own_pairs import OwnPairsShown, own_pairs_shown
 from lib.report.page_quality import gather
 from lib.report.page_rows import RunRows
 from lib.report.review_counts import count_reviews
 from lib.report.thumbnails import Picture, Pictures, Thumbnailer, of_prompt
 from lib.report.thumbnails import name_of as thumbnail_name
 
-VERSION = 1
+VERSION = 2
 #: Questions that are listed of each comparison.
 CHANGES = 200
 OLDER = (
@@ -62,18 +65,6 @@ def read_run(job: Job[ReportJob], inputs: Any) -> RunRows:
     )
 
 
-def scored_answers(root: Path, model: str, benchmark: str, scores: MentionScores | None) -> Any:
-    """A model's answers to a benchmark with their scores, by question; empty where there are
-    none.
-    """
-    folder = root / "evaluation" / model / benchmark
-    if scores:
-        is_there = (folder / "scored.jsonl").is_file() and (folder / "answers.jsonl").is_file()
-        return scores.answers(folder) if is_there else {}
-    path = folder / "answers.jsonl"
-    return answers_of_task(read_jsonl(path)) if path.is_file() else {}
-
-
 class Evaluation:
     """Base against trained, benchmark by benchmark; the changed questions go into files of their
     own.
@@ -90,17 +81,17 @@ class Evaluation:
 
     def _benchmark(self, name: str) -> dict[str, Any]:
         job, settings = self.job, self.job.settings
-        shown = settings.benchmarks[name]
         lines = scores_of(job.root, settings.evaluated, name)
-        scores = MentionScores(**dict(shown)) if shown and lines else None
+        shown = settings.benchmarks[name]
+        files = question_pictures(**dict(shown)) if shown and lines else {}
         base, *others = settings.evaluated
-        before = scored_answers(job.root, base, name, scores)
+        before = read_answers(job.root / "evaluation" / base / name)
         compared = []
         for model in others:
-            after = scored_answers(job.root, model, name, scores)
+            after = read_answers(job.root / "evaluation" / model / name)
             if found := compare(before, after, job.seed):
                 changed = changes(before, after)[:CHANGES]
-                self._keep_pictures(name, changed, scores)
+                self._keep_pictures(name, changed, files)
                 file = self._write(changed)
                 compared.append({"model": model, **found, "file": file, "listed": len(changed)})
         return {"benchmark": name, "scores": lines, "compared": compared}
@@ -111,12 +102,11 @@ class Evaluation:
         return self._files - 1
 
     def _keep_pictures(
-        self, benchmark: str, changed: Sequence[Change], scores: MentionScores | None
+        self, benchmark: str, changed: Sequence[Change], files: Mapping[str, Path]
     ) -> None:
         """Has the pictures of these questions made small; one that is not what the models saw, or
         has no file, is left out.
         """
-        files = scores.pictures() if scores else {}
         for change in changed:
             file, digest = files.get(change["id"]), change["picture"]
             if file and file.is_file() and digest_of_file(file) == digest:
@@ -139,20 +129,32 @@ def write_models(job: Job[ReportJob], data: DataFolder) -> list[Pictures]:
     return list(evaluation.pictures.values())
 
 
-def write_prompts(run: RunRows, data: DataFolder, seed: int) -> dict[str, int]:
-    """Writes what is told of the prompts; returns how many files there are of each kind."""
+def write_prompts(
+    run: RunRows, own_pairs: Sequence[OwnPairsShown], data: DataFolder, seed: int
+) -> dict[str, int]:
+    """Writes what is told of the prompts, and of experiments' own pairs after them; returns how
+    many files there are of each kind.
+    """
     names = list(run.pairs)
-    sizes = data.write_chunks("details", map(run.details, names))
+    brought = [(source, pair) for source in own_pairs for pair in source.pairs]
+    details = chain(map(run.details, names), (source.details(pair) for source, pair in brought))
+    sizes = data.write_chunks("details", details)
     chunk_of = [chunk for chunk, count in enumerate(sizes) for _ in range(count)]
     places = run.places(seed)
-    entries = (run.entry(name, place, chunk_of[place], places) for place, name in enumerate(names))
+    entries = chain(
+        (run.entry(name, place, chunk_of[place], places) for place, name in enumerate(names)),
+        (
+            source.entry(pair, place, chunk_of[place])
+            for place, (source, pair) in enumerate(brought, start=len(names))
+        ),
+    )
     return {"details": len(sizes), "prompts": len(data.write_chunks("prompts", entries))}
 
 
 def overview(
-    job: Job[ReportJob], run: RunRows, chunks: dict[str, int], warnings: Sequence[str]
+    job: Job[ReportJob], run: RunRows, brought: Sequence[FlowStep], warnings: Sequence[str]
 ) -> dict[str, Any]:
-    """What the first page is told."""
+    """What the first page is told besides how many files there are. `brought`: of own pairs."""
     import yaml
 
     settings = job.settings
@@ -162,8 +164,10 @@ def overview(
         "run": settings.run,
         "label": settings.label,
         "warnings": list(warnings),
-        "chunks": chunks,
-        "flow": count_flow(run.images, run.responses, run.pairs).steps(data_sets_of(job.root)),
+        "flow": [
+            *count_flow(run.images, run.responses, run.pairs).steps(data_sets_of(job.root)),
+            *brought,
+        ],
         "models": models_of(settings.models, job.root),
         "tables": tables_of(job.root),
         "figures": [
@@ -214,15 +218,18 @@ def main(snakemake: Any) -> None:
         report = Path(snakemake.output.index).parent
         run = read_run(job, inputs)
         data = DataFolder(report)
-        chunks = write_prompts(run, data, job.seed)
+        own_pairs = own_pairs_shown(job.root, settings.own_pairs, job.seed)
+        chunks = write_prompts(run, own_pairs, data, job.seed)
         quality = gather(run.of(name) for name in run.pairs)
         data.write("quality", quality.told(job.root / "quality" / "pairs.json"))
         pictures = write_models(job, data)
         candidates = [of_prompt(row, job.root) for row in present(run.images.values())]
+        brought = [each for source in own_pairs for each in source.pictures()]
         thumbnails = Thumbnailer(job, report / "thumbs", settings.thumbnail_pixels)
-        made = thumbnails.make([*candidates, *pictures])
+        made = thumbnails.make([*candidates, *brought, *pictures])
         warnings = [OLDER] if is_older(job.root, inputs.pairs) else []
-        data.write("overview", overview(job, run, chunks, warnings))
+        told = overview(job, run, [source.step() for source in own_pairs], warnings)
+        data.write("overview", {**told, "chunks": chunks})
         data.write("used", time_used(job))
         data.delete_others()
         write_figures(figures_of(job.root), report)

@@ -18,7 +18,14 @@ from lib.benchmarks.registry import load_benchmark
 from lib.benchmarks.scores import Score, scorer_name
 from lib.config.evaluation import ScoreAnswersJob
 from lib.contents import files_under
-from lib.data.evaluation_files import AnswerScores, Asked, ComputedBy, JudgeName, QuestionAnswer
+from lib.data.evaluation_files import (
+    AnswerScores,
+    Asked,
+    ComputedBy,
+    JudgeName,
+    QuestionAnswer,
+    QuestionScore,
+)
 from lib.files import digest_of_file, read_jsonl, write_json, write_jsonl
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
@@ -26,7 +33,7 @@ from lib.jobs.versions import versions
 from lib.judge import Judge
 from lib.report import provenance
 
-VERSION = 2
+VERSION = 3
 #: Packages that decide a score.
 PACKAGES = ("numpy", "nltk", "textblob", "spacy", "openai")
 NO_JUDGE = "no judge is configured (evaluation.benchmarks.{benchmark}.judge)"
@@ -60,6 +67,17 @@ class Scoring:
     def score(self, answers: Answers) -> Score | None:
         """The score; None where there is none without a judge."""
         return None if self.lacks_judge else self.benchmark.score(answers, self.reference)
+
+    def by_question(self, answers: Answers, asked: Sequence[QuestionAnswer]) -> list[QuestionScore]:
+        """What each answer was given, with the digest of its picture. `asked`: the lines of
+        answers.jsonl.
+        """
+        if self.lacks_judge:
+            return []
+        return [
+            {**each, "picture": asked[each["line"] - 1].get("image_sha256", each["picture"])}
+            for each in self.benchmark.by_question(answers, self.reference)
+        ]
 
     def missing(self, score: Score | None, benchmark: str) -> dict[str, str]:
         """The scores that there are not, each with its reason. `benchmark`: as configured."""
@@ -151,6 +169,7 @@ def main(snakemake: Any) -> None:
         )
         scores = scores_of(asked, scoring, answers, score, count_doubtful(raw))
         write_jsonl(Path(snakemake.output.scored), to_rows(answers))
+        write_jsonl(Path(snakemake.output.by_question), scoring.by_question(answers, raw))
         write_json(Path(snakemake.output.scores), {**scores, **origin})
         job.count(len(raw))
 

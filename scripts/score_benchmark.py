@@ -14,23 +14,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from lib.benchmarks.answers import Answers, yes_or_no
+from lib.benchmarks.answers import Answer, Answers, yes_or_no
 from lib.benchmarks.base import Benchmark
 from lib.benchmarks.judged import JudgedBenchmark
 from lib.benchmarks.lmms_eval.tasks import JUDGED_TASKS
 from lib.benchmarks.registry import load_benchmark
-from lib.benchmarks.scores import Score, scorer_name
+from lib.benchmarks.scores import Score, question_score, scorer_name
 from lib.config.evaluation import ScoreBenchmarkJob
-from lib.data.evaluation_files import JudgeName, OtherScores, TaskAnswer, TaskResults, TaskScores
+from lib.data.evaluation_files import (
+    JudgeName,
+    OtherScores,
+    QuestionScore,
+    TaskAnswer,
+    TaskResults,
+    TaskScores,
+)
 from lib.errors import UserError
-from lib.files import read_jsonl, write_json
+from lib.files import read_jsonl, write_json, write_jsonl
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
 from lib.jobs.versions import versions
 from lib.judge import Judge
 from lib.report import provenance
 
-VERSION = 2
+VERSION = 3
 PACKAGES = ("numpy", "openai")
 UNJUDGED = "no judge is configured (`judge` of this benchmark)"
 OF_ITS_OWN = (
@@ -138,9 +145,11 @@ def reference_name(score: str) -> str:
     return f"reference_{score}"
 
 
-def score_by_ours(benchmark: Benchmark[Any], path: Path, judge: Judge | None = None) -> OtherScores:
+def score_by_ours(
+    benchmark: Benchmark[Any], path: Path, judge: Judge | None = None
+) -> tuple[OtherScores, list[QuestionScore]]:
     """What our scorer makes of kept answers that carry their targets: scores and what to know of
-    them.
+    them, and what each answer was given.
 
     `judge`: for a scorer that asks one; its raw judgements stand in `judgements`, by question.
     """
@@ -148,6 +157,7 @@ def score_by_ours(benchmark: Benchmark[Any], path: Path, judge: Judge | None = N
     if judge and isinstance(benchmark, JudgedBenchmark):
         answers = benchmark.add_judgements(answers, reference, judge)
     ours = benchmark.score(answers, reference)
+    by_question = benchmark.by_question(answers, reference)
     also: OtherScores = {
         "scores": {reference_name(name): value for name, value in ours.scores.items()},
         "computed_by": provenance.computed_by(
@@ -162,7 +172,22 @@ def score_by_ours(benchmark: Benchmark[Any], path: Path, judge: Judge | None = N
             reference_name(name): interval for name, interval in ours.intervals_as_lists().items()
         },
     }
-    return {**also, "judgements": judgements_in(answers)} if judge else also
+    if judge:
+        also["judgements"] = judgements_in(answers)
+    return also, by_question
+
+
+def scores_of_task(answers: Sequence[TaskAnswer]) -> list[QuestionScore]:
+    """What lmms-eval gave each answer, where its task says that in a number."""
+    return [
+        question_score(
+            Answer(str(answer["id"]), answer["response"], line),
+            answer["score"],
+            target=str(answer["target"]),
+        )
+        for line, answer in enumerate(answers, start=1)
+        if isinstance(answer.get("score"), int | float)
+    ]
 
 
 def judge_name(judge: Judge, score: Score) -> JudgeName:
@@ -181,9 +206,11 @@ def judgements_in(answers: Answers) -> dict[str, list[str | None]]:
 
 def add_ours(
     scores: TaskScores, benchmark: Benchmark[Any], path: Path, judge: Judge | None
-) -> None:
-    """Adds the scores of our scorer to lmms-eval's, and why one of them is missing."""
-    also = score_by_ours(benchmark, path, judge)
+) -> list[QuestionScore]:
+    """Adds the scores of our scorer to lmms-eval's, and why one of them is missing; returns what it
+    gave each answer.
+    """
+    also, by_question = score_by_ours(benchmark, path, judge)
     names = [reference_name(name) for name in benchmark.names]
     if judge:
         scores["missing"] = dict.fromkeys(scores["missing"], ELSEWHERE.format(name=names[0]))
@@ -191,6 +218,7 @@ def add_ours(
     scores["scores"] |= also["scores"]
     why = f"our scorer {benchmark.name} has none of these answers"
     scores["missing"] |= {name: why for name in names if name not in also["scores"]}
+    return by_question
 
 
 def main(snakemake: Any) -> None:
@@ -199,20 +227,22 @@ def main(snakemake: Any) -> None:
         answers = cast("list[TaskAnswer]", read_jsonl(path))
         results: TaskResults = json.loads(Path(snakemake.input.results).read_text("utf-8"))
         scores = score(answers, results, settings.metrics, settings.percent)
+        by_question: list[QuestionScore] = []
         benchmark = load_benchmark(settings.scorer) if settings.scorer else None
         if isinstance(benchmark, JudgedBenchmark) and settings.judge:
             judge = Judge.of_job(job, settings.judge)
-            add_ours(scores, benchmark, path, judge)
+            by_question = add_ours(scores, benchmark, path, judge)
             judge.put_on_record(job)
         elif benchmark and not isinstance(benchmark, JudgedBenchmark):
-            add_ours(scores, benchmark, path, None)
+            by_question = add_ours(scores, benchmark, path, None)
         computed_by = provenance.computed_by(
             f"lmms-eval {results['lmms_eval']}, task {results['task']}", judge=results["judge"]
         )
         origin = provenance.block(
             computed_by, path, job.root, results["environment"], versions(PACKAGES)
         )
-        write_json(Path(snakemake.output[0]), {**scores, **origin})
+        write_jsonl(Path(snakemake.output.by_question), by_question or scores_of_task(answers))
+        write_json(Path(snakemake.output.scores), {**scores, **origin})
         job.count(len(answers))
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ from PIL import Image
 import report
 from conftest import Parameters, Wildcards
 from lib.config.report import ReportJob
+from lib.data.export_forms.trl_parquet import answer, question, split_files
 from lib.data.prompts import Prompt
 from lib.files import digest_of_file, write_json
 from lib.report.licence import Terms, UsedModel
@@ -120,6 +122,36 @@ class ReportRun:
         rejected = {"policy": POLICIES[-1], "text": answers[-1], "score": 2.0 - margin}
         return {"chosen": chosen, "rejected": rejected, "margin": margin}
 
+    def disagree(self, share: float, spread: float) -> None:
+        """Has the last prompt's answers rated by an ensemble: this share of its rewards is against
+        the pair; `spread`: of the first answer.
+        """
+        self.rows["pairs"][-1]["pair"]["disagreement"] = share
+        responses = self.rows["response_ranking"][-1]["responses"].values()
+        for number, response in enumerate(responses, start=1):
+            response["spread"] = spread / number
+
+    def add_own_pairs(self, name: str, count: int, text: str = "a circle") -> None:
+        """Puts a data set of an experiment's own pairs beside."""
+        folder = self.root / "own_pairs" / name
+        (folder / "data").mkdir(parents=True)
+        with split_files(folder / "data", "train", count) as files:
+            for number in range(count):
+                content = BytesIO()
+                Image.new("RGB", (16, 16), (number % 256, 200, 10)).save(content, "PNG")
+                files.add(
+                    {
+                        "id": f"own {number // 2}",  # two of each id
+                        "images": [{"bytes": content.getvalue(), "path": "a.png"}],
+                        "prompt": [question(f"What is {text} number {number}?")],
+                        "chosen": [answer(f"{text}, and red")],
+                        "rejected": [answer(f"{text}, and green")],
+                    }
+                )
+        origin = {"source": "theirs.json", "form": "llava"}
+        about = {"size": count, "origin": origin, "left_out": {"no picture": 3}}
+        write_json(folder / "dataset.json", about)
+
     def write(self) -> SimpleNamespace:
         """Writes the shard files; returns them as the rule's inputs."""
         files = {
@@ -184,6 +216,12 @@ class ReportRun:
                 for number, text in enumerate(texts)
             ]
             write_lines(folder / "answers.jsonl", rows)
+            given = [
+                {"id": str(row["id"]), "line": line, "score": row.pop("score")}
+                | {"picture": str(row["id"]), "target": row["target"]}
+                for line, row in enumerate(rows, start=1)
+            ]
+            write_lines(folder / "by_question.jsonl", given)
             scores = {"scores": {"accuracy": 80.0}, "intervals": {"accuracy": [70.0, 90.0]}}
             write_json(folder / "scores.json", scores)
         steps = [

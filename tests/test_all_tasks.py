@@ -344,11 +344,8 @@ def test_mm_vet_s_kept_answers_are_graded_five_times_with_the_authors_prompt_and
         "judge": judge.settings(),
     }
     job = Job("score_benchmark", benchmark="mm_vet", settings=settings)
-    job.input.answers, job.input.results, job.output = (
-        "answers.jsonl",
-        "results.json",
-        ["scores.json"],
-    )
+    job.input.results = "results.json"
+    job.output = SimpleNamespace(scores="scores.json", by_question="by_question.jsonl")
     write_jsonl(Path("results/run/answers.jsonl"), answers)
     job.input.answers = "results/run/answers.jsonl"
     write_json(Path("results.json"), UNJUDGED_RESULTS)
@@ -356,6 +353,7 @@ def test_mm_vet_s_kept_answers_are_graded_five_times_with_the_authors_prompt_and
     score_benchmark.main(job)
     scores = json.loads(Path("scores.json").read_text())
     assert scores["scores"] == {"reference_total": 60.0, "reference_std": 14.1}
+    assert {row["score"] for row in read_jsonl(Path("by_question.jsonl"))} == {0.6}
     assert "reference_total" in scores["missing"]["score"]
     assert scores["also"]["doubts"]["totals_of_runs"] == [40.0, 50.0, 60.0, 70.0, 80.0]
     assert {name: values["questions"] for name, values in scores["also"]["per_type"].items()} == {
@@ -383,7 +381,8 @@ def test_pope_s_answers_are_scored_as_pope_s_own_script_does_beside_lmms_eval(ru
         answer["response"] = "No, there is not." if answer["target"] == "no" else "Yes, there is."
     path = Path(tmp_path / "answers.jsonl")
     path.write_text("".join(json.dumps(answer) + "\n" for answer in answers))
-    also = score_benchmark.score_by_ours(load_benchmark("pope"), path)
+    also, by_question = score_benchmark.score_by_ours(load_benchmark("pope"), path)
+    assert len(by_question) == also["doubts"]["answers"]
     assert also["scores"]["reference_f1"] == also["scores"]["reference_accuracy"] == 100
     assert also["scores"]["reference_yes_ratio"] == 50
     assert also["computed_by"]["scorer"] == "scripts/lib/benchmarks/pope.py, version 4"

@@ -24,11 +24,17 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import answer_benchmark
+import answer_part
 import lib.jobs.job
 from conftest import PYTHONPATH, Parameters, Wildcards
-from lib.benchmarks.lmms_eval.answer_journal import AnswerKeys, wait_for_lmms_eval_to_die
+from lib.benchmarks.lmms_eval.answer_journal import (
+    AnswerKeys,
+    journal_of,
+    journals_with_answers,
+    wait_for_lmms_eval_to_die,
+)
 from lib.benchmarks.lmms_eval.harness import Harness
-from lib.benchmarks.lmms_eval.main import REFUSED, journalled, one_at_a_time
+from lib.benchmarks.lmms_eval.main import REFUSED, by_picture, journalled, one_at_a_time
 from lib.benchmarks.lmms_eval.tasks import (
     TaskSettings,
     find_task,
@@ -92,13 +98,16 @@ class Job:
     def answers(self):
         return read_jsonl(Path(self.output.answers))
 
+    def answers_in(self, folder):
+        return read_jsonl(Path(folder, self.output.answers))
+
     def results(self):
         return json.loads(Path(self.output.results).read_text())
 
 
 def settings_of(benchmark, model, data, **changes):
     block = DEFAULTS[benchmark].model_dump(
-        mode="json", exclude={"percent", "scorer", "data_revision"}
+        mode="json", exclude={"percent", "scorer", "data_revision", "shards"}
     )
     base = {
         "base_model": {"model": str(model), "revision": "main", "dtype": "float32"},
@@ -206,6 +215,75 @@ def test_answers_and_metrics_are_those_of_plain_lmms_eval_which_asks_with_the_mo
     assert [answer["response"] for answer in answers] == responses
     assert results["metrics"] == metrics
     assert f"USER: <image>\n{answers[0]['question']} ASSISTANT:\n" in output
+
+
+def job_of_part(whole, part):
+    """The job that answers a part of another's questions."""
+    job = Job("answer_part", settings=dict(whole.params.settings))
+    job.wildcards = Wildcards(**vars_of(whole.wildcards), part=part)
+    job.output = [f"results/run/evaluation/base/pope/parts/{part}.json"]
+    job.log.harness = f"results/run/logs/{part}.lmms-eval.log"
+    return job
+
+
+def vars_of(wildcards):
+    return {"model": wildcards.model, "benchmark": wildcards.benchmark}
+
+
+@pytest.mark.slow
+def test_answered_in_parts_a_benchmark_has_the_files_that_one_job_makes_to_the_byte(
+    pope, undisturbed
+):
+    """Each question is asked once, all those about a picture by one job; the job that joins them
+    loads no model, and tells of a question that no part has answered.
+    """
+    questions = len(undisturbed.job.answers_in(undisturbed.folder))
+    parts = [job_of_part(pope, part) for part in ("1-of-2", "2-of-2")]
+    answer_part.main(parts[0])
+    pope.input.parts = [part.output[0] for part in parts]
+    with pytest.raises(UserError, match="answered by none of the jobs that have a part"):
+        answer_benchmark.main(pope)
+    answer_part.main(parts[1])
+    computed = [part.record()["computed"] for part in parts]
+    assert sum(computed) == questions
+    assert all(computed)
+    assert [json.loads(Path(part.output[0]).read_text())["questions"] for part in parts] == computed
+    answer_benchmark.main(pope)
+    assert pope.published() == undisturbed.published
+    record = pope.record()
+    assert (record["computed"], record["reused"]) == (0, questions)
+    assert not record["taken_over"]
+
+
+def test_answers_are_looked_for_where_a_benchmark_was_divided_otherwise_and_not_in_other_parts(
+    tmp_path, monkeypatch
+):
+    """Which would have none."""
+    monkeypatch.chdir(tmp_path)
+    base = {"base_model": {"model": "owner/name", "revision": "1" * 40}, "system_prompt": None}
+    whole = Job(settings={"task": "pope", "metrics": {"f1": "m"}, **base})
+    work = Path("results/run/work")
+    journals = [
+        *(f"answer_benchmark/{name}" for name in ("base/pope", "base/mme", "dpo/pope", "dpo/mme")),
+        *(f"answer_part/base/pope/{part}" for part in ("1-of-2", "2-of-2", "2-of-3")),
+        *("answer_part/dpo/pope/2-of-2", "answer_part/base/mme/1-of-2"),
+    ]
+    for name in journals:
+        write_text(work / f"{name}.journal.jsonl", "")
+
+    def found(job):
+        of_rule = lib.jobs.job.Job(job, AnswerBenchmarkJob, 1)
+        own = journal_of(of_rule)
+        paths = [path.relative_to(work) for _, path in journals_with_answers(of_rule, own)]
+        assert len(set(paths)) == len(paths)
+        return {path.as_posix().removesuffix(".journal.jsonl") for path in paths}
+
+    part = found(job_of_part(whole, "1-of-2"))
+    assert {"answer_benchmark/base/pope", "answer_part/base/pope/2-of-3"} <= part
+    assert not {"answer_part/base/pope/1-of-2", "answer_part/base/pope/2-of-2"} & part
+    joined = found(whole)
+    assert {*journals[2:3], *journals[4:8]} <= joined
+    assert "answer_benchmark/base/pope" not in joined
 
 
 @pytest.mark.slow
@@ -677,10 +755,10 @@ def test_an_answer_that_fails_stops_the_run_where_lmms_eval_would_score_an_empty
     assert asked == [0, 1, 2, 2]
 
 
-def journalled_by(ask, journal, keys, question_of=question_of):
+def journalled_by(ask, journal, keys, question_of=question_of, order=None):
     """`generate_until` with the answers of `ask`, one at a time."""
-    answering = partial(one_at_a_time, ask)
-    return journalled(answering, journal, keys, question_of, lambda items, **_: items, [], ())
+    answering, bar = partial(one_at_a_time, ask), lambda items, **_: items
+    return journalled(answering, journal, keys, question_of, bar, [], (), order)
 
 
 # What an answer is kept under
@@ -727,6 +805,44 @@ def test_a_question_is_its_text_its_pixels_and_its_settings_and_not_its_row():
         *contents([red], max_new_tokens=5),
     ]
     assert len(set(others)) == len(others)
+
+
+def test_questions_about_one_picture_are_asked_one_after_the_other_and_answered_in_their_place(
+    tmp_path,
+):
+    """Whatever the order of the data; what it compares are pictures as they are stored."""
+    from datasets import Dataset, Features, Value
+    from datasets import Image as StoredImage
+    from lmms_eval.api.instance import GenerationResult, TokenCounts
+
+    colours = ["red", "blue", "red", "green", "blue"]
+    rows = {
+        "image": [{"bytes": colour.encode(), "path": None} for colour in colours],
+        "question": [f"{number}?" for number in range(5)],
+    }
+    features = Features({"image": StoredImage(), "question": Value("string")})
+    data = Dataset.from_dict(rows, features=features)
+    model, requests = asked_about(data)
+    asked = []
+
+    def ask(model, requests):
+        asked.append(requests[0].doc_id)
+        text = f"answer {requests[0].doc_id}"
+        return [GenerationResult(text=text, token_counts=TokenCounts(output_tokens=2))]
+
+    def stored_question(model, request):
+        return {"row": request.doc_id, "generation": {}}
+
+    keys = AnswerKeys("key", "earlier")
+    with Journal(tmp_path / "journal.jsonl", "answer_benchmark") as journal:
+        generate = journalled_by(ask, journal, keys, stored_question, by_picture)
+        answers = [answer.text for answer in generate(model, requests)]
+    assert asked == [0, 2, 1, 4, 3]
+    assert answers == [f"answer {number}" for number in range(5)]
+    # Without a picture in its row, a question is one of its own.
+    texts = Dataset.from_dict({"question": ["a", "b", "a"]})
+    model, requests = asked_about(texts)
+    assert [request.doc_id for request in by_picture(model, requests)] == [0, 2, 1]
 
 
 @pytest.mark.parametrize("temperature", [0, 0.7])

@@ -85,14 +85,24 @@ def job(rule, benchmark, settings, folder=Path("results/run/evaluation/base"), *
     common = {"root": "results/run", "device": DEVICE, "seed": 0, "max_failed_fraction": 0} | common
     files = {
         name: str(here / name)
-        for name in ("answers.jsonl", "asked.json", "scores.json", "scored.jsonl")
+        for name in (
+            "answers.jsonl",
+            "asked.json",
+            "scores.json",
+            "scored.jsonl",
+            "by_question.jsonl",
+        )
     }
     answers, asked = {"answers": files["answers.jsonl"]}, {"asked": files["asked.json"]}
     inputs: dict[str, Any] = {"merged": []}
     outputs = answers | asked
     if rule == "score_answers":
         inputs = answers | asked
-        outputs = {"scores": files["scores.json"], "scored": files["scored.jsonl"]}
+        outputs = {
+            "scores": files["scores.json"],
+            "scored": files["scored.jsonl"],
+            "by_question": files["by_question.jsonl"],
+        }
     return SimpleNamespace(
         rule=rule,
         wildcards=Wildcards(model="base", benchmark=benchmark),

@@ -130,7 +130,7 @@ def benchmark(tmp_path, rule_object):
                     "score_answers",
                     {"model": model, "benchmark": "shapes"},
                     inputs,
-                    SimpleNamespace(**paths),
+                    SimpleNamespace(**paths, by_question=str(place / "by_question.jsonl")),
                     settings=how,
                 )
             )

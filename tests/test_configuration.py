@@ -156,7 +156,9 @@ def test_the_paper_s_file_is_the_defaults_but_for_what_its_comments_say():
         return [] if ours == theirs else [path]
 
     assert differences(paper, defaults) == [
+        "evaluation.prefix_caching",
         "evaluation.questions_per_batch",
+        "evaluation.task_backend",
         "generate_prompts.count",
         "responses.prompts_per_batch",
         "training.prompt_template",  # the chat template's own form

@@ -289,6 +289,29 @@ def test_the_mentions_are_those_that_the_score_counts(case: Case) -> None:
     assert sum(one.hallucinated for one in mentions) == extra["hallucinated_mentions"]
 
 
+#: What each question's score adds up to, as a share of the questions, beside a score of all.
+SUMS = {
+    "pope": ("accuracy", 100),
+    "mmhal_bench": ("score", 1),
+    "mm_vet": ("total", 100),
+}
+
+
+@every
+def test_each_answer_has_a_score_of_its_own_with_the_line_that_it_stands_in(case: Case) -> None:
+    answers, reference = case.answers(), case.reference()
+    found = case.benchmark.by_question(answers, reference)
+    assert found
+    assert len({each["id"] for each in found}) == len(found)
+    rows = case.rows()
+    assert all(rows[each["line"] - 1]["id"] == each["id"] for each in found)
+    if case.name in SUMS:
+        name, factor = SUMS[case.name]
+        mean = factor * sum(each["score"] for each in found) / len(found)
+        score = case.benchmark.score(answers, reference, samples=0)
+        assert mean == pytest.approx(score.scores[name], abs=0.05)
+
+
 # --- its judge
 
 
@@ -514,7 +537,9 @@ def test_a_benchmark_of_one_s_own_is_one_class_and_one_line_of_the_registry(
             "score_answers",
             {"model": "base", "benchmark": "twins"},
             SimpleNamespace(answers="answers.jsonl", asked="asked.json"),
-            SimpleNamespace(scores="scores.json", scored="scored.jsonl"),
+            SimpleNamespace(
+                scores="scores.json", scored="scored.jsonl", by_question="by_question.jsonl"
+            ),
             settings=plan.params(evaluation.score_answers_job(plan, "twins")),
         )
     )

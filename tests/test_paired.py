@@ -1,14 +1,19 @@
 """Base against trained on the same questions: what changed, and whether by more than chance."""
 
+from pathlib import Path
+
 import pytest
 
-from lib.benchmarks.paired import (
+from lib.files import write_jsonl
+from lib.paired import (
     ScoredAnswer,
-    answers_of_task,
     bootstrap_difference,
     changes,
     compare,
+    is_clear,
     mcnemar,
+    read_answers,
+    say_comparison,
 )
 
 
@@ -65,7 +70,27 @@ def test_changes_list_what_changed_most_first() -> None:
     assert [(each["id"], each["difference"]) for each in found] == [("1", -3.0), ("0", 1.0)]
 
 
-def test_answers_of_a_task_without_a_number_for_a_score_are_left_out() -> None:
-    row = {"id": 1, "question": "?", "response": "a", "target": "a", "score": 1.0}
-    assert answers_of_task([row])["1"].score == 1.0
-    assert answers_of_task([row | {"score": {"a": 1}}, row | {"score": None}]) == {}
+def test_a_difference_is_clear_where_chance_would_not_make_it() -> None:
+    right = answers(*([1.0] * 10))
+    found = compare(answers(*([0.0] * 10)), right, seed=0)
+    assert found is not None
+    assert is_clear(found)  # 2 / 2 ** 10
+    assert say_comparison(found) == (
+        "10 of 10 questions better, 0 worse; mean difference +1, p = 0.002 (McNemar, exact)"
+    )
+    some = compare(right, answers(*([0.0] * 5), *([1.0] * 5)), seed=0)
+    assert some is not None
+    assert not is_clear(some)  # 2 / 2 ** 5
+    graded = compare(answers(1, 2, 3, 4), answers(3, 4, 5, 7), seed=0)
+    assert graded is not None
+    assert is_clear(graded)
+    assert "95 % interval +2 to +2.75 (bootstrap)" in say_comparison(graded)
+
+
+def test_scores_by_question_are_joined_with_the_answers_that_they_are_of(tmp_path: Path) -> None:
+    said = [{"question": f"{name}?", "response": name, "id": name} for name in ("a", "b")]
+    write_jsonl(tmp_path / "answers.jsonl", said)
+    assert read_answers(tmp_path) == {}
+    row = {"id": "x/1", "line": 2, "score": 1.0, "picture": "p", "target": "yes"}
+    write_jsonl(tmp_path / "by_question.jsonl", [row])
+    assert read_answers(tmp_path) == {"x/1": ScoredAnswer("b?", "b", 1.0, "p")}

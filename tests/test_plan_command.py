@@ -119,6 +119,30 @@ def test_the_plan_is_jobs_times_items_times_rates():
     assert any("mine" in note and "questions" in note for note in plan.notes)
 
 
+def test_questions_are_planned_by_what_answers_them_and_in_how_many_parts():
+    def seconds(jobs, **evaluation):
+        blocks = {"pope": {**BENCHMARKS["pope"], "shards": evaluation.pop("shards", 1)}}
+        values = CONFIG.model_dump() | {"evaluation": {"benchmarks": blocks, **evaluation}}
+        stages = RATES["stages"] | {
+            "answer_benchmark@vllm": {"seconds": 0.1, "measured": "a test"},
+            "answer_benchmark/pope@prefix_caching": {"seconds": 0.01, "measured": "a test"},
+            "answer_benchmark@joined": {"seconds": 0.001, "measured": "a test"},
+        }
+        planned = plan_costs(jobs, Config.model_validate(values), SHARDS, rates(stages=stages))
+        return [each - 4 for each in planned.seconds]
+
+    names = {"model": "base", "benchmark": "pope"}
+    whole = [PlannedJob("answer_benchmark", names, 1)]
+    assert seconds(whole) == [pytest.approx(9000 * 0.2 + 10)]
+    assert seconds(whole, task_backend="vllm") == [pytest.approx(9000 * 0.1)]
+    vllm = {"task_backend": "vllm", "prefix_caching": True}
+    assert seconds(whole, **vllm) == [pytest.approx(9000 * 0.01)]
+    parts = [PlannedJob("answer_part", {**names, "part": f"{n}-of-2"}, 1) for n in (1, 2)]
+    joined = [*parts, PlannedJob("answer_benchmark", names, 0)]
+    assert seconds(joined, shards=2) == pytest.approx([4500 * 0.2 + 10] * 2 + [9])
+    assert seconds(joined, shards=2, **vllm) == pytest.approx([45, 45, 9])
+
+
 def test_a_job_that_is_planned_near_its_time_limit_is_told():
     notes = plan_costs(JOBS, CONFIG, SHARDS, rates()).notes
     assert [

@@ -2,8 +2,12 @@
 
 import json
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +24,7 @@ from lib.errors import UserError
 from lib.files import write_jsonl
 from lib.head.plan import Plan
 from lib.jobs.job import Job
+from lib.jobs.streams import Item, handing_out, with_the_next_prepared
 from lib.models.image_scorers.clip import CLIPScore
 from lib.models.image_scorers.image_reward import ImageReward
 from lib.models.image_scorers.registry import IMAGE_SCORERS
@@ -128,6 +133,67 @@ def test_the_scores_of_all_candidates_are_kept_and_ranked(run, rows, tmp_path, m
         assert result["blank"] == []
         assert result["prompt_truncated"] == scorer.truncates(row["prompt"])
     assert published[PROMPTS[2]]["prompt_truncated"]
+
+
+def test_on_a_gpu_the_next_prompts_images_are_decoded_while_one_is_scored(rows, tmp_path):
+    decoded = {row["prompt"]: threading.Event() for row in rows}
+    prompt_of = {str(index): row["prompt"] for index, row in enumerate(rows)}
+    late = []
+
+    class Scorer:
+        def score(self, prompt, images):
+            for later in PROMPTS[PROMPTS.index(prompt) + 1 :][:1]:
+                late.extend([] if decoded[later].wait(20) else [later])
+            return [float(np.asarray(image).mean()) for image in images]
+
+        def truncates(self, prompt):
+            return False
+
+    def read(read_image, files):
+        def and_tell(path):
+            image = read_image(path)
+            decoded[prompt_of[path.stem.split("-")[0]]].set()
+            return image
+
+        return readers.map(and_tell, files)
+
+    job: Any = SimpleNamespace(root=tmp_path / "run", note=print)
+    scorer: Any = Scorer()
+    items = [Item(row["id"], row["id"], row) for row in rows]
+    with ThreadPoolExecutor(2) as readers:
+        stream = rank_images.ranking(scorer, job, read)
+        ended = [each for some in stream(handing_out(items)) for each in some]
+    assert not late
+    assert [item for item, _ in ended] == items
+    one_by_one = rank_images.ranking(scorer, job, map)
+    for event in decoded.values():
+        event.set()
+    assert [each for some in one_by_one(handing_out(items)) for each in some] == ended
+
+
+def test_what_is_prepared_is_one_item_ahead_and_a_failure_is_its_items_alone():
+    told = []
+
+    def prepare(number):
+        told.append(f"prepare {number}")
+        return number * 10
+
+    def compute(number, prepared):
+        told.append(f"compute {number}")
+        if number == 1:
+            raise ValueError("odd")
+        return prepared
+
+    [first, second, third] = with_the_next_prepared(prepare, compute)(handing_out([0, 1, 2]))
+    assert (first, third) == ([(0, 0)], [(2, 20)])
+    assert str(second[0][1]) == "odd"
+    assert told == ["prepare 0", "prepare 1", "compute 0", "prepare 2", "compute 1", "compute 2"]
+
+    def refuse(number, prepared):
+        raise UserError("no model")
+
+    with pytest.raises(UserError, match="no model"):
+        list(with_the_next_prepared(prepare, refuse)(handing_out([0, 1])))
 
 
 def test_the_first_maximum_wins_ties(run, tmp_path):

@@ -6,14 +6,17 @@ from typing import Any
 import pytest
 
 from lib.config.run import Config
+from lib.errors import UserError
 from lib.head.plan import Plan
-from lib.head.report_job import shown_besides
+from lib.head.report_job import brought_by, shown_besides
 from lib.head.verification import verify_run
 from lib.planning.rates import read_rates
 from lib.planning.reported import RATES, all_rules, planned_hours
 from lib.report.page_files import LARGEST, chunks
 from lib.report.page_overview import FlowCounter
+from lib.report.page_own_pairs import OWN, own_pairs_shown
 from lib.report.page_rows import drawn
+from own_pairs import write_own_pairs
 from report_run import JOB, ReportRun, data_of
 
 
@@ -31,6 +34,10 @@ def thumbnails(run: ReportRun) -> dict[str, int]:
     }
 
 
+def thumbnail_names(run: ReportRun) -> set[str]:
+    return {Path(name).stem for name in thumbnails(run)}
+
+
 def test_every_prompt_is_told_with_its_candidates_scores_responses_and_pair(run: ReportRun) -> None:
     index = run.report()
     entries = data_of(index, "prompts-000")
@@ -45,6 +52,82 @@ def test_every_prompt_is_told_with_its_candidates_scores_responses_and_pair(run:
     assert [each["name"] for each in told["responses"]] == list(JOB.policies)
     assert told["responses"][0]["parts"] == [["attributes", [["helpfulness", 3.5]]]]
     assert told["pair"]["rejected"]["text"] == "No."
+
+
+def test_it_tells_how_far_the_rewards_of_an_ensemble_disagree(run: ReportRun) -> None:
+    name = run.add("a disputed picture")
+    run.disagree(0.25, spread=1.5)
+    index = run.report()
+    entries = {each["id"]: each for each in data_of(index, "prompts-000")}
+    told = {key: entries[name][key] for key in ("against", "spread")}
+    assert told == {"against": 0.25, "spread": 1.5}
+    others = [each for each in entries.values() if each["id"] != name]
+    assert {(each["against"], each["spread"]) for each in others} == {(None, None)}
+    details = next(each for each in data_of(index, "details-000") if each["id"] == name)
+    assert [each["spread"] for each in details["responses"]] == [1.5, 0.75, 0.5]
+
+
+def test_pairs_that_an_experiment_brings_stand_after_the_run_s(run: ReportRun) -> None:
+    run.add_own_pairs("theirs-1234", 3)
+    job = JOB.model_copy(update={"own_pairs": {"theirs-1234": ["dpo-theirs"], "not-there": ["b"]}})
+    index = run.report(job)
+    entries = data_of(index, "prompts-000")
+    own = [each for each in entries if each["outcome"] == OWN]
+    assert [each["id"] for each in own] == [
+        "theirs-1234/own 0",
+        "theirs-1234/own 0#2",
+        "theirs-1234/own 1",
+    ]
+    assert [each["place"] for each in entries] == list(range(7))
+    assert {each["topic"] for each in own} == {"own pairs: theirs.json"}
+    assert all(each["pair"] == "" and each["draw"] is None for each in own)
+    assert {each["picture"] for each in own} <= thumbnail_names(run)
+    details = {each["id"]: each for each in data_of(index, "details-000")}
+    told = details["theirs-1234/own 1"]
+    assert [each["text"] for each in told["responses"]] == [
+        "a circle, and red",
+        "a circle, and green",
+    ]
+    assert "dpo-theirs" in told["own"]
+    flow = data_of(index, "overview")["flow"]
+    step = {"step": "Own pairs of dpo-theirs: theirs.json", "count": 3}
+    assert flow[-1] == {**step, "left_out": [["no picture", 3]]}
+    run.report(job)
+    assert run.record()["computed"] == 0
+
+
+def test_the_report_is_told_which_experiments_bring_which_pairs(tmp_path: Path) -> None:
+    path = write_own_pairs(tmp_path)
+    experiments = {
+        "ours": {"size": "all"},
+        "theirs": {"pairs": str(path)},
+        "theirs-again": {"pairs": str(path), "settings": {"seed": 7}},
+    }
+    plan = plan_of(tmp_path, training={"experiments": experiments})
+    assert list(brought_by(plan).values()) == [["theirs", "theirs-again"]]
+    assert list(brought_by(plan)) == list(plan.own_pairs)
+
+
+def test_of_many_own_pairs_some_are_drawn_in_whole_groups(
+    run: ReportRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.add_own_pairs("theirs-1234", 350)
+    monkeypatch.setattr("lib.report.page_own_pairs.SHOWN", 120)
+    [shown] = own_pairs_shown(run.root, {"theirs-1234": ["dpo"]}, seed=3)
+    assert len(shown.groups) == 2
+    assert 120 <= len(shown.pairs) <= 200
+    told = f"Own pairs of dpo: theirs.json, of which {len(shown.pairs)} are shown"
+    assert shown.step()["step"] == told
+    [again] = own_pairs_shown(run.root, {"theirs-1234": ["dpo"]}, seed=3)
+    assert again.pairs == shown.pairs
+
+
+def test_a_damaged_file_of_own_pairs_is_named_with_what_to_do(run: ReportRun) -> None:
+    run.add_own_pairs("theirs-1234", 3)
+    [file] = run.root.glob("own_pairs/*/data/*.parquet")
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(UserError, match=r"a file is damaged.*import_pairs makes it anew"):
+        own_pairs_shown(run.root, {"theirs-1234": ["dpo"]}, seed=3)
 
 
 def test_a_prompt_without_a_pair_says_why_and_one_that_failed_says_where(run: ReportRun) -> None:

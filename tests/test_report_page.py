@@ -95,6 +95,8 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
         topic = ("art", "nature")[number % 2]
         answers = [f"A red circle, number {number}.", "A blue circle.", "A green square."]
         run.add(f"a picture of {number} circles", topic, answers=answers)
+        if number < 5:
+            run.disagree(number / 10, spread=number / 2)
     for number in range(5):
         run.add(f"a tie of {number} circles", pair=None, no_pair="tie")
     run.add_table("A table", "A row")
@@ -283,6 +285,18 @@ def test_filters_sorting_and_words_leave_the_prompts_they_name(watched: Watched)
     page.fill("[name=sample]", "10")
     page.press("[name=sample]", "Tab")
     page.wait_for_selector("text=10 of 30 prompts")
+    watched.go("gallery", "text=30 of 30 prompts")
+    page.check("[name=rewards]")
+    page.wait_for_selector("text=4 of 30 prompts")
+    page.fill("[name=spread-from]", "1.5")
+    page.press("[name=spread-from]", "Tab")
+    page.wait_for_selector("text=2 of 30 prompts")
+    page.select_option("[name=sort]", "against")
+    page.click(".card >> nth=1")
+    page.wait_for_selector(
+        "text=Of the rewards, by weight, 40 % would have it the other way round."
+    )
+    assert "2 between the rewards" in watched.text("main")
 
 
 def test_a_link_shows_a_colleague_the_same_and_one_of_another_run_is_explained(
@@ -298,6 +312,32 @@ def test_a_link_shows_a_colleague_the_same_and_one_of_another_run_is_explained(
     assert "3 of 12" in colleague.text(".pager")
     colleague.close()
     watched.go("prompt/art-0000000000", "text=This report has no prompt")
+
+
+def test_pairs_that_an_experiment_brings_are_shown_as_text_and_not_reviewed(
+    browser: Browser, tmp_path: Path
+) -> None:
+    run = ReportRun(tmp_path / "run")
+    run.add("a picture")
+    run.add_own_pairs("theirs-1234", 2, text=HOSTILE[0])
+    index = run.report(JOB.model_copy(update={"own_pairs": {"theirs-1234": ["dpo"]}}))
+    watched = Watched(browser, index)
+    page = watched.open("#gallery")
+    page.select_option("[name=outcome]", "own pair")
+    page.wait_for_selector("text=2 of 3 prompts")
+    page.click(".card >> nth=1")
+    page.wait_for_selector(".sides mark")
+    assert page.locator(".side.rejected mark").all_text_contents() == ["green"]
+    told = watched.text("main")
+    assert f"What is {HOSTILE[0]} number 1?" in told
+    assert "From theirs.json, of which dpo learns." in told
+    assert page.locator("#review").count() == 0
+    assert "Candidates" not in told
+    page.click("button.picture")
+    page.wait_for_selector("dialog >> text=The picture itself is in its data set")
+    assert watched.problems == []
+    assert Axe().run(page).violations_count == 0
+    watched.close()
 
 
 def test_ten_pairs_are_marked_by_keys_alone_and_downloaded(

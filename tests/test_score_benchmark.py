@@ -2,13 +2,14 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from lib.benchmarks.answers import yes_or_no
 from lib.errors import UserError
 from lib.files import digest_of_file
-from score_benchmark import score, yes_no_doubts
+from score_benchmark import score, scores_of_task, yes_no_doubts
 
 
 def answers(*pairs):
@@ -148,7 +149,9 @@ def test_the_rule_writes_the_scores_and_its_record(tmp_path, monkeypatch):
         str(folder / "answers.jsonl"),
         str(folder / "results.json"),
     )
-    job.output = [str(folder / "scores.json")]
+    job.output = SimpleNamespace(
+        scores=str(folder / "scores.json"), by_question=str(folder / "by_question.jsonl")
+    )
     main(job)
     written = json.loads((folder / "scores.json").read_text())
     assert written["scores"] == {"accuracy": 50}
@@ -164,3 +167,9 @@ def test_the_rule_writes_the_scores_and_its_record(tmp_path, monkeypatch):
     }
     assert written["environment"]["answers"] == {"python": "3.11.7", "lmms_eval": "0.7.3"}
     assert job.record()["computed"] == 1
+
+
+def test_scores_by_question_are_the_task_s_own_where_it_says_a_number():
+    first, second, third = answers(("yes", "Yes"), ("no", "Yes"), ("no", "No"))
+    found = scores_of_task([first | {"score": 1.0}, second | {"score": {"a": 1}}, third])
+    assert found == [{"id": "0", "line": 1, "score": 1.0, "picture": "0", "target": "yes"}]

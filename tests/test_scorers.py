@@ -20,12 +20,12 @@ import score
 from conftest import GOLDEN, needs_golden
 from lib.benchmarks import amber, mmhal_bench, pope
 from lib.benchmarks.answers import Answer, Answers
-from lib.benchmarks.bootstrap import intervals
 from lib.benchmarks.language import LanguageTools, similar_by_vectors
 from lib.benchmarks.mentions import MentionsBenchmark
 from lib.benchmarks.object_halbench import ObjectHalBench, read_objects
 from lib.benchmarks.registry import BENCHMARKS, load_benchmark
 from lib.benchmarks.rows import lines_of
+from lib.bootstrap import intervals
 from lib.errors import UserError
 from lib.head import table_rows
 

@@ -1,14 +1,26 @@
 """Prompts and shards: a prompt's identity is its text, and its line number means nothing."""
 
 import random
+import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.data.prompts import Prompt, make_shards, read_prompts, read_topics, seed_of, shard_of
+from lib.config.run import load_config
+from lib.data.prompts import (
+    Prompt,
+    PromptIds,
+    make_shards,
+    read_prompts,
+    read_topics,
+    seed_of,
+    shard_of,
+)
 from lib.errors import UserError
+from lib.head.plan import Plan
 
 TEXTS = [f"scene number {number} with {number} blue cats" for number in range(40)]
 
@@ -44,6 +56,32 @@ def test_editing_one_line_changes_the_shards_of_its_old_and_new_text_only(positi
 
 def test_a_prompt_id_is_the_topic_and_ten_hex_digits_of_its_text():
     assert Prompt("art", "two blue cats").id == "art-73b08ba2ab"
+
+
+def test_the_ids_of_a_run_are_those_of_its_prompts_and_nothing_else():
+    ids = PromptIds({("art", name): shard for name, shard in shards(TEXTS).items()}, 4)
+    of_run = [Prompt("art", text).id for text in TEXTS]
+    assert all(each in ids for each in of_run)
+    others = ["art-0000000000", "art-ffffffffff", "art-", "art", "", "art-zzzzzzzzzz", 7]
+    others += [Prompt("art", "another").id, f"{of_run[0]}0", of_run[0].replace("art", "food")]
+    assert not [each for each in others if each in ids]
+
+
+def test_a_run_holds_little_more_of_a_prompt_than_its_text(tmp_path):
+    """The plan of a million prompts is to fit into 500 MB, of which Snakemake takes 200."""
+    (tmp_path / "prompts").mkdir()
+    texts = [f"scene {number} of a town beside the river".ljust(60, ".") for number in range(4000)]
+    (tmp_path / "prompts/art.txt").write_text("\n".join(texts))
+    folders = {"prompts": str(tmp_path / "prompts"), "results": str(tmp_path / "results")}
+    plan = Plan(load_config({**folders, "topics": ["art"]}, []))
+    tracemalloc.start()
+    for topic, shard in plan.shards:
+        plan.images_job(topic, shard)
+        plan.instructions_job(topic, shard)
+        plan.pairs_job(topic, shard)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held / 4000 < sys.getsizeof(texts[0]) + 150
 
 
 def test_prompts_spread_evenly_over_shards():

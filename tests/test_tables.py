@@ -22,7 +22,7 @@ from common_selections_table import (
     has_deciding_tie,
 )
 from lib.config.run import Config
-from lib.files import digest_of_file, write_json
+from lib.files import digest_of_file, write_json, write_jsonl
 from lib.head.plan import Plan
 from lib.head.table_rows import (
     HALLUCINATION_SCORES,
@@ -39,6 +39,7 @@ from lib.report.model_tables import (
     DescribedScore,
     ModelTableRow,
     about_models,
+    add_comparisons,
     all_scores,
     compare_models,
     counted,
@@ -50,9 +51,11 @@ from lib.report.tables import (
     Table,
     TableColumn,
     TableRow,
+    cells,
     csv_text,
     latex_text,
     markdown_text,
+    shown_number,
     to_csv,
     to_latex,
     to_markdown,
@@ -147,6 +150,59 @@ def test_ours_stand_below_the_papers_with_the_difference_to_its_row():
     )
     assert "score 'f1' of benchmark 'pope' (lmms-eval 0.7.3, task pope)" in markdown
     assert r"87.0 ($-$0.6)" in to_latex(table)
+
+
+def by_question(folder, **models):
+    """Files of the scores by question of models that answered POPE."""
+    for model, values in models.items():
+        path = folder / "evaluation" / model / "pope" / "by_question.jsonl"
+        path.parent.mkdir(parents=True)
+        about = {"picture": "p", "target": ""}
+        rows = [
+            {"id": str(number), "line": number + 1, "score": value, **about}
+            for number, value in enumerate(values)
+        ]
+        write_jsonl(path, rows)
+        yield path
+
+
+def test_a_model_that_differs_from_the_base_model_question_by_question_has_a_star(tmp_path):
+    found = scores(base=85.9, better=87.0, same=85.9)
+    given = {"base": [0.0] * 10, "better": [1.0] * 9 + [0.0], "same": [1.0] + [0.0] * 9}
+    add_comparisons(found, list(by_question(tmp_path, **given)), seed=0)
+    table = compare(found, rows=[BASE, our("better", 160), our("same", 160)])
+    markdown = to_markdown(table)
+    assert "| ours | better (160 pairs) | – | –<sup>a</sup> | 87.0* |" in markdown
+    assert "| ours | same (160 pairs) | – | –<sup>a</sup> | 85.9 |" in markdown
+    assert "85.9* " not in markdown
+    text = "9 of 10 questions better, 0 worse; mean difference +0.9, p = 0.0039 (McNemar, exact)"
+    assert any(
+        f"pope, against the base model: better: {text}; same: 1 of 10" in note
+        for note in table.notes
+    )
+    assert "87.0* " in to_latex(table).replace(r" \\", " ")
+    read = pd.read_csv(io.StringIO(to_csv(table))).set_index("Model")
+    column = read["POPE Score: against the base model, by question"]
+    assert column["better (160 pairs)"] == text
+    assert column.isna().sum() == 3  # the paper's rows, and the base model's
+    cell = next(each for each in cells(table) if each["value"] == 87.0)
+    assert cell["against_base"] == text
+    assert cell["from"]
+    assert cell["from"]["runs"][0]["against_base"]["p"] == pytest.approx(2 / 2**9)
+
+
+def test_seeds_have_a_star_where_each_differs_in_the_same_direction(tmp_path):
+    found = scores(base=85.9, one=87.0, two=85.0)
+    up, down = [1.0] * 10, [0.0] * 10
+    rows = [BASE, our("dpo", 160, "one", "two", seeds=(1, 2))]
+    middle = [0.5] * 10
+    add_comparisons(found, list(by_question(tmp_path / "a", base=middle, one=up, two=down)), 0)
+    assert "±" in to_markdown(compare(found, rows=rows))
+    assert "*" not in shown_number(PLAIN, compare(found, rows=rows).rows[-1])
+    add_comparisons(found, list(by_question(tmp_path / "b", base=middle, one=up, two=up)), 0)
+    test = compare(found, rows=rows).rows[-1].tests["pope"]
+    assert test.is_clear
+    assert test.text.startswith("one: 10 of 10 questions better")
 
 
 def test_the_papers_missing_numbers_are_dashes_too():

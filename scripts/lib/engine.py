@@ -71,7 +71,8 @@ def load_engine(
             # order.
             enable_prefix_caching=prefix_caching,
             limit_mm_per_prompt={"image": 1} if with_images else {},
-            mm_processor_cache_gb=0,
+            # What the next question's picture is made into is that of the one before.
+            mm_processor_cache_gb=1 if prefix_caching else 0,
             load_format="safetensors",
             trust_remote_code=False,
             seed=0,

@@ -28,7 +28,6 @@ import numpy as np
 
 from lib.benchmarks.answers import Answer, Answers
 from lib.benchmarks.base import Better
-from lib.benchmarks.bootstrap import Floats, intervals
 from lib.benchmarks.joining import KEPT, Asked, Questions, asked_in, joined
 from lib.benchmarks.language import LanguageBenchmark, LanguageTools
 from lib.benchmarks.questions import Form, QuestionsBenchmark
@@ -42,7 +41,9 @@ from lib.benchmarks.rows import (
     read_rows,
     read_text,
 )
-from lib.benchmarks.scores import Score, finite, match
+from lib.benchmarks.scores import Score, finite, match, question_score
+from lib.bootstrap import Floats, intervals
+from lib.data.evaluation_files import QuestionScore
 from lib.errors import UserError
 
 PARSER = (
@@ -486,13 +487,35 @@ class Amber(QuestionsBenchmark[AmberReference], LanguageBenchmark[AmberReference
         asked = _read_queries([*map(Path, paths)])
         return AmberReference(items, association, frozenset(safe_words), asked)
 
+    def _joined(self, answers: Answers, reference: AmberReference) -> Answers:
+        return joined(answers, Questions(reference.asked, FRAME), self.title)
+
+    def by_question(self, answers: Answers, reference: AmberReference) -> list[QuestionScore]:
+        """1 for a right answer to a yes-or-no question, 0 for a wrong one. Descriptions are on
+        another scale, and no part of it: less one for each wrong noun where there are no others.
+        """
+        joint = self._joined(answers, reference)
+        matched, *_ = match(joint, list(reference.items), self.title)
+        texts = {name: answer.text for name, answer in matched.items()}
+        asked = {
+            name: text
+            for name, text in texts.items()
+            if isinstance(reference.items[name], YesNoQuestion)
+        }
+        parts = _Parts(asked or texts, reference, self.tools)
+        scores = parts.questions[..., RIGHT].sum(axis=1) if asked else -parts.captions[:, WRONG]
+        return [
+            question_score(matched[name], value)
+            for name, value in zip(asked or texts, scores, strict=True)
+        ]
+
     def score(
         self, answers: Answers, reference: AmberReference, *, samples: int = 1000, seed: int = 0
     ) -> Score:
         """AMBER's scores, of the parts that are answered. The units of the bootstrap are answers
         and questions, each part by itself.
         """
-        answers = joined(answers, Questions(reference.asked, FRAME), self.title)
+        answers = self._joined(answers, reference)
         matched, problems, counts = match(answers, list(reference.items), self.title)
         texts = {name: answer.text for name, answer in matched.items()}
         parts = _Parts(texts, reference, self.tools)

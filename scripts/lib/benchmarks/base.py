@@ -9,6 +9,7 @@ from typing import ClassVar, Generic, Literal, TypeVar
 
 from lib.benchmarks.answers import Answers
 from lib.benchmarks.scores import Score
+from lib.data.evaluation_files import QuestionScore
 
 R = TypeVar("R")  # what a benchmark reads from its reference files
 Better = Literal["higher", "lower"]
@@ -52,6 +53,12 @@ class Benchmark(ABC, Generic[R]):
     @abstractmethod
     def score(self, answers: Answers, reference: R, *, samples: int = 1000, seed: int = 0) -> Score:
         """The scores, with intervals from so many resamples; nothing is asked or written."""
+
+    def by_question(self, answers: Answers, reference: R) -> list[QuestionScore]:
+        """What each answer that `score` scores was given, by which two models are compared question
+        by question; here, nothing is known of a single answer.
+        """
+        return []
 
     def read_free_answers(self, answers: Answers) -> Answers:
         """A model's answers as the authors' script wants them; here, as they are."""

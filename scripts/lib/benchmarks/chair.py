@@ -20,7 +20,6 @@ import numpy as np
 from lib.benchmarks import coco_objects
 from lib.benchmarks.answers import Answers
 from lib.benchmarks.base import Better
-from lib.benchmarks.bootstrap import Floats, intervals
 from lib.benchmarks.coco_objects import CocoReference, Word
 from lib.benchmarks.language import LanguageBenchmark
 from lib.benchmarks.lmms_eval.samples import read_answer_rows
@@ -28,6 +27,7 @@ from lib.benchmarks.mentions import Mentions, MentionsBenchmark
 from lib.benchmarks.questions import Form, QuestionsBenchmark
 from lib.benchmarks.rows import answers_from
 from lib.benchmarks.scores import Score, finite, match
+from lib.bootstrap import Floats, intervals
 
 PARSER = "lower case, words, singular, pairs joined, mentions of the synonym vocabulary"
 NAMES = {

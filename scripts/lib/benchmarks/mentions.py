@@ -6,6 +6,8 @@ from typing import ClassVar
 
 from lib.benchmarks.answers import Answers
 from lib.benchmarks.base import Benchmark, R
+from lib.benchmarks.scores import question_score
+from lib.data.evaluation_files import QuestionScore
 
 
 @dataclass(frozen=True)
@@ -53,3 +55,11 @@ class MentionsBenchmark(Benchmark[R]):
         """The mentions that `score` counts, with their places, of every answer that is scored, by
         id.
         """
+
+    def by_question(self, answers: Answers, reference: R) -> list[QuestionScore]:
+        """Less one for each mention of an object that the picture does not show."""
+        given = answers.by_id()
+        return [
+            question_score(given[name], -found.hallucinated, name, ", ".join(sorted(found.shown)))
+            for name, found in self.mentions(answers, reference).items()
+        ]

@@ -12,18 +12,20 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any, ClassVar
 
 import numpy as np
 
 from lib.benchmarks.answers import Answer, Answers, Problem
 from lib.benchmarks.base import Better
-from lib.benchmarks.bootstrap import Floats, intervals
 from lib.benchmarks.joining import KEPT, Asked, Questions, joined
 from lib.benchmarks.judged import NOT_NAMED, JudgedBenchmark, judges_in, with_judgements
 from lib.benchmarks.lmms_eval.samples import read_answer_rows
 from lib.benchmarks.rows import FileRow, answers_from, by_id, id_of, kind_of, read_rows
-from lib.benchmarks.scores import Score, match
+from lib.benchmarks.scores import Score, match, question_score
+from lib.bootstrap import Floats, intervals
+from lib.data.evaluation_files import QuestionScore
 from lib.errors import UserError
 from lib.judge import Judge, Judgement, JudgeQuestion, fill
 
@@ -326,6 +328,15 @@ class MMVet(JudgedBenchmark[GradedQuestions]):
             for answer in ungraded
         }
         return with_judgements(answers, {}, lambda one: {}, judge, details)
+
+    def by_question(self, answers: Answers, reference: GradedQuestions) -> list[QuestionScore]:
+        """The mean of each answer's grades."""
+        matched, *_ = match(self._joined(answers, reference), list(reference), self.title)
+        graded, _ = _read_grades(answers.file, matched)
+        return [
+            question_score(matched[name], fmean(grades), target=reference[name].answer)
+            for name, grades in graded.items()
+        ]
 
     def score(
         self, answers: Answers, reference: GradedQuestions, *, samples: int = 1000, seed: int = 0

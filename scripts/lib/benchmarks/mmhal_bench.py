@@ -23,12 +23,13 @@ import numpy as np
 
 from lib.benchmarks.answers import Answer, Answers, Problem
 from lib.benchmarks.base import Better
-from lib.benchmarks.bootstrap import Floats, intervals
 from lib.benchmarks.joining import KEPT, UNSAID, Asked, Questions, asked_in, joined
 from lib.benchmarks.judged import JudgedBenchmark, judges_in, with_judgements
 from lib.benchmarks.questions import Form, QuestionsBenchmark
 from lib.benchmarks.rows import FileRow, answers_from, by_id, id_of, kind_of, read_rows, read_text
-from lib.benchmarks.scores import Score, finite, match
+from lib.benchmarks.scores import Score, finite, match, question_score
+from lib.bootstrap import Floats, intervals
+from lib.data.evaluation_files import QuestionScore
 from lib.errors import UserError
 from lib.judge import Judge, JudgeQuestion, fill
 
@@ -334,6 +335,15 @@ class MMHalBench(QuestionsBenchmark[RatedQuestions], JudgedBenchmark[RatedQuesti
         questions = [_question_for_judge(answer, reference[answer.id]) for answer in unjudged]
         judged = judge.ask(questions, read_rating, max_tokens=MAX_TOKENS)
         return with_judgements(answers, judged, lambda one: {"judgement": one.text}, judge)
+
+    def by_question(self, answers: Answers, reference: RatedQuestions) -> list[QuestionScore]:
+        """The rating of each answer that has one."""
+        matched, *_ = match(self._joined(answers, reference), list(reference), self.title)
+        ratings = _Ratings(answers.file, matched).by_id
+        return [
+            question_score(matched[name], rating, target=reference[name].answer)
+            for name, rating in ratings.items()
+        ]
 
     def score(
         self, answers: Answers, reference: RatedQuestions, *, samples: int = 1000, seed: int = 0

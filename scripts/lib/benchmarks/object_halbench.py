@@ -25,7 +25,6 @@ import numpy as np
 from lib.benchmarks import coco_objects
 from lib.benchmarks.answers import Answer, Answers, Problem
 from lib.benchmarks.base import Better
-from lib.benchmarks.bootstrap import Floats, intervals
 from lib.benchmarks.coco_objects import CocoReference, Word
 from lib.benchmarks.judged import JudgedBenchmark, judges_in, with_judgements
 from lib.benchmarks.language import LanguageBenchmark, LanguageTools
@@ -33,6 +32,7 @@ from lib.benchmarks.mentions import Mentions, MentionsBenchmark
 from lib.benchmarks.questions import Form, QuestionsBenchmark
 from lib.benchmarks.rows import answers_from, lines_of, read_rows
 from lib.benchmarks.scores import Score, finite, match
+from lib.bootstrap import Floats, intervals
 from lib.judge import Judge, JudgeQuestion, fill
 
 BY_JUDGE = "objects listed by a judge"

@@ -24,7 +24,6 @@ import numpy as np
 
 from lib.benchmarks.answers import Answer, Answers, yes_or_no
 from lib.benchmarks.base import Better
-from lib.benchmarks.bootstrap import Floats, intervals
 from lib.benchmarks.joining import (
     KEPT,
     QUESTION_KEYS,
@@ -37,7 +36,9 @@ from lib.benchmarks.joining import (
 from lib.benchmarks.lmms_eval.samples import read_answer_rows
 from lib.benchmarks.questions import Form, QuestionsBenchmark
 from lib.benchmarks.rows import FileRow, answers_from, id_of
-from lib.benchmarks.scores import Score, finite, match
+from lib.benchmarks.scores import Score, finite, match, question_score
+from lib.bootstrap import Floats, intervals
+from lib.data.evaluation_files import QuestionScore
 from lib.errors import UserError
 
 #: How LLaVA's file of POPE's questions ends each of them.
@@ -278,14 +279,31 @@ class Pope(QuestionsBenchmark[Labels]):
             )
         return labels
 
+    def _joined(self, answers: Answers, reference: Labels) -> Answers:
+        asked = {name: label.asked for name, label in reference.items()}
+        return joined(answers, Questions(asked, FRAME), self.title)
+
+    def by_question(self, answers: Answers, reference: Labels) -> list[QuestionScore]:
+        """1 for a right answer, 0 for a wrong one."""
+        matched, *_ = match(self._joined(answers, reference), list(reference), self.title)
+        labels = {name: reference[name] for name in matched}
+        return [
+            question_score(
+                answer,
+                said_yes(answer.text) == labels[name].yes,
+                labels[name].image,
+                "yes" if labels[name].yes else "no",
+            )
+            for name, answer in matched.items()
+        ]
+
     def score(
         self, answers: Answers, reference: Labels, *, samples: int = 1000, seed: int = 0
     ) -> Score:
         """POPE's scores. The unit of the bootstrap is the image, with all its questions in all
         splits.
         """
-        asked = {name: label.asked for name, label in reference.items()}
-        answers = joined(answers, Questions(asked, FRAME), self.title)
+        answers = self._joined(answers, reference)
         matched, problems, counts = match(answers, list(reference), self.title)
         labels = {name: reference[name] for name in matched}
         splits = sorted({label.split for label in labels.values()})

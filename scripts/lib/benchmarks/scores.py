@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lib.benchmarks.answers import Answer, Answers, Problem
+from lib.data.evaluation_files import QuestionScore
 from lib.errors import UserError
 
 #: A larger share of ids that the reference does not know means that the files do not belong
@@ -59,6 +60,19 @@ def scorer_name(benchmark: object, version: int | None) -> str:
     """What scores.json calls a benchmark's scorer: its file; no version if nothing was scored."""
     file = type(benchmark).__module__.replace(".", "/")
     return f"scripts/{file}.py, version {version or '-'}"
+
+
+def question_score(
+    answer: Answer, score: float, picture: str = "", target: str = ""
+) -> QuestionScore:
+    """What one answer was given (`QuestionScore`)."""
+    return {
+        "id": answer.id,
+        "line": answer.line or 0,
+        "score": float(score),
+        "picture": picture or answer.id,
+        "target": target,
+    }
 
 
 def match(

@@ -45,6 +45,15 @@ class TaskBenchmark(TaskSettings):
         ),
     )
 
+    shards: PositiveInt = Field(
+        1,
+        description=(
+            "Jobs that answer a part of the questions each, those about one picture in one part;"
+            " another joins them, with the same answers and scores as of one job. Choose as many as"
+            " make a job an hour by the plan: 10 for VQAv2 with `task_backend: transformers`."
+        ),
+    )
+
     @model_validator(mode="after")
     def _scorer_is_of_the_task(self) -> Self:
         tasks = BENCHMARKS.load(self.scorer).kept_tasks if self.scorer else ("*",)

@@ -4,7 +4,6 @@ from typing import Any
 
 from pydantic import Field
 
-from lib.benchmarks.base import LanguageChoice
 from lib.blocks import Block, Name, UserPath
 from lib.report.licence import UsedModel
 from lib.report.sidecar import Label
@@ -24,14 +23,12 @@ class Report(Block):
     )
 
 
-class ShownMentions(Block):
-    """A benchmark that counts mentions, as far as its answers are scored one by one."""
+class ShownQuestions(Block):
+    """A benchmark of files, as far as its pictures are shown."""
 
     scorer: str
     questions: list[UserPath]
     images: UserPath | None
-    reference: list[UserPath]
-    language: LanguageChoice
 
 
 class ReportJob(Block):
@@ -43,8 +40,9 @@ class ReportJob(Block):
     reviews        the folder that reviews are put into
     models         of the run, with their terms
     experiments    whose trainings are shown
+    own_pairs      the experiments that bring pairs of their own, by the names of these' folders
     evaluated      the models that are evaluated, the base model first
-    benchmarks     how the answers of each are scored one by one; None where lmms-eval says it
+    benchmarks     the questions of each; None where lmms-eval has them
     planned        hours and GPU-hours by rule, where there are rates
     configuration  of the run, without what is of this machine alone
     """
@@ -58,7 +56,8 @@ class ReportJob(Block):
     reviews: str
     models: list[UsedModel]
     experiments: list[Name]
+    own_pairs: dict[str, list[Name]] = Field(default_factory=dict)
     evaluated: list[Name]
-    benchmarks: dict[Name, ShownMentions | None]
+    benchmarks: dict[Name, ShownQuestions | None]
     planned: dict[str, tuple[float, float]] = Field(default_factory=dict)
     configuration: dict[str, Any]

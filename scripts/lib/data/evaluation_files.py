@@ -148,6 +148,23 @@ class OtherScores(TypedDict):
     judgements: NotRequired[dict[str, list[str | None]]]
 
 
+class QuestionScore(TypedDict):
+    """A line of by_question.jsonl: what one answer was given.
+
+    line     of the answer in answers.jsonl, from 1
+    score    larger is better; 0 or 1 where an answer is right or wrong
+    picture  what the question is about, by a name that questions of one picture share; the
+             question's own where no picture is known
+    target   what is right, or there to be seen, in words, as far as the scorer says it
+    """
+
+    id: str
+    line: int
+    score: float
+    picture: str
+    target: str
+
+
 class Problems(TypedDict):
     """How many rows of the answers are bad, and what is wrong with the first."""
 

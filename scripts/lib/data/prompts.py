@@ -4,9 +4,11 @@ A prompt's identity is its text: `<topic>-<first 10 hex digits of its sha256>`. 
 means nothing, so that inserting, deleting and reordering lines changes no other prompt.
 """
 
+import re
 import unicodedata
+from bisect import bisect_left
 from codecs import BOM_UTF8
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
@@ -26,15 +28,24 @@ PROMPT_ID = rf"{TOPIC}-[0-9a-f]{{{ID_DIGITS}}}"
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One text-to-image prompt. `id`: `<topic>-<10 hex digits>`, from the text alone."""
+    """One text-to-image prompt. `id`: `<topic>-<10 hex digits>`, from the text alone.
+
+    A run holds all of its prompts, a million perhaps: the digits are kept as a number, which takes
+    less than half of the id's memory.
+    """
 
     topic: str
     text: str
-    id: str = field(init=False)
+    _digits: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         digits = sha256(self.text.encode()).hexdigest()[:ID_DIGITS]
-        object.__setattr__(self, "id", f"{self.topic}-{digits}")
+        object.__setattr__(self, "_digits", int(digits, 16))
+
+    @property
+    def id(self) -> str:
+        """Its name in all files."""
+        return f"{self.topic}-{self._digits:0{ID_DIGITS}x}"
 
     def row(self) -> PromptRow:
         """What the prompt's row begins with in every stage."""
@@ -133,6 +144,30 @@ class Shard:
     def digest(self) -> str:
         """Changes when, and only when, the set of prompts in this shard changes."""
         return digest([prompt.id for prompt in self.prompts])
+
+    def __contains__(self, prompt_id: str) -> bool:
+        place = bisect_left(self.prompts, prompt_id, key=lambda prompt: prompt.id)
+        return place < len(self.prompts) and self.prompts[place].id == prompt_id
+
+
+@dataclass(frozen=True)
+class PromptIds:
+    """The ids of all prompts of a run, `in` which one is looked for: they are not held, since a
+    million of them are 150 MB.
+
+    shards           by (topic, shard name)
+    shards_per_topic as the shards were made
+    """
+
+    shards: Mapping[tuple[str, str], Shard]
+    shards_per_topic: int
+
+    def __contains__(self, prompt_id: object) -> bool:
+        if not (isinstance(prompt_id, str) and re.fullmatch(PROMPT_ID, prompt_id)):
+            return False
+        topic = prompt_id.rsplit("-", 1)[0]
+        shard = self.shards.get((topic, shard_of(prompt_id, self.shards_per_topic)))
+        return shard is not None and prompt_id in shard
 
 
 def make_shards(prompts: Sequence[Prompt], shards_per_topic: int) -> list[Shard]:

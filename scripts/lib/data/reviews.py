@@ -4,7 +4,7 @@ project's folder `reviews/`, and what becomes of a pair.
 
 import csv
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from io import StringIO
 from pathlib import Path
@@ -60,7 +60,7 @@ class ReviewFiles:
     passed_over  how many lines each file has of other runs, by file and run
     """
 
-    def __init__(self, folder: Path, run: str, prompts: Collection[str]) -> None:
+    def __init__(self, folder: Path, run: str, prompts: Container[str]) -> None:
         """`prompts`: the ids of all prompts of the run. Errors: UserError, with file and line."""
         self.run = run
         self.prompts = prompts

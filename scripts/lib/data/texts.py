@@ -26,7 +26,8 @@ def visible(text: str) -> str:
     """What can be seen of a text: without characters that show nothing, each run of blanks as one,
     in NFC. Texts that look the same give the same; "" for one that shows nothing.
     """
-    return unicodedata.normalize("NFC", " ".join(_BLANK.sub(" ", _INVISIBLE.sub("", text)).split()))
+    seen = unicodedata.normalize("NFC", " ".join(_BLANK.sub(" ", _INVISIBLE.sub("", text)).split()))
+    return text if seen == text else seen  # most are: a million prompts are held once, not twice
 
 
 def control_character_in(text: str) -> str | None:

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from lib.benchmarks.lmms_eval.parts import names_of_parts
 from lib.benchmarks.lmms_eval.tasks import DRAWN_BEFORE, JUDGED_TASKS, TaskSettings
 from lib.benchmarks.questions import Form, read_questions
 from lib.benchmarks.registry import BENCHMARKS, load_questions_benchmark
@@ -81,6 +82,22 @@ def question_sets(plan: Plan) -> dict[str, QuestionBenchmark]:
         for name, block in plan.config.evaluation.benchmarks.items()
         if isinstance(block, QuestionBenchmark)
     }
+
+
+def parts(plan: Plan, benchmark: str) -> list[str]:
+    """The names of the parts that a task is answered in; none where one job answers all of it."""
+    return names_of_parts(tasks(plan)[benchmark].shards)
+
+
+def all_parts(plan: Plan) -> list[str]:
+    """The names of the parts of all tasks, each once."""
+    return list(dict.fromkeys(part for task in tasks(plan) for part in parts(plan, task)))
+
+
+def part_files(plan: Plan, model: str, benchmark: str) -> list[str]:
+    """What the jobs leave that answer a part of a task each."""
+    folder = f"{plan.root}/evaluation/{model}/{benchmark}/parts"
+    return [f"{folder}/{part}.json" for part in parts(plan, benchmark)]
 
 
 def data_files(plan: Plan, benchmark: str) -> list[str]:

@@ -20,6 +20,7 @@ SCRIPTS = Path(__file__).resolve().parents[2]
 WITH_MODEL = frozenset(
     {
         "answer_benchmark",
+        "answer_part",
         "answer_questions",
         "generate_images",
         "generate_responses",

@@ -23,7 +23,7 @@ from lib.data.blind_verdicts import BlindVerdict
 from lib.data.data_sets import ordered_pairs
 from lib.data.export_forms.registry import FORM_FILES
 from lib.data.pair_forms.settings import OwnPairs
-from lib.data.prompts import Prompt, Shard, make_shards, read_topics, shard_of
+from lib.data.prompts import Prompt, PromptIds, Shard, make_shards, read_topics, shard_of
 from lib.data.reviews import ReviewFiles, Reviews
 from lib.data.rows import PairRow
 from lib.data.shards import read_shards
@@ -66,7 +66,7 @@ class Plan:
         self.config = config
         self._start = start
         self.root = config.root.as_posix()
-        self._rows_given: dict[Path, Sequence[Mapping[str, Any]]] = {}
+        self._is_giving = False
 
     @cached_property
     def shards(self) -> dict[tuple[str, str], Shard]:
@@ -261,21 +261,23 @@ class Plan:
         }
 
     def _given(self, rows: Sequence[Mapping[str, Any]]) -> Path:
-        """The file that gives a job these rows, named by what it holds; `give` writes it."""
+        """The file that gives a job these rows, named by what it holds; written while `give` asks.
+        The rows are not kept: of a million prompts they are 200 MB.
+        """
         path = Path(self.root, "work", "given", f"{digest(rows)[:16]}.jsonl")
-        self._rows_given[path] = rows
+        if self._is_giving and not path.is_file():
+            write_jsonl(path, rows)
         return path
 
     def give(self) -> None:
         """Writes the files that jobs are given. Called once a run, before the first job starts."""
+        self._is_giving = True
         for topic, shard in self.shards:
             self.images_job(topic, shard)
             self.instructions_job(topic, shard)
             for policy in self.config.responses.policy_models:
                 self._answers_file(policy, topic, shard)
-        for path, rows in self._rows_given.items():
-            if not path.is_file():
-                write_jsonl(path, rows)
+        self._is_giving = False
 
     def shard_files(self, stage: str) -> list[str]:
         """The published files of a stage, e.g. `images` or `responses/<policy>`, in canonical
@@ -419,7 +421,7 @@ class Plan:
         """The files in which people say something of this run's pairs. Read once a run. Errors:
         UserError where one cannot be used.
         """
-        ids = {prompt.id for shard in self.shards.values() for prompt in shard.prompts}
+        ids = PromptIds(self.shards, self.config.shards_per_topic)
         return ReviewFiles(Path(self.config.reviews), self.config.run, ids)
 
     @property
@@ -439,7 +441,7 @@ class Plan:
     def pairs_job(self, topic: str, name: str) -> BuildPairsJob:
         """What a job of build_pairs is told: a review reruns one shard."""
         config = self.config
-        ids = [prompt.id for prompt in self.shard(topic, name).prompts]
+        shard = self.shard(topic, name)
         return BuildPairsJob(
             policies=config.responses.answer_names,
             min_margin=config.pairs.min_margin,
@@ -449,7 +451,7 @@ class Plan:
             max_length=config.training.settings.max_length,
             length_control=config.pairs.length_control,
             max_disagreement=config.pairs.max_disagreement,
-            reviews={each: self.reviews[each] for each in ids if each in self.reviews},
+            reviews={each: self.reviews[each] for each in sorted(self.reviews) if each in shard},
         )
 
     def pairs_settings(self, topic: str, name: str) -> dict[str, Any]:

@@ -167,7 +167,7 @@ def needs_of(plan: Plan, jobs: Iterable[Job]) -> Needs:
         _add_endpoint_of(needs, plan, rule, names)
         if rule in ("answer_questions", "score_answers"):
             needs.benchmarks.add(names["benchmark"])
-        if rule == "answer_benchmark":
+        if rule in ("answer_benchmark", "answer_part"):
             needs.tasks.add(names["benchmark"])
         if rule in ("import_pairs", "check_own_pairs"):
             needs.own_pairs.add(names["own_pairs"])
@@ -194,15 +194,20 @@ def _add_models_of(needs: Needs, config: Config, rule: str, names: Mapping[str, 
             needs.add_tokenizer(config)
         case "train_dpo" | "merge_adapter":
             needs.add_models(config, BASE_MODEL)
-        case "answer_benchmark" | "answer_questions" if names["model"] == "base":
-            needs.add_models(config, BASE_MODEL)
-        case "answer_benchmark" | "answer_questions" if names["model"] in config.evaluation.models:
-            # One that is converted is made by the run: its job asks for it.
-            if config.evaluation.models[names["model"]].layout == "transformers":
-                needs.add_models(config, key_of_released(names["model"]))
+        case "answer_benchmark" | "answer_part" | "answer_questions":
+            _add_asked_model(needs, config, names["model"])
         case "convert_model":
             needs.add_models(config, BASE_MODEL)
             needs.add_models(config, key_of_released(names["model"]))
+
+
+def _add_asked_model(needs: Needs, config: Config, model: str) -> None:
+    if model == "base":
+        needs.add_models(config, BASE_MODEL)
+    released = config.evaluation.models.get(model)
+    # One that is converted is made by the run: its job asks for it.
+    if released and released.layout == "transformers":
+        needs.add_models(config, key_of_released(model))
 
 
 def _add_endpoint_of(needs: Needs, plan: Plan, rule: str, names: Mapping[str, str]) -> None:

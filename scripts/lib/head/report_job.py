@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from lib.config.evaluation import QuestionBenchmark, TaskBenchmark, counts_mentions
+from lib.config.evaluation import QuestionBenchmark, TaskBenchmark
 from lib.config.licences import read_licences
-from lib.config.report import ReportJob, ShownMentions
+from lib.config.report import ReportJob, ShownQuestions
 from lib.head.cards import models_of_data, of_model, portable
 from lib.head.plan import Plan
 from lib.head.table_rows import seen_by_people
@@ -25,26 +25,32 @@ def report_job(plan: Plan, planned: dict[str, tuple[float, float]]) -> ReportJob
         reviews=config.reviews,
         models=models_of_run(plan),
         experiments=plan.experiments(),
+        own_pairs=brought_by(plan),
         evaluated=plan.models(),
         benchmarks={
-            name: shown_mentions(block) for name, block in config.evaluation.benchmarks.items()
+            name: shown_questions(block) for name, block in config.evaluation.benchmarks.items()
         },
         planned=planned,
         configuration=portable(config.model_dump(mode="json")),
     )
 
 
-def shown_mentions(block: TaskBenchmark | QuestionBenchmark) -> ShownMentions | None:
-    """How the answers to a benchmark are scored one by one, where it counts mentions."""
-    if not isinstance(block, QuestionBenchmark) or not counts_mentions(block):
+def brought_by(plan: Plan) -> dict[str, list[str]]:
+    """The experiments that bring pairs of their own, by the names of these' folders."""
+    experiments = plan.config.training.experiments
+    return {
+        folder: [
+            name for name, each in experiments.items() if each.pairs and each.pairs.folder == folder
+        ]
+        for folder in plan.own_pairs
+    }
+
+
+def shown_questions(block: TaskBenchmark | QuestionBenchmark) -> ShownQuestions | None:
+    """Where the pictures of a benchmark are, if it is one of files."""
+    if not isinstance(block, QuestionBenchmark):
         return None
-    return ShownMentions(
-        scorer=block.scorer,
-        questions=block.questions,
-        images=block.images,
-        reference=block.reference,
-        language=block.language,
-    )
+    return ShownQuestions(scorer=block.scorer, questions=block.questions, images=block.images)
 
 
 def models_of_run(plan: Plan) -> list[UsedModel]:
@@ -62,6 +68,7 @@ def shown_besides(plan: Plan) -> dict[str, str]:
     files = [
         *tables_and_figures(plan),
         *(f"{plan.root}/dataset/{size}/dataset.json" for size in plan.sizes()),
+        *(f"{plan.root}/own_pairs/{name}/dataset.json" for name in plan.own_pairs),
         *(f"{plan.root}/models/{name}/metrics.jsonl" for name in plan.experiments()),
         *(
             f"{plan.root}/evaluation/{model}/{benchmark}/scores.json"

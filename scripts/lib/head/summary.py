@@ -38,6 +38,7 @@ ORDER = (
     "train_dpo",
     "merge_adapter",
     "convert_model",
+    "answer_part",
     "answer_benchmark",
     "answer_questions",
     "score_benchmark",

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 from lib import weights
@@ -35,6 +36,7 @@ from lib.config.training import Experiment
 from lib.data.controls import TRAINING_CONTROLS
 from lib.head.evaluation import question_sets
 from lib.head.plan import Plan
+from lib.paired import BY_QUESTION
 from lib.report.model_tables import (
     AllScoresJob,
     DescribedScore,
@@ -491,6 +493,12 @@ def scores_of_models(
         ]
         for benchmark in benchmarks
     ]
+
+
+def with_by_question(scores: Sequence[str]) -> dict[str, list[str]]:
+    """The inputs of a table of models: scores.json, and the scores by question beside them."""
+    beside = [str(Path(path).with_name(BY_QUESTION)) for path in scores]
+    return {"scores": list(scores), "by_question": beside}
 
 
 def own_data_sets(plan: Plan) -> list[str]:

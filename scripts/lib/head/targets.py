@@ -103,9 +103,10 @@ def data_sets(plan: Plan) -> list[str]:
 
 def _files_of_evaluation(plan: Plan, benchmark: str) -> list[str]:
     """A benchmark's files of each model: answers, how they came about, scores."""
+    scores = ["scores.json", "by_question.jsonl"]
     if benchmark in evaluation.tasks(plan):
-        return ["answers.jsonl", "results.json", "scores.json"]
-    return ["answers.jsonl", "asked.json", "scores.json", "scored.jsonl"]
+        return ["answers.jsonl", "results.json", *scores]
+    return ["answers.jsonl", "asked.json", *scores, "scored.jsonl"]
 
 
 def _files_of_contamination(plan: Plan) -> list[str]:

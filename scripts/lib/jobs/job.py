@@ -146,14 +146,14 @@ class Job(Generic[S]):
             self.record.models[name] = endpoint.model
         return {name: self.identify(model) for name, model in models_in(block).items()}
 
-    def _runs(self) -> list[Path]:
+    def runs(self) -> list[Path]:
         """The folders of this run and of those in `REUSE_FROM`."""
         named = os.environ.get(REUSE_FROM, "")
         return [self.root, *map(Path, filter(None, named.split(os.pathsep)))]
 
     def folders_of_runs(self) -> list[Path]:
         """The rule's folders under work/, of this run and of those in `REUSE_FROM`."""
-        return [(root / "work" / self.rule).absolute() for root in self._runs()]
+        return [(root / "work" / self.rule).absolute() for root in self.runs()]
 
     def journals_elsewhere(self, own: Path) -> Iterator[tuple[Path, Path]]:
         """Journals that may hold items of a journal of this job, and the folders of their runs: of
@@ -162,7 +162,7 @@ class Job(Generic[S]):
         first.
         """
         relative = own.relative_to(self.work)
-        for root in self._runs():
+        for root in self.runs():
             folder = root / "work" / self.rule
             alike = [
                 path
@@ -177,7 +177,7 @@ class Job(Generic[S]):
         run in `REUSE_FROM`, and the folder of its run. `pattern`: of its path, from the rule's
         folder under work/ on.
         """
-        for root in self._runs():
+        for root in self.runs():
             for folder in sorted((root / "work" / self.rule).glob(pattern)):
                 if is_sealed(folder):
                     return root, folder

@@ -49,6 +49,8 @@ def _jobs_that_may_publish(*parts: str) -> list[tuple[str, str]]:
             return [(rule, names[0]) for rule in ("merge_pairs", "data_set_card")]
         case "models":
             return [(rule, names[0]) for rule in MODEL_RULES]
+        case "evaluation" if names[2:3] == ["parts"]:
+            return [("answer_part", "/".join([*names[:2], names[3].removesuffix(".json")]))]
         case "evaluation":
             return [(rule, "/".join(names[:2])) for rule in EVALUATION_RULES]
         case "image_judge":

@@ -1,7 +1,8 @@
 """Items as a stream: they are taken when there is a place for them, and given back as they end."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeGuard, TypeVar
@@ -12,6 +13,7 @@ from lib.jobs.memory import halving
 
 Input = TypeVar("Input")
 T = TypeVar("T")
+P = TypeVar("P")
 R = TypeVar("R")
 
 
@@ -39,6 +41,14 @@ def handing_out(items: Iterable[T]) -> Take[T]:
     """Hands out items in their order."""
     left = iter(items)
     return lambda number: list(islice(left, number))
+
+
+def neighbours(items: Iterable[T], group_of: Callable[[T], Hashable]) -> list[T]:
+    """The items with those of a group one after the other, otherwise in their order."""
+    groups: dict[Hashable, list[T]] = {}
+    for item in items:
+        groups.setdefault(group_of(item), []).append(item)
+    return [item for members in groups.values() for item in members]
 
 
 class HandedOut(Generic[Input]):
@@ -108,6 +118,30 @@ def in_batches(
     def stream(take: Take[T]) -> Iterator[Ended[T, R]]:
         while batch := take(size):
             yield list(zip(batch, results_of(batch), strict=True))
+
+    return stream
+
+
+def with_the_next_prepared(prepare: Callable[[T], P], compute: Callable[[T, P], R]) -> Stream[T, R]:
+    """A stream of what computes one item at a time. `prepare` begins what each needs, one item
+    ahead, so that it may be ready when its turn comes; it raises nothing. What `compute` raises
+    fails the item, unless it stops the job.
+    """
+
+    def result_of(item: T, prepared: P) -> R | Exception:
+        try:
+            return compute(item, prepared)
+        except Exception as error:
+            if stops_the_job(error):
+                raise
+            return error
+
+    def stream(take: Take[T]) -> Iterator[Ended[T, R]]:
+        waiting = deque((item, prepare(item)) for item in take(2))
+        while waiting:
+            item, prepared = waiting.popleft()
+            yield [(item, result_of(item, prepared))]
+            waiting.extend((each, prepare(each)) for each in take(1))
 
     return stream
 

@@ -3,7 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import cache, partial
 from hashlib import sha256
 from typing import Any
 
@@ -61,6 +61,36 @@ def prompt_of(model: Any, request: Any) -> tuple[str, list[Image], dict[str, Any
         chat.model_dump()["messages"], tokenize=False, add_generation_prompt=True
     )
     return text, images, generation
+
+
+def picture_by_row(model: Any) -> Callable[[Any], str]:
+    """What tells of a request which pictures it is about: a digest of them as the data hold them,
+    which decodes none; of all of its row where that holds none.
+    """
+
+    @cache
+    def stored(task: str, split: str) -> Any:
+        rows = model.task_dict[task][split]
+        return rows.with_format("arrow") if hasattr(rows, "with_format") else rows
+
+    def picture_of(request: Any) -> str:
+        *_, number, task, split = request.args
+        row = stored(task, split)[number]
+        values = row.to_pylist()[0] if hasattr(row, "to_pylist") else row
+        pictures = [picture for value in values.values() for picture in _stored_pictures(value)]
+        return sha256(repr(pictures or values).encode()).hexdigest()
+
+    return picture_of
+
+
+def _stored_pictures(value: Any) -> list[bytes | str]:
+    """The files of the pictures in a value of a row, or their paths, as the library `datasets`
+    stores them.
+    """
+    if isinstance(value, list):
+        return [picture for each in value for picture in _stored_pictures(each)]
+    is_picture = isinstance(value, dict) and value.keys() == {"bytes", "path"}
+    return [value["bytes"] or value["path"]] if is_picture else []
 
 
 def _as_json(value: Any) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
+from lib.config.evaluation import TaskBenchmark
 from lib.config.pairs import ALL
 from lib.config.run import Config
 from lib.config.training import Experiment
@@ -15,7 +16,7 @@ from lib.data.own_pairs import count_own_pairs
 from lib.data.pair_forms.settings import OwnPairs
 from lib.head.summary import ORDER
 from lib.planning.graph import PlannedJob
-from lib.planning.rates import ANSWERING, Rate, Rates
+from lib.planning.rates import ANSWERING, AT_RATES_OF, HOW, Rate, Rates
 
 #: A job that is planned for more than this share of its time limit is told.
 SHARE_OF_LIMIT = 0.8
@@ -117,15 +118,32 @@ def items_of(
     if job.rule in ANSWERING:
         known = questions.get(names["benchmark"], 0)
         limit = getattr(config.evaluation.benchmarks[names["benchmark"]], "limit", None)
-        return min(known, limit) if known and limit else limit or known
+        asked = min(known, limit) if known and limit else limit or known
+        parts = int(names["part"].partition("-of-")[2]) if "part" in names else 1
+        return math.ceil(asked / parts)
     return 1
+
+
+def how_of(job: PlannedJob, config: Config) -> str:
+    """In which way of `HOW` a job answers lmms-eval's questions; empty where it has none, or
+    transformers answers.
+    """
+    if AT_RATES_OF.get(job.rule, job.rule) not in HOW:
+        return ""
+    evaluation = config.evaluation
+    block = evaluation.benchmarks[job.wildcards["benchmark"]]
+    if "part" not in job.wildcards and isinstance(block, TaskBenchmark) and block.shards > 1:
+        return "joined"
+    if evaluation.task_backend != "vllm":
+        return ""
+    return "prefix_caching" if evaluation.prefix_caching else "vllm"
 
 
 def rate_of(job: PlannedJob, config: Config, rates: Rates) -> Rate:
     """The rate of a job; where the images are the user's own, what is stored of one only, since
     nothing draws it.
     """
-    rate = rates.of(job)
+    rate = rates.of(job, how_of(job, config))
     if job.rule != "generate_images" or config.images.IS_DRAWN:
         return rate
     other = rates.other_jobs

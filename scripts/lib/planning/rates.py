@@ -24,8 +24,11 @@ from lib.config.yaml_files import explain, read_yaml, say_where
 from lib.errors import UserError
 from lib.planning.graph import PlannedJob
 
-ANSWERING = ("answer_benchmark", "answer_questions")
-
+ANSWERING = ("answer_benchmark", "answer_part", "answer_questions")
+#: Rules whose jobs do what another rule's do, at its rates.
+AT_RATES_OF = {"answer_part": "answer_benchmark"}
+#: Rules whose rates may depend on how the configuration has them done: `<rule>@<how>`.
+HOW = {"answer_benchmark": ("vllm", "prefix_caching", "joined")}
 
 #: Rules whose jobs differ so much that each of these wildcards may have a rate of its own,
 #: `<rule>/<wildcard's value>`.
@@ -107,7 +110,10 @@ class Rates(Block):
 
     every_job: EveryJob
     stages: dict[str, Rate] = Field(
-        description="By rule, or `<rule>/<policy model, scorer, reward or benchmark>`."
+        description=(
+            "By rule, or `<rule>/<policy model, scorer, reward or benchmark>`; of answer_benchmark"
+            " also with `@vllm`, `@prefix_caching` or `@joined` behind it."
+        )
     )
     other_jobs: Rate = Field(description="Jobs that hold no GPU and have no rate of their own.")
     questions: dict[str, PositiveInt] = Field(
@@ -127,10 +133,14 @@ class Rates(Block):
         default_factory=dict, description="By hub repository; data sets as `datasets/owner/name`."
     )
 
-    def of(self, job: PlannedJob) -> Rate:
-        """The rate of a job. A UserError if it holds a GPU and has none."""
-        own = job.wildcards.get(OWN_RATES.get(job.rule, ""), "")
-        rate = self.stages.get(f"{job.rule}/{own}") or self.stages.get(job.rule)
+    def of(self, job: PlannedJob, how: str = "") -> Rate:
+        """The rate of a job that is done in a way of `HOW`, where that is said. A UserError if it
+        holds a GPU and has none.
+        """
+        rule = AT_RATES_OF.get(job.rule, job.rule)
+        own = f"{rule}/{job.wildcards.get(OWN_RATES.get(rule, ''), '')}"
+        names = [f"{own}@{how}", f"{rule}@{how}", own, rule]
+        rate = next((self.stages[name] for name in names if name in self.stages), None)
         if rate is None and job.gpus:
             raise UserError(
                 f"the rates have none for '{job.rule}', which needs a GPU. Add it under `stages`"
@@ -154,7 +164,13 @@ def read_rates(path: Path, rules: Iterable[str]) -> Rates:
         raise explain(error, Rates, values, [path], "docs/planning.md") from error
     known = set(rules)
     for name in rates.stages:
-        if name.split("/")[0] not in known or ("/" in name and name.split("/")[0] not in OWN_RATES):
+        stage, _, how = name.partition("@")
+        rule, _, own = stage.partition("/")
+        if (
+            rule not in known
+            or (own and rule not in OWN_RATES)
+            or (how and how not in HOW.get(rule, ()))
+        ):
             where = say_where(["stages", name], [path])
             raise UserError(
                 f"{where}stages: there is no stage '{name}'. There are: {', '.join(sorted(known))}"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lib.files import PROJECT
-from lib.head.evaluation import tasks
+from lib.head.evaluation import parts, tasks
 from lib.head.plan import Plan
 from lib.planning.costs import plan_costs
 from lib.planning.graph import PlannedJob
@@ -31,8 +31,14 @@ def jobs_with_models(plan: Plan) -> Iterator[PlannedJob]:
         yield PlannedJob("train_dpo", {"experiment": experiment}, gpus)
     for model in plan.models():
         for benchmark in config.evaluation.benchmarks:
-            rule = "answer_benchmark" if benchmark in tasks(plan) else "answer_questions"
-            yield PlannedJob(rule, {"model": model, "benchmark": benchmark}, 1)
+            names = {"model": model, "benchmark": benchmark}
+            if benchmark not in tasks(plan):
+                yield PlannedJob("answer_questions", names, 1)
+                continue
+            of_task = parts(plan, benchmark)
+            yield PlannedJob("answer_benchmark", names, 0 if of_task else 1)
+            for part in of_task:
+                yield PlannedJob("answer_part", {**names, "part": part}, 1)
 
 
 def planned_hours(plan: Plan, rates: Path = RATES) -> dict[str, tuple[float, float]]:

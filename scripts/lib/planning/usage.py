@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lib.benchmarks.lmms_eval.answer_journal import PART_RULE
 from lib.config.run import Config
 from lib.errors import UserError
 from lib.head.summary import read_records
 from lib.jobs.record import Record
-from lib.planning.costs import Cost, items_of, name_of
+from lib.planning.costs import Cost, how_of, items_of, name_of
 from lib.planning.graph import PlannedJob
-from lib.planning.rates import ANSWERING, OWN_RATES, Rates
+from lib.planning.rates import ANSWERING, AT_RATES_OF, OWN_RATES, Rates
 
 #: The folder under results/<run>/ whose files a rule publishes. models/ and evaluation/ are shared;
 #: see `rule_of_file`.
@@ -70,7 +71,8 @@ def read_uses(root: Path) -> list[JobUse]:
 
 def _use(root: Path, record: Record) -> JobUse:
     items, seconds = record.computed, record.compute_seconds
-    if record.computed < record.items:
+    is_joined = (root / "work" / PART_RULE / record.job).is_dir()  # its answers are its parts'
+    if record.computed < record.items and not is_joined:
         journalled = _journalled_seconds(
             root / "work" / record.rule / f"{record.job}.journal.jsonl"
         )
@@ -150,7 +152,11 @@ def read_usage(root: Path, jobs: Sequence[PlannedJob]) -> dict[str, Cost]:
 
 
 def _answering(jobs: Sequence[PlannedJob]) -> dict[str, str]:
-    return {job.wildcards["benchmark"]: job.rule for job in jobs if job.rule in ANSWERING}
+    return {
+        job.wildcards["benchmark"]: AT_RATES_OF.get(job.rule, job.rule)
+        for job in jobs
+        if job.rule in ANSWERING
+    }
 
 
 def measured_rates(
@@ -173,14 +179,13 @@ def measured_rates(
     for job in jobs:
         use = uses.get((job.rule, name_of(job)))
         if use is not None and use.items and (use.item_seconds > 0 or not job.gpus):
-            own = job.wildcards.get(OWN_RATES.get(job.rule, ""), "")
-            groups[f"{job.rule}/{own}" if own else job.rule].append((job, use))
+            groups[name_of_rate(job, config)].append((job, use))
     stored = storage(root, _answering(jobs))
     made = Counter(job.rule for job in jobs)
     stages = {name: rate.model_dump(exclude_defaults=True) for name, rate in rates.stages.items()}
     questions = dict(rates.questions)
     for name, group in groups.items():
-        rule = name.split("/")[0]
+        rule = group[0][0].rule
         units = sum(use.items * _units_per_record_item(job, config) for job, use in group)
         loads = [use.load_seconds for _, use in group if use.load_seconds > 0]
         rate: dict[str, Any] = {
@@ -203,11 +208,18 @@ def measured_rates(
     return kept | {"stages": stages, "questions": questions}
 
 
+def name_of_rate(job: PlannedJob, config: Config) -> str:
+    """The stage of a rates file that a measured job gives the rate of."""
+    rule = AT_RATES_OF.get(job.rule, job.rule)
+    own, how = job.wildcards.get(OWN_RATES.get(rule, ""), ""), how_of(job, config)
+    return rule + (f"/{own}" if own else "") + (f"@{how}" if how else "")
+
+
 def _counted(uses: Mapping[tuple[str, str], JobUse], job: PlannedJob) -> dict[str, int]:
     use = uses.get((job.rule, name_of(job)))
     return (
         {job.wildcards["benchmark"]: use.items}
-        if job.rule in ANSWERING and use and use.items
+        if job.rule in ANSWERING and "part" not in job.wildcards and use and use.items
         else {}
     )
 

@@ -15,6 +15,8 @@ from typing import Any, Literal, NotRequired, TypedDict, cast
 from lib.blocks import Block
 from lib.data.evaluation_files import BenchmarkScores, ComputedBy, OtherScores
 from lib.jobs.job import Job
+from lib.paired import Comparison, compare, is_clear, say_comparison
+from lib.paired import read_scores as read_by_question
 from lib.report.provenance import Provenance
 from lib.report.published import (
     Published,
@@ -27,9 +29,11 @@ from lib.report.published import (
     read_published,
 )
 from lib.report.sidecar import Label, ModelOrigin
-from lib.report.tables import ARROWS, Table, TableColumn, TableRow, write_table
+from lib.report.tables import ARROWS, CellTest, Table, TableColumn, TableRow, write_table
 
-VERSION = 3
+VERSION = 4
+#: What the base model is called among the models.
+BASE = "base"
 #: What marks the rows of models that others trained; their numbers are of this run.
 RELEASED = "released"
 #: MMHal-Bench's score, a mean of ratings, is told with two.
@@ -49,6 +53,15 @@ ORIGIN = (
     "answers",
     "computed_by",
     "environment",
+    "against_base",
+)
+#: Below the tables, where anything was tested.
+TESTED = (
+    "* Question by question, the model's answers differ from the base model's by more than chance"
+    " (5 %): McNemar's exact test where an answer is right or wrong, otherwise a bootstrap interval"
+    " of the mean difference, in which the questions of a picture are drawn together. Tested is"
+    " what each answer was given (of answers that mention objects: less one for each that the"
+    " picture does not show), and not a rate such as F1 that is made of it."
 )
 
 
@@ -144,11 +157,13 @@ class AllScoresJob(Block):
 
 class ScoresFile(BenchmarkScores, Provenance):
     """A scores.json, as far as tables read it; `file` is its place in the run's folder, `also` the
-    scores in it that our scorer computed beside lmms-eval's.
+    scores in it that our scorer computed beside lmms-eval's. `against_base`: the model against the
+    base model, question by question, where both have scores by question.
     """
 
     file: NotRequired[str]
     also: NotRequired[OtherScores]
+    against_base: NotRequired[Comparison]
 
 
 #: By model and benchmark.
@@ -182,6 +197,50 @@ def read_scores(paths: Iterable[str | Path], root: Path) -> dict[tuple[str, str]
     return scores
 
 
+def add_comparisons(
+    scores: Mapping[tuple[str, str], ScoresFile], files: Iterable[str | Path], seed: int
+) -> None:
+    """Adds to the scores of each model how it compares with the base model. `files`: the scores by
+    question, each beside its scores.json; `seed`: of the bootstrap.
+    """
+    by_question = {(path.parent.parent.name, path.parent.name): path for path in map(Path, files)}
+    base = {
+        benchmark: read_by_question(path)
+        for (model, benchmark), path in by_question.items()
+        if model == BASE
+    }
+    for (model, benchmark), path in by_question.items():
+        if model == BASE or benchmark not in base or (model, benchmark) not in scores:
+            continue
+        if found := compare(base[benchmark], read_by_question(path), seed):
+            scores[model, benchmark]["against_base"] = found
+
+
+def _test_of(scores: Sequence[ScoresFile]) -> CellTest | None:
+    """How the models of a cell compare with the base model; None where that is not known of all.
+    Models of several seeds differ clearly where each does, and all in one direction.
+    """
+    found = [(score["model"], score["against_base"]) for score in scores if "against_base" in score]
+    if not found or len(found) < len(scores):
+        return None
+    texts = [say_comparison(each) for _, each in found]
+    if len(found) > 1:
+        texts = [f"{model}: {text}" for (model, _), text in zip(found, texts, strict=True)]
+    directions = {each["difference"] > 0 for _, each in found}
+    clear = len(directions) == 1 and all(is_clear(each) for _, each in found)
+    return CellTest("; ".join(texts), clear)
+
+
+def comparison_notes(scores: Scores) -> list[str]:
+    """How the models compare with the base model, a note each benchmark, if any does."""
+    told: dict[str, list[str]] = {}
+    for (model, benchmark), score in scores.items():
+        if found := score.get("against_base"):
+            told.setdefault(benchmark, []).append(f"{model}: {say_comparison(found)}")
+    notes = [f"{name}, against the base model: {'; '.join(each)}." for name, each in told.items()]
+    return [TESTED, *notes] if notes else []
+
+
 def _fill_cell(
     row: TableRow, key: str, shown: str, models: Sequence[str], choice: str, scores: Scores
 ) -> None:
@@ -207,6 +266,8 @@ def _fill_cell(
     row.values[key] = statistics.fmean(values)
     if len(values) > 1:
         row.spreads[key] = statistics.stdev(values)
+    if test := _test_of(present):
+        row.tests[key] = test
     if remarks := dict.fromkeys(remark for score in present for remark in _remarks(score, name)):
         row.remarks[key] = f"{shown}: {'; '.join(remarks)}."
 
@@ -322,6 +383,7 @@ def compare_models(
         *notes_of(published, table_rows, label),
         *released_notes(rows),
         *seed_notes(rows),
+        *comparison_notes(scores),
         *origin_notes(columns, ours),
     ]
     return Table(published.title, published.text_columns, columns, table_rows, notes)
@@ -370,6 +432,7 @@ def all_scores(
         *demo_notes(label),
         *released_notes(rows),
         *seed_notes(rows),
+        *comparison_notes(scores),
         *_notes_on_lines(lines),
     ]
     return Table("All scores of all benchmarks", texts, columns, lines, notes)
@@ -488,30 +551,36 @@ def counted(rows: Sequence[ModelTableRow], data_sets: Sequence[str]) -> list[Mod
 
 
 def models_table(snakemake: Any) -> None:
-    """A rule that makes such a table: inputs `published`, `scores` and `data_set` (see `counted`),
-    outputs as `write_table` has them.
+    """A rule that makes such a table: inputs `published`, `scores`, `by_question` and `data_set`
+    (see `counted`), outputs as `write_table` has them.
     """
     with Job(snakemake, ModelTableJob, VERSION) as job:
         settings, inputs = job.settings, snakemake.input
         settings = settings.model_copy(update={"rows": counted(settings.rows, inputs.data_set)})
+        scores = read_scores(inputs.scores, job.root)
+        add_comparisons(scores, inputs.by_question, job.seed)
         table = compare_models(
             read_published(Path(inputs.published)),
             settings.rows,
             settings.scores,
-            read_scores(inputs.scores, job.root),
+            scores,
             settings.label,
             settings.base.model,
         )
-        files = [inputs.published, *inputs.scores, *inputs.data_set]
+        files = [inputs.published, *inputs.scores, *inputs.by_question, *inputs.data_set]
         write_table(table, files, snakemake.output, about_models(settings))
         job.count(len(settings.rows))
 
 
 def all_scores_table(snakemake: Any) -> None:
-    """Rule all_scores_table: input `scores`, outputs as `write_table` has them."""
+    """Rule all_scores_table: inputs `scores` and `by_question`, outputs as `write_table` has
+    them.
+    """
     with Job(snakemake, AllScoresJob, VERSION) as job:
-        settings, files = job.settings, list(snakemake.input.scores)
-        found = read_scores(files, job.root)
+        settings, inputs = job.settings, snakemake.input
+        files = [*inputs.scores, *inputs.by_question]
+        found = read_scores(inputs.scores, job.root)
+        add_comparisons(found, inputs.by_question, job.seed)
         rows = counted(settings.rows, getattr(snakemake.input, "data_set", []))
         table = all_scores(rows, settings.benchmarks, found, settings.label)
         settings = settings.model_copy(update={"rows": rows})

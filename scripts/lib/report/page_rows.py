@@ -46,6 +46,8 @@ class PromptEntry(TypedDict):
     score     of the chosen response; `image`: the image reward of the picked candidate
     longer    characters that the chosen response has more than the rejected one
     picks     how many different candidates the image scorers would pick
+    against   of an ensemble: the share of its rewards that would have the pair the other way round
+    spread    ... the largest spread of its rewards over a response
     picture   the thumbnail of the picked candidate, or of the first
     draw      its place when pairs are drawn at random, with the run's seed
     chunk     the file of its details
@@ -66,6 +68,8 @@ class PromptEntry(TypedDict):
     image: float | None
     longer: int | None
     picks: int
+    against: float | None
+    spread: float | None
     picture: str
     draw: int | None
     place: int
@@ -90,11 +94,14 @@ class CandidateEntry(TypedDict):
 
 
 class ResponseEntry(TypedDict):
-    """A response; `parts`: groups of numbers or texts that its score is made of."""
+    """A response; `spread`: between the rewards of an ensemble; `parts`: groups of numbers or texts
+    that its score is made of.
+    """
 
     name: str
     text: str
     score: NotRequired[float]
+    spread: NotRequired[float]
     invalid: NotRequired[str]
     detail: NotRequired[str]
     parts: list[tuple[str, list[tuple[str, float | str]]]]
@@ -102,7 +109,8 @@ class ResponseEntry(TypedDict):
 
 class PromptDetails(TypedDict):
     """A prompt as it is looked at; `why`: why it gave no pair, or why its pair does not count;
-    `review`: what reviewers did to the pair, in words.
+    `review`: what reviewers did to the pair, in words; `own`: of a pair that an experiment brings,
+    where it comes from. Its answers are its `responses`: chosen, rejected.
     """
 
     id: str
@@ -112,6 +120,7 @@ class PromptDetails(TypedDict):
     why: str
     review: str
     comparison: ShownPictures | None
+    own: NotRequired[str]
 
 
 def rounded(value: float) -> float:
@@ -176,11 +185,23 @@ def response_entry(name: str, response: RankedResponse) -> ResponseEntry:
     }
     if "score" in response:
         entry["score"] = rounded(response["score"])
+    if "spread" in response:
+        entry["spread"] = rounded(response["spread"])
     if "invalid" in response:
         entry["invalid"] = response["invalid"]
     if "detail" in response:
         entry["detail"] = response["detail"]
     return entry
+
+
+def largest_spread(row: ResponseRankingRow | None) -> float | None:
+    """How far the rewards of an ensemble are apart over a response of a prompt, at most; None of a
+    reward that ranks alone.
+    """
+    spreads = (
+        [each["spread"] for each in row["responses"].values() if "spread" in each] if row else []
+    )
+    return rounded(max(spreads)) if spreads else None
 
 
 def parts(response: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, float | str]]]]:
@@ -291,6 +312,8 @@ class RunRows:
             "image": rounded(image["score"]) if image else None,
             "longer": len(pair["chosen"]["text"]) - len(pair["rejected"]["text"]) if pair else None,
             "picks": len({ranking["winner"] for ranking in rows.rankings.values()}),
+            "against": rounded(pair["disagreement"]) if pair and "disagreement" in pair else None,
+            "spread": largest_spread(rows.responses),
             "picture": rows.picture(),
             "draw": places.drawn.get(name),
             "place": place,

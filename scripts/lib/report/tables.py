@@ -49,13 +49,23 @@ class TableColumn:
         return f"{self.group} {self.header}".strip()
 
 
+@dataclass(frozen=True)
+class CellTest:
+    """A test of a cell's number against another model's: in words, and whether the two differ by
+    more than chance.
+    """
+
+    text: str
+    is_clear: bool
+
+
 @dataclass
 class TableRow:
     """One line of a table; all but the first two are by column key.
 
     `differences`: to the paper's row; `spreads`: standard deviation over seeds, in the unit of the
-    values; `missing`: why there is no number; `remarks`: what to know of the number; `origins`:
-    where it comes from, for the sidecar.
+    values; `tests`: against the base model; `missing`: why there is no number; `remarks`: what to
+    know of the number; `origins`: where it comes from, for the sidecar.
     """
 
     source: str
@@ -63,6 +73,7 @@ class TableRow:
     values: dict[str, float] = field(default_factory=dict)
     differences: dict[str, float] = field(default_factory=dict)
     spreads: dict[str, float] = field(default_factory=dict)
+    tests: dict[str, CellTest] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     remarks: dict[str, str] = field(default_factory=dict)
     origins: dict[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -80,20 +91,21 @@ class Table:
 
 
 def shown_number(column: TableColumn, row: TableRow) -> str:
-    """A cell's number as the paper would print it, with its spread and its difference to the paper;
-    empty if there is none.
+    """A cell's number as the paper would print it, with its spread, a star where a test is clear,
+    and its difference to the paper; empty if there is none.
     """
     key, decimals = column.key, column.decimals
     if key not in row.values:
         return ""
     spread = f" ± {row.spreads[key]:.{decimals}f}" if key in row.spreads else ""
     difference = f" ({row.differences[key]:+.{decimals}f})" if key in row.differences else ""
-    return f"{row.values[key]:.{decimals}f}{spread}{difference}"
+    star = "*" if key in row.tests and row.tests[key].is_clear else ""
+    return f"{row.values[key]:.{decimals}f}{spread}{star}{difference}"
 
 
 def frame(table: Table) -> "pd.DataFrame":
-    """The table for machines: numbers in full, spreads and differences beside them; what is missing
-    is empty, and its reason stands in `notes`.
+    """The table for machines: numbers in full, spreads, differences and tests beside them; what is
+    missing is empty, and its reason stands in `notes`.
     """
     import pandas as pd
 
@@ -118,8 +130,15 @@ def _frame_line(table: Table, row: TableRow) -> dict[str, Any]:
             for c in with_differences
         },
     }
+    tests = {
+        f"{c.name}: against the base model, by question": row.tests[c.key].text
+        if c.key in row.tests
+        else ""
+        for c in columns
+        if any(c.key in other.tests for other in table.rows)
+    }
     notes = " ".join(dict.fromkeys([*row.missing.values(), *row.remarks.values()]))
-    return {"source": row.source, **texts, **numbers, "notes": notes}
+    return {"source": row.source, **texts, **numbers, **tests, "notes": notes}
 
 
 def csv_text(text: Any) -> Any:
@@ -336,6 +355,7 @@ class TableCell(_From):
     shown: str
     difference: NotRequired[float]
     spread: NotRequired[float]
+    against_base: NotRequired[str]
     missing: NotRequired[str]
     remark: NotRequired[str]
 
@@ -365,6 +385,8 @@ def cell_of(column: TableColumn, row: TableRow, number: int) -> TableCell:
         cell["difference"] = row.differences[key]
     if key in row.spreads:
         cell["spread"] = row.spreads[key]
+    if key in row.tests:
+        cell["against_base"] = row.tests[key].text
     if key in row.missing:
         cell["missing"] = row.missing[key]
     if key in row.remarks:

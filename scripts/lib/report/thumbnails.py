@@ -7,7 +7,7 @@ from functools import cached_property
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Protocol, TypedDict
 
 from lib.data.image_files import read_published
 from lib.data.rows import ImagesRow
@@ -32,13 +32,28 @@ class Picture:
     sha256: str
     named_in: Path
 
+    def content(self) -> bytes:
+        """The picture. Errors: UserError where it is not what was published."""
+        return read_published(self.file, self.sha256, self.named_in)
+
+
+class ShownPicture(Protocol):
+    """A picture, wherever it stands, and its sha256 (hex)."""
+
+    @property
+    def sha256(self) -> str:
+        """Of its content."""
+
+    def content(self) -> bytes:
+        """The picture."""
+
 
 @dataclass(frozen=True)
 class Pictures:
     """Pictures that are shown together: the candidates of a prompt, or that of a question."""
 
     id: str
-    each: Sequence[Picture]
+    each: Sequence[ShownPicture]
 
 
 def of_prompt(row: ImagesRow, root: Path) -> Pictures:
@@ -135,9 +150,8 @@ class Thumbnailer:
         names, digests = list(each), threads.map(self._make_one, each.values())
         return {"pictures": dict(zip(names, digests, strict=True))}
 
-    def _make_one(self, picture: Picture) -> str:
-        content = read_published(picture.file, picture.sha256, picture.named_in)
-        small = encode(content, self.pixels)
+    def _make_one(self, picture: ShownPicture) -> str:
+        small = encode(picture.content(), self.pixels)
         with replacing(place_of(self.folder, name_of(picture.sha256)), durable=False) as path:
             path.write_bytes(small)
         return sha256(small).hexdigest()

@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lib.benchmarks.lmms_eval.parts import are_of_one_division
 from lib.files import digest
 from lib.jobs.journal import Journal, finished_elsewhere
 from lib.jobs.locks import TakenError, locked
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from lib.jobs.job import Job
 
 RULE = "answer_benchmark"
+#: The rule whose jobs have a part of a benchmark's questions each. Their answers are kept under the
+#: keys of RULE.
+PART_RULE = "answer_part"
 #: The packages that decide an answer and its metric; their versions are published with the results.
 PACKAGES = ("lmms_eval", "torch", "transformers", "tokenizers", "pillow", "datasets")
 SECONDS_TO_DIE = 10
@@ -64,7 +68,7 @@ def journal_of(job: "Job[Any]") -> Path:
 @contextmanager
 def open_journal(job: "Job[Any]") -> Iterator[Journal]:
     """The journal of a job's answers. What is damaged is told."""
-    with Journal(journal_of(job), job.rule) as journal:
+    with Journal(journal_of(job), RULE) as journal:
         if journal.dropped_lines:
             job.note(
                 f"{journal.dropped_lines} damaged line(s) of {journal.path} dropped; their"
@@ -81,16 +85,35 @@ def read_journal(job: "Job[Any]") -> Journal:
 
 def take_answers_over(job: "Job[Any]", keys: AnswerKeys) -> dict[Path, set[str]]:
     """Enters the answers of other jobs, of this run or another, that were asked the same way into
-    this job's journal; their keys by the folder of the run that they are of.
+    this job's journal; their keys by the folder of the run that they are of, but for those of this
+    job's own parts.
     """
     taken: dict[Path, set[str]] = {}
     with open_journal(job) as journal:
-        for run, path in job.journals_elsewhere(journal.path):
+        for run, path in journals_with_answers(job, journal.path):
             for found in finished_elsewhere(path, lambda key: key.startswith(f"{keys.asking}/")):
                 if journal.finished(found.key) is None:
                     journal.take_over(found, found.id, found.result)
-                    taken.setdefault(run, set()).add(found.key)
+                    if not path.is_relative_to(job.root / "work" / PART_RULE / job.name):
+                        taken.setdefault(run, set()).add(found.key)
     return taken
+
+
+def journals_with_answers(job: "Job[Any]", own: Path) -> Iterator[tuple[Path, Path]]:
+    """Journals that may hold answers of a job, and the folders of their runs: those of jobs like
+    it, and of the benchmark as a whole and in parts, whatever the model's name. Other parts of the
+    same division have none.
+    """
+    benchmark, name = job.name.split("/")[1], own.name.removesuffix(".journal.jsonl")
+    found = list(job.journals_elsewhere(own))
+    for run in job.runs():
+        whole = (run / "work" / RULE).glob(f"*/{benchmark}.journal.jsonl")
+        parts = (run / "work" / PART_RULE).glob(f"*/{benchmark}/*.journal.jsonl")
+        found += [(run, path) for path in (*sorted(whole), *sorted(parts)) if path != own]
+    for run, path in dict.fromkeys(found):
+        other = path.name.removesuffix(".journal.jsonl")
+        if not (path.parent == own.parent and are_of_one_division(name, other)):
+            yield run, path
 
 
 def wait_for_lmms_eval_to_die(journal: Path) -> None:

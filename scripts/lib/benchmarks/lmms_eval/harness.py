@@ -18,8 +18,9 @@ from typing import Any
 
 from lib.benchmarks.lmms_eval.answer_journal import AnswerKeys
 from lib.benchmarks.lmms_eval.engine import ENGINE, Engine
-from lib.benchmarks.lmms_eval.main import ITS_DATA, JUDGE, REFUSED
+from lib.benchmarks.lmms_eval.main import ASKED, ITS_DATA, JUDGE, REFUSED
 from lib.benchmarks.lmms_eval.main import UNJUDGED as LEFT_OUT
+from lib.benchmarks.lmms_eval.parts import PART
 from lib.benchmarks.lmms_eval.samples import answer_in
 from lib.benchmarks.lmms_eval.tasks import (
     UNJUDGED,
@@ -49,7 +50,8 @@ Json = dict[str, Any]
 @dataclass(frozen=True)
 class AskedModel:
     """A model and how it is asked: its folder, the dtype of its weights, its torch device, what
-    stands before its prompts, and the engine that answers in place of lmms-eval's own class.
+    stands before its prompts, the engine that answers in place of lmms-eval's own class, and the
+    part of the questions that is asked, or JOINED where parts have answered them all.
     """
 
     folder: Path
@@ -57,6 +59,7 @@ class AskedModel:
     device: str
     system_prompt: str
     engine: Engine | None = None
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,8 @@ class Harness:
             code = subprocess.run(
                 self._command(model, journal.resolve(), keys),
                 cwd=run,
-                env=environment(run, self.task, threads, model.engine),
+                env=environment(run, self.task, threads, model.engine)
+                | ({PART: model.part} if model.part else {}),
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
@@ -156,6 +160,14 @@ class Harness:
             *(word for option in options.items() for word in option),
             "--log_samples",
         ]
+
+    def read_asked(self, run: Path) -> list[str]:
+        """The keys of the answers that the run in a folder came to, in the order of the data."""
+        path = run / ASKED
+        if not path.is_file():
+            raise self.failure("it ended before all questions were answered")
+        keys: list[str] = json.loads(path.read_text(encoding="utf-8"))
+        return keys
 
     def read_results(self, output: Path) -> KeptResults:
         """lmms-eval's own metrics and numbers of questions; whatever is missing is a UserError."""

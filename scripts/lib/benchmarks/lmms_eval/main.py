@@ -67,10 +67,14 @@ def journalled(
     progress: Callable[..., Iterable[Any]],
     asked: list[str],
     packages: Sequence[str],
+    choose: Callable[[Any, Sequence[Any]], Sequence[Any]] | None = None,
+    is_part: bool = False,
 ) -> Callable[[Any, Sequence[Any]], list[Any]]:
     """A model's `generate_until` with each answer journalled; `asked` gets the keys of the answers.
     `answering`: gives, for the model, the stream that answers requests; `packages`: those that
-    decide an answer.
+    decide an answer; `choose`: gives those of a model's requests that are asked, in their order,
+    where these are not all in theirs; `is_part`: whether they are a part, after which it raises
+    PartAnswered.
     """
     from lmms_eval.api.instance import GenerationResult, TokenCounts
 
@@ -86,14 +90,15 @@ def journalled(
             journal.flush()
 
     def generate_until(model: Any, requests: Sequence[Any]) -> list[Any]:
-        own: list[str] = []
+        chosen = choose(model, requests) if choose else requests
+        own: dict[int, str] = {}  # the id of a request -> its answer's key
 
         def unanswered() -> Iterator[Item[Any]]:
             begun = set[str]()
-            for request in progress(requests, desc="Questions"):
+            for request in progress(chosen, desc="Questions"):
                 question = put(question_of, model, request)
                 key = keys.of_question(request.task_name, question)
-                own.append(key)
+                own[id(request)] = key
                 known = journal.finished(key)
                 if known is None and not question["generation"].get("temperature"):
                     earlier = keys.of_number(request.task_name, request.doc_id)
@@ -110,15 +115,61 @@ def journalled(
                     raise RuntimeError(f"question {item.inputs.doc_id} has no answer") from result
                 number = str(item.inputs.doc_id)
                 journal.add(item.key, number, seconds=share, result=result)
-        asked.extend(own)
+        keys_in_order = [own[id(request)] for request in requests if id(request) in own]
+        asked.extend(keys_in_order)
+        if is_part:
+            raise PartAnswered
         return [
             GenerationResult(
                 text=known["response"], token_counts=TokenCounts(output_tokens=known["tokens"])
             )
-            for known in (journal.entries[key]["result"] for key in own)
+            for known in (journal.entries[key]["result"] for key in keys_in_order)
         ]
 
     return generate_until
+
+
+class PartAnswered(BaseException):
+    """The questions of a part are answered. lmms-eval, which catches every Exception, is not to
+    score them.
+    """
+
+
+def by_picture(model: Any, requests: Sequence[Any], part: str = "") -> Sequence[Any]:
+    """The requests with those about one picture one after the other; of a part those that are in
+    it.
+    """
+    from lib.benchmarks.lmms_eval.parts import is_in_part
+    from lib.jobs.streams import neighbours
+    from lib.patches.lmms_eval import picture_by_row
+
+    picture_of = picture_by_row(model)
+    pictures = {id(request): picture_of(request) for request in requests}
+    chosen = [
+        request for request in requests if not part or is_in_part(part, pictures[id(request)])
+    ]
+    return neighbours(chosen, lambda request: pictures[id(request)])
+
+
+def answered_by_parts(model: Any) -> "Stream[Item[Any], Answer]":
+    """Stands for what answers where parts have answered all: ends the process, with the row in
+    REFUSED, where there is a question left.
+    """
+    from lib.jobs.streams import Ended, Item, Take
+
+    def stream(take: Take[Item[Any]]) -> Iterator[Ended[Item[Any], Answer]]:
+        for item in take(1):
+            text = (
+                f"lmms-eval's task '{item.inputs.task_name}': row {item.inputs.doc_id}{ITS_DATA}"
+                " (from 0) was answered by none of the jobs that have a part of it each. Did its"
+                " data change since? Name their commit (`data_revision`), delete the benchmark's"
+                " folder `parts`, and start again."
+            )
+            REFUSED.write_text(text, encoding="utf-8")
+            sys.exit(text)
+        yield from ()
+
+    return stream
 
 
 def one_at_a_time(ask: Ask, model: Any) -> "Stream[Item[Any], Answer]":
@@ -222,6 +273,7 @@ def main(journal_path: str, key_parts: str, system: str) -> None:
     from lib.benchmarks.lmms_eval import unjudged
     from lib.benchmarks.lmms_eval.answer_journal import RULE, AnswerKeys, packages_of
     from lib.benchmarks.lmms_eval.engine import ENGINE, Engine, EngineAnswers
+    from lib.benchmarks.lmms_eval.parts import JOINED, PART
     from lib.blocks import Endpoint
     from lib.chat_template import seen_by_model
     from lib.endpoint import Client
@@ -259,18 +311,29 @@ def main(journal_path: str, key_parts: str, system: str) -> None:
         engine = Engine(**json.loads(os.environ[ENGINE])) if ENGINE in os.environ else None
         packages = packages_of("vllm" if engine else "transformers")
         answers = EngineAnswers(engine, asked_model(sys.argv)) if engine else None
+        part = os.environ.get(PART, "")
+        is_joined, is_part = part == JOINED, part not in ("", JOINED)
+        chooses = is_part or (engine and engine.prefix_caching and not is_joined)
+
+        def answering(ask: Ask) -> Callable[[Any], "Stream[Item[Any], Answer]"]:
+            if is_joined:
+                return answered_by_parts
+            return answers.of if answers else partial(one_at_a_time, ask)
+
         patches.change_answering(
             lambda ask: journalled(
-                answers.of if answers else partial(one_at_a_time, ask),
+                answering(ask),
                 journal,
                 keys,
                 patches.question_of,
                 progress,
                 asked,
                 packages,
+                partial(by_picture, part=part if is_part else "") if chooses else None,
+                is_part,
             )
         )
-        if engine:
+        if engine or is_joined:
             patches.load_no_weights()
         else:
             patches.take_any_model()
@@ -278,8 +341,13 @@ def main(journal_path: str, key_parts: str, system: str) -> None:
         if JUDGE in os.environ:
             client = stack.enter_context(Client(Endpoint.model_validate_json(os.environ[JUDGE])))
             patches.change_judge(partial(ask_judge, client, failed), refusals.refuse)
-        cli_evaluate()
-    ASKED.write_text(json.dumps(asked), encoding="utf-8")
+        try:
+            cli_evaluate()
+            is_answered = not is_part  # it returns where something failed, too
+        except PartAnswered:
+            is_answered = True
+    if is_answered:
+        ASKED.write_text(json.dumps(asked), encoding="utf-8")
     left = {"whom": refusals.whom, "metrics": refusals.metrics, "everything": refusals.everything}
     UNJUDGED.write_text(json.dumps({**left, "failed": list(failed.values())}), encoding="utf-8")
     sys.stdout.flush()

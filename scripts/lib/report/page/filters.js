@@ -3,12 +3,20 @@
 (() => {
   "use strict";
   const page = (window.page ??= {});
-  const RANGES = { margin: "Margin", score: "Reward of the chosen", image: "Image reward" };
+  const RANGES = {
+    margin: "Margin",
+    score: "Reward of the chosen",
+    image: "Image reward",
+    against: "Share of the rewards against the pair",
+    spread: "Spread of the rewards",
+  };
   const ORDERS = {
     id: ["As in the files", (row) => row.place],
     margin: ["Margin", (row) => row.margin],
     score: ["Reward of the chosen", (row) => row.score],
     image: ["Image reward", (row) => row.image],
+    against: ["Share of the rewards against the pair", (row) => row.against],
+    spread: ["Spread of the rewards", (row) => row.spread],
     longer: ["Characters that the chosen has more", (row) => row.longer],
     prompt: ["Prompt", (row) => row.prompt.toLowerCase()],
   };
@@ -56,6 +64,7 @@
     one("rejected", (row) => row.rejected);
     one("review", reviewState);
     if (filters.get("disagree")) found.push((row) => row.picks > 1);
+    if (filters.get("rewards")) found.push((row) => row.against > 0);
     for (const name of Object.keys(RANGES)) {
       const [low, high] = [asNumber(filters.get(`${name}-from`)), asNumber(filters.get(`${name}-to`))];
       if (low !== null || high !== null) found.push((row) => isWithin(row[name], low, high));

@@ -7,6 +7,9 @@
   const unique = (name) =>
     [...new Set(page.data.prompts.map((row) => row[name]).filter(Boolean))].sort();
 
+  // Whether any prompt has a number of this name: those of an ensemble of rewards are not in all runs.
+  const isTold = (name) => page.data.prompts.some((row) => row[name] !== null);
+
   // Sets one filter beside those that the address has.
   function set(name, value) {
     const { filters } = page.filters.read(location.hash);
@@ -78,7 +81,8 @@
 
   function orders() {
     const { make } = page.elements;
-    const options = Object.entries(page.filters.ORDERS).map(([value, [text]]) =>
+    const told = Object.entries(page.filters.ORDERS).filter(([, [, of]]) => page.data.prompts.some((row) => of(row) !== null));
+    const options = told.map(([value, [text]]) =>
       make("option", { value: value === "id" ? "" : value }, text),
     );
     const select = make("select", { name: "sort", onchange: setsValue }, options);
@@ -99,8 +103,9 @@
       choice("Chosen model", "chosen", named("chosen")),
       choice("Rejected model", "rejected", named("rejected")),
       choice("My review", "review", [...verdicts, ["none", "not yet reviewed"]]),
-      Object.keys(page.filters.RANGES).map(range),
+      Object.keys(page.filters.RANGES).filter(isTold).map(range),
       check("image scorers disagree", "disagree"),
+      isTold("against") && check("rewards disagree", "rewards"),
       make("label", {}, make("span", {}, "Drawn sample of pairs"), sample),
       orders(),
       make("a", { href: "#gallery", class: "button" }, "Clear"),

@@ -34,8 +34,9 @@
   function enlarge(candidate, words) {
     const { make } = page.elements;
     const close = () => dialog.close();
-    const image = make("img", { src: `../${candidate.file}`, alt: page.text.plain(words) });
-    const said = make("p", {}, "");
+    const { file } = candidate; // those of own pairs stand in their data set's files
+    const image = file ? make("img", { src: `../${file}`, alt: page.text.plain(words) }) : page.elements.picture(candidate.picture, words, true);
+    const said = make("p", {}, file ? "" : "The picture itself is in its data set; this is its thumbnail.");
     image.addEventListener("error", () => {
       image.replaceWith(page.elements.picture(candidate.picture, words, true));
       said.textContent = "The picture itself is not beside this report; this is its thumbnail.";
@@ -88,8 +89,25 @@
     );
   }
 
+  // A pair that an experiment brings: nobody scored it, and it is changed in its own file.
+  function ownPairOf(details) {
+    const { make } = page.elements;
+    const [chosen, rejected] = details.responses;
+    const [left, right] = page.differences.mark(chosen.text, rejected.text);
+    const half = (name, parts) =>
+      make("article", { class: `side ${name.toLowerCase()}` }, make("h3", {}, name), page.text.fill(make("div", { class: "answer", dir: "auto" }), parts));
+    return make(
+      "section",
+      {},
+      make("h2", {}, "Pair"),
+      make("p", { class: "hint" }, `From ${details.own}. Marked: words that the other answer does not have.`),
+      make("div", { class: "sides" }, half("Chosen", left), half("Rejected", right)),
+    );
+  }
+
   function pairOf(details) {
     const { make, number } = page.elements;
+    if (details.own) return ownPairOf(details);
     const pair = details.pair;
     const why = make("p", { class: "warning" }, `No pair: ${details.why}`);
     if (!pair) return make("section", {}, make("h2", {}, "Pair"), why);
@@ -99,6 +117,7 @@
       "section",
       {},
       make("h2", {}, "Pair ", make("small", {}, `margin ${number(pair.margin)}`)),
+      pair.disagreement > 0 && make("p", { class: "hint" }, `Of the rewards, by weight, ${Math.round(100 * pair.disagreement)} % would have it the other way round.`),
       details.why && why,
       details.review && make("p", { class: "warning" }, details.review),
       make("p", { class: "hint" }, "Marked: words that the other answer does not have."),
@@ -118,7 +137,8 @@
         make("ul", { class: "scores" }, values.map(([part, value]) => make("li", {}, `${part} ${typeof value === "number" ? number(value) : value}`))),
       ),
     );
-    const said = response.invalid ? `not ranked: ${response.invalid}` : `reward ${number(response.score)}`;
+    const spread = response.spread === undefined ? "" : `, ${number(response.spread)} between the rewards`;
+    const said = response.invalid ? `not ranked: ${response.invalid}` : `reward ${number(response.score)}${spread}`;
     return make(
       "article",
       { class: "response" },
@@ -127,6 +147,15 @@
       page.text.fillPlain(make("div", { class: "answer", dir: "auto" }), response.text ?? ""),
       parts,
     );
+  }
+
+  // What the run's stages made of the prompt.
+  function stages(details, row) {
+    const { make } = page.elements;
+    return [
+      make("section", {}, make("h2", {}, "Candidates"), make("ul", { class: "candidates" }, details.candidates.map((each) => candidateOf(each, row)))),
+      make("section", {}, make("h2", {}, "Responses"), details.responses.map(responseOf)),
+    ];
   }
 
   // The reviewer's buttons, drawn anew with each mark.
@@ -201,8 +230,7 @@
       make("p", { class: "hint" }, `${row.topic} · `, make("a", { href: page.filters.address("prompt", row.id) }, row.id)),
       review(row) ?? "",
       asked(details, row),
-      make("section", {}, make("h2", {}, "Candidates"), make("ul", { class: "candidates" }, details.candidates.map((each) => candidateOf(each, row)))),
-      make("section", {}, make("h2", {}, "Responses"), details.responses.map(responseOf)),
+      ...(details.own ? [] : stages(details, row)),
     );
     window.scrollTo(0, 0);
     page.elements.say(`${page.text.plain(row.prompt)}, ${place} of ${rows.length}`);

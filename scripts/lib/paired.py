@@ -8,14 +8,20 @@ of the mean difference, in which the questions of a picture are drawn together.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NotRequired, TypedDict
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NotRequired, TypedDict
 
 import numpy as np
 
-from lib.benchmarks.bootstrap import Floats, intervals
+from lib.bootstrap import Floats, intervals
+from lib.files import read_jsonl
 
 SAMPLES = 2000
+#: What is no chance any more.
+LEVEL = 0.05
+#: The file of a model's scores by question, beside its answers to the benchmark.
+BY_QUESTION = "by_question.jsonl"
 
 
 @dataclass(frozen=True)
@@ -131,15 +137,42 @@ def changes(base: Mapping[str, ScoredAnswer], trained: Mapping[str, ScoredAnswer
     return sorted(found, key=lambda each: -abs(each["difference"]))
 
 
-def answers_of_task(rows: Sequence[Mapping[str, Any]]) -> dict[str, ScoredAnswer]:
-    """lmms-eval's answers (`TaskAnswer`) whose scores are numbers, by their ids."""
+def read_scores(path: Path) -> dict[str, ScoredAnswer]:
+    """The scores of a by_question.jsonl by its questions' ids, without question and answer."""
     return {
-        str(row["id"]): ScoredAnswer(
-            question=row["question"],
-            text=row["response"],
-            score=float(row["score"]),
-            target=str(row["target"]),
-        )
-        for row in rows
-        if isinstance(row.get("score"), int | float) and isinstance(row.get("response"), str)
+        row["id"]: ScoredAnswer("", "", row["score"], row["picture"], row["target"])
+        for row in read_jsonl(path)
     }
+
+
+def read_answers(folder: Path) -> dict[str, ScoredAnswer]:
+    """The scored answers of a model's folder of a benchmark; nothing where there are none."""
+    path, answers = folder / BY_QUESTION, folder / "answers.jsonl"
+    if not path.is_file() or not answers.is_file():
+        return {}
+    rows, scores = read_jsonl(answers), read_jsonl(path)
+    said = {score["id"]: rows[score["line"] - 1] for score in scores}
+    return {
+        name: replace(scored, question=said[name]["question"], text=said[name]["response"])
+        for name, scored in read_scores(path).items()
+    }
+
+
+def is_clear(found: Comparison) -> bool:
+    """Whether the difference is more than chance would make of it in 19 of 20 cases."""
+    if "p" in found:
+        return found["p"] < LEVEL
+    return found["low"] > 0 or found["high"] < 0
+
+
+def say_comparison(found: Comparison) -> str:
+    """A comparison in words."""
+    tested = (
+        f"p = {found['p']:.2g} (McNemar, exact)"
+        if "p" in found
+        else f"95 % interval {found['low']:+.3g} to {found['high']:+.3g} (bootstrap)"
+    )
+    return (
+        f"{found['better']} of {found['questions']} questions better, {found['worse']} worse;"
+        f" mean difference {found['difference']:+.3g}, {tested}"
+    )
