@@ -1,10 +1,12 @@
 """What the settings of all image scorers have."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from lib.blocks import Block, DType, Model, dtype_field
+from lib.model_files import PICKLES, problem_with_checkpoint
 
 
 class ImageScorerSettings(Block):
@@ -38,3 +40,11 @@ class LocalScorerSettings(ImageScorerSettings, Model):
 
     dtype: DType = dtype_field("float32")
     backend: Literal["native"] = Field("native", description="Our reading of the checkpoint.")
+
+
+class CheckpointSettings(LocalScorerSettings):
+    """A checkpoint of transformers."""
+
+    def problem_with_files(self, folder: Path) -> str | None:
+        """As of any checkpoint of transformers; of older ones pickles are read."""
+        return problem_with_checkpoint(folder, PICKLES)

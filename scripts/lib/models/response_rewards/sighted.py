@@ -61,15 +61,26 @@ class SightedSettings(LocalRewardSettings):
         return self
 
 
-def load_generator(settings: SightedSettings, device: str, batch_size: int) -> Generator:
-    """The model of settings on a device, for so many questions at once."""
-    return GENERATORS.load(settings.backend).load(
-        generator_settings(settings),
-        device,
-        Sampling(1, 0.0),
-        with_images=True,
-        batch_size=batch_size,
-    )
+class SightedReward:
+    """A loaded model that is asked about pictures."""
+
+    #: The most questions that it is asked at once.
+    BATCH_SIZE: ClassVar[int]
+
+    def __init__(self, generator: Generator, settings: Any) -> None:
+        self.generator, self.settings = generator, settings
+
+    @classmethod
+    def load(cls, settings: SightedSettings, device: str) -> Self:
+        """Loads the model onto a device."""
+        generator = GENERATORS.load(settings.backend).load(
+            generator_settings(settings),
+            device,
+            Sampling(1, 0.0),
+            with_images=True,
+            batch_size=cls.BATCH_SIZE,
+        )
+        return cls(generator, settings)
 
 
 def turns_of(conversation: Conversation) -> tuple[str, str, Path]:
