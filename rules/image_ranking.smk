@@ -6,7 +6,7 @@ SCORERS = CONFIG.image_ranking.scorers
 
 rule rank_images:
     input:
-        f"{ROOT}/images/{{topic}}/{{shard}}.jsonl",
+        files_behind("rank_images", "images"),
     output:
         f"{ROOT}/image_ranking/{{scorer}}/{{topic}}/{{shard}}.jsonl",
     log:
@@ -20,7 +20,7 @@ rule rank_images:
         runtime=growing(60),
     params:
         common=PLAN.common(),
-        prompts=lambda w: PLAN.digests(w.topic, w.shard),
+        prompts=digests_of("rank_images"),
         settings=lambda w: PLAN.params(
             RankImagesJob(
                 scorer=SCORERS[w.scorer],

@@ -498,7 +498,7 @@ ENDPOINT = {"base_url": "https://example.org/v1", "model": "writer"}
 
 def asked_by(**changes):
     config = Config.model_validate(CONFIG.model_dump() | changes)
-    return {one.key: one for one in endpoints_asked(config, JOBS, 12, SHARDS, {"pope": 9000})}
+    return {one.key: one for one in endpoints_asked(config, JOBS, SHARDS, {"pope": 9000})}
 
 
 def test_an_endpoint_s_requests_tokens_and_cost_are_told():
@@ -538,7 +538,7 @@ def test_judges_and_proposals_are_counted_as_often_as_they_are_asked():
         }
     )
     found = {
-        one.key: one.items for one in endpoints_asked(config, jobs, 12, SHARDS, {"mm_vet": 218})
+        one.key: one.items for one in endpoints_asked(config, jobs, SHARDS, {"mm_vet": 218})
     }
     assert found["evaluation.benchmarks.mm_vet.judge"] == 218 * 2 * 5
     assert found["image_ranking.judge.endpoint"] == 2 * 5
