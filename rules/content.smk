@@ -18,7 +18,7 @@ rule check_content:
     resources:
         gpu=0,
         mem_mb=growing(8000),
-        runtime=growing(120),
+        runtime=growing(240),
     params:
         # A classifier is small, and a GPU not worth its wait.
         common={**PLAN.common(), "device": "cpu"},

@@ -17,7 +17,7 @@ rule rank_images:
     resources:
         gpu=lambda w: GPU if SCORERS[w.scorer].needs_gpu else 0,
         mem_mb=lambda w, attempt: growing(SCORERS[w.scorer].megabytes)(w, attempt),
-        runtime=growing(60),
+        runtime=growing(120),
     params:
         common=PLAN.common(),
         prompts=digests_of("rank_images"),

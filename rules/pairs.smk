@@ -30,7 +30,7 @@ rule build_pairs:
     threads: 1
     resources:
         mem_mb=growing(2000),
-        runtime=growing(20),
+        runtime=growing(60),
     params:
         **PLAN.content_params(),
         common=PLAN.common(),
