@@ -22,6 +22,7 @@ with quick_imports():
     from lib.blocks import NAME
     from lib.config.run import load_config
     from lib.config.yaml_files import path_of, read_yaml, say_where
+    from lib.data.layouts import SHARD
     from lib.data.prompts import PROMPT_ID, TOPIC, tell_unread_files
     from lib.errors import UserError
     from lib.head import (
@@ -44,6 +45,7 @@ with quick_imports():
     from lib.head.run_start import RunStart
     from lib.head.slurm.checks import check_partition_file
     from lib.head.slurm.run import SlurmRun
+    from lib.jobs.job import ALL_TOPICS
     from lib.patches import (
         snakemake_command,
         snakemake_graph,
@@ -123,14 +125,16 @@ GPU = 1 if CONFIG.device == "cuda" else 0
 # The CPUs of a job with a GPU; a model that is on a CPU computes with one, so that its sums do not
 # depend on how many there are.
 CPUS = CONFIG.cpus_per_gpu if GPU else 1
+# What stands for the topic in the names of shards.
+ANY_TOPIC = f"{TOPIC}|{ALL_TOPICS}"
 STARTED = datetime.now(UTC).isoformat(timespec="milliseconds")
 SLURM_RUN = SlurmRun(Path(ROOT), CONFIG.scheduler_patience)
 JOB_SERVER = JobServer()
 
 
 wildcard_constraints:
-    topic=TOPIC,
-    shard=r"\d{2}",
+    topic=ANY_TOPIC,
+    shard=SHARD,
     size=frozen.SIZE,
     prompt_id=PROMPT_ID,
     scorer=NAME,

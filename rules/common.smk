@@ -74,6 +74,29 @@ def told(job_of):
     return settings
 
 
+def files_behind(rule, *stages):
+    """The files of stages that hold the prompts of a job's shard, one stage after the other."""
+
+    def files(wildcards):
+        place = wildcards.topic, wildcards.shard
+        try:
+            return [
+                file
+                for stage in stages
+                for file in PLAN.files_behind(rule, stage, *place)
+            ]
+        except UserError as error:
+            # As in `told`.
+            raise SystemExit(f"WorkflowError: {error}") from None
+
+    return files
+
+
+def digests_of(rule):
+    """The digests of the shards that a rule's job reads and makes."""
+    return lambda wildcards: PLAN.digests_of(rule, wildcards.topic, wildcards.shard)
+
+
 def shown(file, caption, category, **labels):
     """A file that `snakemake --report` shows. `caption`: the name of its text in captions/; `labels`: what it is called there, besides its format."""
     return report(

@@ -6,7 +6,7 @@ SCORERS = CONFIG.image_ranking.scorers
 
 rule rank_images:
     input:
-        f"{ROOT}/images/{{topic}}/{{shard}}.jsonl",
+        files_behind("rank_images", "images"),
     output:
         f"{ROOT}/image_ranking/{{scorer}}/{{topic}}/{{shard}}.jsonl",
     log:
@@ -17,10 +17,10 @@ rule rank_images:
     resources:
         gpu=lambda w: GPU if SCORERS[w.scorer].needs_gpu else 0,
         mem_mb=lambda w, attempt: growing(SCORERS[w.scorer].megabytes)(w, attempt),
-        runtime=growing(60),
+        runtime=growing(120),
     params:
         common=PLAN.common(),
-        prompts=lambda w: PLAN.digests(w.topic, w.shard),
+        prompts=digests_of("rank_images"),
         settings=lambda w: PLAN.params(
             RankImagesJob(
                 scorer=SCORERS[w.scorer],

@@ -5,8 +5,10 @@ AUTHOR = CONFIG.instructions
 
 rule write_instructions:
     input:
-        images=f"{ROOT}/images/{{topic}}/{{shard}}.jsonl",
-        ranking=f"{ROOT}/image_ranking/{CONFIG.image_ranking.select_by}/{{topic}}/{{shard}}.jsonl",
+        images=files_behind("write_instructions", "images"),
+        ranking=files_behind(
+            "write_instructions", f"image_ranking/{CONFIG.image_ranking.select_by}"
+        ),
     output:
         f"{ROOT}/instructions/{{topic}}/{{shard}}.jsonl",
     log:
@@ -20,7 +22,7 @@ rule write_instructions:
         runtime=growing(120),
     params:
         common=PLAN.common(),
-        prompts=lambda w: PLAN.digests(w.topic, w.shard),
+        prompts=digests_of("write_instructions"),
         settings=told(PLAN.instructions_job),
         made_by=lambda w: PLAN.made_by(AUTHOR, INSTRUCTION_AUTHORS),
         generated_by=lambda w: PLAN.generated_by(AUTHOR.generator),

@@ -17,10 +17,10 @@ REWARD_STAGE, OF_REWARD = (
 
 rule rank_responses:
     input:
-        [
-            f"{ROOT}/responses/{policy}/{{topic}}/{{shard}}.jsonl"
-            for policy in CONFIG.responses.policy_models
-        ],
+        files_behind(
+            "rank_responses",
+            *(f"responses/{policy}" for policy in CONFIG.responses.policy_models),
+        ),
     output:
         f"{ROOT}/{REWARD_STAGE}/{OF_REWARD}{{topic}}/{{shard}}.jsonl",
     log:
@@ -36,7 +36,7 @@ rule rank_responses:
         runtime=growing(120),
     params:
         common=PLAN.common(),
-        prompts=lambda w: PLAN.digests(w.topic, w.shard),
+        prompts=digests_of("rank_responses"),
         settings=lambda w: PLAN.params(
             RankResponsesJob(
                 reward=reward_of(w),
@@ -67,7 +67,7 @@ rule fit_rewards:
         runtime=growing(10),
     params:
         common=PLAN.common(),
-        prompts=PLAN.digests(),
+        prompts=lambda w: PLAN.digests(),
         settings=PLAN.params(FitRewardsJob(rewards=list(REWARDS))),
     message:
         "What the rewards of an ensemble are standardised by"
@@ -85,7 +85,7 @@ rule combine_rewards:
         f"{ROOT}/logs/combine_rewards/{{topic}}/{{shard}}.log",
     wildcard_constraints:
         # Of one reward alone, rank_responses makes these files.
-        topic=TOPIC if IS_ENSEMBLE else "(?!)",
+        topic=ANY_TOPIC if IS_ENSEMBLE else "(?!)",
     conda:
         "../envs/workflow.yaml"
     threads: 1
@@ -94,7 +94,7 @@ rule combine_rewards:
         runtime=growing(10),
     params:
         common=PLAN.common(),
-        prompts=lambda w: PLAN.digests(w.topic, w.shard),
+        prompts=digests_of("combine_rewards"),
         settings=PLAN.params(
             CombineRewardsJob(weights=weights_of(CONFIG.response_ranking))
         ),

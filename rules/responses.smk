@@ -6,10 +6,10 @@ POLICIES = RESPONSES.policy_models
 
 rule generate_responses:
     input:
-        instructions=f"{ROOT}/instructions/{{topic}}/{{shard}}.jsonl",
+        instructions=files_behind("generate_responses", "instructions"),
         # It stands for the image files: where it is deleted to mend one, stage images runs before
         # this one.
-        images=f"{ROOT}/images/{{topic}}/{{shard}}.jsonl",
+        images=files_behind("generate_responses", "images"),
     output:
         f"{ROOT}/responses/{{policy}}/{{topic}}/{{shard}}.jsonl",
     log:
@@ -25,7 +25,7 @@ rule generate_responses:
         runtime=growing(480),
     params:
         common=PLAN.common(),
-        prompts=lambda w: PLAN.digests(w.topic, w.shard),
+        prompts=digests_of("generate_responses"),
         settings=lambda w: PLAN.params(PLAN.responses_job(w.policy, w.topic, w.shard)),
         made_by=lambda w: PLAN.made_by(POLICIES[w.policy], POLICY_MODELS),
         generated_by=lambda w: PLAN.generated_by(

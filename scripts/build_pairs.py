@@ -32,7 +32,13 @@ from lib.data.rows import (
     RankedResponse,
     ResponseRankingRow,
 )
-from lib.data.shards import present, read_whole_shard, read_whole_shards, stage_rows
+from lib.data.shards import (
+    files_by_name,
+    present,
+    read_whole_shard,
+    read_whole_shards,
+    stage_rows,
+)
 from lib.jobs.batches import Batches
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
@@ -281,10 +287,10 @@ def in_benchmarks(job: Job[Any], files: Sequence[str]) -> set[str]:
     return {row["id"] for row in rows if row["overlaps"]}
 
 
-def content_files(snakemake: Any) -> dict[str, str]:
+def content_files(snakemake: Any) -> dict[str, Sequence[str]]:
     """The files of content checkers by their names; none where nobody looks."""
     names = snakemake.params.get("content_checks", [])
-    return dict(zip(names, snakemake.input.content, strict=True)) if names else {}
+    return files_by_name(names, snakemake.input.content) if names else {}
 
 
 def slope_in(snakemake: Any) -> float | None:
@@ -296,13 +302,15 @@ def slope_in(snakemake: Any) -> float | None:
     return None
 
 
-def findings_in(job: Job[Any], files: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
+def findings_in(
+    job: Job[Any], files: Mapping[str, Sequence[str]]
+) -> dict[str, dict[str, list[str]]]:
     """Where content checkers found something, by prompt id and checker. `files`: the shard's, by
     checker.
     """
     found: dict[str, dict[str, list[str]]] = {}
-    for checker, file in files.items():
-        for row in present(read_whole_shard(job, file, ContentRow).values()):
+    for checker, of_checker in files.items():
+        for row in present(read_whole_shard(job, of_checker, ContentRow).values()):
             if row["findings"]:
                 places = sorted({finding["of"] for finding in row["findings"]})
                 found.setdefault(row["id"], {})[checker] = places

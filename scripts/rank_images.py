@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from lib.blocks import Block, deciding
 from lib.config.image_ranking import RankImagesJob
-from lib.data.image_files import check_pixels, read_image, read_published
+from lib.data.image_files import check_pixels, read_image, read_published, shard_file_of
 from lib.data.rows import ImagesRow, MissingRow
 from lib.data.shards import is_missing, missing_row, present, read_whole_shard, stage_rows
 from lib.errors import ItemError
@@ -121,13 +121,13 @@ def is_blank(row: ImagesRow | MissingRow) -> bool:
     return not is_missing(row) and len(blank_candidates(row)) == len(row["candidates"])
 
 
-def check_files(row: ImagesRow, root: Path, shard: Path, megapixels: float) -> None:
+def check_files(row: ImagesRow, root: Path, megapixels: float) -> None:
     """Raises a UserError if an image file of a prompt is not the one that was published, or is too
     large.
     """
     for candidate in row["candidates"]:
         path = root / candidate["file"]
-        content = read_published(path, candidate["sha256"], shard)
+        content = read_published(path, candidate["sha256"], shard_file_of(path))
         check_pixels(BytesIO(content), str(path), megapixels)
 
 
@@ -141,15 +141,13 @@ def ranking(
     )
 
 
-def rankings(
-    job: Job[RankImagesJob], shard: Path, read: ReadImages
-) -> Items[ImagesRow, Any, Ranking]:
+def rankings(job: Job[RankImagesJob], read: ReadImages) -> Items[ImagesRow, Any, Ranking]:
     """How the prompts of a job are ranked: several at once by what waits for a server."""
     scorer = job.settings.scorer
     megapixels = job.settings.max_image_megapixels
 
     def check(item: Item[ImagesRow]) -> None:
-        check_files(item.inputs, job.root, shard, megapixels)
+        check_files(item.inputs, job.root, megapixels)
 
     if scorer.items_at_once == 1:
         return Streamed(
@@ -170,14 +168,13 @@ def rankings(
 
 def main(snakemake: Any) -> None:
     with Job(snakemake, RankImagesJob, VERSION) as job, ThreadPoolExecutor(THREADS) as readers:
-        shard = Path(snakemake.input[0])
         scorer = job.settings.scorer
         in_keys = scorer_in_keys(scorer, job.identify_all(scorer))
-        rows = without_blank(read_whole_shard(job, shard, ImagesRow), job.rule)
+        rows = without_blank(read_whole_shard(job, snakemake.input, ImagesRow), job.rule)
         # A GPU waits for what is decoded; on a CPU, decoding would take from the scorer.
         read: ReadImages = readers.map if job.device == "cuda" else map
         items = [item_of(row, job, in_keys) for row in present(rows.values())]
-        outcomes = rankings(job, shard, read).run(items)
+        outcomes = rankings(job, read).run(items)
         job.publish(snakemake.output[0], stage_rows(rows, outcomes, job.rule))
 
 

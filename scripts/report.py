@@ -13,7 +13,7 @@ from typing import Any
 from lib.benchmarks.question_pictures import question_pictures
 from lib.config.report import ReportJob
 from lib.data.rows import ImageRankingRow, ImagesRow, PairRow, ResponseRankingRow
-from lib.data.shards import present
+from lib.data.shards import files_by_name, present
 from lib.data.stored_rows import whole_stored_rows
 from lib.files import digest_of_file
 from lib.head.summary import read_records, summarise
@@ -50,11 +50,7 @@ OLDER = (
 def read_run(job: Job[ReportJob], inputs: Any) -> RunRows:
     """The rows of all stages."""
     settings = job.settings
-    shards = len(inputs.pairs)
-    rankings = {
-        scorer: inputs.rankings[number * shards : (number + 1) * shards]
-        for number, scorer in enumerate(settings.scorers)
-    }
+    rankings = files_by_name(settings.scorers, inputs.rankings)
     return RunRows(
         whole_stored_rows(job, inputs.images, ImagesRow),
         {name: whole_stored_rows(job, files, ImageRankingRow) for name, files in rankings.items()},

@@ -13,6 +13,7 @@ import pytest
 
 from lib.data.prompts import Prompt, shard_of
 from lib.head.summary import read_records
+from lib.head.verification import verify_run
 
 pytestmark = pytest.mark.slow
 
@@ -392,6 +393,47 @@ def test_a_second_run_takes_over_what_the_first_has_computed_whatever_its_shards
         for path in (project.folder / "results/second/images").rglob("*.png")
     }
     assert images == first
+
+
+def test_jobs_over_all_topics_find_what_shards_of_topics_have_computed(finished_copy):
+    project = finished_copy
+    before = project.published()
+    project.edit_config(lambda values: values.update(shards={"rank_images": 1}))
+    after_images = {rule: jobs for rule, jobs in ITEM_RULES.items() if rule != "generate_images"}
+    plan = planned(project, "pairs")
+    assert {rule: plan[rule] for rule in after_images} == after_images | {"rank_images": 1}
+    assert "generate_images" not in plan
+    done = run(project, "pairs")
+    assert {rule: done[rule]["computed"] for rule in after_images} == dict.fromkeys(after_images, 0)
+    assert done["generate_responses"]["reused"] == 10
+    after = project.published()
+    data_set = [name for name in before if name.startswith("dataset/2/data")]
+    assert all(after[name] == before[name] for name in ["dataset/2/llava.json", *data_set])
+    stages = ("instructions", "responses/llava-v1.6-mistral", "response_ranking", "pairs")
+    for stage in stages:
+        rows = [
+            line
+            for name, content in before.items()
+            if name.startswith(f"{stage}/")
+            for line in content.splitlines()
+        ]
+        in_order = sorted(rows, key=lambda row: json.loads(row)["id"])
+        assert after[f"{stage}/_all/1-of-1.jsonl"].splitlines() == in_order
+
+    lines = lines_of(prompt_file(project))
+    write_lines(prompt_file(project), [*lines[:-1], f"{lines[-1]}, seen from above"])
+    new = Prompt("art", lines_of(prompt_file(project))[-1])
+    told = project.snakemake("-n", "pairs").stdout
+    assert "1 prompt is new or edited (art 1): computed once in every stage" in told
+    assert "has changed. At most" not in told
+    story = f"results/random/prompts/{new.id}.json"
+    done = run(project, "pairs", story, "results/random/report/index.html")
+    expected = after_images | {"generate_images": 1}
+    assert {rule: done[rule]["computed"] for rule in expected} == expected
+    assert json.loads((project.folder / story).read_text())["prompt"] == new.text
+    root = project.folder / "results/random"
+    assert new.text in (root / "report/data/prompts-000.js").read_text(encoding="utf-8")
+    assert verify_run(root).differences == []
 
 
 def test_runs_to_reuse_that_are_not_there_are_refused(project):

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.config.run import load_config
+from lib.data.layouts import Layout, PromptIds
 from lib.data.prompts import (
     Prompt,
-    PromptIds,
     make_shards,
     read_prompts,
     read_topics,
@@ -59,7 +59,7 @@ def test_a_prompt_id_is_the_topic_and_ten_hex_digits_of_its_text():
 
 
 def test_the_ids_of_a_run_are_those_of_its_prompts_and_nothing_else():
-    ids = PromptIds({("art", name): shard for name, shard in shards(TEXTS).items()}, 4)
+    ids = PromptIds(Layout({("art", name): shard for name, shard in shards(TEXTS).items()}, 4))
     of_run = [Prompt("art", text).id for text in TEXTS]
     assert all(each in ids for each in of_run)
     others = ["art-0000000000", "art-ffffffffff", "art-", "art", "", "art-zzzzzzzzzz", 7]

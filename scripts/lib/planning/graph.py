@@ -15,7 +15,8 @@ import yaml
 
 from lib.config.run import Config, load_config
 from lib.config.yaml_files import read_yaml
-from lib.data.prompts import Shard, read_topics
+from lib.data.layouts import PromptCounts
+from lib.data.prompts import read_topics
 from lib.errors import UserError
 from lib.files import PROJECT
 from lib.head.project import with_own_prompts
@@ -79,18 +80,19 @@ def made_up_prompts(config: Config, folder: Path, per_topic: int) -> None:
         (folder / f"{topic}.txt").write_text("".join(lines), encoding="utf-8")
 
 
-def shards_of(config: Config, prompts: Path) -> dict[tuple[str, str], Shard]:
-    """The shards of a prompts folder, by (topic, shard); none where prompts are not read."""
+def count_prompts(config: Config, prompts: Path) -> PromptCounts:
+    """How many prompts there are in a folder; none where prompts are not read."""
     if not config.training.needs_pairs_of_run:
-        return {}
-    return read_topics(
+        return PromptCounts({})
+    shards = read_topics(
         prompts, config.topics, config.shards_per_topic, config.max_prompt_characters
     )
+    return PromptCounts({place: len(shard.prompts) for place, shard in shards.items()})
 
 
 def plan_jobs(
     values: dict[str, Any], config: Config, per_topic: int | None
-) -> tuple[list[PlannedJob], dict[tuple[str, str], int], list[str]]:
+) -> tuple[list[PlannedJob], PromptCounts, list[str]]:
     """All jobs of the run from its beginning, whatever is made already; the prompts in each shard;
     and the names of all rules.
 
@@ -103,7 +105,7 @@ def plan_jobs(
         if per_topic is not None:
             prompts = scratch / "prompts"
             made_up_prompts(config, prompts, per_topic)
-        shards = {key: len(shard.prompts) for key, shard in shards_of(config, prompts).items()}
+        counts = count_prompts(config, prompts)
         values = {
             **values,
             "prompts": str(prompts),
@@ -128,7 +130,7 @@ def plan_jobs(
             yaml.safe_dump(values, allow_unicode=True), encoding="utf-8"
         )
         jobs, rules = _graph(scratch / "config.yaml")
-    return jobs, shards, rules
+    return jobs, counts, rules
 
 
 def _planned(job: Any, before: Iterable[Any]) -> PlannedJob:

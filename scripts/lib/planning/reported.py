@@ -5,6 +5,7 @@ project, without Snakemake's graph, which would be made anew for it.
 from collections.abc import Iterator
 from pathlib import Path
 
+from lib.data.layouts import PromptCounts
 from lib.files import PROJECT
 from lib.head.evaluation import parts, tasks
 from lib.head.plan import Plan
@@ -18,14 +19,16 @@ RATES = PROJECT / "profiles/slurm/rates.yaml"
 def jobs_with_models(plan: Plan) -> Iterator[PlannedJob]:
     """The jobs that hold a GPU."""
     config = plan.config
-    for topic, shard in plan.shards:
-        of_shard = {"topic": topic, "shard": shard}
-        yield PlannedJob("generate_images", of_shard, 1)
-        for scorer in config.image_ranking.scorers:
-            yield PlannedJob("rank_images", {"scorer": scorer, **of_shard}, 1)
-        for policy in config.responses.policy_models:
-            yield PlannedJob("generate_responses", {"policy": policy, **of_shard}, 1)
-        yield PlannedJob("rank_responses", of_shard, 1)
+    models: dict[str, list[dict[str, str]]] = {
+        "generate_images": [{}],
+        "rank_images": [{"scorer": scorer} for scorer in config.image_ranking.scorers],
+        "generate_responses": [{"policy": policy} for policy in config.responses.policy_models],
+        "rank_responses": [{}],
+    }
+    for rule, wildcards in models.items():
+        for topic, shard in plan.layout(rule).shards:
+            for model in wildcards:
+                yield PlannedJob(rule, {**model, "topic": topic, "shard": shard}, 1)
     for experiment in plan.experiments():
         gpus = config.training.settings_of(experiment).processes
         yield PlannedJob("train_dpo", {"experiment": experiment}, gpus)
@@ -48,9 +51,9 @@ def planned_hours(plan: Plan, rates: Path = RATES) -> dict[str, tuple[float, flo
     if plan.config.device != "cuda":
         return {}
     jobs = list(jobs_with_models(plan))
-    shards = {place: len(shard.prompts) for place, shard in plan.shards.items()}
+    prompts = PromptCounts({place: len(shard.prompts) for place, shard in plan.shards.items()})
     known = read_rates(rates, all_rules())
-    costs = plan_costs(jobs, plan.config, shards, known).costs
+    costs = plan_costs(jobs, plan.config, prompts, known).costs
     return {
         rule: (round(cost.seconds / 3600, 3), round(cost.gpu_seconds / 3600, 3))
         for rule, cost in costs.items()

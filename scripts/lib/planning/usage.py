@@ -9,6 +9,7 @@ from typing import Any
 
 from lib.benchmarks.lmms_eval.answer_journal import PART_RULE
 from lib.config.run import Config
+from lib.data.layouts import PromptCounts
 from lib.errors import UserError
 from lib.head.summary import read_records
 from lib.jobs.record import Record
@@ -163,7 +164,7 @@ def measured_rates(
     root: Path,
     jobs: Sequence[PlannedJob],
     config: Config,
-    shards: Mapping[tuple[str, str], int],
+    prompts: PromptCounts,
     rates: Rates,
 ) -> dict[str, Any]:
     """A rates file's content with what the run under `root` measured; what it did not measure is
@@ -193,7 +194,7 @@ def measured_rates(
             "load_seconds": _rounded(sum(loads) / len(loads)) if loads else 0.0,
         }
         all_items = sum(
-            items_of(job, config, shards, {**questions, **_counted(uses, job)})
+            items_of(job, config, prompts, {**questions, **_counted(uses, job)})
             for job in jobs
             if job.rule == rule
         )
