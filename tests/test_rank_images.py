@@ -135,7 +135,9 @@ def test_the_scores_of_all_candidates_are_kept_and_ranked(run, rows, tmp_path, m
     assert published[PROMPTS[2]]["prompt_truncated"]
 
 
-def test_on_a_gpu_the_next_prompts_images_are_decoded_while_one_is_scored(rows, tmp_path):
+def test_on_a_gpu_the_next_prompts_images_are_decoded_while_one_is_scored(
+    rows, tmp_path, monkeypatch
+):
     decoded = {row["prompt"]: threading.Event() for row in rows}
     prompt_of = {str(index): row["prompt"] for index, row in enumerate(rows)}
     late = []
@@ -149,26 +151,28 @@ def test_on_a_gpu_the_next_prompts_images_are_decoded_while_one_is_scored(rows, 
         def truncates(self, prompt):
             return False
 
-    def read(read_image, files):
-        def and_tell(path):
-            image = read_image(path)
-            decoded[prompt_of[path.stem.split("-")[0]]].set()
-            return image
+    read_image = rank_images.read_image
 
-        return readers.map(and_tell, files)
+    def read_and_tell(path):
+        image = read_image(path)
+        decoded[prompt_of[path.stem.split("-")[0]]].set()
+        return image
 
-    job: Any = SimpleNamespace(root=tmp_path / "run", note=print)
+    monkeypatch.setattr(rank_images, "read_image", read_and_tell)
+    job: Any = SimpleNamespace(note=print)
     scorer: Any = Scorer()
     items = [Item(row["id"], row["id"], row) for row in rows]
+
+    def rank(readers):
+        candidates = rank_images.Candidates(tmp_path / "run", {}, 50, readers)
+        stream = rank_images.ranking(scorer, job, candidates)
+        return [each for some in stream(handing_out(items)) for each in some]
+
     with ThreadPoolExecutor(2) as readers:
-        stream = rank_images.ranking(scorer, job, read)
-        ended = [each for some in stream(handing_out(items)) for each in some]
+        ended = rank(readers)
     assert not late
     assert [item for item, _ in ended] == items
-    one_by_one = rank_images.ranking(scorer, job, map)
-    for event in decoded.values():
-        event.set()
-    assert [each for some in one_by_one(handing_out(items)) for each in some] == ended
+    assert rank(None) == ended
 
 
 def test_what_is_prepared_is_one_item_ahead_and_a_failure_is_its_items_alone():
