@@ -21,8 +21,12 @@ def jobs_with_models(plan: Plan) -> Iterator[PlannedJob]:
     for topic, shard in plan.shards:
         of_shard = {"topic": topic, "shard": shard}
         yield PlannedJob("generate_images", of_shard, 1)
-        for scorer in config.image_ranking.scorers:
+        together = config.image_ranking.scored_together
+        for scorer in config.image_ranking.scorers.keys() - together.keys():
             yield PlannedJob("rank_images", {"scorer": scorer, **of_shard}, 1)
+        if together:
+            scored = tuple({"scorer": scorer, **of_shard} for scorer in together)
+            yield PlannedJob("rank_images", of_shard, 1, together=scored)
         for policy in config.responses.policy_models:
             yield PlannedJob("generate_responses", {"policy": policy, **of_shard}, 1)
         yield PlannedJob("rank_responses", of_shard, 1)
