@@ -2,7 +2,11 @@
 
 import json
 import math
+import os
+import signal
 import threading
+import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
@@ -12,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 import rank_images
 from conftest import DEVICE, rounding
@@ -383,6 +388,185 @@ def test_a_model_that_is_no_scorer_ends_in_one_message(run, rows, model, changes
     with pytest.raises(UserError, match=message) as error:
         run(*rows, **changes)
     assert str(model) in str(error.value)
+
+
+@pytest.fixture
+def scorers(settings, demo_models):
+    """Three scorers' blocks, by their names."""
+    local = {name: {"kind": name, "model": str(demo_models / name)} for name in ("clip", "blip")}
+    return {"image-reward": settings, **local}
+
+
+@pytest.fixture
+def run_together(tmp_path, rule_object):
+    """Runs rule rank_images_together on rows of the images stage; gives what it published, in
+    bytes, by scorer.
+    """
+    root = tmp_path / "run"
+
+    def go(rows, scorers, rule="rank_images"):
+        source = root / "images/art/00.jsonl"
+        write_jsonl(source, rows)
+        place = {"topic": "art", "shard": "00"}
+        outputs = [root / f"image_ranking/{name}/art/00.jsonl" for name in scorers]
+        together = [
+            {
+                "wildcards": {"scorer": name, **place},
+                "params": {
+                    "settings": RankImagesJob.model_validate({"scorer": block}).model_dump(
+                        mode="json"
+                    )
+                },
+            }
+            for name, block in scorers.items()
+        ]
+        files = [[str(source)], list(map(str, outputs))]
+        rank_images.main(rule_object(rule, place, *files, together=together))
+        return {name: path.read_bytes() for name, path in zip(scorers, outputs, strict=True)}
+
+    return go
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """How often each picture is decoded, by its file's name."""
+    counts = Counter[str]()
+    prepare = PngImageFile.load_prepare
+
+    def count(image):
+        counts[Path(str(image.filename)).name] += 1
+        prepare(image)
+
+    monkeypatch.setattr(PngImageFile, "load_prepare", count)
+    return counts
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """The kinds of the scorers that were loaded, in their order."""
+    kinds: list[str] = []
+    load = rank_images.load_scorer
+
+    def load_and_tell(settings, device):
+        kinds.append(settings.kind)
+        return load(settings, device)
+
+    monkeypatch.setattr(rank_images, "load_scorer", load_and_tell)
+    return kinds
+
+
+def test_several_scorers_in_one_job_publish_what_each_does_alone_and_decode_each_picture_once(
+    run, run_together, rows, scorers, decoded, loaded, tmp_path
+):
+    pictures = {f"{number}-{index}.png" for number in range(3) for index in range(4)}
+    together = run_together(rows, scorers)
+    assert decoded == dict.fromkeys(pictures, 1)
+    assert loaded == list(scorers)
+    records = {name: record(tmp_path, name) for name in scorers}
+    for path in (tmp_path / "run/work").rglob("*.journal.jsonl"):
+        path.unlink()
+    decoded.clear()
+    for name, block in scorers.items():
+        run(*rows, name=name, **{"dtype": "float32", **block})
+        path = tmp_path / f"run/image_ranking/{name}/art/00.jsonl"
+        assert together[name] == path.read_bytes()
+        alone = record(tmp_path, name)
+        same = ("rule", "job", "items", "computed", "failed", "models", "asked", "files")
+        assert {key: records[name][key] for key in same} == {key: alone[key] for key in same}
+    assert decoded == dict.fromkeys(pictures, 3)
+
+
+def test_a_job_s_times_are_its_own_where_several_take_turns(run_together, rows, scorers, tmp_path):
+    began = time.monotonic()
+    run_together(rows, scorers)
+    in_all = time.monotonic() - began
+    records = [record(tmp_path, name) for name in scorers]
+    assert sum(each["wall_seconds"] for each in records) <= in_all
+    for each in records:
+        assert 0 < each["load_seconds"] + each["compute_seconds"] <= each["wall_seconds"] + 0.01
+
+
+def test_a_scorer_that_is_added_is_the_only_one_that_is_loaded(
+    run, run_together, rows, scorers, decoded, loaded, tmp_path
+):
+    fourth = {**scorers["clip"], "dtype": "bfloat16"}
+    run(*rows)
+    first = run_together(rows, scorers)
+    loaded.clear()
+    decoded.clear()
+    assert run_together(rows, {**scorers, "other": fourth}).items() >= first.items()
+    assert loaded == ["clip"]
+    assert set(decoded.values()) == {1}
+    done = {name: record(tmp_path, name) for name in [*scorers, "other"]}
+    counts = {name: (each["computed"], each["reused"]) for name, each in done.items()}
+    assert counts == {**dict.fromkeys(scorers, (0, 3)), "other": (3, 0)}
+
+
+def test_scorers_that_lack_different_prompts_decode_each_picture_once(
+    run, run_together, rows, scorers, decoded
+):
+    run(*rows[1:2], name="clip", **{**scorers["clip"], "dtype": "float32"})
+    decoded.clear()
+    run_together(rows, scorers)
+    assert set(decoded.values()) == {1}
+
+
+def test_a_scorer_that_fails_keeps_no_other_from_its_scores(
+    run_together, rows, scorers, tmp_path, monkeypatch
+):
+    load = rank_images.load_scorer
+
+    def load_broken(settings, device):
+        if settings.kind == "clip":
+            raise UserError("clip: cannot be loaded")
+        return load(settings, device)
+
+    monkeypatch.setattr(rank_images, "load_scorer", load_broken)
+    with pytest.raises(UserError, match=r"\Aclip: cannot be loaded\Z"):
+        run_together(rows, scorers)
+    assert not (tmp_path / "run/work/rank_images/clip/art/00.json").exists()
+    assert record(tmp_path)["computed"] == record(tmp_path, "blip")["computed"] == 3
+    monkeypatch.undo()
+    run_together(rows, scorers)
+    done = {name: record(tmp_path, name)["computed"] for name in scorers}
+    assert done == {"image-reward": 0, "clip": 3, "blip": 0}
+
+
+def test_what_each_scorer_has_finished_is_written_while_others_compute_and_kept_at_a_stop_signal(
+    run_together, rows, scorers, tmp_path, monkeypatch
+):
+    load = rank_images.load_scorer
+    scored = Counter[str]()
+    journal = tmp_path / "run/work/rank_images/image-reward/art/00.journal.jsonl"
+    written = []
+
+    def load_to_be_stopped(settings, device):
+        scorer = load(settings, device)
+        score = scorer.score
+
+        def score_and_stop(prompt, images):
+            scored[settings.kind] += 1
+            if settings.kind == "clip":
+                written.append(journal.read_bytes().count(b'"status":"ok"'))
+                os.kill(os.getpid(), signal.SIGTERM)
+            return score(prompt, images)
+
+        monkeypatch.setattr(scorer, "score", score_and_stop)
+        return scorer
+
+    monkeypatch.setattr(rank_images, "load_scorer", load_to_be_stopped)
+    with pytest.raises(SystemExit) as stopped:
+        run_together(rows, scorers)
+    assert stopped.value.code == 128 + signal.SIGTERM
+    # What was handed out is finished; who had not begun is not loaded.
+    assert scored == {"image-reward": 2, "clip": 2}
+    assert written == [1, 2], "a job that is killed meanwhile has lost what was finished"
+    assert not list((tmp_path / "run/work").rglob("00.json"))
+    monkeypatch.undo()
+    run_together(rows, scorers)
+    done = {name: record(tmp_path, name) for name in scorers}
+    counts = {name: (each["computed"], each["reused"]) for name, each in done.items()}
+    assert counts == {"image-reward": (1, 2), "clip": (1, 2), "blip": (3, 0)}
 
 
 @pytest.fixture

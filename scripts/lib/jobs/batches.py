@@ -110,7 +110,7 @@ class Items(ABC, Generic[Input, M, R]):
     def run(self, items: Sequence[Item[Input]]) -> dict[str, Outcome[R]]:
         """The outcome of every item by id, computing only those that the journal does not hold."""
         with calling_on_stop_signals(self.stop):
-            steps = self.steps(items)
+            steps = self.steps(items, in_turns=False)
             while True:
                 try:
                     next(steps)
@@ -118,11 +118,13 @@ class Items(ABC, Generic[Input, M, R]):
                     return dict(ended.value)
 
     def steps(
-        self, items: Sequence[Item[Input]]
+        self, items: Sequence[Item[Input]], in_turns: bool = True
     ) -> Generator[Item[Input], None, dict[str, Outcome[R]]]:
         """`run` a step at a time, for jobs that take turns (`lib.jobs.turns`): all items are looked
         up and checked; the model is loaded, and what ends first is computed; and so on. Gives the
         first item, in their order, that waits for the next step.
+
+        in_turns  whether others compute between the steps: what has ended is then written before
         """
         job = self.job
         job.record.items += len(items)
@@ -143,7 +145,10 @@ class Items(ABC, Generic[Input, M, R]):
                 job.record.load_seconds += job.clock.seconds() - started
                 is_open = model if isinstance(model, AbstractContextManager) else nullcontext()
                 with is_open:
-                    yield from self._compute(missing, model, versions, journal, outcomes)
+                    for item in self._compute(missing, model, versions, journal, outcomes):
+                        if in_turns:
+                            journal.flush()
+                        yield item
             job.computed_under({})
             for item in items:
                 if outcomes[item.id].reason is None:

@@ -103,7 +103,10 @@ def run_in_turns(
             part.stop(signal)
 
     with ExitStack() as stack, calling_on_stop_signals(stop):
-        steps = [stack.enter_context(closing(part.steps(items))) for part, items in parts]
+        steps = [
+            stack.enter_context(closing(part.steps(items, in_turns=len(parts) > 1)))
+            for part, items in parts
+        ]
 
         def advance(number: int) -> None:
             waiting.pop(number, None)
