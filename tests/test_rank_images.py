@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 import threading
 import time
@@ -27,7 +28,7 @@ from lib.data.rows import ImageRankingRow
 from lib.data.shards import missing_row, read_shard
 from lib.errors import UserError
 from lib.files import write_jsonl
-from lib.head.plan import Plan
+from lib.head.plan import Plan, pattern_of_shards
 from lib.jobs.job import Job
 from lib.jobs.streams import Item, handing_out, with_the_next_prepared
 from lib.models.image_scorers.clip import CLIPScore
@@ -608,6 +609,61 @@ def test_a_raised_version_of_one_scorer_has_its_jobs_run_again_and_no_others(
     assert made_by()["image-reward"] == before["image-reward"]
     assert made_by()["clip"] == before["clip"] | {"version": 2}
     assert before["clip"]["version"] == 1
+
+
+@pytest.fixture
+def plan_of(tmp_path, scorers):
+    """Plans ten prompts on art in three shards, with three scorers and what is changed of the block
+    of image ranking.
+    """
+    prompts = tmp_path / "prompts/art.txt"
+    prompts.parent.mkdir()
+    prompts.write_text("".join(f"a cat of number {number}\n" for number in range(10)))
+
+    def make(is_whole=True, **changes):
+        own = {"prompts": str(prompts.parent), "results": str(tmp_path), "run": "run"}
+        shards = {"topics": ["art"], "shards_per_topic": 3}
+        ranking = {"scorers": scorers, **changes}
+        return Plan(load_config({**own, **shards, "image_ranking": ranking}, []), is_whole=is_whole)
+
+    return make
+
+
+def test_a_shard_is_ranked_by_all_scorers_in_one_job_while_none_of_its_rankings_is_there(
+    plan_of, scorers, tmp_path
+):
+    shards = [f"art/{number:02}" for number in range(3)]
+    assert plan_of().ranked_together == shards
+    assert plan_of(together=False).ranked_together == []
+    assert plan_of(is_whole=False).ranked_together == []
+    assert plan_of(scorers={"image-reward": scorers["image-reward"]}).ranked_together == []
+    write_jsonl(tmp_path / "run/image_ranking/clip/art/01.jsonl", [])
+    assert plan_of().ranked_together == ["art/00", "art/02"]
+    there = re.compile(pattern_of_shards(plan_of().ranked_together))
+    assert [bool(there.match(f"{shard}.jsonl")) for shard in shards] == [True, False, True]
+    assert not there.match("party/00.jsonl")
+    assert not re.match(pattern_of_shards([]), "art/00.jsonl")
+
+
+def test_what_a_job_ranks_together_is_what_its_run_began_with(plan_of, tmp_path):
+    plan = plan_of()
+    start = plan.start({})
+    write_jsonl(tmp_path / "run/image_ranking/clip/art/01.jsonl", [])
+    assert Plan(plan.config, start).ranked_together == plan.ranked_together
+
+
+def test_scorers_at_an_endpoint_or_in_another_environment_have_jobs_of_their_own(
+    plan_of, scorers, settings
+):
+    endpoint = {"base_url": "http://localhost/v1", "model": "judge"}
+    others = {
+        "rating": {"kind": "vlm-rating", "endpoint": endpoint},
+        "package": {**settings, "backend": "image-reward"},
+    }
+    plan = plan_of(scorers={**others, **scorers})
+    assert list(plan.config.image_ranking.scored_together) == list(scorers)
+    parts = [part["wildcards"] for part in plan.ranking_parts("art", "00")]
+    assert parts == [{"scorer": name, "topic": "art", "shard": "00"} for name in scorers]
 
 
 def test_version_one_adds_nothing_to_a_key(rows, rule_object, settings, monkeypatch):
