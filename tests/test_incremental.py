@@ -305,8 +305,10 @@ def test_rankings_that_one_job_made_are_those_of_a_job_a_scorer_and_the_other_wa
     before = finished_copy.published()
     together(False)
     assert planned(finished_copy) == {}
+    root = finished_copy.folder / "results/random"
     for scorer in ("image-reward", "clip"):
-        (finished_copy.folder / f"results/random/image_ranking/{scorer}/art/00.jsonl").unlink()
+        (root / f"image_ranking/{scorer}/art/00.jsonl").unlink()
+        (root / f"work/rank_images/{scorer}/art/00.json").unlink()
     assert planned(finished_copy, "rankings") == {"rank_images": 2}
     together(True)
     assert planned(finished_copy, "rankings") == {"rank_images": 1}

@@ -629,7 +629,7 @@ def plan_of(tmp_path, scorers):
     return make
 
 
-def test_a_shard_is_ranked_by_all_scorers_in_one_job_while_none_of_its_rankings_is_there(
+def test_a_shard_is_ranked_by_all_scorers_in_one_job_while_none_of_them_has_ranked_it(
     plan_of, scorers, tmp_path
 ):
     shards = [f"art/{number:02}" for number in range(3)]
@@ -638,6 +638,10 @@ def test_a_shard_is_ranked_by_all_scorers_in_one_job_while_none_of_its_rankings_
     assert plan_of(is_whole=False).ranked_together == []
     assert plan_of(scorers={"image-reward": scorers["image-reward"]}).ranked_together == []
     write_jsonl(tmp_path / "run/image_ranking/clip/art/01.jsonl", [])
+    assert plan_of().ranked_together == ["art/00", "art/02"]
+    # As a job leaves it in which another scorer failed.
+    write_jsonl(tmp_path / "run/work/rank_images/blip/art/01.json", [])
+    (tmp_path / "run/image_ranking/clip/art/01.jsonl").unlink()
     assert plan_of().ranked_together == ["art/00", "art/02"]
     there = re.compile(pattern_of_shards(plan_of().ranked_together))
     assert [bool(there.match(f"{shard}.jsonl")) for shard in shards] == [True, False, True]

@@ -87,7 +87,7 @@ class ImageRanking(Block):
         description=(
             "Whether one job scores a shard's pictures by all scorers that run in it and share an"
             " environment, and so decodes each picture once; otherwise each scorer has a job of its"
-            " own, as it has where a shard is ranked by some scorers already."
+            " own, as it has where some scorer has ranked the shard already."
         ),
         json_schema_extra=NO_EFFECT,
     )

@@ -245,21 +245,26 @@ class Plan:
     @cached_property
     def ranked_together(self) -> list[str]:
         """The shards, as "topic/shard", whose pictures one job ranks by all scorers that can be
-        together: where none of their rankings is there. Otherwise each of these scorers has its
-        own job, so that one that is new or has changed leaves the others' rankings, and all that
-        is made from them, as they are; and so too where the run is not asked for all rankings.
-        Known once a run.
+        together: where none of them has ranked the shard yet. Otherwise each has its own job, so
+        that one that is new, has changed or fails leaves the others' rankings, and all that is made
+        from them, as they are; and so too where the run is not asked for all rankings. Known once a
+        run.
         """
         if self._start:
             return self._start.ranked_together
         scorers = self.config.image_ranking.scored_together
         if not scorers or not self._is_whole:
             return []
-        folders = [Path(self.root, "image_ranking", scorer) for scorer in scorers]
+        # A job that failed for one scorer has left no ranking, but the others' records.
+        left = [
+            (Path(self.root, folder, scorer), suffix)
+            for folder, suffix in (("image_ranking", "jsonl"), ("work/rank_images", "json"))
+            for scorer in scorers
+        ]
         return [
             f"{topic}/{shard}"
             for topic, shard in self.shards
-            if not any((folder / topic / f"{shard}.jsonl").exists() for folder in folders)
+            if not any((folder / topic / f"{shard}.{suffix}").exists() for folder, suffix in left)
         ]
 
     def ranking_parts(self, topic: str, shard: str) -> list[dict[str, Any]]:
