@@ -97,7 +97,15 @@ try:
     # The plugin would end with a traceback, and say nothing in a dry run.
     if partition_file := snakemake_command.partition_file():
         check_partition_file(partition_file)
-    PLAN = Plan(CONFIG, START)
+    # What another workflow asks of its module is not known here.
+    PLAN = Plan(
+        CONFIG,
+        START,
+        is_whole=not MODULE
+        and not snakemake_command.names_any(
+            targets.less_than_rankings(), CONFIG.root.as_posix()
+        ),
+    )
     OWNER = RunOwner(Path(PLAN.root))
     if snakemake_command.is_to_unlock():
         OWNER.refuse_while_at_work()

@@ -297,6 +297,28 @@ def test_a_dpo_setting_does_not_redo_the_base_model_s_answers(finished_copy):
     assert planned(finished_copy)["answer_benchmark"] == 1
 
 
+def test_rankings_that_one_job_made_are_those_of_a_job_a_scorer_and_the_other_way_round(
+    finished_copy,
+):
+    def together(wanted):
+        finished_copy.edit_config(lambda values: values["image_ranking"].update(together=wanted))
+
+    before = finished_copy.published()
+    together(False)
+    assert planned(finished_copy) == {}
+    root = finished_copy.folder / "results/random"
+    for scorer in ("image-reward", "clip"):
+        (root / f"image_ranking/{scorer}/art/00.jsonl").unlink()
+        (root / f"work/rank_images/{scorer}/art/00.json").unlink()
+    assert planned(finished_copy, "rankings") == {"rank_images": 2}
+    together(True)
+    assert planned(finished_copy, "rankings") == {"rank_images": 1}
+    done = run(finished_copy, "rankings")
+    assert (done["rank_images"]["jobs"], done["rank_images"]["computed"]) == (2, 0)
+    assert finished_copy.published() == before
+    assert planned(finished_copy, "rankings") == {}
+
+
 def test_a_comment_or_a_needed_time_redoes_nothing(finished_copy):
     path = finished_copy.folder / "demo/random.yaml"
     path.write_text("# a comment\n" + path.read_text())

@@ -500,6 +500,26 @@ def test_the_executor_that_is_typed_is_the_one_that_snakemake_s_parser_finds(
         assert found["slurm-partition-config"] == str(arguments.slurm_partition_config)
 
 
+@pytest.mark.parametrize(
+    ("words", "is_named"),
+    [
+        (["-n"], False),
+        (["--config", "run=pairs-2", "results=results"], False),
+        (["--configfile", "demo/random.yaml", "--", "rankings"], False),
+        (["pairs", "-n"], True),
+        (["--until=pairs"], True),
+        (["results/run/pairs/art/00.jsonl"], True),
+    ],
+)
+def test_rules_and_files_that_are_named_on_the_command_line_are_found(
+    words: list[str], is_named: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["/bin/snakemake", *words])
+    assert snakemake_command.names_any({"pairs"}, "results/run") == is_named
+    monkeypatch.setattr("sys.argv", ["/bin/python", *words])
+    assert not snakemake_command.names_any({"pairs"}, "results/run")
+
+
 def test_a_profiles_partition_file_is_the_one_beside_it_named_as_the_executor_looks_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

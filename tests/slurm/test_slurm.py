@@ -44,6 +44,7 @@ pytestmark = pytest.mark.timeout(3 * PATIENCE)
 GPU_RULES = (
     "generate_images",
     "rank_images",
+    "rank_images_together",
     "write_instructions",
     "generate_responses",
     "rank_responses",

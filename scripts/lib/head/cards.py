@@ -108,6 +108,7 @@ def configuration_of(config: Config) -> dict[str, Any]:
     picking = values["image_ranking"]["select_by"]
     scorers = {picking: values["image_ranking"]["scorers"][picking]}
     kept["image_ranking"] = {**values["image_ranking"], "scorers": scorers, "judge": None}
+    del kept["image_ranking"]["together"]
     kept["pairs"] = {name: values["pairs"][name] for name in OF_PAIRS}
     if (control := values["pairs"]["length_control"]) != "none":
         kept["pairs"]["length_control"] = control

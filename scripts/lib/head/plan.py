@@ -11,6 +11,7 @@ from typing import Any
 from lib import weights
 from lib.blocks import Block, models_in
 from lib.config.figures import AnswersSheet
+from lib.config.image_ranking import RankImagesJob
 from lib.config.images import GenerateImagesJob, TakePicturesJob
 from lib.config.instructions import WriteInstructionsJob
 from lib.config.pairs import ALL, BuildPairsJob, Size
@@ -34,6 +35,7 @@ from lib.head.run_start import RunStart
 from lib.jobs.job import digest_of_params
 from lib.jobs.published import SHARD_RULES, record_of
 from lib.jobs.record import read_record
+from lib.models.image_scorers.registry import IMAGE_SCORERS
 from lib.models.response_generators.registry import GENERATORS
 from lib.models.response_generators.settings import GeneratorSettings
 from lib.patches.snakemake_graph import own_name
@@ -67,13 +69,29 @@ DATA_SET_FILES = (*FORM_FILES, "prompt_ids.txt", "CHANGELOG.md", "dataset.json",
 NEEDED_FILES = ("llava.json", "data", "dataset.json")
 
 
+def pattern_of_shards(shards: Iterable[str]) -> str:
+    """A regular expression of the files of these shards ("topic/shard"), in the folder of whatever
+    stage.
+    """
+    of_topics: dict[str, list[str]] = {}
+    for place in shards:
+        topic, _, shard = place.partition("/")
+        of_topics.setdefault(topic, []).append(shard)
+    patterns = [rf"{topic}/(?:{'|'.join(names)})\.jsonl$" for topic, names in of_topics.items()]
+    return f"(?:{'|'.join(patterns)})" if patterns else "(?!)"
+
+
 class Plan:
     """The paths and parameters that the rules share."""
 
-    def __init__(self, config: Config, start: RunStart | None = None) -> None:
-        """`start`: in a job, what its run began with; prompts are then not read anew."""
+    def __init__(
+        self, config: Config, start: RunStart | None = None, *, is_whole: bool = True
+    ) -> None:
+        """`start`: in a job, what its run began with; prompts are then not read anew. `is_whole`:
+        whether the run is asked for all that its configuration names.
+        """
         self.config = config
-        self._start = start
+        self._start, self._is_whole = start, is_whole
         self.root = config.root.as_posix()
         self._is_giving = False
         self._layouts: dict[int | None, Layout] = {}
@@ -210,6 +228,7 @@ class Plan:
             pictures,
             self.reviews,
             self.verdicts,
+            self.ranked_together,
         )
 
     def images_job(self, topic: str, shard: str) -> GenerateImagesJob:
@@ -239,6 +258,48 @@ class Plan:
         a run. Errors: UserError where it cannot be told which prompt one is of.
         """
         return self.config.images.read_pictures(self.all_prompts()) or {}
+
+    def ranking_params(self, scorer: str) -> dict[str, Any]:
+        """The parameters of a scorer's jobs of rank_images that are its own."""
+        config = self.config
+        block = config.image_ranking.scorers[scorer]
+        job = RankImagesJob(scorer=block, max_image_megapixels=config.max_image_megapixels)
+        return {"settings": self.params(job), "made_by": self.made_by(block, IMAGE_SCORERS)}
+
+    @cached_property
+    def ranked_together(self) -> list[str]:
+        """The shards, as "topic/shard", whose pictures one job ranks by all scorers that can be
+        together: where none of them has ranked the shard yet. Otherwise each has its own job, so
+        that one that is new, has changed or fails leaves the others' rankings, and all that is made
+        from them, as they are; and so too where the run is not asked for all rankings. Known once a
+        run.
+        """
+        if self._start:
+            return self._start.ranked_together
+        scorers = self.config.image_ranking.scored_together
+        if not scorers or not self._is_whole:
+            return []
+        # A job that failed for one scorer has left no ranking, but the others' records.
+        left = [
+            (Path(self.root, folder, scorer), suffix)
+            for folder, suffix in (("image_ranking", "jsonl"), ("work/rank_images", "json"))
+            for scorer in scorers
+        ]
+        return [
+            f"{topic}/{shard}"
+            for topic, shard in self.layout("rank_images").shards
+            if not any((folder / topic / f"{shard}.{suffix}").exists() for folder, suffix in left)
+        ]
+
+    def ranking_parts(self, topic: str, shard: str) -> list[dict[str, Any]]:
+        """The jobs of rank_images that one job of rank_images_together does (`lib.jobs.turns`)."""
+        return [
+            {
+                "wildcards": {"scorer": scorer, "topic": topic, "shard": shard},
+                "params": self.ranking_params(scorer),
+            }
+            for scorer in self.config.image_ranking.scored_together
+        ]
 
     def instructions_job(self, topic: str, shard: str) -> WriteInstructionsJob:
         """What a job of write_instructions is told: editing one line of the user's own

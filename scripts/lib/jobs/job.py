@@ -1,7 +1,6 @@
 """A job of one rule: what it is asked, the keys of its items, and the record of what it did."""
 
 import os
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ from lib.files import digest, digest_of_file, sync, write_json, write_jsonl
 from lib.jobs.kept import is_sealed
 from lib.jobs.published import refuse_changed_file
 from lib.jobs.record import Record
+from lib.jobs.stopwatch import Stopwatch
 from lib.jobs.versions import loaded_versions
 from lib.progress import log
 
@@ -120,7 +120,10 @@ class Job(Generic[S]):
         self._inputs = paths_in(getattr(snakemake, "input", ()))
         self._outputs = paths_in(getattr(snakemake, "output", ()))
         self._known: dict[Path, str] = {}
-        self._began = time.monotonic()
+        #: What it failed of, where that is to keep no other job of its process from ending well.
+        self.failure = ""
+        #: The job's own seconds, without those of others in its process.
+        self.clock = Stopwatch()
 
     def _validated(self, settings: type[S], values: Mapping[str, Any]) -> S:
         """The settings; a UserError where they are wrong here, though they were right where the run
@@ -143,9 +146,15 @@ class Job(Generic[S]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is None:
+        if error is None and not self.failure:
             self.record.files = self._digest_outputs()
             self.write_record()
+
+    def fail(self, error: UserError) -> None:
+        """Has the job leave no record. Only the message is kept: the exception holds what it met on
+        its way, such as a model.
+        """
+        self.failure = str(error)
 
     def key(self, **inputs: Any) -> str:
         """The key of an item: a hash of the stage, its version, the device and `inputs`, which must
@@ -280,7 +289,7 @@ class Job(Generic[S]):
         if mixed := mixed_versions(record.versions or {}):
             self.note(f"its results are of several versions of libraries: {mixed}")
         record.finished = datetime.now(UTC).isoformat(timespec="milliseconds")
-        record.wall_seconds = time.monotonic() - self._began
+        record.wall_seconds = self.clock.seconds()
         values = {
             name: round(value, 3) if isinstance(value, float) else value
             for name, value in vars(record).items()

@@ -125,10 +125,22 @@ def items_of(
     return 1
 
 
+def parts_of(job: PlannedJob, config: Config) -> list[tuple[PlannedJob, str]]:
+    """The jobs that a job does, each with its way of `HOW`, if it has one. For all scorers but the
+    first, pictures are decoded already.
+    """
+    return [
+        (part, "decoded" if number and job.rule == "rank_images" else how_of(part, config))
+        for number, part in enumerate(job.parts)
+    ]
+
+
 def how_of(job: PlannedJob, config: Config) -> str:
     """In which way of `HOW` a job answers lmms-eval's questions; empty where it has none, or
     transformers answers.
     """
+    if job.rule not in ANSWERING:
+        return ""
     if AT_RATES_OF.get(job.rule, job.rule) not in HOW:
         return ""
     evaluation = config.evaluation
@@ -140,11 +152,11 @@ def how_of(job: PlannedJob, config: Config) -> str:
     return "prefix_caching" if evaluation.prefix_caching else "vllm"
 
 
-def rate_of(job: PlannedJob, config: Config, rates: Rates) -> Rate:
-    """The rate of a job; where the images are the user's own, what is stored of one only, since
-    nothing draws it.
+def rate_of(job: PlannedJob, how: str, config: Config, rates: Rates) -> Rate:
+    """The rate of a job that is done in a way of `HOW`, if it has one; where the images are the
+    user's own, what is stored of one only, since nothing draws it.
     """
-    rate = rates.of(job, how_of(job, config))
+    rate = rates.of(job, how)
     if job.rule != "generate_images" or config.images.IS_DRAWN:
         return rate
     other = rates.other_jobs
@@ -160,17 +172,25 @@ def plan_costs(
     too_long: dict[str, tuple[str, float]] = {}
     limits: dict[str, int] = {}
     for job in jobs:
-        rate = rate_of(job, config, rates)
-        items = items_of(job, config, prompts, rates.questions)
-        if job.rule in ANSWERING and not items:
-            unknown.add(job.wildcards["benchmark"])
-        seconds = rates.every_job.seconds + rate.load_seconds + items * rate.seconds
-        size = rate.megabytes_per_job + items * rate.megabytes
-        files = rate.files_per_job + items * rate.files
-        planned.costs[job.rule].add(
-            Cost(1, items, seconds, seconds * job.gpus, seconds, size * 1e6, files)
-        )
-        planned.bases[job.rule].add(rate.kind)
+        cost = Cost(1, seconds=rates.every_job.seconds)
+        for part, how in parts_of(job, config):
+            rate = rate_of(part, how, config, rates)
+            items = items_of(part, config, prompts, rates.questions)
+            if job.rule in ANSWERING and not items:
+                unknown.add(part.wildcards["benchmark"])
+            size = rate.megabytes_per_job + items * rate.megabytes
+            cost.add(
+                Cost(
+                    items=items,
+                    seconds=rate.load_seconds + items * rate.seconds,
+                    bytes=size * 1e6,
+                    files=rate.files_per_job + items * rate.files,
+                )
+            )
+            planned.bases[job.rule].add(rate.kind)
+        seconds = cost.longest = cost.seconds
+        cost.gpu_seconds = seconds * job.gpus
+        planned.costs[job.rule].add(cost)
         planned.seconds.append(seconds)
         if seconds > job.minutes * 60 * SHARE_OF_LIMIT and job.minutes:
             name, longest = too_long.get(job.rule, ("", 0.0))

@@ -20,13 +20,15 @@ from lib.data.prompts import read_topics
 from lib.errors import UserError
 from lib.files import PROJECT
 from lib.head.project import with_own_prompts
-from lib.patches.snakemake_graph import build_graph
+from lib.jobs.turns import TOGETHER
+from lib.patches.snakemake_graph import build_graph, own_name
 
 
 @dataclass(frozen=True)
 class PlannedJob:
     """A job: its rule, its wildcards by name, how many GPUs it holds, its time limit at the first
-    attempt in minutes (0: none), and the names of the jobs that it waits for.
+    attempt in minutes (0: none), the names of the jobs that it waits for, and the wildcards of the
+    jobs that it does where these are several.
     """
 
     rule: str
@@ -34,6 +36,14 @@ class PlannedJob:
     gpus: int = 0
     minutes: int = 0
     needs: tuple[str, ...] = ()
+    together: tuple[dict[str, str], ...] = ()
+
+    @property
+    def parts(self) -> list["PlannedJob"]:
+        """The jobs that it does: itself, or several."""
+        if not self.together:
+            return [self]
+        return [PlannedJob(self.rule, part, self.gpus, self.minutes) for part in self.together]
 
     @property
     def name(self) -> str:
@@ -136,11 +146,12 @@ def plan_jobs(
 def _planned(job: Any, before: Iterable[Any]) -> PlannedJob:
     gpus, minutes = (job.resources.get(name, 0) for name in ("gpu", "runtime"))
     return PlannedJob(
-        job.rule.name,
+        own_name(job.rule),
         dict(job.wildcards_dict),
         int(gpus or 0),
         int(minutes or 0),
-        tuple(sorted(_name(each.rule.name, dict(each.wildcards_dict)) for each in before)),
+        tuple(sorted(_name(own_name(each.rule), dict(each.wildcards_dict)) for each in before)),
+        tuple(part["wildcards"] for part in job.params.get(TOGETHER, ())),
     )
 
 
@@ -167,7 +178,7 @@ def _graph(configfile: Path) -> tuple[list[PlannedJob], list[str]]:
             )
             planned = build_graph(workflow)
             jobs = [job for job in planned.dag.jobs if job.rule.script]
-            rules = [rule.name for rule in planned.rules if rule.script]
+            rules = list(dict.fromkeys(own_name(each) for each in planned.rules if each.script))
             return [_planned(job, planned.dag.dependencies[job]) for job in jobs], rules
     except (Exception, SystemExit) as error:
         raise UserError(

@@ -28,7 +28,10 @@ ANSWERING = ("answer_benchmark", "answer_part", "answer_questions")
 #: Rules whose jobs do what another rule's do, at its rates.
 AT_RATES_OF = {"answer_part": "answer_benchmark"}
 #: Rules whose rates may depend on how the configuration has them done: `<rule>@<how>`.
-HOW = {"answer_benchmark": ("vllm", "prefix_caching", "joined")}
+HOW = {
+    "answer_benchmark": ("vllm", "prefix_caching", "joined"),
+    "rank_images": ("decoded",),
+}
 
 #: Rules whose jobs differ so much that each of these wildcards may have a rate of its own,
 #: `<rule>/<wildcard's value>`.
@@ -112,7 +115,8 @@ class Rates(Block):
     stages: dict[str, Rate] = Field(
         description=(
             "By rule, or `<rule>/<policy model, scorer, reward or benchmark>`; of answer_benchmark"
-            " also with `@vllm`, `@prefix_caching` or `@joined` behind it."
+            " also with `@vllm`, `@prefix_caching` or `@joined` behind it, of rank_images with"
+            " `@decoded`."
         )
     )
     other_jobs: Rate = Field(description="Jobs that hold no GPU and have no rate of their own.")

@@ -21,14 +21,21 @@ def jobs_with_models(plan: Plan) -> Iterator[PlannedJob]:
     config = plan.config
     models: dict[str, list[dict[str, str]]] = {
         "generate_images": [{}],
-        "rank_images": [{"scorer": scorer} for scorer in config.image_ranking.scorers],
         "generate_responses": [{"policy": policy} for policy in config.responses.policy_models],
         "rank_responses": [{}],
     }
-    for rule, wildcards in models.items():
+    for rule, of_stage in models.items():
         for topic, shard in plan.layout(rule).shards:
-            for model in wildcards:
-                yield PlannedJob(rule, {**model, "topic": topic, "shard": shard}, 1)
+            for names in of_stage:
+                yield PlannedJob(rule, {**names, "topic": topic, "shard": shard}, 1)
+    together = config.image_ranking.scored_together
+    for topic, shard in plan.layout("rank_images").shards:
+        of_shard = {"topic": topic, "shard": shard}
+        for scorer in config.image_ranking.scorers.keys() - together.keys():
+            yield PlannedJob("rank_images", {"scorer": scorer, **of_shard}, 1)
+        if together:
+            scored = tuple({"scorer": scorer, **of_shard} for scorer in together)
+            yield PlannedJob("rank_images", of_shard, 1, together=scored)
     for experiment in plan.experiments():
         gpus = config.training.settings_of(experiment).processes
         yield PlannedJob("train_dpo", {"experiment": experiment}, gpus)
