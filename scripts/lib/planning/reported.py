@@ -5,8 +5,10 @@ project, without Snakemake's graph, which would be made anew for it.
 from collections.abc import Iterator
 from pathlib import Path
 
+from lib.blocks import gpus_of
+from lib.config.response_ranking import rewards_of
 from lib.files import PROJECT
-from lib.head.evaluation import parts, tasks
+from lib.head.evaluation import asked_model, parts, tasks
 from lib.head.plan import Plan
 from lib.planning.costs import plan_costs
 from lib.planning.graph import PlannedJob
@@ -21,24 +23,30 @@ def jobs_with_models(plan: Plan) -> Iterator[PlannedJob]:
     for topic, shard in plan.shards:
         of_shard = {"topic": topic, "shard": shard}
         yield PlannedJob("generate_images", of_shard, 1)
-        for scorer in config.image_ranking.scorers:
-            yield PlannedJob("rank_images", {"scorer": scorer, **of_shard}, 1)
-        for policy in config.responses.policy_models:
-            yield PlannedJob("generate_responses", {"policy": policy, **of_shard}, 1)
-        yield PlannedJob("rank_responses", of_shard, 1)
+        for scorer, settings in config.image_ranking.scorers.items():
+            yield PlannedJob("rank_images", {"scorer": scorer, **of_shard}, gpus_of(settings))
+        if config.instructions.needs_gpu:
+            yield PlannedJob("write_instructions", of_shard, gpus_of(config.instructions))
+        for policy, settings in config.responses.policy_models.items():
+            names = {"policy": policy, **of_shard}
+            yield PlannedJob("generate_responses", names, gpus_of(settings))
+        for reward, settings in rewards_of(config.response_ranking).items():
+            names = ({"reward": reward} if reward else {}) | of_shard
+            yield PlannedJob("rank_responses", names, gpus_of(settings))
     for experiment in plan.experiments():
         gpus = config.training.settings_of(experiment).processes
         yield PlannedJob("train_dpo", {"experiment": experiment}, gpus)
     for model in plan.models():
+        gpus = gpus_of(asked_model(plan, model))
         for benchmark in config.evaluation.benchmarks:
             names = {"model": model, "benchmark": benchmark}
             if benchmark not in tasks(plan):
-                yield PlannedJob("answer_questions", names, 1)
+                yield PlannedJob("answer_questions", names, gpus)
                 continue
             of_task = parts(plan, benchmark)
-            yield PlannedJob("answer_benchmark", names, 0 if of_task else 1)
+            yield PlannedJob("answer_benchmark", names, 0 if of_task else gpus)
             for part in of_task:
-                yield PlannedJob("answer_part", {**names, "part": part}, 1)
+                yield PlannedJob("answer_part", {**names, "part": part}, gpus)
 
 
 def planned_hours(plan: Plan, rates: Path = RATES) -> dict[str, tuple[float, float]]:
