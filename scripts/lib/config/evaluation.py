@@ -1,6 +1,6 @@
 """Stage evaluation: which benchmarks, and how they are asked."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -28,6 +28,7 @@ from lib.blocks import (
 )
 from lib.config.contamination import Contamination
 from lib.models.response_generators.registry import Backend
+from lib.models.response_generators.settings import problem_with_gpus
 from lib.registry import chosen_from
 
 
@@ -395,6 +396,16 @@ class Evaluation(Block):
                 " several questions depends on their order. Set one of them to false"
             )
         return self
+
+    def problems_with_gpus(self, base_model: Model) -> Iterator[tuple[str, str]]:
+        """Keys, and why vLLM cannot spread the model that is asked over the GPUs of each."""
+        backend = "vllm" if "vllm" in (self.backend, self.task_backend) else ""
+        asked = [("evaluation.gpus", base_model, self.gpus)]
+        for name, model in self.models.items():
+            asked.append((f"evaluation.models.{name}", model, model.gpus or self.gpus))
+        for key, each, gpus in asked:
+            if problem := problem_with_gpus(each, backend, gpus):
+                yield key, problem
 
 
 class AskedModel(Block):

@@ -1,9 +1,14 @@
 """What the settings of all response generators have."""
 
+import math
+
 from pydantic import Field, PositiveInt
 
 from lib import weights
 from lib.blocks import LATER, Model, deterministic_field, gpus_field
+
+#: Vision towers whose heads vLLM divides, too; others it has otherwise.
+DIVIDED = ("clip_vision_model", "siglip_vision_model")
 
 
 class GeneratorSettings(Model):
@@ -27,13 +32,17 @@ def problem_with_gpus(model: Model, backend: str, gpus: int) -> str | None:
         return None
     folder = weights.local_folder(model.model, model.revision)
     config = weights.config_in(folder) if folder else {}
-    heads = {**config, **(config.get("text_config") or {})}.get("num_attention_heads")
-    if not heads or heads % gpus == 0:
+    parts = [{**config, **(config.get("text_config") or {})}]
+    vision = config.get("vision_config") or {}
+    parts += [vision] if vision.get("model_type") in DIVIDED else []
+    heads = [part["num_attention_heads"] for part in parts if "num_attention_heads" in part]
+    if all(number % gpus == 0 for number in heads):
         return None
-    choice = ", ".join(str(number) for number in range(1, 17) if heads % number == 0)
+    common = math.gcd(*heads)
+    choice = ", ".join(str(number) for number in range(1, common + 1) if common % number == 0)
     return (
-        f"{model.model} has {heads} attention heads, which vLLM divides among its GPUs, and not"
-        f" among {gpus}. Take one of {choice}"
+        f"{model.model} has {' and '.join(map(str, heads))} attention heads, which vLLM divides"
+        f" among its GPUs, and not among {gpus}. Take one of {choice}"
     )
 
 
