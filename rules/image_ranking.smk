@@ -16,9 +16,9 @@ rule rank_images:
     threads: lambda w: cpus_of(SCORERS[w.scorer])
     resources:
         gpu=lambda w: gpus_of(SCORERS[w.scorer]),
-        mem_mb=lambda w, attempt: growing(SCORERS[w.scorer].megabytes, SCORERS[w.scorer])(
-            w, attempt
-        ),
+        mem_mb=lambda w, attempt: growing(
+            SCORERS[w.scorer].megabytes, SCORERS[w.scorer]
+        )(w, attempt),
         runtime=growing(60),
     params:
         common=PLAN.common(),

@@ -31,7 +31,9 @@ rule rank_responses:
     resources:
         gpu=lambda w: gpus_of(reward_of(w)),
         mem_mb=lambda w, attempt: (
-            growing(40000, reward_of(w))(w, attempt) if reward_of(w).needs_gpu else 2000
+            growing(40000, reward_of(w))(w, attempt)
+            if reward_of(w).needs_gpu
+            else 2000
         ),
         runtime=growing(120),
     params:
