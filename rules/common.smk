@@ -1,11 +1,23 @@
+from lib import blocks
 from lib.config.response_ranking import rewards_of
 
 
-def growing(amount):
-    """A need in memory (MB) or time (minutes): half as much again at each further attempt, where it was too little."""
+def gpus_of(settings):
+    """The GPUs that a job holds which runs what a block names."""
+    return GPU * blocks.gpus_of(settings)
+
+
+def cpus_of(settings):
+    """The CPUs of such a job: as many for each GPU."""
+    return CPUS * max(1, gpus_of(settings)) if settings.needs_gpu else 1
+
+
+def growing(amount, settings=None):
+    """A need in memory (MB) or time (minutes): half as much again at each further attempt, where it was too little. `settings`: of a model, for whose GPUs it is as much each."""
+    for_each = max(1, gpus_of(settings)) if settings else 1
 
     def at_attempt(wildcards, attempt):
-        return amount * (1 + attempt) // 2
+        return amount * for_each * (1 + attempt) // 2
 
     return at_attempt
 
@@ -13,6 +25,11 @@ def growing(amount):
 def reward_of(wildcards):
     """The response reward that a job rates with."""
     return rewards_of(CONFIG.response_ranking)[wildcards.get("reward", "")]
+
+
+def asked_by(wildcards):
+    """The model that a job asks questions of benchmarks."""
+    return evaluation.asked_model(PLAN, wildcards.model)
 
 
 def pairs_of_size(wildcards):

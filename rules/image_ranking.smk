@@ -18,10 +18,12 @@ rule rank_images:
         scorer=f"(?!({evaluation.pattern(TOGETHER)})/{RANKED_TOGETHER}){NAME}",
     conda:
         lambda w: f"../envs/{SCORERS[w.scorer].environment}.yaml"
-    threads: lambda w: CPUS if SCORERS[w.scorer].needs_gpu else 1
+    threads: lambda w: cpus_of(SCORERS[w.scorer])
     resources:
-        gpu=lambda w: GPU if SCORERS[w.scorer].needs_gpu else 0,
-        mem_mb=lambda w, attempt: growing(SCORERS[w.scorer].megabytes)(w, attempt),
+        gpu=lambda w: gpus_of(SCORERS[w.scorer]),
+        mem_mb=lambda w, attempt: growing(
+            SCORERS[w.scorer].megabytes, SCORERS[w.scorer]
+        )(w, attempt),
         runtime=growing(120),
     params:
         common=PLAN.common(),

@@ -15,10 +15,10 @@ rule write_instructions:
         f"{ROOT}/logs/write_instructions/{{topic}}/{{shard}}.log",
     conda:
         f"../envs/{AUTHOR.environment}.yaml"
-    threads: CPUS if AUTHOR.needs_gpu else 1
+    threads: cpus_of(AUTHOR)
     resources:
-        gpu=GPU if AUTHOR.needs_gpu else 0,
-        mem_mb=32000 if AUTHOR.needs_gpu else 2000,
+        gpu=gpus_of(AUTHOR),
+        mem_mb=growing(32000, AUTHOR) if AUTHOR.needs_gpu else 2000,
         runtime=growing(120),
     params:
         common=PLAN.common(),

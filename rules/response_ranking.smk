@@ -27,11 +27,13 @@ rule rank_responses:
         f"{ROOT}/logs/rank_responses/{OF_REWARD}{{topic}}/{{shard}}.log",
     conda:
         lambda w: f"../envs/{reward_of(w).environment}.yaml"
-    threads: lambda w: CPUS if reward_of(w).needs_gpu else 1
+    threads: lambda w: cpus_of(reward_of(w))
     resources:
-        gpu=lambda w: GPU if reward_of(w).needs_gpu else 0,
+        gpu=lambda w: gpus_of(reward_of(w)),
         mem_mb=lambda w, attempt: (
-            growing(40000)(w, attempt) if reward_of(w).needs_gpu else 2000
+            growing(40000, reward_of(w))(w, attempt)
+            if reward_of(w).needs_gpu
+            else 2000
         ),
         runtime=growing(120),
     params:

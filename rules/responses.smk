@@ -16,11 +16,13 @@ rule generate_responses:
         f"{ROOT}/logs/generate_responses/{{policy}}/{{topic}}/{{shard}}.log",
     conda:
         f"../envs/{RESPONSES.environment}.yaml"
-    threads: lambda w: CPUS if POLICIES[w.policy].needs_gpu else 1
+    threads: lambda w: cpus_of(POLICIES[w.policy])
     resources:
-        gpu=lambda w: GPU if POLICIES[w.policy].needs_gpu else 0,
+        gpu=lambda w: gpus_of(POLICIES[w.policy]),
         mem_mb=lambda w, attempt: (
-            growing(64000)(w, attempt) if POLICIES[w.policy].needs_gpu else 2000
+            growing(64000, POLICIES[w.policy])(w, attempt)
+            if POLICIES[w.policy].needs_gpu
+            else 2000
         ),
         runtime=growing(480),
     params:

@@ -189,6 +189,8 @@ class Config(Block):
                 "`pairs.max_disagreement` is of several rewards, and `response_ranking` has one."
                 " Have more of them in `response_ranking.rewards`, or take it out"
             )
+        for key, problem in self.evaluation.problems_with_gpus(self.training.base_model):
+            raise ValueError(f"`{key}`: {problem}")
         if self.device == "cpu" and (names := self.training.experiments_in_4_bits()):
             raise ValueError(
                 f"experiment '{names[0]}' has `tuning: qlora`, which needs a GPU, and `device` is"

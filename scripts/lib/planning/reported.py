@@ -5,50 +5,62 @@ project, without Snakemake's graph, which would be made anew for it.
 from collections.abc import Iterator
 from pathlib import Path
 
+from lib.blocks import gpus_of
+from lib.config.response_ranking import rewards_of
+from lib.config.run import Config
 from lib.data.layouts import PromptCounts
 from lib.files import PROJECT
-from lib.head.evaluation import parts, tasks
+from lib.head.evaluation import asked_model, parts, tasks
 from lib.head.plan import Plan
 from lib.planning.costs import plan_costs
 from lib.planning.graph import PlannedJob
 from lib.planning.rates import read_rates
 
 RATES = PROJECT / "profiles/slurm/rates.yaml"
+#: A rule, its wildcards besides the shard, its job's GPUs, and the wildcards of the jobs that one
+#: does.
+OfShard = tuple[str, dict[str, str], int, list[dict[str, str]]]
 
 
 def jobs_with_models(plan: Plan) -> Iterator[PlannedJob]:
     """The jobs that hold a GPU."""
     config = plan.config
-    models: dict[str, list[dict[str, str]]] = {
-        "generate_images": [{}],
-        "generate_responses": [{"policy": policy} for policy in config.responses.policy_models],
-        "rank_responses": [{}],
-    }
-    for rule, of_stage in models.items():
+    for rule, wildcards, gpus, together in _jobs_of_a_shard(config):
         for topic, shard in plan.layout(rule).shards:
-            for names in of_stage:
-                yield PlannedJob(rule, {**names, "topic": topic, "shard": shard}, 1)
-    together = config.image_ranking.scored_together
-    for topic, shard in plan.layout("rank_images").shards:
-        of_shard = {"topic": topic, "shard": shard}
-        for scorer in config.image_ranking.scorers.keys() - together.keys():
-            yield PlannedJob("rank_images", {"scorer": scorer, **of_shard}, 1)
-        if together:
-            scored = tuple({"scorer": scorer, **of_shard} for scorer in together)
-            yield PlannedJob("rank_images", of_shard, 1, together=scored)
+            names = {**wildcards, "topic": topic, "shard": shard}
+            done = tuple({**part, "topic": topic, "shard": shard} for part in together)
+            yield PlannedJob(rule, names, gpus, together=done)
     for experiment in plan.experiments():
         gpus = config.training.settings_of(experiment).processes
         yield PlannedJob("train_dpo", {"experiment": experiment}, gpus)
     for model in plan.models():
+        gpus = gpus_of(asked_model(plan, model))
         for benchmark in config.evaluation.benchmarks:
             names = {"model": model, "benchmark": benchmark}
             if benchmark not in tasks(plan):
-                yield PlannedJob("answer_questions", names, 1)
+                yield PlannedJob("answer_questions", names, gpus)
                 continue
             of_task = parts(plan, benchmark)
-            yield PlannedJob("answer_benchmark", names, 0 if of_task else 1)
+            yield PlannedJob("answer_benchmark", names, 0 if of_task else gpus)
             for part in of_task:
-                yield PlannedJob("answer_part", {**names, "part": part}, 1)
+                yield PlannedJob("answer_part", {**names, "part": part}, gpus)
+
+
+def _jobs_of_a_shard(config: Config) -> Iterator[OfShard]:
+    yield "generate_images", {}, int(config.images.IS_DRAWN), []
+    together = config.image_ranking.scored_together
+    for scorer, block in config.image_ranking.scorers.items():
+        if scorer not in together:
+            yield "rank_images", {"scorer": scorer}, gpus_of(block), []
+    if together:
+        parts = [{"scorer": scorer} for scorer in together]
+        yield "rank_images", {}, 1, parts
+    if config.instructions.needs_gpu:
+        yield "write_instructions", {}, gpus_of(config.instructions), []
+    for policy, answering in config.responses.policy_models.items():
+        yield "generate_responses", {"policy": policy}, gpus_of(answering), []
+    for reward, rating in rewards_of(config.response_ranking).items():
+        yield "rank_responses", {"reward": reward} if reward else {}, gpus_of(rating), []
 
 
 def planned_hours(plan: Plan, rates: Path = RATES) -> dict[str, tuple[float, float]]:

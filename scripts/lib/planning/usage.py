@@ -139,12 +139,12 @@ def storage(root: Path, answering: Mapping[str, str]) -> dict[str, Cost]:
 
 def read_usage(root: Path, jobs: Sequence[PlannedJob]) -> dict[str, Cost]:
     """What the run under `root` used, by rule, as far as its records tell."""
-    gpus = {job.rule: job.gpus for job in jobs}
+    gpus = {(job.rule, name_of(job)): job.gpus for job in jobs}
+    of_rule = {job.rule: job.gpus for job in jobs}  # of jobs that are not planned any more
     costs: dict[str, Cost] = defaultdict(Cost)
     for use in read_uses(root):
-        costs[use.rule].add(
-            Cost(1, use.items, use.seconds, use.seconds * gpus.get(use.rule, 0), use.seconds)
-        )
+        held = gpus.get((use.rule, use.name), of_rule.get(use.rule, 0))
+        costs[use.rule].add(Cost(1, use.items, use.seconds, use.seconds * held, use.seconds))
     stored = storage(root, _answering(jobs))
     stored["generate_images"].add(stored.pop("pictures", Cost()))
     for rule, cost in stored.items():

@@ -34,6 +34,7 @@ from lib.data.evaluation_files import KeptResults, TaskAnswer
 from lib.endpoint import read_key, secret_of
 from lib.errors import UserError
 from lib.files import read_jsonl, write_text
+from lib.jobs.device import VISIBLE, first_gpus
 
 MAIN = Path(__file__).resolve().parent / "main.py"
 LOG_LINES_SHOWN = 15
@@ -50,8 +51,9 @@ Json = dict[str, Any]
 @dataclass(frozen=True)
 class AskedModel:
     """A model and how it is asked: its folder, the dtype of its weights, its torch device, what
-    stands before its prompts, the engine that answers in place of lmms-eval's own class, and the
-    part of the questions that is asked, or JOINED where parts have answered them all.
+    stands before its prompts, the engine that answers in place of lmms-eval's own class, the part
+    of the questions that is asked, or JOINED where parts have answered them all, and how many GPUs
+    it is spread over.
     """
 
     folder: Path
@@ -60,6 +62,7 @@ class AskedModel:
     system_prompt: str
     engine: Engine | None = None
     part: str = ""
+    gpus: int = 1
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,8 @@ class Harness:
                 self._command(model, journal.resolve(), keys),
                 cwd=run,
                 env=environment(run, self.task, threads, model.engine)
-                | ({PART: model.part} if model.part else {}),
+                | ({PART: model.part} if model.part else {})
+                | ({VISIBLE: first_gpus(model.gpus)} if model.gpus > 1 else {}),
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
@@ -136,7 +140,7 @@ class Harness:
                 (
                     "pretrained=model",
                     f"dtype={model.dtype}",
-                    f"device_map={model.device}",
+                    f"device_map={'auto' if model.gpus > 1 else model.device}",
                     "trust_remote_code=False",
                 )
             ),

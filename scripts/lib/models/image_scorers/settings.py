@@ -30,6 +30,11 @@ class ImageScorerSettings(Block):
         return True
 
     @property
+    def shares_gpu(self) -> bool:
+        """Whether a job can hold its model beside those of other scorers."""
+        return self.needs_gpu
+
+    @property
     def items_at_once(self) -> int:
         """How many prompts' candidates are scored at the same time."""
         return 1

@@ -32,6 +32,13 @@ class Generator(Protocol):
         """
         ...
 
+    @classmethod
+    def independence(cls, device: str) -> str:
+        """How answers of settings that are `deterministic` do not depend on what else is asked, as
+        a record tells it.
+        """
+        ...
+
     def stream(
         self, take: Take[Item[Request]], note: Callable[[str], None]
     ) -> Iterator[Ended[Item[Request], Generated]]:

@@ -11,7 +11,7 @@ from lib.models.response_generators.base import Generator
 from lib.models.response_generators.for_jobs import generator_settings
 from lib.models.response_generators.registry import GENERATORS, Backend
 from lib.models.response_generators.requests import Question, Sampling
-from lib.models.response_generators.settings import is_blind
+from lib.models.response_generators.settings import is_blind, problem_with_gpus
 from lib.models.response_rewards.base import Conversation
 from lib.models.response_rewards.settings import LocalRewardSettings
 
@@ -58,6 +58,8 @@ class SightedSettings(LocalRewardSettings):
                 " `vision_config`), and it has to see the picture. Take one that reads pictures,"
                 " or another `kind`"
             )
+        if problem := problem_with_gpus(self, self.backend, self.gpus):
+            raise ValueError(f"`gpus`: {problem}")
         return self
 
 
