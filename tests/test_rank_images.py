@@ -170,7 +170,7 @@ def test_on_a_gpu_the_next_prompts_images_are_decoded_while_one_is_scored(
     items = [Item(row["id"], row["id"], row) for row in rows]
 
     def rank(readers):
-        candidates = rank_images.Candidates(tmp_path / "run", {}, 50, readers)
+        candidates = rank_images.Candidates(tmp_path / "run", 50, readers)
         stream = rank_images.ranking(scorer, job, candidates)
         return [each for some in stream(handing_out(items)) for each in some]
 
