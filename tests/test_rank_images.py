@@ -23,6 +23,7 @@ import rank_images
 from conftest import DEVICE, rounding
 from lib.config.image_ranking import RankImagesJob
 from lib.config.run import load_config
+from lib.data.image_files import read_image
 from lib.data.prompts import Prompt
 from lib.data.rows import ImageRankingRow
 from lib.data.shards import missing_row, read_shard
@@ -156,8 +157,6 @@ def test_on_a_gpu_the_next_prompts_images_are_decoded_while_one_is_scored(
 
         def truncates(self, prompt):
             return False
-
-    read_image = rank_images.read_image
 
     def read_and_tell(path):
         image = read_image(path)
