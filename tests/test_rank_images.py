@@ -655,13 +655,16 @@ def test_what_a_job_ranks_together_is_what_its_run_began_with(plan_of, tmp_path)
     assert Plan(plan.config, start).ranked_together == plan.ranked_together
 
 
-def test_scorers_at_an_endpoint_or_in_another_environment_have_jobs_of_their_own(
+def test_large_scorers_and_those_at_an_endpoint_or_in_another_environment_have_their_own_jobs(
     plan_of, scorers, settings
 ):
     endpoint = {"base_url": "http://localhost/v1", "model": "judge"}
+    large = {"kind": "vqascore", "model": "owner/large"}
     others = {
         "rating": {"kind": "vlm-rating", "endpoint": endpoint},
         "package": {**settings, "backend": "image-reward"},
+        **{name: large | {"question": f"{name}: {{prompt}}?"} for name in ("one", "two", "three")},
+        "four": large,
     }
     plan = plan_of(scorers={**others, **scorers})
     assert list(plan.config.image_ranking.scored_together) == list(scorers)

@@ -28,6 +28,11 @@ class ImageScorerSettings(Block):
         return True
 
     @property
+    def is_small(self) -> bool:
+        """Whether its model leaves room for those of other scorers in the same job."""
+        return False
+
+    @property
     def items_at_once(self) -> int:
         """How many prompts' candidates are scored at the same time."""
         return 1
@@ -38,3 +43,8 @@ class LocalScorerSettings(ImageScorerSettings, Model):
 
     dtype: DType = dtype_field("float32")
     backend: Literal["native"] = Field("native", description="Our reading of the checkpoint.")
+
+    @property
+    def is_small(self) -> bool:
+        """Most have less than half a billion weights."""
+        return True

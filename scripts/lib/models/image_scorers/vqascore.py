@@ -63,6 +63,11 @@ class VQAScore:
             """As a policy model's job."""
             return 64000
 
+        @property
+        def is_small(self) -> bool:
+            """It has as many weights as a policy model."""
+            return False
+
         @field_validator("question")
         @classmethod
         def _asks_about_the_prompt(cls, question: str) -> str:
