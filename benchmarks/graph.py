@@ -56,7 +56,8 @@ from pathlib import Path
 from lib.planning.graph import plan_jobs, read_configuration
 
 values, config = read_configuration([Path("config.yaml")])
-for job in plan_jobs(values, config, None)[0]:
+jobs = plan_jobs(values, config, None)[0]
+for job in [part for job in jobs for part in getattr(job, "parts", [job])]:
     name = "/".join(job.wildcards.values()) or job.rule
     path = config.root / "work" / job.rule / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -56,7 +56,8 @@ rule rank_images_together:
         gpu=GPU,
         # The largest of them while it is loaded, and the others' weights.
         mem_mb=growing(
-            max(scorer.megabytes for scorer in SCORERS.values()) + 2000 * len(TOGETHER)
+            max(scorer.megabytes for scorer in (TOGETHER or SCORERS).values())
+            + 2000 * len(TOGETHER)
         ),
         runtime=growing(120),
     params:

@@ -144,6 +144,24 @@ def test_questions_are_planned_by_what_answers_them_and_in_how_many_parts():
     assert seconds(joined, shards=2, **vllm) == pytest.approx([45, 45, 9])
 
 
+def test_a_job_with_several_scorers_is_planned_to_read_pictures_once():
+    shard = {"topic": "art", "shard": "00"}
+    scorers = tuple({"scorer": name, **shard} for name in ("image-reward", "clip", "blip"))
+    job = PlannedJob("rank_images", shard, 1, together=scorers)
+    stages = RATES["stages"] | {
+        "rank_images": {"seconds": 3, "load_seconds": 30, "measured": "a test"},
+        "rank_images@decoded": {"seconds": 1, "load_seconds": 10, "measured": "a test"},
+        "rank_images/blip": {"seconds": 2, "load_seconds": 20, "measured": "a test"},
+    }
+    plan = plan_costs([job], CONFIG, SHARDS, rates(stages=stages))
+    pictures = SHARDS["art", "00"] * 2
+    # The one of which more is known is planned by that.
+    seconds = 4 + (30 + 3 * pictures) + (10 + pictures) + (20 + 2 * pictures)
+    cost = plan.costs["rank_images"]
+    assert (cost.jobs, cost.items) == (1, 3 * pictures)
+    assert plan.seconds == [cost.seconds] == [cost.gpu_seconds] == [cost.longest] == [seconds]
+
+
 def test_a_job_that_is_planned_near_its_time_limit_is_told():
     notes = plan_costs(JOBS, CONFIG, PROMPTS, rates()).notes
     assert [

@@ -23,6 +23,7 @@ import rank_images
 from conftest import DEVICE, rounding
 from lib.config.image_ranking import RankImagesJob
 from lib.config.run import load_config
+from lib.data.image_files import read_image
 from lib.data.prompts import Prompt
 from lib.data.rows import ImageRankingRow
 from lib.data.shards import missing_row, read_shard
@@ -156,8 +157,6 @@ def test_on_a_gpu_the_next_prompts_images_are_decoded_while_one_is_scored(
 
         def truncates(self, prompt):
             return False
-
-    read_image = rank_images.read_image
 
     def read_and_tell(path):
         image = read_image(path)
@@ -656,13 +655,16 @@ def test_what_a_job_ranks_together_is_what_its_run_began_with(plan_of, tmp_path)
     assert Plan(plan.config, start).ranked_together == plan.ranked_together
 
 
-def test_scorers_at_an_endpoint_or_in_another_environment_have_jobs_of_their_own(
+def test_large_scorers_and_those_at_an_endpoint_or_in_another_environment_have_their_own_jobs(
     plan_of, scorers, settings
 ):
     endpoint = {"base_url": "http://localhost/v1", "model": "judge"}
+    large = {"kind": "vqascore", "model": "owner/large"}
     others = {
         "rating": {"kind": "vlm-rating", "endpoint": endpoint},
         "package": {**settings, "backend": "image-reward"},
+        **{name: large | {"question": f"{name}: {{prompt}}?"} for name in ("one", "two", "three")},
+        "four": large,
     }
     plan = plan_of(scorers={**others, **scorers})
     assert list(plan.config.image_ranking.scored_together) == list(scorers)

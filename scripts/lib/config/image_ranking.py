@@ -85,9 +85,10 @@ class ImageRanking(Block):
     together: bool = Field(
         True,
         description=(
-            "Whether one job scores a shard's pictures by all scorers that run in it, are small and"
-            " share an environment, and so decodes each picture once; otherwise each scorer has a"
-            " job of its own, as it has where some scorer has ranked the shard already."
+            "Whether one job scores a shard's pictures by all scorers that are small models (not"
+            " `vqascore`) and share an environment, and so decodes each picture once; otherwise"
+            " each scorer has a job of its own, as it has where some scorer has ranked the shard"
+            " already."
         ),
         json_schema_extra=NO_EFFECT,
     )
@@ -100,10 +101,10 @@ class ImageRanking(Block):
 
     @property
     def scored_together(self) -> dict[str, ImageScorerSettings]:
-        """The scorers that one job can score by, at least two: those that run in it and are
-        small, in the environment that most of them share.
+        """The scorers that one job can score by, at least two: small models that run in it, in the
+        environment that most of them share.
         """
-        small = {name: each for name, each in self.scorers.items() if each.shares_gpu}
+        small = {name: scorer for name, scorer in self.scorers.items() if scorer.is_small}
         counts = Counter(scorer.environment for scorer in small.values())
         shared = {
             name: scorer

@@ -143,7 +143,9 @@ class Rates(Block):
         """
         rule = AT_RATES_OF.get(job.rule, job.rule)
         own = f"{rule}/{job.wildcards.get(OWN_RATES.get(rule, ''), '')}"
-        names = [f"{own}@{how}", f"{rule}@{how}", own, rule]
+        of_all = [f"{rule}@{how}", own]
+        # Reading pictures is little of a scorer's rate where that is its own.
+        names = [f"{own}@{how}", *(of_all[::-1] if how == "decoded" else of_all), rule]
         rate = next((self.stages[name] for name in names if name in self.stages), None)
         if rate is None and job.gpus:
             raise UserError(

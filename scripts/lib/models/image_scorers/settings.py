@@ -30,9 +30,9 @@ class ImageScorerSettings(Block):
         return True
 
     @property
-    def shares_gpu(self) -> bool:
-        """Whether a job can hold its model beside those of other scorers."""
-        return self.needs_gpu
+    def is_small(self) -> bool:
+        """Whether its model leaves room for those of other scorers in the same job."""
+        return False
 
     @property
     def items_at_once(self) -> int:
@@ -45,6 +45,11 @@ class LocalScorerSettings(ImageScorerSettings, Model):
 
     dtype: DType = dtype_field("float32")
     backend: Literal["native"] = Field("native", description="Our reading of the checkpoint.")
+
+    @property
+    def is_small(self) -> bool:
+        """Most have less than half a billion weights."""
+        return True
 
 
 class CheckpointSettings(LocalScorerSettings):

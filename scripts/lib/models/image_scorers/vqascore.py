@@ -66,8 +66,8 @@ class VQAScore:
             return 64000
 
         @property
-        def shares_gpu(self) -> bool:
-            """A card has room for one of these."""
+        def is_small(self) -> bool:
+            """It has as many weights as a policy model."""
             return False
 
         @field_validator("question")
