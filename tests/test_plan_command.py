@@ -538,9 +538,7 @@ def test_judges_and_proposals_are_counted_as_often_as_they_are_asked():
             "generate_prompts": {"count": {"art": 25}, "endpoint": ENDPOINT},
         }
     )
-    found = {
-        one.key: one.items for one in endpoints_asked(config, jobs, PROMPTS, {"mm_vet": 218})
-    }
+    found = {one.key: one.items for one in endpoints_asked(config, jobs, PROMPTS, {"mm_vet": 218})}
     assert found["evaluation.benchmarks.mm_vet.judge"] == 218 * 2 * 5
     assert found["image_ranking.judge.endpoint"] == 2 * 5
     assert found["generate_prompts.endpoint"] == 25
