@@ -3,7 +3,8 @@ to do, and how they grow.
 
     python benchmarks/graph.py [--prompts N ...] [--against REVISION]
 
-`make bench` runs it, and `make plan` of a million prompts. The configuration is config.yaml; the
+`make bench` runs it, and `make plan` of a million prompts, also with 10,000 jobs of images. The
+configuration is config.yaml; the
 prompts are made up here, 900 for each of the ten topics, and 100 to 10,000 for the growth. To
 measure a run with nothing to do without
 doing the work, every output is created empty and entered as done with Snakemake's own `--touch`.
@@ -45,6 +46,8 @@ SHARD_RULES = (
 FILES_WITHOUT_SUFFIX = {"README", "SHA256SUMS"}
 LIMITS = {"jobs": 400, "dry run": 3.0, "no-op run": 5.0}
 MANY = 1_000_000
+#: ... with as many jobs of images as take an hour each, and a hundred of each model after them.
+MANY_JOBS = {"shards_per_topic": 1000, "shards": {"rank_images": 100, "generate_responses": 100}}
 #: Of the plan of so many prompts.
 LIMITS_OF_MANY = {"CPU s": 60.0, "MB": 500.0}
 
@@ -122,10 +125,16 @@ def make_project(source: Path, folder: Path, prompts: int) -> None:
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
 
 
-def measure_plan(prompts: int) -> Measured:
-    """`make plan` of so many prompts over the ten topics."""
-    words = ("scripts/plan.py", "--prompts-per-topic", str(prompts // 10))
-    return measure_command(REPOSITORY, sys.executable, *words)
+def measure_plan(prompts: int, values: Mapping[str, object]) -> Measured:
+    """`make plan` of so many prompts over the ten topics. `values`: what the configuration has
+    besides config.yaml.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        more = Path(name, "more.yaml")
+        more.write_text(yaml.safe_dump({"run": "paper", **values}))
+        words = ("scripts/plan.py", "--configfile", "config.yaml", str(more))
+        count = ("--prompts-per-topic", str(prompts // 10))
+        return measure_command(REPOSITORY, sys.executable, *words, *count)
 
 
 def over_limits_of_many(plan: Measured) -> list[str]:
@@ -293,12 +302,14 @@ def main() -> None:
         f"Limits at {PAPER:,} prompts: {LIMITS['jobs']} jobs, dry run {LIMITS['dry run']} s, no-op"
         f" run {LIMITS['no-op run']} s of CPU."
     )
-    plan = measure_plan(MANY)
-    console.print(
-        f"make plan of {MANY:,} prompts: {plan.cpu_seconds:.1f} s of CPU, {plan.megabytes:.0f} MB"
-        f" (limits {LIMITS_OF_MANY['CPU s']:.0f} s, {LIMITS_OF_MANY['MB']:.0f} MB)."
-    )
-    exceeded += over_limits_of_many(plan)
+    for jobs, values in ((20, {}), (10_000, MANY_JOBS)):
+        plan = measure_plan(MANY, values)
+        console.print(
+            f"make plan of {MANY:,} prompts, {jobs:,} jobs of images: {plan.cpu_seconds:.1f} s of"
+            f" CPU, {plan.megabytes:.0f} MB (limits {LIMITS_OF_MANY['CPU s']:.0f} s,"
+            f" {LIMITS_OF_MANY['MB']:.0f} MB)."
+        )
+        exceeded += over_limits_of_many(plan)
     sys.exit("over the limit: " + "; ".join(exceeded) if exceeded else 0)
 
 

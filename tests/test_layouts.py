@@ -72,9 +72,8 @@ def test_without_fewer_shards_files_and_parameters_are_what_they_were(tmp_path):
                 assert plan.files_behind(rule, stage, topic, shard) == [file]
                 digests = {f"{topic}/{shard}": plan.shards[topic, shard].digest}
                 assert plan.digests_of(rule, topic, shard) == digests
-    assert list(plan.shards) == [
-        (topic, name) for topic in ("nature", "art") for name in ("00", "01")
-    ]
+    names = [(topic, name) for topic in ("nature", "art") for name in ("00", "01")]
+    assert list(plan.shards) == names
 
 
 def test_a_shard_of_another_layout_is_no_target(tmp_path):

@@ -153,8 +153,8 @@ def test_a_job_with_several_scorers_is_planned_to_read_pictures_once():
         "rank_images@decoded": {"seconds": 1, "load_seconds": 10, "measured": "a test"},
         "rank_images/blip": {"seconds": 2, "load_seconds": 20, "measured": "a test"},
     }
-    plan = plan_costs([job], CONFIG, SHARDS, rates(stages=stages))
-    pictures = SHARDS["art", "00"] * 2
+    plan = plan_costs([job], CONFIG, PROMPTS, rates(stages=stages))
+    pictures = PROMPTS.of("art", "00") * 2
     # The one of which more is known is planned by that.
     seconds = 4 + (30 + 3 * pictures) + (10 + pictures) + (20 + 2 * pictures)
     cost = plan.costs["rank_images"]

@@ -16,7 +16,6 @@ import yaml
 from lib.config.run import Config, load_config
 from lib.config.yaml_files import read_yaml
 from lib.data.layouts import PromptCounts
-from lib.data.prompts import read_topics
 from lib.errors import UserError
 from lib.files import PROJECT
 from lib.head.project import with_own_prompts
@@ -90,16 +89,6 @@ def made_up_prompts(config: Config, folder: Path, per_topic: int) -> None:
         (folder / f"{topic}.txt").write_text("".join(lines), encoding="utf-8")
 
 
-def count_prompts(config: Config, prompts: Path) -> PromptCounts:
-    """How many prompts there are in a folder; none where prompts are not read."""
-    if not config.training.needs_pairs_of_run:
-        return PromptCounts({})
-    shards = read_topics(
-        prompts, config.topics, config.shards_per_topic, config.max_prompt_characters
-    )
-    return PromptCounts({place: len(shard.prompts) for place, shard in shards.items()})
-
-
 def plan_jobs(
     values: dict[str, Any], config: Config, per_topic: int | None
 ) -> tuple[list[PlannedJob], PromptCounts, list[str]]:
@@ -115,7 +104,6 @@ def plan_jobs(
         if per_topic is not None:
             prompts = scratch / "prompts"
             made_up_prompts(config, prompts, per_topic)
-        counts = count_prompts(config, prompts)
         values = {
             **values,
             "prompts": str(prompts),
@@ -139,8 +127,7 @@ def plan_jobs(
         (scratch / "config.yaml").write_text(
             yaml.safe_dump(values, allow_unicode=True), encoding="utf-8"
         )
-        jobs, rules = _graph(scratch / "config.yaml")
-    return jobs, counts, rules
+        return _graph(scratch / "config.yaml")
 
 
 def _planned(job: Any, before: Iterable[Any]) -> PlannedJob:
@@ -155,9 +142,9 @@ def _planned(job: Any, before: Iterable[Any]) -> PlannedJob:
     )
 
 
-def _graph(configfile: Path) -> tuple[list[PlannedJob], list[str]]:
-    """The jobs that Snakemake would run, by its own interface, and all rules that do something;
-    nothing is run.
+def _graph(configfile: Path) -> tuple[list[PlannedJob], PromptCounts, list[str]]:
+    """The jobs that Snakemake would run, by its own interface, the prompts that the Snakefile read
+    for them, and all rules that do something; nothing is run.
     """
     from snakemake.api import SnakemakeApi
     from snakemake.settings.enums import Quietness
@@ -179,7 +166,10 @@ def _graph(configfile: Path) -> tuple[list[PlannedJob], list[str]]:
             planned = build_graph(workflow)
             jobs = [job for job in planned.dag.jobs if job.rule.script]
             rules = list(dict.fromkeys(own_name(each) for each in planned.rules if each.script))
-            return [_planned(job, planned.dag.dependencies[job]) for job in jobs], rules
+            # Read by this process once: a million prompts take it half a minute.
+            shards = planned.globals["PLAN"].shards
+            counts = PromptCounts({place: len(shard.prompts) for place, shard in shards.items()})
+            return [_planned(job, planned.dag.dependencies[job]) for job in jobs], counts, rules
     except (Exception, SystemExit) as error:
         raise UserError(
             f"the workflow could not be planned: {error}\n{printed.getvalue().strip()}"
