@@ -183,7 +183,6 @@ def test_a_model_is_spread_over_the_gpus_that_its_block_says_and_over_no_more(
     two_gpus: pytest.MonkeyPatch, demo_models: Path
 ) -> None:
     """What vLLM and transformers are given, by the way that a job takes."""
-    import vllm
     from transformers import AutoModelForImageTextToText
 
     given: dict[str, Any] = {}
@@ -193,7 +192,7 @@ def test_a_model_is_spread_over_the_gpus_that_its_block_says_and_over_no_more(
         given.update(options)
         raise ValueError("stop here")
 
-    two_gpus.setattr(vllm, "LLM", load)
+    two_gpus.setitem(sys.modules, "vllm", SimpleNamespace(LLM=load))
     two_gpus.setattr(AutoModelForImageTextToText, "from_pretrained", load)
     model = {"model": str(demo_models / "llava-v1.6-mistral"), "gpus": 2, "deterministic": True}
     job: Any = SimpleNamespace(device="cuda", note=notes.append)

@@ -23,23 +23,22 @@ def jobs_with_models(plan: Plan) -> Iterator[PlannedJob]:
     for topic, shard in plan.shards:
         of_shard = {"topic": topic, "shard": shard}
         yield PlannedJob("generate_images", of_shard, 1)
-        for scorer, settings in config.image_ranking.scorers.items():
-            yield PlannedJob("rank_images", {"scorer": scorer, **of_shard}, gpus_of(settings))
+        for scorer, block in config.image_ranking.scorers.items():
+            yield PlannedJob("rank_images", {"scorer": scorer, **of_shard}, gpus_of(block))
         if config.instructions.needs_gpu:
             yield PlannedJob("write_instructions", of_shard, gpus_of(config.instructions))
-        for policy, settings in config.responses.policy_models.items():
-            names = {"policy": policy, **of_shard}
-            yield PlannedJob("generate_responses", names, gpus_of(settings))
-        for reward, settings in rewards_of(config.response_ranking).items():
+        for policy, model in config.responses.policy_models.items():
+            yield PlannedJob("generate_responses", {"policy": policy, **of_shard}, gpus_of(model))
+        for reward, rates in rewards_of(config.response_ranking).items():
             names = ({"reward": reward} if reward else {}) | of_shard
-            yield PlannedJob("rank_responses", names, gpus_of(settings))
+            yield PlannedJob("rank_responses", names, gpus_of(rates))
     for experiment in plan.experiments():
         gpus = config.training.settings_of(experiment).processes
         yield PlannedJob("train_dpo", {"experiment": experiment}, gpus)
-    for model in plan.models():
-        gpus = gpus_of(asked_model(plan, model))
+    for name in plan.models():
+        gpus = gpus_of(asked_model(plan, name))
         for benchmark in config.evaluation.benchmarks:
-            names = {"model": model, "benchmark": benchmark}
+            names = {"model": name, "benchmark": benchmark}
             if benchmark not in tasks(plan):
                 yield PlannedJob("answer_questions", names, gpus)
                 continue
