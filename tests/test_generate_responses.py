@@ -211,7 +211,7 @@ def test_deterministic_answers_do_not_depend_on_what_else_is_asked(stage, demo_m
     batch-invariant kernels.
     """
     values = {"backend": backend, "model": str(demo_models / POLICIES[0]), "max_model_len": 1024}
-    generator = GENERATORS.load(backend).load(
+    generator: Any = GENERATORS.load(backend).load(
         GENERATORS.validate(values | {"deterministic": True}),
         "cpu",
         Sampling(300, 1.0),
