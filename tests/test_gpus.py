@@ -17,6 +17,7 @@ from conftest import REPOSITORY
 from lib.benchmarks.lmms_eval.answer_journal import AnswerKeys
 from lib.benchmarks.lmms_eval.engine import Engine
 from lib.benchmarks.lmms_eval.harness import AskedModel, Harness
+from lib.benchmarks.lmms_eval.tasks import TaskSettings
 from lib.blocks import deciding
 from lib.config.evaluation import Evaluation
 from lib.config.run import Config, load_config
@@ -172,7 +173,9 @@ def test_how_many_gpus_there_are_leaves_items_as_they_are_and_determinism_makes_
         config = Config.model_validate(values)
         job = config.responses.job_of("large")
         task = deciding(evaluation.answer_job(Plan(config), "pope"))
-        return [generator_in_key(job.policy.generator(job)) | deciding(job), task]
+        generator = job.policy.generator(job)
+        assert generator
+        return [generator_in_key(generator) | deciding(job), task]
 
     assert keys(gpus=4) == keys()
     changed = keys(deterministic=True)
@@ -183,7 +186,6 @@ def test_a_model_is_spread_over_the_gpus_that_its_block_says_and_over_no_more(
     two_gpus: pytest.MonkeyPatch, demo_models: Path
 ) -> None:
     """What vLLM and transformers are given, by the way that a job takes."""
-    import vllm
     from transformers import AutoModelForImageTextToText
 
     given: dict[str, Any] = {}
@@ -193,7 +195,7 @@ def test_a_model_is_spread_over_the_gpus_that_its_block_says_and_over_no_more(
         given.update(options)
         raise ValueError("stop here")
 
-    two_gpus.setattr(vllm, "LLM", load)
+    two_gpus.setitem(sys.modules, "vllm", SimpleNamespace(LLM=load))
     two_gpus.setattr(AutoModelForImageTextToText, "from_pretrained", load)
     model = {"model": str(demo_models / "llava-v1.6-mistral"), "gpus": 2, "deterministic": True}
     job: Any = SimpleNamespace(device="cuda", note=notes.append)
@@ -316,7 +318,7 @@ def test_heads_that_vllm_cannot_divide_are_told_before_the_run(
 def test_lmms_eval_s_own_class_sees_the_first_gpus_only_and_spreads_over_them(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    task = evaluation.TaskSettings(task="pope", metrics={"accuracy": "pope_accuracy"})
+    task = TaskSettings(task="pope", metrics={"accuracy": "pope_accuracy"})
     harness = Harness(task, "base/pope", tmp_path / "log")
 
     def command(gpus: int) -> str:

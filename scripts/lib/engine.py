@@ -80,6 +80,7 @@ def load_engine(
     # scheduled in the order given. Where there are several GPUs, each has a process besides, which
     # ends with this one.
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")  # a copy cannot use CUDA
     if deterministic and has_batch_invariant_kernels(device):
         os.environ["VLLM_BATCH_INVARIANT"] = "1"  # vLLM reads it when it is imported
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")

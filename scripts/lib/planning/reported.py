@@ -33,10 +33,10 @@ def jobs_with_models(plan: Plan) -> Iterator[PlannedJob]:
     for experiment in plan.experiments():
         gpus = config.training.settings_of(experiment).processes
         yield PlannedJob("train_dpo", {"experiment": experiment}, gpus)
-    for model in plan.models():
-        gpus = gpus_of(asked_model(plan, model))
+    for name in plan.models():
+        gpus = gpus_of(asked_model(plan, name))
         for benchmark in config.evaluation.benchmarks:
-            names = {"model": model, "benchmark": benchmark}
+            names = {"model": name, "benchmark": benchmark}
             if benchmark not in tasks(plan):
                 yield PlannedJob("answer_questions", names, gpus)
                 continue
