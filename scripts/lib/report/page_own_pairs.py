@@ -175,6 +175,7 @@ class OwnPairsShown:
             "chunk": chunk,
             "reviewed": "",
             "compared": None,
+            "pictures": "",
             "turned": [],
         }
 

@@ -54,6 +54,7 @@
       { "aria-label": "Reviews" },
       make("h2", {}, "Reviews"),
       make("p", {}, `In this browser: ${found.accept} accepted, ${found.reject} rejected, ${found.swap} swapped. They count in the next run once reviews.csv lies in the project's folder ${known.reviews_folder}/.`),
+      found[""] > 0 && make("p", { class: "warning" }, `Notes without a verdict: ${found[""]}. They are not in reviews.csv.`),
       !page.reviews.isKept() && make("p", { class: "warning" }, "This browser keeps nothing: download before you close the page."),
       make("div", { class: "review" },
         make("label", {}, make("span", {}, "Reviewer"), reviewer),

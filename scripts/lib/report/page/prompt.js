@@ -2,11 +2,12 @@
 (() => {
   "use strict";
   const page = (window.page ??= {});
-  let shown = null; // {row, filters}
+  let shown = null; // {row, filters, rows: those that the filters left when it was drawn}
 
   function neighbour(step) {
-    const rows = page.filters.apply(shown.filters);
-    const place = rows.findIndex((row) => row.id === shown.row.id);
+    // A mark may take the prompt out of what the filters leave; those beside it stay the same.
+    const { rows, row } = shown;
+    const place = rows.indexOf(row);
     return place < 0 ? (step > 0 ? rows[0] : rows.at(-1)) : rows[place + step];
   }
 
@@ -213,10 +214,10 @@
       main.replaceChildren(make("h1", {}, "Prompt"), make("p", { class: "warning" }, `This report has no prompt ${id}. It may be of another run, or the prompt was edited since the link was made.`));
       return;
     }
-    shown = { row, filters };
+    const rows = page.filters.apply(filters);
+    shown = { row, filters, rows };
     const details = await page.data.details(row);
     if (shown.row !== row) return; // another was asked for meanwhile
-    const rows = page.filters.apply(filters);
     const place = rows.indexOf(row) + 1;
     main.replaceChildren(
       make(
