@@ -5,13 +5,15 @@ from typing import Any
 
 import pytest
 
+from lib.config.report import PlannedTime
 from lib.config.run import Config
 from lib.errors import UserError
+from lib.files import write_json
 from lib.head.plan import Plan
 from lib.head.report_job import brought_by, shown_besides
 from lib.head.verification import verify_run
 from lib.planning.rates import read_rates
-from lib.planning.reported import RATES, all_rules, planned_hours
+from lib.planning.reported import RATES, all_rules, planned_time
 from lib.report.page_files import LARGEST, chunks
 from lib.report.page_overview import FlowCounter
 from lib.report.page_own_pairs import OWN, own_pairs_shown
@@ -270,23 +272,30 @@ def plan_of(folder: Path, **values: Any) -> Plan:
 
 def test_what_was_planned_is_told_by_rule_on_a_gpu_and_nothing_on_a_cpu(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
-    planned = planned_hours(plan)
+    planned = planned_time(plan)
     rates = read_rates(RATES, all_rules())
     rate = rates.stages["generate_images"]
     jobs = len(plan.shards)
     seconds = jobs * (rates.every_job.seconds + rate.load_seconds) + 6 * 4 * rate.seconds
-    assert planned["generate_images"] == pytest.approx((seconds / 3600,) * 2, abs=1e-3)
+    images = planned["generate_images"]
+    assert (images.hours, images.gpu_hours) == pytest.approx((seconds / 3600,) * 2, abs=1e-3)
+    assert images.gpus == 1
     assert {"rank_images", "generate_responses", "rank_responses"} <= planned.keys()
     (tmp_path / "cpu").mkdir()
-    assert planned_hours(plan_of(tmp_path / "cpu", device="cpu")) == {}
+    assert planned_time(plan_of(tmp_path / "cpu", device="cpu")) == {}
 
 
-def test_planned_hours_stand_beside_those_used(run: ReportRun) -> None:
+def test_hours_and_gpu_hours_are_told_beside_those_planned(run: ReportRun) -> None:
     run.report()
+    record = {**run.record(), "rule": "train_dpo", "job": "dpo", "wall_seconds": 1800.0}
+    write_json(run.root / "work/train_dpo/dpo.json", record)
     assert "planned" not in str(data_of(run.report(), "used"))
-    index = run.report(JOB.model_copy(update={"planned": {"report": (0.5, 1.0)}}))
-    (rule,) = data_of(index, "used")["rules"]
-    assert (rule["rule"], rule["planned"], rule["gpu_hours"]) == ("report", 0.5, 1.0)
+    planned = {"train_dpo": PlannedTime(hours=0.75, gpu_hours=3, gpus=4)}
+    index = run.report(JOB.model_copy(update={"planned": planned}))
+    told = {each["rule"]: each for each in data_of(index, "used")["rules"]}
+    names = ("hours", "planned", "gpu_hours", "planned_gpu_hours")
+    assert [told["train_dpo"][name] for name in names] == [0.5, 0.75, 2, 3]
+    assert told["report"]["gpu_hours"] is None
 
 
 def test_the_report_of_a_run_that_is_not_finished_says_which_files_it_will_show(

@@ -5,6 +5,7 @@ project, without Snakemake's graph, which would be made anew for it.
 from collections.abc import Iterator
 from pathlib import Path
 
+from lib.config.report import PlannedTime
 from lib.files import PROJECT
 from lib.head.evaluation import parts, tasks
 from lib.head.plan import Plan
@@ -41,9 +42,9 @@ def jobs_with_models(plan: Plan) -> Iterator[PlannedJob]:
                 yield PlannedJob("answer_part", {**names, "part": part}, 1)
 
 
-def planned_hours(plan: Plan, rates: Path = RATES) -> dict[str, tuple[float, float]]:
-    """Hours and GPU-hours by rule; nothing on a machine without a GPU, for which there are no
-    rates. Errors: UserError for a rates file that cannot be used.
+def planned_time(plan: Plan, rates: Path = RATES) -> dict[str, PlannedTime]:
+    """What the jobs of each rule are planned to take; nothing on a machine without a GPU, for
+    which there are no rates. Errors: UserError for a rates file that cannot be used.
     """
     if plan.config.device != "cuda":
         return {}
@@ -52,7 +53,11 @@ def planned_hours(plan: Plan, rates: Path = RATES) -> dict[str, tuple[float, flo
     known = read_rates(rates, all_rules())
     costs = plan_costs(jobs, plan.config, shards, known).costs
     return {
-        rule: (round(cost.seconds / 3600, 3), round(cost.gpu_seconds / 3600, 3))
+        rule: PlannedTime(
+            hours=round(cost.seconds / 3600, 3),
+            gpu_hours=round(cost.gpu_seconds / 3600, 3),
+            gpus=max(job.gpus for job in jobs if job.rule == rule),
+        )
         for rule, cost in costs.items()
     }
 

@@ -38,7 +38,7 @@
     const columns = { rule: "Rule", jobs: "Jobs", computed: "Computed", reused: "Reused" };
     Object.assign(columns, { failed: "Failed", hours: "Hours" });
     if (used.rules.some((each) => "planned" in each)) {
-      Object.assign(columns, { planned: "Planned hours", gpu_hours: "Planned GPU-hours" });
+      Object.assign(columns, { planned: "Planned hours", gpu_hours: "GPU-hours", planned_gpu_hours: "Planned GPU-hours" });
     }
     const rows = used.rules.map((each) => Object.keys(columns).map((name) => each[name] ?? "–"));
     return table("Time by rule", Object.values(columns), rows);
