@@ -6,7 +6,7 @@ pictures are made once of each candidate and kept; its journal knows them.
 """
 
 import json
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -225,7 +225,7 @@ def time_used(job: Job[ReportJob]) -> dict[str, Any]:
     planned. It is of this machine and day, which is why it stands in a file of its own.
     """
     planned = job.settings.planned
-    seconds: Counter[str] = Counter()
+    seconds: dict[str, float] = defaultdict(float)
     for use in read_uses(job.root):
         seconds[use.rule] += use.seconds
     rules = [

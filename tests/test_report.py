@@ -1,14 +1,20 @@
 """Rule report: what the page is told, and what is made anew when something changes."""
 
+from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
-from lib.config.report import PlannedTime
+from lib.config.report import PlannedTime, ShownTask
 from lib.config.run import Config
+from lib.data.parquet_images import digest_of_pictures
 from lib.errors import UserError
-from lib.files import write_json
+from lib.files import read_jsonl, write_json
 from lib.head.plan import Plan
 from lib.head.report_job import brought_by, shown_besides
 from lib.head.verification import verify_run
@@ -18,8 +24,9 @@ from lib.report.page_files import LARGEST, chunks
 from lib.report.page_overview import FlowCounter
 from lib.report.page_own_pairs import OWN, own_pairs_shown
 from lib.report.page_rows import drawn
+from lib.report.thumbnails import name_of
 from own_pairs import write_own_pairs
-from report_run import JOB, ReportRun, data_of
+from report_run import JOB, ReportRun, data_of, write_lines
 
 
 @pytest.fixture
@@ -296,6 +303,48 @@ def test_hours_and_gpu_hours_are_told_beside_those_planned(run: ReportRun) -> No
     names = ("hours", "planned", "gpu_hours", "planned_gpu_hours")
     assert [told["train_dpo"][name] for name in names] == [0.5, 0.75, 2, 3]
     assert told["report"]["gpu_hours"] is None
+
+
+def stored_picture(number: int) -> bytes:
+    """A picture of a benchmark's data."""
+    content = BytesIO()
+    Image.new("RGB", (8, 8), (number, 0, 0)).save(content, "PNG")
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("is_local", [True, False])
+def test_questions_of_a_task_are_shown_with_the_pictures_of_its_data(
+    run: ReportRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_local: bool
+) -> None:
+    stored = [stored_picture(number) for number in range(5)]
+    cached = tmp_path / "datasets--someone--pope/snapshots" / ("c" * 40)
+    cached.mkdir(parents=True)
+    # In two files of two groups of rows, as the hub has them, beside another split.
+    for name, pictures in {
+        "test-00000-of-00002": stored[:3],
+        "test-00001-of-00002": stored[3:],
+    }.items():
+        rows = [{"image": {"bytes": each, "path": "a.png"}} for each in pictures]
+        pq.write_table(pa.Table.from_pylist(rows), cached / f"{name}.parquet", row_group_size=2)
+    pq.write_table(pa.table({"question": ["a"] * 9}), cached / "dev-00000-of-00001.parquet")
+    whole = tmp_path / "pope.parquet"
+    parts = sorted(cached.glob("test*"))
+    pq.write_table(pa.concat_tables(map(pq.read_table, parts)), whole)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+
+    run.add_models({"No": 4, "Yes": 1}, "a cat")
+    for folder in (run.root / "evaluation").glob("*/pope"):
+        write_json(folder / "results.json", {"data": {"someone/pope": "c" * 40}})
+        rows = read_jsonl(folder / "by_question.jsonl")
+        for row, content in zip(rows, stored, strict=True):
+            row["picture"] = digest_of_pictures([content if row["id"] != "1" else b"another"])
+        write_lines(folder / "by_question.jsonl", rows)
+    shown = ShownTask(files=[str(whole)] if is_local else [])
+    index = run.report(JOB.model_copy(update={"benchmarks": {"pope": shown}}))
+    told = {each["id"]: each["picture"] for each in data_of(index, "questions-000")}
+    pictures = {str(number): name_of(sha256(stored[number]).hexdigest()) for number in (0, 2, 3)}
+    assert told == {**pictures, "1": ""}
+    assert set(pictures.values()) <= thumbnail_names(run)
 
 
 def test_the_report_of_a_run_that_is_not_finished_says_which_files_it_will_show(

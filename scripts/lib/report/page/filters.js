@@ -36,7 +36,7 @@
 
   function address(name, item, filters) {
     const query = filters?.toString();
-    return `#${name}${item ? `/${encodeURIComponent(item)}` : ""}${query ? `?${query}` : ""}`;
+    return `#${name}${item ? `/${encodeURIComponent(page.text.wellFormed(item))}` : ""}${query ? `?${query}` : ""}`;
   }
 
   function isWithin(value, low, high) {

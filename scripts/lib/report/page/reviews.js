@@ -44,7 +44,7 @@
   }
 
   function quoted(value) {
-    const text = String(value).replace(/\p{Cs}/gu, "\ufffd");
+    const text = page.text.wellFormed(String(value));
     // A spreadsheet would take it for a formula.
     const safe = /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
     return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;

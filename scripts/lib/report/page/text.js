@@ -35,6 +35,9 @@
     return text.replace(HIDDEN, " ").replace(/\s+/g, " ").trim();
   }
 
+  // A text without lone surrogates, which neither addresses nor files can hold.
+  const wellFormed = (text) => text.replace(/\p{Cs}/gu, "\ufffd");
+
   // Fills an element with parts of a text ({text, isMarked}); what is long is cut until one asks.
   function fill(element, parts) {
     element.replaceChildren();
@@ -78,6 +81,7 @@
   page.text = {
     nodes,
     plain,
+    wellFormed,
     fill,
     fillPlain: (element, text) => fill(element, [{ text, isMarked: false }]),
   };
