@@ -747,6 +747,14 @@ def test_the_raw_response_is_kept_where_a_filter_changed_it(left):
     assert left.harness.read_answers(left.output, 2)[1]["response"] == "<think>hm</think>Yes"
 
 
+def test_the_number_that_a_task_gives_an_answer_as_its_metric_is_kept(left):
+    left.samples[0]["pope_f1_score"] = 0.3  # of question 1
+    left.samples[1]["pope_f1_score"] = {"question_id": 7, "score": 1.0}
+    left.write(left.values, left.samples)
+    answers = left.harness.read_answers(left.output, 2)
+    assert [answer["score"] for answer in answers] == [1.0, 0.3]
+
+
 def test_an_answer_that_fails_stops_the_run_where_lmms_eval_would_score_an_empty_one(tmp_path):
     from lmms_eval.api.instance import GenerationResult, TokenCounts
 

@@ -25,7 +25,7 @@ def report_job(plan: Plan, planned: dict[str, PlannedTime]) -> ReportJob:
         scorers=list(config.image_ranking.scorers),
         compared=seen_by_people(plan),
         policies=config.responses.answer_names,
-        reviews=config.reviews,
+        reviews=portable(config.reviews),
         models=models_of_run(plan),
         experiments=plan.experiments(),
         own_pairs=brought_by(plan),
@@ -98,6 +98,7 @@ def shown_besides(plan: Plan) -> dict[str, str]:
     root = Path(plan.root)
     files = [
         *tables_and_figures(plan),
+        f"{plan.root}/quality/pairs.json",
         *(f"{plan.root}/dataset/{size}/dataset.json" for size in plan.sizes()),
         *(f"{plan.root}/own_pairs/{name}/dataset.json" for name in plan.own_pairs),
         *(f"{plan.root}/models/{name}/metrics.jsonl" for name in plan.experiments()),

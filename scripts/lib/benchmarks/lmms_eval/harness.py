@@ -238,7 +238,9 @@ class Harness:
             raise self.failure("it left no file of answers")
         told = output.parent / PICTURES
         pictures = json.loads(told.read_text(encoding="utf-8")) if told.is_file() else {}
-        by_id = {sample["doc_id"]: _answer_in(sample, pictures) for sample in read_jsonl(files[0])}
+        by_id = {
+            sample["doc_id"]: self._answer_in(sample, pictures) for sample in read_jsonl(files[0])
+        }
         answers = [by_id[number] for number in sorted(by_id)]
         if self.task.judge:
             self._require_verdicts(answers)
@@ -250,6 +252,22 @@ class Harness:
                 " that are no text"
             )
         return answers
+
+    def _answer_in(self, sample: Json, pictures: Mapping[str, str]) -> TaskAnswer:
+        """What is kept of a sample of lmms-eval's. `pictures`: by the number of the data's row."""
+        counts = sample.get("token_counts") or []
+        # A task that gives an answer a plain number names it as its metric (`exact_match`).
+        scores = (sample.get(metric) for metric in self.task.metrics.values())
+        numbers = [score for score in scores if isinstance(score, int | float)]
+        kept: Any = {
+            **({"score": numbers[0]} if numbers else {}),
+            **answer_in(sample),
+            "tokens": sum(count["output_tokens"] for count in counts),
+        }
+        if picture := pictures.get(str(sample["doc_id"])):
+            kept["picture"] = picture
+        answer: TaskAnswer = kept
+        return answer
 
     def _require_verdicts(self, answers: Sequence[TaskAnswer]) -> None:
         silent = [answer["id"] for answer in answers if not answer.get("eval_model", "unsaid")]
@@ -271,16 +289,6 @@ def _metrics_in(values: Mapping[str, Any]) -> dict[str, float]:
         if is_number and chosen and "_stderr" not in metric:
             metrics[metric if chosen == "none" else name] = value
     return metrics
-
-
-def _answer_in(sample: Json, pictures: Mapping[str, str]) -> TaskAnswer:
-    """What is kept of a sample of lmms-eval's. `pictures`: by the number of the data's row."""
-    counts = sample.get("token_counts") or []
-    kept: Any = {**answer_in(sample), "tokens": sum(count["output_tokens"] for count in counts)}
-    if picture := pictures.get(str(sample["doc_id"])):
-        kept["picture"] = picture
-    answer: TaskAnswer = kept
-    return answer
 
 
 def environment(

@@ -14,6 +14,7 @@
 
   function lengths(told) {
     const { make, number } = page.elements;
+    if (!told.responses) return make("section", {}, make("h2", {}, "Length against reward"), make("p", {}, "No response is ranked."));
     const { correlation, doubling, best_is_longer: longer } = told.length;
     const words =
       `${told.responses.toLocaleString("en")} ranked responses, of which at most 1,500 are drawn. Within a prompt the` +
@@ -45,7 +46,7 @@
         told.agreement.length
           ? table("How often two scorers pick the same candidate", ["Scorer", "Scorer", "Prompts", "Same pick"],
             told.agreement.map(([one, other, count, share]) => [one, other, count, percent(share)]))
-          : make("p", {}, "There is one scorer.")),
+          : make("p", {}, "There are no prompts that two scorers ranked.")),
       make("section", {}, make("h2", {}, "Largest and smallest margins"),
         make("div", { class: "charts" }, extremes("Largest", told.largest), extremes("Smallest", told.smallest))),
       make("section", {}, make("h2", {}, "What checks found in the pairs"),
