@@ -63,6 +63,17 @@ def test_every_prompt_is_told_with_its_candidates_scores_responses_and_pair(run:
     assert told["pair"]["rejected"]["text"] == "No."
 
 
+def test_candidates_that_are_pictures_of_one_s_own_are_told_by_their_names(run: ReportRun) -> None:
+    _, other = run.rows["images"][0]["candidates"]
+    source = {"name": "cats/a cat.JPG", "sha256": "ab", "bytes": 1, "changed": []}
+    other |= {"guidance_scale": None, "seed": None, "source": source}
+    told = data_of(run.report(), "details-000")[0]["candidates"]
+    assert [(each["of"], each["seed"]) for each in told] == [
+        ("guidance 5", 42),
+        ("cats/a cat.JPG", None),
+    ]
+
+
 def test_it_tells_how_far_the_rewards_of_an_ensemble_disagree(run: ReportRun) -> None:
     name = run.add("a disputed picture")
     run.disagree(0.25, spread=1.5)

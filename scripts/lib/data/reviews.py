@@ -201,17 +201,23 @@ def decide(verdicts: Iterable[str]) -> str:
     return DISAGREE if others and others[0][1] == most else first
 
 
+def reviews_of_pair(row: PairRow | MissingRow, reviews: Sequence[Review]) -> list[Review]:
+    """Those of a prompt's reviews that are of the pair that it has now."""
+    if is_missing(row) or "pair" not in row:
+        return []
+    name = pair_name(row, row["pair"])
+    return [each for each in reviews if each["pair"] == name]
+
+
 def reviewed(row: PairRow | MissingRow, reviews: Sequence[Review]) -> PairRow | MissingRow:
     """A prompt's row after its reviews: a pair that was rejected, or that reviewers disagree about,
     is left out; one that was swapped has its sides swapped. Reviews of another pair than the row's
     do not count.
     """
-    if is_missing(row) or "pair" not in row:
+    counting = reviews_of_pair(row, reviews)
+    if not counting or is_missing(row):
         return row
     pair = row["pair"]
-    counting = [each for each in reviews if each["pair"] == pair_name(row, pair)]
-    if not counting:
-        return row
     verdict = decide(each["verdict"] for each in counting)
     review: PairReview = {
         "verdict": verdict,

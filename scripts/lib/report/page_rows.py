@@ -169,13 +169,10 @@ class PromptRows:
 
 
 def how_made(candidate: Candidate) -> str:
-    """What tells a candidate from the others of its prompt."""
-    scale = candidate.get("guidance_scale")
-    return (
-        f"candidate {candidate['file'].rsplit('-', 2)[1]}"
-        if scale is None
-        else (f"guidance {scale:g}")
-    )
+    """What tells a candidate from the others of its prompt, besides its seed."""
+    if "source" in candidate:
+        return candidate["source"]["name"]
+    return f"guidance {candidate['guidance_scale']:g}"
 
 
 def response_entry(name: str, response: RankedResponse) -> ResponseEntry:

@@ -56,7 +56,7 @@
 
   function candidateOf(candidate, row) {
     const { make } = page.elements;
-    const words = `Candidate at ${candidate.of}: ${row.prompt}`;
+    const words = `Candidate, ${candidate.of}: ${row.prompt}`;
     return make(
       "li",
       { class: `candidate ${candidate.isPicked ? "picked" : ""}` },
