@@ -339,6 +339,20 @@ def test_a_lone_surrogate_is_shown_by_its_code_point(browser: Browser, tmp_path:
     assert watched.problems == []
 
 
+def test_a_long_answer_is_cut_between_characters_until_one_asks_for_the_rest(
+    browser: Browser, tmp_path: Path
+) -> None:
+    run = ReportRun(tmp_path / "run")
+    long = "a" + "🟥" * 3000  # a character is two code units, and stands across the cut
+    name = run.add("a picture", answers=[long, "b", "c"])
+    watched = Watched(browser, run.report())
+    page = watched.open(f"#prompt/{name}")
+    assert "U+D83D" not in watched.text("main")
+    page.locator(".side.chosen .more").click()
+    assert watched.text(".side.chosen .answer") == long
+    watched.close()
+
+
 @pytest.mark.parametrize(
     "attempt",
     [

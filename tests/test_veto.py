@@ -36,7 +36,7 @@ def records(project: Project) -> dict[str, dict[str, object]]:
 
 
 def review(index: Path, folder: Path) -> str:
-    """Rejects the first pair, says twice which of two pictures is better, and downloads both files,
+    """Rejects the first pair, says once which of two pictures is better, and downloads both files,
     as people do; returns the rejected prompt's id.
     """
     with chromium() as browser:
@@ -51,9 +51,8 @@ def review(index: Path, folder: Path) -> str:
         folder.mkdir()
         download.value.save_as(folder / "reviews.csv")
         watched.go("blind/pictures", "#question img")
-        for number in (1, 2):
-            page.keyboard.press("1")
-            page.wait_for_selector(f"text={number} of")
+        page.keyboard.press("1")
+        page.wait_for_selector("text=1 of")
         with page.expect_download() as download:
             page.click("#download-verdicts")
         download.value.save_as(folder / "verdicts.csv")
@@ -88,7 +87,7 @@ def test_what_is_said_in_the_browser_counts_in_the_next_run_and_nothing_else_is_
     entries = {each["id"]: each for each in data_of(index, "prompts-000")}
     assert entries[name]["outcome"] == "rejected by reviewers"
     assert entries[name]["reviewed"] == "rejected"
-    assert "people (unnamed) compared 2 of the" in (project.folder / table).read_text()
+    assert "people (unnamed) compared 1 of the" in (project.folder / table).read_text()
     again = {job for job, told in records(project).items() if told != jobs.get(job)}
     rules = {job.split("/")[0] for job in again}
     assert {job for job in again if job.startswith("build_pairs")} == {

@@ -23,7 +23,8 @@
 
   // The state of an address: "#gallery?topic=art&sort=margin" -> its page, name and filters.
   function read(hash) {
-    const [path, query = ""] = hash.replace(/^#/, "").split("?");
+    const [path, ...queries] = hash.replace(/^#/, "").split("?");
+    const query = queries.join("?"); // somebody may type one
     const [name, ...rest] = path.split("/");
     let item = "";
     try {
