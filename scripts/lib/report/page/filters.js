@@ -12,11 +12,7 @@
   };
   const ORDERS = {
     id: ["As in the files", (row) => row.place],
-    margin: ["Margin", (row) => row.margin],
-    score: ["Reward of the chosen", (row) => row.score],
-    image: ["Image reward", (row) => row.image],
-    against: ["Share of the rewards against the pair", (row) => row.against],
-    spread: ["Spread of the rewards", (row) => row.spread],
+    ...Object.fromEntries(Object.entries(RANGES).map(([name, words]) => [name, [words, (row) => row[name]]])),
     longer: ["Characters that the chosen has more", (row) => row.longer],
     prompt: ["Prompt", (row) => row.prompt.toLowerCase()],
   };

@@ -68,14 +68,9 @@
     );
   }
 
-  function side(name, response, parts, score) {
-    const { make, number } = page.elements;
-    return make(
-      "article",
-      { class: `side ${name.toLowerCase()}` },
-      make("h3", {}, name, " ", make("small", {}, `${response.name} · reward ${number(score)}`)),
-      page.text.fill(make("div", { class: "answer", dir: "auto" }), parts),
-    );
+  function side(kind, name, told, parts) {
+    const { make, answer } = page.elements;
+    return answer(kind, make("h3", {}, name, " ", make("small", {}, told)), parts);
   }
 
   // The pair beside what it is about: the picked picture, and what was asked.
@@ -95,14 +90,12 @@
     const { make } = page.elements;
     const [chosen, rejected] = details.responses;
     const [left, right] = page.differences.mark(chosen.text, rejected.text);
-    const half = (name, parts) =>
-      make("article", { class: `side ${name.toLowerCase()}` }, make("h3", {}, name), page.text.fill(make("div", { class: "answer", dir: "auto" }), parts));
     return make(
       "section",
       {},
       make("h2", {}, "Pair"),
       make("p", { class: "hint" }, `From ${details.own}. Marked: words that the other answer does not have.`),
-      make("div", { class: "sides" }, half("Chosen", left), half("Rejected", right)),
+      make("div", { class: "sides" }, side("chosen", "Chosen", "", left), side("rejected", "Rejected", "", right)),
     );
   }
 
@@ -112,8 +105,9 @@
     const pair = details.pair;
     const why = make("p", { class: "warning" }, `No pair: ${details.why}`);
     if (!pair) return make("section", {}, make("h2", {}, "Pair"), why);
-    const [chosen, rejected] = ["chosen", "rejected"].map((name) => pair[name]);
+    const { chosen, rejected } = pair;
     const [left, right] = page.differences.mark(chosen.text, rejected.text);
+    const told = ({ policy, score }) => `${policy} · reward ${number(score)}`;
     return make(
       "section",
       {},
@@ -123,8 +117,8 @@
       details.review && make("p", { class: "warning" }, details.review),
       make("p", { class: "hint" }, "Marked: words that the other answer does not have."),
       make("div", { class: "sides" },
-        side("Chosen", { name: chosen.policy }, left, chosen.score),
-        side("Rejected", { name: rejected.policy }, right, rejected.score)),
+        side("chosen", "Chosen", told(chosen), left),
+        side("rejected", "Rejected", told(rejected), right)),
     );
   }
 
