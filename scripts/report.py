@@ -24,6 +24,7 @@ from lib.jobs.job import Job
 from lib.jobs.script import run_script
 from lib.paired import Change, changes, compare, read_answers
 from lib.planning.usage import read_uses
+from lib.report.page_duplicates import most_alike
 from lib.report.page_files import DataFolder, name_of, write_figures, write_page
 from lib.report.page_models import scores_of, trainings_of
 from lib.report.page_overview import (
@@ -269,15 +270,17 @@ def main(snakemake: Any) -> None:
         own_pairs = own_pairs_shown(job.root, settings.own_pairs, job.seed)
         chunks = write_prompts(run, own_pairs, data, job.seed)
         quality = gather(run.of(name) for name in run.pairs)
-        data.write("quality", quality.told(job.root / "quality" / "pairs.json"))
+        told = quality.told(job.root / "quality" / "pairs.json")
+        texts = {name: row["prompt"] for name, row in run.pairs.items()}
+        data.write("quality", {**told, "alike": most_alike(texts)})
         pictures = write_models(job, data)
         candidates = [of_prompt(row, job.root) for row in present(run.images.values())]
         brought = [each for source in own_pairs for each in source.pictures()]
         thumbnails = Thumbnailer(job, report / "thumbs", settings.thumbnail_pixels)
         made = thumbnails.make([*candidates, *brought, *pictures])
         warnings = [OLDER] if is_older(job.root, inputs.pairs) else []
-        told = overview(job, run, [source.step() for source in own_pairs], warnings)
-        data.write("overview", {**told, "chunks": chunks})
+        first_page = overview(job, run, [source.step() for source in own_pairs], warnings)
+        data.write("overview", {**first_page, "chunks": chunks})
         data.write("used", time_used(job))
         data.delete_others()
         write_figures(figures_of(job.root), report)

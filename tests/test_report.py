@@ -20,6 +20,7 @@ from lib.head.report_job import brought_by, shown_besides
 from lib.head.verification import verify_run
 from lib.planning.rates import read_rates
 from lib.planning.reported import RATES, all_rules, planned_time
+from lib.report.page_duplicates import most_alike
 from lib.report.page_files import LARGEST, chunks
 from lib.report.page_overview import FlowCounter
 from lib.report.page_own_pairs import OWN, own_pairs_shown
@@ -61,6 +62,32 @@ def test_every_prompt_is_told_with_its_candidates_scores_responses_and_pair(run:
     assert [each["name"] for each in told["responses"]] == list(JOB.policies)
     assert told["responses"][0]["parts"] == [["attributes", [["helpfulness", 3.5]]]]
     assert told["pair"]["rejected"]["text"] == "No."
+
+
+def test_the_prompts_that_are_most_alike_are_told_with_each_other_once(run: ReportRun) -> None:
+    texts = {f"art-{number}": f"a thing called word{number}" for number in range(40)}
+    texts |= {"near": "a small thing called word7", "far": "nothing of it"}
+    [first, *others] = most_alike(texts)
+    assert first[1:] == ("art-7", "near")
+    assert 0.5 < first[0] < 1
+    assert others == []
+    assert most_alike({}) == most_alike({"a": "one"}) == []
+    name = run.add("a picture of 3 circles, once more")
+    told = data_of(run.report(), "quality")["alike"]
+    assert any(name in each for each in told)
+
+
+def test_it_tells_how_often_scorers_and_rewards_of_an_ensemble_agree(run: ReportRun) -> None:
+    for number, row in enumerate(run.rows["response_ranking"]):
+        for place, response in enumerate(row["responses"].values()):
+            other = place if number == 0 else -place
+            said = {"a": -place, "b": other}
+            response["parts"] = {name: {"standardised": value} for name, value in said.items()}
+    told = data_of(run.report(), "quality")["agreement"]
+    assert told == {
+        "candidate": [["image-reward", "clip", 4, 0.5]],
+        "response": [["a", "b", 4, 0.75]],
+    }
 
 
 def test_candidates_that_are_pictures_of_one_s_own_are_told_by_their_names(run: ReportRun) -> None:
