@@ -8,6 +8,8 @@ pictures are made once of each candidate and kept; its journal knows them.
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -70,6 +72,18 @@ def read_run(job: Job[ReportJob], inputs: Any) -> RunRows:
     )
 
 
+@dataclass(frozen=True)
+class HeldPicture:
+    """A picture that a file of questions holds, and its sha256 (hex)."""
+
+    sha256: str
+    file: bytes
+
+    def content(self) -> bytes:
+        """The picture."""
+        return self.file
+
+
 class FilePictures:
     """The pictures of questions where both are files."""
 
@@ -78,12 +92,15 @@ class FilePictures:
 
     def of(self, changed: Sequence[Change]) -> dict[str, ShownPicture]:
         """The pictures of questions, by these' ids."""
-        found = {each["id"]: (self.files.get(each["id"]), each["picture"]) for each in changed}
-        return {
-            name: Picture(file, digest, file)
-            for name, (file, digest) in found.items()
-            if file and file.is_file() and digest_of_file(file) == digest
-        }
+        found = {each["id"]: self._picture(each["id"], each["picture"]) for each in changed}
+        return {name: picture for name, picture in found.items() if picture}
+
+    def _picture(self, question: str, digest: str) -> ShownPicture | None:
+        source = self.files.get(question)
+        if isinstance(source, bytes):
+            return HeldPicture(digest, source) if sha256(source).hexdigest() == digest else None
+        is_it = source and source.is_file() and digest_of_file(source) == digest
+        return Picture(source, digest, source) if source and is_it else None
 
 
 class DataPictures:

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from lib.config.report import PlannedTime, ShownTask
+from lib.benchmarks.question_pictures import question_pictures
+from lib.config.report import PlannedTime, ShownQuestions, ShownTask
 from lib.config.run import Config
 from lib.data.parquet_images import digest_of_pictures
 from lib.errors import UserError
@@ -383,6 +384,31 @@ def test_questions_of_a_task_are_shown_with_the_pictures_of_its_data(
     pictures = {str(number): name_of(sha256(stored[number]).hexdigest()) for number in (0, 2, 3)}
     assert told == {**pictures, "1": ""}
     assert set(pictures.values()) <= thumbnail_names(run)
+
+
+@pytest.mark.parametrize(("scorer", "images"), [("chair", "images"), ("object_halbench", None)])
+def test_questions_of_files_are_shown_with_their_pictures(
+    run: ReportRun, demo_benchmarks: Path, scorer: str, images: str | None
+) -> None:
+    """Of CHAIR they are files, Object HalBench's questions hold them."""
+    folder = demo_benchmarks / scorer
+    shown = ShownQuestions(
+        scorer=scorer,
+        questions=[str(folder / "questions.jsonl")],
+        images=str(folder / images) if images else None,
+    )
+    name, source = next(iter(question_pictures(**dict(shown)).items()))
+    digest = sha256(source if isinstance(source, bytes) else source.read_bytes()).hexdigest()
+    for model, score in {"base": 0.0, "dpo": 1.0}.items():
+        place = run.root / "evaluation" / model / scorer
+        write_lines(place / "answers.jsonl", [{"id": name, "question": "?", "response": "a"}] * 2)
+        row = {"line": 1, "score": score, "target": ""}
+        rows = [{**row, "id": name, "picture": digest}, {**row, "id": "other", "picture": "ab"}]
+        write_lines(place / "by_question.jsonl", rows)
+    index = run.report(JOB.model_copy(update={"benchmarks": {scorer: shown}}))
+    told = {each["id"]: each["picture"] for each in data_of(index, "questions-000")}
+    assert told == {name: name_of(digest), "other": ""}
+    assert name_of(digest) in thumbnail_names(run)
 
 
 def test_the_report_of_a_run_that_is_not_finished_says_which_files_it_will_show(

@@ -36,7 +36,7 @@
     return make(
       "li",
       { class: "change" },
-      make("p", { class: "badge" }, change.difference > 0 ? "better" : "worse"),
+      change.difference > 0 ? make("p", { class: "badge" }, "better") : make("p", { class: "badge bad" }, "worse"),
       change.picture && picture(change.picture, change.question),
       make("div", {},
         page.text.fillPlain(make("p", { class: "answer", dir: "auto" }), change.question),
