@@ -15,7 +15,7 @@ MOST = 20_000
 #: Rows that are compared at once.
 BLOCK = 500
 #: A word in more prompts than this share tells nothing of two.
-COMMON = 0.1
+COMMON = 0.5
 
 
 def most_alike(prompts: Mapping[str, str]) -> list[tuple[float, str, str]]:
