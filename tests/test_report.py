@@ -375,15 +375,20 @@ def test_questions_of_a_task_are_shown_with_the_pictures_of_its_data(
     for folder in (run.root / "evaluation").glob("*/pope"):
         write_json(folder / "results.json", {"data": {"someone/pope": "c" * 40}})
         rows = read_jsonl(folder / "by_question.jsonl")
-        for row, content in zip(rows, stored, strict=True):
-            row["picture"] = digest_of_pictures([content if row["id"] != "1" else b"another"])
-        write_lines(folder / "by_question.jsonl", rows)
+        saw = [each if number != 1 else b"another" for number, each in enumerate(stored)]
+        write_lines(
+            folder / "by_question.jsonl",
+            [
+                {**row, "picture": digest_of_pictures([content])}
+                for row, content in zip(rows, saw, strict=True)
+            ],
+        )
     shown = ShownTask(files=[str(whole)] if is_local else [])
     index = run.report(JOB.model_copy(update={"benchmarks": {"pope": shown}}))
     told = {each["id"]: each["picture"] for each in data_of(index, "questions-000")}
-    pictures = {str(number): name_of(sha256(stored[number]).hexdigest()) for number in (0, 2, 3)}
-    assert told == {**pictures, "1": ""}
-    assert set(pictures.values()) <= thumbnail_names(run)
+    names = {str(number): name_of(sha256(stored[number]).hexdigest()) for number in (0, 2, 3)}
+    assert told == {**names, "1": ""}
+    assert set(names.values()) <= thumbnail_names(run)
 
 
 @pytest.mark.parametrize(("scorer", "images"), [("chair", "images"), ("object_halbench", None)])

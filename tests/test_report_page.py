@@ -584,6 +584,43 @@ def test_two_answers_are_compared_without_names_in_an_order_that_was_drawn(
     assert Counter(each["verdict"] for each in verdicts) == {"chosen": 24, "tie": 1}
 
 
+def test_what_was_said_of_other_pictures_is_asked_again_and_is_in_no_file(
+    browser: Browser, tmp_path: Path
+) -> None:
+    run = ReportRun(tmp_path / "run")
+    for number in range(6):
+        run.add(f"a picture of {number} circles")
+    index = run.report()
+    watched = Watched(browser, index)
+    page = watched.open("#blind/pictures")
+    for number in range(1, 4):
+        page.keyboard.press("1")
+        page.wait_for_selector(f"text={number} of 3 judged")
+    entries = data_of(index, "prompts-000")
+    next(each for each in entries if each["pictures"])["pictures"] = "others"
+    DataFolder(index.parent).write("prompts-000", entries)
+    page.reload()
+    page.wait_for_selector("text=2 of 3 judged")
+    with page.expect_download() as download:
+        page.click("#download-verdicts")
+    lines = download.value.path().read_text().splitlines()
+    assert len(lines) == 3  # the header among them
+    watched.close()
+
+
+def test_a_marked_pair_that_leaves_the_filter_is_followed_by_the_one_behind_it(
+    watched: Watched,
+) -> None:
+    page = watched.open("#gallery?outcome=pair&review=none")
+    titles = page.locator(".card-prompt").all_text_contents()
+    page.click(".card a >> nth=3")  # three harder ones are left for later
+    page.wait_for_selector("#review")
+    page.keyboard.press("a")
+    page.wait_for_selector("#review button[aria-pressed=true]")
+    page.keyboard.press("j")
+    page.wait_for_selector(f"h1:text-is('{titles[4]}')")
+
+
 LOOKS: dict[str, dict[str, Any]] = {
     "light": {},
     "dark": {"color_scheme": "dark"},
