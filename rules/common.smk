@@ -70,10 +70,10 @@ def report_settings(wildcards):
     """What rule report is told."""
     # Only where the report is asked for: what plans is imported by no other rule.
     from lib.head.report_job import report_job
-    from lib.planning.reported import planned_hours
+    from lib.planning.reported import planned_time
 
     try:
-        return PLAN.params(report_job(PLAN, planned_hours(PLAN)))
+        return PLAN.params(report_job(PLAN, planned_time(PLAN)))
     except UserError as error:
         raise SystemExit(f"WorkflowError: {error}") from None
 

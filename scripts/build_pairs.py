@@ -20,7 +20,7 @@ from lib.config.pairs import BuildPairsJob
 from lib.data.ensembles import disagreement
 from lib.data.image_files import image_size
 from lib.data.lengths import log_length
-from lib.data.reviews import reviewed
+from lib.data.reviews import reviewed, reviews_of_pair
 from lib.data.rows import (
     ContentRow,
     MissingRow,
@@ -388,15 +388,18 @@ def with_reviews(
     """The rows after what people said of their pairs. What they said of pairs that are others by
     now is told, and does not count.
     """
-    reviews = job.settings.reviews
-    published = [reviewed(row, reviews.get(row["id"], [])) for row in rows]
-    old = [row["id"] for row in published if row["id"] in reviews and "review" not in row]
+    said = [job.settings.reviews.get(row["id"], []) for row in rows]
+    old = [
+        row["id"]
+        for row, reviews in zip(rows, said, strict=True)
+        if reviews_of_pair(row, reviews) != reviews
+    ]
     if old:
         job.note(
-            f"reviews of {len(old)} prompts are of other pairs than there are now, and do not"
+            f"some reviews of {len(old)} prompts are of other pairs than there are now, and do not"
             f" count: {', '.join(old[:5])}{' ...' if len(old) > 5 else ''}"
         )
-    return published
+    return [reviewed(row, reviews) for row, reviews in zip(rows, said, strict=True)]
 
 
 def main(snakemake: Any) -> None:

@@ -221,7 +221,7 @@ class MergedPrompts(Prompts):
 
     def at(self, place: int) -> Prompt:
         """One of them, for which all are made."""
-        return [*self][place]
+        return list(self)[place]
 
     def ids(self) -> list[str]:
         """Their ids."""

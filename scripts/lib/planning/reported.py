@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lib.blocks import gpus_of
+from lib.config.report import PlannedTime
 from lib.config.response_ranking import rewards_of
 from lib.config.run import Config
 from lib.data.layouts import PromptCounts
@@ -53,8 +54,7 @@ def _jobs_of_a_shard(config: Config) -> Iterator[OfShard]:
         if scorer not in together:
             yield "rank_images", {"scorer": scorer}, gpus_of(block), []
     if together:
-        parts = [{"scorer": scorer} for scorer in together]
-        yield "rank_images", {}, 1, parts
+        yield "rank_images", {}, 1, [{"scorer": scorer} for scorer in together]
     if config.instructions.needs_gpu:
         yield "write_instructions", {}, gpus_of(config.instructions), []
     for policy, answering in config.responses.policy_models.items():
@@ -63,9 +63,9 @@ def _jobs_of_a_shard(config: Config) -> Iterator[OfShard]:
         yield "rank_responses", {"reward": reward} if reward else {}, gpus_of(rating), []
 
 
-def planned_hours(plan: Plan, rates: Path = RATES) -> dict[str, tuple[float, float]]:
-    """Hours and GPU-hours by rule; nothing on a machine without a GPU, for which there are no
-    rates. Errors: UserError for a rates file that cannot be used.
+def planned_time(plan: Plan, rates: Path = RATES) -> dict[str, PlannedTime]:
+    """What the jobs of each rule are planned to take; nothing on a machine without a GPU, for
+    which there are no rates. Errors: UserError for a rates file that cannot be used.
     """
     if plan.config.device != "cuda":
         return {}
@@ -74,7 +74,11 @@ def planned_hours(plan: Plan, rates: Path = RATES) -> dict[str, tuple[float, flo
     known = read_rates(rates, all_rules())
     costs = plan_costs(jobs, plan.config, prompts, known).costs
     return {
-        rule: (round(cost.seconds / 3600, 3), round(cost.gpu_seconds / 3600, 3))
+        rule: PlannedTime(
+            hours=round(cost.seconds / 3600, 3),
+            gpu_hours=round(cost.gpu_seconds / 3600, 3),
+            gpus=max(job.gpus for job in jobs if job.rule == rule),
+        )
         for rule, cost in costs.items()
     }
 

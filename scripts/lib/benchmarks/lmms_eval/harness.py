@@ -18,7 +18,7 @@ from typing import Any
 
 from lib.benchmarks.lmms_eval.answer_journal import AnswerKeys
 from lib.benchmarks.lmms_eval.engine import ENGINE, Engine
-from lib.benchmarks.lmms_eval.main import ASKED, ITS_DATA, JUDGE, REFUSED
+from lib.benchmarks.lmms_eval.main import ASKED, ITS_DATA, JUDGE, PICTURES, REFUSED
 from lib.benchmarks.lmms_eval.main import UNJUDGED as LEFT_OUT
 from lib.benchmarks.lmms_eval.parts import PART
 from lib.benchmarks.lmms_eval.samples import answer_in
@@ -240,7 +240,11 @@ class Harness:
         files = sorted(output.glob(f"*/[0-9]*_[0-9]*_samples_{self.task.task}.jsonl"))
         if len(files) != 1:
             raise self.failure("it left no file of answers")
-        by_id = {sample["doc_id"]: _answer_in(sample) for sample in read_jsonl(files[0])}
+        told = output.parent / PICTURES
+        pictures = json.loads(told.read_text(encoding="utf-8")) if told.is_file() else {}
+        by_id = {
+            sample["doc_id"]: self._answer_in(sample, pictures) for sample in read_jsonl(files[0])
+        }
         answers = [by_id[number] for number in sorted(by_id)]
         if self.task.judge:
             self._require_verdicts(answers)
@@ -252,6 +256,22 @@ class Harness:
                 " that are no text"
             )
         return answers
+
+    def _answer_in(self, sample: Json, pictures: Mapping[str, str]) -> TaskAnswer:
+        """What is kept of a sample of lmms-eval's. `pictures`: by the number of the data's row."""
+        counts = sample.get("token_counts") or []
+        # A task that gives an answer a plain number names it as its metric (`exact_match`).
+        scores = (sample.get(metric) for metric in self.task.metrics.values())
+        numbers = [score for score in scores if isinstance(score, int | float)]
+        kept: Any = {
+            **({"score": numbers[0]} if numbers else {}),
+            **answer_in(sample),
+            "tokens": sum(count["output_tokens"] for count in counts),
+        }
+        if picture := pictures.get(str(sample["doc_id"])):
+            kept["picture"] = picture
+        answer: TaskAnswer = kept
+        return answer
 
     def _require_verdicts(self, answers: Sequence[TaskAnswer]) -> None:
         silent = [answer["id"] for answer in answers if not answer.get("eval_model", "unsaid")]
@@ -273,14 +293,6 @@ def _metrics_in(values: Mapping[str, Any]) -> dict[str, float]:
         if is_number and chosen and "_stderr" not in metric:
             metrics[metric if chosen == "none" else name] = value
     return metrics
-
-
-def _answer_in(sample: Json) -> TaskAnswer:
-    """What is kept of a sample of lmms-eval's."""
-    counts = sample.get("token_counts") or []
-    kept: Any = {**answer_in(sample), "tokens": sum(count["output_tokens"] for count in counts)}
-    answer: TaskAnswer = kept
-    return answer
 
 
 def environment(

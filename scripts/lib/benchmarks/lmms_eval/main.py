@@ -34,6 +34,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,8 @@ ITS_DATA = " of its data"
 UNJUDGED = Path("unjudged.json")
 #: The keys of its answers, there.
 ASKED = Path("asked.json")
+#: What the pictures of each row of the data are known by, there.
+PICTURES = Path("pictures.json")
 
 Ask = Callable[[Any, Sequence[Any]], list[Any]]
 Question = dict[str, Any]  # of `patches.lmms_eval.question_of`
@@ -135,13 +138,29 @@ class PartAnswered(BaseException):
     """
 
 
+def picture_by_row(model: Any) -> Callable[[Any], str]:
+    """What tells of a request which pictures it is about: a digest of them as the data hold them,
+    which decodes none; of all of its row where that holds none.
+    """
+    from lib.data.parquet_images import digest_of_pictures, pictures_of_row
+    from lib.patches.lmms_eval import stored_rows
+
+    row_of = stored_rows(model)
+
+    def picture_of(request: Any) -> str:
+        row = row_of(request)
+        pictures = pictures_of_row(row)
+        return digest_of_pictures(pictures) if pictures else sha256(repr(row).encode()).hexdigest()
+
+    return picture_of
+
+
 def by_picture(model: Any, requests: Sequence[Any], part: str = "") -> Sequence[Any]:
     """The requests with those about one picture one after the other; of a part those that are in
     it.
     """
     from lib.benchmarks.lmms_eval.parts import is_in_part
     from lib.jobs.streams import neighbours
-    from lib.patches.lmms_eval import picture_by_row
 
     picture_of = picture_by_row(model)
     pictures = {id(request): picture_of(request) for request in requests}
@@ -149,6 +168,19 @@ def by_picture(model: Any, requests: Sequence[Any], part: str = "") -> Sequence[
         request for request in requests if not part or is_in_part(part, pictures[id(request)])
     ]
     return neighbours(chosen, lambda request: pictures[id(request)])
+
+
+def noting_pictures(ask: Ask, pictures: dict[int, str]) -> Ask:
+    """A model's `generate_until` that enters what the pictures of each request are known by, by the
+    number of its row.
+    """
+
+    def generate_until(model: Any, requests: Sequence[Any]) -> list[Any]:
+        picture_of = picture_by_row(model)
+        pictures.update((request.doc_id, picture_of(request)) for request in requests)
+        return ask(model, requests)
+
+    return generate_until
 
 
 def answered_by_parts(model: Any) -> "Stream[Item[Any], Answer]":
@@ -302,6 +334,7 @@ def main(journal_path: str, key_parts: str, system: str) -> None:
         sys.exit(str(error))
     keys = AnswerKeys(**json.loads(key_parts))
     asked: list[str] = []
+    pictures: dict[int, str] = {}
     refusals, failed = judges.Refusals(), dict[str, str]()
     judges.refuse_requests(refusals, LimitedClient)
     judges.refuse_providers(refusals, key_names_of(sys.argv))
@@ -320,8 +353,8 @@ def main(journal_path: str, key_parts: str, system: str) -> None:
                 return answered_by_parts
             return answers.of if answers else partial(one_at_a_time, ask)
 
-        patches.change_answering(
-            lambda ask: journalled(
+        def answer_journalled(ask: Ask) -> Ask:
+            generate_until = journalled(
                 answering(ask),
                 journal,
                 keys,
@@ -332,7 +365,9 @@ def main(journal_path: str, key_parts: str, system: str) -> None:
                 partial(by_picture, part=part if is_part else "") if chooses else None,
                 is_part,
             )
-        )
+            return generate_until if is_part else noting_pictures(generate_until, pictures)
+
+        patches.change_answering(answer_journalled)
         if engine or is_joined:
             patches.load_no_weights()
         else:
@@ -348,6 +383,7 @@ def main(journal_path: str, key_parts: str, system: str) -> None:
             is_answered = True
     if is_answered:
         ASKED.write_text(json.dumps(asked), encoding="utf-8")
+        PICTURES.write_text(json.dumps(pictures), encoding="utf-8")
     left = {"whom": refusals.whom, "metrics": refusals.metrics, "everything": refusals.everything}
     UNJUDGED.write_text(json.dumps({**left, "failed": list(failed.values())}), encoding="utf-8")
     sys.stdout.flush()
