@@ -10,7 +10,9 @@ import runpy
 import signal
 import socket
 import sys
+from contextlib import suppress
 from pkgutil import resolve_name
+from types import FrameType
 from typing import TypedDict
 
 from lib.jobs.processes import die_with_parent
@@ -48,6 +50,13 @@ def load_libraries() -> None:
             resolve_name(name)
 
 
+def wait_for_watchers(number: int, frame: FrameType | None) -> None:
+    """Waits for those that have ended."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
 def serve(channel: socket.socket) -> Request | None:
     """Answers requests until their other end is closed.
 
@@ -57,7 +66,8 @@ def serve(channel: socket.socket) -> Request | None:
     """
     for number in FOR_JOBS:
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the watchers
+    # Whoever asks what a run took is told of processes that were waited for.
+    signal.signal(signal.SIGCHLD, wait_for_watchers)
     while True:
         _, descriptors, _, _ = socket.recv_fds(channel, 1, 1)
         if not descriptors:
