@@ -138,6 +138,7 @@ bench: demo-models ## Measure the graph, what keeping things whole costs, and ea
 	$(BIN)/python benchmarks/pairs.py
 	PYTHONPATH=scripts:demo:tests $(BIN)/python benchmarks/report_page.py
 	$(BIN)/python benchmarks/data_sets.py
+	PYTHONPATH=scripts $(BIN)/python benchmarks/stream.py
 	PYTHONPATH=scripts $(BIN)/python benchmarks/training.py
 	PYTHONPATH=scripts:demo $(BIN)/python benchmarks/throughput.py --models larger
 	PYTHONPATH=scripts:demo $(BIN)/python benchmarks/throughput.py --models tiny

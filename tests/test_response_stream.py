@@ -2,9 +2,6 @@
 and are otherwise the model's to choose.
 """
 
-import heapq
-import math
-import random
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,14 +10,20 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from benchmarks.stream import (
+    BATCH,
+    in_batches,
+    lengths_of,
+    streamed,
+    without_gaps,
+)
+from benchmarks.stream import LONGEST as CAP
 from lib.engine import Prompt, sampling_parameters
 from lib.jobs.streams import Item, handing_out
 from lib.models.response_generators.requests import Request, Sampling
 from lib.models.response_generators.vllm import VllmGenerator
 
-#: The longest answer, and how many requests the engine has at once.
-CAP, PLACES = 1000, 256
-BATCH = 32  # of before there was a stream
+PLACES = 256  # how many requests the engine has at once
 
 
 class SetLengths(VllmGenerator):
@@ -54,28 +57,6 @@ def engine(demo_models: Path) -> Any:
     return seen
 
 
-def lengths_of(requests: int, seed: int) -> list[int]:
-    """Lengths of a lognormal distribution: median 120, sigma 0.8."""
-    draw = random.Random(seed)
-    lengths = (round(draw.lognormvariate(math.log(120), 0.8)) for _ in range(requests))
-    return [min(CAP, max(1, length)) for length in lengths]
-
-
-def in_batches(lengths: Sequence[int], size: int) -> int:
-    """The steps of batches, each of which ends with its longest answer."""
-    return sum(max(lengths[start : start + size]) for start in range(0, len(lengths), size))
-
-
-def without_gaps(lengths: Sequence[int], places: int) -> int:
-    """The steps where each takes the first place that is free, in their order: the fewest without
-    knowing the lengths.
-    """
-    ends = [0] * places
-    for length in lengths:
-        heapq.heapreplace(ends, ends[0] + length)
-    return max(ends)
-
-
 def answer(engine: Any, lengths: Sequence[int], places: int) -> dict[str, Any]:
     """The answers by the position of their length; `engine.steps` are those that it took."""
     engine.steps, engine.generator.batch_size = 0, places
@@ -102,7 +83,7 @@ def test_no_place_of_the_engine_stands_empty_while_a_request_waits(
 ) -> None:
     lengths = lengths_of(12 * places, seed=places)
     answer(engine, lengths, places)
-    assert engine.steps == without_gaps(lengths, places)
+    assert engine.steps == without_gaps(lengths, places) == streamed(lengths, places)
 
 
 @pytest.mark.slow
