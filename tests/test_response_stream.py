@@ -8,8 +8,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from PIL import Image
-
 from benchmarks.stream import (
     BATCH,
     in_batches,
@@ -18,6 +16,8 @@ from benchmarks.stream import (
     without_gaps,
 )
 from benchmarks.stream import LONGEST as CAP
+from PIL import Image
+
 from lib.engine import Prompt, sampling_parameters
 from lib.jobs.streams import Item, handing_out
 from lib.models.response_generators.requests import Request, Sampling
@@ -29,7 +29,7 @@ PLACES = 256  # how many requests the engine has at once
 class SetLengths(VllmGenerator):
     """Answers whose length in tokens is the request's seed; a request for none cannot be asked."""
 
-    def _prompt_of(self, request: Request) -> Prompt:
+    def prompt_of(self, request: Request) -> Prompt:
         parameters = sampling_parameters(max_tokens=request.seed, temperature=0, ignore_eos=True)
         return Prompt(request.text, list, parameters)
 
@@ -126,7 +126,7 @@ def test_with_prefix_caching_a_picture_is_read_once_for_questions_in_a_row(
         generator = VllmGenerator.load(
             settings, "cpu", Sampling(8, 0), with_images=True, batch_size=2
         )
-        return generator._outputs([generator._prompt_of(request) for request in requests])
+        return generator._outputs([generator.prompt_of(request) for request in requests])
 
     without, with_caching = outputs(False), outputs(True)
     answers = [[output.outputs[0].token_ids for output in each] for each in (without, with_caching)]
