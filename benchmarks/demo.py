@@ -9,8 +9,8 @@ fastest of each is kept, since others on a shared machine can only make it slowe
 here and not yet committed is measured, too; new files where `git add` has named them.
 
 CPU seconds (user and system) are of all processes that were waited for. Commits that fork their
-jobs and have no `wait_for_watchers` (scripts/lib/jobs/fork_server.py) did not wait for these: what
-is measured of them is too little.
+jobs and have no `answer_ended` (scripts/lib/jobs/fork_server.py) did not wait for these: what is
+measured of them is too little.
 """
 
 import argparse
