@@ -132,8 +132,9 @@ lint: $(INSTALLED) ## Style, formatting, types, and Snakemake's own linter
 		--cache-dir .mypy_cache/tests tests
 	$(BIN)/snakemake --lint
 
-bench: demo-models ## Measure the graph, what keeping things whole costs, and each stage against the bare libraries
-	$(BIN)/python benchmarks/graph.py
+bench: demo-models ## Measure the graph, the demo, what keeping things whole costs, and each stage against the bare libraries; beside another commit: make bench AGAINST=v1.0
+	$(BIN)/python benchmarks/graph.py $(if $(AGAINST),--against $(AGAINST))
+	$(BIN)/python benchmarks/demo.py $(if $(AGAINST),--against $(AGAINST))
 	PYTHONPATH=scripts $(BIN)/python benchmarks/kept.py
 	$(BIN)/python benchmarks/pairs.py
 	PYTHONPATH=scripts:demo:tests $(BIN)/python benchmarks/report_page.py
