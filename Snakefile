@@ -29,6 +29,7 @@ with quick_imports():
         costs,
         evaluation,
         frozen,
+        job_server,
         job_table,
         left_out,
         preflight,
@@ -39,12 +40,12 @@ with quick_imports():
         targets,
         terminal,
     )
-    from lib.head.job_server import WITH_MODEL, JobServer
     from lib.head.owner import RunOwner
     from lib.head.plan import Plan
     from lib.head.run_start import RunStart
     from lib.head.slurm.checks import check_partition_file
     from lib.head.slurm.run import SlurmRun
+    from lib.jobs.copies import LOADS_MODELS
     from lib.jobs.job import ALL_TOPICS
     from lib.patches import (
         snakemake_command,
@@ -137,7 +138,10 @@ CPUS = CONFIG.cpus_per_gpu if GPU else 1
 ANY_TOPIC = f"{TOPIC}|{ALL_TOPICS}"
 STARTED = datetime.now(UTC).isoformat(timespec="milliseconds")
 SLURM_RUN = SlurmRun(Path(ROOT), CONFIG.scheduler_patience)
-JOB_SERVER = JobServer()
+# One for jobs with a model, and one for the others, whose records name no library that they have no
+# use for.
+MODEL_JOBS = job_server.JobServer(LOADS_MODELS)
+OTHER_JOBS = job_server.JobServer()
 
 
 wildcard_constraints:
@@ -177,10 +181,10 @@ include: "rules/publish.smk"
 
 
 if workflow.is_main_process and not GPU:
-    snakemake_scripts.run_scripts_by(
-        JOB_SERVER.run,
-        WITH_MODEL | ({"write_instructions"} if AUTHOR.needs_gpu else set()),
-    )
+    AUTHORS = {"write_instructions"} if AUTHOR.needs_gpu else set()
+    WITH_MODEL = job_server.WITH_MODEL | AUTHORS
+    snakemake_scripts.run_scripts_by(OTHER_JOBS.run, job_server.ALL - WITH_MODEL)
+    snakemake_scripts.run_scripts_by(MODEL_JOBS.run, WITH_MODEL)
 
 
 # On a cluster without conda, envs/site.yaml says which modules or which container the jobs get.

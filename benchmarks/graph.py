@@ -24,7 +24,7 @@ import sys
 import tarfile
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -240,10 +240,10 @@ def fastest(folders: Mapping[str, Path], repeats: int, *arguments: str) -> dict[
     }
 
 
-def unpack(revision: str, folder: Path) -> None:
+def unpack(revision: str, folder: Path, parts: Sequence[str] = PARTS) -> None:
     """Writes a commit's files into a folder."""
     archive = subprocess.run(
-        ["git", "archive", revision, "--", *PARTS], cwd=REPOSITORY, check=True, capture_output=True
+        ["git", "archive", revision, "--", *parts], cwd=REPOSITORY, check=True, capture_output=True
     )
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
         files.extractall(folder, filter="data")

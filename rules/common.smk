@@ -223,7 +223,8 @@ def end(*also):
     for terminal_of_run in TERMINALS:
         terminal_of_run.end()
     SLURM_RUN.end()
-    JOB_SERVER.end()
+    MODEL_JOBS.end()
+    OTHER_JOBS.end()
     OWNER.end()
     lines = [*also, *left_out.tell_too_large(PLAN)]
     summary.print_summary(Path(ROOT), STARTED, lines)

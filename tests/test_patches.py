@@ -577,3 +577,30 @@ def test_quick_imports_leave_out_what_nothing_calls_and_nothing_that_was_found_b
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+HIDDEN = """
+import sys
+from lib.benchmarks.language import LanguageTools
+from lib.patches.imports import hidden
+tools = LanguageTools("stand-in")
+assert tools.tokenizer.run("two cats") == ["two", "cats"]
+assert tools.singulariser.run("cats") == "cat"
+assert "nltk" in sys.modules and "scipy" not in sys.modules
+import scipy
+with hidden("scipy"):
+    import scipy.special
+assert scipy.special is sys.modules["scipy.special"]
+"""
+
+
+def test_a_hidden_package_is_not_loaded_is_there_afterwards_and_stays_where_it_was() -> None:
+    """So is scipy for NLTK, which loads all of its statistics."""
+    done = subprocess.run(
+        [sys.executable, "-c", HIDDEN],
+        env={**os.environ, "PYTHONPATH": str(SCRIPTS)},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

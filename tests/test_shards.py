@@ -133,6 +133,15 @@ def test_two_spellings_of_one_accented_letter_are_one_prompt(tmp_path):
         read(tmp_path, "caf\u00e9\ncafe\u0301\n".encode())
 
 
+def test_two_prompts_whose_ids_are_the_same_by_chance_are_refused(tmp_path):
+    """All of the one would be taken for the other's."""
+    texts = [f"{number} red cats beside a boat" for number in (945677, 1661072)]
+    first, second = (Prompt("art", text).id for text in texts)
+    assert first == second == "art-034ec9a766"
+    with pytest.raises(UserError, match=r"art\.txt, line 3: .* line 1 \(art-034ec9a766: .*word"):
+        read(tmp_path, "\n".join([texts[0], "one cat", texts[1]]).encode())
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -120,7 +120,22 @@ def read_prompts(path: Path, topic: str, max_characters: int) -> list[Prompt]:
                 f"{where}: the same prompt as on line {other}{difference}. Delete one of them."
             )
         prompts.append(Prompt(topic, content))
+    _refuse_equal_ids(path, prompts)
     return prompts
+
+
+def _refuse_equal_ids(path: Path, prompts: Sequence[Prompt]) -> None:
+    """Ends with a UserError where two prompts of a topic have one id: among 100,000 of them that
+    happens once in 200 times, and everything of the one would be taken for the other's.
+    """
+    lines: dict[str, int] = {}
+    for number, prompt in enumerate(prompts, start=1):
+        if (other := lines.setdefault(prompt.id, number)) != number:
+            raise UserError(
+                f"{path}, line {number}: by chance this prompt has the same id as that on line"
+                f" {other} ({prompt.id}: {ID_DIGITS} digits of the text's sha256). Change a word in"
+                " one of them."
+            )
 
 
 def is_empty(path: Path) -> bool:

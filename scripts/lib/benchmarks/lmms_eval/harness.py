@@ -9,8 +9,6 @@ import math
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,6 +32,7 @@ from lib.data.evaluation_files import KeptResults, TaskAnswer
 from lib.endpoint import read_key, secret_of
 from lib.errors import UserError
 from lib.files import read_jsonl, write_text
+from lib.jobs.copies import start_python
 from lib.jobs.device import VISIBLE, first_gpus
 
 MAIN = Path(__file__).resolve().parent / "main.py"
@@ -106,17 +105,16 @@ class Harness:
         self._make_folder(run, model.folder)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with open(self.log, "wb") as stream:
-            code = subprocess.run(
-                self._command(model, journal.resolve(), keys),
-                cwd=run,
-                env=environment(run, self.task, threads, model.engine)
+            process = start_python(
+                MAIN,
+                self._arguments(model, journal.resolve(), keys),
+                environment(run, self.task, threads, model.engine)
                 | ({PART: model.part} if model.part else {})
                 | ({VISIBLE: first_gpus(model.gpus)} if model.gpus > 1 else {}),
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=stream,
-                check=False,
-            ).returncode
+                run,
+                stream.fileno(),
+            )
+            code = process.wait()
         shutil.rmtree(run / "datasets", ignore_errors=True)
         if (run / REFUSED).is_file():
             files = f" of {', '.join(self.task.data.values())}" if self.task.data else ITS_DATA
@@ -133,7 +131,7 @@ class Harness:
             shutil.copy2(UNJUDGED, run / "task")
         (run / "model").symlink_to(model.resolve(), target_is_directory=True)
 
-    def _command(self, model: AskedModel, journal: Path, keys: AnswerKeys) -> list[str]:
+    def _arguments(self, model: AskedModel, journal: Path, keys: AnswerKeys) -> list[str]:
         options = {
             "--model": "llava_hf",
             "--model_args": ",".join(
@@ -153,14 +151,9 @@ class Harness:
         if self.task.limit:
             options["--limit"] = str(self.task.limit)
         return [
-            *(
-                sys.executable,
-                "-P",
-                str(MAIN),
-                str(journal),
-                json.dumps(asdict(keys)),
-                model.system_prompt,
-            ),
+            str(journal),
+            json.dumps(asdict(keys)),
+            model.system_prompt,
             *(word for option in options.items() for word in option),
             "--log_samples",
         ]

@@ -123,17 +123,18 @@ class VllmGenerator:
         """Answers requests, each in the place of one that ended."""
 
         def prompt_of(item: Item[Request]) -> Prompt:
-            return self._prompt_of(item.inputs)
+            return self.prompt_of(item.inputs)
 
         for ended in EngineStream(self.llm, self.batch_size, prompt_of).run(take):
             yield [(item, self._answer_in(output)) for item, output in ended]
 
     def generate(self, requests: Sequence[Request]) -> list[Generated]:
         """One answer a request, in order."""
-        answers = map(self._answer_in, self._outputs([self._prompt_of(each) for each in requests]))
+        answers = map(self._answer_in, self._outputs([self.prompt_of(each) for each in requests]))
         return [_raised(answer) for answer in answers]
 
-    def _prompt_of(self, request: Request) -> Prompt:
+    def prompt_of(self, request: Request) -> Prompt:
+        """What the engine is asked."""
         image = request.image
         return Prompt(
             chat_prompt(self.processor, request.text, image is not None, request.system),
