@@ -323,7 +323,7 @@ def test_lmms_eval_s_own_class_sees_the_first_gpus_only_and_spreads_over_them(
 
     def command(gpus: int) -> str:
         model = AskedModel(tmp_path, "bfloat16", "cuda", "", gpus=gpus)
-        return " ".join(harness._command(model, tmp_path / "journal", AnswerKeys("", "")))
+        return " ".join(harness._arguments(model, tmp_path / "journal", AnswerKeys("", "")))
 
     assert "device_map=cuda," in command(1)
     assert "device_map=auto," in command(2)
