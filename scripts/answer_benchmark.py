@@ -53,7 +53,7 @@ from lib.data.parquet_images import images_in_parquet
 from lib.engine import independence
 from lib.errors import UserError
 from lib.files import digest_of_file, mendable_storage_errors, read_jsonl, write_json, write_jsonl
-from lib.jobs.device import spread_over
+from lib.jobs.device import require_device, spread_over
 from lib.jobs.job import Job
 from lib.jobs.kept import MARKER, copy_folder, is_sealed, publish_folder, seal
 from lib.jobs.script import run_script
@@ -162,6 +162,7 @@ def engine_of(job: Job[AnswerBenchmarkJob], model: Model, part: str) -> Engine |
 def asked_model(job: Job[AnswerBenchmarkJob], model: Model, part: str) -> AskedModel:
     """The model of a job and how it is asked. `part`: of the questions, or JOINED."""
     if (gpus := spread_over(job.device, job.settings.gpus)) > 1 and part != JOINED:
+        require_device(job.device, gpus)
         job.note(f"spread over {gpus} GPUs: with vLLM, low bits may depend on how many")
     return AskedModel(
         folder=weights.fetch(model.model, model.revision),

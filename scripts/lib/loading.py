@@ -75,8 +75,8 @@ def to_device(model: Any, device: str) -> Any:
         return model.to(device).eval()
     if left := sorted(name for name, place in places.items() if place in ("cpu", "disk")):
         raise ValueError(
-            f"{len(set(places.values()))} GPUs have no room for all of it (none for"
-            f" {describe(left)}). Raise `gpus`, or take a smaller `dtype`"
+            f"its GPUs have no room for all of it (none for {describe(left)}). Raise `gpus`, or"
+            " take a smaller `dtype`"
         )
     return model.eval()
 
