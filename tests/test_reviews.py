@@ -200,6 +200,13 @@ def test_a_file_with_other_columns_is_explained(write: Write, header: Any, said:
     assert said in str(told.value)
 
 
+def test_another_table_is_told_as_one_whatever_its_lines_are(write: Write) -> None:
+    folder = write({})
+    (folder / "prices.csv").write_text("what;costs\na;1;2;3\n")
+    with pytest.raises(UserError, match=r"prices\.csv: is no file of reviews"):
+        read(folder)
+
+
 def test_a_file_that_is_no_text_or_no_csv_is_explained(write: Write) -> None:
     folder = write({})
     path = folder / "reviews.csv"
