@@ -22,6 +22,7 @@ from lib.data.reviews import (
 )
 from lib.data.rows import MissingRow, PairRow
 from lib.errors import UserError
+from lib.report.data_set_card import left_out, why_not
 from lib.report.review_counts import cohen_kappa, count_reviews, wilson
 
 ID = "art-0123456789"
@@ -199,6 +200,13 @@ def test_a_file_with_other_columns_is_explained(write: Write, header: Any, said:
     assert said in str(told.value)
 
 
+def test_another_table_is_told_as_one_whatever_its_lines_are(write: Write) -> None:
+    folder = write({})
+    (folder / "prices.csv").write_text("what;costs\na;1;2;3\n")
+    with pytest.raises(UserError, match=r"prices\.csv: is no file of reviews"):
+        read(folder)
+
+
 def test_a_file_that_is_no_text_or_no_csv_is_explained(write: Write) -> None:
     folder = write({})
     path = folder / "reviews.csv"
@@ -279,6 +287,12 @@ def test_a_sample_that_is_not_reviewed_to_its_end_is_told() -> None:
     said = [[review("accept", sample="100")]] * 3
     told = "\n".join(count_reviews(reviewed(row(), each) for each in said).lines())
     assert "Of a sample of 3 pairs drawn at random, 3 were accepted" in told  # there are no more
+
+
+def test_reviewers_names_are_no_markup_in_a_data_set_s_card() -> None:
+    both = [review("accept", "<b>Ada</b>"), review("accept", "[Bo](https://example.org)")]
+    told = left_out(why_not([reviewed(row(), both)]))
+    assert "&lt;b&gt;Ada&lt;/b&gt; and \\[Bo\\](https" in told
 
 
 def test_what_reviewers_noted_is_told_with_their_verdicts() -> None:

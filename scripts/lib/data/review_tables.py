@@ -5,8 +5,7 @@ or as a spreadsheet saved them since.
 import codecs
 import csv
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from io import StringIO
 from pathlib import Path
@@ -30,14 +29,6 @@ def name_of_seen(texts: Iterable[str]) -> str:
     return next((name for name in names if not _NUMBER.fullmatch(name)), names[0])
 
 
-@dataclass(frozen=True)
-class Table:
-    """A file's header, and its other lines with their numbers."""
-
-    header: Sequence[str]
-    lines: Sequence[tuple[int, dict[str, str]]]
-
-
 def files_in(folder: Path) -> tuple[list[Path], list[Path]]:
     """The CSV files of a folder and those below it, and the files that are none. Errors: UserError
     where it is no folder.
@@ -53,8 +44,12 @@ def files_in(folder: Path) -> tuple[list[Path], list[Path]]:
     return read, others
 
 
-def read_table(path: Path) -> Table:
-    """A file of reviews. Errors: UserError with file and line."""
+def read_table(
+    path: Path, refuse: Callable[[Path, Sequence[str]], None]
+) -> list[tuple[int, dict[str, str]]]:
+    """The lines of a file of reviews below its header, with their numbers. `refuse`: raises where
+    the header is another one. Errors: UserError with file and line.
+    """
     text = _decoded(path)
     first = text.partition("\n")[0]
     separator = max(SEPARATORS, key=first.count)
@@ -62,6 +57,7 @@ def read_table(path: Path) -> Table:
     lines = []
     try:
         header = [name.strip() for name in next(reader, [])]
+        refuse(path, header)
         before = reader.line_num
         for values in reader:
             number, before = before + 1, reader.line_num
@@ -78,7 +74,7 @@ def read_table(path: Path) -> Table:
         raise UserError(
             f"{path}, line {reader.line_num}: is no CSV ({error}). Download it again."
         ) from error
-    return Table(header, lines)
+    return lines
 
 
 def _decoded(path: Path) -> str:

@@ -92,10 +92,8 @@ class ReviewFiles:
         ]
 
     def _add_file(self, path: Path) -> None:
-        table = read_table(path)
-        refuse_other_columns(path, table.header)
         known = 0
-        for number, line in table.lines:
+        for number, line in read_table(path, refuse_other_columns):
             if line["run"] != self.run:
                 self._of_other_runs[path, line["run"]] += 1
             elif line["prompt_id"] not in self.prompts:
@@ -111,11 +109,10 @@ class ReviewFiles:
             )
 
     def _add(self, where: str, line: Mapping[str, str]) -> None:
-        name, verdict = line["prompt_id"], line["verdict"]
         if "kind" in line:
             self._add_blind(where, line)
             return
-        verdict = verdict.lower()
+        name, verdict = line["prompt_id"], line["verdict"].lower()
         refuse_other_words(where, "verdict", verdict, VERDICTS)
         self._refuse_doubled(where, line["reviewer"], name)
         if line["sample"] and not line["sample"].isdecimal():
