@@ -221,7 +221,8 @@ class MergedPrompts(Prompts):
 
     def at(self, place: int) -> Prompt:
         """One of them, for which all are made."""
-        return [*self][place]
+        prompts: list[Prompt] = list(self)
+        return prompts[place]
 
     def ids(self) -> list[str]:
         """Their ids."""

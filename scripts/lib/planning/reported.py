@@ -27,8 +27,8 @@ def jobs_with_models(plan: Plan) -> Iterator[PlannedJob]:
     }
     for rule, wildcards in models.items():
         for topic, shard in plan.layout(rule).shards:
-            for model in wildcards:
-                yield PlannedJob(rule, {**model, "topic": topic, "shard": shard}, 1)
+            for of_model in wildcards:
+                yield PlannedJob(rule, {**of_model, "topic": topic, "shard": shard}, 1)
     for experiment in plan.experiments():
         gpus = config.training.settings_of(experiment).processes
         yield PlannedJob("train_dpo", {"experiment": experiment}, gpus)
