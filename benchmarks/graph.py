@@ -4,10 +4,9 @@ to do, and how they grow.
     python benchmarks/graph.py [--prompts N ...] [--against REVISION]
 
 `make bench` runs it, and `make plan` of a million prompts, also with 10,000 jobs of images. The
-configuration is config.yaml; the
-prompts are made up here, 900 for each of the ten topics, and 100 to 10,000 for the growth. To
-measure a run with nothing to do without
-doing the work, every output is created empty and entered as done with Snakemake's own `--touch`.
+configuration is config.yaml; the prompts are made up here, 900 for each of the ten topics, and 100
+to 10,000 for the growth. To measure a run with nothing to do without doing the work, every output
+is created empty and entered as done with Snakemake's own `--touch`.
 
 `--against` measures another commit too, with this one's libraries: each command in turn on both,
 `--repeats` times over, and the fastest of each is kept, since others on a shared machine can only
