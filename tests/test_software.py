@@ -293,7 +293,7 @@ def write_environment(folder, name, *packages):
 @pytest.mark.parametrize(
     ("script", "words", "said"),
     [
-        ("plan.py", ("--configfile", "pilot.yaml"), "pilot: 68 jobs"),
+        ("plan.py", ("--configfile", "pilot.yaml"), "pilot: 59 jobs"),
         ("fetch.py", ("--configfile", "demo/random.yaml"), "needs nothing from the hub"),
         ("fetch.py", ("--configfile", "pilot.yaml"), "http://127.0.0.1:9 cannot be reached"),
         ("verify.py", ("results/none",), "no job's record"),

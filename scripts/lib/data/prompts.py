@@ -236,7 +236,8 @@ class MergedPrompts(Prompts):
 
     def at(self, place: int) -> Prompt:
         """One of them, for which all are made."""
-        return list(self)[place]
+        prompts: list[Prompt] = list(self)
+        return prompts[place]
 
     def ids(self) -> list[str]:
         """Their ids."""

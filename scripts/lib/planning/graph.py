@@ -130,14 +130,14 @@ def plan_jobs(
         return _graph(scratch / "config.yaml")
 
 
-def _planned(job: Any, before: Iterable[Any]) -> PlannedJob:
+def _planned(job: Any, needs: Iterable[str]) -> PlannedJob:
     gpus, minutes = (job.resources.get(name, 0) for name in ("gpu", "runtime"))
     return PlannedJob(
         own_name(job.rule),
         dict(job.wildcards_dict),
         int(gpus or 0),
         int(minutes or 0),
-        tuple(sorted(_name(own_name(each.rule), dict(each.wildcards_dict)) for each in before)),
+        tuple(sorted(needs)),
         tuple(part["wildcards"] for part in job.params.get(TOGETHER, ())),
     )
 
@@ -169,7 +169,12 @@ def _graph(configfile: Path) -> tuple[list[PlannedJob], PromptCounts, list[str]]
             # Read by this process once: a million prompts take it half a minute.
             shards = planned.globals["PLAN"].shards
             counts = PromptCounts({place: len(shard.prompts) for place, shard in shards.items()})
-            return [_planned(job, planned.dag.dependencies[job]) for job in jobs], counts, rules
+            names = {
+                job: _name(own_name(job.rule), dict(job.wildcards_dict)) for job in planned.dag.jobs
+            }
+            needed = planned.dag.dependencies
+            planned_jobs = [_planned(job, map(names.__getitem__, needed[job])) for job in jobs]
+            return planned_jobs, counts, rules
     except (Exception, SystemExit) as error:
         raise UserError(
             f"the workflow could not be planned: {error}\n{printed.getvalue().strip()}"
