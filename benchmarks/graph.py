@@ -46,7 +46,10 @@ FILES_WITHOUT_SUFFIX = {"README", "SHA256SUMS"}
 LIMITS = {"jobs": 400, "dry run": 3.0, "no-op run": 5.0}
 MANY = 1_000_000
 #: ... with as many jobs of images as take an hour each, and a hundred of each model after them.
-MANY_JOBS = {"shards_per_topic": 1000, "shards": {"rank_images": 100, "generate_responses": 100}}
+MANY_JOBS: dict[str, object] = {
+    "shards_per_topic": 1000,
+    "shards": {"rank_images": 100, "generate_responses": 100},
+}
 #: Of the plan of so many prompts.
 LIMITS_OF_MANY = {"CPU s": 60.0, "MB": 500.0}
 #: ... with as many jobs: each file that a job reads is 2 KB of Snakemake's graph.
@@ -303,10 +306,10 @@ def main() -> None:
         f"Limits at {PAPER:,} prompts: {LIMITS['jobs']} jobs, dry run {LIMITS['dry run']} s, no-op"
         f" run {LIMITS['no-op run']} s of CPU."
     )
-    cases: tuple[tuple[int, dict[str, object], dict[str, float]], ...] = (
+    cases: list[tuple[int, dict[str, object], dict[str, float]]] = [
         (20, {}, LIMITS_OF_MANY),
         (10_000, MANY_JOBS, LIMITS_OF_MANY_JOBS),
-    )
+    ]
     for jobs, values, limits in cases:
         plan = measure_plan(MANY, values)
         console.print(
