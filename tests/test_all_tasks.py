@@ -241,9 +241,8 @@ def test_a_question_is_put_as_for_llava_s_published_score(run, name):
     assert f"\n\n{SYSTEM_PROMPT} USER: <image>\n{FORMS[name]} ASSISTANT:\n" in prompts
 
 
-@pytest.mark.parametrize("name", sorted({*DEFAULTS} - {"mmbench"}))
+@pytest.mark.parametrize("name", sorted(DEFAULTS))
 def test_each_answer_has_the_number_that_its_task_gives_it(run, name):
-    """But for MMBench's, whose task says no more than what the whole comes to."""
     harness = harness_of(run, name)
     questions = harness.read_results(run.folder / "out")["questions"]
     answers = harness.read_answers(run.folder / "out", questions)

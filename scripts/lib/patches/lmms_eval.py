@@ -113,6 +113,28 @@ def change_judge(ask: Callable[..., tuple[str, str]], refuse: Callable[[str], An
     openai.OpenAIProvider.evaluate = evaluate
 
 
+def score_each_answer(tasks: str) -> None:
+    """Has a task of MMBench say of each answer whether it is right, by the code by which it says
+    how many are, unless that asks a judge.
+    """
+    if "mmbench" not in tasks:
+        return  # it imports what others have no use for
+    from lmms_eval.tasks.mmbench.mmbench_evals import MMBench_Evaluator
+    from pandas import DataFrame
+
+    score_all = MMBench_Evaluator.eval_result
+
+    def score(evaluator: Any, answers: Any, eval_method: str) -> Any:
+        if eval_method == "static":
+            for answer in answers:
+                right = {answer["index"]: answer["answer"]}
+                row = DataFrame([answer])
+                answer["score"] = evaluator.eval_sub_data(row, right, static_only=True)
+        return score_all(evaluator, answers, eval_method)
+
+    MMBench_Evaluator.eval_result = score
+
+
 def take_any_model() -> None:
     """Has lmms-eval's class for LLaVA load any model that reads pictures and writes text, as
     transformers does, and ask it through the model's own processor. Its classes for single

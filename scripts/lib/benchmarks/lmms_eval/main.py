@@ -4,7 +4,7 @@ SYSTEM_PROMPT <arguments>`, KEYS being an `AnswerKeys` as JSON.
 It is `python -m lmms_eval`, version 0.7.3, with the arguments of that. SYSTEM_PROMPT, unless it is
 empty, stands before every prompt of Vicuna's form, which LLaVA's published scores have it in and
 the hub's chat template has not. Any model that transformers loads for pictures and text is asked,
-by the one class, and sees one BOS. It differs in seven more ways, none of which changes a question:
+by the one class, and sees one BOS. It differs in eight more ways, none of which changes a question:
 
 - Each answer is in the journal as soon as it ends, under a key that holds the question's text and
   images, and those that are there already are not asked again. So a killed
@@ -19,6 +19,7 @@ by the one class, and sees one BOS. It differs in seven more ways, none of which
   ends the run.
 - Whoever else a task would have judge its answers, by whatever client, is not asked. Which scores
   are not to be had for it stands in UNJUDGED.
+- MMBench's tasks say of each answer whether it is right, and not of all together only.
 - Only the tasks of `--include_path` are indexed. lmms-eval reads the 2,000 files of its own tasks
   first, and prefers them to ours.
 - Imports pull in only what is used, and the interpreter is not taken down tidily at the end.
@@ -339,6 +340,7 @@ def main(journal_path: str, key_parts: str, system: str) -> None:
     judges.refuse_requests(refusals, LimitedClient)
     judges.refuse_providers(refusals, key_names_of(sys.argv))
     judges.leave_judged_scores_out(refusals, unjudged.process_results)
+    patches.score_each_answer(sys.argv[sys.argv.index("--tasks") + 1])
     with ExitStack() as stack:
         journal = stack.enter_context(Journal(Path(journal_path), RULE))
         engine = Engine(**json.loads(os.environ[ENGINE])) if ENGINE in os.environ else None
