@@ -21,7 +21,7 @@ def require_device(device: str, gpus: int = 1) -> None:
             "device: 'cuda' is configured, but this machine shows no CUDA GPU. Set `device: cpu`,"
             " or ask for a GPU."
         )
-    if (there := torch.cuda.device_count()) < gpus:
+    if gpus > 1 and (there := torch.cuda.device_count()) < gpus:
         raise UserError(
             f"`gpus`: the model is to be spread over {gpus} GPUs, and the job sees {there}. Lower"
             " it, or give the job more: they have to be in one machine."
