@@ -3,6 +3,7 @@ loads it. There is no GPU here: what PyTorch says of the machine is said by the 
 """
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,10 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         "mem_get_info": (80 * GIB, 80 * GIB),
     }.items():
         monkeypatch.setattr(torch.cuda, name, lambda *_, said=value: said)
+    # What an engine for them sets is not for those of other tests.
+    for name in ("VLLM_BATCH_INVARIANT", "VLLM_WORKER_MULTIPROC_METHOD"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+        monkeypatch.delenv(name)
     return monkeypatch
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -310,6 +311,6 @@ def test_the_scripts_with_a_model_are_those_of_rules_that_may_ask_for_a_gpu() ->
     for file in RULES.glob("*.smk"):
         for rule in file.read_text(encoding="utf-8").split("\nrule ")[1:]:
             needs = next((line for line in rule.splitlines() if " gpu=" in line), " gpu=0")
-            if "GPU" in needs:
-                asking.add(rule.partition(":")[0])
+            if "GPU" in needs or "gpus_of(" in needs:
+                asking |= set(re.findall(r"scripts/(\w+)\.py", rule))
     assert asking == WITH_MODEL | {"write_instructions"}

@@ -435,6 +435,8 @@ def test_the_authors_released_data_and_model_are_planned_without_a_prompt(projec
     ours, theirs = (
         config.evaluation.model_dump(exclude=only_of_released) for config in (released, paper)
     )
+    for values in (ours, theirs):
+        del values["benchmarks"]["vqav2"]["shards"]  # in how many jobs
     assert ours == theirs
 
 
@@ -454,8 +456,12 @@ def test_the_pilot_is_the_paper_s_run_but_for_how_much_of_everything():
     benchmarks = pilot.evaluation.benchmarks
     assert all(block.limit for block in benchmarks.values())
     assert {
-        name: block.model_copy(update={"limit": None}) for name, block in benchmarks.items()
-    } == paper.evaluation.benchmarks
+        name: block.model_copy(update={"limit": None, "shards": 1})
+        for name, block in benchmarks.items()
+    } == {
+        name: block.model_copy(update={"shards": 1})
+        for name, block in paper.evaluation.benchmarks.items()
+    }
 
 
 #: Two shards of pictures, then their answers by two models, then a training on two GPUs.

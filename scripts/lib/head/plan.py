@@ -615,6 +615,10 @@ class Plan:
         """
         return _digests(shard for layout in self._all_layouts for shard in layout.shards.values())
 
+    def digests_of_topic(self, topic: str) -> dict[str, str]:
+        """`digests` of a topic's shards of stage images."""
+        return _digests(shard for shard in self.shards.values() if shard.topic == topic)
+
     @cached_property
     def _all_layouts(self) -> list[Layout]:
         """The layouts that stages have, each once, in the order of the flow."""

@@ -1,6 +1,4 @@
-"""What a response generator is: the role of the four LLaVA-1.6 in the paper (3.3, Eq. 8). It also
-answers benchmarks, and writes instructions where a local LLM does.
-"""
+"""What a response generator is: the role of the four LLaVA-1.6 in the paper (3.3, Eq. 8)."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Protocol, Self
@@ -34,9 +32,7 @@ class Generator(Protocol):
 
     @classmethod
     def independence(cls, device: str) -> str:
-        """How answers of settings that are `deterministic` do not depend on what else is asked, as
-        a record tells it.
-        """
+        """How `deterministic` answers do not depend on what else is asked, as a record tells."""
         ...
 
     def stream(
