@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from snakemake.persistence.file import FilePersistence
 
 from conftest import REPOSITORY
 from lib.benchmarks.lmms_eval.answer_journal import AnswerKeys
@@ -38,6 +39,13 @@ from lib.planning.rates import read_rates
 from lib.planning.reported import RATES, jobs_with_models
 
 GIB = 2**30
+
+
+@pytest.fixture(autouse=True)
+def snakemake_s_own_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Snakefile, which is read in this process, changes them."""
+    for name in ("_write_locks", "_delete_locks", "cleanup_locks", "lock"):
+        monkeypatch.setattr(FilePersistence, name, getattr(FilePersistence, name))
 
 
 @pytest.fixture
