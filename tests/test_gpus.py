@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +15,6 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from snakemake.persistence.file import FilePersistence
 
 from conftest import REPOSITORY
 from lib.benchmarks.lmms_eval.answer_journal import AnswerKeys
@@ -23,6 +24,7 @@ from lib.benchmarks.lmms_eval.tasks import TaskSettings
 from lib.blocks import deciding
 from lib.config.evaluation import Evaluation
 from lib.config.run import Config, load_config
+from lib.data.layouts import PromptCounts
 from lib.engine import BY_KERNELS, ONE_AT_A_TIME, independence
 from lib.errors import UserError
 from lib.head import evaluation
@@ -34,18 +36,21 @@ from lib.models.response_generators.registry import GENERATORS
 from lib.models.response_generators.requests import Request, Sampling
 from lib.models.response_generators.transformers import TransformersGenerator
 from lib.planning.costs import plan_costs
-from lib.planning.graph import plan_jobs
+from lib.planning.graph import PlannedJob, plan_jobs
 from lib.planning.rates import read_rates
 from lib.planning.reported import RATES, jobs_with_models
 
 GIB = 2**30
 
 
-@pytest.fixture(autouse=True)
-def snakemake_s_own_locks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The Snakefile, which is read in this process, changes them."""
-    for name in ("_write_locks", "_delete_locks", "cleanup_locks", "lock"):
-        monkeypatch.setattr(FilePersistence, name, getattr(FilePersistence, name))
+def planned(values: dict[str, Any]) -> tuple[list[PlannedJob], PromptCounts, list[str]]:
+    """The jobs of a configuration, planned in a process of its own: what the Snakefile leaves in
+    one is no company for vLLM.
+    """
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        config = Config.model_validate(values)
+        jobs, counts, rules = process.submit(plan_jobs, values, config, per_topic=1).result()
+    return jobs, counts, rules
 
 
 @pytest.fixture
@@ -136,7 +141,7 @@ def test_snakemake_s_jobs_hold_the_gpus_of_their_models_and_are_planned_with_the
     """The resource `gpu` of the real graph, which Slurm's request is made of."""
     values = values_of(demo_models)
     config = Config.model_validate(values)
-    jobs, shards, rules = plan_jobs(values, config, per_topic=1)
+    jobs, shards, rules = planned(values)
     assert gpus_by_job(jobs) == EXPECTED
     costs = plan_costs(jobs, config, shards, read_rates(RATES, rules)).costs
     assert costs["write_instructions"].gpu_seconds == 2 * costs["write_instructions"].seconds
@@ -148,7 +153,7 @@ def test_snakemake_s_jobs_hold_the_gpus_of_their_models_and_are_planned_with_the
 
 def test_on_a_cpu_the_setting_asks_for_nothing(demo_models: Path) -> None:
     values = values_of(demo_models) | {"device": "cpu"}
-    jobs, _, _ = plan_jobs(values, Config.model_validate(values), per_topic=1)
+    jobs, _, _ = planned(values)
     assert {job.gpus for job in jobs} == {0}
 
 
