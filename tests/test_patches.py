@@ -207,11 +207,16 @@ def snakefile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
-def test_the_graph_of_snakemakes_interface_is_handed_out(snakefile: Path) -> None:
+def test_the_graph_of_snakemakes_interface_is_handed_out(
+    snakefile: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from snakemake.api import SnakemakeApi
     from snakemake.settings.enums import Quietness
     from snakemake.settings.types import OutputSettings, ResourceSettings
 
+    # A Snakefile is read in the names of this module. What it leaves there, vLLM does not bear,
+    # which looks at all modules of a process when it is loaded.
+    monkeypatch.setattr("snakemake.workflow.storage", None, raising=False)
     with SnakemakeApi(OutputSettings(quiet={Quietness.ALL}, dryrun=True)) as api:
         workflow = build_graph(
             api.workflow(resource_settings=ResourceSettings(cores=1), snakefile=snakefile)
