@@ -132,12 +132,14 @@ lint: $(INSTALLED) ## Style, formatting, types, and Snakemake's own linter
 		--cache-dir .mypy_cache/tests tests
 	$(BIN)/snakemake --lint
 
-bench: demo-models ## Measure the graph, what keeping things whole costs, and each stage against the bare libraries
-	$(BIN)/python benchmarks/graph.py
+bench: demo-models ## Measure the graph, the demo, what keeping things whole costs, and each stage against the bare libraries; beside another commit: make bench AGAINST=v1.0
+	$(BIN)/python benchmarks/graph.py $(if $(AGAINST),--against $(AGAINST))
+	$(BIN)/python benchmarks/demo.py $(if $(AGAINST),--against $(AGAINST))
 	PYTHONPATH=scripts $(BIN)/python benchmarks/kept.py
 	$(BIN)/python benchmarks/pairs.py
 	PYTHONPATH=scripts:demo:tests $(BIN)/python benchmarks/report_page.py
 	$(BIN)/python benchmarks/data_sets.py
+	PYTHONPATH=scripts $(BIN)/python benchmarks/stream.py
 	PYTHONPATH=scripts $(BIN)/python benchmarks/training.py
 	PYTHONPATH=scripts:demo $(BIN)/python benchmarks/throughput.py --models larger
 	PYTHONPATH=scripts:demo $(BIN)/python benchmarks/throughput.py --models tiny

@@ -22,12 +22,14 @@ with quick_imports():
     from lib.blocks import NAME
     from lib.config.run import load_config
     from lib.config.yaml_files import path_of, read_yaml, say_where
+    from lib.data.layouts import SHARD
     from lib.data.prompts import PROMPT_ID, TOPIC, tell_unread_files
     from lib.errors import UserError
     from lib.head import (
         costs,
         evaluation,
         frozen,
+        job_server,
         job_table,
         left_out,
         preflight,
@@ -38,12 +40,13 @@ with quick_imports():
         targets,
         terminal,
     )
-    from lib.head.job_server import WITH_MODEL, JobServer
     from lib.head.owner import RunOwner
     from lib.head.plan import Plan
     from lib.head.run_start import RunStart
     from lib.head.slurm.checks import check_partition_file
     from lib.head.slurm.run import SlurmRun
+    from lib.jobs.copies import LOADS_MODELS
+    from lib.jobs.job import ALL_TOPICS
     from lib.patches import (
         snakemake_command,
         snakemake_graph,
@@ -95,7 +98,15 @@ try:
     # The plugin would end with a traceback, and say nothing in a dry run.
     if partition_file := snakemake_command.partition_file():
         check_partition_file(partition_file)
-    PLAN = Plan(CONFIG, START)
+    # What another workflow asks of its module is not known here.
+    PLAN = Plan(
+        CONFIG,
+        START,
+        is_whole=not MODULE
+        and not snakemake_command.names_any(
+            targets.less_than_rankings(), CONFIG.root.as_posix()
+        ),
+    )
     OWNER = RunOwner(Path(PLAN.root))
     if snakemake_command.is_to_unlock():
         OWNER.refuse_while_at_work()
@@ -123,14 +134,19 @@ GPU = 1 if CONFIG.device == "cuda" else 0
 # The CPUs of a job with a GPU; a model that is on a CPU computes with one, so that its sums do not
 # depend on how many there are.
 CPUS = CONFIG.cpus_per_gpu if GPU else 1
+# What stands for the topic in the names of shards.
+ANY_TOPIC = f"{TOPIC}|{ALL_TOPICS}"
 STARTED = datetime.now(UTC).isoformat(timespec="milliseconds")
 SLURM_RUN = SlurmRun(Path(ROOT), CONFIG.scheduler_patience)
-JOB_SERVER = JobServer()
+# One for jobs with a model, and one for the others, whose records name no library that they have no
+# use for.
+MODEL_JOBS = job_server.JobServer(LOADS_MODELS)
+OTHER_JOBS = job_server.JobServer()
 
 
 wildcard_constraints:
-    topic=TOPIC,
-    shard=r"\d{2}",
+    topic=ANY_TOPIC,
+    shard=SHARD,
     size=frozen.SIZE,
     prompt_id=PROMPT_ID,
     scorer=NAME,
@@ -165,10 +181,10 @@ include: "rules/publish.smk"
 
 
 if workflow.is_main_process and not GPU:
-    snakemake_scripts.run_scripts_by(
-        JOB_SERVER.run,
-        WITH_MODEL | ({"write_instructions"} if AUTHOR.needs_gpu else set()),
-    )
+    AUTHORS = {"write_instructions"} if AUTHOR.needs_gpu else set()
+    WITH_MODEL = job_server.WITH_MODEL | AUTHORS
+    snakemake_scripts.run_scripts_by(OTHER_JOBS.run, job_server.ALL - WITH_MODEL)
+    snakemake_scripts.run_scripts_by(MODEL_JOBS.run, WITH_MODEL)
 
 
 # On a cluster without conda, envs/site.yaml says which modules or which container the jobs get.

@@ -7,7 +7,8 @@ For each stage, on one shard of `--prompts` prompts:
 
 - workflow: the rule's own script from reading its input to publishing the shard, less loading the
   model;
-- bare: the same model calls in the same batches, and nothing else (images are not even saved);
+- bare: the same model calls in the same batches, and nothing else (images are not even saved); of
+  vLLM, its own engine with all requests at once and as many places;
 - published way: as the paper's code does it: one pipeline call an image, one score an image, one
   score a response.
 
@@ -21,7 +22,7 @@ some hundredths of that.
 `--models tiny` takes the random run's checkpoints and image size (demo/random.yaml); `larger` takes
 images of 256 pixels and reward models of more layers, also random, whose calls take some ten times
 as long, so that the workflow's fixed cost a prompt weighs less. The policy model is the random
-run's.
+run's. `--stages` measures some of them only, with what they need before.
 """
 
 import argparse
@@ -33,9 +34,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest import mock
 
 from rich.console import Console
 from rich.table import Table
@@ -64,11 +67,11 @@ from lib.data.shards import present, prompt_of, read_shard
 from lib.files import write_jsonl
 from lib.models.image_generators.stable_diffusion_3 import StableDiffusion3
 from lib.models.image_scorers.image_reward import ImageReward
-from lib.models.policy_models.local import TransformersPolicy
-from lib.models.response_generators.base import Generator
+from lib.models.policy_models.local import TransformersPolicy, VllmPolicy
 from lib.models.response_generators.for_jobs import generator_settings
 from lib.models.response_generators.registry import GENERATORS
 from lib.models.response_generators.requests import Request, Sampling
+from lib.models.response_generators.vllm import VllmGenerator
 from lib.models.response_rewards.armorm import ArmoRM
 from tiny.armorm import write_armorm
 from tiny.image_reward import write_image_reward
@@ -82,6 +85,8 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 MODELS = Path("demo/models")
+#: How many prompts vLLM's engine, or a batch, has at once.
+AT_ONCE = 8
 LIMIT = 1.10
 MILLISECONDS_A_PROMPT = 0.25
 
@@ -175,19 +180,31 @@ class Stages:
             policy=self.policy,
             max_new_tokens=64,
         )
-        self.generator = self._generator()
+        self.generator = self._generator(self.policy, 1)
         self.ranking = ArmoRM.Settings(
             model=str(rewards / "armorm"), dtype="float32", max_length=512
         )
         self.armorm = rank_responses.load_reward(self.ranking, "cpu")
 
-    def _generator(self) -> Generator:
+    def _generator(
+        self, policy: TransformersPolicy.Settings | VllmPolicy.Settings, at_once: int
+    ) -> Any:
         job = self.responding
-        settings = generator_settings(job, job.policy)
+        settings = generator_settings(job, policy)
         sampling = Sampling(job.max_new_tokens, job.temperature, job.top_p)
         return GENERATORS.load(settings.backend).load(
-            settings, "cpu", sampling, with_images=True, batch_size=1
+            settings, "cpu", sampling, with_images=True, batch_size=at_once
         )
+
+    @cached_property
+    def streaming(self) -> VllmGenerator:
+        """The policy model in vLLM's engine, loaded once: a process cannot hold several."""
+        generator: VllmGenerator = self._generator(self._under_vllm, AT_ONCE)
+        return generator
+
+    @property
+    def _under_vllm(self) -> VllmPolicy.Settings:
+        return VllmPolicy.Settings(backend="vllm", model=self.policy.model, dtype=self.policy.dtype)
 
     def path(self, stage: str) -> Path:
         """A stage's shard file."""
@@ -266,23 +283,28 @@ class Stages:
             rows.append(cast("InstructionRow", {**picked, "instruction": "What is there?"}))
         return rows
 
-    def responses_workflow(self, prompts_per_batch: int = 1) -> float:
-        """Rule generate_responses."""
+    def responses_workflow(self, prompts_per_batch: int = 1, **changed: Any) -> float:
+        """Rule generate_responses. `changed`: of its settings."""
         path = self.path("instructions")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(row) + "\n" for row in self.instructions()))
         inputs = SimpleNamespace(instructions=str(path), images=str(self.path("images")))
         output = self.path("responses/llava-v1.6-mistral")
         wildcards = {"policy": "llava-v1.6-mistral", "topic": "art", "shard": "00"}
-        settings = self.responding.model_copy(update={"prompts_per_batch": prompts_per_batch})
+        changed["prompts_per_batch"] = prompts_per_batch
+        settings = self.responding.model_copy(update=changed)
         return run_rule(
             generate_responses, "generate_responses", wildcards, inputs, output, self.root, settings
         )
 
     def responses_bare(self) -> float:
         """The policy model alone, one response at a time; the published code's way as well."""
+        requests = self._requests()
+        return timed(lambda: [self.generator.generate([request]) for request in requests])
+
+    def _requests(self) -> list[Request]:
         identity = weights.identity(self.policy.model, "main")
-        requests = [
+        return [
             Request(
                 row["instruction"],
                 seed_of(0, "response", identity, row["id"]),
@@ -290,7 +312,34 @@ class Stages:
             )
             for row in self.instructions()
         ]
-        return timed(lambda: [self.generator.generate([request]) for request in requests])
+
+    def streamed_workflow(self) -> float:
+        """Rule generate_responses with vLLM."""
+        with mock.patch.object(VllmGenerator, "load", return_value=self.streaming):
+            return self.responses_workflow(AT_ONCE, policy=self._under_vllm)
+
+    def streamed_bare(self) -> float:
+        """vLLM's `LLM.generate` with all requests, which its own scheduler keeps at work."""
+        requests = self._requests()
+        generator = self.streaming
+
+        def generate() -> None:
+            prompts = [generator.prompt_of(request) for request in requests]
+            generator.llm.generate(
+                [
+                    {"prompt": each.text, "multi_modal_data": {"image": each.read_images()}}
+                    for each in prompts
+                ],
+                [each.parameters for each in prompts],
+                use_tqdm=False,
+            )
+
+        return timed(generate)
+
+    def streamed_published(self) -> float:
+        """vLLM with one request after the other."""
+        requests = self._requests()
+        return timed(lambda: [self.streaming.generate([request]) for request in requests])
 
     def rewards_workflow(self) -> float:
         """Rule rank_responses."""
@@ -349,6 +398,9 @@ def main() -> None:
     parser.add_argument("--models", choices=("tiny", "larger"), default="tiny")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=30, help="at least, for each stage")
+    parser.add_argument(
+        "--stages", nargs="+", default=[""], metavar="STAGE", help="those that begin so"
+    )
     arguments = parser.parse_args()
     logging.disable(logging.INFO)
     import torch
@@ -390,11 +442,18 @@ def main() -> None:
                 stages.responses_bare,
             ),
             (
-                "responses, 8 prompts a batch",
+                f"responses, {AT_ONCE} prompts a batch",
                 1,
-                lambda: stages.responses_workflow(8),
+                lambda: stages.responses_workflow(AT_ONCE),
                 stages.responses_bare,
                 stages.responses_bare,
+            ),
+            (
+                f"responses, vLLM, {AT_ONCE} at once",
+                1,
+                stages.streamed_workflow,
+                stages.streamed_bare,
+                stages.streamed_published,
             ),
             (
                 "response rewards",
@@ -407,6 +466,8 @@ def main() -> None:
         for stage, per_prompt, workflow, bare, published in plan:
             # the first calls of a model are slower, and later stages read what this one publishes
             workflow()
+            if not stage.startswith(tuple(arguments.stages)):
+                continue
             seconds: list[tuple[float, float, float]] = []
             ends = time.monotonic() + arguments.seconds
             while len(seconds) < arguments.repeats or time.monotonic() < ends:

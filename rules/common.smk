@@ -1,11 +1,23 @@
+from lib import blocks
 from lib.config.response_ranking import rewards_of
 
 
-def growing(amount):
-    """A need in memory (MB) or time (minutes): half as much again at each further attempt, where it was too little."""
+def gpus_of(settings):
+    """The GPUs that a job holds which runs what a block names."""
+    return GPU * blocks.gpus_of(settings)
+
+
+def cpus_of(settings):
+    """The CPUs of such a job: as many for each GPU."""
+    return CPUS * max(1, gpus_of(settings)) if settings.needs_gpu else 1
+
+
+def growing(amount, settings=None):
+    """A need in memory (MB) or time (minutes): half as much again at each further attempt, where it was too little. `settings`: of a model, for whose GPUs it is as much each."""
+    for_each = max(1, gpus_of(settings)) if settings else 1
 
     def at_attempt(wildcards, attempt):
-        return amount * (1 + attempt) // 2
+        return amount * for_each * (1 + attempt) // 2
 
     return at_attempt
 
@@ -13,6 +25,11 @@ def growing(amount):
 def reward_of(wildcards):
     """The response reward that a job rates with."""
     return rewards_of(CONFIG.response_ranking)[wildcards.get("reward", "")]
+
+
+def asked_by(wildcards):
+    """The model that a job asks questions of benchmarks."""
+    return evaluation.asked_model(PLAN, wildcards.model)
 
 
 def pairs_of_size(wildcards):
@@ -53,10 +70,10 @@ def report_settings(wildcards):
     """What rule report is told."""
     # Only where the report is asked for: what plans is imported by no other rule.
     from lib.head.report_job import report_job
-    from lib.planning.reported import planned_hours
+    from lib.planning.reported import planned_time
 
     try:
-        return PLAN.params(report_job(PLAN, planned_hours(PLAN)))
+        return PLAN.params(report_job(PLAN, planned_time(PLAN)))
     except UserError as error:
         raise SystemExit(f"WorkflowError: {error}") from None
 
@@ -72,6 +89,29 @@ def told(job_of):
             raise SystemExit(f"WorkflowError: {error}") from None
 
     return settings
+
+
+def files_behind(rule, *stages):
+    """The files of stages that hold the prompts of a job's shard, one stage after the other."""
+
+    def files(wildcards):
+        place = wildcards.topic, wildcards.shard
+        try:
+            return [
+                file
+                for stage in stages
+                for file in PLAN.files_behind(rule, stage, *place)
+            ]
+        except UserError as error:
+            # As in `told`.
+            raise SystemExit(f"WorkflowError: {error}") from None
+
+    return files
+
+
+def digests_of(rule):
+    """The digests of the shards that a rule's job reads and makes."""
+    return lambda wildcards: PLAN.digests_of(rule, wildcards.topic, wildcards.shard)
 
 
 def shown(file, caption, category, **labels):
@@ -183,7 +223,8 @@ def end(*also):
     for terminal_of_run in TERMINALS:
         terminal_of_run.end()
     SLURM_RUN.end()
-    JOB_SERVER.end()
+    MODEL_JOBS.end()
+    OTHER_JOBS.end()
     OWNER.end()
     lines = [*also, *left_out.tell_too_large(PLAN)]
     summary.print_summary(Path(ROOT), STARTED, lines)

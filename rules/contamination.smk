@@ -30,8 +30,8 @@ rule index_benchmarks:
 rule check_contamination:
     input:
         index=f"{ROOT}/contamination/benchmarks.jsonl",
-        instructions=f"{ROOT}/instructions/{{topic}}/{{shard}}.jsonl",
-        images=f"{ROOT}/images/{{topic}}/{{shard}}.jsonl",
+        instructions=files_behind("check_contamination", "instructions"),
+        images=files_behind("check_contamination", "images"),
     output:
         f"{ROOT}/contamination/{{topic}}/{{shard}}.jsonl",
     log:
@@ -44,7 +44,7 @@ rule check_contamination:
         runtime=growing(60),
     params:
         common=PLAN.common(),
-        prompts=lambda w: PLAN.digests(w.topic, w.shard),
+        prompts=digests_of("check_contamination"),
         settings=PLAN.params(evaluation.check_job(PLAN)),
     message:
         "Contamination: topic {wildcards.topic}, shard {wildcards.shard}"
@@ -82,7 +82,7 @@ rule list_overlaps:
         runtime=growing(20),
     params:
         common=PLAN.common(),
-        prompts=PLAN.digests(),
+        prompts=lambda w: PLAN.digests(),
         settings=PLAN.params(evaluation.list_job(PLAN)),
     message:
         "Contamination: the list of overlaps"

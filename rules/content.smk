@@ -6,8 +6,8 @@ CONTENT_CHECKS = CONFIG.pairs.content_check
 
 rule check_content:
     input:
-        ranking=f"{ROOT}/response_ranking/{{topic}}/{{shard}}.jsonl",
-        images=f"{ROOT}/images/{{topic}}/{{shard}}.jsonl",
+        ranking=files_behind("check_content", "response_ranking"),
+        images=files_behind("check_content", "images"),
     output:
         f"{ROOT}/content/{{checker}}/{{topic}}/{{shard}}.jsonl",
     log:
@@ -18,11 +18,11 @@ rule check_content:
     resources:
         gpu=0,
         mem_mb=growing(8000),
-        runtime=growing(120),
+        runtime=growing(240),
     params:
         # A classifier is small, and a GPU not worth its wait.
         common={**PLAN.common(), "device": "cpu"},
-        prompts=lambda w: PLAN.digests(w.topic, w.shard),
+        prompts=digests_of("check_content"),
         settings=lambda w: PLAN.params(
             CheckContentJob(
                 checker=CONTENT_CHECKS[w.checker],

@@ -42,10 +42,10 @@ rule answer_part:
         part=evaluation.pattern(evaluation.all_parts(PLAN)),
     conda:
         "../envs/evaluation.yaml"
-    threads: CPUS
+    threads: lambda w: cpus_of(asked_by(w))
     resources:
-        gpu=GPU,
-        mem_mb=growing(32000),
+        gpu=lambda w: gpus_of(asked_by(w)),
+        mem_mb=lambda w, attempt: growing(32000, asked_by(w))(w, attempt),
         runtime=growing(480),
     params:
         common=PLAN.common(),
@@ -77,10 +77,10 @@ rule answer_benchmark:
         benchmark=evaluation.pattern(evaluation.tasks(PLAN)),
     conda:
         "../envs/evaluation.yaml"
-    threads: CPUS
+    threads: lambda w: cpus_of(asked_by(w))
     resources:
-        gpu=lambda w: 0 if evaluation.parts(PLAN, w.benchmark) else GPU,
-        mem_mb=growing(32000),
+        gpu=lambda w: 0 if evaluation.parts(PLAN, w.benchmark) else gpus_of(asked_by(w)),
+        mem_mb=lambda w, attempt: growing(32000, asked_by(w))(w, attempt),
         runtime=growing(1440),
     params:
         common=PLAN.common(),
@@ -137,10 +137,10 @@ rule answer_questions:
         benchmark=evaluation.pattern(evaluation.question_sets(PLAN)),
     conda:
         "../envs/vllm.yaml"
-    threads: CPUS
+    threads: lambda w: cpus_of(asked_by(w))
     resources:
-        gpu=GPU,
-        mem_mb=growing(32000),
+        gpu=lambda w: gpus_of(asked_by(w)),
+        mem_mb=lambda w, attempt: growing(32000, asked_by(w))(w, attempt),
         runtime=growing(1440),
     params:
         common=PLAN.common(),

@@ -28,7 +28,7 @@ rule candidates_figure:
         runtime=growing(20),
     params:
         common=PLAN.common(),
-        prompts=PLAN.digests(),
+        prompts=lambda w: PLAN.digests(),
         settings=lambda w: PLAN.params(table_rows.candidates_job(PLAN)),
     message:
         "Figure: prompts with their candidates (the paper's Figure 2)"
@@ -57,7 +57,7 @@ rule guidance_figure:
         runtime=growing(20),
     params:
         common=PLAN.common(),
-        prompts=PLAN.digests(),
+        prompts=lambda w: PLAN.digests(),
         settings=lambda w: PLAN.params(table_rows.guidance_job(PLAN)),
     message:
         "Figure: how often each guidance scale is picked (the paper's Figure 4)"
@@ -68,7 +68,7 @@ rule guidance_figure:
 # On the CPU wherever the run is: the model is small, and figures are to be made without a GPU.
 rule embed_texts:
     input:
-        f"{ROOT}/response_ranking/{{topic}}/{{shard}}.jsonl",
+        files_behind("embed_texts", "response_ranking"),
     output:
         f"{ROOT}/embeddings/{{topic}}/{{shard}}.jsonl",
     log:
@@ -82,7 +82,7 @@ rule embed_texts:
         runtime=growing(120),
     params:
         common={**PLAN.common(), "device": "cpu"},
-        prompts=lambda w: PLAN.digests(w.topic, w.shard),
+        prompts=digests_of("embed_texts"),
         settings=(
             PLAN.params(EmbedTextsJob(embedding=FIGURES.embedding))
             if FIGURES.embedding
@@ -118,7 +118,7 @@ rule similarity_figure:
         runtime=growing(60),
     params:
         common=PLAN.common(),
-        prompts=PLAN.digests(),
+        prompts=lambda w: PLAN.digests(),
         settings=lambda w: (
             PLAN.params(table_rows.similarity_job(PLAN)) if FIGURES.embedding else None
         ),

@@ -8,6 +8,8 @@ rule generate_images:
         f"{ROOT}/images/{{topic}}/{{shard}}.jsonl",
     log:
         f"{ROOT}/logs/generate_images/{{topic}}/{{shard}}.log",
+    wildcard_constraints:
+        topic=TOPIC,
     conda:
         f"../envs/{CONFIG.images.environment}.yaml"
     threads: CPUS if CONFIG.images.IS_DRAWN else 1

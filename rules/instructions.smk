@@ -5,22 +5,24 @@ AUTHOR = CONFIG.instructions
 
 rule write_instructions:
     input:
-        images=f"{ROOT}/images/{{topic}}/{{shard}}.jsonl",
-        ranking=f"{ROOT}/image_ranking/{CONFIG.image_ranking.select_by}/{{topic}}/{{shard}}.jsonl",
+        images=files_behind("write_instructions", "images"),
+        ranking=files_behind(
+            "write_instructions", f"image_ranking/{CONFIG.image_ranking.select_by}"
+        ),
     output:
         f"{ROOT}/instructions/{{topic}}/{{shard}}.jsonl",
     log:
         f"{ROOT}/logs/write_instructions/{{topic}}/{{shard}}.log",
     conda:
         f"../envs/{AUTHOR.environment}.yaml"
-    threads: CPUS if AUTHOR.needs_gpu else 1
+    threads: cpus_of(AUTHOR)
     resources:
-        gpu=GPU if AUTHOR.needs_gpu else 0,
-        mem_mb=32000 if AUTHOR.needs_gpu else 2000,
+        gpu=gpus_of(AUTHOR),
+        mem_mb=growing(32000, AUTHOR) if AUTHOR.needs_gpu else 2000,
         runtime=growing(120),
     params:
         common=PLAN.common(),
-        prompts=lambda w: PLAN.digests(w.topic, w.shard),
+        prompts=digests_of("write_instructions"),
         settings=told(PLAN.instructions_job),
         made_by=lambda w: PLAN.made_by(AUTHOR, INSTRUCTION_AUTHORS),
         generated_by=lambda w: PLAN.generated_by(AUTHOR.generator),

@@ -5,17 +5,16 @@ from lib.head import cards, frozen
 
 rule build_pairs:
     input:
-        ranking=f"{ROOT}/response_ranking/{{topic}}/{{shard}}.jsonl",
+        ranking=files_behind("build_pairs", "response_ranking"),
         # What the benchmarks have too is left out only where the configuration says so.
         overlaps=(
-            [f"{ROOT}/contamination/{{topic}}/{{shard}}.jsonl"]
+            files_behind("build_pairs", "contamination")
             if CONTAMINATION.exclude and evaluation.contamination_files(PLAN)
             else []
         ),
-        content=[
-            f"{ROOT}/content/{checker}/{{topic}}/{{shard}}.jsonl"
-            for checker in CONFIG.pairs.content_check
-        ],
+        content=files_behind(
+            "build_pairs", *(f"content/{each}" for each in CONFIG.pairs.content_check)
+        ),
         lengths=(
             [f"{ROOT}/quality/length.json"]
             if CONFIG.pairs.length_control != "none"
@@ -31,11 +30,11 @@ rule build_pairs:
     threads: 1
     resources:
         mem_mb=growing(2000),
-        runtime=growing(20),
+        runtime=growing(60),
     params:
         **PLAN.content_params(),
         common=PLAN.common(),
-        prompts=lambda w: PLAN.digests(w.topic, w.shard),
+        prompts=digests_of("build_pairs"),
         settings=lambda w: PLAN.pairs_settings(w.topic, w.shard),
         made_by=lambda w: PLAN.made_by(CONFIG.training.base_model),
     message:
@@ -60,7 +59,7 @@ rule fit_length:
         runtime=growing(10),
     params:
         common=PLAN.common(),
-        prompts=PLAN.digests(),
+        prompts=lambda w: PLAN.digests(),
     message:
         "The reward against the length of responses"
     script:
@@ -100,7 +99,7 @@ rule merge_pairs:
         runtime=growing(60),
     params:
         common=PLAN.common(),
-        prompts=PLAN.digests(),
+        prompts=lambda w: PLAN.digests(),
         settings=PLAN.params(MergePairsJob(validation=CONFIG.pairs.validation)),
     message:
         "Data set of {wildcards.size} pairs"
@@ -131,7 +130,7 @@ rule data_set_card:
         runtime=growing(20),
     params:
         common=PLAN.common(),
-        prompts=PLAN.digests(),
+        prompts=lambda w: PLAN.digests(),
         settings=lambda w: PLAN.params(cards.data_set_card_job(PLAN)),
     message:
         "Card of the data set of {wildcards.size} pairs"

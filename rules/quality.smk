@@ -16,7 +16,7 @@ rule check_pairs:
         runtime=growing(60),
     params:
         common=PLAN.common(),
-        prompts=PLAN.digests(),
+        prompts=lambda w: PLAN.digests(),
         settings=PLAN.params(PLAN.check_pairs_job()),
     message:
         "Checking the pairs"

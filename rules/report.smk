@@ -21,7 +21,7 @@ rule report:
         runtime=growing(120),
     params:
         common=PLAN.common(),
-        prompts=PLAN.digests(),
+        prompts=lambda w: PLAN.digests(),
         settings=report_settings,
         shown=lambda w: shown_besides(PLAN),
     message:

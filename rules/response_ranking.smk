@@ -17,26 +17,28 @@ REWARD_STAGE, OF_REWARD = (
 
 rule rank_responses:
     input:
-        [
-            f"{ROOT}/responses/{policy}/{{topic}}/{{shard}}.jsonl"
-            for policy in CONFIG.responses.policy_models
-        ],
+        files_behind(
+            "rank_responses",
+            *(f"responses/{policy}" for policy in CONFIG.responses.policy_models),
+        ),
     output:
         f"{ROOT}/{REWARD_STAGE}/{OF_REWARD}{{topic}}/{{shard}}.jsonl",
     log:
         f"{ROOT}/logs/rank_responses/{OF_REWARD}{{topic}}/{{shard}}.log",
     conda:
         lambda w: f"../envs/{reward_of(w).environment}.yaml"
-    threads: lambda w: CPUS if reward_of(w).needs_gpu else 1
+    threads: lambda w: cpus_of(reward_of(w))
     resources:
-        gpu=lambda w: GPU if reward_of(w).needs_gpu else 0,
+        gpu=lambda w: gpus_of(reward_of(w)),
         mem_mb=lambda w, attempt: (
-            growing(40000)(w, attempt) if reward_of(w).needs_gpu else 2000
+            growing(40000, reward_of(w))(w, attempt)
+            if reward_of(w).needs_gpu
+            else 2000
         ),
         runtime=growing(120),
     params:
         common=PLAN.common(),
-        prompts=lambda w: PLAN.digests(w.topic, w.shard),
+        prompts=digests_of("rank_responses"),
         settings=lambda w: PLAN.params(
             RankResponsesJob(
                 reward=reward_of(w),
@@ -67,7 +69,7 @@ rule fit_rewards:
         runtime=growing(10),
     params:
         common=PLAN.common(),
-        prompts=PLAN.digests(),
+        prompts=lambda w: PLAN.digests(),
         settings=PLAN.params(FitRewardsJob(rewards=list(REWARDS))),
     message:
         "What the rewards of an ensemble are standardised by"
@@ -85,7 +87,7 @@ rule combine_rewards:
         f"{ROOT}/logs/combine_rewards/{{topic}}/{{shard}}.log",
     wildcard_constraints:
         # Of one reward alone, rank_responses makes these files.
-        topic=TOPIC if IS_ENSEMBLE else "(?!)",
+        topic=ANY_TOPIC if IS_ENSEMBLE else "(?!)",
     conda:
         "../envs/workflow.yaml"
     threads: 1
@@ -94,7 +96,7 @@ rule combine_rewards:
         runtime=growing(10),
     params:
         common=PLAN.common(),
-        prompts=lambda w: PLAN.digests(w.topic, w.shard),
+        prompts=digests_of("combine_rewards"),
         settings=PLAN.params(
             CombineRewardsJob(weights=weights_of(CONFIG.response_ranking))
         ),

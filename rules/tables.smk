@@ -181,7 +181,7 @@ rule common_selections_table:
         runtime=growing(20),
     params:
         common=PLAN.common(),
-        prompts=PLAN.digests(),
+        prompts=lambda w: PLAN.digests(),
         settings=lambda w: PLAN.params(table_rows.common_selections_job(PLAN)),
     message:
         "Table: common selections of the image scorers (the paper's Table 4)"
@@ -207,7 +207,7 @@ rule compare_picks:
         runtime=growing(240),
     params:
         common=PLAN.common(),
-        prompts=PLAN.digests(),
+        prompts=lambda w: PLAN.digests(),
         settings=lambda w: (
             PLAN.params(table_rows.compare_picks_job(PLAN)) if JUDGE else None
         ),
@@ -239,7 +239,7 @@ rule image_judge_table:
         runtime=growing(10),
     params:
         common=PLAN.common(),
-        prompts=PLAN.digests(),
+        prompts=lambda w: PLAN.digests(),
         settings=lambda w: PLAN.params(table_rows.image_judge_job(PLAN)),
     message:
         "Table: a judge between two image scorers (the paper's Table 5)"
@@ -268,7 +268,7 @@ rule reasons_table:
         runtime=growing(10),
     params:
         common=PLAN.common(),
-        prompts=PLAN.digests(),
+        prompts=lambda w: PLAN.digests(),
         settings=lambda w: PLAN.params(table_rows.reasons_job(PLAN)),
     message:
         "Table: why prompts gave no pair"
@@ -296,7 +296,7 @@ rule reward_length_table:
         runtime=growing(10),
     params:
         common=PLAN.common(),
-        prompts=PLAN.digests(),
+        prompts=lambda w: PLAN.digests(),
         settings=lambda w: PLAN.params(table_rows.reward_length_job(PLAN)),
     message:
         "Table: the reward against the length of responses"

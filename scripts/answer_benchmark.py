@@ -50,8 +50,10 @@ from lib.config.evaluation import AnswerBenchmarkJob
 from lib.data.evaluation_files import JudgeName, KeptResults, TaskAnswer, TaskResults
 from lib.data.image_files import check_pixels, check_whole
 from lib.data.parquet_images import images_in_parquet
+from lib.engine import independence
 from lib.errors import UserError
 from lib.files import digest_of_file, mendable_storage_errors, read_jsonl, write_json, write_jsonl
+from lib.jobs.device import require_device, spread_over
 from lib.jobs.job import Job
 from lib.jobs.kept import MARKER, copy_folder, is_sealed, publish_folder, seal
 from lib.jobs.script import run_script
@@ -134,29 +136,42 @@ def keys_of(
     )
 
 
-def engine_of(job: Job[AnswerBenchmarkJob], model: Model) -> Engine | None:
-    """vLLM's engine, where it answers; the record then tells that questions are answered at
-    once.
+def engine_of(job: Job[AnswerBenchmarkJob], model: Model, part: str) -> Engine | None:
+    """vLLM's engine, where it answers; the record then tells that questions are answered at once,
+    or how they are not to depend on that. `part`: of the questions, or JOINED.
     """
     settings = job.settings
     if settings.backend != "vllm":
         return None
     at_once = settings.questions_per_batch
-    if at_once > 1:
+    if settings.deterministic and part != JOINED:
+        job.note(f"deterministic: {independence(job.device)}")
+    if at_once > 1 and not settings.deterministic:
         job.note(f"up to {at_once} questions at once: low bits may depend on what is answered then")
-    length = settings.max_model_len or 4096
-    return Engine(model.dtype, job.device, at_once, length, settings.prefix_caching)
+    return Engine(
+        model.dtype,
+        job.device,
+        at_once,
+        settings.max_model_len or 4096,
+        settings.prefix_caching,
+        spread_over(job.device, settings.gpus),
+        settings.deterministic,
+    )
 
 
 def asked_model(job: Job[AnswerBenchmarkJob], model: Model, part: str) -> AskedModel:
     """The model of a job and how it is asked. `part`: of the questions, or JOINED."""
+    if (gpus := spread_over(job.device, job.settings.gpus)) > 1 and part != JOINED:
+        require_device(job.device, gpus)
+        job.note(f"spread over {gpus} GPUs: with vLLM, low bits may depend on how many")
     return AskedModel(
         folder=weights.fetch(model.model, model.revision),
         dtype=model.dtype,
         device="cpu" if part == JOINED else job.device,
         system_prompt=job.settings.system_prompt or "",
-        engine=engine_of(job, model),
+        engine=engine_of(job, model, part),
         part=part,
+        gpus=1 if part == JOINED else gpus,
     )
 
 

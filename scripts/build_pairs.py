@@ -20,7 +20,7 @@ from lib.config.pairs import BuildPairsJob
 from lib.data.ensembles import disagreement
 from lib.data.image_files import image_size
 from lib.data.lengths import log_length
-from lib.data.reviews import reviewed
+from lib.data.reviews import reviewed, reviews_of_pair
 from lib.data.rows import (
     ContentRow,
     MissingRow,
@@ -32,7 +32,13 @@ from lib.data.rows import (
     RankedResponse,
     ResponseRankingRow,
 )
-from lib.data.shards import present, read_whole_shard, read_whole_shards, stage_rows
+from lib.data.shards import (
+    files_by_name,
+    present,
+    read_whole_shard,
+    read_whole_shards,
+    stage_rows,
+)
 from lib.jobs.batches import Batches
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
@@ -281,10 +287,10 @@ def in_benchmarks(job: Job[Any], files: Sequence[str]) -> set[str]:
     return {row["id"] for row in rows if row["overlaps"]}
 
 
-def content_files(snakemake: Any) -> dict[str, str]:
+def content_files(snakemake: Any) -> dict[str, Sequence[str]]:
     """The files of content checkers by their names; none where nobody looks."""
     names = snakemake.params.get("content_checks", [])
-    return dict(zip(names, snakemake.input.content, strict=True)) if names else {}
+    return files_by_name(names, snakemake.input.content) if names else {}
 
 
 def slope_in(snakemake: Any) -> float | None:
@@ -296,13 +302,15 @@ def slope_in(snakemake: Any) -> float | None:
     return None
 
 
-def findings_in(job: Job[Any], files: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
+def findings_in(
+    job: Job[Any], files: Mapping[str, Sequence[str]]
+) -> dict[str, dict[str, list[str]]]:
     """Where content checkers found something, by prompt id and checker. `files`: the shard's, by
     checker.
     """
     found: dict[str, dict[str, list[str]]] = {}
-    for checker, file in files.items():
-        for row in present(read_whole_shard(job, file, ContentRow).values()):
+    for checker, of_checker in files.items():
+        for row in present(read_whole_shard(job, of_checker, ContentRow).values()):
             if row["findings"]:
                 places = sorted({finding["of"] for finding in row["findings"]})
                 found.setdefault(row["id"], {})[checker] = places
@@ -380,15 +388,18 @@ def with_reviews(
     """The rows after what people said of their pairs. What they said of pairs that are others by
     now is told, and does not count.
     """
-    reviews = job.settings.reviews
-    published = [reviewed(row, reviews.get(row["id"], [])) for row in rows]
-    old = [row["id"] for row in published if row["id"] in reviews and "review" not in row]
+    said = [job.settings.reviews.get(row["id"], []) for row in rows]
+    old = [
+        row["id"]
+        for row, reviews in zip(rows, said, strict=True)
+        if reviews_of_pair(row, reviews) != reviews
+    ]
     if old:
         job.note(
-            f"reviews of {len(old)} prompts are of other pairs than there are now, and do not"
+            f"some reviews of {len(old)} prompts are of other pairs than there are now, and do not"
             f" count: {', '.join(old[:5])}{' ...' if len(old) > 5 else ''}"
         )
-    return published
+    return [reviewed(row, reviews) for row, reviews in zip(rows, said, strict=True)]
 
 
 def main(snakemake: Any) -> None:

@@ -183,20 +183,17 @@ def shown_prompt(image: ImagesRow, ranking: ImageRankingRow, pick: Pick, seed: i
 
 def read_images(
     job: Job[Any], paths: Iterable[str], prompt_ids: Sequence[str]
-) -> tuple[dict[str, ImagesRow], dict[str, Path]]:
-    """The prompts' rows of stage images, and the shard file of each."""
+) -> dict[str, ImagesRow]:
+    """The prompts' rows of stage images."""
     rows: dict[str, ImagesRow] = {}
-    shard_of: dict[str, Path] = {}
-    for path in map(Path, paths):
+    for path in paths:
         for row in present(read_whole_shard(job, path, ImagesRow).values()):
             if row["id"] in prompt_ids:
-                rows[row["id"]], shard_of[row["id"]] = row, path
-    return rows, shard_of
+                rows[row["id"]] = row
+    return rows
 
 
-def read_thumbnails(
-    prompts: Sequence[ShownPrompt], root: Path, shard_of: Mapping[str, Path]
-) -> dict[str, "Image"]:
+def read_thumbnails(prompts: Sequence[ShownPrompt], root: Path) -> dict[str, "Image"]:
     """The pictures of all candidates by their files' sha256. Errors: UserError for a file that is
     not the one that was ranked.
     """
@@ -204,7 +201,7 @@ def read_thumbnails(
     for prompt in prompts:
         for candidate in prompt["candidates"]:
             file = root / candidate["file"]
-            check_image(file, candidate["sha256"], shard_of[prompt["id"]])
+            check_image(file, candidate["sha256"])
             pictures[candidate["sha256"]] = thumbnail(file, TILE)
     return pictures
 
@@ -215,11 +212,11 @@ def main(snakemake: Any) -> None:
         rankings = read_whole_shards(job, inputs.rankings, ImageRankingRow)
         ranked = {row["id"]: row for row in present(rankings.values())}
         chosen = choose_prompts(rankings, settings.prompts, job.seed)
-        images, shard_of = read_images(job, inputs.images, chosen)
+        images = read_images(job, inputs.images, chosen)
         prompts = [
             shown_prompt(images[one], ranked[one], settings.pick, job.seed) for one in chosen
         ]
-        pictures = read_thumbnails(prompts, job.root, shard_of)
+        pictures = read_thumbnails(prompts, job.root)
         about = {
             "rows": prompts,
             "drawn_from": len(ranked),

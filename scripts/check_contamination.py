@@ -58,12 +58,12 @@ def find_overlaps(index: Index, row: InstructionRow, root: Path) -> Overlaps:
 def main(snakemake: Any) -> None:
     with Job(snakemake, CheckContaminationJob, VERSION) as job:
         rows = read_whole_shard(job, snakemake.input.instructions, InstructionRow)
-        index_file, images_file = Path(snakemake.input.index), Path(snakemake.input.images)
+        index_file = Path(snakemake.input.index)
         index_digest = digest_of_file(index_file)
 
         def check(item: Item[InstructionRow]) -> None:
             image = item.inputs["image"]
-            check_image(job.root / image["file"], image["sha256"], images_file)
+            check_image(job.root / image["file"], image["sha256"])
 
         def compute(index: Index, batch: Sequence[Item[InstructionRow]]) -> list[Overlaps]:
             return [find_overlaps(index, item.inputs, job.root) for item in batch]

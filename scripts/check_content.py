@@ -63,14 +63,14 @@ def look_at(checker: ContentChecker, row: ResponseRankingRow, root: Path) -> Fin
 
 def main(snakemake: Any) -> None:
     with Job(snakemake, CheckContentJob, VERSION) as job:
-        settings, images_file = job.settings, Path(snakemake.input.images)
+        settings = job.settings
         rows = read_whole_shard(job, snakemake.input.ranking, ResponseRankingRow)
         identities = job.identify_all(settings.checker)
 
         def check(item: Item[ResponseRankingRow]) -> None:
             image = item.inputs["image"]
             path = job.root / image["file"]
-            check_image(path, image["sha256"], images_file)
+            check_image(path, image["sha256"])
             check_pixels(path, str(path), settings.max_image_megapixels)
 
         outcomes = Batches[ResponseRankingRow, ContentChecker, Findings](

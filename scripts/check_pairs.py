@@ -292,8 +292,7 @@ def pictures_of_run(job: "Job[CheckPairsJob]", rows: Sequence[PairRow]) -> dict[
 
     def check_file(item: Item[PairRow]) -> None:
         image = item.inputs["image"]
-        shard = job.root / Path(image["file"]).parent.with_suffix(".jsonl")
-        check_image(job.root / image["file"], image["sha256"], shard)
+        check_image(job.root / image["file"], image["sha256"])
 
     def look(_: None, batch: Sequence[Item[PairRow]]) -> list[dict[str, str]]:
         files = [job.root / item.inputs["image"]["file"] for item in batch]

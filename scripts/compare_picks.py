@@ -76,13 +76,10 @@ class ComparisonRow(PromptRow):
 
 
 class ComparedPrompt:
-    """A prompt with the two scorers' picks, by scorer, and the shard file that names their image
-    files.
-    """
+    """A prompt with the two scorers' picks, by scorer."""
 
-    def __init__(self, images: ImagesRow, winners: Mapping[str, int], shard: Path) -> None:
+    def __init__(self, images: ImagesRow, winners: Mapping[str, int]) -> None:
         self.images = images
-        self.shard = shard
         self.picks: dict[str, Candidate] = {
             name: images["candidates"][winner] for name, winner in winners.items()
         }
@@ -93,7 +90,7 @@ class ComparedPrompt:
         """
         files = []
         for candidate in self.picks.values():
-            check_image(root / candidate["file"], candidate["sha256"], self.shard)
+            check_image(root / candidate["file"], candidate["sha256"])
             files.append(root / candidate["file"])
         first, second = files
         return ImagePair(self.images["id"], self.images["prompt"], first, second)
@@ -150,10 +147,10 @@ def read_prompts(
 ) -> dict[str, ComparedPrompt]:
     """The chosen prompts with their picks, by id. `paths`: the files of stage images."""
     prompts = {}
-    for path in map(Path, paths):
+    for path in paths:
         for row in present(read_whole_shard(job, path, ImagesRow).values()):
             if row["id"] in chosen:
-                prompts[row["id"]] = ComparedPrompt(row, winners[row["id"]], path)
+                prompts[row["id"]] = ComparedPrompt(row, winners[row["id"]])
     return {one: prompts[one] for one in chosen}
 
 

@@ -76,7 +76,7 @@ def embed_batch(
 def main(snakemake: Any) -> None:
     with Job(snakemake, EmbedTextsJob, VERSION) as job:
         settings = job.settings.embedding
-        rows = read_whole_shard(job, snakemake.input[0], ResponseRankingRow)
+        rows = read_whole_shard(job, snakemake.input, ResponseRankingRow)
         outcomes = Batches(
             job,
             load=lambda: load_embedder(settings),

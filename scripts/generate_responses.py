@@ -7,7 +7,6 @@ it depends on them and the settings only. The image files are checked before the
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from lib.config.responses import GenerateResponsesJob
@@ -74,7 +73,6 @@ def published(
 
 def main(snakemake: Any) -> None:
     with Job(snakemake, GenerateResponsesJob, VERSION) as job, ExitStack() as connections:
-        images_file = Path(snakemake.input.images)
         rows = read_whole_shard(job, snakemake.input.instructions, InstructionRow)
         policy = policy_model(job)
         items: Mapping[str, list[Item[Any]]] = {
@@ -86,7 +84,7 @@ def main(snakemake: Any) -> None:
 
         def check(item: Item[Any]) -> None:
             image = image_of[item.id]
-            check_image(job.root / image["file"], image["sha256"], images_file)
+            check_image(job.root / image["file"], image["sha256"])
 
         outcomes = Streamed[Any, GeneratedText](
             job, load=lambda: connections.enter_context(policy.at_work()), check=check

@@ -9,7 +9,7 @@ stands beside the plan. docs/planning.md tells how to measure your own rates.
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from rich.table import Table
 
 from lib.config.licences import read_licences
 from lib.config.run import Config
+from lib.data.layouts import PromptCounts
 from lib.errors import UserError
 from lib.head import project
 from lib.head.downloads import downloads
@@ -43,10 +44,10 @@ profiles/slurm/rates.yaml says what each means.
 
 @dataclass(frozen=True)
 class Planned:
-    """A run's jobs, and its prompts by topic and shard."""
+    """A run's jobs, and how many prompts it has."""
 
     jobs: Sequence[PlannedJob]
-    shards: Mapping[tuple[str, str], int]
+    prompts: PromptCounts
 
 
 def parser() -> argparse.ArgumentParser:
@@ -217,8 +218,7 @@ def say_costs_and_terms(
     config: Config, planned: Planned, rates: Rates, file: Path
 ) -> Iterator[str]:
     """What endpoints are asked, what is needed from the hub, and the terms of all of it."""
-    prompts = sum(planned.shards.values())
-    asked = list(endpoints_asked(config, planned.jobs, prompts, planned.shards, rates.questions))
+    asked = list(endpoints_asked(config, planned.jobs, planned.prompts, rates.questions))
     yield from say_requests([cost_of(each, rates) for each in asked], rates, file)
     wanted, unknown = downloads(config)
     yield from unknown
@@ -234,14 +234,14 @@ def run(arguments: argparse.Namespace) -> None:
             " e.g. results/demo"
         )
     values, config = graph.read_configuration(arguments.configfile)
-    jobs, shards, rules = graph.plan_jobs(values, config, arguments.prompts_per_topic)
+    jobs, prompts, rules = graph.plan_jobs(values, config, arguments.prompts_per_topic)
     rates = read_rates(arguments.rates, rules)
     if arguments.rates_from:
-        content = measured_rates(arguments.rates_from, jobs, config, shards, rates)
+        content = measured_rates(arguments.rates_from, jobs, config, prompts, rates)
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=140)
         print(HEADER.format(run=arguments.rates_from) + text, end="")
         return
-    plan = plan_costs(jobs, config, shards, rates)
+    plan = plan_costs(jobs, config, prompts, rates)
     hours = say_hours(jobs, plan.seconds, arguments.gpus)
     root = arguments.run or config.root
     used = read_usage(root, jobs) if (root / "work").is_dir() else {}
@@ -253,9 +253,9 @@ def run(arguments: argparse.Namespace) -> None:
     )
     for note in [
         *hours,
-        *say_prompts(config, sum(shards.values()), arguments.prompts_per_topic),
+        *say_prompts(config, prompts.total, arguments.prompts_per_topic),
         *plan.notes,
-        *say_costs_and_terms(config, Planned(jobs, shards), rates, arguments.rates),
+        *say_costs_and_terms(config, Planned(jobs, prompts), rates, arguments.rates),
     ]:
         console.print(note)
     if any("assumed" in bases for bases in plan.bases.values()):

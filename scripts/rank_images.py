@@ -1,21 +1,23 @@
 """Rule rank_images: scores of each prompt's candidates by one image scorer, and the candidate that
-wins (paper 3.2, Eq. 6).
+wins (paper 3.2, Eq. 6). Rule rank_images_together: the same by several scorers, for which each
+picture is decoded once.
 
 An item is a prompt: its candidates are one batch. The winner is the first maximum among the
 candidates that show anything; a blank image keeps its score, but stands last.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import cached_property, partial
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
+from weakref import WeakValueDictionary
 
 from lib.blocks import Block, deciding
 from lib.config.image_ranking import RankImagesJob
-from lib.data.image_files import check_pixels, read_image, read_published
+from lib.data.image_files import check_pixels, read_image, read_published, shard_file_of
 from lib.data.rows import ImagesRow, MissingRow
 from lib.data.shards import is_missing, missing_row, present, read_whole_shard, stage_rows
 from lib.errors import ItemError
@@ -24,6 +26,7 @@ from lib.jobs.job import Job
 from lib.jobs.memory import halving
 from lib.jobs.script import run_script
 from lib.jobs.streams import Item, Stream, with_the_next_prepared
+from lib.jobs.turns import open_jobs, run_in_turns
 from lib.models.image_scorers.base import ImageScorer
 from lib.models.image_scorers.registry import IMAGE_SCORERS
 from lib.registry import version_in_key
@@ -38,8 +41,6 @@ THREADS = 4
 load_scorer = IMAGE_SCORERS.load_model
 
 ImagesRows = Mapping[str, ImagesRow | MissingRow]
-#: Reads files in their order: when they are asked for, or several at once from the call on.
-ReadImages = Callable[[Callable[[Path], "Image"], Iterable[Path]], Iterable["Image"]]
 
 
 class Ranking(TypedDict):
@@ -83,18 +84,60 @@ def item_of(row: ImagesRow, job: Job[RankImagesJob], scorer: Mapping[str, Any]) 
     return Item(row["id"], key, row)
 
 
-def images_of(row: ImagesRow, job: Job[RankImagesJob], read: ReadImages) -> Iterable["Image"]:
-    """The images of a prompt's candidates."""
-    return read(read_image, [job.root / candidate["file"] for candidate in row["candidates"]])
+class Images:
+    """The images of a prompt's candidates, decoded once: from the beginning on where there are
+    readers, otherwise when they are asked for.
+    """
+
+    def __init__(self, files: Iterable[Path], readers: Executor | None) -> None:
+        self._read = (readers.map if readers else map)(read_image, files)
+
+    def get(self) -> "list[Image]":
+        """The images. Errors: what a file failed of, each time."""
+        if isinstance(self._decoded, Exception):
+            raise self._decoded
+        return self._decoded
+
+    @cached_property
+    def _decoded(self) -> "list[Image] | Exception":
+        try:
+            return list(self._read)
+        except Exception as error:
+            return error
+
+
+class Candidates:
+    """The image files of prompts' candidates, for all scorers of a job: each is checked once, and
+    its pixels are shared by those that hold them at the same time.
+    """
+
+    def __init__(self, root: Path, megapixels: float, readers: Executor | None) -> None:
+        self._root, self._megapixels, self._readers = root, megapixels, readers
+        self._checked: set[str] = set()
+        self._held: WeakValueDictionary[str, Images] = WeakValueDictionary()
+
+    def check(self, item: Item[ImagesRow]) -> None:
+        """Errors: as those of `check_files`."""
+        if item.id not in self._checked:
+            check_files(item.inputs, self._root, self._megapixels)
+            self._checked.add(item.id)
+
+    def images(self, item: Item[ImagesRow]) -> Images:
+        """The images of a prompt. Nothing is raised."""
+        images = self._held.get(item.id)
+        if images is None:
+            files = [self._root / candidate["file"] for candidate in item.inputs["candidates"]]
+            images = self._held[item.id] = Images(files, self._readers)
+        return images
 
 
 def rank_candidates(
-    scorer: ImageScorer, row: ImagesRow, job: Job[RankImagesJob], images: Iterable["Image"]
+    scorer: ImageScorer, row: ImagesRow, job: Job[RankImagesJob], images: "Sequence[Image]"
 ) -> Ranking:
     """The scores and the ranking of a prompt's candidates. Errors: ItemError where a score is not a
     number.
     """
-    scores = halving([*images], partial(scorer.score, row["prompt"]), job.note)
+    scores = halving(images, partial(scorer.score, row["prompt"]), job.note)
     if unusable := [index for index, value in enumerate(scores) if not math.isfinite(value)]:
         raise ItemError(f"the score of candidate {', '.join(map(str, unusable))} is not a number")
     blank = blank_candidates(row)
@@ -121,64 +164,74 @@ def is_blank(row: ImagesRow | MissingRow) -> bool:
     return not is_missing(row) and len(blank_candidates(row)) == len(row["candidates"])
 
 
-def check_files(row: ImagesRow, root: Path, shard: Path, megapixels: float) -> None:
+def check_files(row: ImagesRow, root: Path, megapixels: float) -> None:
     """Raises a UserError if an image file of a prompt is not the one that was published, or is too
     large.
     """
     for candidate in row["candidates"]:
         path = root / candidate["file"]
-        content = read_published(path, candidate["sha256"], shard)
+        content = read_published(path, candidate["sha256"], shard_file_of(path))
         check_pixels(BytesIO(content), str(path), megapixels)
 
 
 def ranking(
-    scorer: ImageScorer, job: Job[RankImagesJob], read: ReadImages
+    scorer: ImageScorer, job: Job[RankImagesJob], candidates: Candidates
 ) -> Stream[Item[ImagesRow], Ranking]:
     """Ranks one prompt after the other, and reads the next one's images meanwhile."""
     return with_the_next_prepared(
-        lambda item: images_of(item.inputs, job, read),
-        lambda item, images: rank_candidates(scorer, item.inputs, job, images),
+        candidates.images,
+        lambda item, images: rank_candidates(scorer, item.inputs, job, images.get()),
     )
 
 
-def rankings(
-    job: Job[RankImagesJob], shard: Path, read: ReadImages
-) -> Items[ImagesRow, Any, Ranking]:
+def rankings(job: Job[RankImagesJob], candidates: Candidates) -> Items[ImagesRow, Any, Ranking]:
     """How the prompts of a job are ranked: several at once by what waits for a server."""
     scorer = job.settings.scorer
-    megapixels = job.settings.max_image_megapixels
-
-    def check(item: Item[ImagesRow]) -> None:
-        check_files(item.inputs, job.root, shard, megapixels)
-
     if scorer.items_at_once == 1:
         return Streamed(
-            job, load=lambda: ranking(load_scorer(scorer, job.device), job, read), check=check
+            job,
+            load=lambda: ranking(load_scorer(scorer, job.device), job, candidates),
+            check=candidates.check,
         )
 
     def rank_item(model: ImageScorer, item: Item[ImagesRow]) -> Ranking:
-        return rank_candidates(model, item.inputs, job, images_of(item.inputs, job, read))
+        return rank_candidates(model, item.inputs, job, candidates.images(item).get())
 
     return Batches(
         job,
         load=lambda: load_scorer(scorer, job.device),
         compute=lambda model, batch: each_at_once(partial(rank_item, model), batch),
         batch_size=scorer.items_at_once,
-        check=check,
+        check=candidates.check,
     )
 
 
+def items_of(rows: ImagesRows, job: Job[RankImagesJob]) -> list[Item[ImagesRow]]:
+    """The items of a job."""
+    scorer = job.settings.scorer
+    in_keys = scorer_in_keys(scorer, job.identify_all(scorer))
+    return [item_of(row, job, in_keys) for row in present(rows.values())]
+
+
 def main(snakemake: Any) -> None:
-    with Job(snakemake, RankImagesJob, VERSION) as job, ThreadPoolExecutor(THREADS) as readers:
-        shard = Path(snakemake.input[0])
-        scorer = job.settings.scorer
-        in_keys = scorer_in_keys(scorer, job.identify_all(scorer))
-        rows = without_blank(read_whole_shard(job, shard, ImagesRow), job.rule)
+    with (
+        open_jobs(snakemake, RankImagesJob, VERSION) as opened,
+        ThreadPoolExecutor(THREADS) as readers,
+    ):
+        parts, jobs = zip(*opened, strict=True)
+        any_job = jobs[0]
+        rows = without_blank(read_whole_shard(any_job, snakemake.input, ImagesRow), any_job.rule)
         # A GPU waits for what is decoded; on a CPU, decoding would take from the scorer.
-        read: ReadImages = readers.map if job.device == "cuda" else map
-        items = [item_of(row, job, in_keys) for row in present(rows.values())]
-        outcomes = rankings(job, shard, read).run(items)
-        job.publish(snakemake.output[0], stage_rows(rows, outcomes, job.rule))
+        pool = readers if any_job.device == "cuda" else None
+        megapixels = any_job.settings.max_image_megapixels
+        candidates = Candidates(any_job.root, megapixels, pool)
+        ranked = run_in_turns(
+            [(rankings(job, candidates), items_of(rows, job)) for job in jobs],
+            hold=candidates.images,
+        )
+        for part, job, outcomes in zip(parts, jobs, ranked, strict=True):
+            if outcomes is not None:
+                job.publish(part.output[0], stage_rows(rows, outcomes, job.rule))
 
 
 if __name__ == "__main__":

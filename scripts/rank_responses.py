@@ -16,7 +16,7 @@ from lib.blocks import deciding
 from lib.config.response_ranking import RankResponsesJob
 from lib.data.rows import MissingRow, PromptRow, RankedResponse, ResponseRow
 from lib.data.samples import apart, policy_of
-from lib.data.shards import is_missing, present, read_whole_shard, stage_rows
+from lib.data.shards import files_by_name, is_missing, present, read_whole_shard, stage_rows
 from lib.errors import ItemError
 from lib.jobs.batches import Batches, Outcome, each_at_once
 from lib.jobs.job import Job
@@ -169,8 +169,8 @@ def read_responses(
     for name in settings.policies:
         names.setdefault(policy_of(name), []).append(name)
     shards = {
-        policy: read_whole_shard(job, path, ResponseRow)
-        for policy, path in zip(names, snakemake.input, strict=True)
+        policy: read_whole_shard(job, files, ResponseRow)
+        for policy, files in files_by_name(list(names), snakemake.input).items()
     }
     rows: dict[str, PromptRow] = {}
     answered: dict[str, AnsweredPrompt] = {}

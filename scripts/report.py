@@ -5,21 +5,28 @@ It shows of tables, figures, trainings and scores what is there, and waits for n
 pictures are made once of each candidate and kept; its journal knows them.
 """
 
+import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from lib.benchmarks.question_pictures import question_pictures
-from lib.config.report import ReportJob
+from lib.benchmarks.task_pictures import data_files, task_pictures
+from lib.config.report import PlannedTime, ReportJob, ShownQuestions, ShownTask
 from lib.data.rows import ImageRankingRow, ImagesRow, PairRow, ResponseRankingRow
-from lib.data.shards import present
+from lib.data.shards import files_by_name, present
 from lib.data.stored_rows import whole_stored_rows
 from lib.files import digest_of_file
 from lib.head.summary import read_records, summarise
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
 from lib.paired import Change, changes, compare, read_answers
+from lib.planning.usage import read_uses
+from lib.report.page_duplicates import most_alike
 from lib.report.page_files import DataFolder, name_of, write_figures, write_page
 from lib.report.page_models import scores_of, trainings_of
 from lib.report.page_overview import (
@@ -35,7 +42,7 @@ from lib.report.page_own_pairs import OwnPairsShown, own_pairs_shown
 from lib.report.page_quality import gather
 from lib.report.page_rows import RunRows
 from lib.report.review_counts import count_reviews
-from lib.report.thumbnails import Picture, Pictures, Thumbnailer, of_prompt
+from lib.report.thumbnails import Picture, Pictures, ShownPicture, Thumbnailer, of_prompt
 from lib.report.thumbnails import name_of as thumbnail_name
 
 VERSION = 2
@@ -50,11 +57,7 @@ OLDER = (
 def read_run(job: Job[ReportJob], inputs: Any) -> RunRows:
     """The rows of all stages."""
     settings = job.settings
-    shards = len(inputs.pairs)
-    rankings = {
-        scorer: inputs.rankings[number * shards : (number + 1) * shards]
-        for number, scorer in enumerate(settings.scorers)
-    }
+    rankings = files_by_name(settings.scorers, inputs.rankings)
     return RunRows(
         whole_stored_rows(job, inputs.images, ImagesRow),
         {name: whole_stored_rows(job, files, ImageRankingRow) for name, files in rankings.items()},
@@ -63,6 +66,53 @@ def read_run(job: Job[ReportJob], inputs: Any) -> RunRows:
         settings.policies,
         settings.compared,
     )
+
+
+@dataclass(frozen=True)
+class HeldPicture:
+    """A picture that a file of questions holds, and its sha256 (hex)."""
+
+    sha256: str
+    file: bytes
+
+    def content(self) -> bytes:
+        """The picture."""
+        return self.file
+
+
+class FilePictures:
+    """The pictures of questions where both are files."""
+
+    def __init__(self, shown: ShownQuestions) -> None:
+        self.files = question_pictures(**dict(shown))
+
+    def of(self, changed: Sequence[Change]) -> dict[str, ShownPicture]:
+        """The pictures of questions, by these' ids."""
+        found = {each["id"]: self._picture(each["id"], each["picture"]) for each in changed}
+        return {name: picture for name, picture in found.items() if picture}
+
+    def _picture(self, question: str, digest: str) -> ShownPicture | None:
+        source = self.files.get(question)
+        if isinstance(source, bytes):
+            return HeldPicture(digest, source) if sha256(source).hexdigest() == digest else None
+        is_it = source and source.is_file() and digest_of_file(source) == digest
+        return Picture(source, digest, source) if source and is_it else None
+
+
+class DataPictures:
+    """The pictures of questions that stand in the data of a task of lmms-eval's."""
+
+    def __init__(self, shown: ShownTask, results: Path) -> None:
+        """`results`: what lmms-eval says of the answers."""
+        told = json.loads(results.read_text(encoding="utf-8")) if results.is_file() else {}
+        self.splits = data_files(shown.files, told.get("data", {}))
+
+    def of(self, changed: Sequence[Change]) -> dict[str, ShownPicture]:
+        """The pictures of questions, by these' ids."""
+        rows = {each["id"]: each["row"] for each in changed if each["row"] is not None}
+        wanted = {each["row"]: each["picture"] for each in changed if each["row"] is not None}
+        found = task_pictures(self.splits, wanted)
+        return {name: found[row] for name, row in rows.items() if row in found}
 
 
 class Evaluation:
@@ -80,21 +130,28 @@ class Evaluation:
         return [self._benchmark(name) for name in self.job.settings.benchmarks]
 
     def _benchmark(self, name: str) -> dict[str, Any]:
-        job, settings = self.job, self.job.settings
-        lines = scores_of(job.root, settings.evaluated, name)
-        shown = settings.benchmarks[name]
-        files = question_pictures(**dict(shown)) if shown and lines else {}
-        base, *others = settings.evaluated
-        before = read_answers(job.root / "evaluation" / base / name)
-        compared = []
+        job, (base, *others) = self.job, self.job.settings.evaluated
+        lines = scores_of(job.root, job.settings.evaluated, name)
+        told: dict[str, Any] = {"benchmark": name, "scores": lines, "compared": []}
+        folder = job.root / "evaluation" / base / name
+        if not (before := read_answers(folder)):
+            return told
+        shown = job.settings.benchmarks[name]
+        pictures = (
+            DataPictures(shown, folder / "results.json")
+            if isinstance(shown, ShownTask)
+            else FilePictures(shown)
+        )
         for model in others:
             after = read_answers(job.root / "evaluation" / model / name)
             if found := compare(before, after, job.seed):
                 changed = changes(before, after)[:CHANGES]
-                self._keep_pictures(name, changed, files)
+                self._keep_pictures(name, changed, pictures.of(changed))
                 file = self._write(changed)
-                compared.append({"model": model, **found, "file": file, "listed": len(changed)})
-        return {"benchmark": name, "scores": lines, "compared": compared}
+                told["compared"].append(
+                    {"model": model, **found, "file": file, "listed": len(changed)}
+                )
+        return told
 
     def _write(self, changed: Sequence[Change]) -> int:
         self.data.write(name_of("questions", self._files), changed)
@@ -102,20 +159,17 @@ class Evaluation:
         return self._files - 1
 
     def _keep_pictures(
-        self, benchmark: str, changed: Sequence[Change], files: Mapping[str, Path]
+        self, benchmark: str, changed: Sequence[Change], pictures: Mapping[str, ShownPicture]
     ) -> None:
-        """Has the pictures of these questions made small; one that is not what the models saw, or
-        has no file, is left out.
+        """Has these pictures made small. One that is not what the models saw, or is no longer
+        there, is not among them.
         """
         for change in changed:
-            file, digest = files.get(change["id"]), change["picture"]
-            if file and file.is_file() and digest_of_file(file) == digest:
-                self.pictures[digest] = Pictures(
-                    f"{benchmark}/{change['id']}", [Picture(file, digest, file)]
-                )
-                change["picture"] = thumbnail_name(digest)
-            else:
-                change["picture"] = ""
+            picture = pictures.get(change["id"])
+            change["picture"] = thumbnail_name(picture.sha256) if picture else ""
+            if picture:
+                name = f"{benchmark}/{change['id']}"
+                self.pictures[picture.sha256] = Pictures(name, [picture])
 
 
 def write_models(job: Job[ReportJob], data: DataFolder) -> list[Pictures]:
@@ -181,10 +235,13 @@ def overview(
 
 
 def time_used(job: Job[ReportJob]) -> dict[str, Any]:
-    """The time that the jobs took by rule, from their records, beside what was planned. It is of
-    this machine and day, which is why it stands in a file of its own.
+    """The time that the jobs took by rule, from their records and journals, beside what was
+    planned. It is of this machine and day, which is why it stands in a file of its own.
     """
     planned = job.settings.planned
+    seconds: dict[str, float] = defaultdict(float)
+    for use in read_uses(job.root):
+        seconds[use.rule] += use.seconds
     rules = [
         {
             "rule": each.rule,
@@ -192,18 +249,23 @@ def time_used(job: Job[ReportJob]) -> dict[str, Any]:
             "computed": each.computed,
             "reused": each.reused,
             "failed": each.failed,
-            "hours": round((each.load_seconds + each.compute_seconds) / 3600, 3),
-            **(planned_of(each.rule, planned) if planned else {}),
+            "hours": round(seconds[each.rule] / 3600, 3),
+            **(on_gpus(seconds[each.rule] / 3600, planned.get(each.rule)) if planned else {}),
         }
         for each in summarise(read_records(job.root))
     ]
     return {"rules": rules}
 
 
-def planned_of(rule: str, planned: Mapping[str, tuple[float, float]]) -> dict[str, float | None]:
-    """What a rule was planned to take; None where it has no model."""
-    hours, gpu_hours = planned.get(rule, (None, None))
-    return {"planned": hours, "gpu_hours": gpu_hours}
+def on_gpus(hours: float, planned: PlannedTime | None) -> dict[str, float | None]:
+    """The GPU-hours of a rule's jobs, which took so many hours, and what was planned; None where it
+    has no model.
+    """
+    return {
+        "gpu_hours": round(hours * planned.gpus, 3) if planned else None,
+        "planned": planned.hours if planned else None,
+        "planned_gpu_hours": planned.gpu_hours if planned else None,
+    }
 
 
 def is_older(root: Path, pairs: Sequence[str]) -> bool:
@@ -221,15 +283,17 @@ def main(snakemake: Any) -> None:
         own_pairs = own_pairs_shown(job.root, settings.own_pairs, job.seed)
         chunks = write_prompts(run, own_pairs, data, job.seed)
         quality = gather(run.of(name) for name in run.pairs)
-        data.write("quality", quality.told(job.root / "quality" / "pairs.json"))
+        told = quality.told(job.root / "quality" / "pairs.json")
+        texts = {name: row["prompt"] for name, row in run.pairs.items()}
+        data.write("quality", {**told, "alike": most_alike(texts)})
         pictures = write_models(job, data)
         candidates = [of_prompt(row, job.root) for row in present(run.images.values())]
         brought = [each for source in own_pairs for each in source.pictures()]
         thumbnails = Thumbnailer(job, report / "thumbs", settings.thumbnail_pixels)
         made = thumbnails.make([*candidates, *brought, *pictures])
         warnings = [OLDER] if is_older(job.root, inputs.pairs) else []
-        told = overview(job, run, [source.step() for source in own_pairs], warnings)
-        data.write("overview", {**told, "chunks": chunks})
+        first_page = overview(job, run, [source.step() for source in own_pairs], warnings)
+        data.write("overview", {**first_page, "chunks": chunks})
         data.write("used", time_used(job))
         data.delete_others()
         write_figures(figures_of(job.root), report)

@@ -190,6 +190,16 @@ def scores_of_task(answers: Sequence[TaskAnswer]) -> list[QuestionScore]:
     ]
 
 
+def with_pictures(
+    rows: Sequence[QuestionScore], answers: Sequence[TaskAnswer]
+) -> list[QuestionScore]:
+    """What each answer was given, with what its picture is known by where the answers say it."""
+    return [
+        {**each, "picture": answers[each["line"] - 1].get("picture", each["picture"])}
+        for each in rows
+    ]
+
+
 def judge_name(judge: Judge, score: Score) -> JudgeName:
     """Whose judgements a score is made of."""
     return {"model": judge.endpoint.model, "version": score.judge or judge.name}
@@ -241,7 +251,8 @@ def main(snakemake: Any) -> None:
         origin = provenance.block(
             computed_by, path, job.root, results["environment"], versions(PACKAGES)
         )
-        write_jsonl(Path(snakemake.output.by_question), by_question or scores_of_task(answers))
+        rows = with_pictures(by_question or scores_of_task(answers), answers)
+        write_jsonl(Path(snakemake.output.by_question), rows)
         write_json(Path(snakemake.output.scores), {**scores, **origin})
         job.count(len(answers))
 

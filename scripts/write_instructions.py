@@ -8,7 +8,6 @@ before the run began. Prompts whose best image is too bad get no instruction, an
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from lib.config.instructions import WriteInstructionsJob
@@ -104,10 +103,13 @@ def published(outcome: Outcome[WrittenInstruction], row: PickedRow) -> Outcome[d
 
 def main(snakemake: Any) -> None:
     with Job(snakemake, WriteInstructionsJob, VERSION) as job, ExitStack() as connections:
-        settings, images_file = job.settings.author, Path(snakemake.input.images)
+        settings = job.settings.author
         ranking = read_whole_shard(job, snakemake.input.ranking, ImageRankingRow)
         rows = pick_images(
-            read_whole_shard(job, images_file, ImagesRow), ranking, job.settings, job.seed
+            read_whole_shard(job, snakemake.input.images, ImagesRow),
+            ranking,
+            job.settings,
+            job.seed,
         )
         picked = {row["id"]: row for row in present(rows.values())}
         written = {row["id"]: row["instruction"] for row in read_jsonl(job.settings.written)}
@@ -118,7 +120,7 @@ def main(snakemake: Any) -> None:
         def check(item: Item[Any]) -> None:
             if settings.with_image:
                 image = picked[item.id]["image"]
-                check_image(job.root / image["file"], image["sha256"], images_file)
+                check_image(job.root / image["file"], image["sha256"])
 
         outcomes = Streamed[Any, WrittenInstruction](
             job, load=lambda: connections.enter_context(author.at_work()), check=check

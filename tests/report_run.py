@@ -11,7 +11,7 @@ from PIL import Image
 
 import report
 from conftest import Parameters, Wildcards
-from lib.config.report import ReportJob
+from lib.config.report import ReportJob, ShownTask
 from lib.data.export_forms.trl_parquet import answer, question, split_files
 from lib.data.prompts import Prompt
 from lib.files import digest_of_file, write_json
@@ -40,7 +40,7 @@ JOB = ReportJob(
     ],
     experiments=["dpo"],
     evaluated=["base", "dpo"],
-    benchmarks={"pope": None},
+    benchmarks={"pope": ShownTask(files=[])},
     configuration={"seed": 7},
 )
 

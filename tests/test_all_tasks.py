@@ -241,6 +241,14 @@ def test_a_question_is_put_as_for_llava_s_published_score(run, name):
     assert f"\n\n{SYSTEM_PROMPT} USER: <image>\n{FORMS[name]} ASSISTANT:\n" in prompts
 
 
+@pytest.mark.parametrize("name", sorted(DEFAULTS))
+def test_each_answer_has_the_number_that_its_task_gives_it(run, name):
+    harness = harness_of(run, name)
+    questions = harness.read_results(run.folder / "out")["questions"]
+    answers = harness.read_answers(run.folder / "out", questions)
+    assert len(score_benchmark.scores_of_task(answers)) == questions
+
+
 def test_the_judge_is_asked_with_its_key_which_is_in_no_file(run):
     asked = [
         request.text

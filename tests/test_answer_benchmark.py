@@ -2,6 +2,7 @@
 kept, reused, resumed, and refused.
 """
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -43,9 +44,11 @@ from lib.benchmarks.lmms_eval.tasks import (
     read_task,
     task_text,
 )
+from lib.benchmarks.task_pictures import task_pictures
 from lib.blocks import deciding
 from lib.config.evaluation import AnswerBenchmarkJob, Evaluation, TaskBenchmark
 from lib.config.run import load_config
+from lib.data.parquet_images import digest_of_pictures, images_in_parquet
 from lib.errors import UserError
 from lib.files import digest_of_file, read_jsonl, write_text
 from lib.head.evaluation import answer_job
@@ -376,6 +379,21 @@ def test_published_answers_and_results_hold_what_a_reader_needs_and_nothing_of_t
     published = b"".join(undisturbed.published)
     assert str(undisturbed.folder).encode() not in published
     assert time.strftime("%Y%m%d").encode() not in published
+
+
+def test_answers_say_which_picture_they_are_about_and_it_is_found_in_the_data(undisturbed):
+    file = Path(undisturbed.job.params.settings["data"]["test"])
+    with contextlib.chdir(undisturbed.folder):
+        answers = undisturbed.job.answers()
+    wanted = {answer["id"]: answer["picture"] for answer in answers}
+    assert 1 < len(set(wanted.values())) < len(wanted)  # several questions of a picture
+    found = task_pictures([[file]], wanted)
+    stored = dict(images_in_parquet(file))
+    assert {row: picture.content() for row, picture in found.items()} == {
+        row: stored[row][0] for row in wanted
+    }
+    others = {row: digest_of_pictures([b"another"]) for row in wanted}
+    assert task_pictures([[file], [file.with_name("not there")]], others) == {}
 
 
 def test_the_record_counts_answers(undisturbed):
@@ -727,6 +745,14 @@ def test_the_raw_response_is_kept_where_a_filter_changed_it(left):
     left.samples[0]["resps"] = [["<think>hm</think>Yes"]]
     left.write(left.values, left.samples)
     assert left.harness.read_answers(left.output, 2)[1]["response"] == "<think>hm</think>Yes"
+
+
+def test_the_number_that_a_task_gives_an_answer_as_its_metric_is_kept(left):
+    left.samples[0]["pope_f1_score"] = 0.3  # of question 1
+    left.samples[1]["pope_f1_score"] = {"question_id": 7, "score": 1.0}
+    left.write(left.values, left.samples)
+    answers = left.harness.read_answers(left.output, 2)
+    assert [answer["score"] for answer in answers] == [1.0, 0.3]
 
 
 def test_an_answer_that_fails_stops_the_run_where_lmms_eval_would_score_an_empty_one(tmp_path):

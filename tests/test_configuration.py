@@ -156,11 +156,14 @@ def test_the_paper_s_file_is_the_defaults_but_for_what_its_comments_say():
         return [] if ours == theirs else [path]
 
     assert differences(paper, defaults) == [
+        "evaluation.benchmarks.vqav2.shards",
         "evaluation.prefix_caching",
         "evaluation.questions_per_batch",
         "evaluation.task_backend",
         "generate_prompts.count",
         "responses.prompts_per_batch",
+        "shards.generate_responses",  # in how many jobs: no result depends on it
+        "shards.rank_images",
         "training.prompt_template",  # the chat template's own form
         "training.system_prompt",
     ]

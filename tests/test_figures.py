@@ -257,7 +257,7 @@ def test_the_sheet_shows_why_one_of_three_candidates_with_nearly_the_same_score_
     image = image_row(tmp_path, 1, write=True)
     ranking: Any = {**ranking_row(image, 0), "scores": [1.2949, 1.2903, 1.2899, 0.5]}
     prompt = candidates_figure.shown_prompt(image, ranking, "best", 0)
-    pictures = candidates_figure.read_thumbnails([prompt], tmp_path, {image["id"]: tmp_path})
+    pictures = candidates_figure.read_thumbnails([prompt], tmp_path)
     with new_figure(9, 3) as figure:
         legend = candidates_figure.Legend("image-reward", "best", "ours")
         candidates_figure.draw(Sheet(figure), [prompt], pictures, legend)

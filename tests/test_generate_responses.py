@@ -27,6 +27,7 @@ from lib.data.shards import present, read_shard
 from lib.errors import ItemError, UserError
 from lib.files import digest_of_file, read_jsonl, write_jsonl
 from lib.head.plan import Plan
+from lib.jobs.streams import Item, handing_out
 from lib.models.response_generators.chat import (
     chat_prompt,
     end_tokens,
@@ -101,6 +102,7 @@ class Stage:
             "top_p": 1.0,
             "prompts_per_batch": 1,
             "max_model_len": 1024,
+            "deterministic": False,
         }
         assert set(settings) == set(Responses.model_fields) - {"policy_models"}
         settings |= changes
@@ -199,6 +201,45 @@ def test_several_prompts_a_batch_give_the_same_answers_and_a_note(stage, policy)
         together == alone
     )  # left padding, an own generator a row; in float32 the low bits change no word here
     assert any("low bits may depend" in note for note in stage.record(policy)["notes"])
+
+
+@pytest.mark.parametrize("backend", ["transformers", pytest.param("vllm", marks=pytest.mark.slow)])
+def test_deterministic_answers_do_not_depend_on_what_else_is_asked(stage, demo_models, backend):
+    """Not on the order, nor on how many are to be answered at once, nor on which others there are;
+    in bfloat16, and so long that low bits become words: without it, an answer differs between a
+    batch of six and one of two. Here one is answered at a time: on a CPU vLLM has no
+    batch-invariant kernels.
+    """
+    values = {"backend": backend, "model": str(demo_models / POLICIES[0]), "max_model_len": 1024}
+    generator: Any = GENERATORS.load(backend).load(
+        GENERATORS.validate(values | {"deterministic": True}),
+        "cpu",
+        Sampling(300, 1.0),
+        with_images=True,
+        batch_size=6,
+    )
+    assert generator.batch_size == 1
+    generator.ends = []
+    items = [
+        Item(str(number), "", Request(f"{QUESTION} {'Look. ' * number}", number, stage.image(text)))
+        for number, text in enumerate(TEXTS * 2)
+    ]
+
+    def answers(chosen):
+        ended = generator.stream(handing_out(chosen), print)
+        return {item.id: answer for several in ended for item, answer in several}
+
+    all_of_them = answers(items)
+    assert len({answer.text for answer in all_of_them.values()}) == len(items)
+    some = items[4:0:-2]
+    assert answers(some) == {item.id: all_of_them[item.id] for item in some}
+
+
+def test_a_record_says_how_answers_are_made_independent_and_the_window_changes_no_byte(stage):
+    alone = stage.run(deterministic=True)
+    stage.forget()
+    assert stage.run(deterministic=True, prompts_per_batch=3) == alone
+    assert stage.record()["notes"] == ["deterministic: one is answered at a time"]
 
 
 def test_greedy_is_greedy_and_the_nucleus_narrows_the_choice(stage, demo_models):

@@ -115,6 +115,8 @@ def test_rates_of_a_gpu_are_a_whole_file_for_the_plan_and_say_which_card(
     }
     for each in contents["training"]["rows"]:
         each["what"] = each["what"].replace("80 tokens", "760 tokens")
+    of_vllm = next(each for each in contents["answers"]["rows"] if "not_measured" in each)
+    of_vllm["seconds_an_answer"] = 0.25
     summary.write_rates(tmp_path, contents)
     rules = {name.split("/")[0] for name in summary.rates(contents)["stages"]}
     shipped = read_rates(summary.RATES, rules)
@@ -147,6 +149,19 @@ def test_what_failed_is_a_row_and_measured_anew_by_the_next_call(tmp_path: Path)
     assert row(tmp_path, "rewards", "4 at once")["failed"] == "ValueError: no such kernel"
     second = Report(tmp_path / "rewards.json", "cpu", deadline=math.inf)
     assert second.measure("4 at once", lambda: {"seconds": 1.0}) is not None
+
+
+def test_a_section_that_outlasts_its_time_is_ended(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gpu import __main__ as check
+
+    waits = [sys.executable, "-c", "import sys, time; sys.stdin.readline(); time.sleep(600)"]
+    worker = subprocess.Popen(waits, stdin=subprocess.PIPE, text=True)
+    monkeypatch.setattr(check, "GRACE", 1)
+    check.let_go(worker, 1.0, "pictures")
+    assert worker.returncode
+    assert "pictures took 1 s, ended there" in capfd.readouterr().out
 
 
 def test_nothing_is_begun_after_the_deadline(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_a_candidate_over_the_limit_is_told_though_it_is_the_one_that_was_publis
     }
     row: ImagesRow = {"id": "art-0", "topic": "art", "prompt": "x", "candidates": [candidate]}
     with pytest.raises(UserError, match=rf"{large.name}: {MESSAGE}"):
-        check_files(row, large.parent, Path("00.jsonl"), 50)
+        check_files(row, large.parent, 50)
 
 
 def test_the_limit_is_the_configuration_s(tmp_path):

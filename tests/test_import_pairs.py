@@ -19,6 +19,7 @@ from hub_server import COMMIT
 from lib.config.contamination import OverlapMeasures
 from lib.config.run import Config, load_config
 from lib.config.yaml_files import read_yaml
+from lib.data.layouts import PromptCounts
 from lib.data.own_pairs import contents_of
 from lib.data.pair_forms.settings import OwnPairs
 from lib.errors import UserError
@@ -300,7 +301,7 @@ def test_experiments_with_pairs_of_their_own_need_no_stage_before_training(tmp_p
     # Both are trained on what is imported once.
     assert len([file for file in files if "/own_pairs/" in file]) == 1
     assert plan.data_set_of("theirs") == plan.data_set_of("half")
-    assert pairs_trained_on(config.training.experiments["theirs"], {}) == 6
+    assert pairs_trained_on(config.training.experiments["theirs"], PromptCounts({})) == 6
     keys = {each.needed_by for each in downloads(config)[0]}
     assert {key for key in keys if not key.startswith("evaluation")} == {"training.base_model"}
 

@@ -13,6 +13,7 @@ import pytest
 
 from lib.data.prompts import Prompt, shard_of
 from lib.head.summary import read_records
+from lib.head.verification import verify_run
 
 pytestmark = pytest.mark.slow
 
@@ -296,6 +297,28 @@ def test_a_dpo_setting_does_not_redo_the_base_model_s_answers(finished_copy):
     assert planned(finished_copy)["answer_benchmark"] == 1
 
 
+def test_rankings_that_one_job_made_are_those_of_a_job_a_scorer_and_the_other_way_round(
+    finished_copy,
+):
+    def together(wanted):
+        finished_copy.edit_config(lambda values: values["image_ranking"].update(together=wanted))
+
+    before = finished_copy.published()
+    together(False)
+    assert planned(finished_copy) == {}
+    root = finished_copy.folder / "results/random"
+    for scorer in ("image-reward", "clip"):
+        (root / f"image_ranking/{scorer}/art/00.jsonl").unlink()
+        (root / f"work/rank_images/{scorer}/art/00.json").unlink()
+    assert planned(finished_copy, "rankings") == {"rank_images": 2}
+    together(True)
+    assert planned(finished_copy, "rankings") == {"rank_images": 1}
+    done = run(finished_copy, "rankings")
+    assert (done["rank_images"]["jobs"], done["rank_images"]["computed"]) == (2, 0)
+    assert finished_copy.published() == before
+    assert planned(finished_copy, "rankings") == {}
+
+
 def test_a_comment_or_a_needed_time_redoes_nothing(finished_copy):
     path = finished_copy.folder / "demo/random.yaml"
     path.write_text("# a comment\n" + path.read_text())
@@ -392,6 +415,47 @@ def test_a_second_run_takes_over_what_the_first_has_computed_whatever_its_shards
         for path in (project.folder / "results/second/images").rglob("*.png")
     }
     assert images == first
+
+
+def test_jobs_over_all_topics_find_what_shards_of_topics_have_computed(finished_copy):
+    project = finished_copy
+    before = project.published()
+    project.edit_config(lambda values: values.update(shards={"rank_images": 1}))
+    after_images = {rule: jobs for rule, jobs in ITEM_RULES.items() if rule != "generate_images"}
+    plan = planned(project, "pairs")
+    assert {rule: plan[rule] for rule in after_images} == after_images | {"rank_images": 1}
+    assert "generate_images" not in plan
+    done = run(project, "pairs")
+    assert {rule: done[rule]["computed"] for rule in after_images} == dict.fromkeys(after_images, 0)
+    assert done["generate_responses"]["reused"] == 10
+    after = project.published()
+    data_set = [name for name in before if name.startswith("dataset/2/data")]
+    assert all(after[name] == before[name] for name in ["dataset/2/llava.json", *data_set])
+    stages = ("instructions", "responses/llava-v1.6-mistral", "response_ranking", "pairs")
+    for stage in stages:
+        rows = [
+            line
+            for name, content in before.items()
+            if name.startswith(f"{stage}/")
+            for line in content.splitlines()
+        ]
+        in_order = sorted(rows, key=lambda row: json.loads(row)["id"])
+        assert after[f"{stage}/_all/1-of-1.jsonl"].splitlines() == in_order
+
+    lines = lines_of(prompt_file(project))
+    write_lines(prompt_file(project), [*lines[:-1], f"{lines[-1]}, seen from above"])
+    new = Prompt("art", lines_of(prompt_file(project))[-1])
+    told = project.snakemake("-n", "pairs").stdout
+    assert "1 prompt is new or edited (art 1): computed once in every stage" in told
+    assert "has changed. At most" not in told
+    story = f"results/random/prompts/{new.id}.json"
+    done = run(project, "pairs", story, "results/random/report/index.html")
+    expected = after_images | {"generate_images": 1}
+    assert {rule: done[rule]["computed"] for rule in expected} == expected
+    assert json.loads((project.folder / story).read_text())["prompt"] == new.text
+    root = project.folder / "results/random"
+    assert new.text in (root / "report/data/prompts-000.js").read_text(encoding="utf-8")
+    assert verify_run(root).differences == []
 
 
 def test_runs_to_reuse_that_are_not_there_are_refused(project):

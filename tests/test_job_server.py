@@ -1,6 +1,8 @@
 """Jobs with a model that run as copies of a process which has their libraries loaded."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,13 +16,14 @@ import pytest
 
 from lib.head import job_server
 from lib.head.job_server import WITH_MODEL, JobServer
+from lib.jobs.copies import LOADS_MODELS
 
 RULES = job_server.SCRIPTS.parent / "rules"
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[JobServer]:
-    server = JobServer()
+    server = JobServer(LOADS_MODELS)
     yield server
     server.end()
 
@@ -61,6 +64,128 @@ def test_torch_is_there_already_and_what_few_models_use_is_not(run: Callable[...
         "sys.exit(0 if len(there) == 2 and not besides else f'{there} {besides}')\n"
     )
     assert run(text) == 0
+
+
+def test_a_server_for_other_jobs_has_no_library_that_goes_on_their_record(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys; from lib.jobs.versions import loaded_versions\n"
+        "assert 'snakemake.script' in sys.modules\n"
+        "sys.exit(0 if list(loaded_versions()) == ['python'] else str(loaded_versions()))\n",
+        encoding="utf-8",
+    )
+    server = JobServer()
+    try:
+        assert server.run(str(script), os.environ) == 0
+    finally:
+        server.end()
+
+
+#: What a program finds: whether torch was there, its words, folder, input and environment.
+FOUND = """
+import json, os, sys
+from pathlib import Path
+from huggingface_hub import is_offline_mode
+found = {
+    "torch": "torch" in sys.modules, "words": sys.argv[1:], "folder": Path.cwd().name,
+    "read": sys.stdin.read(), "told": os.environ.get("TOLD"), "offline": is_offline_mode(),
+    "name": __name__, "modules": Path(__file__).name,
+}
+Path("found.json").write_text(json.dumps(found))
+print("said", flush=True)
+os.system("echo said by another")
+sys.exit("a message")
+"""
+STARTS = """
+import logging, os, signal, sys
+from pathlib import Path
+from lib.jobs.copies import start_python
+logging.basicConfig(filename="job.log")
+signal.signal(signal.SIGTERM, lambda *_: None)
+folder = Path("program")
+with open("output", "wb") as output:
+    environment = {**os.environ, "TOLD": "yes", "HF_HUB_OFFLINE": "1"}
+    script = Path("found.py").resolve()
+    started = start_python(script, ["a", "b c"], environment, folder, output.fileno())
+code = started.wait()
+assert "TOLD" not in os.environ and Path.cwd() != folder.resolve()
+sys.exit(code + 40)
+"""
+
+
+@pytest.mark.parametrize("is_copy", [True, False])
+def test_a_program_of_a_job_that_is_a_copy_is_one_too_and_finds_what_a_new_one_would(
+    server: JobServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_copy: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "program").mkdir()
+    (tmp_path / "found.py").write_text(FOUND, encoding="utf-8")
+    starts = tmp_path / "starts.py"
+    starts.write_text(STARTS, encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(job_server.SCRIPTS), "HF_HUB_OFFLINE": ""}
+    if is_copy:
+        code = server.run(str(starts), environment)
+    else:
+        code = subprocess.run([sys.executable, starts], env=environment, check=False).returncode
+    assert code == 41
+    assert json.loads((tmp_path / "program/found.json").read_text(encoding="utf-8")) == {
+        "torch": is_copy,
+        "words": ["a", "b c"],
+        "folder": "program",
+        "read": "",
+        "told": "yes",
+        "offline": True,
+        "name": "__main__",
+        "modules": "found.py",
+    }
+    output = (tmp_path / "output").read_text(encoding="utf-8").splitlines()
+    assert output == ["said", "said by another", "a message"]
+    assert (tmp_path / "job.log").read_text(encoding="utf-8") == ""
+
+
+def test_a_program_ends_with_the_job_that_started_it(
+    server: JobServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed, a job can end nothing by itself."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "waits.py").write_text(
+        "import os, time; from pathlib import Path\n"
+        "Path('part').write_text(str(os.getpid())); os.rename('part', 'pid'); time.sleep(600)\n",
+        encoding="utf-8",
+    )
+    (tmp_path / "starts.py").write_text(
+        "import os, time; from pathlib import Path; from lib.jobs.copies import start_python\n"
+        "start_python(Path('waits.py').resolve(), [], os.environ, Path.cwd(), 1)\n"
+        "while not Path('pid').exists(): time.sleep(0.01)\n"
+        "os.kill(os.getpid(), 9)\n",
+        encoding="utf-8",
+    )
+    assert server.run("starts.py", os.environ) == 137
+    pid = int((tmp_path / "pid").read_text(encoding="utf-8"))
+    end = time.monotonic() + 30
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < end, "the program runs on"
+        time.sleep(0.01)
+
+
+def test_the_seconds_of_jobs_are_told_to_whoever_waits_for_the_run(tmp_path: Path) -> None:
+    """`time make demo` is of all jobs."""
+    (tmp_path / "works.py").write_text(
+        "import time\nwhile time.process_time() < 1: pass\n", encoding="utf-8"
+    )
+    program = (
+        "import os, resource\nfrom lib.head.job_server import JobServer\n"
+        "server = JobServer()\nassert server.run('works.py', os.environ) == 0\n"
+        "assert server.run('works.py', os.environ) == 0\nserver.end()\n"
+        "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
+        "assert used.ru_utime + used.ru_stime > 2\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(job_server.SCRIPTS)},
+        check=True,
+    )
 
 
 def test_a_job_computes_with_the_threads_that_it_is_given(run: Callable[..., int]) -> None:
@@ -147,7 +272,7 @@ def test_what_is_sent_to_the_process_group_reaches_jobs_and_not_the_server(
 ) -> None:
     thread, codes, pid = waiting_job(server, tmp_path)
     job = psutil.Process(pid)
-    for process in [*job.parents()[:2], job]:
+    for process in [*job.parents()[:1], job]:
         process.send_signal(signal.SIGTERM)
     thread.join(timeout=60)
     assert codes == [143]
@@ -186,6 +311,6 @@ def test_the_scripts_with_a_model_are_those_of_rules_that_may_ask_for_a_gpu() ->
     for file in RULES.glob("*.smk"):
         for rule in file.read_text(encoding="utf-8").split("\nrule ")[1:]:
             needs = next((line for line in rule.splitlines() if " gpu=" in line), " gpu=0")
-            if "GPU" in needs:
-                asking.add(rule.partition(":")[0])
+            if "GPU" in needs or "gpus_of(" in needs:
+                asking |= set(re.findall(r"scripts/(\w+)\.py", rule))
     assert asking == WITH_MODEL | {"write_instructions"}

@@ -20,6 +20,7 @@ from lib.config.run import load_config
 from lib.config.yaml_files import read_yaml
 from lib.data.data_sets import DataSetPair, RatedResponse
 from lib.data.export_forms.columns import plain_columns
+from lib.data.layouts import PromptCounts
 from lib.data.own_pictures import take_picture
 from lib.data.prompts import Prompt
 from lib.data.rows import ImageRankingRow, ImagesRow
@@ -318,10 +319,11 @@ def test_no_generator_is_planned_named_or_drawn_a_figure_of(own):
     config = own.config
     assert config.images.kind == "folder"  # which `folder` says
     job = PlannedJob("generate_images", {"topic": "art", "shard": "00"}, 0, 240)
-    assert items_of(job, config, {("art", "00"): 4}, {}) == 4
+    prompts = PromptCounts({("art", "00"): 4})
+    assert items_of(job, config, prompts, {}) == 4
     path = Path("profiles/slurm/rates.yaml")
     rates = read_rates(path, [name.split("/")[0] for name in read_yaml(path)["stages"]])
-    planned = plan_costs([job], config, {("art", "00"): 4}, rates).costs["generate_images"]
+    planned = plan_costs([job], config, prompts, rates).costs["generate_images"]
     assert planned.gpu_seconds == 0
     assert planned.seconds < 60
     figures = [Path(file).stem for file in tables_and_figures(own)]

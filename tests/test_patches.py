@@ -207,11 +207,16 @@ def snakefile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
-def test_the_graph_of_snakemakes_interface_is_handed_out(snakefile: Path) -> None:
+def test_the_graph_of_snakemakes_interface_is_handed_out(
+    snakefile: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from snakemake.api import SnakemakeApi
     from snakemake.settings.enums import Quietness
     from snakemake.settings.types import OutputSettings, ResourceSettings
 
+    # A Snakefile is read in the names of this module. What it leaves there, vLLM does not bear,
+    # which looks at all modules of a process when it is loaded.
+    monkeypatch.setattr("snakemake.workflow.storage", None, raising=False)
     with SnakemakeApi(OutputSettings(quiet={Quietness.ALL}, dryrun=True)) as api:
         workflow = build_graph(
             api.workflow(resource_settings=ResourceSettings(cores=1), snakefile=snakefile)
@@ -500,6 +505,26 @@ def test_the_executor_that_is_typed_is_the_one_that_snakemake_s_parser_finds(
         assert found["slurm-partition-config"] == str(arguments.slurm_partition_config)
 
 
+@pytest.mark.parametrize(
+    ("words", "is_named"),
+    [
+        (["-n"], False),
+        (["--config", "run=pairs-2", "results=results"], False),
+        (["--configfile", "demo/random.yaml", "--", "rankings"], False),
+        (["pairs", "-n"], True),
+        (["--until=pairs"], True),
+        (["results/run/pairs/art/00.jsonl"], True),
+    ],
+)
+def test_rules_and_files_that_are_named_on_the_command_line_are_found(
+    words: list[str], is_named: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["/bin/snakemake", *words])
+    assert snakemake_command.names_any({"pairs"}, "results/run") == is_named
+    monkeypatch.setattr("sys.argv", ["/bin/python", *words])
+    assert not snakemake_command.names_any({"pairs"}, "results/run")
+
+
 def test_a_profiles_partition_file_is_the_one_beside_it_named_as_the_executor_looks_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -551,6 +576,33 @@ def test_quick_imports_leave_out_what_nothing_calls_and_nothing_that_was_found_b
 ) -> None:
     done = subprocess.run(
         [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(SCRIPTS)},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+HIDDEN = """
+import sys
+from lib.benchmarks.language import LanguageTools
+from lib.patches.imports import hidden
+tools = LanguageTools("stand-in")
+assert tools.tokenizer.run("two cats") == ["two", "cats"]
+assert tools.singulariser.run("cats") == "cat"
+assert "nltk" in sys.modules and "scipy" not in sys.modules
+import scipy
+with hidden("scipy"):
+    import scipy.special
+assert scipy.special is sys.modules["scipy.special"]
+"""
+
+
+def test_a_hidden_package_is_not_loaded_is_there_afterwards_and_stays_where_it_was() -> None:
+    """So is scipy for NLTK, which loads all of its statistics."""
+    done = subprocess.run(
+        [sys.executable, "-c", HIDDEN],
         env={**os.environ, "PYTHONPATH": str(SCRIPTS)},
         text=True,
         capture_output=True,

@@ -152,7 +152,7 @@ def test_people_see_prompts_in_the_order_of_the_judge_and_no_side_stands_first_a
     [
         ("test,colours,art-1,ab,a,b,a,Ada,", "the kind 'colours' is none"),
         ("test,pictures,art-1,ab,a,b,c,Ada,", "the verdict 'c' is none. Write a, b, tie"),
-        ("test,pictures,art-2,ab,a,b,a,Ada,", "has no prompt 'art-2'"),
+        ("test,pictures,art-2,ab,a,b,a,Ada,", "has none of the prompts that it names"),
     ],
 )
 def test_a_wrong_verdict_is_told_with_file_line_and_mend(

@@ -16,6 +16,7 @@ import yaml
 
 from lib.config.licences import read_licences
 from lib.config.run import Config
+from lib.data.layouts import PromptCounts
 from lib.errors import UserError
 from lib.planning import graph
 from lib.planning.costs import Cost, items_of, plan_costs
@@ -47,7 +48,7 @@ CONFIG = Config.model_validate(
         "evaluation": {"benchmarks": BENCHMARKS},
     }
 )
-SHARDS = {("art", "00"): 7, ("art", "01"): 5}
+PROMPTS = PromptCounts({("art", "00"): 7, ("art", "01"): 5})
 JOBS = [
     *(
         PlannedJob("generate_images", {"topic": "art", "shard": shard}, 1, 240)
@@ -101,7 +102,7 @@ def command(folder, *arguments, environment=None):
 
 
 def test_the_plan_is_jobs_times_items_times_rates():
-    plan = plan_costs(JOBS, CONFIG, SHARDS, rates())
+    plan = plan_costs(JOBS, CONFIG, PROMPTS, rates())
     # 12 prompts x 2 images x 3 s, 2 jobs x (60 + 4) s; the longer job has 7 prompts.
     assert plan.costs["generate_images"] == Cost(2, 24, 200, 200, 64 + 42, 48e6, 24 + 8)
     # 12 prompts x 4 policy models x 0.5 s, 2 x (30 + 4) s.
@@ -128,7 +129,7 @@ def test_questions_are_planned_by_what_answers_them_and_in_how_many_parts():
             "answer_benchmark/pope@prefix_caching": {"seconds": 0.01, "measured": "a test"},
             "answer_benchmark@joined": {"seconds": 0.001, "measured": "a test"},
         }
-        planned = plan_costs(jobs, Config.model_validate(values), SHARDS, rates(stages=stages))
+        planned = plan_costs(jobs, Config.model_validate(values), PROMPTS, rates(stages=stages))
         return [each - 4 for each in planned.seconds]
 
     names = {"model": "base", "benchmark": "pope"}
@@ -143,8 +144,26 @@ def test_questions_are_planned_by_what_answers_them_and_in_how_many_parts():
     assert seconds(joined, shards=2, **vllm) == pytest.approx([45, 45, 9])
 
 
+def test_a_job_with_several_scorers_is_planned_to_read_pictures_once():
+    shard = {"topic": "art", "shard": "00"}
+    scorers = tuple({"scorer": name, **shard} for name in ("image-reward", "clip", "blip"))
+    job = PlannedJob("rank_images", shard, 1, together=scorers)
+    stages = RATES["stages"] | {
+        "rank_images": {"seconds": 3, "load_seconds": 30, "measured": "a test"},
+        "rank_images@decoded": {"seconds": 1, "load_seconds": 10, "measured": "a test"},
+        "rank_images/blip": {"seconds": 2, "load_seconds": 20, "measured": "a test"},
+    }
+    plan = plan_costs([job], CONFIG, PROMPTS, rates(stages=stages))
+    pictures = PROMPTS.of("art", "00") * 2
+    # The one of which more is known is planned by that.
+    seconds = 4 + (30 + 3 * pictures) + (10 + pictures) + (20 + 2 * pictures)
+    cost = plan.costs["rank_images"]
+    assert (cost.jobs, cost.items) == (1, 3 * pictures)
+    assert plan.seconds == [cost.seconds] == [cost.gpu_seconds] == [cost.longest] == [seconds]
+
+
 def test_a_job_that_is_planned_near_its_time_limit_is_told():
-    notes = plan_costs(JOBS, CONFIG, SHARDS, rates()).notes
+    notes = plan_costs(JOBS, CONFIG, PROMPTS, rates()).notes
     assert [
         note
         for note in notes
@@ -158,7 +177,7 @@ def test_a_stage_that_needs_a_gpu_and_has_no_rate_is_refused():
         plan_costs(
             JOBS,
             CONFIG,
-            SHARDS,
+            PROMPTS,
             rates(
                 stages={name: rate for name, rate in RATES["stages"].items() if name != "train_dpo"}
             ),
@@ -288,7 +307,7 @@ def test_what_was_used_comes_from_the_records_and_for_jobs_that_ran_again_from_t
 
 
 def test_rates_measured_by_a_run_say_so_and_leave_the_rest_as_it_was(run, tmp_path):
-    content = measured_rates(run, JOBS, CONFIG, SHARDS, rates())
+    content = measured_rates(run, JOBS, CONFIG, PROMPTS, rates())
     images = content["stages"]["generate_images"]
     assert images["seconds"] == pytest.approx((84 + 60) / 24)
     assert images["load_seconds"] == 50
@@ -304,14 +323,14 @@ def test_rates_measured_by_a_run_say_so_and_leave_the_rest_as_it_was(run, tmp_pa
     }
     path = tmp_path / "measured.yaml"
     path.write_text(yaml.safe_dump(content))
-    again = plan_costs(JOBS, CONFIG, SHARDS, read_rates(path, [job.rule for job in JOBS]))
+    again = plan_costs(JOBS, CONFIG, PROMPTS, read_rates(path, [job.rule for job in JOBS]))
     assert again.bases["generate_images"] == {"measured"}
     assert again.costs["generate_images"].seconds == pytest.approx(2 * (4 + 50) + 144)
 
 
 def test_a_run_without_records_gives_no_rates(tmp_path):
     with pytest.raises(UserError, match="holds no records of jobs"):
-        measured_rates(tmp_path, JOBS, CONFIG, SHARDS, rates())
+        measured_rates(tmp_path, JOBS, CONFIG, PROMPTS, rates())
 
 
 def jobs_by_rule(text):
@@ -416,13 +435,15 @@ def test_the_authors_released_data_and_model_are_planned_without_a_prompt(projec
     ours, theirs = (
         config.evaluation.model_dump(exclude=only_of_released) for config in (released, paper)
     )
+    for values in (ours, theirs):
+        del values["benchmarks"]["vqav2"]["shards"]  # in how many jobs
     assert ours == theirs
 
 
 def test_the_pilot_is_the_paper_s_run_but_for_how_much_of_everything():
     pilot = graph.read_configuration([REPOSITORY / "pilot.yaml"])[1]
     paper = graph.read_configuration([REPOSITORY / "config.yaml"])[1]
-    less = {"run", "topics", "generate_prompts", "shards_per_topic"}
+    less = {"run", "topics", "generate_prompts", "shards_per_topic", "shards"}
     less |= {"pairs", "training", "evaluation"}
     assert pilot.model_dump(exclude=less) == paper.model_dump(exclude=less)
     assert pilot.training.settings == paper.training.settings
@@ -435,8 +456,12 @@ def test_the_pilot_is_the_paper_s_run_but_for_how_much_of_everything():
     benchmarks = pilot.evaluation.benchmarks
     assert all(block.limit for block in benchmarks.values())
     assert {
-        name: block.model_copy(update={"limit": None}) for name, block in benchmarks.items()
-    } == paper.evaluation.benchmarks
+        name: block.model_copy(update={"limit": None, "shards": 1})
+        for name, block in benchmarks.items()
+    } == {
+        name: block.model_copy(update={"shards": 1})
+        for name, block in paper.evaluation.benchmarks.items()
+    }
 
 
 #: Two shards of pictures, then their answers by two models, then a training on two GPUs.
@@ -498,7 +523,7 @@ ENDPOINT = {"base_url": "https://example.org/v1", "model": "writer"}
 
 def asked_by(**changes):
     config = Config.model_validate(CONFIG.model_dump() | changes)
-    return {one.key: one for one in endpoints_asked(config, JOBS, 12, SHARDS, {"pope": 9000})}
+    return {one.key: one for one in endpoints_asked(config, JOBS, PROMPTS, {"pope": 9000})}
 
 
 def test_an_endpoint_s_requests_tokens_and_cost_are_told():
@@ -537,9 +562,7 @@ def test_judges_and_proposals_are_counted_as_often_as_they_are_asked():
             "generate_prompts": {"count": {"art": 25}, "endpoint": ENDPOINT},
         }
     )
-    found = {
-        one.key: one.items for one in endpoints_asked(config, jobs, 12, SHARDS, {"mm_vet": 218})
-    }
+    found = {one.key: one.items for one in endpoints_asked(config, jobs, PROMPTS, {"mm_vet": 218})}
     assert found["evaluation.benchmarks.mm_vet.judge"] == 218 * 2 * 5
     assert found["image_ranking.judge.endpoint"] == 2 * 5
     assert found["generate_prompts.endpoint"] == 25
@@ -561,7 +584,7 @@ def test_a_policy_model_s_endpoint_is_asked_for_each_of_its_answers() -> None:
         ("generate_responses", {"policy": "near", **shard}, 2 * 7),
         ("rank_responses", shard, 5 * 7),
     ):
-        assert items_of(PlannedJob(rule, names, 1), config, SHARDS, {}) == items
+        assert items_of(PlannedJob(rule, names, 1), config, PROMPTS, {}) == items
 
 
 @pytest.mark.parametrize(
@@ -618,6 +641,6 @@ def test_a_pilot_s_limit_does_not_become_a_benchmark_s_number_of_questions(run):
     benchmarks = {name: block | {"limit": 5} for name, block in BENCHMARKS.items()}
     config = Config.model_validate(CONFIG.model_dump() | {"evaluation": {"benchmarks": benchmarks}})
     write_record(run, "answer_benchmark", "base/pope", 5, 5, 1.0, 1.0)
-    content = measured_rates(run, JOBS, config, SHARDS, rates())
+    content = measured_rates(run, JOBS, config, PROMPTS, rates())
     assert content["stages"]["answer_benchmark/pope"]["measured"]
     assert content["questions"] == {"pope": 9000}

@@ -67,6 +67,11 @@ NEEDS: dict[str, tuple[Job, set[str], set[str]]] = {
         {"image_ranking.scorers.clip"},
         set(),
     ),
+    "scorers in one job": (
+        ("rank_images", SHARD),
+        {f"image_ranking.scorers.{name}" for name in ("image-reward", "clip", "blip")},
+        set(),
+    ),
     "instructions": (("write_instructions", SHARD), set(), {"instructions.endpoint"}),
     "one policy model": (
         ("generate_responses", {"policy": "llava-v1.6-vicuna-7b", **SHARD}),

@@ -2,7 +2,12 @@
 
 import json
 import math
+import os
+import re
+import signal
 import threading
+import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
@@ -12,17 +17,19 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 import rank_images
 from conftest import DEVICE, rounding
 from lib.config.image_ranking import RankImagesJob
 from lib.config.run import load_config
+from lib.data.image_files import read_image
 from lib.data.prompts import Prompt
 from lib.data.rows import ImageRankingRow
 from lib.data.shards import missing_row, read_shard
 from lib.errors import UserError
 from lib.files import write_jsonl
-from lib.head.plan import Plan
+from lib.head.plan import Plan, pattern_of_shards
 from lib.jobs.job import Job
 from lib.jobs.streams import Item, handing_out, with_the_next_prepared
 from lib.models.image_scorers.clip import CLIPScore
@@ -135,7 +142,9 @@ def test_the_scores_of_all_candidates_are_kept_and_ranked(run, rows, tmp_path, m
     assert published[PROMPTS[2]]["prompt_truncated"]
 
 
-def test_on_a_gpu_the_next_prompts_images_are_decoded_while_one_is_scored(rows, tmp_path):
+def test_on_a_gpu_the_next_prompts_images_are_decoded_while_one_is_scored(
+    rows, tmp_path, monkeypatch
+):
     decoded = {row["prompt"]: threading.Event() for row in rows}
     prompt_of = {str(index): row["prompt"] for index, row in enumerate(rows)}
     late = []
@@ -149,26 +158,26 @@ def test_on_a_gpu_the_next_prompts_images_are_decoded_while_one_is_scored(rows, 
         def truncates(self, prompt):
             return False
 
-    def read(read_image, files):
-        def and_tell(path):
-            image = read_image(path)
-            decoded[prompt_of[path.stem.split("-")[0]]].set()
-            return image
+    def read_and_tell(path):
+        image = read_image(path)
+        decoded[prompt_of[path.stem.split("-")[0]]].set()
+        return image
 
-        return readers.map(and_tell, files)
-
-    job: Any = SimpleNamespace(root=tmp_path / "run", note=print)
+    monkeypatch.setattr(rank_images, "read_image", read_and_tell)
+    job: Any = SimpleNamespace(note=print)
     scorer: Any = Scorer()
     items = [Item(row["id"], row["id"], row) for row in rows]
+
+    def rank(readers):
+        candidates = rank_images.Candidates(tmp_path / "run", 50, readers)
+        stream = rank_images.ranking(scorer, job, candidates)
+        return [each for some in stream(handing_out(items)) for each in some]
+
     with ThreadPoolExecutor(2) as readers:
-        stream = rank_images.ranking(scorer, job, read)
-        ended = [each for some in stream(handing_out(items)) for each in some]
+        ended = rank(readers)
     assert not late
     assert [item for item, _ in ended] == items
-    one_by_one = rank_images.ranking(scorer, job, map)
-    for event in decoded.values():
-        event.set()
-    assert [each for some in one_by_one(handing_out(items)) for each in some] == ended
+    assert rank(None) == ended
 
 
 def test_what_is_prepared_is_one_item_ahead_and_a_failure_is_its_items_alone():
@@ -382,6 +391,185 @@ def test_a_model_that_is_no_scorer_ends_in_one_message(run, rows, model, changes
 
 
 @pytest.fixture
+def scorers(settings, demo_models):
+    """Three scorers' blocks, by their names."""
+    local = {name: {"kind": name, "model": str(demo_models / name)} for name in ("clip", "blip")}
+    return {"image-reward": settings, **local}
+
+
+@pytest.fixture
+def run_together(tmp_path, rule_object):
+    """Runs rule rank_images_together on rows of the images stage; gives what it published, in
+    bytes, by scorer.
+    """
+    root = tmp_path / "run"
+
+    def go(rows, scorers, rule="rank_images"):
+        source = root / "images/art/00.jsonl"
+        write_jsonl(source, rows)
+        place = {"topic": "art", "shard": "00"}
+        outputs = [root / f"image_ranking/{name}/art/00.jsonl" for name in scorers]
+        together = [
+            {
+                "wildcards": {"scorer": name, **place},
+                "params": {
+                    "settings": RankImagesJob.model_validate({"scorer": block}).model_dump(
+                        mode="json"
+                    )
+                },
+            }
+            for name, block in scorers.items()
+        ]
+        files = [[str(source)], list(map(str, outputs))]
+        rank_images.main(rule_object(rule, place, *files, together=together))
+        return {name: path.read_bytes() for name, path in zip(scorers, outputs, strict=True)}
+
+    return go
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """How often each picture is decoded, by its file's name."""
+    counts = Counter[str]()
+    prepare = PngImageFile.load_prepare
+
+    def count(image):
+        counts[Path(str(image.filename)).name] += 1
+        prepare(image)
+
+    monkeypatch.setattr(PngImageFile, "load_prepare", count)
+    return counts
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """The kinds of the scorers that were loaded, in their order."""
+    kinds: list[str] = []
+    load = rank_images.load_scorer
+
+    def load_and_tell(settings, device):
+        kinds.append(settings.kind)
+        return load(settings, device)
+
+    monkeypatch.setattr(rank_images, "load_scorer", load_and_tell)
+    return kinds
+
+
+def test_several_scorers_in_one_job_publish_what_each_does_alone_and_decode_each_picture_once(
+    run, run_together, rows, scorers, decoded, loaded, tmp_path
+):
+    pictures = {f"{number}-{index}.png" for number in range(3) for index in range(4)}
+    together = run_together(rows, scorers)
+    assert decoded == dict.fromkeys(pictures, 1)
+    assert loaded == list(scorers)
+    records = {name: record(tmp_path, name) for name in scorers}
+    for path in (tmp_path / "run/work").rglob("*.journal.jsonl"):
+        path.unlink()
+    decoded.clear()
+    for name, block in scorers.items():
+        run(*rows, name=name, **{"dtype": "float32", **block})
+        path = tmp_path / f"run/image_ranking/{name}/art/00.jsonl"
+        assert together[name] == path.read_bytes()
+        alone = record(tmp_path, name)
+        same = ("rule", "job", "items", "computed", "failed", "models", "asked", "files")
+        assert {key: records[name][key] for key in same} == {key: alone[key] for key in same}
+    assert decoded == dict.fromkeys(pictures, 3)
+
+
+def test_a_job_s_times_are_its_own_where_several_take_turns(run_together, rows, scorers, tmp_path):
+    began = time.monotonic()
+    run_together(rows, scorers)
+    in_all = time.monotonic() - began
+    records = [record(tmp_path, name) for name in scorers]
+    assert sum(each["wall_seconds"] for each in records) <= in_all
+    for each in records:
+        assert 0 < each["load_seconds"] + each["compute_seconds"] <= each["wall_seconds"] + 0.01
+
+
+def test_a_scorer_that_is_added_is_the_only_one_that_is_loaded(
+    run, run_together, rows, scorers, decoded, loaded, tmp_path
+):
+    fourth = {**scorers["clip"], "dtype": "bfloat16"}
+    run(*rows)
+    first = run_together(rows, scorers)
+    loaded.clear()
+    decoded.clear()
+    assert run_together(rows, {**scorers, "other": fourth}).items() >= first.items()
+    assert loaded == ["clip"]
+    assert set(decoded.values()) == {1}
+    done = {name: record(tmp_path, name) for name in [*scorers, "other"]}
+    counts = {name: (each["computed"], each["reused"]) for name, each in done.items()}
+    assert counts == {**dict.fromkeys(scorers, (0, 3)), "other": (3, 0)}
+
+
+def test_scorers_that_lack_different_prompts_decode_each_picture_once(
+    run, run_together, rows, scorers, decoded
+):
+    run(*rows[1:2], name="clip", **{**scorers["clip"], "dtype": "float32"})
+    decoded.clear()
+    run_together(rows, scorers)
+    assert set(decoded.values()) == {1}
+
+
+def test_a_scorer_that_fails_keeps_no_other_from_its_scores(
+    run_together, rows, scorers, tmp_path, monkeypatch
+):
+    load = rank_images.load_scorer
+
+    def load_broken(settings, device):
+        if settings.kind == "clip":
+            raise UserError("clip: cannot be loaded")
+        return load(settings, device)
+
+    monkeypatch.setattr(rank_images, "load_scorer", load_broken)
+    with pytest.raises(UserError, match=r"\Aclip: cannot be loaded\Z"):
+        run_together(rows, scorers)
+    assert not (tmp_path / "run/work/rank_images/clip/art/00.json").exists()
+    assert record(tmp_path)["computed"] == record(tmp_path, "blip")["computed"] == 3
+    monkeypatch.undo()
+    run_together(rows, scorers)
+    done = {name: record(tmp_path, name)["computed"] for name in scorers}
+    assert done == {"image-reward": 0, "clip": 3, "blip": 0}
+
+
+def test_what_each_scorer_has_finished_is_written_while_others_compute_and_kept_at_a_stop_signal(
+    run_together, rows, scorers, tmp_path, monkeypatch
+):
+    load = rank_images.load_scorer
+    scored = Counter[str]()
+    journal = tmp_path / "run/work/rank_images/image-reward/art/00.journal.jsonl"
+    written = []
+
+    def load_to_be_stopped(settings, device):
+        scorer = load(settings, device)
+        score = scorer.score
+
+        def score_and_stop(prompt, images):
+            scored[settings.kind] += 1
+            if settings.kind == "clip":
+                written.append(journal.read_bytes().count(b'"status":"ok"'))
+                os.kill(os.getpid(), signal.SIGTERM)
+            return score(prompt, images)
+
+        monkeypatch.setattr(scorer, "score", score_and_stop)
+        return scorer
+
+    monkeypatch.setattr(rank_images, "load_scorer", load_to_be_stopped)
+    with pytest.raises(SystemExit) as stopped:
+        run_together(rows, scorers)
+    assert stopped.value.code == 128 + signal.SIGTERM
+    # What was handed out is finished; who had not begun is not loaded.
+    assert scored == {"image-reward": 2, "clip": 2}
+    assert written == [1, 2], "a job that is killed meanwhile has lost what was finished"
+    assert not list((tmp_path / "run/work").rglob("00.json"))
+    monkeypatch.undo()
+    run_together(rows, scorers)
+    done = {name: record(tmp_path, name) for name in scorers}
+    counts = {name: (each["computed"], each["reused"]) for name, each in done.items()}
+    assert counts == {"image-reward": (1, 2), "clip": (1, 2), "blip": (3, 0)}
+
+
+@pytest.fixture
 def computed(run, rows, tmp_path, demo_models):
     """Runs the rule for ImageReward and for CLIP; gives how many items each computed."""
 
@@ -420,6 +608,68 @@ def test_a_raised_version_of_one_scorer_has_its_jobs_run_again_and_no_others(
     assert made_by()["image-reward"] == before["image-reward"]
     assert made_by()["clip"] == before["clip"] | {"version": 2}
     assert before["clip"]["version"] == 1
+
+
+@pytest.fixture
+def plan_of(tmp_path, scorers):
+    """Plans ten prompts on art in three shards, with three scorers and what is changed of the block
+    of image ranking.
+    """
+    prompts = tmp_path / "prompts/art.txt"
+    prompts.parent.mkdir()
+    prompts.write_text("".join(f"a cat of number {number}\n" for number in range(10)))
+
+    def make(is_whole=True, **changes):
+        own = {"prompts": str(prompts.parent), "results": str(tmp_path), "run": "run"}
+        shards = {"topics": ["art"], "shards_per_topic": 3}
+        ranking = {"scorers": scorers, **changes}
+        return Plan(load_config({**own, **shards, "image_ranking": ranking}, []), is_whole=is_whole)
+
+    return make
+
+
+def test_a_shard_is_ranked_by_all_scorers_in_one_job_while_none_of_them_has_ranked_it(
+    plan_of, scorers, tmp_path
+):
+    shards = [f"art/{number:02}" for number in range(3)]
+    assert plan_of().ranked_together == shards
+    assert plan_of(together=False).ranked_together == []
+    assert plan_of(is_whole=False).ranked_together == []
+    assert plan_of(scorers={"image-reward": scorers["image-reward"]}).ranked_together == []
+    write_jsonl(tmp_path / "run/image_ranking/clip/art/01.jsonl", [])
+    assert plan_of().ranked_together == ["art/00", "art/02"]
+    # As a job leaves it in which another scorer failed.
+    write_jsonl(tmp_path / "run/work/rank_images/blip/art/01.json", [])
+    (tmp_path / "run/image_ranking/clip/art/01.jsonl").unlink()
+    assert plan_of().ranked_together == ["art/00", "art/02"]
+    there = re.compile(pattern_of_shards(plan_of().ranked_together))
+    assert [bool(there.match(f"{shard}.jsonl")) for shard in shards] == [True, False, True]
+    assert not there.match("party/00.jsonl")
+    assert not re.match(pattern_of_shards([]), "art/00.jsonl")
+
+
+def test_what_a_job_ranks_together_is_what_its_run_began_with(plan_of, tmp_path):
+    plan = plan_of()
+    start = plan.start({})
+    write_jsonl(tmp_path / "run/image_ranking/clip/art/01.jsonl", [])
+    assert Plan(plan.config, start).ranked_together == plan.ranked_together
+
+
+def test_large_scorers_and_those_at_an_endpoint_or_in_another_environment_have_their_own_jobs(
+    plan_of, scorers, settings
+):
+    endpoint = {"base_url": "http://localhost/v1", "model": "judge"}
+    large = {"kind": "vqascore", "model": "owner/large"}
+    others = {
+        "rating": {"kind": "vlm-rating", "endpoint": endpoint},
+        "package": {**settings, "backend": "image-reward"},
+        **{name: large | {"question": f"{name}: {{prompt}}?"} for name in ("one", "two", "three")},
+        "four": large,
+    }
+    plan = plan_of(scorers={**others, **scorers})
+    assert list(plan.config.image_ranking.scored_together) == list(scorers)
+    parts = [part["wildcards"] for part in plan.ranking_parts("art", "00")]
+    assert parts == [{"scorer": name, "topic": "art", "shard": "00"} for name in scorers]
 
 
 def test_version_one_adds_nothing_to_a_key(rows, rule_object, settings, monkeypatch):

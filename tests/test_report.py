@@ -1,23 +1,34 @@
 """Rule report: what the page is told, and what is made anew when something changes."""
 
+from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
+from lib.benchmarks.question_pictures import question_pictures
+from lib.config.report import PlannedTime, ShownQuestions, ShownTask
 from lib.config.run import Config
+from lib.data.parquet_images import digest_of_pictures
 from lib.errors import UserError
+from lib.files import read_jsonl, write_json
 from lib.head.plan import Plan
 from lib.head.report_job import brought_by, shown_besides
 from lib.head.verification import verify_run
 from lib.planning.rates import read_rates
-from lib.planning.reported import RATES, all_rules, planned_hours
+from lib.planning.reported import RATES, all_rules, planned_time
+from lib.report.page_duplicates import most_alike
 from lib.report.page_files import LARGEST, chunks
 from lib.report.page_overview import FlowCounter
 from lib.report.page_own_pairs import OWN, own_pairs_shown
 from lib.report.page_rows import drawn
+from lib.report.thumbnails import name_of
 from own_pairs import write_own_pairs
-from report_run import JOB, ReportRun, data_of
+from report_run import JOB, ReportRun, data_of, write_lines
 
 
 @pytest.fixture
@@ -52,6 +63,43 @@ def test_every_prompt_is_told_with_its_candidates_scores_responses_and_pair(run:
     assert [each["name"] for each in told["responses"]] == list(JOB.policies)
     assert told["responses"][0]["parts"] == [["attributes", [["helpfulness", 3.5]]]]
     assert told["pair"]["rejected"]["text"] == "No."
+
+
+def test_the_prompts_that_are_most_alike_are_told_with_each_other_once(run: ReportRun) -> None:
+    texts = {f"art-{number}": f"a thing called word{number}" for number in range(40)}
+    texts |= {"near": "a small thing called word7", "far": "nothing of it"}
+    [first, *others] = most_alike(texts)
+    assert first[1:] == ("art-7", "near")
+    assert 0.5 < first[0] < 1
+    assert others == []
+    assert most_alike({}) == most_alike({"a": "one"}) == []
+    name = run.add("a picture of 3 circles, once more")
+    told = data_of(run.report(), "quality")["alike"]
+    assert any(name in each for each in told)
+
+
+def test_it_tells_how_often_scorers_and_rewards_of_an_ensemble_agree(run: ReportRun) -> None:
+    for number, row in enumerate(run.rows["response_ranking"]):
+        for place, response in enumerate(row["responses"].values()):
+            other = place if number == 0 else -place
+            said = {"a": -place, "b": other}
+            response["parts"] = {name: {"standardised": value} for name, value in said.items()}
+    told = data_of(run.report(), "quality")["agreement"]
+    assert told == {
+        "candidate": [["image-reward", "clip", 4, 0.5]],
+        "response": [["a", "b", 4, 0.75]],
+    }
+
+
+def test_candidates_that_are_pictures_of_one_s_own_are_told_by_their_names(run: ReportRun) -> None:
+    _, other = run.rows["images"][0]["candidates"]
+    source = {"name": "cats/a cat.JPG", "sha256": "ab", "bytes": 1, "changed": []}
+    other |= {"guidance_scale": None, "seed": None, "source": source}
+    told = data_of(run.report(), "details-000")[0]["candidates"]
+    assert [(each["of"], each["seed"]) for each in told] == [
+        ("guidance 5", 42),
+        ("cats/a cat.JPG", None),
+    ]
 
 
 def test_it_tells_how_far_the_rewards_of_an_ensemble_disagree(run: ReportRun) -> None:
@@ -270,23 +318,102 @@ def plan_of(folder: Path, **values: Any) -> Plan:
 
 def test_what_was_planned_is_told_by_rule_on_a_gpu_and_nothing_on_a_cpu(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
-    planned = planned_hours(plan)
+    planned = planned_time(plan)
     rates = read_rates(RATES, all_rules())
     rate = rates.stages["generate_images"]
     jobs = len(plan.shards)
     seconds = jobs * (rates.every_job.seconds + rate.load_seconds) + 6 * 4 * rate.seconds
-    assert planned["generate_images"] == pytest.approx((seconds / 3600,) * 2, abs=1e-3)
+    images = planned["generate_images"]
+    assert (images.hours, images.gpu_hours) == pytest.approx((seconds / 3600,) * 2, abs=1e-3)
+    assert images.gpus == 1
     assert {"rank_images", "generate_responses", "rank_responses"} <= planned.keys()
     (tmp_path / "cpu").mkdir()
-    assert planned_hours(plan_of(tmp_path / "cpu", device="cpu")) == {}
+    assert planned_time(plan_of(tmp_path / "cpu", device="cpu")) == {}
 
 
-def test_planned_hours_stand_beside_those_used(run: ReportRun) -> None:
+def test_hours_and_gpu_hours_are_told_beside_those_planned(run: ReportRun) -> None:
     run.report()
+    record = {**run.record(), "rule": "train_dpo", "job": "dpo", "wall_seconds": 1800.0}
+    write_json(run.root / "work/train_dpo/dpo.json", record)
     assert "planned" not in str(data_of(run.report(), "used"))
-    index = run.report(JOB.model_copy(update={"planned": {"report": (0.5, 1.0)}}))
-    (rule,) = data_of(index, "used")["rules"]
-    assert (rule["rule"], rule["planned"], rule["gpu_hours"]) == ("report", 0.5, 1.0)
+    planned = {"train_dpo": PlannedTime(hours=0.75, gpu_hours=3, gpus=4)}
+    index = run.report(JOB.model_copy(update={"planned": planned}))
+    told = {each["rule"]: each for each in data_of(index, "used")["rules"]}
+    names = ("hours", "planned", "gpu_hours", "planned_gpu_hours")
+    assert [told["train_dpo"][name] for name in names] == [0.5, 0.75, 2, 3]
+    assert told["report"]["gpu_hours"] is None
+
+
+def stored_picture(number: int) -> bytes:
+    """A picture of a benchmark's data."""
+    content = BytesIO()
+    Image.new("RGB", (8, 8), (number, 0, 0)).save(content, "PNG")
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("is_local", [True, False])
+def test_questions_of_a_task_are_shown_with_the_pictures_of_its_data(
+    run: ReportRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_local: bool
+) -> None:
+    stored = [stored_picture(number) for number in range(5)]
+    cached = tmp_path / "datasets--someone--pope/snapshots" / ("c" * 40)
+    cached.mkdir(parents=True)
+    # In two files of two groups of rows, as the hub has them, beside another split.
+    for name, pictures in {
+        "test-00000-of-00002": stored[:3],
+        "test-00001-of-00002": stored[3:],
+    }.items():
+        rows = [{"image": {"bytes": each, "path": "a.png"}} for each in pictures]
+        pq.write_table(pa.Table.from_pylist(rows), cached / f"{name}.parquet", row_group_size=2)
+    pq.write_table(pa.table({"question": ["a"] * 9}), cached / "dev-00000-of-00001.parquet")
+    whole = tmp_path / "pope.parquet"
+    parts = sorted(cached.glob("test*"))
+    pq.write_table(pa.concat_tables(map(pq.read_table, parts)), whole)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+
+    run.add_models({"No": 4, "Yes": 1}, "a cat")
+    for folder in (run.root / "evaluation").glob("*/pope"):
+        write_json(folder / "results.json", {"data": {"someone/pope": "c" * 40}})
+        rows = read_jsonl(folder / "by_question.jsonl")
+        saw = [each if number != 1 else b"another" for number, each in enumerate(stored)]
+        write_lines(
+            folder / "by_question.jsonl",
+            [
+                {**row, "picture": digest_of_pictures([content])}
+                for row, content in zip(rows, saw, strict=True)
+            ],
+        )
+    shown = ShownTask(files=[str(whole)] if is_local else [])
+    index = run.report(JOB.model_copy(update={"benchmarks": {"pope": shown}}))
+    told = {each["id"]: each["picture"] for each in data_of(index, "questions-000")}
+    names = {str(number): name_of(sha256(stored[number]).hexdigest()) for number in (0, 2, 3)}
+    assert told == {**names, "1": ""}
+    assert set(names.values()) <= thumbnail_names(run)
+
+
+@pytest.mark.parametrize(("scorer", "images"), [("chair", "images"), ("object_halbench", None)])
+def test_questions_of_files_are_shown_with_their_pictures(
+    run: ReportRun, demo_benchmarks: Path, scorer: str, images: str | None
+) -> None:
+    """Of CHAIR they are files, Object HalBench's questions hold them."""
+    folder = demo_benchmarks / scorer
+    shown = ShownQuestions(
+        scorer=scorer,
+        questions=[str(folder / "questions.jsonl")],
+        images=str(folder / images) if images else None,
+    )
+    name, source = next(iter(question_pictures(**dict(shown)).items()))
+    digest = sha256(source if isinstance(source, bytes) else source.read_bytes()).hexdigest()
+    for model, score in {"base": 0.0, "dpo": 1.0}.items():
+        place = run.root / "evaluation" / model / scorer
+        write_lines(place / "answers.jsonl", [{"id": name, "question": "?", "response": "a"}] * 2)
+        row = {"line": 1, "score": score, "target": ""}
+        rows = [{**row, "id": name, "picture": digest}, {**row, "id": "other", "picture": "ab"}]
+        write_lines(place / "by_question.jsonl", rows)
+    index = run.report(JOB.model_copy(update={"benchmarks": {scorer: shown}}))
+    told = {each["id"]: each["picture"] for each in data_of(index, "questions-000")}
+    assert told == {name: name_of(digest), "other": ""}
+    assert name_of(digest) in thumbnail_names(run)
 
 
 def test_the_report_of_a_run_that_is_not_finished_says_which_files_it_will_show(

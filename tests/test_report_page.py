@@ -2,10 +2,16 @@
 
 import csv
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, ClassVar
+from urllib.parse import quote
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -64,10 +70,13 @@ HOSTILE = [
 ]
 #: The prompt that is shown, in the page.
 JUDGED = "document.querySelector('#judged').textContent"
+#: Opens all that is folded.
+OPEN = "() => document.querySelectorAll('details').forEach((one) => one.open = true)"
 TITLE = "document.querySelector('h1').textContent"
 #: What the page shows by its code point.
 SHOWN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    "\ud800-\udfff]"
 )
 
 
@@ -181,6 +190,141 @@ def test_hostile_texts_in_every_field_are_text_and_do_nothing(
     assert watched.problems == []
 
 
+#: Of what the page is told, what it takes for no text: names by which it finds things, and files.
+NAMES = ("id", "run", "file", "picture", "pair", "pictures", "shown", "names", "outcome", "address")
+
+
+def poisoned(told: Any, text: str) -> Any:
+    """What the page is told with this text in place of each that it has, names of groups too."""
+    if isinstance(told, str):
+        return text
+    if isinstance(told, list):
+        return [poisoned(each, text) for each in told]
+    if not isinstance(told, dict):
+        return told
+    if groups := told.get("groups"):
+        told = {**told, "groups": {f"{text}{name}": counts for name, counts in groups.items()}}
+    kept = {name: value for name, value in told.items() if name in (*NAMES, "groups", "turned")}
+    return {**{name: poisoned(value, text) for name, value in told.items()}, **kept}
+
+
+@pytest.mark.parametrize("step", [1, -1])
+def test_no_field_of_what_the_page_is_told_can_be_anything_but_text(
+    browser: Browser, tmp_path: Path, step: int
+) -> None:
+    run = ReportRun(tmp_path / "run")
+    for number in range(4):
+        run.add(f"a picture of {number} circles")
+    run.disagree(0.25, spread=1)
+    run.add("a tie", pair=None, no_pair="tie")
+    review = {"verdict": "accept", "by": {"Ada": "accept", "Bo": "swap"}, "sample": 2}
+    run.rows["pairs"][0]["review"] = review
+    run.add_table("A table", "A row")
+    run.add_own_pairs("theirs-1234", 2)
+    run.add_models({"Yes": 1, "No": 3}, "a cat")
+    write_json(run.root / "quality/pairs.json", {"checks": hostile_check("found")})
+    index = run.report(JOB.model_copy(update={"own_pairs": {"theirs-1234": ["dpo"]}}))
+    text = "\n".join([*HOSTILE[:-2], "half \ud83d of a face"][::step])
+    data = DataFolder(index.parent)
+    for path in data.folder.glob("*.js"):
+        data.write(path.stem, poisoned(data_of(index, path.stem), text))
+    watched = Watched(browser, index)
+    page = watched.open("#overview")
+    entries = data_of(index, "prompts-000")
+    places = ["overview", "gallery", "quality", "models", "blind/pictures", "blind/answers"]
+    for place in (*places, *(f"prompt/{quote(each['id'], safe='')}" for each in entries)):
+        watched.go(place, "h1")
+        page.evaluate(OPEN)
+        if place == "models":
+            page.wait_for_selector(".change")
+        assert as_shown(text) in watched.text("main"), place
+    assert watched.problems == []
+    watched.close()
+
+
+class Server(SimpleHTTPRequestHandler):
+    """A web server that says nothing on its own. `asked`: what it was asked for."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        """Answers a request."""
+        self.asked.append(self.path)
+        super().do_GET()
+
+    def log_message(self, *_: Any) -> None:
+        """Tells nobody of a request."""
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """A web server of a folder; gives its address."""
+    handler = partial(Server, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        Server.asked.clear()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_markup_that_gets_into_the_page_all_the_same_runs_nothing_and_asks_for_nothing(
+    browser: Browser, index: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(index.parent, tmp_path / "run/report")
+    copy = tmp_path / "run/report/index.html"
+    with serving(tmp_path) as address:
+        injected = (
+            f"<script>alert(1)</script><script src='{address}/a.js'></script>"
+            "<script src='data:text/javascript,alert(1)'></script>"
+            f"<img id='there' src='{address}/a.png'><img src='x' onerror='alert(1)'>"
+            f"<svg onload='alert(1)'></svg><iframe src='{address}/b'></iframe>"
+            f"<style>@import url('{address}/a.css');</style>"
+            f"<link rel='stylesheet' href='{address}/c.css'><base href='{address}/'>"
+            "<a id='link' href='javascript:alert(1)'>link</a><input autofocus onfocus='alert(1)'>"
+        )
+        copy.write_text(copy.read_text().replace("<body>", f"<body>{injected}"))
+        watched = Watched(browser, copy)
+        page = watched.open()
+        page.wait_for_selector("#there", state="attached")
+        page.click("#link")
+        watched.go("gallery", ".card")  # the page itself goes on
+        watched.close()
+        assert Server.asked == []
+        # Without the policy it would be asked.
+        policy = re.compile('<meta http-equiv="Content-Security-Policy"[^>]*>')
+        copy.write_text(policy.sub("", copy.read_text()))
+        unsafe = Watched(browser, copy)
+        unsafe.page.goto(unsafe.index)
+        unsafe.page.wait_for_selector("#there", state="attached")
+        unsafe.close()
+        assert "/a.png" in Server.asked
+    assert not any("dialog" in each for each in watched.problems)
+    assert any("dialog" in each for each in unsafe.problems)
+    refused = [each for each in watched.problems if "Content Security Policy" in each]
+    assert len(refused) >= 8
+
+
+def test_the_page_opens_from_an_unpacked_zip_and_from_a_web_server(
+    browser: Browser, index: Path, tmp_path: Path
+) -> None:
+    shutil.make_archive(str(tmp_path / "report"), "zip", index.parent.parent, "report")
+    copy = tmp_path / "a folder #1/elsewhere/report/index.html"
+    shutil.unpack_archive(tmp_path / "report.zip", copy.parent.parent)
+    with serving(copy.parent.parent) as address:
+        for place in (copy.as_uri(), f"{address}/report/index.html"):
+            watched = Watched(browser, copy)
+            watched.index, watched.folder = place, place.removesuffix("report/index.html")
+            page = watched.open("#gallery")
+            page.wait_for_function(
+                "() => [...document.querySelectorAll('.card img')].slice(0, 6)"
+                ".every((one) => one.naturalWidth > 0)"
+            )
+            page.click(".card a >> nth=0")
+            page.wait_for_selector("#review")
+            watched.close()
+            assert watched.problems == []
+
+
 def test_a_lone_surrogate_is_shown_by_its_code_point(browser: Browser, tmp_path: Path) -> None:
     run = ReportRun(tmp_path / "run")
     name = run.add("a picture")
@@ -193,6 +337,20 @@ def test_a_lone_surrogate_is_shown_by_its_code_point(browser: Browser, tmp_path:
     assert watched.text("h1") == "half U+D83D of a face U+DC00"
     watched.close()
     assert watched.problems == []
+
+
+def test_a_long_answer_is_cut_between_characters_until_one_asks_for_the_rest(
+    browser: Browser, tmp_path: Path
+) -> None:
+    run = ReportRun(tmp_path / "run")
+    long = "a" + "🟥" * 3000  # a character is two code units, and stands across the cut
+    name = run.add("a picture", answers=[long, "b", "c"])
+    watched = Watched(browser, run.report())
+    page = watched.open(f"#prompt/{name}")
+    assert "U+D83D" not in watched.text("main")
+    page.locator(".side.chosen .more").click()
+    assert watched.text(".side.chosen .answer") == long
+    watched.close()
 
 
 @pytest.mark.parametrize(
@@ -426,6 +584,43 @@ def test_two_answers_are_compared_without_names_in_an_order_that_was_drawn(
     assert Counter(each["verdict"] for each in verdicts) == {"chosen": 24, "tie": 1}
 
 
+def test_what_was_said_of_other_pictures_is_asked_again_and_is_in_no_file(
+    browser: Browser, tmp_path: Path
+) -> None:
+    run = ReportRun(tmp_path / "run")
+    for number in range(6):
+        run.add(f"a picture of {number} circles")
+    index = run.report()
+    watched = Watched(browser, index)
+    page = watched.open("#blind/pictures")
+    for number in range(1, 4):
+        page.keyboard.press("1")
+        page.wait_for_selector(f"text={number} of 3 judged")
+    entries = data_of(index, "prompts-000")
+    next(each for each in entries if each["pictures"])["pictures"] = "others"
+    DataFolder(index.parent).write("prompts-000", entries)
+    page.reload()
+    page.wait_for_selector("text=2 of 3 judged")
+    with page.expect_download() as download:
+        page.click("#download-verdicts")
+    lines = download.value.path().read_text().splitlines()
+    assert len(lines) == 3  # the header among them
+    watched.close()
+
+
+def test_a_marked_pair_that_leaves_the_filter_is_followed_by_the_one_behind_it(
+    watched: Watched,
+) -> None:
+    page = watched.open("#gallery?outcome=pair&review=none")
+    titles = page.locator(".card-prompt").all_text_contents()
+    page.click(".card a >> nth=3")  # three harder ones are left for later
+    page.wait_for_selector("#review")
+    page.keyboard.press("a")
+    page.wait_for_selector("#review button[aria-pressed=true]")
+    page.keyboard.press("j")
+    page.wait_for_selector(f"h1:text-is('{titles[4]}')")
+
+
 LOOKS: dict[str, dict[str, Any]] = {
     "light": {},
     "dark": {"color_scheme": "dark"},
@@ -448,9 +643,7 @@ def test_the_page_passes_axe_and_fits_its_width(browser: Browser, index: Path, l
     }
     for place, until in places.items():
         watched.go(place, "h1")
-        page.evaluate(
-            "() => document.querySelectorAll('details').forEach((one) => one.open = true)"
-        )
+        page.evaluate(OPEN)
         page.wait_for_selector(until)
         watched.shoot(f"{place.partition('/')[0]}-{look}")
         found = Axe().run(page)

@@ -2,15 +2,20 @@
 and are otherwise the model's to choose.
 """
 
-import heapq
-import math
-import random
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from benchmarks.stream import (
+    BATCH,
+    in_batches,
+    lengths_of,
+    streamed,
+    without_gaps,
+)
+from benchmarks.stream import LONGEST as CAP
 from PIL import Image
 
 from lib.engine import Prompt, sampling_parameters
@@ -18,15 +23,13 @@ from lib.jobs.streams import Item, handing_out
 from lib.models.response_generators.requests import Request, Sampling
 from lib.models.response_generators.vllm import VllmGenerator
 
-#: The longest answer, and how many requests the engine has at once.
-CAP, PLACES = 1000, 256
-BATCH = 32  # of before there was a stream
+PLACES = 256  # how many requests the engine has at once
 
 
 class SetLengths(VllmGenerator):
     """Answers whose length in tokens is the request's seed; a request for none cannot be asked."""
 
-    def _prompt_of(self, request: Request) -> Prompt:
+    def prompt_of(self, request: Request) -> Prompt:
         parameters = sampling_parameters(max_tokens=request.seed, temperature=0, ignore_eos=True)
         return Prompt(request.text, list, parameters)
 
@@ -52,28 +55,6 @@ def engine(demo_models: Path) -> Any:
 
     generator.llm.llm_engine.step = counted
     return seen
-
-
-def lengths_of(requests: int, seed: int) -> list[int]:
-    """Lengths of a lognormal distribution: median 120, sigma 0.8."""
-    draw = random.Random(seed)
-    lengths = (round(draw.lognormvariate(math.log(120), 0.8)) for _ in range(requests))
-    return [min(CAP, max(1, length)) for length in lengths]
-
-
-def in_batches(lengths: Sequence[int], size: int) -> int:
-    """The steps of batches, each of which ends with its longest answer."""
-    return sum(max(lengths[start : start + size]) for start in range(0, len(lengths), size))
-
-
-def without_gaps(lengths: Sequence[int], places: int) -> int:
-    """The steps where each takes the first place that is free, in their order: the fewest without
-    knowing the lengths.
-    """
-    ends = [0] * places
-    for length in lengths:
-        heapq.heapreplace(ends, ends[0] + length)
-    return max(ends)
 
 
 def answer(engine: Any, lengths: Sequence[int], places: int) -> dict[str, Any]:
@@ -102,7 +83,7 @@ def test_no_place_of_the_engine_stands_empty_while_a_request_waits(
 ) -> None:
     lengths = lengths_of(12 * places, seed=places)
     answer(engine, lengths, places)
-    assert engine.steps == without_gaps(lengths, places)
+    assert engine.steps == without_gaps(lengths, places) == streamed(lengths, places)
 
 
 @pytest.mark.slow
@@ -145,7 +126,7 @@ def test_with_prefix_caching_a_picture_is_read_once_for_questions_in_a_row(
         generator = VllmGenerator.load(
             settings, "cpu", Sampling(8, 0), with_images=True, batch_size=2
         )
-        return generator._outputs([generator._prompt_of(request) for request in requests])
+        return generator._outputs([generator.prompt_of(request) for request in requests])
 
     without, with_caching = outputs(False), outputs(True)
     answers = [[output.outputs[0].token_ids for output in each] for each in (without, with_caching)]

@@ -1,11 +1,14 @@
 """The veto: what people say of pairs in reviews.csv, and what becomes of the pairs."""
 
+import csv
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from lib.data.review_tables import name_of_seen
 from lib.data.reviews import (
     COLUMNS,
     DISAGREE,
@@ -19,6 +22,7 @@ from lib.data.reviews import (
 )
 from lib.data.rows import MissingRow, PairRow
 from lib.errors import UserError
+from lib.report.data_set_card import left_out, why_not
 from lib.report.review_counts import cohen_kappa, count_reviews, wilson
 
 ID = "art-0123456789"
@@ -85,16 +89,62 @@ def test_several_reviewers_files_are_joined(write: Write) -> None:
     assert reviews[OTHER][0]["verdict"] == "swap"
 
 
-def test_a_file_that_a_spreadsheet_saved_with_a_byte_order_mark_is_read(write: Write) -> None:
-    folder = write({"reviewer": "Ada"})
+#: How spreadsheets save the file: the encoding, and what stands between values.
+SPREADSHEETS = [("utf-8-sig", ","), ("utf-8", ";"), ("utf-8-sig", "\t"), ("utf-16", "\t")]
+
+
+@pytest.mark.parametrize(("encoding", "separator"), SPREADSHEETS)
+def test_a_file_that_a_spreadsheet_saved_is_read(
+    write: Write, encoding: str, separator: str
+) -> None:
+    folder = write({"reviewer": "Ada", "note": '"größer, of\r\ntwo lines"', "verdict": "REJECT "})
     path = folder / "reviews.csv"
-    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    assert list(read(folder).reviews) == [ID]
+    [header, line] = csv.reader(path.open(encoding="utf-8", newline=""))
+    with path.open("w", encoding=encoding, newline="") as stream:
+        # Behind what was there, empty lines that someone typed into and emptied again.
+        csv.writer(stream, delimiter=separator).writerows([header, line, [""] * len(header)])
+    [review] = read(folder).reviews[ID]
+    assert (review["verdict"], review["reviewer"]) == ("reject", "Ada")
+    assert review["note"] == "größer, of\r\ntwo lines"
+
+
+def test_no_name_of_a_pair_is_a_number_to_a_spreadsheet() -> None:
+    names = [name_of_seen([str(number)]) for number in range(20_000)]
+    assert len(set(names)) == len(names)
+    assert not any(name.isdecimal() or re.fullmatch(r"[0-9]+e[0-9]+", name) for name in names)
+
+
+def test_files_are_read_wherever_they_lie_and_what_programs_leave_there_is_not(
+    write: Write, tmp_path: Path
+) -> None:
+    folder = write({"reviewer": "Ada"}, name="REVIEWS (1).CSV")
+    whole = (folder / "REVIEWS (1).CSV").read_bytes()
+    (folder / "Bo").mkdir()
+    (folder / "Bo/reviews.csv").write_bytes(whole.replace(b"Ada", b"Bo"))
+    for name in ("._reviews.csv", ".~lock.reviews.csv#", "~$reviews.csv", ".git/config.csv"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"\xff\x00")
+    (folder / "reviews.xlsx").write_bytes(b"PK")
+    (folder / "empty.csv").mkdir()
+    files = read(folder)
+    assert {each["reviewer"] for each in files.reviews[ID]} == {"Ada", "Bo"}
+    (told,) = files.tell_passed_over()
+    assert "reviews.xlsx: is no .csv file and does not count" in told
+    with pytest.raises(UserError, match="is a file"):
+        read(folder / "REVIEWS (1).CSV")
 
 
 def test_columns_may_stand_in_another_order_and_notes_hold_line_ends(write: Write) -> None:
     folder = write({"note": '"a ""note"",\nof two lines"'}, header=tuple(reversed(COLUMNS)))
     assert list(read(folder).reviews) == [ID]
+
+
+def test_reviews_of_prompts_that_were_edited_since_are_passed_over_and_told(write: Write) -> None:
+    files = read(write({"prompt_id": "art-ffffffffff"}, {}))
+    assert list(files.reviews) == [ID]
+    (told,) = files.tell_passed_over()
+    assert "1 of its reviews are of prompts that run 'test' has no more" in told
+    assert "(line 2)" in told
 
 
 def test_another_run_s_reviews_are_passed_over_and_told(write: Write) -> None:
@@ -106,7 +156,11 @@ def test_another_run_s_reviews_are_passed_over_and_told(write: Write) -> None:
 
 
 WRONG = {
-    "unknown id": ({"prompt_id": "art-ffffffffff"}, "line 2: run 'test' has no prompt 'art-ffff"),
+    "unknown ids alone": (
+        {"prompt_id": "art-ffffffffff"},
+        "line 2: run 'test' has none of the prompts that it names",
+    ),
+    "sample": ({"sample": "some"}, "line 2: the sample 'some' is no whole number"),
     "verdict": ({"verdict": "maybe"}, "line 2: the verdict 'maybe' is none. Write accept, reject"),
     "no verdict": ({"verdict": ""}, "line 2: the verdict '' is none"),
 }
@@ -136,7 +190,7 @@ def test_a_pair_that_a_reviewer_judged_twice_is_told_with_both_places(write: Wri
         (("prompt_id", "verdict"), "lacks the columns 'run', 'pair'"),
         ((*COLUMNS, "colour"), "has the column 'colour'"),
         ((*COLUMNS, "run"), "has a column twice"),
-        ((";".join(COLUMNS),), "separated by commas"),
+        (("|".join(COLUMNS),), "lacks the columns"),
         ((), "lacks the columns"),
     ],
 )
@@ -144,6 +198,13 @@ def test_a_file_with_other_columns_is_explained(write: Write, header: Any, said:
     with pytest.raises(UserError) as told:
         read(write(header=header))
     assert said in str(told.value)
+
+
+def test_another_table_is_told_as_one_whatever_its_lines_are(write: Write) -> None:
+    folder = write({})
+    (folder / "prices.csv").write_text("what;costs\na;1;2;3\n")
+    with pytest.raises(UserError, match=r"prices\.csv: is no file of reviews"):
+        read(folder)
 
 
 def test_a_file_that_is_no_text_or_no_csv_is_explained(write: Write) -> None:
@@ -157,6 +218,9 @@ def test_a_file_that_is_no_text_or_no_csv_is_explained(write: Write) -> None:
     with pytest.raises(UserError, match="is no CSV"):
         read(folder)
     path.write_bytes(whole + b"test,too,few\r\n")
+    with pytest.raises(UserError, match="line 3: has 3 values for 8 columns"):
+        read(folder)
+    path.write_bytes(whole + b'test,"a\r\nb",few\r\n')
     with pytest.raises(UserError, match="line 3: has 3 values for 8 columns"):
         read(folder)
 
@@ -173,6 +237,8 @@ def test_an_accepted_pair_stays_a_rejected_one_leaves_and_a_swapped_one_swaps() 
     assert swapped["pair"]["margin"] == -0.75
     for after in (accepted, rejected, swapped):
         assert ranked_pair(after) == before["pair"]
+    before["pair"]["disagreement"] = 0.25  # of an ensemble
+    assert ranked_pair(reviewed(before, [review("swap")])) == before["pair"]
 
 
 def test_a_review_of_another_pair_than_there_is_now_does_not_count() -> None:
@@ -212,6 +278,29 @@ def test_counts_tell_the_sample_with_its_interval_and_reviewers_agreement() -> N
     assert "Ada and Bo agree on 9 of 10 pairs; Cohen's kappa 0.62." in told
     assert counts.disagreements == [(ID, "Ada: reject, Bo: accept")]
     assert count_reviews([row()]).lines() == []
+
+
+def test_a_sample_that_is_not_reviewed_to_its_end_is_told() -> None:
+    said = [[review("accept", sample="4")], [review("reject", sample="3")], [], [], []]
+    told = "\n".join(count_reviews(reviewed(row(), each) for each in said).lines())
+    assert "Of a sample of 4 pairs drawn at random, 2 were reviewed, and of these 1 were" in told
+    said = [[review("accept", sample="100")]] * 3
+    told = "\n".join(count_reviews(reviewed(row(), each) for each in said).lines())
+    assert "Of a sample of 3 pairs drawn at random, 3 were accepted" in told  # there are no more
+
+
+def test_reviewers_names_are_no_markup_in_a_data_set_s_card() -> None:
+    both = [review("accept", "<b>Ada</b>"), review("accept", "[Bo](https://example.org)")]
+    told = left_out(why_not([reviewed(row(), both)]))
+    assert "&lt;b&gt;Ada&lt;/b&gt; and \\[Bo\\](https" in told
+
+
+def test_what_reviewers_noted_is_told_with_their_verdicts() -> None:
+    noted: Review = {**review("swap", "Bo"), "note": "the other is right"}
+    disputed = reviewed(row(), [review("accept"), noted])
+    assert count_reviews([disputed]).disagreements == [
+        (ID, "Ada: accept, Bo: swap (the other is right)")
+    ]
 
 
 def test_wilson_and_kappa_have_their_known_values() -> None:

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.config.run import load_config
+from lib.data.layouts import Layout, PromptIds
 from lib.data.prompts import (
     Prompt,
-    PromptIds,
     make_shards,
     read_prompts,
     read_topics,
@@ -59,7 +59,7 @@ def test_a_prompt_id_is_the_topic_and_ten_hex_digits_of_its_text():
 
 
 def test_the_ids_of_a_run_are_those_of_its_prompts_and_nothing_else():
-    ids = PromptIds({("art", name): shard for name, shard in shards(TEXTS).items()}, 4)
+    ids = PromptIds(Layout({("art", name): shard for name, shard in shards(TEXTS).items()}, 4))
     of_run = [Prompt("art", text).id for text in TEXTS]
     assert all(each in ids for each in of_run)
     others = ["art-0000000000", "art-ffffffffff", "art-", "art", "", "art-zzzzzzzzzz", 7]
@@ -131,6 +131,15 @@ def test_windows_line_ends_byte_order_marks_and_blanks_around_lines_do_not_matte
 def test_two_spellings_of_one_accented_letter_are_one_prompt(tmp_path):
     with pytest.raises(UserError, match=r"line 2: the same prompt as on line 1"):
         read(tmp_path, "caf\u00e9\ncafe\u0301\n".encode())
+
+
+def test_two_prompts_whose_ids_are_the_same_by_chance_are_refused(tmp_path):
+    """All of the one would be taken for the other's."""
+    texts = [f"{number} red cats beside a boat" for number in (945677, 1661072)]
+    first, second = (Prompt("art", text).id for text in texts)
+    assert first == second == "art-034ec9a766"
+    with pytest.raises(UserError, match=r"art\.txt, line 3: .* line 1 \(art-034ec9a766: .*word"):
+        read(tmp_path, "\n".join([texts[0], "one cat", texts[1]]).encode())
 
 
 @pytest.mark.parametrize(

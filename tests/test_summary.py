@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.head.summary import notes_of, print_summary
+from lib.head.summary import Loading, notes_of, print_summary
 from lib.jobs.record import Record
 
 
@@ -37,6 +37,21 @@ def test_paths_and_notes_are_printed_as_they_are_and_failures_counted(
     (root / "work" / "x.json").write_text(json.dumps(vars(noted)))
     print_summary(root, "")
     told = capsys.readouterr().err
-    assert "[/b] :smile:)" in told.replace("\n", "")
+    assert "[/b]:smile:)" in "".join(told.split())  # wherever its lines end
     assert "note: rank_images clip/art/00: no [/b] of [red]this :smile:" in told
     assert " 3 │" in told
+
+
+def test_how_much_of_the_jobs_time_was_loading_is_told_from_their_records(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of all jobs: a table is made without a model, and takes its time, too."""
+    root = tmp_path / "run"
+    (root / "work").mkdir(parents=True)
+    for number, (load, wall) in enumerate([(1.5, 4.0), (0.5, 2.0), (0.0, 2.0)]):
+        each = record("rank_images", str(number))
+        each.load_seconds, each.wall_seconds = load, wall
+        (root / "work" / f"{number}.json").write_text(json.dumps(vars(each)))
+    print_summary(root, "")
+    assert "loading was 25% of the jobs' time (2.0 of 8.0 s)" in capsys.readouterr().err
+    assert Loading.of([]).share == 0

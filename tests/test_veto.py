@@ -1,5 +1,5 @@
-"""The veto, from the page to the data set: a person rejects a pair in the browser, and the next run
-honours it.
+"""From the page to the run: a person rejects a pair in the browser, and compares pictures without
+names; the next run honours both.
 """
 
 import csv
@@ -35,8 +35,10 @@ def records(project: Project) -> dict[str, dict[str, object]]:
     }
 
 
-def reject_one(index: Path, folder: Path) -> str:
-    """Rejects the first pair and downloads the file, as reviewers do; returns the prompt's id."""
+def review(index: Path, folder: Path) -> str:
+    """Rejects the first pair, says once which of two pictures is better, and downloads both files,
+    as people do; returns the rejected prompt's id.
+    """
     with chromium() as browser:
         watched = Watched(browser, index)
         page = watched.open("#gallery?outcome=pair")
@@ -48,25 +50,32 @@ def reject_one(index: Path, folder: Path) -> str:
             page.click("#download")
         folder.mkdir()
         download.value.save_as(folder / "reviews.csv")
+        watched.go("blind/pictures", "#question img")
+        page.keyboard.press("1")
+        page.wait_for_selector("text=1 of")
+        with page.expect_download() as download:
+            page.click("#download-verdicts")
+        download.value.save_as(folder / "verdicts.csv")
         watched.close()
         assert watched.problems == []
     (row,) = csv.DictReader((folder / "reviews.csv").open(encoding="utf-8", newline=""))
     return row["prompt_id"]
 
 
-def test_a_pair_that_is_rejected_in_the_browser_leaves_and_nothing_else_is_made(
+def test_what_is_said_in_the_browser_counts_in_the_next_run_and_nothing_else_is_made(
     finished_copy: Project,
 ) -> None:
     project = finished_copy
     project.snakemake("report")
     index = project.folder / "results/random/report/index.html"
     before, jobs = pairs_of(project), records(project)
-    name = reject_one(index, project.folder / "reviews")
+    name = review(index, project.folder / "reviews")
     project.edit_config(lambda values: values["pairs"].update(sizes=["all"]))
     project.edit_config(lambda values: values["training"].update(experiments={}))
     project.edit_config(lambda values: values["figures"].update(answers=None))
 
-    project.snakemake("pairs", "report")
+    table = "results/random/tables/image_judge_table.md"
+    project.snakemake("pairs", "report", table)
     after = pairs_of(project)
     assert after[name]["no_pair"] == "rejected by reviewers"
     assert {other for other in after if after[other] != before[other]} == {name}
@@ -78,6 +87,7 @@ def test_a_pair_that_is_rejected_in_the_browser_leaves_and_nothing_else_is_made(
     entries = {each["id"]: each for each in data_of(index, "prompts-000")}
     assert entries[name]["outcome"] == "rejected by reviewers"
     assert entries[name]["reviewed"] == "rejected"
+    assert "people (unnamed) compared 1 of the" in (project.folder / table).read_text()
     again = {job for job, told in records(project).items() if told != jobs.get(job)}
     rules = {job.split("/")[0] for job in again}
     assert {job for job in again if job.startswith("build_pairs")} == {
@@ -89,6 +99,7 @@ def test_a_pair_that_is_rejected_in_the_browser_leaves_and_nothing_else_is_made(
         "merge_pairs",
         "data_set_card",
         "list_data_sets",
+        "image_judge_table",
         "report",
     }
 

@@ -17,8 +17,9 @@ from pkgutil import resolve_name
 HERE = Path(__file__).resolve().parents[2]
 SECTIONS = ("pictures", "training", "answers", "rewards", "scorers")
 SECONDS_A_SECTION = 120
-#: Seconds between the last row that is begun and the end of a section's process.
-GRACE = 60
+#: Seconds of these in which nothing new is begun. What is not done by their end is not measured
+#: before the next call, whose first row it is.
+GRACE = 20
 #: A section with less time than this is left to the next call: its weights take as long to make.
 SECONDS_TO_BEGIN = 10
 
@@ -43,7 +44,9 @@ def main() -> None:
         # The next one imports its libraries while this one has the device.
         if place + 1 < len(todo):
             workers[todo[place + 1]] = start(todo[place + 1], arguments.output, device)
-        let_go(workers[name], min(SECONDS_A_SECTION, ends - time.monotonic()), name)
+        # Tiny models need no limit, and a CPU may be busy with other things.
+        most = SECONDS_A_SECTION if device == "cuda" else arguments.budget
+        let_go(workers[name], min(most, ends - time.monotonic()), name)
     conclude(arguments.output)
 
 
@@ -92,15 +95,17 @@ def start(name: str, output: Path, device: str) -> "subprocess.Popen[str]":
 
 
 def let_go(worker: "subprocess.Popen[str]", seconds: float, name: str) -> None:
-    """Gives a section the device, and waits for it; ended where it outlasts its time."""
+    """Gives a section the device for so many seconds, at whose end it is ended."""
     started = time.monotonic()
     try:
-        worker.communicate(f"{max(0.0, seconds)}\n", timeout=max(0.0, seconds) + GRACE)
+        worker.communicate(f"{max(0.0, seconds - GRACE)}\n", timeout=max(GRACE, seconds))
+        ended = f"exit code {worker.returncode}"
     except subprocess.TimeoutExpired:
         worker.kill()
         worker.communicate()
+        ended = "ended there; call it again for what is missing"
     took = time.monotonic() - started
-    print(f"gpu-check: {name} took {took:.0f} s, exit code {worker.returncode}", flush=True)
+    print(f"gpu-check: {name} took {took:.0f} s, {ended}", flush=True)
 
 
 def run_section(arguments: argparse.Namespace) -> None:

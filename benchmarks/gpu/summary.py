@@ -18,6 +18,7 @@ RATES = Path(__file__).resolve().parents[2] / "profiles" / "slurm" / "rates.yaml
 FIGURES = {
     "generate_images": ("pictures", "eager, sliced VAE", "seconds_an_image"),
     "rank_images": ("scorers", "ImageReward, read and scored, 1 thread", "seconds_a_picture"),
+    "generate_responses": ("answers", "vLLM, 256 requests, greedy", "seconds_an_answer"),
     "rank_responses": ("rewards", "4 at once, again", "seconds_a_response"),
     "train_dpo": ("training", update_name(REAL_LENGTHS[0], False, False), "seconds_an_update"),
 }

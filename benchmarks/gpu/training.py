@@ -257,11 +257,11 @@ def run(report: Report) -> None:
             torch.use_deterministic_algorithms(True, warn_only=True)
             runs_alike(report, tuning, "with warnings only", short)
             torch.use_deterministic_algorithms(True)
-            for kind in product((middle, short), (True, False), (False, True)):
+            for kind in product((middle, short, long), (True, False), (False, True)):
                 update(report, tuning, *kind)
-        # Without recomputation and the reference's pass, so many tokens fit into no card.
-        for recompute, cached in ((report.device == "cuda", False), (False, True)):
-            update(report, tuning, long, recompute, cached)
+        else:
+            for cached in (False, True):
+                update(report, tuning, long, recompute=False, cached=cached)
 
 
 def update(report: Report, tuning: Tuning, tokens: int, recompute: bool, cached: bool) -> None:

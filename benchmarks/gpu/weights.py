@@ -23,9 +23,11 @@ def build(device: str, dtype: str, make: Callable[[], Any], seed: int = 0) -> An
 
 
 def fill(module: Any, device: str, seed: int) -> None:
-    """Overwrites a module's parameters."""
+    """Overwrites a module's parameters, where they have a content."""
     import torch
 
+    if device == "meta":
+        return
     generator = torch.Generator(device).manual_seed(seed)
     with torch.no_grad():
         for part in module.modules():

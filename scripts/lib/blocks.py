@@ -138,6 +138,54 @@ def dtype_field(default: DType = "bfloat16") -> Any:
     return Field(default, description="Number format the weights are computed in.")
 
 
+def gpus_field(what: str = "a job") -> Any:
+    """The field `gpus` of a block whose model runs in jobs, where 1 is as before there was one.
+    `what`: the job, for its description.
+    """
+    # Where a model runs is no part of what it is asked; a job's record tells it.
+    return Field(
+        1,
+        gt=0,
+        description=(
+            f"GPUs that {what} holds, for a model that one has no room for. vLLM has each compute a"
+            " part of every layer; with transformers each holds some layers, and one computes at a"
+            " time. On a CPU it means nothing."
+        ),
+        json_schema_extra=NO_EFFECT,
+        exclude_if=_is_one,
+    )
+
+
+def _is_one(value: int) -> bool:
+    return value == 1
+
+
+def gpus_of(block: Any) -> int:
+    """How many GPUs a job holds that runs what a block names; 0 where no model runs in it."""
+    return int(getattr(block, "gpus", 1)) if block.needs_gpu else 0
+
+
+def deterministic_field(decides: Mapping[str, Any], what: str) -> Any:
+    """The field `deterministic` of a block, where false is as before there was one. `decides`:
+    whether it is in the keys of items (`NO_EFFECT`, `LATER`); `what`: what is answered at once.
+    """
+    return Field(
+        False,
+        description=(
+            f"Answers are the same bytes whatever shares the engine, however many {what} are"
+            " answered at once. On GPUs of compute capability 8.0 or newer by vLLM's"
+            " batch-invariant kernels; elsewhere, and with transformers, one is answered at a time."
+            " The record says which."
+        ),
+        json_schema_extra=dict(decides),
+        exclude_if=_is_false,
+    )
+
+
+def _is_false(value: bool) -> bool:
+    return not value
+
+
 def max_image_megapixels_field() -> Any:
     """The field `max_image_megapixels` of the configuration and of jobs that open image files."""
     return Field(

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 #: Prompts that are made ready while those before them are answered.
 AHEAD = 8
+#: What GPUs have to be that vLLM has batch-invariant kernels for (docs.vllm.ai, v0.32.0).
+COMPUTE_CAPABILITY = (8, 0)
+#: How answers are made independent of each other, as records tell it.
+ONE_AT_A_TIME = "one is answered at a time"
+BY_KERNELS = "vLLM's batch-invariant kernels compute each as if it were alone"
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,26 @@ class Prompt:
     parameters: Any
 
 
+def has_batch_invariant_kernels(device: str) -> bool:
+    """Whether vLLM can compute a prompt as if it were alone, whatever shares the engine."""
+    if device != "cuda":
+        return False
+    import torch
+
+    is_there = torch.cuda.is_available()
+    return bool(is_there and torch.cuda.get_device_capability() >= COMPUTE_CAPABILITY)
+
+
+def independence(device: str) -> str:
+    """How answers that are to be deterministic are made so."""
+    return BY_KERNELS if has_batch_invariant_kernels(device) else ONE_AT_A_TIME
+
+
+def places_in_engine(at_once: int, device: str, deterministic: bool) -> int:
+    """How many prompts share an engine, of so many that may be answered at once."""
+    return 1 if deterministic and not has_batch_invariant_kernels(device) else at_once
+
+
 def load_engine(
     folder: Path,
     dtype: str,
@@ -43,14 +68,21 @@ def load_engine(
     *,
     with_images: bool,
     prefix_caching: bool = False,
+    gpus: int = 1,
+    deterministic: bool = False,
 ) -> Any:
     """The `LLM` of a model's folder, for so many prompts at once. `prefix_caching`: whether what
-    several prompts begin with, their picture included, is computed once. Errors: UserError where
-    vLLM cannot load it.
+    several prompts begin with, their picture included, is computed once. `gpus`: how many processes
+    have a part of each layer, on a GPU each where the device is one. `deterministic`: with
+    batch-invariant kernels, where there are any. Errors: UserError where vLLM cannot load it.
     """
     # In this process, so that a killed job leaves no engine behind on the GPU, and requests are
-    # scheduled in the order given.
+    # scheduled in the order given. Where there are several GPUs, each has a process besides, which
+    # ends with this one.
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")  # a copy cannot use CUDA
+    if deterministic and has_batch_invariant_kernels(device):
+        os.environ["VLLM_BATCH_INVARIANT"] = "1"  # vLLM reads it when it is imported
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING" if device == "cuda" else "ERROR")
     if device == "cpu":
@@ -66,6 +98,7 @@ def load_engine(
             dtype=dtype,
             max_model_len=max_model_len,
             max_num_seqs=places,
+            tensor_parallel_size=gpus,
             enforce_eager=device == "cpu",
             # A prefix of another prompt's was computed in other pieces: low bits depend on the
             # order.

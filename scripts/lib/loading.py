@@ -12,6 +12,9 @@ from lib import weights
 from lib.blocks import Model
 from lib.errors import UserError
 
+#: The share of a GPU's free memory that weights may take, of several; the rest is to compute with.
+ROOM = 0.9
+
 
 def describe(names: Sequence[str]) -> str:
     """The first names of a list, and how many more there are."""
@@ -49,6 +52,33 @@ def load_whole(cls: Any, directory: Path, unused: str = "(?!)", **options: Any) 
     if problem := problem_in(report, unused):
         raise ValueError(f"{directory} is not a checkpoint of a {type(model).__name__}: {problem}")
     return model
+
+
+def placing(device: str, gpus: int) -> dict[str, Any]:
+    """The options of `from_pretrained` that put a model where it is to compute, layer after layer
+    over the first so many GPUs; none where `to_device` does.
+    """
+    import torch
+
+    if device != "cuda" or gpus == 1:
+        return {}
+    room = {number: int(torch.cuda.mem_get_info(number)[0] * ROOM) for number in range(gpus)}
+    return {"device_map": "auto", "max_memory": room}
+
+
+def to_device(model: Any, device: str) -> Any:
+    """A model where it is to compute, ready for it. Errors: ValueError where the GPUs that it was
+    spread over have no room for all of it: what is elsewhere would be copied again and again.
+    """
+    places = getattr(model, "hf_device_map", None)
+    if places is None:
+        return model.to(device).eval()
+    if left := sorted(name for name, place in places.items() if place in ("cpu", "disk")):
+        raise ValueError(
+            f"its GPUs have no room for all of it (none for {describe(left)}). Raise `gpus`, or"
+            " take a smaller `dtype`"
+        )
+    return model.eval()
 
 
 def problem_in(report: Mapping[str, Any], unused: str = "(?!)") -> str | None:

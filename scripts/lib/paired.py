@@ -31,6 +31,7 @@ class ScoredAnswer:
     score    larger is better
     picture  what the question is about, as far as it is known: a name by which questions are
              grouped
+    row      of lmms-eval's tasks, the number of its row in the data
     """
 
     question: str
@@ -38,6 +39,7 @@ class ScoredAnswer:
     score: float
     picture: str = ""
     target: str = field(default="", compare=False)
+    row: int | None = field(default=None, compare=False)
 
 
 class Change(TypedDict):
@@ -50,6 +52,7 @@ class Change(TypedDict):
     after: str
     difference: float
     picture: str
+    row: int | None
 
 
 class Comparison(TypedDict):
@@ -73,9 +76,9 @@ class Comparison(TypedDict):
 
 def mcnemar(better: int, worse: int) -> float:
     """The p of McNemar's exact test, both sides; 1 where nothing changed."""
-    from scipy.stats import binomtest
+    from scipy.special import bdtr  # `scipy.stats`, which has the test itself, loads for seconds
 
-    return float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
+    return min(1.0, 2 * float(bdtr(min(better, worse), better + worse, 0.5)))
 
 
 def bootstrap_difference(
@@ -130,6 +133,7 @@ def changes(base: Mapping[str, ScoredAnswer], trained: Mapping[str, ScoredAnswer
             "after": trained[name].text,
             "difference": trained[name].score - base[name].score,
             "picture": base[name].picture,
+            "row": base[name].row,
         }
         for name in base
         if name in trained and trained[name].score != base[name].score
@@ -153,7 +157,12 @@ def read_answers(folder: Path) -> dict[str, ScoredAnswer]:
     rows, scores = read_jsonl(answers), read_jsonl(path)
     said = {score["id"]: rows[score["line"] - 1] for score in scores}
     return {
-        name: replace(scored, question=said[name]["question"], text=said[name]["response"])
+        name: replace(
+            scored,
+            question=said[name]["question"],
+            text=said[name]["response"],
+            row=said[name]["id"] if isinstance(said[name]["id"], int) else None,
+        )
         for name, scored in read_scores(path).items()
     }
 

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from lib.benchmarks.base import Benchmark, LanguageChoice, R
 from lib.errors import UserError
+from lib.patches.imports import hidden
 
 CHOICES: tuple[str, ...] = get_args(LanguageChoice)
 #: What is said beside a score that other language tools made than those of published scores.
@@ -208,14 +209,23 @@ def _version(package: str) -> str:
 # --------------------------------------------------------------------------------------------------
 
 
-def _nltk_tokenizer() -> Tool[Callable[[str], list[str]]]:
-    import nltk
+def _import_nltk() -> Any:
+    """NLTK without scipy, whose tests of significance it offers for collocations; they take four
+    fifths of its loading.
+    """
+    with hidden("scipy"):
+        import nltk
+    return nltk
 
+
+def _nltk_tokenizer() -> Tool[Callable[[str], list[str]]]:
+    nltk = _import_nltk()
     nltk.word_tokenize("Two words.")  # a LookupError names the data that are missing (punkt_tab)
     return Tool(f"NLTK word_tokenize ({_version('nltk')})", nltk.word_tokenize)
 
 
 def _nltk_tagger() -> Tool[Callable[[list[str]], list[str]]]:
+    _import_nltk()
     from nltk.tag import PerceptronTagger
 
     tagger = (
@@ -227,6 +237,7 @@ def _nltk_tagger() -> Tool[Callable[[list[str]], list[str]]]:
 
 
 def _wordnet_lemmatizer() -> Tool[Callable[[str], str]]:
+    _import_nltk()
     from nltk.stem import WordNetLemmatizer
 
     lemmatize = cache(WordNetLemmatizer().lemmatize)
@@ -300,6 +311,7 @@ _LETTERS = re.compile(r"[a-z]+")
 
 
 def _plain_tokenizer() -> Tool[Callable[[str], list[str]]]:
+    _import_nltk()
     from nltk.tokenize import NLTKWordTokenizer
 
     tokenize = NLTKWordTokenizer().tokenize
@@ -313,6 +325,7 @@ def _plain_tokenizer() -> Tool[Callable[[str], list[str]]]:
 
 
 def _singulariser() -> Tool[Callable[[str], str]]:
+    _import_nltk()
     from textblob.en.inflect import singularize
 
     return Tool(f"TextBlob's singulariser ({_version('textblob')})", cache(singularize))

@@ -1,6 +1,6 @@
 """Stage evaluation: which benchmarks, and how they are asked."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -22,10 +22,13 @@ from lib.blocks import (
     Model,
     Name,
     UserPath,
+    deterministic_field,
+    gpus_field,
     max_image_megapixels_field,
 )
 from lib.config.contamination import Contamination
 from lib.models.response_generators.registry import Backend
+from lib.models.response_generators.settings import problem_with_gpus
 from lib.registry import chosen_from
 
 
@@ -292,6 +295,11 @@ class ReleasedModel(Model):
             " none."
         ),
     )
+    gpus: PositiveInt | None = Field(
+        None,
+        description="GPUs that a job which asks it holds; null is `evaluation.gpus`.",
+        exclude_if=lambda gpus: gpus is None,
+    )
 
     @model_validator(mode="after")
     def _layout_is_known(self) -> Self:
@@ -364,6 +372,8 @@ class Evaluation(Block):
             " computed once. Low bits then depend on the order of the questions."
         ),
     )
+    deterministic: bool = deterministic_field(LATER, "questions")
+    gpus: PositiveInt = gpus_field("a job that asks a model")
     max_model_len: PositiveInt = Field(
         4096, description="Backend `vllm`: tokens of image, question and answer together."
     )
@@ -378,15 +388,41 @@ class Evaluation(Block):
     )
     contamination: Contamination = Field(default_factory=Contamination)
 
+    @model_validator(mode="after")
+    def _nothing_depends_on_the_order(self) -> Self:
+        if self.deterministic and self.prefix_caching:
+            raise ValueError(
+                "`deterministic` and `prefix_caching` are both true: what is computed once for"
+                " several questions depends on their order. Set one of them to false"
+            )
+        return self
+
+    def problems_with_gpus(self, base_model: Model) -> Iterator[tuple[str, str]]:
+        """Keys, and why vLLM cannot spread the model that is asked over the GPUs of each."""
+        backend = "vllm" if "vllm" in (self.backend, self.task_backend) else ""
+        asked = [("evaluation.gpus", base_model, self.gpus)]
+        for name, model in self.models.items():
+            asked.append((f"evaluation.models.{name}", model, model.gpus or self.gpus))
+        for key, each, gpus in asked:
+            if problem := problem_with_gpus(each, backend, gpus):
+                yield key, problem
+
 
 class AskedModel(Block):
-    """Which model a job asks, and how. The weights of `base_model` (the base model's, or those of a
-    model of others) are asked where there is no merged model; its dtype is that of both.
+    """Which model a job asks, on how many GPUs, and how. The weights of `base_model` (the base
+    model's, or those of a model of others) are asked where there is no merged model; its dtype is
+    that of both.
     """
 
     base_model: Model = Field(json_schema_extra=NO_EFFECT)  # identity and dtype are in the key
     system_prompt: str | None
     max_image_megapixels: float = max_image_megapixels_field()
+    gpus: PositiveInt = gpus_field()
+
+    @property
+    def needs_gpu(self) -> bool:
+        """It runs in the job."""
+        return True
 
 
 class AnswerBenchmarkJob(AskedModel, TaskSettings):
@@ -396,6 +432,7 @@ class AnswerBenchmarkJob(AskedModel, TaskSettings):
     questions_per_batch: PositiveInt = Field(1, json_schema_extra=NO_EFFECT)
     max_model_len: PositiveInt | None = Field(None, json_schema_extra=LATER)
     prefix_caching: bool = Field(False, json_schema_extra=LATER)
+    deterministic: bool = deterministic_field(LATER, "questions")
 
 
 class ConvertModelJob(Block):
@@ -434,6 +471,7 @@ class AnswerQuestionsJob(AskedModel):
     questions_per_batch: PositiveInt
     max_model_len: PositiveInt
     prefix_caching: bool = False
+    deterministic: bool = deterministic_field(LATER, "questions")
 
 
 class ScoreAnswersJob(Block):

@@ -1,10 +1,11 @@
 """Stage image ranking: scores of the candidates, and who judges two scorers' picks."""
 
+from collections import Counter
 from typing import Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from lib.blocks import Block, Endpoint, Model, Name, max_image_megapixels_field
+from lib.blocks import NO_EFFECT, Block, Endpoint, Model, Name, max_image_megapixels_field
 from lib.data.controls import Pick
 from lib.models.image_scorers.blip import BLIPScore
 from lib.models.image_scorers.clip import CLIPScore
@@ -81,12 +82,36 @@ class ImageRanking(Block):
             " `min_image_reward` is of the best one either way (docs/evaluation.md, Controls)."
         ),
     )
+    together: bool = Field(
+        True,
+        description=(
+            "Whether one job scores a shard's pictures by all scorers that are small models (not"
+            " `vqascore`) and share an environment, and so decodes each picture once; otherwise"
+            " each scorer has a job of its own, as it has where some scorer has ranked the shard"
+            " already."
+        ),
+        json_schema_extra=NO_EFFECT,
+    )
     judge: PickJudge | None = Field(
         None,
         description=(
             "Who judges the picks of two scorers for Table 5; null leaves the table's rows empty."
         ),
     )
+
+    @property
+    def scored_together(self) -> dict[str, ImageScorerSettings]:
+        """The scorers that one job can score by, at least two: small models that run in it, in the
+        environment that most of them share.
+        """
+        small = {name: scorer for name, scorer in self.scorers.items() if scorer.is_small}
+        counts = Counter(scorer.environment for scorer in small.values())
+        shared = {
+            name: scorer
+            for name, scorer in small.items()
+            if scorer.environment == counts.most_common(1)[0][0]
+        }
+        return shared if self.together and len(shared) > 1 else {}
 
     @model_validator(mode="after")
     def _selector_exists(self) -> Self:

@@ -31,6 +31,22 @@ class ShownQuestions(Block):
     images: UserPath | None
 
 
+class ShownTask(Block):
+    """A benchmark of lmms-eval's, as far as its pictures are shown; `files`: of its data, where
+    they are local.
+    """
+
+    files: list[UserPath]
+
+
+class PlannedTime(Block):
+    """What the jobs of a rule were planned to take. `gpus`: the most that one of them holds."""
+
+    hours: float
+    gpu_hours: float
+    gpus: int
+
+
 class ReportJob(Block):
     """What rule report is told.
 
@@ -42,8 +58,8 @@ class ReportJob(Block):
     experiments    whose trainings are shown
     own_pairs      the experiments that bring pairs of their own, by the names of these' folders
     evaluated      the models that are evaluated, the base model first
-    benchmarks     the questions of each; None where lmms-eval has them
-    planned        hours and GPU-hours by rule, where there are rates
+    benchmarks     where the pictures of each are
+    planned        by rule, where there are rates
     configuration  of the run, without what is of this machine alone
     """
 
@@ -58,6 +74,6 @@ class ReportJob(Block):
     experiments: list[Name]
     own_pairs: dict[str, list[Name]] = Field(default_factory=dict)
     evaluated: list[Name]
-    benchmarks: dict[Name, ShownQuestions | None]
-    planned: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    benchmarks: dict[Name, ShownQuestions | ShownTask]
+    planned: dict[str, PlannedTime] = Field(default_factory=dict)
     configuration: dict[str, Any]

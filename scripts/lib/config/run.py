@@ -8,7 +8,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    Field,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from lib.benchmarks.mentions import MentionsBenchmark
 from lib.benchmarks.registry import names_of
@@ -22,6 +29,7 @@ from lib.config.publish import Publish
 from lib.config.report import Report
 from lib.config.response_ranking import AnyResponseRanking, RewardEnsemble
 from lib.config.responses import Responses, with_backends, with_base_model
+from lib.config.shards import Shards
 from lib.config.training import Training
 from lib.config.yaml_files import explain, read_yaml, say_where
 from lib.errors import UserError
@@ -78,9 +86,10 @@ class Config(Block):
     shards_per_topic: int = Field(
         2,
         ge=1,
-        le=100,
+        le=10_000,
         description="Jobs a topic and stage. A prompt's shard is its hash modulo this number.",
     )
+    shards: Shards = Field(default_factory=Shards)
     device: Literal["cuda", "cpu"] = Field("cuda", description="Where models run.")
     cpus_per_gpu: PositiveInt = Field(
         4,
@@ -136,6 +145,13 @@ class Config(Block):
     def _the_base_model_may_answer(cls, values: Any) -> Any:
         return _with_policy_models_in_full(values)
 
+    @field_validator("shards")
+    @classmethod
+    def _no_file_is_split(cls, shards: Shards, others: ValidationInfo) -> Shards:
+        if "shards_per_topic" in others.data:  # else it is a mistake itself, and told
+            shards.refuse_split_files(others.data["shards_per_topic"])
+        return shards
+
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         if len(set(self.topics)) < len(self.topics):
@@ -173,6 +189,8 @@ class Config(Block):
                 "`pairs.max_disagreement` is of several rewards, and `response_ranking` has one."
                 " Have more of them in `response_ranking.rewards`, or take it out"
             )
+        for key, problem in self.evaluation.problems_with_gpus(self.training.base_model):
+            raise ValueError(f"`{key}`: {problem}")
         if self.device == "cpu" and (names := self.training.experiments_in_4_bits()):
             raise ValueError(
                 f"experiment '{names[0]}' has `tuning: qlora`, which needs a GPU, and `device` is"

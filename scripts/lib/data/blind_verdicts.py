@@ -3,11 +3,11 @@ They saw no names, and the sides in an order drawn at random.
 """
 
 from collections.abc import Iterable, Mapping
-from hashlib import sha256
 
 from typing_extensions import TypedDict
 
 from lib.data.prompts import seed_of
+from lib.data.review_tables import name_of_seen
 from lib.data.rows import ImageRankingRow, ImagesRow
 
 #: The columns of a file, as the report's page writes them (lib/report/page/blind.js).
@@ -51,7 +51,7 @@ def pictures_name(digests: Iterable[str]) -> str:
     """What two pictures are known by in verdicts, whichever is shown first. `digests`: sha256
     (hex).
     """
-    return sha256("\x00".join(sorted(digests)).encode()).hexdigest()[:16]
+    return name_of_seen(sorted(digests))
 
 
 def shown_pictures(

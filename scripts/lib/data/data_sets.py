@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal, cast
 
-from lib.data.image_files import read_published
+from lib.data.image_files import read_published, shard_file_of
 from lib.data.rows import (
     ImagesRow,
     MissingRow,
@@ -129,8 +129,7 @@ class DataSetSource:
     def _join(self, row: PairRow) -> DataSetPair:
         pair, picked = row["pair"], row["image"]
         source = self.root / picked["file"]
-        shard_file = source.parent.with_suffix(".jsonl")
-        content = read_published(source, picked["sha256"], shard_file)
+        content = read_published(source, picked["sha256"], shard_file_of(source))
         candidates = cast("ImagesRow", self.images[row["id"]])["candidates"]
         ranking = cast("ResponseRankingRow", self.rankings[row["id"]])
         return DataSetPair(

@@ -30,7 +30,8 @@ class ComputedBy(TypedDict):
 class TaskAnswer(TypedDict):
     """A line of answers.jsonl of rule answer_benchmark: lmms-eval's sample, as far as it is kept.
 
-    What stands after `tokens` is there where the task says it.
+    What stands after `tokens` is there where the task says it; `picture`: what the pictures of its
+    row are known by (`digest_of_pictures`), which answers from before do not say.
     """
 
     id: int
@@ -44,6 +45,7 @@ class TaskAnswer(TypedDict):
     eval_model: NotRequired[str]
     capability: NotRequired[Any]
     bare_question: NotRequired[str]
+    picture: NotRequired[str]
 
 
 class KeptResults(TypedDict):

@@ -129,20 +129,22 @@ def write_image(image: "Image", path: Path, image_format: str, provenance: dict[
     return sha256(encoded.getbuffer()).hexdigest()
 
 
-def check_image(path: Path, digest: str, shard_file: Path) -> None:
-    """Raises a UserError if an image file is missing, or is not the one that was published.
+def shard_file_of(image: Path) -> Path:
+    """The file of stage images that names an image file, beside the folder where that lies."""
+    return image.parent.with_suffix(".jsonl")
 
-    Args:
-        path: the image file.
-        digest: its sha256 (hex), as published.
-        shard_file: the file of stage images that names it; deleting that makes the damaged images
-            anew.
+
+def check_image(path: Path, digest: str) -> None:
+    """Raises a UserError if an image file of a run is missing, or is not the one that was
+    published. `digest`: its sha256 (hex), as published.
     """
-    read_published(path, digest, shard_file)
+    read_published(path, digest, shard_file_of(path))
 
 
 def read_published(path: Path, digest: str, shard_file: Path) -> bytes:
-    """An image file's bytes. Errors: as those of `check_image`, whose arguments it has."""
+    """An image file's bytes. Errors: as those of `check_image`. `shard_file`: the file that names
+    it; deleting that makes the damaged images anew.
+    """
     try:
         content = path.read_bytes()
         if sha256(content).hexdigest() == digest:

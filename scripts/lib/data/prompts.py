@@ -4,15 +4,20 @@ A prompt's identity is its text: `<topic>-<first 10 hex digits of its sha256>`. 
 means nothing, so that inserting, deleting and reordering lines changes no other prompt.
 """
 
-import re
 import unicodedata
+from abc import abstractmethod
+from array import array
 from bisect import bisect_left
 from codecs import BOM_UTF8
-from collections.abc import Collection, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
+from heapq import merge
+from itertools import accumulate
 from pathlib import Path
+from typing import overload
 
 from lib.data.rows import PromptRow
 from lib.data.texts import control_character_in, visible
@@ -28,24 +33,15 @@ PROMPT_ID = rf"{TOPIC}-[0-9a-f]{{{ID_DIGITS}}}"
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One text-to-image prompt. `id`: `<topic>-<10 hex digits>`, from the text alone.
-
-    A run holds all of its prompts, a million perhaps: the digits are kept as a number, which takes
-    less than half of the id's memory.
-    """
+    """One text-to-image prompt. `id`: `<topic>-<10 hex digits>`, from the text alone."""
 
     topic: str
     text: str
-    _digits: int = field(init=False, repr=False, compare=False)
+    id: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         digits = sha256(self.text.encode()).hexdigest()[:ID_DIGITS]
-        object.__setattr__(self, "_digits", int(digits, 16))
-
-    @property
-    def id(self) -> str:
-        """Its name in all files."""
-        return f"{self.topic}-{self._digits:0{ID_DIGITS}x}"
+        object.__setattr__(self, "id", f"{self.topic}-{digits}")
 
     def row(self) -> PromptRow:
         """What the prompt's row begins with in every stage."""
@@ -53,10 +49,17 @@ class Prompt:
 
 
 def shard_of(prompt_id: str, shards_per_topic: int) -> str:
-    """The shard ("00", "01", ...) that a prompt id falls into: its hash modulo the number of
-    shards.
+    """The shard ("00", "01", ...) of its topic that a prompt id falls into: its hash modulo the
+    number of shards. Of more than a hundred, the names have as many digits as the last one needs,
+    so that they sort.
     """
-    return f"{int(prompt_id.rsplit('-', 1)[1], 16) % shards_per_topic:02d}"
+    digits = max(2, len(str(shards_per_topic - 1)))
+    return f"{number_in(prompt_id) % shards_per_topic:0{digits}d}"
+
+
+def number_in(prompt_id: str) -> int:
+    """The hash that a prompt id ends with."""
+    return int(prompt_id.rsplit("-", 1)[1], 16)
 
 
 def seed_of(seed: int, *identity: object) -> int:
@@ -117,7 +120,22 @@ def read_prompts(path: Path, topic: str, max_characters: int) -> list[Prompt]:
                 f"{where}: the same prompt as on line {other}{difference}. Delete one of them."
             )
         prompts.append(Prompt(topic, content))
+    _refuse_equal_ids(path, prompts)
     return prompts
+
+
+def _refuse_equal_ids(path: Path, prompts: Sequence[Prompt]) -> None:
+    """Ends with a UserError where two prompts of a topic have one id: among 100,000 of them that
+    happens once in 200 times, and everything of the one would be taken for the other's.
+    """
+    lines: dict[str, int] = {}
+    for number, prompt in enumerate(prompts, start=1):
+        if (other := lines.setdefault(prompt.id, number)) != number:
+            raise UserError(
+                f"{path}, line {number}: by chance this prompt has the same id as that on line"
+                f" {other} ({prompt.id}: {ID_DIGITS} digits of the text's sha256). Change a word in"
+                " one of them."
+            )
 
 
 def is_empty(path: Path) -> bool:
@@ -132,50 +150,121 @@ def _difference(text: str, other: str) -> str:
     return "" if text == other else ", but for blanks or characters that show nothing"
 
 
+class Prompts(Sequence[Prompt]):
+    """The prompts of a shard, sorted by id, which are made when they are asked for."""
+
+    @abstractmethod
+    def ids(self) -> list[str]:
+        """Their ids."""
+
+    @abstractmethod
+    def has(self, prompt_id: str) -> bool:
+        """Whether one of them has this id."""
+
+    @abstractmethod
+    def at(self, place: int) -> Prompt:
+        """One of them; `place`: from 0."""
+
+    @overload
+    def __getitem__(self, place: int) -> Prompt: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[Prompt]: ...
+
+    def __getitem__(self, place: int | slice) -> Prompt | list[Prompt]:
+        places = range(len(self))[place]
+        return self.at(places) if isinstance(places, int) else [self.at(each) for each in places]
+
+
+class StoredPrompts(Prompts):
+    """The prompts of one topic. A run holds all of its prompts, a million perhaps: as objects these
+    are 300 MB, as one text with their numbers not half of it.
+    """
+
+    def __init__(self, topic: str, prompts: Iterable[Prompt]) -> None:
+        prompts = sorted(prompts, key=lambda prompt: prompt.id)
+        texts = [prompt.text.encode() for prompt in prompts]
+        self.topic = topic
+        self._text = b"".join(texts)
+        self._ends = array("Q", accumulate(map(len, texts), initial=0))
+        self._numbers = array("Q", (number_in(prompt.id) for prompt in prompts))
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def at(self, place: int) -> Prompt:
+        """One of them."""
+        text = self._text[self._ends[place] : self._ends[place + 1]]
+        return Prompt(self.topic, text.decode())
+
+    def ids(self) -> list[str]:
+        """Their ids."""
+        return [self._id_of(number) for number in self._numbers]
+
+    def _id_of(self, number: int) -> str:
+        return f"{self.topic}-{number:0{ID_DIGITS}x}"
+
+    def has(self, prompt_id: str) -> bool:
+        """Whether one of them has this id."""
+        number = number_in(prompt_id)
+        place = bisect_left(self._numbers, number)
+        return place < len(self) and self._id_of(self._numbers[place]) == prompt_id
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, StoredPrompts) and (
+            (self.topic, self._text, self._ends) == (other.topic, other._text, other._ends)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # as a list
+
+
+class MergedPrompts(Prompts):
+    """The prompts of several shards."""
+
+    def __init__(self, parts: Sequence[Prompts]) -> None:
+        self._parts = parts
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    def __iter__(self) -> Iterator[Prompt]:
+        return merge(*self._parts, key=lambda prompt: prompt.id)
+
+    def has(self, prompt_id: str) -> bool:
+        """Whether one of them has this id."""
+        return any(part.has(prompt_id) for part in self._parts)
+
+    def at(self, place: int) -> Prompt:
+        """One of them, for which all are made."""
+        prompts: list[Prompt] = list(self)
+        return prompts[place]
+
+    def ids(self) -> list[str]:
+        """Their ids."""
+        return sorted(name for part in self._parts for name in part.ids())
+
+
 @dataclass(frozen=True)
 class Shard:
-    """The prompts of one topic that one job works on, sorted by id."""
+    """The prompts that one job works on, of one topic or of all of them, sorted by id."""
 
     topic: str
     name: str
-    prompts: tuple[Prompt, ...]
+    prompts: Prompts
 
     @cached_property
     def digest(self) -> str:
         """Changes when, and only when, the set of prompts in this shard changes."""
-        return digest([prompt.id for prompt in self.prompts])
-
-    def __contains__(self, prompt_id: str) -> bool:
-        place = bisect_left(self.prompts, prompt_id, key=lambda prompt: prompt.id)
-        return place < len(self.prompts) and self.prompts[place].id == prompt_id
-
-
-@dataclass(frozen=True)
-class PromptIds:
-    """The ids of all prompts of a run, `in` which one is looked for: they are not held, since a
-    million of them are 150 MB.
-
-    shards           by (topic, shard name)
-    shards_per_topic as the shards were made
-    """
-
-    shards: Mapping[tuple[str, str], Shard]
-    shards_per_topic: int
-
-    def __contains__(self, prompt_id: object) -> bool:
-        if not (isinstance(prompt_id, str) and re.fullmatch(PROMPT_ID, prompt_id)):
-            return False
-        topic = prompt_id.rsplit("-", 1)[0]
-        shard = self.shards.get((topic, shard_of(prompt_id, self.shards_per_topic)))
-        return shard is not None and prompt_id in shard
+        return digest(self.prompts.ids())
 
 
 def make_shards(prompts: Sequence[Prompt], shards_per_topic: int) -> list[Shard]:
     """The shards of one topic that hold at least one prompt, by name."""
     members: dict[str, list[Prompt]] = {}
-    for prompt in sorted(prompts, key=lambda prompt: prompt.id):
+    for prompt in prompts:
         members.setdefault(shard_of(prompt.id, shards_per_topic), []).append(prompt)
-    return [Shard(prompts[0].topic, name, tuple(members[name])) for name in sorted(members)]
+    topic = prompts[0].topic
+    return [Shard(topic, name, StoredPrompts(topic, members[name])) for name in sorted(members)]
 
 
 def unread_files(folder: Path, topics: Sequence[str]) -> list[str]:
@@ -223,18 +312,47 @@ def read_topics(
     `to_be_written`: topics whose file may be missing or empty, since an LLM can write it.
     """
     shards: dict[tuple[str, str], Shard] = {}
-    home: dict[str, Prompt] = {}
+    looks = Looks()
     for topic in topics:
         if topic in to_be_written and is_empty(folder / f"{topic}.txt"):
             continue
         prompts = read_prompts(folder / f"{topic}.txt", topic, max_characters)
-        for prompt in prompts:
-            if (other := home.setdefault(visible(prompt.text), prompt)) != prompt:
-                line = prompts.index(prompt) + 1
-                raise UserError(
-                    f"{folder / f'{topic}.txt'}, line {line}: the same prompt stands in topic"
-                    f" '{other.topic}'{_difference(prompt.text, other.text)}. Delete one of them."
-                )
+        looks.add(prompts)
         for shard in make_shards(prompts, shards_per_topic):
             shards[topic, shard.name] = shard
+    if looks.may_be_alike():
+        read = dict.fromkeys(topic for topic, _ in shards)
+        _refuse_alike(folder, [read_prompts(folder / f"{t}.txt", t, max_characters) for t in read])
     return shards
+
+
+class Looks:
+    """What the prompts of all topics look like, in so little memory that two may seem alike that
+    are not.
+    """
+
+    def __init__(self) -> None:
+        self._hashes: defaultdict[int, array[int]] = defaultdict(lambda: array("q"))
+
+    def add(self, prompts: Iterable[Prompt]) -> None:
+        """Takes the prompts of a topic."""
+        for prompt in prompts:
+            number = hash(visible(prompt.text))
+            self._hashes[number % 64].append(number)
+
+    def may_be_alike(self) -> bool:
+        """Whether two prompts may look the same."""
+        return any(len(set(each)) < len(each) for each in self._hashes.values())
+
+
+def _refuse_alike(folder: Path, topics: Iterable[Sequence[Prompt]]) -> None:
+    """A UserError where a prompt of a topic looks the same as one of another."""
+    home: dict[str, Prompt] = {}
+    for prompts in topics:
+        for line, prompt in enumerate(prompts, start=1):
+            if (other := home.setdefault(visible(prompt.text), prompt)) is not prompt:
+                raise UserError(
+                    f"{folder / f'{prompt.topic}.txt'}, line {line}: the same prompt stands in"
+                    f" topic '{other.topic}'{_difference(prompt.text, other.text)}. Delete one of"
+                    " them."
+                )

@@ -2,17 +2,15 @@
 project's folder `reviews/`, and what becomes of a pair.
 """
 
-import csv
-from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from hashlib import sha256
-from io import StringIO
+from collections import Counter, defaultdict
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Literal, NotRequired, cast, get_args
 
 from typing_extensions import TypedDict
 
 from lib.data.blind_verdicts import KINDS, TIE, VERDICT_COLUMNS, BlindVerdict
+from lib.data.review_tables import files_in, name_of_seen, read_table
 from lib.data.rows import MissingRow, Pair, PairReview, PairRow
 from lib.data.shards import is_missing
 from lib.errors import UserError
@@ -31,12 +29,14 @@ class Review(TypedDict):
     pair    what the pair is known by (`pair_name`)
     sample  the size of the drawn sample that the pair was looked at as one of; empty where it was
             looked at otherwise
+    note    the reviewer's, where there is one
     """
 
     reviewer: str
     verdict: Verdict
     pair: str
     sample: str
+    note: NotRequired[str]
 
 
 #: Reviews by prompt id.
@@ -48,16 +48,14 @@ def pair_name(row: PairRow, pair: Pair) -> str:
     its sides is the chosen one.
     """
     sides = sorted(pair[side]["text"] for side in ("chosen", "rejected"))
-    seen = "\x00".join([row["image"]["sha256"], row["instruction"], *sides])
-    return sha256(seen.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return name_of_seen([row["image"]["sha256"], row["instruction"], *sides])
 
 
 class ReviewFiles:
     """The review files of a folder, for one run.
 
-    reviews      by prompt id, in the order of files and lines
-    verdicts     of the blind mode, in that order
-    passed_over  how many lines each file has of other runs, by file and run
+    reviews   by prompt id, in the order of files and lines
+    verdicts  of the blind mode, in that order
     """
 
     def __init__(self, folder: Path, run: str, prompts: Container[str]) -> None:
@@ -66,45 +64,70 @@ class ReviewFiles:
         self.prompts = prompts
         self.reviews: Reviews = {}
         self.verdicts: list[BlindVerdict] = []
-        self.passed_over: Counter[tuple[str, str]] = Counter()
+        self._of_other_runs: Counter[tuple[Path, str]] = Counter()
+        self._gone: defaultdict[Path, list[int]] = defaultdict(list)
         self._places: dict[tuple[str, ...], str] = {}
-        for path in sorted(folder.glob("*.csv")):
-            for number, line in _lines_of(path):
-                self._add(path, number, line)
+        files, self._others = files_in(folder)
+        for path in files:
+            self._add_file(path)
 
     def tell_passed_over(self) -> list[str]:
-        """What was passed over, a line for each file and run."""
+        """What was passed over, a line for each file and reason."""
         return [
-            f"{path}: {count} of its reviews are of run '{run}' and do not count in this one,"
-            f" '{self.run}'."
-            for (path, run), count in self.passed_over.items()
+            *(
+                f"{path}: is no .csv file and does not count. Save it as CSV, or move it out of"
+                " this folder."
+                for path in self._others
+            ),
+            *(
+                f"{path}: {count} of its reviews are of run '{run}' and do not count in this one,"
+                f" '{self.run}'."
+                for (path, run), count in self._of_other_runs.items()
+            ),
+            *(
+                f"{path}: {len(lines)} of its reviews are of prompts that run '{self.run}' has no"
+                f" more, edited or deleted since, and do not count (line {_few(lines)})."
+                for path, lines in self._gone.items()
+            ),
         ]
 
-    def _add(self, path: Path, number: int, line: Mapping[str, str]) -> None:
-        if line["run"] != self.run:
-            self.passed_over[str(path), line["run"]] += 1
-            return
-        where, name = f"{path}, line {number}", line["prompt_id"]
-        if name not in self.prompts:
+    def _add_file(self, path: Path) -> None:
+        known = 0
+        for number, line in read_table(path, refuse_other_columns):
+            if line["run"] != self.run:
+                self._of_other_runs[path, line["run"]] += 1
+            elif line["prompt_id"] not in self.prompts:
+                self._gone[path].append(number)
+            else:
+                known += 1
+                self._add(f"{path}, line {number}", line)
+        if not known and path in self._gone:
             raise UserError(
-                f"{where}: run '{self.run}' has no prompt '{name}'. If the prompt was edited or"
-                " deleted since, delete this line; otherwise download the file again from this"
-                " run's report."
+                f"{path}, line {_few(self._gone[path])}: run '{self.run}' has none of the prompts"
+                " that it names. Download the file again from this run's report, or move it out of"
+                " this folder."
             )
+
+    def _add(self, where: str, line: Mapping[str, str]) -> None:
         if "kind" in line:
-            self._add_verdict(where, line)
+            self._add_blind(where, line)
             return
-        refuse_other_words(where, "verdict", line["verdict"], VERDICTS)
+        name, verdict = line["prompt_id"], line["verdict"].lower()
+        refuse_other_words(where, "verdict", verdict, VERDICTS)
         self._refuse_doubled(where, line["reviewer"], name)
+        if line["sample"] and not line["sample"].isdecimal():
+            raise UserError(f"{where}: the sample '{line['sample']}' is no whole number.")
         review: Review = {
             "reviewer": line["reviewer"],
-            "verdict": cast("Verdict", line["verdict"]),
+            "verdict": cast("Verdict", verdict),
             "pair": line["pair"],
             "sample": line["sample"],
         }
+        if line["note"]:
+            review["note"] = line["note"]
         self.reviews.setdefault(name, []).append(review)
 
-    def _add_verdict(self, where: str, line: Mapping[str, str]) -> None:
+    def _add_blind(self, where: str, line: Mapping[str, str]) -> None:
         kind, name = line["kind"], line["prompt_id"]
         refuse_other_words(where, "kind", kind, KINDS)
         refuse_other_words(where, "verdict", line["verdict"], (line["first"], line["second"], TIE))
@@ -130,41 +153,19 @@ class ReviewFiles:
         )
 
 
+def _few(lines: Sequence[int]) -> str:
+    """The first of these numbers of lines."""
+    return ", ".join(map(str, lines[:5])) + (", ..." if len(lines) > 5 else "")
+
+
 def refuse_other_words(where: str, what: str, word: str, known: Sequence[str]) -> None:
     """A UserError where a word is none of the known ones."""
     if word not in known:
         raise UserError(f"{where}: the {what} '{word}' is none. Write {', '.join(known)}.")
 
 
-def _lines_of(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """The lines of a review file below its header, with their numbers. Errors: UserError."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}: is not UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8, or"
-            " download it again."
-        ) from error
-    reader = csv.reader(StringIO(text, newline=""), strict=True)
-    try:
-        header = next(reader, [])
-        _refuse_other_columns(path, header)
-        for values in reader:
-            if not any(values):
-                continue
-            if len(values) != len(header):
-                raise UserError(
-                    f"{path}, line {reader.line_num}: has {len(values)} values for {len(header)}"
-                    " columns. Put texts with commas or quotes in double quotes."
-                )
-            yield reader.line_num, dict(zip(header, values, strict=True))
-    except csv.Error as error:
-        raise UserError(
-            f"{path}, line {reader.line_num}: is no CSV ({error}). Download it again."
-        ) from error
-
-
-def _refuse_other_columns(path: Path, header: Sequence[str]) -> None:
+def refuse_other_columns(path: Path, header: Sequence[str]) -> None:
+    """A UserError where a file's header is neither that of reviews nor that of verdicts."""
     if sorted(header) in (sorted(COLUMNS), sorted(VERDICT_COLUMNS)):
         return
     missing = [name for name in COLUMNS if name not in header]
@@ -176,8 +177,8 @@ def _refuse_other_columns(path: Path, header: Sequence[str]) -> None:
     )
     raise UserError(
         f"{path}: is no file of reviews: it {problem or 'has a column twice'}. Download reviews.csv"
-        " (or, of the blind mode, verdicts.csv) from the report, separated by commas, or move the"
-        " file out of this folder."
+        " (or, of the blind mode, verdicts.csv) from the report, or move the file out of this"
+        " folder."
     )
 
 
@@ -197,23 +198,31 @@ def decide(verdicts: Iterable[str]) -> str:
     return DISAGREE if others and others[0][1] == most else first
 
 
+def reviews_of_pair(row: PairRow | MissingRow, reviews: Sequence[Review]) -> list[Review]:
+    """Those of a prompt's reviews that are of the pair that it has now."""
+    if is_missing(row) or "pair" not in row:
+        return []
+    name = pair_name(row, row["pair"])
+    return [each for each in reviews if each["pair"] == name]
+
+
 def reviewed(row: PairRow | MissingRow, reviews: Sequence[Review]) -> PairRow | MissingRow:
     """A prompt's row after its reviews: a pair that was rejected, or that reviewers disagree about,
     is left out; one that was swapped has its sides swapped. Reviews of another pair than the row's
     do not count.
     """
-    if is_missing(row) or "pair" not in row:
+    counting = reviews_of_pair(row, reviews)
+    if not counting or is_missing(row):
         return row
     pair = row["pair"]
-    counting = [each for each in reviews if each["pair"] == pair_name(row, pair)]
-    if not counting:
-        return row
     verdict = decide(each["verdict"] for each in counting)
     review: PairReview = {
         "verdict": verdict,
         "by": {each["reviewer"]: each["verdict"] for each in counting},
-        "sample": any(bool(each["sample"]) for each in counting),
+        "sample": max(int(each["sample"] or 0) for each in counting),
     }
+    if notes := {each["reviewer"]: each["note"] for each in counting if "note" in each}:
+        review["notes"] = notes
     if verdict == "accept":
         return {**row, "review": review}
     if verdict == "swap":
@@ -224,5 +233,19 @@ def reviewed(row: PairRow | MissingRow, reviews: Sequence[Review]) -> PairRow | 
 
 
 def swapped(pair: Pair) -> Pair:
-    """A pair whose rejected response is the chosen one."""
-    return {"chosen": pair["rejected"], "rejected": pair["chosen"], "margin": -pair["margin"]}
+    """A pair whose rejected response is the chosen one. What else is told of it stays."""
+    sides: Pair = {
+        "chosen": pair["rejected"],
+        "rejected": pair["chosen"],
+        "margin": -pair["margin"],
+    }
+    return {**pair, **sides}
+
+
+def say_review(review: PairReview) -> str:
+    """Who said what of a pair, with their notes."""
+    notes = review.get("notes", {})
+    return ", ".join(
+        f"{who or 'unnamed'}: {verdict}" + (f" ({notes[who]})" if who in notes else "")
+        for who, verdict in review["by"].items()
+    )

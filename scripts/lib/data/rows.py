@@ -204,7 +204,8 @@ class PairSide(TypedDict):
 
 class Pair(TypedDict):
     """A preference pair and the difference of its scores. `disagreement`: of an ensemble, the share
-    of its rewards, by weight, that would have it the other way round.
+    of its rewards, by weight, that would have it the other way round (where reviewers swapped it:
+    would have had it so before).
     """
 
     chosen: PairSide
@@ -214,13 +215,14 @@ class Pair(TypedDict):
 
 
 class PairReview(TypedDict):
-    """What people said of a pair (lib/data/reviews.py): what counts, what each of them said, and
-    whether one looked at it as part of a sample that was drawn.
+    """What people said of a pair (lib/data/reviews.py): what counts, what each of them said and
+    noted, and the size of the largest drawn sample that it was looked at as part of; 0 of none.
     """
 
     verdict: str
     by: dict[str, str]
-    sample: bool
+    sample: int
+    notes: NotRequired[dict[str, str]]
 
 
 class PairRow(PickedRow):

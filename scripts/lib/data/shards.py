@@ -15,7 +15,7 @@ from lib.data.rows import MissingRow, PromptRow
 from lib.errors import UserError
 from lib.files import digest, read_jsonl
 from lib.jobs.batches import Outcome
-from lib.jobs.job import Job
+from lib.jobs.job import Job, paths_in
 
 Row = TypeVar("Row", bound=PromptRow)
 
@@ -30,25 +30,37 @@ def read_shards(paths: Iterable[str | Path], row: type[Row]) -> dict[str, Row | 
     return {name: entry for path in paths for name, entry in read_shard(path, row).items()}
 
 
-def read_whole_shard(
-    job: Job[Any], path: str | Path, row: type[Row]
-) -> dict[str, Row | MissingRow]:
-    """The rows of a shard file that a job goes on from, by prompt id.
+def read_whole_shard(job: Job[Any], files: Any, row: type[Row]) -> dict[str, Row | MissingRow]:
+    """The rows that a job goes on from, by prompt id, in the order of the ids. `files`: the stage's
+    file of the job's shard, or several where the stage has more shards.
 
-    Errors: UserError if they are not those of the shard's prompts, each once.
+    Errors: UserError if those of a file are not of its shard's prompts, each once.
     """
-    entries = read_jsonl(Path(path))
-    refuse_other_prompts(job, Path(path), [entry.get("id") for entry in entries])
-    return {entry["id"]: cast("Row", entry) for entry in entries}
+    paths = paths_in(files)
+    rows = read_whole_shards(job, paths, row)
+    return rows if len(paths) == 1 else dict(sorted(rows.items()))
 
 
 def read_whole_shards(
     job: Job[Any], paths: Iterable[str | Path], row: type[Row]
 ) -> dict[str, Row | MissingRow]:
-    """The rows of several shard files as `read_whole_shard` gives them."""
-    return {
-        name: entry for path in paths for name, entry in read_whole_shard(job, path, row).items()
-    }
+    """The rows of several shard files by prompt id, in the order of the files. Errors: as those of
+    `read_whole_shard`.
+    """
+    rows: dict[str, Row | MissingRow] = {}
+    for path in map(Path, paths):
+        entries = read_jsonl(path)
+        refuse_other_prompts(job, path, [entry.get("id") for entry in entries])
+        rows |= {entry["id"]: cast("Row", entry) for entry in entries}
+    return rows
+
+
+def files_by_name(names: Sequence[str], files: Sequence[str]) -> dict[str, Sequence[str]]:
+    """Each one's files, where a rule's input has those of all, as many of each, one after the
+    other.
+    """
+    each = len(files) // len(names) if names else 0
+    return {name: files[place * each :][:each] for place, name in enumerate(names)}
 
 
 def refuse_other_prompts(job: Job[Any], path: Path, ids: Sequence[str | None]) -> None:

@@ -108,6 +108,7 @@ def configuration_of(config: Config) -> dict[str, Any]:
     picking = values["image_ranking"]["select_by"]
     scorers = {picking: values["image_ranking"]["scorers"][picking]}
     kept["image_ranking"] = {**values["image_ranking"], "scorers": scorers, "judge": None}
+    del kept["image_ranking"]["together"]
     kept["pairs"] = {name: values["pairs"][name] for name in OF_PAIRS}
     if (control := values["pairs"]["length_control"]) != "none":
         kept["pairs"]["length_control"] = control
@@ -149,13 +150,13 @@ def models_of_data(config: Config, licences: Licences) -> Iterator[UsedModel]:
         yield UsedModel(does="are the images", makes=True, origin=pictures)
     picking = config.image_ranking.select_by
     scorer = config.image_ranking.scorers[picking]
-    yield _of_judge("picks one of them", scorer, f"rank_images/{picking}", licences)
+    yield of_judge("picks one of them", scorer, f"rank_images/{picking}", licences)
     yield from _of_author(config.instructions, licences)
     for name, policy in config.responses.policy_models.items():
         yield from _of_writer("answers", policy, f"generate_responses/{name}", licences)
     for name, reward in rewards_of(config.response_ranking).items():
         rule = f"rank_responses/{name}" if name else "rank_responses"
-        yield _of_judge("ranks the answers", reward, rule, licences)
+        yield of_judge("ranks the answers", reward, rule, licences)
 
 
 def of_model(
@@ -171,7 +172,7 @@ def of_model(
     )
 
 
-def _of_judge(does: str, judge: Block, rule: str, licences: Licences) -> UsedModel:
+def of_judge(does: str, judge: Block, rule: str, licences: Licences) -> UsedModel:
     """What scores pictures or answers, and writes nothing of the data: a model, or an endpoint."""
     if isinstance(judge, Model):
         return of_model(does, judge, rule, licences)

@@ -81,11 +81,13 @@ def _changed_stages(plan: Plan, jobs: Sequence[JobToRun], edits: _Edits) -> list
     prompts: Counter[str] = Counter()
     count: Counter[str] = Counter()
     for job in jobs:
-        place = (job.wildcards.get("topic", ""), job.wildcards.get("shard", ""))
-        of_shards = job.rule in rules_of_shards and place in edits.published - edits.shards
-        if of_shards and job.is_changed:
+        if job.rule not in rules_of_shards or not job.is_changed:
+            continue
+        place = job.wildcards["topic"], job.wildcards["shard"]
+        drawn = set(plan.images_behind(job.rule, *place))
+        if drawn and drawn <= edits.published - edits.shards:
             count[job.rule] += 1
-            prompts[job.rule] += len(plan.shards[place].prompts)
+            prompts[job.rule] += sum(len(plan.shards[each].prompts) for each in drawn)
     return [
         f"{rule}, {'1 job' if of_rule == 1 else f'{of_rule} jobs'}: the configuration, a model or"
         f" the code has changed. At most {prompts[rule]} items are computed anew: those whose"

@@ -239,6 +239,7 @@ def asked_model(plan: Plan, model: str) -> AskedModel:
         base_model=released.plain if released else config.training.base_model,
         system_prompt=config.evaluation.system_prompt,
         max_image_megapixels=config.max_image_megapixels,
+        gpus=(released and released.gpus) or config.evaluation.gpus,
     )
 
 
@@ -261,6 +262,7 @@ def _engine(plan: Plan) -> dict[str, Any]:
         "questions_per_batch": evaluation.questions_per_batch,
         "max_model_len": evaluation.max_model_len,
         "prefix_caching": evaluation.prefix_caching,
+        "deterministic": evaluation.deterministic,
     }
 
 
@@ -300,6 +302,7 @@ def question_job(plan: Plan, benchmark: str, model: str = "base") -> AnswerQuest
         questions_per_batch=1 if beams > 1 else evaluation.questions_per_batch,
         max_model_len=evaluation.max_model_len,
         prefix_caching=evaluation.prefix_caching,
+        deterministic=evaluation.deterministic,
         **dict(asked_model(plan, model)),
     )
 

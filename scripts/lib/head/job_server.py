@@ -1,8 +1,8 @@
-"""Jobs with a model on this machine's CPU, as copies of a process that has their libraries loaded.
+"""Jobs on this machine's CPU, as copies of a process that has what they need loaded.
 
 Importing torch and transformers takes four seconds of a CPU, which is more than most jobs of the
-demo and of the tests compute. With a GPU, models are large, and a process that is to be copied may
-not look at it.
+demo and of the tests compute; what all jobs import takes a third of one, which is half of a
+table's. With a GPU, models are large, and a process that is to be copied may not look at it.
 """
 
 import json
@@ -16,6 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parents[2]
+#: The scripts of all jobs.
+ALL = frozenset(path.stem for path in SCRIPTS.glob("*.py"))
 #: The scripts whose jobs load torch and transformers, whatever is configured.
 WITH_MODEL = frozenset(
     {
@@ -34,7 +36,9 @@ WITH_MODEL = frozenset(
 class JobServer:
     """Starts the server when the first job is asked for, and anew where it has ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, *words: str) -> None:
+        """`words`: of the server's command line."""
+        self._words = words
         self._lock = threading.Lock()
         self._server: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
@@ -54,7 +58,7 @@ class JobServer:
                 ours.sendall(json.dumps(request).encode())
                 ours.shutdown(socket.SHUT_WR)
             answer = _read_to_end(ours)
-        # Without an answer the process that watched the job was killed, and the job with it.
+        # Without an answer the server was killed, and the job with it.
         code = int(answer) if answer else -9
         return code if code >= 0 else 128 - code
 
@@ -81,7 +85,7 @@ class JobServer:
             number = theirs.fileno()
             path = os.pathsep.join(filter(None, [str(SCRIPTS), environment.get("PYTHONPATH")]))
             self._server = subprocess.Popen(
-                [sys.executable, "-P", "-m", "lib.jobs.fork_server", str(number)],
+                [sys.executable, "-P", "-m", "lib.jobs.fork_server", str(number), *self._words],
                 pass_fds=[number],
                 stdin=subprocess.DEVNULL,
                 env={**environment, "PYTHONPATH": path},

@@ -3,7 +3,7 @@ to be tried again.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from lib import weights
 from lib.blocks import Block, models_in
 from lib.config.figures import AnswersSheet
+from lib.config.image_ranking import RankImagesJob
 from lib.config.images import GenerateImagesJob, TakePicturesJob
 from lib.config.instructions import WriteInstructionsJob
 from lib.config.pairs import ALL, BuildPairsJob, Size
@@ -22,8 +23,9 @@ from lib.config.run import Config
 from lib.data.blind_verdicts import BlindVerdict
 from lib.data.data_sets import ordered_pairs
 from lib.data.export_forms.registry import FORM_FILES
+from lib.data.layouts import Layout, Place, PromptIds, number_of
 from lib.data.pair_forms.settings import OwnPairs
-from lib.data.prompts import Prompt, PromptIds, Shard, make_shards, read_topics, shard_of
+from lib.data.prompts import Prompt, Shard, make_shards, read_topics
 from lib.data.reviews import ReviewFiles, Reviews
 from lib.data.rows import PairRow
 from lib.data.shards import read_shards
@@ -31,8 +33,9 @@ from lib.errors import UserError
 from lib.files import digest, write_jsonl
 from lib.head.run_start import RunStart
 from lib.jobs.job import digest_of_params
-from lib.jobs.published import record_of
+from lib.jobs.published import SHARD_RULES, record_of
 from lib.jobs.record import read_record
+from lib.models.image_scorers.registry import IMAGE_SCORERS
 from lib.models.response_generators.registry import GENERATORS
 from lib.models.response_generators.settings import GeneratorSettings
 from lib.patches.snakemake_graph import own_name
@@ -49,6 +52,14 @@ TABLES = (
     "reward_length_table",
 )
 FIGURES = ("candidates_figure", "guidance_figure", "similarity_figure", "answers_figure")
+#: Rule -> the rules whose shard files it reads row by row, where these may have more shards.
+READS = {
+    "rank_images": ("generate_images",),
+    "write_instructions": ("generate_images", "rank_images"),
+    "generate_responses": ("write_instructions",),
+    "rank_responses": ("generate_responses",),
+    "build_pairs": ("check_contamination", "rank_responses"),
+}
 #: The files of a data set in its folder whose names do not depend on what is in it: of its pairs,
 #: and what is said of them.
 CARD_FILES = ("README.md", "LICENSE.md", "croissant.json", "SHA256SUMS")
@@ -58,20 +69,37 @@ DATA_SET_FILES = (*FORM_FILES, "prompt_ids.txt", "CHANGELOG.md", "dataset.json",
 NEEDED_FILES = ("llava.json", "data", "dataset.json")
 
 
+def pattern_of_shards(shards: Iterable[str]) -> str:
+    """A regular expression of the files of these shards ("topic/shard"), in the folder of whatever
+    stage.
+    """
+    of_topics: dict[str, list[str]] = {}
+    for place in shards:
+        topic, _, shard = place.partition("/")
+        of_topics.setdefault(topic, []).append(shard)
+    patterns = [rf"{topic}/(?:{'|'.join(names)})\.jsonl$" for topic, names in of_topics.items()]
+    return f"(?:{'|'.join(patterns)})" if patterns else "(?!)"
+
+
 class Plan:
     """The paths and parameters that the rules share."""
 
-    def __init__(self, config: Config, start: RunStart | None = None) -> None:
-        """`start`: in a job, what its run began with; prompts are then not read anew."""
+    def __init__(
+        self, config: Config, start: RunStart | None = None, *, is_whole: bool = True
+    ) -> None:
+        """`start`: in a job, what its run began with; prompts are then not read anew. `is_whole`:
+        whether the run is asked for all that its configuration names.
+        """
         self.config = config
-        self._start = start
+        self._start, self._is_whole = start, is_whole
         self.root = config.root.as_posix()
         self._is_giving = False
+        self._layouts: dict[int | None, Layout] = {}
 
     @cached_property
     def shards(self) -> dict[tuple[str, str], Shard]:
-        """All shards that hold a prompt, by (topic, shard name). Read once a run; there are none
-        where nothing is trained on the run's own pairs.
+        """All shards of stage images that hold a prompt, by (topic, shard name). Read once a run;
+        there are none where nothing is trained on the run's own pairs.
         """
         config = self.config
         if not self.makes_pairs:
@@ -93,6 +121,18 @@ class Plan:
                 topic for topic in config.topics if config.generate_prompts.wanted(topic)
             ],
         )
+
+    def layout(self, rule: str) -> Layout:
+        """The shards of a rule's jobs."""
+        count = self.config.shards.of(rule)
+        if count not in self._layouts:
+            own = Layout(self.shards, self.config.shards_per_topic)
+            self._layouts[count] = own.over_all(count) if count else own
+        return self._layouts[count]
+
+    def layout_of(self, stage: str) -> Layout:
+        """The shards of a stage's files, e.g. of `images` or `responses/<policy>`."""
+        return self.layout(SHARD_RULES[stage.partition("/")[0]][0])
 
     @property
     def makes_pairs(self) -> bool:
@@ -158,8 +198,11 @@ class Plan:
             return self._start.written
         if not self.makes_pairs:
             return {}
-        prompts = [prompt for shard in self.shards.values() for prompt in shard.prompts]
-        return dict(self.config.instructions.read_written(prompts))
+        return dict(self.config.instructions.read_written(self.all_prompts()))
+
+    def all_prompts(self) -> Iterator[Prompt]:
+        """The prompts of the run, one after the other: a million at once are 300 MB."""
+        return (prompt for shard in self.shards.values() for prompt in shard.prompts)
 
     def start(self, config: Mapping[str, Any]) -> RunStart:
         """What this run began with. `config`: as Snakemake merged it."""
@@ -169,7 +212,7 @@ class Plan:
         answers = {
             f"{policy}/{topic}/{shard}": str(file)
             for policy in self.config.responses.policy_models
-            for topic, shard in self.shards
+            for topic, shard in self.layout("generate_responses").shards
             if (file := self._answers_file(policy, topic, shard))
         }
         pictures = {
@@ -185,6 +228,7 @@ class Plan:
             pictures,
             self.reviews,
             self.verdicts,
+            self.ranked_together,
         )
 
     def images_job(self, topic: str, shard: str) -> GenerateImagesJob:
@@ -192,7 +236,7 @@ class Plan:
         pictures, reruns one shard.
         """
         images = self.config.images
-        prompts = self.shard(topic, shard).prompts
+        prompts = self.shard("generate_images", topic, shard).prompts
         if images.IS_DRAWN:
             rows = [prompt.row() for prompt in prompts]
             return GenerateImagesJob(generator=images, prompts=self._given(rows))
@@ -213,14 +257,55 @@ class Plan:
         """The pictures that the user has, by prompt id; nothing where a model draws them. Read once
         a run. Errors: UserError where it cannot be told which prompt one is of.
         """
-        prompts = [prompt for shard in self.shards.values() for prompt in shard.prompts]
-        return self.config.images.read_pictures(prompts) or {}
+        return self.config.images.read_pictures(self.all_prompts()) or {}
+
+    def ranking_params(self, scorer: str) -> dict[str, Any]:
+        """The parameters of a scorer's jobs of rank_images that are its own."""
+        config = self.config
+        block = config.image_ranking.scorers[scorer]
+        job = RankImagesJob(scorer=block, max_image_megapixels=config.max_image_megapixels)
+        return {"settings": self.params(job), "made_by": self.made_by(block, IMAGE_SCORERS)}
+
+    @cached_property
+    def ranked_together(self) -> list[str]:
+        """The shards, as "topic/shard", whose pictures one job ranks by all scorers that can be
+        together: where none of them has ranked the shard yet. Otherwise each has its own job, so
+        that one that is new, has changed or fails leaves the others' rankings, and all that is made
+        from them, as they are; and so too where the run is not asked for all rankings. Known once a
+        run.
+        """
+        if self._start:
+            return self._start.ranked_together
+        scorers = self.config.image_ranking.scored_together
+        if not scorers or not self._is_whole:
+            return []
+        # A job that failed for one scorer has left no ranking, but the others' records.
+        left = [
+            (Path(self.root, folder, scorer), suffix)
+            for folder, suffix in (("image_ranking", "jsonl"), ("work/rank_images", "json"))
+            for scorer in scorers
+        ]
+        return [
+            f"{topic}/{shard}"
+            for topic, shard in self.layout("rank_images").shards
+            if not any((folder / topic / f"{shard}.{suffix}").exists() for folder, suffix in left)
+        ]
+
+    def ranking_parts(self, topic: str, shard: str) -> list[dict[str, Any]]:
+        """The jobs of rank_images that one job of rank_images_together does (`lib.jobs.turns`)."""
+        return [
+            {
+                "wildcards": {"scorer": scorer, "topic": topic, "shard": shard},
+                "params": self.ranking_params(scorer),
+            }
+            for scorer in self.config.image_ranking.scored_together
+        ]
 
     def instructions_job(self, topic: str, shard: str) -> WriteInstructionsJob:
         """What a job of write_instructions is told: editing one line of the user's own
         instructions reruns one shard.
         """
-        ids = [prompt.id for prompt in self.shard(topic, shard).prompts]
+        ids = self.shard("write_instructions", topic, shard).prompts.ids()
         written = [
             {"id": name, "instruction": self.written[name]} for name in ids if name in self.written
         ]
@@ -245,7 +330,7 @@ class Plan:
         answers = self.answers[policy]
         if answers is None:
             return None
-        ids = [prompt.id for prompt in self.shard(topic, shard).prompts]
+        ids = self.shard("generate_responses", topic, shard).prompts.ids()
         return self._given([{"id": name, "answers": answers[name]} for name in ids])
 
     @cached_property
@@ -254,9 +339,8 @@ class Plan:
         them itself. Read once a run. Errors: UserError where one cannot be used, or a prompt has
         none.
         """
-        prompts = [prompt for shard in self.shards.values() for prompt in shard.prompts]
         return {
-            name: policy.read_written(prompts)
+            name: policy.read_written(self.all_prompts())
             for name, policy in self.config.responses.policy_models.items()
         }
 
@@ -274,7 +358,9 @@ class Plan:
         self._is_giving = True
         for topic, shard in self.shards:
             self.images_job(topic, shard)
+        for topic, shard in self.layout("write_instructions").shards:
             self.instructions_job(topic, shard)
+        for topic, shard in self.layout("generate_responses").shards:
             for policy in self.config.responses.policy_models:
                 self._answers_file(policy, topic, shard)
         self._is_giving = False
@@ -283,7 +369,29 @@ class Plan:
         """The published files of a stage, e.g. `images` or `responses/<policy>`, in canonical
         order.
         """
-        return [f"{self.root}/{stage}/{topic}/{shard}.jsonl" for topic, shard in self.shards]
+        return [self._file(stage, place) for place in self.layout_of(stage).shards]
+
+    def _file(self, stage: str, place: Place) -> str:
+        topic, shard = place
+        return f"{self.root}/{stage}/{topic}/{shard}.jsonl"
+
+    def files_behind(self, rule: str, stage: str, topic: str, shard: str) -> list[str]:
+        """The files of a stage that hold the prompts of a job's shard; several where the stage has
+        more shards than the job's rule. Errors: UserError where there is no such shard.
+        """
+        self.shard(rule, topic, shard)
+        places = self._places_behind(self.layout(rule), (topic, shard), self.layout_of(stage))
+        return [self._file(stage, place) for place in places]
+
+    def images_behind(self, rule: str, topic: str, shard: str) -> list[Place]:
+        """The shards of stage images that hold the prompts of a job's shard."""
+        images = self.layout("generate_images")
+        behind = self._places_behind(self.layout(rule), (topic, shard), images)
+        return [place for place in behind if place in images.shards]
+
+    def _places_behind(self, layout: Layout, place: Place, stage: Layout) -> list[Place]:
+        """The shards of an earlier stage that together hold the prompts of a shard of `layout`."""
+        return [place] if stage is layout else stage.holding(number_of(place), layout.count)
 
     @property
     def reward_stages(self) -> dict[str, str]:
@@ -299,7 +407,9 @@ class Plan:
         return {scores_input(name): self.shard_files(stage) for name, stage in stages}
 
     def rewards_of_shard(self) -> dict[str, str]:
-        """The scores of all rewards in one shard, as named inputs of its rule."""
+        """The scores of all rewards in one shard, as named inputs of its rule, which has the same
+        shards.
+        """
         return {
             scores_input(name): f"{self.root}/{stage}/{{topic}}/{{shard}}.jsonl"
             for name, stage in self.reward_stages.items()
@@ -383,7 +493,7 @@ class Plan:
         """How many pairs the prompts gave; None where that is not known, since pairs are still to
         be made, or were made from other prompts or settings.
         """
-        for topic, name in self.shards:
+        for topic, name in self.layout("build_pairs").shards:
             record = read_record(Path(self.root, "work", "build_pairs", topic, f"{name}.json"))
             if record is None or record.asked != digest_of_params(self.pairs_params(topic, name)):
                 return None
@@ -421,7 +531,7 @@ class Plan:
         """The files in which people say something of this run's pairs. Read once a run. Errors:
         UserError where one cannot be used.
         """
-        ids = PromptIds(self.shards, self.config.shards_per_topic)
+        ids = PromptIds(self.layout("generate_images"))
         return ReviewFiles(Path(self.config.reviews), self.config.run, ids)
 
     @property
@@ -441,7 +551,7 @@ class Plan:
     def pairs_job(self, topic: str, name: str) -> BuildPairsJob:
         """What a job of build_pairs is told: a review reruns one shard."""
         config = self.config
-        shard = self.shard(topic, name)
+        has = self.shard("build_pairs", topic, name).prompts.has
         return BuildPairsJob(
             policies=config.responses.answer_names,
             min_margin=config.pairs.min_margin,
@@ -451,7 +561,7 @@ class Plan:
             max_length=config.training.settings.max_length,
             length_control=config.pairs.length_control,
             max_disagreement=config.pairs.max_disagreement,
-            reviews={each: self.reviews[each] for each in sorted(self.reviews) if each in shard},
+            reviews={each: self.reviews[each] for each in sorted(self.reviews) if has(each)},
         )
 
     def pairs_settings(self, topic: str, name: str) -> dict[str, Any]:
@@ -474,7 +584,7 @@ class Plan:
         """All parameters of a job of build_pairs, as its rule has them."""
         return {
             "common": self.common(),
-            "prompts": self.digests(topic, name),
+            "prompts": self.digests_of("build_pairs", topic, name),
             "settings": self.pairs_settings(topic, name),
             "made_by": self.made_by(self.config.training.base_model),
             **self.content_params(),
@@ -489,30 +599,55 @@ class Plan:
 
     def stages_of_prompt(self, prompt_id: str) -> dict[str, str]:
         """The files that tell of one prompt, by stage."""
-        topic = prompt_id.rsplit("-", 1)[0]
-        shard = shard_of(prompt_id, self.config.shards_per_topic)
         stages = [
             "images",
             *(f"image_ranking/{scorer}" for scorer in self.config.image_ranking.scorers),
             "response_ranking",
             "pairs",
         ]
-        return {stage: f"{self.root}/{stage}/{topic}/{shard}.jsonl" for stage in stages}
-
-    def digests(self, topic: str | None = None, name: str | None = None) -> dict[str, str]:
-        """What the shards' prompts are known by (`Shard.digest`), by "topic/shard": of one shard
-        (nothing where it holds no prompt), or of all.
-        """
         return {
-            f"{shard.topic}/{shard.name}": shard.digest
-            for shard in self.shards.values()
-            if topic is None or (shard.topic, shard.name) == (topic, name)
+            stage: self._file(stage, self.layout_of(stage).place_of(prompt_id)) for stage in stages
         }
 
+    def digests(self) -> dict[str, str]:
+        """What the shards' prompts are known by (`Shard.digest`), by "topic/shard": of all shards
+        of all stages.
+        """
+        return _digests(shard for layout in self._all_layouts for shard in layout.shards.values())
+
+    def digests_of_topic(self, topic: str) -> dict[str, str]:
+        """`digests` of a topic's shards of stage images."""
+        return _digests(shard for shard in self.shards.values() if shard.topic == topic)
+
+    @cached_property
+    def _all_layouts(self) -> list[Layout]:
+        """The layouts that stages have, each once, in the order of the flow."""
+        layouts: list[Layout] = []
+        for rules in SHARD_RULES.values():
+            layout = self.layout(rules[0])
+            if not any(layout is each for each in layouts):
+                layouts.append(layout)
+        return layouts
+
+    def digests_of(self, rule: str, topic: str, name: str) -> dict[str, str]:
+        """`digests` of a job's shard, and of those that it reads where they are others; nothing
+        where there is no such shard.
+        """
+        layout, place = self.layout(rule), (topic, name)
+        if place not in layout.shards:
+            return {}
+        read = [self.layout(each) for each in READS.get(rule, ())]
+        shards = [
+            each.shards[there]
+            for each in [layout, *(each for each in read if each is not layout)]
+            for there in self._places_behind(layout, place, each)
+        ]
+        return _digests(shards)
+
     def digests_for(self, prompt_id: str) -> dict[str, str]:
-        """`digests` of the shard that a prompt falls into."""
-        topic = prompt_id.rsplit("-", 1)[0]
-        return self.digests(topic, shard_of(prompt_id, self.config.shards_per_topic))
+        """`digests` of the shards that a prompt falls into."""
+        places = [(layout, layout.place_of(prompt_id)) for layout in self._all_layouts]
+        return _digests(layout.shards[place] for layout, place in places if place in layout.shards)
 
     def models(self) -> list[str]:
         """The models to evaluate: the base model, every experiment that can be made, and models of
@@ -549,14 +684,15 @@ class Plan:
         """`made_by` of what runs a model that writes or answers in a job; None where none does."""
         return self.made_by(generator, GENERATORS) if generator else None
 
-    def shard(self, topic: str, name: str) -> Shard:
-        """One shard. A UserError if the topic has no prompt in it."""
-        if (topic, name) not in self.shards:
+    def shard(self, rule: str, topic: str, name: str) -> Shard:
+        """A shard of a rule's jobs. A UserError if the topic has no prompt in it."""
+        shards = self.layout(rule).shards
+        if (topic, name) not in shards:
             raise UserError(
-                f"topic '{topic}' has no prompt in shard {name}, or is not in `topics`. Ask for"
-                " another target."
+                f"topic '{topic}' has no prompt in shard {name}, or is not in `topics`, or {rule}"
+                " has other shards by `shards`. Ask for another target."
             )
-        return self.shards[topic, name]
+        return shards[topic, name]
 
     def _made_by(self, files: Iterable[str]) -> set[str]:
         """The rules whose jobs published these files last, by their records."""
@@ -586,3 +722,7 @@ class Plan:
         if not is_remembered and record.asked != digest_of_params(dict(job.params.items())):
             return "its record in work/ says that it was asked for something else"
         return ""
+
+
+def _digests(shards: Iterable[Shard]) -> dict[str, str]:
+    return {f"{shard.topic}/{shard.name}": shard.digest for shard in shards}

@@ -179,7 +179,9 @@ def _add_models_of(needs: Needs, config: Config, rule: str, names: Mapping[str, 
         case "generate_images":
             needs.add_models(config, "images")
         case "rank_images":
-            needs.add_models(config, f"image_ranking.scorers.{names['scorer']}")
+            together = config.image_ranking.scored_together
+            for scorer in [names["scorer"]] if "scorer" in names else together:
+                needs.add_models(config, f"image_ranking.scorers.{scorer}")
         case "write_instructions":
             needs.add_models(config, "instructions")
         case "generate_responses":
@@ -224,7 +226,7 @@ def _add_endpoint_of(needs: Needs, plan: Plan, rule: str, names: Mapping[str, st
             if asked:
                 key = f"responses.policy_models.{names['policy']}.endpoint"
                 needs.endpoints[key] = asked
-        case "rank_images":
+        case "rank_images" if "scorer" in names:
             needs.add_endpoints(config, f"image_ranking.scorers.{names['scorer']}")
         case "rank_responses":
             needs.add_endpoints(config, key_of_reward(names.get("reward", "")))

@@ -38,6 +38,7 @@ class RunStart:
              "policy/topic/shard"
     reviews  what people said of pairs, by prompt id
     verdicts what they said in the report's blind mode
+    ranked_together  the shards whose pictures one job ranks by several scorers, as "topic/shard"
     """
 
     config: dict[str, Any]
@@ -48,6 +49,7 @@ class RunStart:
     pictures: dict[str, str] = field(default_factory=dict)
     reviews: Reviews = field(default_factory=dict)
     verdicts: list[BlindVerdict] = field(default_factory=list)
+    ranked_together: list[str] = field(default_factory=list)
 
     @classmethod
     def of_this_job(cls, module: str = "") -> Self:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from rich.console import Console
 from rich.table import Table
@@ -103,6 +104,34 @@ def summarise(records: Iterable[Record]) -> list[RuleSummary]:
     return sorted(rules.values(), key=lambda each: (known.get(each.rule, len(known)), each.rule))
 
 
+@dataclass(frozen=True)
+class Loading:
+    """How much of the time of some jobs was loading models and libraries, in seconds by the clock
+    from each job's first line to its record.
+    """
+
+    jobs: int
+    load_seconds: float
+    seconds: float
+
+    @classmethod
+    def of(cls, records: Iterable[Record]) -> Self:
+        """That of the jobs of these records."""
+        costs = [(record.load_seconds, record.wall_seconds) for record in records]
+        return cls(len(costs), sum(load for load, _ in costs), sum(wall for _, wall in costs))
+
+    @property
+    def share(self) -> float:
+        """Of the jobs' time; 0 where they took none."""
+        return self.load_seconds / self.seconds if self.seconds else 0.0
+
+    def __str__(self) -> str:
+        return (
+            f"loading was {self.share:.0%} of the jobs' time"
+            f" ({self.load_seconds:.1f} of {self.seconds:.1f} s)"
+        )
+
+
 def notes_of(records: Iterable[Record]) -> list[str]:
     """What jobs put on record as unusual, a line each; what several jobs of a rule say in the same
     words is one line.
@@ -157,5 +186,5 @@ def print_summary(root: Path, since: str, also: Sequence[str] = ()) -> None:
     )
     console.print(table)
     notes = [f"note: {note}" for note in notes_of(records)]
-    for line in (*taken_over(records), *notes, *also):
+    for line in (str(Loading.of(records)), *taken_over(records), *notes, *also):
         console.print(line)

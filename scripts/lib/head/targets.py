@@ -2,6 +2,7 @@
 deleted is made again.
 """
 
+from lib.files import PROJECT
 from lib.head import evaluation, own_pairs
 from lib.head.plan import FIGURES, TABLES, Plan
 from lib.head.table_rows import comparison_files, figure_files, table_files
@@ -22,6 +23,12 @@ OF_MODELS = (
     *("vision_language_table", "hallucination_table", "size_table", "all_scores_table"),
     "answers_figure",
 )
+
+
+def less_than_rankings() -> set[str]:
+    """The targets that need not have the rankings of all image scorers."""
+    rules = {path.stem for path in (PROJECT / "scripts").glob("*.py")}
+    return rules | {"prompts", "images", "responses", "pairs"}
 
 
 def targets(plan: Plan) -> list[str]:

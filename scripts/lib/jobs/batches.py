@@ -6,7 +6,7 @@ import threading
 import time
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -109,10 +109,27 @@ class Items(ABC, Generic[Input, M, R]):
 
     def run(self, items: Sequence[Item[Input]]) -> dict[str, Outcome[R]]:
         """The outcome of every item by id, computing only those that the journal does not hold."""
+        with calling_on_stop_signals(self.stop):
+            steps = self.steps(items, in_turns=False)
+            while True:
+                try:
+                    next(steps)
+                except StopIteration as ended:
+                    return dict(ended.value)
+
+    def steps(
+        self, items: Sequence[Item[Input]], in_turns: bool = True
+    ) -> Generator[Item[Input], None, dict[str, Outcome[R]]]:
+        """`run` a step at a time, for jobs that take turns (`lib.jobs.turns`): all items are looked
+        up and checked; the model is loaded, and what ends first is computed; and so on. Gives the
+        first item, in their order, that waits for the next step.
+
+        in_turns  whether others compute between the steps: what has ended is then written before
+        """
         job = self.job
         job.record.items += len(items)
         path = job.work / f"{job.name}.journal.jsonl"
-        with Journal(path, job.rule) as journal, calling_on_stop_signals(self._remember_signal):
+        with Journal(path, job.rule) as journal:
             if journal.dropped_lines:
                 job.note(
                     f"{journal.dropped_lines} damaged line(s) of {path} dropped; their items are"
@@ -122,12 +139,16 @@ class Items(ABC, Generic[Input, M, R]):
             for item in missing:
                 self.check(item)
             if missing:
-                started = time.monotonic()
+                yield missing[0]
+                started = job.clock.seconds()
                 model, versions = self._load(), loaded_versions()
-                job.record.load_seconds += time.monotonic() - started
+                job.record.load_seconds += job.clock.seconds() - started
                 is_open = model if isinstance(model, AbstractContextManager) else nullcontext()
                 with is_open:
-                    self._compute(missing, model, versions, journal, outcomes)
+                    for item in self._compute(missing, model, versions, journal, outcomes):
+                        if in_turns:
+                            journal.flush()
+                        yield item
             job.computed_under({})
             for item in items:
                 if outcomes[item.id].reason is None:
@@ -180,7 +201,8 @@ class Items(ABC, Generic[Input, M, R]):
         journal.flush()
         return [item for item in missing if item.key in wanted]
 
-    def _remember_signal(self, number: int) -> None:
+    def stop(self, number: int) -> None:
+        """Has no more items handed out, since the process was sent this signal."""
         self._stop_signal = number
         log.warning(
             "%s %s: asked to stop (signal %d); finishing what was begun",
@@ -212,7 +234,9 @@ class Items(ABC, Generic[Input, M, R]):
         versions: dict[str, str],
         journal: Journal,
         outcomes: dict[str, Outcome[R]],
-    ) -> None:
+    ) -> Iterator[Item[Input]]:
+        clock = self.job.clock.seconds
+        began = clock()
         started = last_line = time.monotonic()
         being_written: list[_FilesBeingWritten] = []
         done = 0
@@ -223,7 +247,7 @@ class Items(ABC, Generic[Input, M, R]):
             else:
                 journal.flush()
 
-        handed_out = HandedOut(missing, begin, lambda: self._stop_signal is not None)
+        handed_out = HandedOut(missing, begin, lambda: self._stop_signal is not None, clock)
         for ended in self._ended(model, handed_out.take):
             before, being_written = being_written, []
             shares = handed_out.end([item for item, _ in ended])
@@ -244,9 +268,11 @@ class Items(ABC, Generic[Input, M, R]):
                 names = (self.job.rule, self.job.name)
                 log.info("%s %s: %d of %d items, %s left", *names, done, len(missing), left)
                 last_line = now
+            if done < len(missing):
+                yield missing[done]
         journal.flush()
         wait_for_all(being_written)
-        self.job.record.compute_seconds += time.monotonic() - started
+        self.job.record.compute_seconds += clock() - began
         if self._stop_signal:
             log.warning(
                 "%s %s: stopped when that was finished; the rest is computed on the next run",

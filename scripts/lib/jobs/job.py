@@ -1,7 +1,6 @@
 """A job of one rule: what it is asked, the keys of its items, and the record of what it did."""
 
 import os
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ from lib.files import digest, digest_of_file, sync, write_json, write_jsonl
 from lib.jobs.kept import is_sealed
 from lib.jobs.published import refuse_changed_file
 from lib.jobs.record import Record
+from lib.jobs.stopwatch import Stopwatch
 from lib.jobs.versions import loaded_versions
 from lib.progress import log
 
@@ -26,6 +26,8 @@ S = TypeVar("S", bound=Block)
 #: Environment variable with the folders of runs whose items are taken over. It is no parameter of
 #: the rules: naming a run there changes no result, and is to make no job run.
 REUSE_FROM = "PDS_DPO_REUSE_FROM"
+#: Stands for the topic in the names of jobs and files over all topics. No topic begins so.
+ALL_TOPICS = "_all"
 
 
 class Common(Block):
@@ -52,14 +54,33 @@ def mixed_versions(versions: Mapping[str, Sequence[str]]) -> str:
     )
 
 
-def _paths_in(files: Any) -> list[Path]:
+def paths_in(files: Any) -> list[Path]:
     """The paths of a rule's input or output: a path, several, or an object with some in each
     attribute.
     """
     if isinstance(files, str | Path):
         return [Path(files)]
     parts = files if isinstance(files, Iterable) else vars(files).values()
-    return [path for part in parts for path in _paths_in(part)]
+    return [path for part in parts for path in paths_in(part)]
+
+
+def _may_share_items(own: Path, other: Path) -> bool:
+    """Whether a journal may hold items of another one of its rule. Two shards of the same division
+    over all topics have none in common.
+    """
+    folders = {own.parent.name, other.parent.name}
+    if folders == {ALL_TOPICS}:
+        number, _, count = own.name.partition("-of-")
+        other_number, _, other_count = other.name.partition("-of-")
+        return number == other_number or count != other_count
+    return len(folders) == 1 or ALL_TOPICS in folders or own.name == other.name
+
+
+def _likelihood(own: Path, other: Path) -> tuple[bool, bool]:
+    """What sorts the journals first that are likely to hold items of another one; both from their
+    rule's folder on.
+    """
+    return other != own, other.parts[:-2] != own.parts[:-2]
 
 
 def digest_of_params(params: Mapping[str, Any]) -> str:
@@ -96,10 +117,13 @@ class Job(Generic[S]):
         self.record = Record(self.rule, self.name, asked=digest_of_params(params))
         #: "topic/shard" -> the digest of its prompts, of the shards that are read.
         self.prompts: dict[str, str] = dict(params.get("prompts") or {})
-        self._inputs = _paths_in(getattr(snakemake, "input", ()))
-        self._outputs = _paths_in(getattr(snakemake, "output", ()))
+        self._inputs = paths_in(getattr(snakemake, "input", ()))
+        self._outputs = paths_in(getattr(snakemake, "output", ()))
         self._known: dict[Path, str] = {}
-        self._began = time.monotonic()
+        #: What it failed of, where that is to keep no other job of its process from ending well.
+        self.failure = ""
+        #: The job's own seconds, without those of others in its process.
+        self.clock = Stopwatch()
 
     def _validated(self, settings: type[S], values: Mapping[str, Any]) -> S:
         """The settings; a UserError where they are wrong here, though they were right where the run
@@ -122,9 +146,15 @@ class Job(Generic[S]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is None:
+        if error is None and not self.failure:
             self.record.files = self._digest_outputs()
             self.write_record()
+
+    def fail(self, error: UserError) -> None:
+        """Has the job leave no record. Only the message is kept: the exception holds what it met on
+        its way, such as a model.
+        """
+        self.failure = str(error)
 
     def key(self, **inputs: Any) -> str:
         """The key of an item: a hash of the stage, its version, the device and `inputs`, which must
@@ -157,9 +187,9 @@ class Job(Generic[S]):
 
     def journals_elsewhere(self, own: Path) -> Iterator[tuple[Path, Path]]:
         """Journals that may hold items of a journal of this job, and the folders of their runs: of
-        the topic's other shards (there may have been fewer or more), of the benchmark's other
-        models (one may have had another name), and of the runs in `REUSE_FROM`. The likeliest
-        first.
+        the topic's other shards (there may have been fewer or more, or shards over all topics), of
+        the benchmark's other models (one may have had another name), and of the runs in
+        `REUSE_FROM`. The likeliest first.
         """
         relative = own.relative_to(self.work)
         for root in self.runs():
@@ -167,9 +197,9 @@ class Job(Generic[S]):
             alike = [
                 path
                 for path in sorted(folder.rglob(f"*{''.join(own.suffixes[-2:])}"))
-                if own.parent.name == path.parent.name or own.name == path.name
+                if _may_share_items(own, path)
             ]
-            alike.sort(key=lambda path: path.relative_to(folder) != relative)
+            alike.sort(key=lambda path: _likelihood(relative, path.relative_to(folder)))
             yield from ((root, path) for path in alike if path != own)
 
     def kept_elsewhere(self, pattern: str) -> tuple[Path, Path] | None:
@@ -259,7 +289,7 @@ class Job(Generic[S]):
         if mixed := mixed_versions(record.versions or {}):
             self.note(f"its results are of several versions of libraries: {mixed}")
         record.finished = datetime.now(UTC).isoformat(timespec="milliseconds")
-        record.wall_seconds = time.monotonic() - self._began
+        record.wall_seconds = self.clock.seconds()
         values = {
             name: round(value, 3) if isinstance(value, float) else value
             for name, value in vars(record).items()

@@ -61,14 +61,15 @@ class HandedOut(Generic[Input]):
         items: Iterable[Item[Input]],
         begin: Callable[[Sequence[Item[Input]]], None],
         is_stopped: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`begin`: is told what is handed out, nothing included; `is_stopped`: whether nothing is
-        to be, any more.
+        to be, any more; `clock`: the time in seconds.
         """
         self._left = iter(items)
-        self._begin, self._is_stopped = begin, is_stopped
+        self._begin, self._is_stopped, self._clock = begin, is_stopped, clock
         self._since: dict[str, float] = {}  # item's id -> the share of time when it was handed out
-        self._share, self._last = 0.0, time.monotonic()
+        self._share, self._last = 0.0, clock()
 
     def take(self, number: int) -> list[Item[Input]]:
         """Up to so many items more."""
@@ -84,7 +85,7 @@ class HandedOut(Generic[Input]):
         return [self._share - self._since.pop(item.id) for item in items]
 
     def _pass_time(self) -> None:
-        now = time.monotonic()
+        now = self._clock()
         if self._since:
             self._share += (now - self._last) / len(self._since)
         self._last = now

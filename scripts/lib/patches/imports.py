@@ -20,6 +20,21 @@ def hide_for_good(package: str) -> None:
     sys.modules[package] = None  # type: ignore[assignment]  # Python's mark of "not to be found"
 
 
+@contextmanager
+def hidden(package: str) -> Iterator[None]:
+    """Imports do not find a package, unless it is loaded: for a library that takes it where it is
+    there, for parts that nothing here calls.
+    """
+    if package in sys.modules:
+        yield
+        return
+    hide_for_good(package)
+    try:
+        yield
+    finally:
+        del sys.modules[package]
+
+
 #: Which distributions there are does not change while a process lives.
 packages_distributions = cache(importlib.metadata.packages_distributions)
 

@@ -63,9 +63,9 @@ def prompt_of(model: Any, request: Any) -> tuple[str, list[Image], dict[str, Any
     return text, images, generation
 
 
-def picture_by_row(model: Any) -> Callable[[Any], str]:
-    """What tells of a request which pictures it is about: a digest of them as the data hold them,
-    which decodes none; of all of its row where that holds none.
+def stored_rows(model: Any) -> Callable[[Any], dict[str, Any]]:
+    """What gives the row of the data that a request is about, as it is stored: no picture is
+    decoded.
     """
 
     @cache
@@ -73,24 +73,13 @@ def picture_by_row(model: Any) -> Callable[[Any], str]:
         rows = model.task_dict[task][split]
         return rows.with_format("arrow") if hasattr(rows, "with_format") else rows
 
-    def picture_of(request: Any) -> str:
+    def row_of(request: Any) -> dict[str, Any]:
         *_, number, task, split = request.args
         row = stored(task, split)[number]
-        values = row.to_pylist()[0] if hasattr(row, "to_pylist") else row
-        pictures = [picture for value in values.values() for picture in _stored_pictures(value)]
-        return sha256(repr(pictures or values).encode()).hexdigest()
+        values: dict[str, Any] = row.to_pylist()[0] if hasattr(row, "to_pylist") else row
+        return values
 
-    return picture_of
-
-
-def _stored_pictures(value: Any) -> list[bytes | str]:
-    """The files of the pictures in a value of a row, or their paths, as the library `datasets`
-    stores them.
-    """
-    if isinstance(value, list):
-        return [picture for each in value for picture in _stored_pictures(each)]
-    is_picture = isinstance(value, dict) and value.keys() == {"bytes", "path"}
-    return [value["bytes"] or value["path"]] if is_picture else []
+    return row_of
 
 
 def _as_json(value: Any) -> Any:
@@ -122,6 +111,28 @@ def change_judge(ask: Callable[..., tuple[str, str]], refuse: Callable[[str], An
         return Response(content=text.strip(), model_used=model)
 
     openai.OpenAIProvider.evaluate = evaluate
+
+
+def score_each_answer(tasks: str) -> None:
+    """Has a task of MMBench say of each answer whether it is right, by the code by which it says
+    how many are, unless that asks a judge.
+    """
+    if "mmbench" not in tasks:
+        return  # it imports what others have no use for
+    from lmms_eval.tasks.mmbench.mmbench_evals import MMBench_Evaluator
+    from pandas import DataFrame
+
+    score_all = MMBench_Evaluator.eval_result
+
+    def score(evaluator: Any, answers: Any, eval_method: str) -> Any:
+        if eval_method == "static":
+            for answer in answers:
+                right = {answer["index"]: answer["answer"]}
+                row = DataFrame([answer])
+                answer["score"] = evaluator.eval_sub_data(row, right, static_only=True)
+        return score_all(evaluator, answers, eval_method)
+
+    MMBench_Evaluator.eval_result = score
 
 
 def take_any_model() -> None:

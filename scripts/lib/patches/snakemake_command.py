@@ -1,11 +1,12 @@
-"""Snakemake's command line (9.27): which executor was asked for, and whether a lock is to be
-removed. A Snakefile is not told before the jobs are submitted, and in a dry run never.
+"""Snakemake's command line (9.27): which executor was asked for, which rules and files are named,
+and whether a lock is to be removed. A Snakefile is not told before the jobs are submitted, and in a
+dry run never.
 """
 
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,16 @@ def partition_file() -> Path | None:
 def is_to_unlock() -> bool:
     """Whether the command line asks for the removal of another Snakemake's lock."""
     return Path(sys.argv[0]).name == "snakemake" and "--unlock" in sys.argv
+
+
+def names_any(rules: Collection[str], folder: str) -> bool:
+    """Whether the command line names one of these rules, or a file in `folder`: as a target, or in
+    an option (`--until`). What is the value of another option counts, too.
+    """
+    if Path(sys.argv[0]).name != "snakemake":
+        return False
+    words = [part for word in sys.argv[1:] for part in word.split("=")]
+    return any(word in rules or f"{folder}/" in word for word in words)
 
 
 def executor_settings(words: Sequence[str], started_in: str = "") -> dict[str, Any]:

@@ -16,7 +16,8 @@ def know_jobs_by_records(root: str, why_again: Callable[[Any, bool], str]) -> No
     memory of a job (its folder `.snakemake` was lost, or the results came from elsewhere).
 
     `root`: the folder of the run whose jobs are meant. `why_again`: of a job that leaves a record,
-    and whether Snakemake remembers it.
+    and whether Snakemake remembers it: what it knows of a file that another rule made is of no use
+    (one job may have done what several jobs of another rule do).
     """
     from snakemake.persistence import NO_PARAMS_CHANGE, ParamsChange, PersistenceBase
 
@@ -31,7 +32,9 @@ def know_jobs_by_records(root: str, why_again: Callable[[Any, bool], str]) -> No
     def changed(self: Any, job: Any, file: Any = None) -> Any:
         if (ask := _why_again.get(root_of(job) or "")) is None:
             return params_changed(self, job, file)
-        is_remembered = remembers(self, job)
+        is_remembered = remembers(self, job) and all(
+            self.rule(path) == job.rule.name for path in job.output
+        )
         if reason := ask(job, is_remembered):
             return ParamsChange(only_old={Reason(reason)}, only_new=set(), files=set(job.output))
         return params_changed(self, job, file) if is_remembered else NO_PARAMS_CHANGE

@@ -12,6 +12,7 @@ from lib.config.evaluation import TaskBenchmark
 from lib.config.pairs import ALL
 from lib.config.run import Config
 from lib.config.training import Experiment
+from lib.data.layouts import PromptCounts
 from lib.data.own_pairs import count_own_pairs
 from lib.data.pair_forms.settings import OwnPairs
 from lib.head.summary import ORDER
@@ -65,10 +66,10 @@ def updates(
     return math.ceil(epochs * max(1, math.ceil(batches / gradient_accumulation)))
 
 
-def pairs_trained_on(experiment: Experiment, shards: Mapping[tuple[str, str], int]) -> int:
+def pairs_trained_on(experiment: Experiment, prompts: PromptCounts) -> int:
     """How many pairs an experiment is trained on; 0 where nobody knows before they are there."""
     if experiment.pairs is None:
-        return pairs_of(experiment.size or ALL, shards)
+        return pairs_of(experiment.size or ALL, prompts)
     return known_pairs(experiment.pairs) or experiment.paper_row or 0
 
 
@@ -78,43 +79,43 @@ def known_pairs(pairs: OwnPairs) -> int:
     return count_own_pairs(pairs) if pairs.is_readable else 0
 
 
-def pairs_of(size: int | str, shards: Mapping[tuple[str, str], int]) -> int:
+def pairs_of(size: int | str, prompts: PromptCounts) -> int:
     """How many pairs a data set has; at most as many as there are prompts."""
-    return sum(shards.values()) if size == ALL else int(size)
+    return prompts.total if size == ALL else int(size)
 
 
 def items_of(
     job: PlannedJob,
     config: Config,
-    shards: Mapping[tuple[str, str], int],
+    prompts: PromptCounts,
     questions: Mapping[str, int],
 ) -> int:
     """How many items a job has; 0 for a benchmark of which the number of questions is not known."""
     names = job.wildcards
     if {"topic", "shard"} <= names.keys():
-        prompts = shards.get((names["topic"], names["shard"]), 0)
+        of_shard = prompts.of(names["topic"], names["shard"])
         if job.rule in ("generate_images", "rank_images"):
-            return prompts * config.images.images_per_prompt
+            return of_shard * config.images.images_per_prompt
         if job.rule == "rank_responses":
-            return prompts * len(config.responses.answer_names)
+            return of_shard * len(config.responses.answer_names)
         if job.rule == "generate_responses":
-            return prompts * config.responses.policy_models[names["policy"]].samples
-        return prompts
+            return of_shard * config.responses.policy_models[names["policy"]].samples
+        return of_shard
     if job.rule == "train_dpo":
         settings = config.training.settings_of(names["experiment"])
         return updates(
-            pairs_trained_on(config.training.experiments[names["experiment"]], shards),
+            pairs_trained_on(config.training.experiments[names["experiment"]], prompts),
             settings.epochs,
             settings.batch_size,
             settings.gradient_accumulation,
             settings.processes,
         )
     if job.rule == "check_pairs":
-        return sum(shards.values())
+        return prompts.total
     if job.rule in ("import_pairs", "check_own_pairs"):
         return known_pairs(config.training.own_pairs[names["own_pairs"]])
     if job.rule == "merge_pairs":
-        return pairs_of(names["size"], shards)
+        return pairs_of(names["size"], prompts)
     if job.rule in ANSWERING:
         known = questions.get(names["benchmark"], 0)
         limit = getattr(config.evaluation.benchmarks[names["benchmark"]], "limit", None)
@@ -124,10 +125,22 @@ def items_of(
     return 1
 
 
+def parts_of(job: PlannedJob, config: Config) -> list[tuple[PlannedJob, str]]:
+    """The jobs that a job does, each with its way of `HOW`, if it has one. For all scorers but the
+    first, pictures are decoded already.
+    """
+    return [
+        (part, "decoded" if number and job.rule == "rank_images" else how_of(part, config))
+        for number, part in enumerate(job.parts)
+    ]
+
+
 def how_of(job: PlannedJob, config: Config) -> str:
     """In which way of `HOW` a job answers lmms-eval's questions; empty where it has none, or
     transformers answers.
     """
+    if job.rule not in ANSWERING:
+        return ""
     if AT_RATES_OF.get(job.rule, job.rule) not in HOW:
         return ""
     evaluation = config.evaluation
@@ -139,11 +152,11 @@ def how_of(job: PlannedJob, config: Config) -> str:
     return "prefix_caching" if evaluation.prefix_caching else "vllm"
 
 
-def rate_of(job: PlannedJob, config: Config, rates: Rates) -> Rate:
-    """The rate of a job; where the images are the user's own, what is stored of one only, since
-    nothing draws it.
+def rate_of(job: PlannedJob, how: str, config: Config, rates: Rates) -> Rate:
+    """The rate of a job that is done in a way of `HOW`, if it has one; where the images are the
+    user's own, what is stored of one only, since nothing draws it.
     """
-    rate = rates.of(job, how_of(job, config))
+    rate = rates.of(job, how)
     if job.rule != "generate_images" or config.images.IS_DRAWN:
         return rate
     other = rates.other_jobs
@@ -151,7 +164,7 @@ def rate_of(job: PlannedJob, config: Config, rates: Rates) -> Rate:
 
 
 def plan_costs(
-    jobs: Sequence[PlannedJob], config: Config, shards: Mapping[tuple[str, str], int], rates: Rates
+    jobs: Sequence[PlannedJob], config: Config, prompts: PromptCounts, rates: Rates
 ) -> CostPlan:
     """The cost of all jobs at the given rates. Errors: UserError if a stage with GPUs has none."""
     planned = CostPlan()
@@ -159,17 +172,25 @@ def plan_costs(
     too_long: dict[str, tuple[str, float]] = {}
     limits: dict[str, int] = {}
     for job in jobs:
-        rate = rate_of(job, config, rates)
-        items = items_of(job, config, shards, rates.questions)
-        if job.rule in ANSWERING and not items:
-            unknown.add(job.wildcards["benchmark"])
-        seconds = rates.every_job.seconds + rate.load_seconds + items * rate.seconds
-        size = rate.megabytes_per_job + items * rate.megabytes
-        files = rate.files_per_job + items * rate.files
-        planned.costs[job.rule].add(
-            Cost(1, items, seconds, seconds * job.gpus, seconds, size * 1e6, files)
-        )
-        planned.bases[job.rule].add(rate.kind)
+        cost = Cost(1, seconds=rates.every_job.seconds)
+        for part, how in parts_of(job, config):
+            rate = rate_of(part, how, config, rates)
+            items = items_of(part, config, prompts, rates.questions)
+            if job.rule in ANSWERING and not items:
+                unknown.add(part.wildcards["benchmark"])
+            size = rate.megabytes_per_job + items * rate.megabytes
+            cost.add(
+                Cost(
+                    items=items,
+                    seconds=rate.load_seconds + items * rate.seconds,
+                    bytes=size * 1e6,
+                    files=rate.files_per_job + items * rate.files,
+                )
+            )
+            planned.bases[job.rule].add(rate.kind)
+        seconds = cost.longest = cost.seconds
+        cost.gpu_seconds = seconds * job.gpus
+        planned.costs[job.rule].add(cost)
         planned.seconds.append(seconds)
         if seconds > job.minutes * 60 * SHARE_OF_LIMIT and job.minutes:
             name, longest = too_long.get(job.rule, ("", 0.0))

@@ -15,17 +15,19 @@ import yaml
 
 from lib.config.run import Config, load_config
 from lib.config.yaml_files import read_yaml
-from lib.data.prompts import Shard, read_topics
+from lib.data.layouts import PromptCounts
 from lib.errors import UserError
 from lib.files import PROJECT
 from lib.head.project import with_own_prompts
-from lib.patches.snakemake_graph import build_graph
+from lib.jobs.turns import TOGETHER
+from lib.patches.snakemake_graph import build_graph, own_name
 
 
 @dataclass(frozen=True)
 class PlannedJob:
     """A job: its rule, its wildcards by name, how many GPUs it holds, its time limit at the first
-    attempt in minutes (0: none), and the names of the jobs that it waits for.
+    attempt in minutes (0: none), the names of the jobs that it waits for, and the wildcards of the
+    jobs that it does where these are several.
     """
 
     rule: str
@@ -33,6 +35,14 @@ class PlannedJob:
     gpus: int = 0
     minutes: int = 0
     needs: tuple[str, ...] = ()
+    together: tuple[dict[str, str], ...] = ()
+
+    @property
+    def parts(self) -> list["PlannedJob"]:
+        """The jobs that it does: itself, or several."""
+        if not self.together:
+            return [self]
+        return [PlannedJob(self.rule, part, self.gpus, self.minutes) for part in self.together]
 
     @property
     def name(self) -> str:
@@ -79,18 +89,9 @@ def made_up_prompts(config: Config, folder: Path, per_topic: int) -> None:
         (folder / f"{topic}.txt").write_text("".join(lines), encoding="utf-8")
 
 
-def shards_of(config: Config, prompts: Path) -> dict[tuple[str, str], Shard]:
-    """The shards of a prompts folder, by (topic, shard); none where prompts are not read."""
-    if not config.training.needs_pairs_of_run:
-        return {}
-    return read_topics(
-        prompts, config.topics, config.shards_per_topic, config.max_prompt_characters
-    )
-
-
 def plan_jobs(
     values: dict[str, Any], config: Config, per_topic: int | None
-) -> tuple[list[PlannedJob], dict[tuple[str, str], int], list[str]]:
+) -> tuple[list[PlannedJob], PromptCounts, list[str]]:
     """All jobs of the run from its beginning, whatever is made already; the prompts in each shard;
     and the names of all rules.
 
@@ -103,7 +104,6 @@ def plan_jobs(
         if per_topic is not None:
             prompts = scratch / "prompts"
             made_up_prompts(config, prompts, per_topic)
-        shards = {key: len(shard.prompts) for key, shard in shards_of(config, prompts).items()}
         values = {
             **values,
             "prompts": str(prompts),
@@ -127,24 +127,24 @@ def plan_jobs(
         (scratch / "config.yaml").write_text(
             yaml.safe_dump(values, allow_unicode=True), encoding="utf-8"
         )
-        jobs, rules = _graph(scratch / "config.yaml")
-    return jobs, shards, rules
+        return _graph(scratch / "config.yaml")
 
 
-def _planned(job: Any, before: Iterable[Any]) -> PlannedJob:
+def _planned(job: Any, needs: Iterable[str]) -> PlannedJob:
     gpus, minutes = (job.resources.get(name, 0) for name in ("gpu", "runtime"))
     return PlannedJob(
-        job.rule.name,
+        own_name(job.rule),
         dict(job.wildcards_dict),
         int(gpus or 0),
         int(minutes or 0),
-        tuple(sorted(_name(each.rule.name, dict(each.wildcards_dict)) for each in before)),
+        tuple(sorted(needs)),
+        tuple(part["wildcards"] for part in job.params.get(TOGETHER, ())),
     )
 
 
-def _graph(configfile: Path) -> tuple[list[PlannedJob], list[str]]:
-    """The jobs that Snakemake would run, by its own interface, and all rules that do something;
-    nothing is run.
+def _graph(configfile: Path) -> tuple[list[PlannedJob], PromptCounts, list[str]]:
+    """The jobs that Snakemake would run, by its own interface, the prompts that the Snakefile read
+    for them, and all rules that do something; nothing is run.
     """
     from snakemake.api import SnakemakeApi
     from snakemake.settings.enums import Quietness
@@ -165,8 +165,16 @@ def _graph(configfile: Path) -> tuple[list[PlannedJob], list[str]]:
             )
             planned = build_graph(workflow)
             jobs = [job for job in planned.dag.jobs if job.rule.script]
-            rules = [rule.name for rule in planned.rules if rule.script]
-            return [_planned(job, planned.dag.dependencies[job]) for job in jobs], rules
+            rules = list(dict.fromkeys(own_name(each) for each in planned.rules if each.script))
+            # Read by this process once: a million prompts take it half a minute.
+            shards = planned.globals["PLAN"].shards
+            counts = PromptCounts({place: len(shard.prompts) for place, shard in shards.items()})
+            names = {
+                job: _name(own_name(job.rule), dict(job.wildcards_dict)) for job in planned.dag.jobs
+            }
+            needed = planned.dag.dependencies
+            planned_jobs = [_planned(job, map(names.__getitem__, needed[job])) for job in jobs]
+            return planned_jobs, counts, rules
     except (Exception, SystemExit) as error:
         raise UserError(
             f"the workflow could not be planned: {error}\n{printed.getvalue().strip()}"

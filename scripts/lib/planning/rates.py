@@ -28,7 +28,10 @@ ANSWERING = ("answer_benchmark", "answer_part", "answer_questions")
 #: Rules whose jobs do what another rule's do, at its rates.
 AT_RATES_OF = {"answer_part": "answer_benchmark"}
 #: Rules whose rates may depend on how the configuration has them done: `<rule>@<how>`.
-HOW = {"answer_benchmark": ("vllm", "prefix_caching", "joined")}
+HOW = {
+    "answer_benchmark": ("vllm", "prefix_caching", "joined"),
+    "rank_images": ("decoded",),
+}
 
 #: Rules whose jobs differ so much that each of these wildcards may have a rate of its own,
 #: `<rule>/<wildcard's value>`.
@@ -112,7 +115,8 @@ class Rates(Block):
     stages: dict[str, Rate] = Field(
         description=(
             "By rule, or `<rule>/<policy model, scorer, reward or benchmark>`; of answer_benchmark"
-            " also with `@vllm`, `@prefix_caching` or `@joined` behind it."
+            " also with `@vllm`, `@prefix_caching` or `@joined` behind it, of rank_images with"
+            " `@decoded`."
         )
     )
     other_jobs: Rate = Field(description="Jobs that hold no GPU and have no rate of their own.")
@@ -139,7 +143,9 @@ class Rates(Block):
         """
         rule = AT_RATES_OF.get(job.rule, job.rule)
         own = f"{rule}/{job.wildcards.get(OWN_RATES.get(rule, ''), '')}"
-        names = [f"{own}@{how}", f"{rule}@{how}", own, rule]
+        of_all = [f"{rule}@{how}", own]
+        # Reading pictures is little of a scorer's rate where that is its own.
+        names = [f"{own}@{how}", *(of_all[::-1] if how == "decoded" else of_all), rule]
         rate = next((self.stages[name] for name in names if name in self.stages), None)
         if rate is None and job.gpus:
             raise UserError(

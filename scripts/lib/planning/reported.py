@@ -5,54 +5,80 @@ project, without Snakemake's graph, which would be made anew for it.
 from collections.abc import Iterator
 from pathlib import Path
 
+from lib.blocks import gpus_of
+from lib.config.report import PlannedTime
+from lib.config.response_ranking import rewards_of
+from lib.config.run import Config
+from lib.data.layouts import PromptCounts
 from lib.files import PROJECT
-from lib.head.evaluation import parts, tasks
+from lib.head.evaluation import asked_model, parts, tasks
 from lib.head.plan import Plan
 from lib.planning.costs import plan_costs
 from lib.planning.graph import PlannedJob
 from lib.planning.rates import read_rates
 
 RATES = PROJECT / "profiles/slurm/rates.yaml"
+#: A rule, its wildcards besides the shard, its job's GPUs, and the wildcards of the jobs that one
+#: does.
+OfShard = tuple[str, dict[str, str], int, list[dict[str, str]]]
 
 
 def jobs_with_models(plan: Plan) -> Iterator[PlannedJob]:
     """The jobs that hold a GPU."""
     config = plan.config
-    for topic, shard in plan.shards:
-        of_shard = {"topic": topic, "shard": shard}
-        yield PlannedJob("generate_images", of_shard, 1)
-        for scorer in config.image_ranking.scorers:
-            yield PlannedJob("rank_images", {"scorer": scorer, **of_shard}, 1)
-        for policy in config.responses.policy_models:
-            yield PlannedJob("generate_responses", {"policy": policy, **of_shard}, 1)
-        yield PlannedJob("rank_responses", of_shard, 1)
+    for rule, wildcards, gpus, together in _jobs_of_a_shard(config):
+        for topic, shard in plan.layout(rule).shards:
+            names = {**wildcards, "topic": topic, "shard": shard}
+            done = tuple({**part, "topic": topic, "shard": shard} for part in together)
+            yield PlannedJob(rule, names, gpus, together=done)
     for experiment in plan.experiments():
         gpus = config.training.settings_of(experiment).processes
         yield PlannedJob("train_dpo", {"experiment": experiment}, gpus)
-    for model in plan.models():
+    for name in plan.models():
+        gpus = gpus_of(asked_model(plan, name))
         for benchmark in config.evaluation.benchmarks:
-            names = {"model": model, "benchmark": benchmark}
+            names = {"model": name, "benchmark": benchmark}
             if benchmark not in tasks(plan):
-                yield PlannedJob("answer_questions", names, 1)
+                yield PlannedJob("answer_questions", names, gpus)
                 continue
             of_task = parts(plan, benchmark)
-            yield PlannedJob("answer_benchmark", names, 0 if of_task else 1)
+            yield PlannedJob("answer_benchmark", names, 0 if of_task else gpus)
             for part in of_task:
-                yield PlannedJob("answer_part", {**names, "part": part}, 1)
+                yield PlannedJob("answer_part", {**names, "part": part}, gpus)
 
 
-def planned_hours(plan: Plan, rates: Path = RATES) -> dict[str, tuple[float, float]]:
-    """Hours and GPU-hours by rule; nothing on a machine without a GPU, for which there are no
-    rates. Errors: UserError for a rates file that cannot be used.
+def _jobs_of_a_shard(config: Config) -> Iterator[OfShard]:
+    yield "generate_images", {}, int(config.images.IS_DRAWN), []
+    together = config.image_ranking.scored_together
+    for scorer, block in config.image_ranking.scorers.items():
+        if scorer not in together:
+            yield "rank_images", {"scorer": scorer}, gpus_of(block), []
+    if together:
+        yield "rank_images", {}, 1, [{"scorer": scorer} for scorer in together]
+    if config.instructions.needs_gpu:
+        yield "write_instructions", {}, gpus_of(config.instructions), []
+    for policy, answering in config.responses.policy_models.items():
+        yield "generate_responses", {"policy": policy}, gpus_of(answering), []
+    for reward, rating in rewards_of(config.response_ranking).items():
+        yield "rank_responses", {"reward": reward} if reward else {}, gpus_of(rating), []
+
+
+def planned_time(plan: Plan, rates: Path = RATES) -> dict[str, PlannedTime]:
+    """What the jobs of each rule are planned to take; nothing on a machine without a GPU, for
+    which there are no rates. Errors: UserError for a rates file that cannot be used.
     """
     if plan.config.device != "cuda":
         return {}
     jobs = list(jobs_with_models(plan))
-    shards = {place: len(shard.prompts) for place, shard in plan.shards.items()}
+    prompts = PromptCounts({place: len(shard.prompts) for place, shard in plan.shards.items()})
     known = read_rates(rates, all_rules())
-    costs = plan_costs(jobs, plan.config, shards, known).costs
+    costs = plan_costs(jobs, plan.config, prompts, known).costs
     return {
-        rule: (round(cost.seconds / 3600, 3), round(cost.gpu_seconds / 3600, 3))
+        rule: PlannedTime(
+            hours=round(cost.seconds / 3600, 3),
+            gpu_hours=round(cost.gpu_seconds / 3600, 3),
+            gpus=max(job.gpus for job in jobs if job.rule == rule),
+        )
         for rule, cost in costs.items()
     }
 

@@ -9,6 +9,7 @@ from lib.benchmarks.registry import BENCHMARKS
 from lib.blocks import Endpoint, endpoints_in
 from lib.config.response_ranking import key_of_reward, rewards_of
 from lib.config.run import Config
+from lib.data.layouts import PromptCounts
 from lib.planning.costs import items_of
 from lib.planning.graph import PlannedJob
 from lib.planning.rates import ANSWERING, Rates
@@ -41,17 +42,16 @@ class RequestCost:
 def endpoints_asked(
     config: Config,
     jobs: Sequence[PlannedJob],
-    prompts: int,
-    shards: Mapping[tuple[str, str], int],
+    prompts: PromptCounts,
     questions: Mapping[str, int],
 ) -> Iterator[Asked]:
     """Every endpoint that a run asks, with the number of items that it asks about."""
     if config.training.needs_pairs_of_run:
-        yield from _asked_before_training(config, prompts)
+        yield from _asked_before_training(config, prompts.total)
     for name, block in config.evaluation.benchmarks.items():
         if block.judge:
             judged = sum(
-                items_of(job, config, shards, questions)
+                items_of(job, config, prompts, questions)
                 for job in jobs
                 if job.rule in ANSWERING and job.wildcards["benchmark"] == name
             )

@@ -5,6 +5,7 @@ which most depends, as Slurm would run them if nobody else were there.
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 
 from lib.planning.graph import PlannedJob
 
@@ -30,17 +31,18 @@ def schedule(jobs: Sequence[PlannedJob], seconds: Sequence[float], gpus: int | N
             after[each].append(job)
     urgency = _seconds_to_the_end(before, after, seconds)
     waits_for = [len(needed) for needed in before]
-    ready = [job for job, count in enumerate(waits_for) if not count]
+    ready = _Ready(jobs, urgency)
+    for job, others in enumerate(waits_for):
+        if not others:
+            ready.add(job)
     free = sum(job.gpus for job in jobs) if gpus is None else gpus
     running: list[tuple[float, int]] = []
     now, held, most = 0.0, 0, 0
     while ready or running:
-        for job in sorted(ready, key=lambda job: -urgency[job]):
-            if jobs[job].gpus <= free:
-                ready.remove(job)
-                free -= jobs[job].gpus
-                held += jobs[job].gpus
-                heapq.heappush(running, (now + seconds[job], job))
+        while (next_job := ready.take(free)) is not None:
+            free -= jobs[next_job].gpus
+            held += jobs[next_job].gpus
+            heapq.heappush(running, (now + seconds[next_job], next_job))
         most = max(most, held)
         now, done = heapq.heappop(running)
         free += jobs[done].gpus
@@ -48,8 +50,32 @@ def schedule(jobs: Sequence[PlannedJob], seconds: Sequence[float], gpus: int | N
         for job in after[done]:
             waits_for[job] -= 1
             if not waits_for[job]:
-                ready.append(job)
+                ready.add(job)
     return Schedule(now, most)
+
+
+class _Ready:
+    """The jobs that wait for nothing but GPUs: those first on which most depends, of equals that
+    first which was ready first.
+    """
+
+    def __init__(self, jobs: Sequence[PlannedJob], urgency: Sequence[float]) -> None:
+        self.jobs, self.urgency = jobs, urgency
+        self._by_gpus: dict[int, list[tuple[float, int, int]]] = {}
+        self._added = count()
+
+    def add(self, job: int) -> None:
+        """Takes a job in."""
+        waiting = self._by_gpus.setdefault(self.jobs[job].gpus, [])
+        heapq.heappush(waiting, (-self.urgency[job], next(self._added), job))
+
+    def take(self, free: int) -> int | None:
+        """The next job that holds at most so many GPUs; None where there is none."""
+        fitting = [waiting for gpus, waiting in self._by_gpus.items() if waiting and gpus <= free]
+        return heapq.heappop(min(fitting))[2] if fitting else None
+
+    def __bool__(self) -> bool:
+        return any(self._by_gpus.values())
 
 
 def most_gpus_of_a_job(jobs: Sequence[PlannedJob]) -> int:

@@ -9,10 +9,11 @@ from typing import Any
 
 from lib.benchmarks.lmms_eval.answer_journal import PART_RULE
 from lib.config.run import Config
+from lib.data.layouts import PromptCounts
 from lib.errors import UserError
 from lib.head.summary import read_records
 from lib.jobs.record import Record
-from lib.planning.costs import Cost, how_of, items_of, name_of
+from lib.planning.costs import Cost, items_of, name_of, parts_of
 from lib.planning.graph import PlannedJob
 from lib.planning.rates import ANSWERING, AT_RATES_OF, OWN_RATES, Rates
 
@@ -138,12 +139,12 @@ def storage(root: Path, answering: Mapping[str, str]) -> dict[str, Cost]:
 
 def read_usage(root: Path, jobs: Sequence[PlannedJob]) -> dict[str, Cost]:
     """What the run under `root` used, by rule, as far as its records tell."""
-    gpus = {job.rule: job.gpus for job in jobs}
+    gpus = {(job.rule, name_of(job)): job.gpus for job in jobs}
+    of_rule = {job.rule: job.gpus for job in jobs}  # of jobs that are not planned any more
     costs: dict[str, Cost] = defaultdict(Cost)
     for use in read_uses(root):
-        costs[use.rule].add(
-            Cost(1, use.items, use.seconds, use.seconds * gpus.get(use.rule, 0), use.seconds)
-        )
+        held = gpus.get((use.rule, use.name), of_rule.get(use.rule, 0))
+        costs[use.rule].add(Cost(1, use.items, use.seconds, use.seconds * held, use.seconds))
     stored = storage(root, _answering(jobs))
     stored["generate_images"].add(stored.pop("pictures", Cost()))
     for rule, cost in stored.items():
@@ -153,9 +154,10 @@ def read_usage(root: Path, jobs: Sequence[PlannedJob]) -> dict[str, Cost]:
 
 def _answering(jobs: Sequence[PlannedJob]) -> dict[str, str]:
     return {
-        job.wildcards["benchmark"]: AT_RATES_OF.get(job.rule, job.rule)
+        part.wildcards["benchmark"]: AT_RATES_OF.get(job.rule, job.rule)
         for job in jobs
         if job.rule in ANSWERING
+        for part in job.parts
     }
 
 
@@ -163,7 +165,7 @@ def measured_rates(
     root: Path,
     jobs: Sequence[PlannedJob],
     config: Config,
-    shards: Mapping[tuple[str, str], int],
+    prompts: PromptCounts,
     rates: Rates,
 ) -> dict[str, Any]:
     """A rates file's content with what the run under `root` measured; what it did not measure is
@@ -176,10 +178,12 @@ def measured_rates(
             " been made"
         )
     groups: dict[str, list[tuple[PlannedJob, JobUse]]] = defaultdict(list)
-    for job in jobs:
+    done = [part for job in jobs for part in parts_of(job, config)]
+    jobs = [job for job, _ in done]
+    for job, how in done:
         use = uses.get((job.rule, name_of(job)))
         if use is not None and use.items and (use.item_seconds > 0 or not job.gpus):
-            groups[name_of_rate(job, config)].append((job, use))
+            groups[name_of_rate(job, how)].append((job, use))
     stored = storage(root, _answering(jobs))
     made = Counter(job.rule for job in jobs)
     stages = {name: rate.model_dump(exclude_defaults=True) for name, rate in rates.stages.items()}
@@ -193,7 +197,7 @@ def measured_rates(
             "load_seconds": _rounded(sum(loads) / len(loads)) if loads else 0.0,
         }
         all_items = sum(
-            items_of(job, config, shards, {**questions, **_counted(uses, job)})
+            items_of(job, config, prompts, {**questions, **_counted(uses, job)})
             for job in jobs
             if job.rule == rule
         )
@@ -208,10 +212,12 @@ def measured_rates(
     return kept | {"stages": stages, "questions": questions}
 
 
-def name_of_rate(job: PlannedJob, config: Config) -> str:
-    """The stage of a rates file that a measured job gives the rate of."""
+def name_of_rate(job: PlannedJob, how: str) -> str:
+    """The stage of a rates file that a measured job gives the rate of. `how`: its way of `HOW`, if
+    it has one.
+    """
     rule = AT_RATES_OF.get(job.rule, job.rule)
-    own, how = job.wildcards.get(OWN_RATES.get(rule, ""), ""), how_of(job, config)
+    own = job.wildcards.get(OWN_RATES.get(rule, ""), "")
     return rule + (f"/{own}" if own else "") + (f"@{how}" if how else "")
 
 

@@ -26,6 +26,7 @@ from lib.report.markdown_card import (
 )
 from lib.report.review_counts import ReviewCounts
 from lib.report.sidecar import Label
+from lib.report.tables import markdown_text
 
 #: The rules that a prompt goes through, in their order.
 STEPS = {
@@ -295,7 +296,7 @@ def left_out(findings: Findings) -> str:
     told = (
         markdown_table(["Reason", "Prompts"], reasons) if reasons else "Every prompt gave a pair."
     )
-    return "\n\n".join([told, *findings.reviews])
+    return "\n\n".join([told, *map(markdown_text, findings.reviews)])  # with reviewers' names
 
 
 def content_checked(job: DataSetCardJob, findings: Findings) -> str:

@@ -7,12 +7,11 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from lib.data.export_forms.trl_parquet import text_of
+from lib.data.parquet_images import PictureInGroup, RowGroup, read_group, row_groups
 from lib.errors import UserError
 from lib.report.page_overview import FlowStep, step
 from lib.report.page_rows import CandidateEntry, PromptDetails, PromptEntry, drawn
@@ -27,27 +26,6 @@ TEXTS = ("id", "prompt", "chosen", "rejected")
 
 
 @dataclass(frozen=True)
-class RowGroup:
-    """A group of rows of a parquet file."""
-
-    file: Path
-    number: int
-    rows: int
-
-
-@dataclass(frozen=True)
-class PictureInGroup:
-    """A picture that stands in a group of rows, and its sha256 (hex)."""
-
-    group: RowGroup
-    sha256: str
-
-    def content(self) -> bytes:
-        """The picture."""
-        return pictures_in(self.group)[self.sha256]
-
-
-@dataclass(frozen=True)
 class OwnPairEntry:
     """A pair as the gallery shows it; `id`: in the report."""
 
@@ -56,36 +34,6 @@ class OwnPairEntry:
     chosen: str
     rejected: str
     picture: PictureInGroup
-
-
-def row_groups(folder: Path) -> list[RowGroup]:
-    """All groups of rows of a data set's files."""
-    from pyarrow.parquet import ParquetFile
-
-    groups = []
-    for file in sorted((folder / "data").glob("*.parquet")):
-        about = ParquetFile(file).metadata
-        sizes = [about.row_group(number).num_rows for number in range(about.num_row_groups)]
-        groups += [RowGroup(file, number, size) for number, size in enumerate(sizes)]
-    return groups
-
-
-def read_group(group: RowGroup, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """The rows of a group."""
-    from pyarrow.parquet import ParquetFile
-
-    rows: list[dict[str, Any]] = (
-        ParquetFile(group.file).read_row_group(group.number, list(columns)).to_pylist()
-    )
-    return rows
-
-
-# The pictures of a group are asked for one by one.
-@lru_cache(maxsize=1)
-def pictures_in(group: RowGroup) -> dict[str, bytes]:
-    """The pictures of a group by their sha256 (hex)."""
-    contents = [row["images"][0]["bytes"] for row in read_group(group, ["images"])]
-    return {sha256(content).hexdigest(): content for content in contents}
 
 
 def draw_groups(groups: Sequence[RowGroup], seed: int) -> list[RowGroup]:
@@ -113,7 +61,9 @@ class OwnPairsShown:
         self.name, self.experiments = folder.name, experiments
         self.about = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
         try:
-            self.groups = draw_groups(row_groups(folder), seed)
+            files = sorted((folder / "data").glob("*.parquet"))
+            groups = [group for file in files for group in row_groups(file)]
+            self.groups = draw_groups(groups, seed)
             self.pairs = list(self._read())
         except (pyarrow.ArrowException, OSError, LookupError, TypeError) as error:
             raise UserError(
@@ -124,12 +74,12 @@ class OwnPairsShown:
     def _read(self) -> Iterator[OwnPairEntry]:
         known: Counter[str] = Counter()
         for group in self.groups:
-            for row in read_group(group, [*TEXTS, "images"]):
+            for number, row in enumerate(read_group(group, [*TEXTS, "images"])):
                 known[row["id"]] += 1
                 again = f"#{known[row['id']]}" if known[row["id"]] > 1 else ""
                 question, chosen, rejected = (text_of(row[name]) for name in TEXTS[1:])
                 digest = sha256(row["images"][0]["bytes"]).hexdigest()
-                picture = PictureInGroup(group, digest)
+                picture = PictureInGroup(group, number, digest)
                 name = f"{self.name}/{row['id']}{again}"
                 yield OwnPairEntry(name, question, chosen, rejected, picture)
 
@@ -175,6 +125,7 @@ class OwnPairsShown:
             "chunk": chunk,
             "reviewed": "",
             "compared": None,
+            "pictures": "",
             "turned": [],
         }
 

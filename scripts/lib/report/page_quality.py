@@ -13,7 +13,7 @@ from typing import Any, TypedDict
 
 from lib.data.lengths import Rewarded, fit, rewarded
 from lib.data.reviews import ranked_pair
-from lib.data.rows import ImageRankingRow
+from lib.data.rows import RankedResponse
 from lib.report.page_rows import PromptRows, rounded
 
 BINS = 20
@@ -47,6 +47,34 @@ def histogram(title: str, values: Mapping[str, Sequence[float]]) -> Histogram:
     return {"title": title, "edges": edges, "groups": counts}
 
 
+class Agreement:
+    """How often two scorers pick the same, of all pairs of scorers."""
+
+    def __init__(self) -> None:
+        self.both: Counter[tuple[str, str]] = Counter()
+        self.same: Counter[tuple[str, str]] = Counter()
+
+    def add(self, picks: Mapping[str, object]) -> None:
+        """Takes what each scorer picks of the next prompt's candidates or responses."""
+        for one, other in combinations(picks, 2):
+            self.both[one, other] += 1
+            self.same[one, other] += picks[one] == picks[other]
+
+    def told(self) -> list[tuple[str, str, int, float]]:
+        """Of each pair of scorers how many prompts both ranked, and the share of equal picks."""
+        return [(*names, count, self.same[names] / count) for names, count in self.both.items()]
+
+
+def best_by_reward(responses: Mapping[str, RankedResponse]) -> dict[str, str]:
+    """The response that each reward of an ensemble finds best; nothing of one that ranks alone."""
+    parts = {name: each["parts"] for name, each in responses.items() if "parts" in each}
+    rewards = dict.fromkeys(reward for each in parts.values() for reward in each)
+    return {
+        reward: max(parts, key=lambda name: parts[name][reward]["standardised"])
+        for reward in rewards
+    }
+
+
 class Quality:
     """Gathers it, prompt by prompt."""
 
@@ -59,15 +87,16 @@ class Quality:
         self.rejected: Counter[str] = Counter()
         self.by_length: list[Sequence[Rewarded]] = []
         self.dots: list[tuple[str, int, float, str]] = []
-        self.same: Counter[tuple[str, str]] = Counter()
-        self.both: Counter[tuple[str, str]] = Counter()
+        self.picks = Agreement()
+        self.best_responses = Agreement()
         self.by_margin: list[tuple[float, str, str]] = []
 
     def add(self, rows: PromptRows) -> None:
         """Takes the next prompt."""
         topic, name = rows.pair["topic"], rows.pair["id"]
-        self._compare(rows.rankings)
+        self.picks.add({scorer: row["winner"] for scorer, row in rows.rankings.items()})
         if rows.responses:
+            self.best_responses.add(best_by_reward(rows.responses["responses"]))
             self.image_rewards[topic].append(rows.responses["image"]["score"])
             self.by_length.append(rewarded(rows.responses["responses"]).get("reward", []))
             for policy, response in rows.responses["responses"].items():
@@ -82,11 +111,6 @@ class Quality:
             self.rejected[pair["rejected"]["policy"]] += 1
             self.margins[topic].append(pair["margin"])
             self.by_margin.append((rounded(pair["margin"]), name, rows.pair["prompt"]))
-
-    def _compare(self, rankings: Mapping[str, ImageRankingRow]) -> None:
-        for one, other in combinations(rankings, 2):
-            self.both[one, other] += 1
-            self.same[one, other] += rankings[one]["winner"] == rankings[other]["winner"]
 
     def told(self, checks: Path) -> dict[str, Any]:
         """What the page is told. `checks`: what rule check_pairs found, if it is there."""
@@ -111,10 +135,10 @@ class Quality:
                 "doubling": gain,
                 "best_is_longer": length and length.best_is_longer,
             },
-            "agreement": [
-                [one, other, self.both[one, other], self.same[one, other] / count]
-                for (one, other), count in self.both.items()
-            ],
+            "agreement": {
+                "candidate": self.picks.told(),
+                "response": self.best_responses.told(),
+            },
             "smallest": ordered[:EXTREMES],
             "largest": ordered[::-1][:EXTREMES],
             "checks": findings_in(checks),

@@ -15,7 +15,7 @@ from lib.data.blind_verdicts import (
     shown_pictures,
 )
 from lib.data.data_sets import PAIRS, reason_of
-from lib.data.reviews import DISAGREE, pair_name, ranked_pair
+from lib.data.reviews import DISAGREE, pair_name, ranked_pair, say_review
 from lib.data.rows import (
     Candidate,
     ImageRankingRow,
@@ -51,7 +51,8 @@ class PromptEntry(TypedDict):
     picture   the thumbnail of the picked candidate, or of the first
     draw      its place when pairs are drawn at random, with the run's seed
     chunk     the file of its details
-    compared  its place among the prompts whose picks people compare
+    compared  its place among the prompts whose picks people compare; `pictures`: what the two are
+              known by in their verdicts, empty where none are
     turned    what is shown the other way round in the blind mode: pictures, answers
     """
 
@@ -76,6 +77,7 @@ class PromptEntry(TypedDict):
     chunk: int
     reviewed: str
     compared: int | None
+    pictures: str
     turned: list[str]
 
 
@@ -167,13 +169,10 @@ class PromptRows:
 
 
 def how_made(candidate: Candidate) -> str:
-    """What tells a candidate from the others of its prompt."""
-    scale = candidate.get("guidance_scale")
-    return (
-        f"candidate {candidate['file'].rsplit('-', 2)[1]}"
-        if scale is None
-        else (f"guidance {scale:g}")
-    )
+    """What tells a candidate from the others of its prompt, besides its seed."""
+    if "source" in candidate:
+        return candidate["source"]["name"]
+    return f"guidance {candidate['guidance_scale']:g}"
 
 
 def response_entry(name: str, response: RankedResponse) -> ResponseEntry:
@@ -298,6 +297,7 @@ class RunRows:
         pair = ranked_pair(rows.pair)
         asked = cast("Any", rows.responses or rows.pair)
         image = asked.get("image")
+        compared = self.comparison(rows)
         return {
             "id": name,
             "topic": row["topic"],
@@ -320,6 +320,7 @@ class RunRows:
             "chunk": chunk,
             "reviewed": review_in(rows.pair),
             "compared": places.compared.get(name),
+            "pictures": compared["shown"] if compared else "",
             "turned": [kind for kind in KINDS if is_turned(kind, name, places.seed)],
         }
 
@@ -335,8 +336,7 @@ def review_told(row: PairRow | MissingRow) -> str:
     """The same in a sentence, with who said what."""
     if not (done := review_in(row)):
         return ""
-    by = cast("PairRow", row)["review"]["by"]
-    said = ", ".join(f"{who or 'unnamed'}: {verdict}" for who, verdict in by.items())
+    said = say_review(cast("PairRow", row)["review"])
     order = " (in the data sets its sides are the other way round)" if done == "swapped" else ""
     return f"This pair counts as {done}{order}. {said}."
 

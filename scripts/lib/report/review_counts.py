@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import Any
 
-from lib.data.reviews import DISAGREE
+from lib.data.reviews import DISAGREE, ranked_pair, say_review
 from lib.data.rows import MissingRow, PairReview, PairRow
 from lib.data.shards import is_missing
 
@@ -17,6 +17,8 @@ class ReviewCounts:
 
     def __init__(self) -> None:
         self.verdicts: Counter[str] = Counter()
+        self.there = 0  # pairs that could be drawn
+        self.sample = 0
         self.in_sample = 0
         self.accepted_in_sample = 0
         self.disagreements: list[tuple[str, str]] = []
@@ -29,6 +31,7 @@ class ReviewCounts:
 
     def add(self, row: PairRow | MissingRow) -> None:
         """Takes the next prompt's row, reviewed or not."""
+        self.there += ranked_pair(row) is not None
         if is_missing(row) or "review" not in row:
             return
         self._add(row["id"], row["review"])
@@ -37,11 +40,11 @@ class ReviewCounts:
         self.verdicts[review["verdict"]] += 1
         self.by_pair.append(review["by"])
         if review["sample"]:
+            self.sample = max(self.sample, review["sample"])
             self.in_sample += 1
             self.accepted_in_sample += review["verdict"] == "accept"
         if len(set(review["by"].values())) > 1:
-            said = ", ".join(f"{who or 'unnamed'}: {what}" for who, what in review["by"].items())
-            self.disagreements.append((name, said))
+            self.disagreements.append((name, say_review(review)))
 
     def lines(self) -> list[str]:
         """All of it in sentences; none where nobody reviewed."""
@@ -62,10 +65,15 @@ class ReviewCounts:
             return []
         low, high = wilson(self.accepted_in_sample, self.in_sample)
         share = self.accepted_in_sample / self.in_sample
+        # Of rows made before this was told, it is 1.
+        drawn = max(min(self.sample, self.there), self.in_sample)
+        some = f"{self.in_sample} were reviewed, and of these " if self.in_sample < drawn else ""
         sentence = (
-            f"Of a sample of {self.in_sample} pairs drawn at random, {self.accepted_in_sample} were"
+            f"Of a sample of {drawn} pairs drawn at random, {some}{self.accepted_in_sample} were"
             f" accepted: {share:.1%} (95 % interval {low:.1%} to {high:.1%}, Wilson)."
         )
+        if some:
+            sentence += " The interval is that of the sample once all of it is reviewed."
         return [sentence]
 
     def _agreement(self) -> list[str]:

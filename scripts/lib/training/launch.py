@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lib.errors import UserError
 from lib.files import write_json
+from lib.jobs.copies import Started, is_copy, start_python
 from lib.jobs.locks import TakenError, locked
 from lib.jobs.processes import calling_on_stop_signals, die_with_parent
 from lib.progress import SECONDS_BETWEEN_PROGRESS_LINES, duration, log
@@ -33,6 +34,16 @@ from lib.training.messages import (
 
 #: Where the worker's module is found.
 SCRIPTS = Path(__file__).resolve().parents[2]
+WORKER = Path(__file__).resolve().parent / "worker.py"
+#: What torchrun tells the one process that there is. The port: any that is free.
+ALONE = {
+    "RANK": "0",
+    "LOCAL_RANK": "0",
+    "WORLD_SIZE": "1",
+    "LOCAL_WORLD_SIZE": "1",
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "0",
+}
 LOCK = "worker-{}.lock"
 SECONDS_TO_WAIT_FOR_OLD_WORKERS = 60
 #: What torch says where an operation cannot be computed alike each time.
@@ -200,35 +211,47 @@ def launch(job: TrainingJob, progress: Progress, output: Path) -> None:
 
 
 def run_workers(job: TrainingJob, progress: Progress, output: Path) -> int:
-    """Runs the worker processes to their end; returns torchrun's exit code."""
+    """Runs the worker processes to their end; returns the exit code."""
     file = job.folder / "job.json"
     write_json(file, job.model_dump(mode="json"))
     output.parent.mkdir(parents=True, exist_ok=True)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    where = [f"--nproc-per-node={job.settings.processes}", "--module", "lib.training.worker"]
+    reading, writing = os.pipe()
     with (
+        open(reading, encoding="utf-8", errors="replace") as lines,
         open(output, "w", encoding="utf-8") as everything,
-        subprocess.Popen(
-            [*torchrun, *where, str(file)],
-            env=environment(job),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            preexec_fn=die_with_parent,  # nothing else runs in this process, so no lock can be held
-        ) as workers,
     ):
-        assert workers.stdout is not None
+        with open(writing, "wb"):
+            workers = start_workers(job, file, writing)
         try:
-            for line in workers.stdout:
+            for line in lines:
                 everything.write(line)
                 if event := event_in(line):
                     progress.hear(event)
         except BaseException:
             workers.kill()
             raise
-    return workers.returncode
+        finally:
+            code = workers.wait()
+    return code
+
+
+def start_workers(job: TrainingJob, file: Path, output: int) -> Started:
+    """Starts the worker processes by torchrun; where there is one, and this process has its
+    libraries loaded, that one as torchrun would. `file`: the job's; `output`: the descriptor of
+    what takes all that they print.
+    """
+    if is_copy() and job.settings.processes == 1:
+        return start_python(WORKER, [str(file)], environment(job) | ALONE, Path.cwd(), output)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    where = [f"--nproc-per-node={job.settings.processes}", "--module", "lib.training.worker"]
+    return subprocess.Popen(
+        [*torchrun, *where, str(file)],
+        env=environment(job),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        preexec_fn=die_with_parent,  # nothing else runs in this process, so no lock can be held
+    )
 
 
 def what_stopped_them(error: WorkerError | None, processes: int, code: int, output: Path) -> str:

@@ -2,6 +2,8 @@
 
     python -m torch.distributed.run --nproc-per-node=N --module lib.training.worker JOB.json
 
+Where there is one process, and a copy of the rule's will do, it is started without.
+
 What stops it is left in a file for the rule's process.
 """
 

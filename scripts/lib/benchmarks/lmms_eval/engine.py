@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.benchmarks.lmms_eval.answer_journal import seed_of
-from lib.engine import EngineStream, Prompt, load_engine, sampling_parameters
+from lib.engine import EngineStream, Prompt, load_engine, places_in_engine, sampling_parameters
 from lib.jobs.streams import Ended, Item, Stream, Take
 from lib.patches.lmms_eval import prompt_of
 
@@ -24,7 +24,8 @@ TOKENS = 1024
 class Engine:
     """How vLLM is to run a model: `at_once`, how many questions; `max_model_len`, of how many
     tokens each with its answer; `prefix_caching`, whether what questions in a row begin with is
-    computed once.
+    computed once; `gpus`, how many have a part of each layer; `deterministic`, whether no answer
+    may depend on what else is asked.
     """
 
     dtype: str
@@ -32,6 +33,13 @@ class Engine:
     at_once: int
     max_model_len: int
     prefix_caching: bool = False
+    gpus: int = 1
+    deterministic: bool = False
+
+    @property
+    def places(self) -> int:
+        """How many questions share the engine."""
+        return places_in_engine(self.at_once, self.device, self.deterministic)
 
 
 class EngineAnswers:
@@ -47,10 +55,12 @@ class EngineAnswers:
             self.folder,
             engine.dtype,
             engine.device,
-            engine.at_once,
+            engine.places,
             engine.max_model_len,
             with_images=True,
             prefix_caching=engine.prefix_caching,
+            gpus=engine.gpus,
+            deterministic=engine.deterministic,
         )
 
     def of(self, model: Any) -> Stream[Item[Any], Answer]:
@@ -67,7 +77,7 @@ class EngineAnswers:
             return [*before, *take(number - len(before))]
 
         prompt = partial(prompt_for_engine, model)
-        for ended in EngineStream(self._llm, self.engine.at_once, prompt).run(take_with_first):
+        for ended in EngineStream(self._llm, self.engine.places, prompt).run(take_with_first):
             yield [(item, _answer_in(output, model.tokenizer)) for item, output in ended]
 
 

@@ -9,8 +9,6 @@ import math
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +16,7 @@ from typing import Any
 
 from lib.benchmarks.lmms_eval.answer_journal import AnswerKeys
 from lib.benchmarks.lmms_eval.engine import ENGINE, Engine
-from lib.benchmarks.lmms_eval.main import ASKED, ITS_DATA, JUDGE, REFUSED
+from lib.benchmarks.lmms_eval.main import ASKED, ITS_DATA, JUDGE, PICTURES, REFUSED
 from lib.benchmarks.lmms_eval.main import UNJUDGED as LEFT_OUT
 from lib.benchmarks.lmms_eval.parts import PART
 from lib.benchmarks.lmms_eval.samples import answer_in
@@ -34,6 +32,8 @@ from lib.data.evaluation_files import KeptResults, TaskAnswer
 from lib.endpoint import read_key, secret_of
 from lib.errors import UserError
 from lib.files import read_jsonl, write_text
+from lib.jobs.copies import start_python
+from lib.jobs.device import VISIBLE, first_gpus
 
 MAIN = Path(__file__).resolve().parent / "main.py"
 LOG_LINES_SHOWN = 15
@@ -50,8 +50,9 @@ Json = dict[str, Any]
 @dataclass(frozen=True)
 class AskedModel:
     """A model and how it is asked: its folder, the dtype of its weights, its torch device, what
-    stands before its prompts, the engine that answers in place of lmms-eval's own class, and the
-    part of the questions that is asked, or JOINED where parts have answered them all.
+    stands before its prompts, the engine that answers in place of lmms-eval's own class, the part
+    of the questions that is asked, or JOINED where parts have answered them all, and how many GPUs
+    it is spread over.
     """
 
     folder: Path
@@ -60,6 +61,7 @@ class AskedModel:
     system_prompt: str
     engine: Engine | None = None
     part: str = ""
+    gpus: int = 1
 
 
 @dataclass(frozen=True)
@@ -103,16 +105,16 @@ class Harness:
         self._make_folder(run, model.folder)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with open(self.log, "wb") as stream:
-            code = subprocess.run(
-                self._command(model, journal.resolve(), keys),
-                cwd=run,
-                env=environment(run, self.task, threads, model.engine)
-                | ({PART: model.part} if model.part else {}),
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=stream,
-                check=False,
-            ).returncode
+            process = start_python(
+                MAIN,
+                self._arguments(model, journal.resolve(), keys),
+                environment(run, self.task, threads, model.engine)
+                | ({PART: model.part} if model.part else {})
+                | ({VISIBLE: first_gpus(model.gpus)} if model.gpus > 1 else {}),
+                run,
+                stream.fileno(),
+            )
+            code = process.wait()
         shutil.rmtree(run / "datasets", ignore_errors=True)
         if (run / REFUSED).is_file():
             files = f" of {', '.join(self.task.data.values())}" if self.task.data else ITS_DATA
@@ -129,14 +131,14 @@ class Harness:
             shutil.copy2(UNJUDGED, run / "task")
         (run / "model").symlink_to(model.resolve(), target_is_directory=True)
 
-    def _command(self, model: AskedModel, journal: Path, keys: AnswerKeys) -> list[str]:
+    def _arguments(self, model: AskedModel, journal: Path, keys: AnswerKeys) -> list[str]:
         options = {
             "--model": "llava_hf",
             "--model_args": ",".join(
                 (
                     "pretrained=model",
                     f"dtype={model.dtype}",
-                    f"device_map={model.device}",
+                    f"device_map={'auto' if model.gpus > 1 else model.device}",
                     "trust_remote_code=False",
                 )
             ),
@@ -149,14 +151,9 @@ class Harness:
         if self.task.limit:
             options["--limit"] = str(self.task.limit)
         return [
-            *(
-                sys.executable,
-                "-P",
-                str(MAIN),
-                str(journal),
-                json.dumps(asdict(keys)),
-                model.system_prompt,
-            ),
+            str(journal),
+            json.dumps(asdict(keys)),
+            model.system_prompt,
             *(word for option in options.items() for word in option),
             "--log_samples",
         ]
@@ -236,7 +233,11 @@ class Harness:
         files = sorted(output.glob(f"*/[0-9]*_[0-9]*_samples_{self.task.task}.jsonl"))
         if len(files) != 1:
             raise self.failure("it left no file of answers")
-        by_id = {sample["doc_id"]: _answer_in(sample) for sample in read_jsonl(files[0])}
+        told = output.parent / PICTURES
+        pictures = json.loads(told.read_text(encoding="utf-8")) if told.is_file() else {}
+        by_id = {
+            sample["doc_id"]: self._answer_in(sample, pictures) for sample in read_jsonl(files[0])
+        }
         answers = [by_id[number] for number in sorted(by_id)]
         if self.task.judge:
             self._require_verdicts(answers)
@@ -248,6 +249,22 @@ class Harness:
                 " that are no text"
             )
         return answers
+
+    def _answer_in(self, sample: Json, pictures: Mapping[str, str]) -> TaskAnswer:
+        """What is kept of a sample of lmms-eval's. `pictures`: by the number of the data's row."""
+        counts = sample.get("token_counts") or []
+        # A task that gives an answer a plain number names it as its metric (`exact_match`).
+        scores = (sample.get(metric) for metric in self.task.metrics.values())
+        numbers = [score for score in scores if isinstance(score, int | float)]
+        kept: Any = {
+            **({"score": numbers[0]} if numbers else {}),
+            **answer_in(sample),
+            "tokens": sum(count["output_tokens"] for count in counts),
+        }
+        if picture := pictures.get(str(sample["doc_id"])):
+            kept["picture"] = picture
+        answer: TaskAnswer = kept
+        return answer
 
     def _require_verdicts(self, answers: Sequence[TaskAnswer]) -> None:
         silent = [answer["id"] for answer in answers if not answer.get("eval_model", "unsaid")]
@@ -269,14 +286,6 @@ def _metrics_in(values: Mapping[str, Any]) -> dict[str, float]:
         if is_number and chosen and "_stderr" not in metric:
             metrics[metric if chosen == "none" else name] = value
     return metrics
-
-
-def _answer_in(sample: Json) -> TaskAnswer:
-    """What is kept of a sample of lmms-eval's."""
-    counts = sample.get("token_counts") or []
-    kept: Any = {**answer_in(sample), "tokens": sum(count["output_tokens"] for count in counts)}
-    answer: TaskAnswer = kept
-    return answer
 
 
 def environment(

@@ -4,7 +4,7 @@ SYSTEM_PROMPT <arguments>`, KEYS being an `AnswerKeys` as JSON.
 It is `python -m lmms_eval`, version 0.7.3, with the arguments of that. SYSTEM_PROMPT, unless it is
 empty, stands before every prompt of Vicuna's form, which LLaVA's published scores have it in and
 the hub's chat template has not. Any model that transformers loads for pictures and text is asked,
-by the one class, and sees one BOS. It differs in seven more ways, none of which changes a question:
+by the one class, and sees one BOS. It differs in eight more ways, none of which changes a question:
 
 - Each answer is in the journal as soon as it ends, under a key that holds the question's text and
   images, and those that are there already are not asked again. So a killed
@@ -19,6 +19,7 @@ by the one class, and sees one BOS. It differs in seven more ways, none of which
   ends the run.
 - Whoever else a task would have judge its answers, by whatever client, is not asked. Which scores
   are not to be had for it stands in UNJUDGED.
+- MMBench's tasks say of each answer whether it is right, and not of all together only.
 - Only the tasks of `--include_path` are indexed. lmms-eval reads the 2,000 files of its own tasks
   first, and prefers them to ours.
 - Imports pull in only what is used, and the interpreter is not taken down tidily at the end.
@@ -34,6 +35,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +55,8 @@ ITS_DATA = " of its data"
 UNJUDGED = Path("unjudged.json")
 #: The keys of its answers, there.
 ASKED = Path("asked.json")
+#: What the pictures of each row of the data are known by, there.
+PICTURES = Path("pictures.json")
 
 Ask = Callable[[Any, Sequence[Any]], list[Any]]
 Question = dict[str, Any]  # of `patches.lmms_eval.question_of`
@@ -135,13 +139,29 @@ class PartAnswered(BaseException):
     """
 
 
+def picture_by_row(model: Any) -> Callable[[Any], str]:
+    """What tells of a request which pictures it is about: a digest of them as the data hold them,
+    which decodes none; of all of its row where that holds none.
+    """
+    from lib.data.parquet_images import digest_of_pictures, pictures_of_row
+    from lib.patches.lmms_eval import stored_rows
+
+    row_of = stored_rows(model)
+
+    def picture_of(request: Any) -> str:
+        row = row_of(request)
+        pictures = pictures_of_row(row)
+        return digest_of_pictures(pictures) if pictures else sha256(repr(row).encode()).hexdigest()
+
+    return picture_of
+
+
 def by_picture(model: Any, requests: Sequence[Any], part: str = "") -> Sequence[Any]:
     """The requests with those about one picture one after the other; of a part those that are in
     it.
     """
     from lib.benchmarks.lmms_eval.parts import is_in_part
     from lib.jobs.streams import neighbours
-    from lib.patches.lmms_eval import picture_by_row
 
     picture_of = picture_by_row(model)
     pictures = {id(request): picture_of(request) for request in requests}
@@ -149,6 +169,19 @@ def by_picture(model: Any, requests: Sequence[Any], part: str = "") -> Sequence[
         request for request in requests if not part or is_in_part(part, pictures[id(request)])
     ]
     return neighbours(chosen, lambda request: pictures[id(request)])
+
+
+def noting_pictures(ask: Ask, pictures: dict[int, str]) -> Ask:
+    """A model's `generate_until` that enters what the pictures of each request are known by, by the
+    number of its row.
+    """
+
+    def generate_until(model: Any, requests: Sequence[Any]) -> list[Any]:
+        picture_of = picture_by_row(model)
+        pictures.update((request.doc_id, picture_of(request)) for request in requests)
+        return ask(model, requests)
+
+    return generate_until
 
 
 def answered_by_parts(model: Any) -> "Stream[Item[Any], Answer]":
@@ -302,10 +335,12 @@ def main(journal_path: str, key_parts: str, system: str) -> None:
         sys.exit(str(error))
     keys = AnswerKeys(**json.loads(key_parts))
     asked: list[str] = []
+    pictures: dict[int, str] = {}
     refusals, failed = judges.Refusals(), dict[str, str]()
     judges.refuse_requests(refusals, LimitedClient)
     judges.refuse_providers(refusals, key_names_of(sys.argv))
     judges.leave_judged_scores_out(refusals, unjudged.process_results)
+    patches.score_each_answer(sys.argv[sys.argv.index("--tasks") + 1])
     with ExitStack() as stack:
         journal = stack.enter_context(Journal(Path(journal_path), RULE))
         engine = Engine(**json.loads(os.environ[ENGINE])) if ENGINE in os.environ else None
@@ -320,8 +355,8 @@ def main(journal_path: str, key_parts: str, system: str) -> None:
                 return answered_by_parts
             return answers.of if answers else partial(one_at_a_time, ask)
 
-        patches.change_answering(
-            lambda ask: journalled(
+        def answer_journalled(ask: Ask) -> Ask:
+            generate_until = journalled(
                 answering(ask),
                 journal,
                 keys,
@@ -332,7 +367,9 @@ def main(journal_path: str, key_parts: str, system: str) -> None:
                 partial(by_picture, part=part if is_part else "") if chooses else None,
                 is_part,
             )
-        )
+            return generate_until if is_part else noting_pictures(generate_until, pictures)
+
+        patches.change_answering(answer_journalled)
         if engine or is_joined:
             patches.load_no_weights()
         else:
@@ -348,6 +385,7 @@ def main(journal_path: str, key_parts: str, system: str) -> None:
             is_answered = True
     if is_answered:
         ASKED.write_text(json.dumps(asked), encoding="utf-8")
+        PICTURES.write_text(json.dumps(pictures), encoding="utf-8")
     left = {"whom": refusals.whom, "metrics": refusals.metrics, "everything": refusals.everything}
     UNJUDGED.write_text(json.dumps({**left, "failed": list(failed.values())}), encoding="utf-8")
     sys.stdout.flush()

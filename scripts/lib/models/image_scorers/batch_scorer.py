@@ -1,4 +1,5 @@
-"""What scorers with a tokenizer and one forward pass share.
+"""What scorers with a tokenizer and one forward pass share, and those of them that are a checkpoint
+of transformers.
 
 All images go through PIL, never through torchvision: the two differ by up to one 8-bit level, and
 scores must not depend on which is installed.
@@ -8,7 +9,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from lib.jobs.device import require_device
+from lib.loading import fetch_transformers_folder
+from lib.models.image_scorers.settings import CheckpointSettings
 
 if TYPE_CHECKING:
     import torch
@@ -50,3 +56,28 @@ class BatchScorer(ABC):
     @abstractmethod
     def _score(self, prompt: str, images: Sequence[Image]) -> torch.Tensor | list[float]:
         """`score` of at least one image, as a list or a tensor of shape (images,)."""
+
+
+class CheckpointScorer(BatchScorer):
+    """A checkpoint of transformers on a device, with its image processor and its tokenizer."""
+
+    model: Any
+    image_processor: Any
+    device: str
+
+    @classmethod
+    def load(cls, settings: CheckpointSettings, device: str) -> Self:
+        """Loads the model of the settings onto a device."""
+        require_device(device)
+        return cls(fetch_transformers_folder(settings), device, settings.dtype)
+
+    @abstractmethod
+    def __init__(self, folder: Path, device: str, dtype: str) -> None:
+        """Loads what is in a folder."""
+
+    def _pixels(self, images: Sequence[Image]) -> torch.Tensor:
+        """The images as the model reads them: (images, 3, height, width)."""
+        pixels: torch.Tensor = self.image_processor(
+            [image.convert("RGB") for image in images], return_tensors="pt"
+        ).pixel_values
+        return pixels.to(device=self.device, dtype=self.model.dtype)

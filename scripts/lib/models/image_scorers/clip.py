@@ -7,46 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from lib.jobs.device import require_device
-from lib.loading import (
-    fetch_transformers_folder,
-    load_from_folder,
-    load_transformers_model,
-)
-from lib.model_files import PICKLES, problem_with_checkpoint
-from lib.models.image_scorers.batch_scorer import BatchScorer
-from lib.models.image_scorers.settings import LocalScorerSettings
+from lib.loading import load_from_folder, load_transformers_model
+from lib.models.image_scorers.batch_scorer import CheckpointScorer
+from lib.models.image_scorers.settings import CheckpointSettings
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
 
-class CLIPScore(BatchScorer):
+class CLIPScore(CheckpointScorer):
     """Cosine of CLIP's image and text embeddings; the prompt is cut to CLIP's context (77 tokens
     for OpenAI's models).
     """
 
     VERSION: ClassVar[int] = 1
 
-    class Settings(LocalScorerSettings):
+    class Settings(CheckpointSettings):
         """Any CLIPModel; a score is the cosine of the image's and the prompt's embeddings."""
 
         kind: Literal["clip"] = Field(description="Architecture and formula.")
-
-        def problem_with_files(self, folder: Path) -> str | None:
-            """As of any checkpoint of transformers; of older ones pickles are read."""
-            return problem_with_checkpoint(folder, PICKLES)
-
-    @classmethod
-    def load(cls, settings: LocalScorerSettings, device: str) -> Self:
-        """Loads the model of the settings onto a device."""
-        require_device(device)
-        return cls(fetch_transformers_folder(settings), device, settings.dtype)
 
     def __init__(self, folder: Path, device: str, dtype: str) -> None:
         from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
@@ -60,9 +44,6 @@ class CLIPScore(BatchScorer):
     def _score(self, prompt: str, images: Sequence[Image]) -> torch.Tensor | list[float]:
         import torch
 
-        pixels = self.image_processor(
-            [image.convert("RGB") for image in images], return_tensors="pt"
-        ).pixel_values
         tokens = self.tokenizer(
             prompt,
             truncation=True,
@@ -73,6 +54,6 @@ class CLIPScore(BatchScorer):
         output = self.model(
             input_ids=tokens.input_ids,
             attention_mask=tokens.attention_mask,
-            pixel_values=pixels.to(device=self.device, dtype=self.model.dtype),
+            pixel_values=self._pixels(images),
         )
         return torch.cosine_similarity(output.image_embeds.float(), output.text_embeds.float())

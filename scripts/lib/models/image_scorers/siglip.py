@@ -7,22 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from lib.jobs.device import require_device
-from lib.loading import fetch_transformers_folder, load_from_folder, load_transformers_model
-from lib.model_files import PICKLES, problem_with_checkpoint
-from lib.models.image_scorers.batch_scorer import BatchScorer
-from lib.models.image_scorers.settings import LocalScorerSettings
+from lib.loading import load_from_folder, load_transformers_model
+from lib.models.image_scorers.batch_scorer import CheckpointScorer
+from lib.models.image_scorers.settings import CheckpointSettings
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
 
-class SigLIPScore(BatchScorer):
+class SigLIPScore(CheckpointScorer):
     """SigLIP's logit of a pair, before the sigmoid, which would make ties of good matches. Prompts
     are read in small letters and padded to the context (64 tokens), without a mask, as SigLIP was
     trained.
@@ -30,25 +28,15 @@ class SigLIPScore(BatchScorer):
 
     VERSION: ClassVar[int] = 1
 
-    class Settings(LocalScorerSettings):
+    class Settings(CheckpointSettings):
         """Any SiglipModel; a score is the logit that image and prompt belong together."""
 
         kind: Literal["siglip"] = Field(description="Architecture and formula.")
-
-        def problem_with_files(self, folder: Path) -> str | None:
-            """As of any checkpoint of transformers; of older ones pickles are read."""
-            return problem_with_checkpoint(folder, PICKLES)
 
         @property
         def environment(self) -> str:
             """SigLIP's tokenizer needs protobuf, which this one has."""
             return "diffusion"
-
-    @classmethod
-    def load(cls, settings: LocalScorerSettings, device: str) -> Self:
-        """Loads the model of the settings onto a device."""
-        require_device(device)
-        return cls(fetch_transformers_folder(settings), device, settings.dtype)
 
     def __init__(self, folder: Path, device: str, dtype: str) -> None:
         from transformers import AutoTokenizer, SiglipImageProcessorPil, SiglipModel
@@ -60,9 +48,6 @@ class SigLIPScore(BatchScorer):
         self.device = device
 
     def _score(self, prompt: str, images: Sequence[Image]) -> torch.Tensor | list[float]:
-        pixels = self.image_processor(
-            [image.convert("RGB") for image in images], return_tensors="pt"
-        ).pixel_values
         tokens = self.tokenizer(
             prompt.lower(),
             padding="max_length",
@@ -73,6 +58,6 @@ class SigLIPScore(BatchScorer):
         )
         output = self.model(
             input_ids=tokens.input_ids.to(self.device),
-            pixel_values=pixels.to(device=self.device, dtype=self.model.dtype),
+            pixel_values=self._pixels(images),
         )
         return output.logits_per_image[:, 0].float()

@@ -10,12 +10,13 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from lib.blocks import DType, dtype_field
+from lib.blocks import DType, dtype_field, gpus_field
 from lib.models.image_scorers.settings import LocalScorerSettings
 from lib.models.response_generators.registry import GENERATORS, Backend
 from lib.models.response_generators.requests import Question, Sampling
+from lib.models.response_generators.settings import problem_with_gpus
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -52,6 +53,7 @@ class VQAScore:
         answer: str = Field(
             "Yes", min_length=1, description="The answer whose probability is the score."
         )
+        gpus: PositiveInt = gpus_field()
 
         @property
         def environment(self) -> str:
@@ -63,12 +65,23 @@ class VQAScore:
             """As a policy model's job."""
             return 64000
 
+        @property
+        def is_small(self) -> bool:
+            """It has as many weights as a policy model."""
+            return False
+
         @field_validator("question")
         @classmethod
         def _asks_about_the_prompt(cls, question: str) -> str:
             if MARK not in question:
                 raise ValueError(f"write {MARK} where the prompt is to stand")
             return question
+
+        @model_validator(mode="after")
+        def _can_be_spread(self) -> Self:
+            if problem := problem_with_gpus(self, self.backend, self.gpus):
+                raise ValueError(f"`gpus`: {problem}")
+            return self
 
     def __init__(self, generator: Generator, settings: Settings) -> None:
         self.generator = generator
@@ -77,9 +90,8 @@ class VQAScore:
     @classmethod
     def load(cls, settings: Settings, device: str) -> Self:
         """Loads the model with what runs it."""
-        runs = GENERATORS.validate(
-            {name: getattr(settings, name) for name in ("backend", "model", "revision", "dtype")}
-        )
+        names = ("backend", "model", "revision", "dtype", "gpus")
+        runs = GENERATORS.validate({name: getattr(settings, name) for name in names})
         generator = GENERATORS.class_of(runs).load(
             runs, device, Sampling(1, 0.0), with_images=True, batch_size=BATCH
         )

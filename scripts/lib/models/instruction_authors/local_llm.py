@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from lib.blocks import NO_EFFECT, Model
+from lib.blocks import NO_EFFECT, Model, deterministic_field, gpus_field
 from lib.errors import ItemError
 from lib.jobs.job import Job
 from lib.jobs.streams import Ended, Item, Take
@@ -26,7 +26,11 @@ from lib.models.response_generators.for_jobs import (
     load_for_job,
 )
 from lib.models.response_generators.requests import Request, Sampling
-from lib.models.response_generators.settings import GeneratorSettings, is_blind
+from lib.models.response_generators.settings import (
+    GeneratorSettings,
+    is_blind,
+    problem_with_gpus,
+)
 
 
 class LocalLLMSettings(LLMSettings):
@@ -41,6 +45,8 @@ class LocalLLMSettings(LLMSettings):
         ),
         json_schema_extra=NO_EFFECT,
     )
+    deterministic: bool = deterministic_field(NO_EFFECT, "prompts")
+    gpus: PositiveInt = gpus_field()
 
     @property
     def generator(self) -> GeneratorSettings:
@@ -54,6 +60,12 @@ class LocalLLMSettings(LLMSettings):
                 f"`with_image`: {self.llm.model} is no vision-language model (its config.json has"
                 " no `vision_config`). Take one that reads pictures as `llm`, or set it to false"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_spread(self) -> Self:
+        if problem := problem_with_gpus(self.llm, self.backend, self.gpus):
+            raise ValueError(f"`gpus`: {problem}")
         return self
 
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import PositiveInt, model_validator
 
 from lib import weights
-from lib.blocks import Model, deciding
+from lib.blocks import Model, deciding, gpus_field
 from lib.data.rows import InstructionRow
 from lib.jobs.job import Job
 from lib.models.policy_models.base import Answerer
@@ -22,11 +24,19 @@ from lib.models.response_generators.for_jobs import (
     load_for_job,
 )
 from lib.models.response_generators.requests import Request, Sampling
-from lib.models.response_generators.settings import GeneratorSettings
+from lib.models.response_generators.settings import GeneratorSettings, problem_with_gpus
 
 
 class LocalPolicySettings(DrawnPolicySettings, Model):
     """A model that runs in the job."""
+
+    gpus: PositiveInt = gpus_field()
+
+    @model_validator(mode="after")
+    def _can_be_spread(self) -> Self:
+        if problem := problem_with_gpus(self, self.backend, self.gpus):
+            raise ValueError(f"`gpus`: {problem}")
+        return self
 
     @property
     def source(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, PositiveInt
 
-from lib.blocks import NO_EFFECT, Block, Endpoint
+from lib.blocks import NO_EFFECT, Block, Endpoint, deterministic_field
 from lib.data.prompts import Prompt
 from lib.models.response_generators.settings import GeneratorSettings
 
@@ -50,6 +50,7 @@ class ResponseSettings(Block):
         description="vLLM: tokens of image, instruction and response together.",
         json_schema_extra=NO_EFFECT,
     )
+    deterministic: bool = deterministic_field(NO_EFFECT, "prompts")
 
 
 def backend_field(kind: Any = ...) -> Any:

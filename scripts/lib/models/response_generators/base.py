@@ -1,6 +1,4 @@
-"""What a response generator is: the role of the four LLaVA-1.6 in the paper (3.3, Eq. 8). It also
-answers benchmarks, and writes instructions where a local LLM does.
-"""
+"""What a response generator is: the role of the four LLaVA-1.6 in the paper (3.3, Eq. 8)."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Protocol, Self
@@ -30,6 +28,11 @@ class Generator(Protocol):
         """Loads a model onto a device. `with_images`: whether it is a vision-language model;
         `batch_size`: how many requests of a stream are answered at once. Errors: UserError.
         """
+        ...
+
+    @classmethod
+    def independence(cls, device: str) -> str:
+        """How `deterministic` answers do not depend on what else is asked, as a record tells."""
         ...
 
     def stream(

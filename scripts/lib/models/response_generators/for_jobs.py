@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NotRequired, TypedDict
 
 from lib.blocks import Block, deciding
+from lib.jobs.device import spread_over
 from lib.jobs.job import Job
 from lib.jobs.streams import Ended, Item, Stream, Take
 from lib.models.response_generators.base import Generator
@@ -66,9 +67,14 @@ def load_for_job(
             f"{settings.model}: its {FILE} has {name} {value}, which is left out: answers are drawn"
             " as the configuration says, by every backend alike"
         )
-    if batch_size > 1:
+    generator = GENERATORS.load(settings.backend)
+    if settings.deterministic:
+        job.note(f"deterministic: {generator.independence(job.device)}")
+    elif batch_size > 1:
         job.note(f"batches of up to {batch_size} {of}: low bits may depend on what shares a batch")
-    return GENERATORS.load(settings.backend).load(
+    if (gpus := spread_over(job.device, settings.gpus)) > 1:
+        job.note(f"spread over {gpus} GPUs: with vLLM, low bits may depend on how many")
+    return generator.load(
         settings, job.device, sampling, with_images=with_images, batch_size=batch_size
     )
 

@@ -8,9 +8,10 @@ from pydantic import Field
 
 from lib import weights
 from lib.data.image_files import read_image
+from lib.engine import ONE_AT_A_TIME
 from lib.jobs.device import require_device
 from lib.jobs.streams import Ended, Item, Take, in_batches
-from lib.loading import load_whole
+from lib.loading import load_whole, placing, to_device
 from lib.models.response_generators.chat import (
     answer_tokens,
     chat_prompt,
@@ -49,11 +50,19 @@ class TransformersGenerator:
         batch_size: int,
     ) -> Self:
         """Loads the model."""
-        require_device(device)
+        require_device(device, settings.gpus)
         if sampling.beams > 1 and sampling.temperature:
             raise ValueError("beams are searched without a temperature")
         folder = weights.fetch(settings.model, settings.revision)
-        return cls(folder, settings.dtype, device, sampling, with_images, batch_size)
+        at_once = 1 if settings.deterministic else batch_size
+        return cls(
+            folder, settings.dtype, device, sampling, with_images, at_once, gpus=settings.gpus
+        )
+
+    @classmethod
+    def independence(cls, _device: str) -> str:
+        """How answers that are to be deterministic are made so, on every device."""
+        return ONE_AT_A_TIME
 
     def __init__(
         self,
@@ -63,6 +72,8 @@ class TransformersGenerator:
         sampling: Sampling,
         with_images: bool,
         batch_size: int = 1,
+        *,
+        gpus: int = 1,
     ) -> None:
         import torch
         from transformers import (
@@ -82,8 +93,9 @@ class TransformersGenerator:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.ends = end_tokens(folder, self.tokenizer)
         architecture = AutoModelForImageTextToText if with_images else AutoModelForCausalLM
-        model = load_whole(architecture, folder, dtype=getattr(torch, dtype), use_safetensors=True)
-        self.model = model.to(device).eval()
+        options = {"dtype": getattr(torch, dtype), "use_safetensors": True}
+        model = load_whole(architecture, folder, **options, **placing(device, gpus))
+        self.model = to_device(model, device)
         # Penalties of the folder's own are left out, as in vLLM (own_settings.py).
         self.model.generation_config = GenerationConfig(
             bos_token_id=self.tokenizer.bos_token_id,

@@ -10,9 +10,16 @@ from pydantic import Field, PositiveInt
 from lib import weights
 from lib.blocks import LATER
 from lib.data.image_files import read_image
-from lib.engine import EngineStream, Prompt, load_engine, sampling_parameters
+from lib.engine import (
+    EngineStream,
+    Prompt,
+    independence,
+    load_engine,
+    places_in_engine,
+    sampling_parameters,
+)
 from lib.errors import ItemError
-from lib.jobs.device import require_device
+from lib.jobs.device import require_device, spread_over
 from lib.jobs.streams import Ended, Item, Take, handing_out
 from lib.models.response_generators.chat import (
     answer_tokens,
@@ -57,7 +64,7 @@ class VllmGenerator:
         batch_size: int,
     ) -> Self:
         """Loads the model into an engine for so many requests at once."""
-        require_device(device)
+        require_device(device, settings.gpus)
         if sampling.beams > 1:
             raise ValueError("beams are searched by transformers alone")
         folder = weights.fetch(settings.model, settings.revision)
@@ -67,10 +74,17 @@ class VllmGenerator:
             device,
             sampling,
             with_images,
-            batch_size,
+            places_in_engine(batch_size, device, settings.deterministic),
             settings.max_model_len,
             prefix_caching=settings.prefix_caching,
+            gpus=spread_over(device, settings.gpus),
+            deterministic=settings.deterministic,
         )
+
+    @classmethod
+    def independence(cls, device: str) -> str:
+        """How answers that are to be deterministic are made so on a device."""
+        return independence(device)
 
     def __init__(
         self,
@@ -83,6 +97,8 @@ class VllmGenerator:
         max_model_len: int,
         *,
         prefix_caching: bool = False,
+        gpus: int = 1,
+        deterministic: bool = False,
     ) -> None:
         self.processor = load_processor(folder, with_images)
         self.tokenizer = tokenizer_of(self.processor)
@@ -97,6 +113,8 @@ class VllmGenerator:
             max_model_len,
             with_images=with_images,
             prefix_caching=prefix_caching,
+            gpus=gpus,
+            deterministic=deterministic,
         )
 
     def stream(
@@ -105,17 +123,18 @@ class VllmGenerator:
         """Answers requests, each in the place of one that ended."""
 
         def prompt_of(item: Item[Request]) -> Prompt:
-            return self._prompt_of(item.inputs)
+            return self.prompt_of(item.inputs)
 
         for ended in EngineStream(self.llm, self.batch_size, prompt_of).run(take):
             yield [(item, self._answer_in(output)) for item, output in ended]
 
     def generate(self, requests: Sequence[Request]) -> list[Generated]:
         """One answer a request, in order."""
-        answers = map(self._answer_in, self._outputs([self._prompt_of(each) for each in requests]))
+        answers = map(self._answer_in, self._outputs([self.prompt_of(each) for each in requests]))
         return [_raised(answer) for answer in answers]
 
-    def _prompt_of(self, request: Request) -> Prompt:
+    def prompt_of(self, request: Request) -> Prompt:
+        """What the engine is asked."""
         image = request.image
         return Prompt(
             chat_prompt(self.processor, request.text, image is not None, request.system),

@@ -25,7 +25,7 @@ from pydantic import Field, PositiveInt
 from lib import weights
 from lib.blocks import LATER, model_field, revision_field
 from lib.jobs.device import require_device
-from lib.loading import problem_in
+from lib.loading import placing, problem_in, to_device
 from lib.models.response_rewards.base import Conversation, Reward
 from lib.models.response_rewards.settings import LocalRewardSettings
 
@@ -127,9 +127,11 @@ class ArmoRM:
     @classmethod
     def load(cls, settings: Settings, device: str) -> Self:
         """Loads the model onto a device."""
-        require_device(device)
+        require_device(device, settings.gpus)
         folder = weights.fetch(settings.model, settings.revision)
-        return cls.from_pretrained(folder, settings.dtype, device, settings.max_length)
+        return cls.from_pretrained(
+            folder, settings.dtype, device, settings.max_length, gpus=settings.gpus
+        )
 
     @classmethod
     def from_pretrained(
@@ -138,6 +140,8 @@ class ArmoRM:
         dtype: str = "bfloat16",
         device: str = "cpu",
         max_length: int = 4096,
+        *,
+        gpus: int = 1,
     ) -> Self:
         """Loads a checkpoint in the original's layout (config.json, safetensors, tokenizer).
 
@@ -147,6 +151,7 @@ class ArmoRM:
                 in float32: bfloat16 has three digits, and would make ties of good answers.
             device: A torch device, such as "cpu" or "cuda:0".
             max_length: Tokens of a conversation, the template's included.
+            gpus: How many GPUs the Llama is spread over, where the device is one.
 
         Raises:
             ValueError: The folder does not hold a usable ArmoRM.
@@ -155,14 +160,14 @@ class ArmoRM:
 
         temperature = read_temperature(directory)
         heads = read_heads(directory)
-        model, tokenizer = load_llama(directory, dtype)
+        model, tokenizer = load_llama(directory, dtype, **placing(device, gpus))
         check_heads(heads, model.config.hidden_size, directory)
         if not tokenizer.chat_template:
             raise ValueError(f"the tokenizer in {directory} has no chat template")
         heads = {
             name: tensor.to(device=device, dtype=torch.float32) for name, tensor in heads.items()
         }
-        return cls(model.to(device).eval(), heads, tokenizer, temperature, max_length)
+        return cls(to_device(model, device), heads, tokenizer, temperature, max_length)
 
     def rate(self, conversations: Sequence[Conversation]) -> list[Reward]:
         """The rewards of the last message of each conversation, computed as one right-padded batch.
@@ -329,9 +334,9 @@ def read_temperature(directory: Path) -> float:
         ) from error
 
 
-def load_llama(directory: Path, dtype: str) -> tuple[Any, Any]:
+def load_llama(directory: Path, dtype: str, **options: Any) -> tuple[Any, Any]:
     """The Llama that reads conversations, all of whose weights are in the folder, and its
-    tokenizer.
+    tokenizer. `options`: of `from_pretrained`, besides.
     """
     import torch
     from transformers import LlamaModel, PreTrainedTokenizerFast
@@ -350,6 +355,7 @@ def load_llama(directory: Path, dtype: str) -> tuple[Any, Any]:
             use_safetensors=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are told below, by name
+            **options,
         )
         tokenizer = PreTrainedTokenizerFast.from_pretrained(
             directory, local_files_only=True, trust_remote_code=False

@@ -6,17 +6,16 @@ model has to write.
 import math
 import re
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from lib.blocks import Block
 from lib.data.rows import Claim
-from lib.models.response_generators.base import Generator
 from lib.models.response_rewards.base import Conversation, Reward
 from lib.models.response_rewards.sighted import (
+    SightedReward,
     SightedSettings,
-    load_generator,
     question_about,
     turns_of,
 )
@@ -29,8 +28,6 @@ Somebody was asked about this picture: {instruction}
 Part of what they said: {claim}
 
 Does the picture show that this part is right? Answer with Yes or No."""
-#: The most claims that are asked about at once.
-BATCH_SIZE = 16
 #: What stands before an entry of a list: "- ", "* ", "2. ".
 ENTRY = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s+")
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[.!?][\"')\]])\s+|(?<=[。！？])")
@@ -60,11 +57,12 @@ class ClaimsSettings(Block):
         return check_words(question, "claim", WORDS)
 
 
-class Claims:
+class Claims(SightedReward):
     """A loaded model that is asked about claims."""
 
     #: It is raised, too, where a generator's `log_probabilities` change.
     VERSION: ClassVar[int] = 1
+    BATCH_SIZE: ClassVar[int] = 16
 
     class Settings(ClaimsSettings, SightedSettings):
         """Any vision-language model with a chat template, asked whether each sentence of a response
@@ -73,13 +71,7 @@ class Claims:
 
         kind: Literal["claims"] = Field(description="Which class rates the responses.")
 
-    def __init__(self, generator: Generator, settings: Settings) -> None:
-        self.generator, self.settings = generator, settings
-
-    @classmethod
-    def load(cls, settings: Settings, device: str) -> Self:
-        """Loads the model onto a device."""
-        return cls(load_generator(settings, device, BATCH_SIZE), settings)
+    settings: Settings
 
     def rate(self, conversations: Sequence[Conversation]) -> list[Reward]:
         """The rewards of answers to one question each about an image; the claims of each are
@@ -96,8 +88,8 @@ class Claims:
             for text in texts
         ]
         claims: list[Claim] = []
-        for start in range(0, len(texts), BATCH_SIZE):
-            batch = slice(start, start + BATCH_SIZE)
+        for start in range(0, len(texts), self.BATCH_SIZE):
+            batch = slice(start, start + self.BATCH_SIZE)
             rows = self.generator.log_probabilities(questions[batch], ["Yes", "No"])
             claims += [
                 {"text": text, "yes": share_of_yes(*row)}

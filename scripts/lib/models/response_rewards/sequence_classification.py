@@ -10,7 +10,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from lib import weights
 from lib.jobs.device import require_device
-from lib.loading import load_from_folder, load_whole
+from lib.loading import load_from_folder, load_whole, placing, to_device
 from lib.models.response_generators.chat import neutralised
 from lib.models.response_rewards.base import Conversation, Reward
 from lib.models.response_rewards.settings import LocalRewardSettings
@@ -60,20 +60,19 @@ class SequenceClassification:
         import torch
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-        require_device(device)
+        require_device(device, settings.gpus)
         folder = weights.fetch(settings.model, settings.revision)
         if problem := problem_with(folder):
             raise ValueError(problem)
         tokenizer = load_from_folder(AutoTokenizer, folder)
         if not tokenizer.chat_template:
             raise ValueError(f"the tokenizer in {folder} has no chat template")
-        dtype = getattr(torch, settings.dtype)
-        model = load_whole(
-            AutoModelForSequenceClassification, folder, dtype=dtype, use_safetensors=True
-        )
+        options = {"dtype": getattr(torch, settings.dtype), "use_safetensors": True}
+        options |= placing(device, settings.gpus)
+        model = load_whole(AutoModelForSequenceClassification, folder, **options)
         if isinstance(head := getattr(model, "score", None), torch.nn.Linear):
             head.float().register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
-        return cls(model.to(device).eval(), tokenizer, settings.max_length)
+        return cls(to_device(model, device), tokenizer, settings.max_length)
 
     def rate(self, conversations: Sequence[Conversation]) -> list[Reward]:
         """The reward of the last message of each conversation, as one batch; one after the other

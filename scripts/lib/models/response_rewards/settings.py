@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from pydantic import Field, PositiveInt, field_validator
 
-from lib.blocks import LATER, NO_EFFECT, Block, Model
+from lib.blocks import LATER, NO_EFFECT, Block, Model, gpus_field
 
 
 class ResponseRewardSettings(Block):
@@ -67,3 +67,5 @@ class ResponseRewardSettings(Block):
 
 class LocalRewardSettings(ResponseRewardSettings, Model):
     """A model that runs in the job."""
+
+    gpus: PositiveInt = gpus_field()

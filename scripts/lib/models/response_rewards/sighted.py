@@ -11,7 +11,7 @@ from lib.models.response_generators.base import Generator
 from lib.models.response_generators.for_jobs import generator_settings
 from lib.models.response_generators.registry import GENERATORS, Backend
 from lib.models.response_generators.requests import Question, Sampling
-from lib.models.response_generators.settings import is_blind
+from lib.models.response_generators.settings import is_blind, problem_with_gpus
 from lib.models.response_rewards.base import Conversation
 from lib.models.response_rewards.settings import LocalRewardSettings
 
@@ -58,18 +58,31 @@ class SightedSettings(LocalRewardSettings):
                 " `vision_config`), and it has to see the picture. Take one that reads pictures,"
                 " or another `kind`"
             )
+        if problem := problem_with_gpus(self, self.backend, self.gpus):
+            raise ValueError(f"`gpus`: {problem}")
         return self
 
 
-def load_generator(settings: SightedSettings, device: str, batch_size: int) -> Generator:
-    """The model of settings on a device, for so many questions at once."""
-    return GENERATORS.load(settings.backend).load(
-        generator_settings(settings),
-        device,
-        Sampling(1, 0.0),
-        with_images=True,
-        batch_size=batch_size,
-    )
+class SightedReward:
+    """A loaded model that is asked about pictures."""
+
+    #: The most questions that it is asked at once.
+    BATCH_SIZE: ClassVar[int]
+
+    def __init__(self, generator: Generator, settings: Any) -> None:
+        self.generator, self.settings = generator, settings
+
+    @classmethod
+    def load(cls, settings: SightedSettings, device: str) -> Self:
+        """Loads the model onto a device."""
+        generator = GENERATORS.load(settings.backend).load(
+            generator_settings(settings),
+            device,
+            Sampling(1, 0.0),
+            with_images=True,
+            batch_size=cls.BATCH_SIZE,
+        )
+        return cls(generator, settings)
 
 
 def turns_of(conversation: Conversation) -> tuple[str, str, Path]:

@@ -4,15 +4,14 @@ the configuration, and the score is the expected value of the rating that it wou
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from lib.models.response_generators.base import Generator
 from lib.models.response_rewards.base import Conversation, Reward
 from lib.models.response_rewards.sighted import (
+    SightedReward,
     SightedSettings,
-    load_generator,
     question_about,
     turns_of,
 )
@@ -30,8 +29,6 @@ Answer: {response}
 
 How good is the answer? Give one whole number from {lowest} (worst) to {highest} (best), and \
 nothing else."""
-#: The most answers that are judged at once.
-BATCH_SIZE = 64
 
 
 class JudgeSettings(Scale):
@@ -51,24 +48,19 @@ class JudgeSettings(Scale):
         return check_words(rubric, "response", WORDS)
 
 
-class VlmJudge:
+class VlmJudge(SightedReward):
     """A loaded judge."""
 
     #: It is raised, too, where a generator's `log_probabilities` change.
     VERSION: ClassVar[int] = 1
+    BATCH_SIZE: ClassVar[int] = 64
 
     class Settings(JudgeSettings, SightedSettings):
         """Any vision-language model with a chat template, asked to rate what it sees."""
 
         kind: Literal["vlm-judge"] = Field(description="Which class rates the responses.")
 
-    def __init__(self, generator: Generator, settings: Settings) -> None:
-        self.generator, self.settings = generator, settings
-
-    @classmethod
-    def load(cls, settings: Settings, device: str) -> Self:
-        """Loads the model onto a device."""
-        return cls(load_generator(settings, device, BATCH_SIZE), settings)
+    settings: Settings
 
     def rate(self, conversations: Sequence[Conversation]) -> list[Reward]:
         """The rewards of answers to one question each about an image, as one batch. Errors:

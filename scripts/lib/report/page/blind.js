@@ -13,7 +13,7 @@
     return rows.sort((one, other) => one[place] - other[place]);
   }
 
-  const isJudged = (kind, row) => page.reviews.verdict(kind, row.id) !== null;
+  const isJudged = (kind, row) => page.reviews.verdict(kind, row) !== null;
 
   // What is seen: two sides ({name, nodes}), in the order that was drawn.
   function sidesOf(kind, row, details) {
@@ -56,9 +56,9 @@
   }
 
   function say(verdict) {
-    const { kind, row, sides, name } = shown;
+    const { kind, row, sides } = shown;
     const [first, second] = sides.map((side) => side.name);
-    page.reviews.judge(kind, row.id, { shown: name, first, second, verdict });
+    page.reviews.judge(kind, row, { first, second, verdict });
     page.elements.say("Noted.");
     draw(null, kind);
   }
@@ -91,8 +91,7 @@
       return;
     }
     const details = await page.data.details(row);
-    const name = kind === "pictures" ? details.comparison.shown : row.pair;
-    shown = { kind, row, name, sides: sidesOf(kind, row, details) };
+    shown = { kind, row, sides: sidesOf(kind, row, details) };
     main.replaceChildren(...heading(kind, rows), ask(kind, row, details));
   }
 

@@ -6,14 +6,14 @@
   const [WIDTH, HEIGHT, LEFT, BOTTOM, TOP] = [420, 200, 60, 28, 8];
   const COLOURS = 6; // classes colour-0 to colour-5 of the style sheet
 
-  function scale(low, high, from, to) {
+  function scale([low, high], from, to) {
     const span = high - low || 1;
     return (value) => from + ((value - low) / span) * (to - from);
   }
 
   const extent = (values) => values.reduce(([low, high], each) => [Math.min(low, each), Math.max(high, each)], [Infinity, -Infinity]);
 
-  function frame(title, x, y, lowX, highX, lowY, highY, children) {
+  function frame(title, [lowX, highX], [lowY, highY], children) {
     const { svg, number } = page.elements;
     const label = (at, to, words, anchor) =>
       svg("text", { x: at, y: to, "text-anchor": anchor, class: "tick" }, words);
@@ -48,15 +48,14 @@
     const shown = lines.filter(([, points]) => points.length);
     const all = shown.flatMap(([, points]) => points);
     if (!all.length) return null;
-    const [lowX, highX] = extent(all.map(([x]) => x));
-    const [lowY, highY] = extent(all.map(([, y]) => y));
-    const x = scale(lowX, highX, LEFT, WIDTH - 4);
-    const y = scale(lowY, highY, HEIGHT - BOTTOM, TOP);
+    const [across, upwards] = [extent(all.map(([x]) => x)), extent(all.map(([, y]) => y))];
+    const x = scale(across, LEFT, WIDTH - 4);
+    const y = scale(upwards, HEIGHT - BOTTOM, TOP);
     const path = ([, points], place) => {
       const d = points.map(([at, to], number) => `${number ? "L" : "M"}${x(at).toFixed(1)} ${y(to).toFixed(1)}`).join("");
       return svg("path", { d, class: `curve stroke-${place % COLOURS}` });
     };
-    const chart = frame(title, x, y, lowX, highX, lowY, highY, shown.map(path));
+    const chart = frame(title, across, upwards, shown.map(path));
     return figure(title, chart, shown.map(([name]) => name));
   }
 
@@ -79,13 +78,12 @@
     const { svg } = page.elements;
     if (!points.length) return null;
     const names = [...new Set(points.map(([, , name]) => name))].sort();
-    const [lowX, highX] = extent(points.map(([x]) => x));
-    const [lowY, highY] = extent(points.map(([, y]) => y));
-    const x = scale(lowX, highX, LEFT + 4, WIDTH - 6);
-    const y = scale(lowY, highY, HEIGHT - BOTTOM - 4, TOP + 4);
+    const [across, upwards] = [extent(points.map(([x]) => x)), extent(points.map(([, y]) => y))];
+    const x = scale(across, LEFT + 4, WIDTH - 6);
+    const y = scale(upwards, HEIGHT - BOTTOM - 4, TOP + 4);
     const one = ([at, to, name]) =>
       svg("circle", { cx: x(at).toFixed(1), cy: y(to).toFixed(1), r: 2, class: `fill-${names.indexOf(name) % COLOURS}` });
-    return figure(title, frame(title, x, y, lowX, highX, lowY, highY, points.map(one)), names);
+    return figure(title, frame(title, across, upwards, points.map(one)), names);
   }
 
   page.charts = { curves, histogram, dots };

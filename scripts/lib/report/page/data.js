@@ -72,6 +72,7 @@
 
   page.data = {
     load,
+    numbered,
     loadPrompts,
     details,
     loadAnswers,

@@ -66,10 +66,16 @@
     });
   }
 
+  // An answer under its heading; `parts` as page.text.fill has them.
+  function answer(kind, heading, parts) {
+    const text = page.text.fill(make("div", { class: "answer", dir: "auto" }), parts);
+    return make("article", { class: `side ${kind}` }, heading, text);
+  }
+
   // Says something to who hears the page.
   function say(words) {
     document.getElementById("status").textContent = words;
   }
 
-  page.elements = { make, svg, table, picture, number, say };
+  page.elements = { make, svg, table, picture, answer, number, say };
 })();

@@ -12,18 +12,15 @@
   };
   const ORDERS = {
     id: ["As in the files", (row) => row.place],
-    margin: ["Margin", (row) => row.margin],
-    score: ["Reward of the chosen", (row) => row.score],
-    image: ["Image reward", (row) => row.image],
-    against: ["Share of the rewards against the pair", (row) => row.against],
-    spread: ["Spread of the rewards", (row) => row.spread],
+    ...Object.fromEntries(Object.entries(RANGES).map(([name, words]) => [name, [words, (row) => row[name]]])),
     longer: ["Characters that the chosen has more", (row) => row.longer],
     prompt: ["Prompt", (row) => row.prompt.toLowerCase()],
   };
 
   // The state of an address: "#gallery?topic=art&sort=margin" -> its page, name and filters.
   function read(hash) {
-    const [path, query = ""] = hash.replace(/^#/, "").split("?");
+    const [path, ...queries] = hash.replace(/^#/, "").split("?");
+    const query = queries.join("?"); // somebody may type one
     const [name, ...rest] = path.split("/");
     let item = "";
     try {
@@ -36,7 +33,7 @@
 
   function address(name, item, filters) {
     const query = filters?.toString();
-    return `#${name}${item ? `/${encodeURIComponent(item)}` : ""}${query ? `?${query}` : ""}`;
+    return `#${name}${item ? `/${encodeURIComponent(page.text.wellFormed(item))}` : ""}${query ? `?${query}` : ""}`;
   }
 
   function isWithin(value, low, high) {

@@ -31,26 +31,24 @@
   }
 
   function changeOf(change) {
-    const { make, picture } = page.elements;
+    const { make, picture, answer } = page.elements;
     const [before, after] = page.differences.mark(change.before, change.after);
-    const side = (name, parts) =>
-      make("article", { class: "side" }, make("h4", {}, name), page.text.fill(make("div", { class: "answer", dir: "auto" }), parts));
     return make(
       "li",
       { class: "change" },
-      make("p", { class: "badge" }, change.difference > 0 ? "better" : "worse"),
+      change.difference > 0 ? make("p", { class: "badge" }, "better") : make("p", { class: "badge bad" }, "worse"),
       change.picture && picture(change.picture, change.question),
       make("div", {},
         page.text.fillPlain(make("p", { class: "answer", dir: "auto" }), change.question),
         change.target && make("p", { class: "hint" }, `Right, or there: ${change.target}`)),
-      make("div", { class: "sides" }, side("Base", before), side("Trained", after)),
+      make("div", { class: "sides" }, answer("", make("h4", {}, "Base"), before), answer("", make("h4", {}, "Trained"), after)),
     );
   }
 
   // The questions are read when one asks for them.
   function changesOf(compared) {
     const { make } = page.elements;
-    const name = `questions-${String(compared.file).padStart(3, "0")}`;
+    const name = page.data.numbered("questions", compared.file);
     const box = make("details", {}, make("summary", {}, `${compared.listed} questions whose score changed, those that changed most first`));
     box.addEventListener("toggle", async () => {
       if (box.children.length > 1) return;

@@ -38,7 +38,7 @@
     const columns = { rule: "Rule", jobs: "Jobs", computed: "Computed", reused: "Reused" };
     Object.assign(columns, { failed: "Failed", hours: "Hours" });
     if (used.rules.some((each) => "planned" in each)) {
-      Object.assign(columns, { planned: "Planned hours", gpu_hours: "Planned GPU-hours" });
+      Object.assign(columns, { planned: "Planned hours", gpu_hours: "GPU-hours", planned_gpu_hours: "Planned GPU-hours" });
     }
     const rows = used.rules.map((each) => Object.keys(columns).map((name) => each[name] ?? "–"));
     return table("Time by rule", Object.values(columns), rows);
@@ -54,6 +54,7 @@
       { "aria-label": "Reviews" },
       make("h2", {}, "Reviews"),
       make("p", {}, `In this browser: ${found.accept} accepted, ${found.reject} rejected, ${found.swap} swapped. They count in the next run once reviews.csv lies in the project's folder ${known.reviews_folder}/.`),
+      found[""] > 0 && make("p", { class: "warning" }, `Notes without a verdict: ${found[""]}. They are not in reviews.csv.`),
       !page.reviews.isKept() && make("p", { class: "warning" }, "This browser keeps nothing: download before you close the page."),
       make("div", { class: "review" },
         make("label", {}, make("span", {}, "Reviewer"), reviewer),

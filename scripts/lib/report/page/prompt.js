@@ -2,11 +2,12 @@
 (() => {
   "use strict";
   const page = (window.page ??= {});
-  let shown = null; // {row, filters}
+  let shown = null; // {row, filters, rows: those that the filters left when it was drawn}
 
   function neighbour(step) {
-    const rows = page.filters.apply(shown.filters);
-    const place = rows.findIndex((row) => row.id === shown.row.id);
+    // A mark may take the prompt out of what the filters leave; those beside it stay the same.
+    const { rows, row } = shown;
+    const place = rows.indexOf(row);
     return place < 0 ? (step > 0 ? rows[0] : rows.at(-1)) : rows[place + step];
   }
 
@@ -55,7 +56,7 @@
 
   function candidateOf(candidate, row) {
     const { make } = page.elements;
-    const words = `Candidate at ${candidate.of}: ${row.prompt}`;
+    const words = `Candidate, ${candidate.of}: ${row.prompt}`;
     return make(
       "li",
       { class: `candidate ${candidate.isPicked ? "picked" : ""}` },
@@ -67,14 +68,9 @@
     );
   }
 
-  function side(name, response, parts, score) {
-    const { make, number } = page.elements;
-    return make(
-      "article",
-      { class: `side ${name.toLowerCase()}` },
-      make("h3", {}, name, " ", make("small", {}, `${response.name} · reward ${number(score)}`)),
-      page.text.fill(make("div", { class: "answer", dir: "auto" }), parts),
-    );
+  function side(kind, name, told, parts) {
+    const { make, answer } = page.elements;
+    return answer(kind, make("h3", {}, name, " ", make("small", {}, told)), parts);
   }
 
   // The pair beside what it is about: the picked picture, and what was asked.
@@ -94,14 +90,12 @@
     const { make } = page.elements;
     const [chosen, rejected] = details.responses;
     const [left, right] = page.differences.mark(chosen.text, rejected.text);
-    const half = (name, parts) =>
-      make("article", { class: `side ${name.toLowerCase()}` }, make("h3", {}, name), page.text.fill(make("div", { class: "answer", dir: "auto" }), parts));
     return make(
       "section",
       {},
       make("h2", {}, "Pair"),
       make("p", { class: "hint" }, `From ${details.own}. Marked: words that the other answer does not have.`),
-      make("div", { class: "sides" }, half("Chosen", left), half("Rejected", right)),
+      make("div", { class: "sides" }, side("chosen", "Chosen", "", left), side("rejected", "Rejected", "", right)),
     );
   }
 
@@ -111,8 +105,9 @@
     const pair = details.pair;
     const why = make("p", { class: "warning" }, `No pair: ${details.why}`);
     if (!pair) return make("section", {}, make("h2", {}, "Pair"), why);
-    const [chosen, rejected] = ["chosen", "rejected"].map((name) => pair[name]);
+    const { chosen, rejected } = pair;
     const [left, right] = page.differences.mark(chosen.text, rejected.text);
+    const told = ({ policy, score }) => `${policy} · reward ${number(score)}`;
     return make(
       "section",
       {},
@@ -122,8 +117,8 @@
       details.review && make("p", { class: "warning" }, details.review),
       make("p", { class: "hint" }, "Marked: words that the other answer does not have."),
       make("div", { class: "sides" },
-        side("Chosen", { name: chosen.policy }, left, chosen.score),
-        side("Rejected", { name: rejected.policy }, right, rejected.score)),
+        side("chosen", "Chosen", told(chosen), left),
+        side("rejected", "Rejected", told(rejected), right)),
     );
   }
 
@@ -213,10 +208,10 @@
       main.replaceChildren(make("h1", {}, "Prompt"), make("p", { class: "warning" }, `This report has no prompt ${id}. It may be of another run, or the prompt was edited since the link was made.`));
       return;
     }
-    shown = { row, filters };
+    const rows = page.filters.apply(filters);
+    shown = { row, filters, rows };
     const details = await page.data.details(row);
     if (shown.row !== row) return; // another was asked for meanwhile
-    const rows = page.filters.apply(filters);
     const place = rows.indexOf(row) + 1;
     main.replaceChildren(
       make(

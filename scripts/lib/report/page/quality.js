@@ -14,6 +14,7 @@
 
   function lengths(told) {
     const { make, number } = page.elements;
+    if (!told.responses) return make("section", {}, make("h2", {}, "Length against reward"), make("p", {}, "No response is ranked."));
     const { correlation, doubling, best_is_longer: longer } = told.length;
     const words =
       `${told.responses.toLocaleString("en")} ranked responses, of which at most 1,500 are drawn. Within a prompt the` +
@@ -22,6 +23,20 @@
       ` ${percent(longer)} of the prompts.`;
     return make("section", {}, make("h2", {}, "Length against reward"), make("p", {}, words),
       page.charts.dots("Reward (upwards) by length in characters", told.dots));
+  }
+
+  function alike(rows) {
+    const shown = (id) => link(id, page.data.byId.get(id)?.prompt ?? id);
+    const pairs = rows.map(([value, one, other]) => [value, shown(one), shown(other)]);
+    return page.elements.table("Cosine of their words, rare ones weighing more", ["Alike", "Prompt", "Prompt"], pairs);
+  }
+
+  // Of the scorers that rank candidates, or the rewards of an ensemble, which rank responses.
+  function agreement([what, rows]) {
+    const { make, table } = page.elements;
+    if (!rows.length) return make("p", {}, `No prompt's ${what}s are ranked by two scorers.`);
+    const shown = rows.map(([one, other, count, share]) => [one, other, count, percent(share)]);
+    return table(`How often two scorers find the same ${what} best`, ["Scorer", "Scorer", "Prompts", "Same"], shown);
   }
 
   function checkOf(each) {
@@ -41,13 +56,12 @@
       make("section", {}, make("h2", {}, "Who is chosen, and who is rejected"),
         table("Responses by model", ["Model", "Ranked", "Chosen", "Rejected"], told.policies)),
       lengths(told),
-      make("section", {}, make("h2", {}, "Agreement of the image scorers"),
-        told.agreement.length
-          ? table("How often two scorers pick the same candidate", ["Scorer", "Scorer", "Prompts", "Same pick"],
-            told.agreement.map(([one, other, count, share]) => [one, other, count, percent(share)]))
-          : make("p", {}, "There is one scorer.")),
+      make("section", {}, make("h2", {}, "Agreement of the scorers"),
+        Object.entries(told.agreement).map(agreement)),
       make("section", {}, make("h2", {}, "Largest and smallest margins"),
         make("div", { class: "charts" }, extremes("Largest", told.largest), extremes("Smallest", told.smallest))),
+      make("section", {}, make("h2", {}, "Prompts that are most alike"),
+        told.alike.length ? alike(told.alike) : make("p", {}, "No two share a word that is not in many.")),
       make("section", {}, make("h2", {}, "What checks found in the pairs"),
         told.checks.length ? told.checks.map(checkOf) : make("p", {}, "Nothing, or they have not been made yet (quality/pairs.json).")),
     );

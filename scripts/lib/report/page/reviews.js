@@ -4,8 +4,8 @@
   const page = (window.page ??= {});
   const VERDICTS = { accept: "accepted", reject: "rejected", swap: "swapped" };
   const COLUMNS = ["run", "prompt_id", "pair", "verdict", "note", "reviewer", "sample", "reviewed_at"];
-  let run = "";
   const VERDICT_COLUMNS = ["run", "kind", "prompt_id", "shown", "first", "second", "verdict", "reviewer", "judged_at"];
+  let run = "";
   let kept = { reviewer: "", marks: {}, verdicts: {} };
   let isKept = true;
 
@@ -15,7 +15,7 @@
     run = name;
     try {
       const there = JSON.parse(localStorage.getItem(place()) ?? "null");
-      if (there && typeof there.marks === "object") kept = { ...kept, ...there };
+      if (there?.marks) kept = { ...kept, ...there };
     } catch {
       isKept = false; // a browser that keeps nothing
     }
@@ -44,7 +44,7 @@
   }
 
   function quoted(value) {
-    const text = String(value).replace(/\p{Cs}/gu, "\ufffd");
+    const text = page.text.wellFormed(String(value));
     // A spreadsheet would take it for a formula.
     const safe = /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
     return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
@@ -64,22 +64,32 @@
 
   const linesOf = (lines) => lines.map((line) => `${line.map(quoted).join(",")}\r\n`).join("");
 
-  // What was said of two pictures or answers of a prompt; null where nothing was.
-  function verdict(kind, id) {
-    const name = `${kind}/${id}`;
-    return Object.hasOwn(kept.verdicts, name) ? kept.verdicts[name] : null;
+  // What is shown of a prompt in the blind mode is known by this.
+  const shownOf = (kind, row) => (kind === "pictures" ? row.pictures : row.pair);
+
+  // What was said of two pictures or answers of a prompt; null where nothing was said of these two.
+  function verdict(kind, row) {
+    const name = `${kind}/${row.id}`;
+    const said = Object.hasOwn(kept.verdicts, name) ? kept.verdicts[name] : null;
+    return said && said.shown === shownOf(kind, row) ? said : null;
   }
 
-  function judge(kind, id, said) {
-    kept.verdicts[`${kind}/${id}`] = { ...said, at: new Date().toISOString() };
+  function judge(kind, row, said) {
+    const at = new Date().toISOString();
+    kept.verdicts[`${kind}/${row.id}`] = { ...said, shown: shownOf(kind, row), at };
     keep();
   }
 
   function verdictsCsv() {
-    const lines = Object.entries(kept.verdicts).map(([name, said]) => {
-      const [kind, id] = name.split("/");
-      return [run, kind, id, said.shown, said.first, said.second, said.verdict, kept.reviewer, said.at];
-    });
+    const lines = ["pictures", "answers"].flatMap((kind) =>
+      page.data.prompts
+        .map((row) => [row, verdict(kind, row)])
+        .filter(([, said]) => said)
+        .map(([row, said]) => [
+          ...[run, kind, row.id, said.shown, said.first, said.second, said.verdict],
+          ...[kept.reviewer, said.at],
+        ]),
+    );
     return linesOf([VERDICT_COLUMNS, ...lines]);
   }
 
@@ -89,11 +99,12 @@
     setTimeout(() => URL.revokeObjectURL(address), 10000);
   }
 
+  // How many marks there are of each verdict; of "", notes alone.
   function counts() {
-    const found = { accept: 0, reject: 0, swap: 0 };
+    const found = { accept: 0, reject: 0, swap: 0, "": 0 };
     for (const row of page.data.prompts) {
       const mark = of(row);
-      if (mark?.verdict) found[mark.verdict] += 1;
+      if (mark) found[mark.verdict] += 1;
     }
     return found;
   }

@@ -35,25 +35,33 @@
     return text.replace(HIDDEN, " ").replace(/\s+/g, " ").trim();
   }
 
+  // A text without lone surrogates, which neither addresses nor files can hold.
+  const wellFormed = (text) => text.replace(/\p{Cs}/gu, "\ufffd");
+
+  function piece({ text, isMarked }) {
+    const made = document.createElement(isMarked ? "mark" : "span");
+    made.append(...nodes(text));
+    return made;
+  }
+
+  // The parts of a text as far as they are shown at first. No character is cut in two.
+  function beginning(parts) {
+    let left = LONG;
+    const shown = [];
+    for (const part of parts) {
+      if (left <= 0) break;
+      const text = part.text.length > left ? part.text.slice(0, left).replace(/[\ud800-\udbff]$/, "") : part.text;
+      shown.push({ ...part, text });
+      left -= part.text.length;
+    }
+    return shown;
+  }
+
   // Fills an element with parts of a text ({text, isMarked}); what is long is cut until one asks.
   function fill(element, parts) {
-    element.replaceChildren();
-    let left = LONG;
-    let length = 0;
-    for (const part of parts) {
-      length += part.text.length;
-      const shown = part.text.slice(0, Math.max(left, 0));
-      left -= part.text.length;
-      if (!shown) continue;
-      if (part.isMarked) {
-        const mark = document.createElement("mark");
-        mark.append(...nodes(shown));
-        element.append(mark);
-      } else {
-        element.append(...nodes(shown));
-      }
-    }
-    if (left < 0) element.append(moreButton(element, parts, length));
+    const length = parts.reduce((sum, part) => sum + part.text.length, 0);
+    element.replaceChildren(...beginning(parts).map(piece));
+    if (length > LONG) element.append(moreButton(element, parts, length));
     return element;
   }
 
@@ -63,12 +71,7 @@
     button.className = "more";
     button.textContent = `Show all ${length.toLocaleString("en")} characters`;
     button.addEventListener("click", () => {
-      const all = parts.map((part) => {
-        const piece = document.createElement(part.isMarked ? "mark" : "span");
-        piece.append(...nodes(part.text));
-        return piece;
-      });
-      element.replaceChildren(...all);
+      element.replaceChildren(...parts.map(piece));
       element.tabIndex = -1;
       element.focus();
     });
@@ -78,6 +81,7 @@
   page.text = {
     nodes,
     plain,
+    wellFormed,
     fill,
     fillPlain: (element, text) => fill(element, [{ text, isMarked: false }]),
   };
