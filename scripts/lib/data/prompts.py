@@ -215,8 +215,6 @@ class StoredPrompts(Prompts):
             (self.topic, self._text, self._ends) == (other.topic, other._text, other._ends)
         )
 
-    __hash__ = None  # type: ignore[assignment]  # as a list
-
 
 class MergedPrompts(Prompts):
     """The prompts of several shards."""
