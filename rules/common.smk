@@ -100,7 +100,7 @@ def files_behind(rule, *stages):
             return [
                 file
                 for stage in stages
-                for file in PLAN.files_behind(rule, stage, *place)
+                for file in PLAN.stages.files_behind(rule, stage, *place)
             ]
         except UserError as error:
             # As in `told`.
@@ -111,7 +111,7 @@ def files_behind(rule, *stages):
 
 def digests_of(rule):
     """The digests of the shards that a rule's job reads and makes."""
-    return lambda wildcards: PLAN.digests_of(rule, wildcards.topic, wildcards.shard)
+    return lambda wildcards: PLAN.stages.digests_of(rule, wildcards.topic, wildcards.shard)
 
 
 def shown(file, caption, category, **labels):

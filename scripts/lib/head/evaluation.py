@@ -193,7 +193,7 @@ def contamination_files(plan: Plan) -> list[str]:
     """The shards of training data that are held against the benchmarks; none where there is nothing
     to hold them against.
     """
-    return plan.shard_files("contamination") if is_checked(plan) else []
+    return plan.stages.files("contamination") if is_checked(plan) else []
 
 
 def is_checked(plan: Plan) -> bool:

@@ -27,7 +27,7 @@ def jobs_with_models(plan: Plan) -> Iterator[PlannedJob]:
     """The jobs that hold a GPU."""
     config = plan.config
     for rule, wildcards, gpus, together in _jobs_of_a_shard(config):
-        for topic, shard in plan.layout(rule).shards:
+        for topic, shard in plan.stages.layout(rule).shards:
             names = {**wildcards, "topic": topic, "shard": shard}
             done = tuple({**part, "topic": topic, "shard": shard} for part in together)
             yield PlannedJob(rule, names, gpus, together=done)
