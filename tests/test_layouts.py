@@ -12,7 +12,7 @@ from lib.errors import UserError
 from lib.head.plan import Plan
 from lib.jobs.job import ALL_TOPICS
 from lib.jobs.published import SHARD_RULES
-from lib.planning.costs import how_of, items_of, plan_costs
+from lib.planning.costs import how_of, items_of, parts_of, plan_costs
 from lib.planning.graph import made_up_prompts, read_configuration
 from lib.planning.rates import read_rates
 from lib.planning.reported import RATES, all_rules, jobs_with_models
@@ -39,7 +39,11 @@ def test_a_shard_over_all_topics_holds_whole_shards_of_the_stage_before(tmp_path
     assert list(ranking) == [(ALL_TOPICS, "1-of-2"), (ALL_TOPICS, "2-of-2")]
     assert list(ids_of(plan, "build_pairs")) == [(ALL_TOPICS, "1-of-1")]
     for place, ids in ranking.items():
-        files = plan.stages.files_behind("rank_images", "images", *place)
+        # The rows of its images are gathered for it, and for every job after it.
+        gathered = f"{plan.root}/images/{'/'.join(place)}.jsonl"
+        assert plan.stages.files_behind("rank_images", "images", *place) == [gathered]
+        assert gathered in plan.stages.image_files()
+        files = plan.stages.files_behind("gather_images", "images", *place)
         behind = [(Path(file).parent.name, Path(file).stem) for file in files]
         assert ids == sorted(name for each in behind for name in images[each])
         assert [
@@ -59,7 +63,9 @@ def test_each_file_that_a_job_reads_row_by_row_has_its_prompts_digest(tmp_path):
         *plan.stages.files_behind("write_instructions", "images", ALL_TOPICS, "1-of-2"),
         *plan.stages.files_behind("write_instructions", "image_ranking/clip", ALL_TOPICS, "1-of-2"),
     ]
-    assert sorted(digests) == sorted(f"{Path(file).parent.name}/{Path(file).stem}" for file in read)
+    assert set(digests) == {f"{Path(file).parent.name}/{Path(file).stem}" for file in read}
+    gathered = plan.stages.digests_of("gather_images", ALL_TOPICS, "1-of-2")
+    assert len(gathered) == 1 + 2 * 2  # its own shard, and two of each topic
     assert digests.items() <= plan.stages.digests.items()
     # Of stages with other shards, those of the same number are others.
     assert len(plan.stages.digests) == 8 + 2 + 1
@@ -147,3 +153,10 @@ def test_the_paper_s_run_of_9000_prompts_loads_models_in_a_twentieth_of_its_time
         assert 0 < loading <= 0.05 * cost.costs[stage].seconds, stage
         assert cost.costs[stage].longest <= 4 * 3600, stage
         assert sum(items_of(job, config, counts, {}) for job in jobs) >= 36_000
+    asking = [job for job in jobs_with_models(plan) if job.rule == "answer_part"]
+    seconds = plan_costs(asking, config, counts, rates).costs["answer_part"].seconds
+    loading = sum(rates.of(*parts_of(job, config)[0]).load_seconds for job in asking)
+    assert 0 < loading <= 0.05 * seconds
+    assert not [
+        job for job in jobs_with_models(plan) if job.rule == "answer_benchmark" and job.gpus
+    ]

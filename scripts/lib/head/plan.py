@@ -2,6 +2,7 @@
 to be tried again.
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -32,10 +33,11 @@ from lib.data.shards import read_shards
 from lib.errors import UserError
 from lib.files import digest, write_jsonl
 from lib.head.run_start import RunStart
-from lib.head.stages import Stages
+from lib.head.stages import GATHER, Stages
 from lib.jobs.job import digest_of_params
 from lib.jobs.published import record_of
 from lib.jobs.record import read_record
+from lib.jobs.turns import parts_of
 from lib.models.image_scorers.registry import IMAGE_SCORERS
 from lib.models.response_generators.registry import GENERATORS
 from lib.models.response_generators.settings import GeneratorSettings
@@ -612,9 +614,14 @@ class Plan:
         knows what it was asked.
         """
         rule = own_name(job.rule)
-        is_there = all(Path(file).exists() for file in job.output)
         if rule == "add_prompts":
-            return "prompts are missing" if is_there else ""
+            return "prompts are missing" if all(map(os.path.exists, job.output)) else ""
+        reasons = (self._why_again(rule, part, is_remembered) for part in parts_of(job))
+        return next(filter(None, reasons), "")
+
+    def _why_again(self, rule: str, job: Any, is_remembered: bool) -> str:
+        """`why_again` of one of the jobs that a job of Snakemake's is."""
+        is_there = all(Path(file).exists() for file in job.output)
         name = "/".join(job.wildcards) or rule
         record = read_record(Path(self.root, "work", rule, f"{name}.json"))
         if record is None:
@@ -623,6 +630,9 @@ class Plan:
             return f"{record.failed} of its items failed"
         if record.lacks_files(Path(self.root)):
             return "one of its files is gone"
+        # Snakemake makes what is gone for those alone that it has reason to run.
+        if rule == GATHER and not all(map(os.path.exists, job.input)):
+            return "one of the files that it gathers is gone"
         if others := self._made_by(job.output) - {rule}:
             return f"{min(others)} has made its files since"
         if not is_remembered and record.asked != digest_of_params(dict(job.params.items())):

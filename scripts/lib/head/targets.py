@@ -86,7 +86,7 @@ def responses(plan: Plan) -> list[str]:
         "instructions",
         *(f"responses/{policy}" for policy in config.responses.policy_models),
     ]
-    # Where images are gathered, the records tell which of the files gathered from are gone.
+    # Where images are gathered, these stand for the files that they are gathered from.
     return [
         *plan.stages.image_files(),
         *(file for stage in stages for file in plan.stages.files(stage)),

@@ -5,6 +5,7 @@ project, without Snakemake's graph, which would be made anew for it.
 from collections.abc import Iterator
 from pathlib import Path
 
+from lib.benchmarks.lmms_eval.parts import WHOLE
 from lib.blocks import gpus_of
 from lib.config.report import PlannedTime
 from lib.config.response_ranking import rewards_of
@@ -36,6 +37,9 @@ def jobs_with_models(plan: Plan) -> Iterator[PlannedJob]:
         yield PlannedJob("train_dpo", {"experiment": experiment}, gpus)
     for name in plan.models():
         gpus = gpus_of(asked_model(plan, name))
+        if in_one := config.evaluation.asked_together:
+            done = tuple({"model": name, "benchmark": task, "part": WHOLE} for task in in_one)
+            yield PlannedJob("answer_part", {"model": name}, gpus, together=done)
         for benchmark in config.evaluation.benchmarks:
             names = {"model": name, "benchmark": benchmark}
             if benchmark not in tasks(plan):
@@ -43,7 +47,7 @@ def jobs_with_models(plan: Plan) -> Iterator[PlannedJob]:
                 continue
             of_task = parts(plan, benchmark)
             yield PlannedJob("answer_benchmark", names, 0 if of_task else gpus)
-            for part in of_task:
+            for part in of_task if benchmark not in in_one else ():
                 yield PlannedJob("answer_part", {**names, "part": part}, gpus)
 
 
