@@ -9,7 +9,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import file_digest, sha256
 from itertools import chain
 from pathlib import Path
@@ -179,12 +179,20 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     """
     with mendable_storage_errors(folder.parent):
         unfinished = part_of(folder)
-        shutil.rmtree(unfinished, ignore_errors=True)
+        _delete_folder(unfinished)
         make_folder(unfinished)
         yield unfinished
         sync_file_system(unfinished)
-        shutil.rmtree(folder, ignore_errors=True)
+        _delete_folder(folder)
         unfinished.rename(folder)
+
+
+def _delete_folder(folder: Path) -> None:
+    """Deletes a folder, if it is there: `shutil.rmtree` alone makes lists of what is in it."""
+    with suppress(OSError):
+        for file in files_under_folder(folder):
+            file.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def link_or_copy(source: Path, target: Path) -> None:
