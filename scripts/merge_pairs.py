@@ -112,22 +112,18 @@ def number_of(size: str, pairs: int, rows: Collection[PairRow | MissingRow]) -> 
     )
 
 
-def count_splits(prompts: Iterable[str], validation: float) -> dict[Split, int]:
-    """How many of the pairs of these prompts (texts) are in each split. Errors: UserError where
-    none is left to train on.
-    """
-    splits = Counter(split_of(prompt, validation) for prompt in prompts)
-    if TRAIN not in splits:
+def refuse_no_training(splits: Counter[Split], validation: float) -> None:
+    """A UserError where no pair is left to train on. `splits`: how many pairs are in each."""
+    if not splits[TRAIN]:
         raise UserError(
             f"pairs.validation: {validation:g} of {splits.total()} pairs leaves none to train on."
             " Lower it, or write more prompts."
         )
-    return dict(sorted(splits.items()))
 
 
 def names_of_pairs(rows: StoredRows[PairRow]) -> StoredMapping[int, str]:
     """The ids of the prompts that gave a pair, by their places in the order of data sets."""
-    with_pair = (row for row in rows.values() if not is_missing(row) and "pair" in row)
+    with_pair = (row for row in rows.read() if not is_missing(row) and "pair" in row)
     return StoredMapping(enumerate(stratified((row["topic"], row["id"]) for row in with_pair)))
 
 
@@ -147,12 +143,14 @@ def write_data_set(job: Job[MergePairsJob], inputs: Any, size: str, folder: Path
         return (name for _, name in islice(there.items(), number))
 
     validation = job.settings.validation
-    splits = {TRAIN: number}
+    split_of_each = [TRAIN] * number
     if validation:
-        splits = count_splits((rows[name]["prompt"] for name in names()), validation)
-    pairs = ((split_of(pair.image_prompt, validation), pair) for pair in source.read(names()))
+        split_of_each = [split_of(rows[name]["prompt"], validation) for name in names()]
+    splits = Counter(split_of_each)
+    refuse_no_training(splits, validation)
+    contents = Contents(f"{job.root.name}-{size}", dict(sorted(splits.items())))
     summary = Summary(f"dataset/{size}")
-    write_forms(pairs, Contents(f"{job.root.name}-{size}", splits), folder, summary)
+    write_forms(zip(split_of_each, source.read(names()), strict=True), contents, folder, summary)
     write_text(folder / "prompt_ids.txt", (f"{name}\n" for name in names()))
     told = {
         "size": number,

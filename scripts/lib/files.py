@@ -190,8 +190,8 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 def _delete_folder(folder: Path) -> None:
     """Deletes a folder, if it is there: `shutil.rmtree` alone makes lists of what is in it."""
     with suppress(OSError):
-        for file in files_under_folder(folder):
-            file.unlink()
+        for file in files_below(str(folder)):
+            Path(file).unlink()
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -226,6 +226,9 @@ def write_json(path: Path, value: Any) -> None:
 def _pieces_of_json(value: Any, margin: str) -> Iterator[str]:
     """`margin`: what stands before each line of it but the first."""
     inner = f"{margin}  "
+    if isinstance(value, str):
+        yield CANONICAL.encode(value)
+        return
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         items = sorted(value.items()) if isinstance(value, dict) else value.items()
         entries = ((f"{CANONICAL.encode(key)}: ", each) for key, each in items)
@@ -245,19 +248,19 @@ def _pieces_of_json(value: Any, margin: str) -> Iterator[str]:
     yield f"{begin}{end}" if is_empty else f"{margin}{end}"
 
 
-def files_under_folder(path: Path) -> Iterator[Path]:
-    """Every file in a folder and below it, in no order; of a file, itself. No list is made of them:
-    a data set has a million.
+def files_below(path: str) -> Iterator[str]:
+    """The path of every file in a folder and below it, in no order; of a file, itself. No list is
+    made of them: a data set has a million.
     """
-    if not path.is_dir():
+    if not Path(path).is_dir():
         yield path
         return
     with os.scandir(path) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                yield from files_under_folder(Path(entry))
+                yield from files_below(entry.path)
             elif entry.is_file():
-                yield Path(entry)
+                yield entry.path
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -7,6 +7,9 @@ made anew.
 import re
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
+from heapq import merge
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 from lib.data.stored_mapping import StoredMapping, fill, temporary_database
@@ -46,11 +49,8 @@ class Builds:
 
     def add(self, pairs: StoredMapping[str, str]) -> None:
         """Adds the build of `pairs` (their digests by prompt id), if anything changed."""
-        known, build = self.pairs, len(self.sizes)
-        self._add_names((build, "added", name) for name in pairs if name not in known)
-        self._add_names((build, "gone", name) for name in known if name not in pairs)
-        shared = ((name, digest, known.get(name, digest)) for name, digest in pairs.items())
-        self._add_names((build, "changed", name) for name, new, old in shared if new != old)
+        build = len(self.sizes)
+        self._add_names((build, kind, name) for kind, name in _changes(self.pairs, pairs))
         if any(self._number_of(build, kind) for kind in KINDS):
             self.sizes.append(len(pairs))
             self.pairs = pairs
@@ -108,6 +108,20 @@ class Builds:
     def _names_of(self, build: int, kind: str, most: int = -1) -> Iterator[str]:
         sql = "SELECT id FROM names WHERE build = ? AND kind = ? ORDER BY id LIMIT ?"
         return (name for (name,) in self._names.execute(sql, (build, kind, most)))
+
+
+def _changes(
+    before: StoredMapping[str, str], now: StoredMapping[str, str]
+) -> Iterator[tuple[str, str]]:
+    """The prompt ids of pairs that are not what they were, each after its kind of change."""
+    gone = ((name, "gone", digest) for name, digest in before.items())
+    added = ((name, "added", digest) for name, digest in now.items())
+    for name, found in groupby(merge(gone, added), key=itemgetter(0)):
+        (_, kind, digest), *others = found
+        if not others:
+            yield kind, name
+        elif others[0][2] != digest:
+            yield "changed", name
 
 
 def read_builds(path: Path) -> Builds:

@@ -8,6 +8,8 @@ from lib.errors import UserError
 
 K = TypeVar("K")
 V = TypeVar("V")
+#: So many entries that are set one by one are written together.
+AT_ONCE = 1000
 
 
 def temporary_database(table: str) -> sqlite3.Connection:
@@ -37,30 +39,40 @@ class StoredMapping(MutableMapping[K, V]):
     """
 
     def __init__(self, entries: Iterable[tuple[K, V]] = ()) -> None:
-        """Errors: as those of `fill`, here and wherever an entry is set."""
+        """Errors: as those of `fill`, here and wherever entries are set."""
         self._database = temporary_database(
             "CREATE TABLE entries (key PRIMARY KEY, value) WITHOUT ROWID"
         )
+        self._waiting: dict[K, V] = {}
+        self._write(entries)
+
+    def _write(self, entries: Iterable[tuple[K, V]]) -> None:
         fill(self._database, "REPLACE INTO entries VALUES (?, ?)", entries)
 
     def __setitem__(self, key: K, value: V) -> None:
-        fill(self._database, "REPLACE INTO entries VALUES (?, ?)", [(key, value)])
+        self._waiting[key] = value
+        if len(self._waiting) == AT_ONCE:
+            self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        if self._waiting:
+            self._write(self._waiting.items())
+            self._waiting.clear()
 
     def __getitem__(self, key: K) -> V:
-        found = self._database.execute("SELECT value FROM entries WHERE key = ?", (key,))
-        for (value,) in found:
+        for (value,) in self.select("SELECT value FROM entries WHERE key = ?", key):
             return value  # type: ignore[no-any-return]
         raise KeyError(key)
 
     def __delitem__(self, key: K) -> None:
-        if not self._database.execute("DELETE FROM entries WHERE key = ?", (key,)).rowcount:
+        if not self.select("DELETE FROM entries WHERE key = ?", key).rowcount:
             raise KeyError(key)
 
     def __iter__(self) -> Iterator[K]:
         return (key for key, _ in self.items())
 
     def __len__(self) -> int:
-        (number,) = self._database.execute("SELECT count(*) FROM entries").fetchone()
+        (number,) = self.select("SELECT count(*) FROM entries").fetchone()
         return int(number)
 
     def items(self) -> ItemsView[K, V]:
@@ -71,9 +83,10 @@ class StoredMapping(MutableMapping[K, V]):
         """The keys in the order of their values."""
         return (key for (key,) in self.select("SELECT key FROM entries ORDER BY value"))
 
-    def select(self, sql: str) -> Iterator[tuple[Any, ...]]:
-        """What SQL finds in the table `entries`, with its columns `key` and `value`."""
-        return self._database.execute(sql)
+    def select(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        """Runs SQL on the table `entries`, with its columns `key` and `value`."""
+        self._write_waiting()
+        return self._database.execute(sql, values)
 
 
 class _Entries(ItemsView[K, V]):

@@ -48,6 +48,10 @@ class StoredRows(Mapping[str, Row | MissingRow], Generic[Row]):
         stream.seek(offset)
         return cast("Row", orjson.loads(stream.readline()))
 
+    def read(self) -> Iterator[Row | MissingRow]:
+        """All rows in their order: read from the first byte to the last, and not each by its id."""
+        return (cast("Row", row) for path in self.paths for _, row in read_json_lines(path))
+
     def __iter__(self) -> Iterator[str]:
         return self._places.by_value()
 

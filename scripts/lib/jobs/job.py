@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from lib import weights
 from lib.blocks import Block, Model, endpoints_in, first_mistake, models_in
 from lib.errors import UserError, printable
-from lib.files import digest, digest_of_file, files_under_folder, sync, write_json, write_jsonl
+from lib.files import digest, digest_of_file, files_below, sync, write_json, write_jsonl
 from lib.jobs.kept import is_sealed
 from lib.jobs.published import refuse_changed_file
 from lib.jobs.record import Record
@@ -264,16 +264,18 @@ class Job(Generic[S]):
         on.
         """
         for output in self._outputs:
+            name, path = self._name_of(output), str(output)
             if output.is_dir():
-                self.record.folders.append(self._name_of(output))
-            folders = {output.parent}
-            for file in files_under_folder(output):
-                folders.add(file.parent)
-                if (name := self._name_of(file)) not in self.record.files:
-                    self.record.files[name] = digest_of_file(file)
-                    sync(file)
+                self.record.folders.append(name)
+            folders = {str(output.parent)}
+            for file in files_below(path):
+                folders.add(file.rpartition(os.sep)[0])
+                inside = name + file.removeprefix(path)
+                if inside not in self.record.files:
+                    self.record.files[inside] = digest_of_file(Path(file))
+                    sync(Path(file))
             for folder in sorted(folders):
-                sync(folder)
+                sync(Path(folder))
 
     def _name_of(self, file: Path) -> str:
         inside = file.is_relative_to(self.root)
