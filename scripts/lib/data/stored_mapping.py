@@ -43,6 +43,8 @@ class StoredMapping(MutableMapping[K, V]):
         self._database = temporary_database(
             "CREATE TABLE entries (key PRIMARY KEY, value) WITHOUT ROWID"
         )
+        #: One cursor for all: making one is a good part of what finding an entry takes.
+        self._finder = self._database.cursor()
         self._waiting: dict[K, V] = {}
         self._write(entries)
 
@@ -60,9 +62,11 @@ class StoredMapping(MutableMapping[K, V]):
             self._waiting.clear()
 
     def __getitem__(self, key: K) -> V:
-        for (value,) in self.select("SELECT value FROM entries WHERE key = ?", key):
-            return value  # type: ignore[no-any-return]
-        raise KeyError(key)
+        self._write_waiting()
+        found = self._finder.execute("SELECT value FROM entries WHERE key = ?", (key,)).fetchone()
+        if found is None:
+            raise KeyError(key)
+        return found[0]  # type: ignore[no-any-return]
 
     def __delitem__(self, key: K) -> None:
         if not self.select("DELETE FROM entries WHERE key = ?", key).rowcount:
