@@ -16,6 +16,9 @@ from lib.jobs.job import Job
 
 #: No file has so many bytes.
 PLACES = 2**40
+#: So many files are open at once: a process may often have no more than 1024, each takes 8 KB, and
+#: a run may have more shards.
+OPEN = 100
 
 
 class StoredRows(Mapping[str, Row | MissingRow], Generic[Row]):
@@ -43,6 +46,8 @@ class StoredRows(Mapping[str, Row | MissingRow], Generic[Row]):
     def __getitem__(self, prompt_id: str) -> Row | MissingRow:
         file, offset = divmod(self._places[prompt_id], PLACES)
         if file not in self._streams:
+            if len(self._streams) == OPEN:
+                self._streams.pop(next(iter(self._streams))).close()
             self._streams[file] = open(self.paths[file], "rb")  # noqa: SIM115
         stream = self._streams[file]
         stream.seek(offset)
