@@ -491,6 +491,7 @@ def test_a_model_that_is_asked_about_several_benchmarks_in_one_job_is_not_asked_
     assert {name: after[name] for name in before} == before
     assert planned(project, *files) == {}
     together(False)
+    assert run(project, *files)["answer_benchmark"]["computed"] == 0
     assert planned(project, *files) == {}
 
 
