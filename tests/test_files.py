@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.files import json_line, write_json
+from lib.errors import UserError
+from lib.files import json_line, replacing_folder, write_json
 
 values = st.recursive(
     st.none()
@@ -61,3 +62,17 @@ def test_json_that_is_written_in_pieces_is_the_same_bytes_as_in_one(tmp_path: Pa
     assert (tmp_path / "pieces.json").read_bytes() == (tmp_path / "one.json").read_bytes()
     with pytest.raises(ValueError, match="JSON compliant"):
         write_json(tmp_path / "one.json", {"a": [float("nan")]})
+
+
+def test_a_folder_that_takes_the_place_of_a_link_deletes_nothing_of_what_the_link_leads_to(
+    tmp_path: Path,
+) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "kept.txt").write_text("kept")
+    place = tmp_path / "dataset"
+    place.symlink_to(mine, target_is_directory=True)
+    with pytest.raises((OSError, UserError)), replacing_folder(place) as folder:
+        (folder / "new.txt").write_text("new")
+    assert [path.name for path in mine.iterdir()] == ["kept.txt"]
+    assert place.is_symlink()

@@ -188,7 +188,11 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
 
 def _delete_folder(folder: Path) -> None:
-    """Deletes a folder, if it is there: `shutil.rmtree` alone makes lists of what is in it."""
+    """Deletes a folder, if it is there: `shutil.rmtree` alone makes lists of what is in it. What a
+    link leads to is not ours.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        return
     with suppress(OSError):
         for file in files_below(str(folder)):
             Path(file).unlink()
