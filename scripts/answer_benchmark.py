@@ -194,8 +194,12 @@ class Asking:
     kept.
     """
 
-    def __init__(self, snakemake: Any, job: Job[AnswerBenchmarkJob]) -> None:
-        """`snakemake`: the job as Snakemake has it, which may be several of ours."""
+    def __init__(
+        self, snakemake: Any, job: Job[AnswerBenchmarkJob], beside: Sequence[str] = ()
+    ) -> None:
+        """`snakemake`: the job as Snakemake has it, which may be several of ours; `beside`: the
+        names of the others.
+        """
         self.job = job
         self.settings, self.data = pin_data(job.settings)
         self.model, self.identity = find_evaluated_model(snakemake, job, self.settings.base_model)
@@ -203,7 +207,8 @@ class Asking:
         self.key = key_of(job, self.settings, self.data, self.identity, self.version)
         keys = keys_of(job, self.settings, self.identity, self.version, self.key)
         self.kept = Kept(journal_of(job), keys, self.settings.limit)
-        self.harness = Harness(self.settings, job.name, Path(str(snakemake.log.harness)))
+        log = Path(str(snakemake.log.harness))
+        self.harness = Harness(self.settings, job.name, log, tuple(beside))
 
     @property
     def run(self) -> Path:

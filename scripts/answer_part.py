@@ -25,7 +25,11 @@ def main(snakemake: Any) -> None:
     ):
         jobs = [job for _, job in opened]
         part = jobs[0].name.rpartition("/")[2]
-        asked = [Asking(snakemake, job) for job in jobs]
+        names = [job.name for job in jobs]
+        asked = [
+            Asking(snakemake, job, beside=[name for name in names if name != job.name])
+            for job in jobs
+        ]
         keys, _ = ask(asked, part, snakemake.threads, lambda output: None)
         for (handed, job), asking, of_job in zip(opened, asked, keys, strict=True):
             job.record.items = len(of_job)

@@ -34,8 +34,14 @@ from lib.benchmarks.lmms_eval.answer_journal import (
     journals_with_answers,
     wait_for_lmms_eval_to_die,
 )
-from lib.benchmarks.lmms_eval.harness import Harness
-from lib.benchmarks.lmms_eval.main import REFUSED, by_picture, journalled, one_at_a_time
+from lib.benchmarks.lmms_eval.harness import Harness, _refusal
+from lib.benchmarks.lmms_eval.main import (
+    ITS_DATA,
+    REFUSED,
+    by_picture,
+    journalled,
+    one_at_a_time,
+)
 from lib.benchmarks.lmms_eval.parts import WHOLE
 from lib.benchmarks.lmms_eval.tasks import (
     TaskSettings,
@@ -304,6 +310,20 @@ def test_asked_together_benchmarks_have_the_files_of_jobs_of_their_own_and_the_m
 
 def pope_questions(undisturbed):
     return undisturbed.job.answers_in(undisturbed.folder)
+
+
+def test_what_fails_of_several_benchmarks_is_told_with_its_own_file_and_with_the_others(tmp_path):
+    names = ("pope", "mme")
+    tasks = [
+        TaskSettings(task=name, metrics={"score": "m"}, data={"test": f"{name}.parquet"})
+        for name in names
+    ]
+    told = _refusal(f"lmms-eval's task 'mme': row 3{ITS_DATA} (from 0)", tasks)
+    assert told == "lmms-eval's task 'mme': row 3 of mme.parquet (from 0)"
+    log = tmp_path / "log"
+    log.write_text("CUDA out of memory\n")
+    failure = Harness(tasks[0], "base/pope", log, beside=("base/mme",)).failure("it ended")
+    assert "pope for base/pope (beside base/mme): it ended" in str(failure)
 
 
 def test_answers_are_looked_for_where_a_benchmark_was_divided_otherwise_and_not_in_other_parts(

@@ -74,14 +74,16 @@ class AskedModel:
 class Harness:
     """A task that lmms-eval is asked, and what it left behind of it.
 
-    task  what it is asked
-    name  whose answers they are, for messages ("base/pope")
-    log   the file that takes lmms-eval's output
+    task    what it is asked
+    name    whose answers they are, for messages ("base/pope")
+    log     the file that takes lmms-eval's output
+    beside  the names of those that the same process answers
     """
 
     task: TaskSettings
     name: str
     log: Path
+    beside: tuple[str, ...] = ()
 
     def failure(self, what: str) -> UserError:
         """What lmms-eval did not leave behind, with the end of its log: it says why only there."""
@@ -91,8 +93,9 @@ class Harness:
             plain = secret_of(self.task.judge).redacted(plain)
         lines = [line.split("\r")[-1] for line in plain.splitlines() if line.strip()]
         end = "\n".join(f"  | {line[:300]}" for line in lines[-LOG_LINES_SHOWN:])
+        beside = f" (beside {', '.join(self.beside)})" if self.beside else ""
         return UserError(
-            f"lmms-eval, {self.task.task} for {self.name}: {what}. The end of its log,"
+            f"lmms-eval, {self.task.task} for {self.name}{beside}: {what}. The end of its log,"
             f" {self.log}:\n{end}"
         )
 
