@@ -312,14 +312,16 @@ def pope_questions(undisturbed):
     return undisturbed.job.answers_in(undisturbed.folder)
 
 
-def test_what_fails_of_several_benchmarks_is_told_with_its_own_file_and_with_the_others(tmp_path):
-    names = ("pope", "mme")
+def test_what_fails_of_several_benchmarks_is_told_with_its_own_file_and_with_the_others(
+    tmp_path, demo_benchmarks
+):
+    files = {name: demo_benchmarks / f"{name}.parquet" for name in ("pope", "mme")}
     tasks = [
-        TaskSettings(task=name, metrics={"score": "m"}, data={"test": f"{name}.parquet"})
-        for name in names
+        TaskSettings(task=name, metrics={"score": "m"}, data={"test": str(file)})
+        for name, file in files.items()
     ]
     told = _refusal(f"lmms-eval's task 'mme': row 3{ITS_DATA} (from 0)", tasks)
-    assert told == "lmms-eval's task 'mme': row 3 of mme.parquet (from 0)"
+    assert told == f"lmms-eval's task 'mme': row 3 of {files['mme']} (from 0)"
     log = tmp_path / "log"
     log.write_text("CUDA out of memory\n")
     failure = Harness(tasks[0], "base/pope", log, beside=("base/mme",)).failure("it ended")

@@ -461,4 +461,4 @@ def test_the_cluster_guide_s_way_with_conda_leads_to_a_run_that_is_not_refused(
         *planned.split()[1:], programs=str(tmp_path), OPENAI_API_KEY="a-key-of-the-reader"
     )
     assert done.returncode == 0, done.stdout
-    assert re.search(r"^total +59$", done.stdout, re.MULTILINE)  # with the target `all`
+    assert re.search(r"^total +62$", done.stdout, re.MULTILINE)  # with the target `all`
