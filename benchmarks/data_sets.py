@@ -1,7 +1,7 @@
 """Data sets of many pairs with small pictures: seconds and peak memory of building one, of writing
 its card, and of loading it.
 
-    python benchmarks/data_sets.py [--pairs N ...]
+    python benchmarks/data_sets.py [--pairs N ...] [--side PIXELS] [--steps STEP ...]
 
 `make bench` runs it. The run is made up: pictures of noise, texts of the length that answers have.
 Each step is a process of its own, so that its peak is its own. Memory that grew with the number of
@@ -57,8 +57,10 @@ class Measured:
     megabytes: float
 
 
-def rows_of(number: int, root: Path) -> dict[str, dict[str, Any]]:
-    """A pair, with its picture's file: a row of each stage that a data set is made from."""
+def rows_of(number: int, root: Path, side: int) -> dict[str, dict[str, Any]]:
+    """A pair, with its picture's file: a row of each stage that a data set is made from. `side`: of
+    the picture, in pixels.
+    """
     from PIL import Image
 
     rng = random.Random(number)  # noqa: S311  # nothing is to be secret
@@ -66,7 +68,7 @@ def rows_of(number: int, root: Path) -> dict[str, dict[str, Any]]:
     name = f"{topic}-{sha256(str(number).encode()).hexdigest()[:10]}"
     file = f"images/{topic}/00/{name}.png"
     (root / file).parent.mkdir(parents=True, exist_ok=True)
-    Image.frombytes("RGB", (SIDE, SIDE), rng.randbytes(SIDE * SIDE * 3)).save(root / file)
+    Image.frombytes("RGB", (side, side), rng.randbytes(side * side * 3)).save(root / file)
     digest = sha256((root / file).read_bytes()).hexdigest()
     texts = [" ".join(rng.choices(WORD, k=WORDS)) for _ in range(4)]
     begin = {"id": name, "topic": topic, "prompt": texts[0]}
@@ -85,12 +87,12 @@ def rows_of(number: int, root: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def make_run(root: Path, pairs: int) -> None:
+def make_run(root: Path, pairs: int, side: int = SIDE) -> None:
     """Writes a run's shard files, one a topic and stage, row by row."""
     from lib.files import json_line
 
     for number in range(pairs):
-        for stage, row in rows_of(number, root).items():
+        for stage, row in rows_of(number, root, side).items():
             path = root / stage / row["topic"] / "00.jsonl"
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(path, "ab") as stream:
@@ -203,6 +205,8 @@ def main() -> None:
     """Prints a table: a row for each number of pairs."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--pairs", type=int, nargs="+", default=[1000, 9000])
+    parser.add_argument("--side", type=int, default=SIDE, help="of the pictures, in pixels")
+    parser.add_argument("--steps", nargs="+", choices=[*STEPS], default=[*STEPS])
     parser.add_argument("--step", nargs=2, metavar=("STEP", "FOLDER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.step:
@@ -210,15 +214,16 @@ def main() -> None:
         STEPS[step](Path(folder))
         return
     units = ("s", "CPU s", "MB")
-    table = Table("pairs", *(f"{step}, {unit}" for step in STEPS for unit in units))
+    table = Table("pairs", *(f"{step}, {unit}" for step in arguments.steps for unit in units))
     for pairs in arguments.pairs:
         with tempfile.TemporaryDirectory() as folder:
-            make_run(Path(folder), pairs)
-            costs = [measure(step, Path(folder)) for step in STEPS]
+            make_run(Path(folder), pairs, arguments.side)
+            costs = [measure(step, Path(folder)) for step in arguments.steps]
             table.add_row(f"{pairs:,}", *(cell for cost in costs for cell in cells_of(cost)))
             print(
                 json.dumps(
-                    {"pairs": pairs, **{s: vars(c) for s, c in zip(STEPS, costs, strict=True)}}
+                    {"pairs": pairs}
+                    | {s: vars(c) for s, c in zip(arguments.steps, costs, strict=True)}
                 )
             )
     Console(width=160).print(table)

@@ -100,7 +100,7 @@ def files_behind(rule, *stages):
             return [
                 file
                 for stage in stages
-                for file in PLAN.files_behind(rule, stage, *place)
+                for file in PLAN.stages.files_behind(rule, stage, *place)
             ]
         except UserError as error:
             # As in `told`.
@@ -109,9 +109,11 @@ def files_behind(rule, *stages):
     return files
 
 
-def digests_of(rule):
-    """The digests of the shards that a rule's job reads and makes."""
-    return lambda wildcards: PLAN.digests_of(rule, wildcards.topic, wildcards.shard)
+def digests_of(name):
+    """The digests of the shards that a rule's job reads and makes. `name`: of the rule."""
+    return lambda wildcards: PLAN.stages.digests_of(
+        name, wildcards.topic, wildcards.shard
+    )
 
 
 def shown(file, caption, category, **labels):

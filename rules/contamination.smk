@@ -82,7 +82,7 @@ rule list_overlaps:
         runtime=growing(20),
     params:
         common=PLAN.common(),
-        prompts=lambda w: PLAN.digests(),
+        prompts=lambda w: PLAN.stages.digests,
         settings=PLAN.params(evaluation.list_job(PLAN)),
     message:
         "Contamination: the list of overlaps"

@@ -38,7 +38,7 @@ rule answer_part:
         harness=f"{ROOT}/logs/answer_part/{{model}}/{{benchmark}}/{{part}}.lmms-eval.log",
     wildcard_constraints:
         model=evaluation.pattern(PLAN.models()),
-        benchmark=evaluation.pattern(evaluation.tasks(PLAN)),
+        benchmark=evaluation.pattern(evaluation.divided_tasks(PLAN)),
         part=evaluation.pattern(evaluation.all_parts(PLAN)),
     conda:
         "../envs/evaluation.yaml"
@@ -56,6 +56,37 @@ rule answer_part:
         contents=lambda w: evaluation.data_contents(PLAN, w.benchmark),
     message:
         "Answers: model {wildcards.model}, benchmark {wildcards.benchmark}, part {wildcards.part}"
+    script:
+        "../scripts/answer_part.py"
+
+
+# All questions of the benchmarks that are not divided, for which the model is loaded once.
+rule answer_together:
+    input:
+        merged=lambda w: evaluation.merged_model(PLAN, w.model),
+        data=evaluation.data_together(PLAN),
+    output:
+        evaluation.files_together(PLAN),
+    log:
+        f"{ROOT}/logs/answer_part/{{model}}.log",
+        harness=f"{ROOT}/logs/answer_part/{{model}}.lmms-eval.log",
+    wildcard_constraints:
+        model=evaluation.pattern(
+            PLAN.models() if CONFIG.evaluation.asked_together else []
+        ),
+    conda:
+        "../envs/evaluation.yaml"
+    threads: lambda w: cpus_of(asked_by(w))
+    resources:
+        gpu=lambda w: gpus_of(asked_by(w)),
+        mem_mb=lambda w, attempt: growing(32000, asked_by(w))(w, attempt),
+        runtime=growing(480),
+    params:
+        common=PLAN.common(),
+        together=lambda w: evaluation.jobs_together(PLAN, w.model),
+    message:
+        "Answers: model {wildcards.model}, "
+        + ", ".join(CONFIG.evaluation.asked_together)
     script:
         "../scripts/answer_part.py"
 

@@ -9,8 +9,8 @@ ANSWERS = table_rows.answers_job(PLAN)
 
 rule candidates_figure:
     input:
-        images=PLAN.shard_files("images"),
-        rankings=PLAN.shard_files(f"image_ranking/{CONFIG.image_ranking.select_by}"),
+        images=PLAN.stages.image_files(),
+        rankings=PLAN.stages.files(f"image_ranking/{CONFIG.image_ranking.select_by}"),
     output:
         **all_shown(
             table_rows.figure_files(PLAN, "candidates_figure"),
@@ -28,7 +28,7 @@ rule candidates_figure:
         runtime=growing(20),
     params:
         common=PLAN.common(),
-        prompts=lambda w: PLAN.digests(),
+        prompts=lambda w: PLAN.stages.digests,
         settings=lambda w: PLAN.params(table_rows.candidates_job(PLAN)),
     message:
         "Figure: prompts with their candidates (the paper's Figure 2)"
@@ -38,8 +38,8 @@ rule candidates_figure:
 
 rule guidance_figure:
     input:
-        images=PLAN.shard_files("images"),
-        rankings=PLAN.shard_files(f"image_ranking/{CONFIG.image_ranking.select_by}"),
+        images=PLAN.stages.image_files(),
+        rankings=PLAN.stages.files(f"image_ranking/{CONFIG.image_ranking.select_by}"),
     output:
         **all_shown(
             table_rows.figure_files(PLAN, "guidance_figure"),
@@ -57,7 +57,7 @@ rule guidance_figure:
         runtime=growing(20),
     params:
         common=PLAN.common(),
-        prompts=lambda w: PLAN.digests(),
+        prompts=lambda w: PLAN.stages.digests,
         settings=lambda w: PLAN.params(table_rows.guidance_job(PLAN)),
     message:
         "Figure: how often each guidance scale is picked (the paper's Figure 4)"
@@ -99,8 +99,8 @@ rule embed_texts:
 
 rule similarity_figure:
     input:
-        embeddings=PLAN.shard_files("embeddings"),
-        pairs=PLAN.shard_files("pairs"),
+        embeddings=PLAN.stages.files("embeddings"),
+        pairs=PLAN.stages.files("pairs"),
     output:
         **all_shown(
             table_rows.figure_files(PLAN, "similarity_figure"),
@@ -118,7 +118,7 @@ rule similarity_figure:
         runtime=growing(60),
     params:
         common=PLAN.common(),
-        prompts=lambda w: PLAN.digests(),
+        prompts=lambda w: PLAN.stages.digests,
         settings=lambda w: (
             PLAN.params(table_rows.similarity_job(PLAN)) if FIGURES.embedding else None
         ),

@@ -25,3 +25,29 @@ rule generate_images:
         "Images: topic {wildcards.topic}, shard {wildcards.shard}"
     script:
         "../scripts/generate_images.py"
+
+
+# The same rows, in as few files as the stages have that follow: so a job of these reads one file
+# and not thousands.
+rule gather_images:
+    input:
+        files_behind("gather_images", "images"),
+    output:
+        f"{ROOT}/images/{{topic}}/{{shard}}.jsonl",
+    log:
+        f"{ROOT}/logs/gather_images/{{topic}}/{{shard}}.log",
+    wildcard_constraints:
+        topic=ALL_TOPICS,
+    conda:
+        "../envs/workflow.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(10),
+    params:
+        common=PLAN.common(),
+        prompts=digests_of("gather_images"),
+    message:
+        "Images: the rows of shard {wildcards.shard}"
+    script:
+        "../scripts/gather_images.py"

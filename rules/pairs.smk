@@ -46,7 +46,7 @@ rule build_pairs:
 # For `pairs.length_control` alone.
 rule fit_length:
     input:
-        PLAN.shard_files("response_ranking"),
+        PLAN.stages.files("response_ranking"),
     output:
         f"{ROOT}/quality/length.json",
     log:
@@ -59,7 +59,7 @@ rule fit_length:
         runtime=growing(10),
     params:
         common=PLAN.common(),
-        prompts=lambda w: PLAN.digests(),
+        prompts=lambda w: PLAN.stages.digests,
     message:
         "The reward against the length of responses"
     script:
@@ -77,8 +77,8 @@ rule merge_pairs:
         ),
         # They stand for the image files: where one is deleted to mend these, stage images runs
         # before this rule.
-        images=PLAN.shard_files("images"),
-        rankings=PLAN.shard_files("response_ranking"),
+        images=PLAN.stages.image_files(),
+        rankings=PLAN.stages.files("response_ranking"),
     output:
         # What else is in the folder (parquet files, pictures) stands in the job's record: how many
         # files there will be is not known, and Snakemake would put one of its own into a folder.
@@ -99,7 +99,7 @@ rule merge_pairs:
         runtime=growing(60),
     params:
         common=PLAN.common(),
-        prompts=lambda w: PLAN.digests(),
+        prompts=lambda w: PLAN.stages.digests,
         settings=PLAN.params(MergePairsJob(validation=CONFIG.pairs.validation)),
     message:
         "Data set of {wildcards.size} pairs"
@@ -130,7 +130,7 @@ rule data_set_card:
         runtime=growing(20),
     params:
         common=PLAN.common(),
-        prompts=lambda w: PLAN.digests(),
+        prompts=lambda w: PLAN.stages.digests,
         settings=lambda w: PLAN.params(cards.data_set_card_job(PLAN)),
     message:
         "Card of the data set of {wildcards.size} pairs"
@@ -174,7 +174,7 @@ rule tell_prompt:
         runtime=growing(10),
     params:
         common=PLAN.common(),
-        prompts=lambda w: PLAN.digests_for(w.prompt_id),
+        prompts=lambda w: PLAN.stages.digests_for(w.prompt_id),
         stages=lambda w: PLAN.stages_of_prompt(w.prompt_id),
     message:
         "The story of {wildcards.prompt_id}"

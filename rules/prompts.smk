@@ -36,7 +36,7 @@ rule generate_prompts:
             )
         ),
         # Where the topic's prompts are others, others are missing.
-        there=lambda w: PLAN.digests_of_topic(w.topic),
+        there=lambda w: PLAN.stages.digests_of_topic(w.topic),
     message:
         "Prompt proposals: topic {wildcards.topic}"
     script:

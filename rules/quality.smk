@@ -1,9 +1,9 @@
 # Says what is wrong with the pairs, and stops the run where that is more than `pairs.quality` allows.
 rule check_pairs:
     input:
-        pairs=PLAN.shard_files("pairs"),
+        pairs=PLAN.stages.files("pairs"),
         # They stand for the image files, as in merge_pairs.
-        images=PLAN.shard_files("images"),
+        images=PLAN.stages.image_files(),
     output:
         f"{ROOT}/quality/pairs.json",
     log:
@@ -16,7 +16,7 @@ rule check_pairs:
         runtime=growing(60),
     params:
         common=PLAN.common(),
-        prompts=lambda w: PLAN.digests(),
+        prompts=lambda w: PLAN.stages.digests,
         settings=PLAN.params(PLAN.check_pairs_job()),
     message:
         "Checking the pairs"

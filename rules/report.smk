@@ -5,10 +5,10 @@ from lib.head.report_job import shown_besides
 # the pairs before anything is trained on them. So it is no part of `all`.
 rule report:
     input:
-        images=PLAN.shard_files("images"),
+        images=PLAN.stages.image_files(),
         rankings=targets.rankings(PLAN),
-        responses=PLAN.shard_files("response_ranking"),
-        pairs=PLAN.shard_files("pairs"),
+        responses=PLAN.stages.files("response_ranking"),
+        pairs=PLAN.stages.files("pairs"),
     output:
         index=f"{ROOT}/report/index.html",
     log:
@@ -21,7 +21,7 @@ rule report:
         runtime=growing(120),
     params:
         common=PLAN.common(),
-        prompts=lambda w: PLAN.digests(),
+        prompts=lambda w: PLAN.stages.digests,
         settings=report_settings,
         shown=lambda w: shown_besides(PLAN),
     message:

@@ -69,7 +69,7 @@ rule fit_rewards:
         runtime=growing(10),
     params:
         common=PLAN.common(),
-        prompts=lambda w: PLAN.digests(),
+        prompts=lambda w: PLAN.stages.digests,
         settings=PLAN.params(FitRewardsJob(rewards=list(REWARDS))),
     message:
         "What the rewards of an ensemble are standardised by"

@@ -181,7 +181,7 @@ rule common_selections_table:
         runtime=growing(20),
     params:
         common=PLAN.common(),
-        prompts=lambda w: PLAN.digests(),
+        prompts=lambda w: PLAN.stages.digests,
         settings=lambda w: PLAN.params(table_rows.common_selections_job(PLAN)),
     message:
         "Table: common selections of the image scorers (the paper's Table 4)"
@@ -193,7 +193,7 @@ rule common_selections_table:
 rule compare_picks:
     input:
         **table_rows.ranking_files(PLAN, table_rows.judged_scorers(PLAN)),
-        images=PLAN.shard_files("images"),
+        images=PLAN.stages.image_files(),
     output:
         **table_rows.comparison_files(PLAN),
     log:
@@ -207,7 +207,7 @@ rule compare_picks:
         runtime=growing(240),
     params:
         common=PLAN.common(),
-        prompts=lambda w: PLAN.digests(),
+        prompts=lambda w: PLAN.stages.digests,
         settings=lambda w: (
             PLAN.params(table_rows.compare_picks_job(PLAN)) if JUDGE else None
         ),
@@ -239,7 +239,7 @@ rule image_judge_table:
         runtime=growing(10),
     params:
         common=PLAN.common(),
-        prompts=lambda w: PLAN.digests(),
+        prompts=lambda w: PLAN.stages.digests,
         settings=lambda w: PLAN.params(table_rows.image_judge_job(PLAN)),
     message:
         "Table: a judge between two image scorers (the paper's Table 5)"
@@ -249,7 +249,7 @@ rule image_judge_table:
 
 rule reasons_table:
     input:
-        pairs=PLAN.shard_files("pairs"),
+        pairs=PLAN.stages.files("pairs"),
         quality=f"{ROOT}/quality/pairs.json",
     output:
         **all_shown(
@@ -268,7 +268,7 @@ rule reasons_table:
         runtime=growing(10),
     params:
         common=PLAN.common(),
-        prompts=lambda w: PLAN.digests(),
+        prompts=lambda w: PLAN.stages.digests,
         settings=lambda w: PLAN.params(table_rows.reasons_job(PLAN)),
     message:
         "Table: why prompts gave no pair"
@@ -278,7 +278,7 @@ rule reasons_table:
 
 rule reward_length_table:
     input:
-        rankings=PLAN.shard_files("response_ranking"),
+        rankings=PLAN.stages.files("response_ranking"),
     output:
         **all_shown(
             table_rows.table_files(PLAN, "reward_length_table"),
@@ -296,7 +296,7 @@ rule reward_length_table:
         runtime=growing(10),
     params:
         common=PLAN.common(),
-        prompts=lambda w: PLAN.digests(),
+        prompts=lambda w: PLAN.stages.digests,
         settings=lambda w: PLAN.params(table_rows.reward_length_job(PLAN)),
     message:
         "Table: the reward against the length of responses"

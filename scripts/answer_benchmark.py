@@ -28,6 +28,7 @@ from lib.benchmarks.lmms_eval.answer_journal import (
     RULE,
     TAKEN_OVER,
     AnswerKeys,
+    Kept,
     journal_of,
     packages_of,
     read_journal,
@@ -35,7 +36,7 @@ from lib.benchmarks.lmms_eval.answer_journal import (
     wait_for_lmms_eval_to_die,
 )
 from lib.benchmarks.lmms_eval.engine import Engine
-from lib.benchmarks.lmms_eval.harness import AskedModel, Harness
+from lib.benchmarks.lmms_eval.harness import AskedModel, Harness, run_lmms_eval
 from lib.benchmarks.lmms_eval.parts import JOINED
 from lib.benchmarks.lmms_eval.task_code import asks_a_judge
 from lib.benchmarks.lmms_eval.tasks import (
@@ -188,61 +189,92 @@ def check_data(path: Path, megapixels: float) -> None:
                 check_whole(BytesIO(image), what)
 
 
-def run_folder(job: Job[Any]) -> Path:
-    """The folder that lmms-eval works in."""
-    return Path(job.work, f"{job.name}.run")
+class Asking:
+    """What a job has lmms-eval ask: which model, of what questions, and where the answers are
+    kept.
+    """
+
+    def __init__(
+        self, snakemake: Any, job: Job[AnswerBenchmarkJob], beside: Sequence[str] = ()
+    ) -> None:
+        """`snakemake`: the job as Snakemake has it, which may be several of ours; `beside`: the
+        names of the others.
+        """
+        self.job = job
+        self.settings, self.data = pin_data(job.settings)
+        self.model, self.identity = find_evaluated_model(snakemake, job, self.settings.base_model)
+        self.version = importlib.metadata.version("lmms-eval")
+        self.key = key_of(job, self.settings, self.data, self.identity, self.version)
+        keys = keys_of(job, self.settings, self.identity, self.version, self.key)
+        self.kept = Kept(journal_of(job), keys, self.settings.limit)
+        log = Path(str(snakemake.log.harness))
+        self.harness = Harness(self.settings, job.name, log, tuple(beside))
+
+    @property
+    def run(self) -> Path:
+        """The folder that lmms-eval works in."""
+        return Path(self.job.work, f"{self.job.name}.run")
+
+    def prepare(self) -> None:
+        """Looks at local data, and enters answers from elsewhere."""
+        wait_for_lmms_eval_to_die(self.kept.journal)
+        for path in (self.settings.data or {}).values():
+            check_data(Path(path), self.settings.max_image_megapixels)
+        self._sources = take_answers_over(self.job, self.kept.keys)
+        self._before = read_journal(self.job).entries
+
+    def put_on_record(self, asked: Sequence[str]) -> None:
+        """How many of the answers with these keys were computed since `prepare`, in which time."""
+        journal, record = read_journal(self.job), self.job.record
+        distinct = dict.fromkeys(asked)
+        entries = [
+            journal.entries[key]
+            for key in distinct
+            if self._before.get(key) != journal.entries[key]
+        ]
+        new = [entry["seconds"] for entry in entries if TAKEN_OVER not in entry["result"]]
+        record.computed, record.reused = len(new), len(asked) - len(new)
+        record.compute_seconds = sum(new)
+        for run, answers_there in self._sources.items():
+            if taken := len(answers_there & distinct.keys()):
+                self.job.took_over(run, taken)
 
 
 def ask(
-    job: Job[AnswerBenchmarkJob],
-    harness: Harness,
-    model: AskedModel,
-    keys: AnswerKeys,
-    threads: int,
-    read: Callable[[Path], T],
-) -> tuple[list[str], T]:
-    """Has lmms-eval ask what is not answered yet; returns the keys of all answers and what `read`
-    reads of lmms-eval's output. What was computed is put on record.
+    all_asked: Sequence[Asking], part: str, threads: int, read: Callable[[Path], T]
+) -> tuple[list[list[str]], T]:
+    """Has lmms-eval ask what is not answered yet, with one load of the model; returns the keys of
+    the answers to each, and what `read` reads of lmms-eval's output. What was computed is put on
+    record. `part`: of the questions, or JOINED.
     """
-    wait_for_lmms_eval_to_die(journal_of(job))
-    for path in (job.settings.data or {}).values():
-        check_data(Path(path), job.settings.max_image_megapixels)
-    sources = take_answers_over(job, keys)
-    before = read_journal(job).entries
+    first = all_asked[0]
+    models = [asked_model(asking.job, asking.model, part) for asking in all_asked]
+    for asking in all_asked:
+        asking.prepare()
     started = time.monotonic()
-    output = read(harness.run(run_folder(job), model, journal_of(job), keys, threads))
-    asked = harness.read_asked(run_folder(job))
+    tasks = [(asking.harness, asking.kept) for asking in all_asked]
+    output = read(run_lmms_eval(tasks, first.run, models[0], threads))
+    asked = [asking.harness.read_asked(first.run) for asking in all_asked]
     seconds = time.monotonic() - started
-    journal = read_journal(job)
-    distinct = dict.fromkeys(asked)
-    entries = [journal.entries[key] for key in distinct if before.get(key) != journal.entries[key]]
-    new = [entry["seconds"] for entry in entries if TAKEN_OVER not in entry["result"]]
-    job.record.computed, job.record.reused = len(new), len(asked) - len(new)
-    for run, answers_there in sources.items():
-        if taken := len(answers_there & distinct.keys()):
-            job.took_over(run, taken)
-    job.record.compute_seconds = sum(new)
-    job.record.load_seconds = seconds - job.record.compute_seconds
+    for asking, keys in zip(all_asked, asked, strict=True):
+        asking.put_on_record(keys)
+    records = [asking.job.record for asking in all_asked]
+    records[0].load_seconds = seconds - sum(record.compute_seconds for record in records)
+    shutil.rmtree(first.run)
     return asked, output
 
 
-def answer(
-    job: Job[AnswerBenchmarkJob],
-    harness: Harness,
-    model: AskedModel,
-    keys: AnswerKeys,
-    finished: Path,
-    threads: int,
-) -> None:
+def answer(asking: Asking, part: str, finished: Path, threads: int) -> None:
     """Runs the benchmark, validates its output, and stores it atomically as the folder
     `finished`.
     """
+    harness, job = asking.harness, asking.job
 
     def read(output: Path) -> tuple[list[TaskAnswer], KeptResults]:
         results = harness.read_results(output)
         return harness.read_answers(output, results["questions"]), results
 
-    asked, (answers, results) = ask(job, harness, model, keys, threads, read)
+    [asked], (answers, results) = ask([asking], part, threads, read)
     job.record.reused = len(answers) - job.record.computed
     journal = read_journal(job)
     sessions = [
@@ -250,7 +282,6 @@ def answer(
         versions(packages_of(job.settings.backend)),
     ]
     store(finished, answers, {**results, "environment": environment_of(sessions)})
-    shutil.rmtree(run_folder(job))
 
 
 def environment_of(sessions: Iterable[Mapping[str, str]]) -> dict[str, str]:
@@ -323,20 +354,14 @@ def judge_of(judge: Endpoint | None, answers: Sequence[TaskAnswer]) -> JudgeName
 
 def main(snakemake: Any) -> None:
     with Job(snakemake, AnswerBenchmarkJob, VERSION) as job, mendable_storage_errors(job.root):
-        settings, data = pin_data(job.settings)
-        model, identity = find_evaluated_model(snakemake, job, settings.base_model)
-        version = importlib.metadata.version("lmms-eval")
-        key = key_of(job, settings, data, identity, version)
-        keys = keys_of(job, settings, identity, version, key)
-        finished = job.work / job.name / key
+        asking = Asking(snakemake, job)
+        finished = job.work / job.name / asking.key
         if is_stored(job, finished) or take_over(job, finished):
             read_journal(job)  # tells of damage in the journal
             job.record.reused = len(read_stored(finished)[0])
         else:
-            harness = Harness(settings, job.name, Path(str(snakemake.log.harness)))
             part = JOINED if getattr(snakemake.input, "parts", None) else ""
-            asked = asked_model(job, model, part)
-            answer(job, harness, asked, keys, finished, snakemake.threads)
+            answer(asking, part, finished, snakemake.threads)
         answers, kept = read_stored(finished)
         job.computed_under({})
         for package, several in kept.get("environment", {}).items():
@@ -347,12 +372,12 @@ def main(snakemake: Any) -> None:
             **kept,
             "model": snakemake.wildcards.model,
             "benchmark": snakemake.wildcards.benchmark,
-            "model_identity": identity,
-            "task": settings.task,
-            "limit": settings.limit,
-            "data": data,
-            "lmms_eval": version,
-            "judge": judge_of(settings.judge, answers),
+            "model_identity": asking.identity,
+            "task": job.settings.task,
+            "limit": job.settings.limit,
+            "data": asking.data,
+            "lmms_eval": asking.version,
+            "judge": judge_of(job.settings.judge, answers),
         }
         write_json(Path(snakemake.output.results), results)
         job.publish(snakemake.output.answers, answers)

@@ -57,7 +57,7 @@ def gather(rows: StoredRows[PairRow], names: Iterable[str]) -> Gathered:
 
 def findings_of(inputs: Any, rows: StoredRows[PairRow], names: Iterable[str]) -> Findings:
     """Why prompts gave no pair, and what the data set's have in common with benchmarks."""
-    findings = why_not(rows.values())
+    findings = why_not(rows.read())
     if not hasattr(inputs, "coverage"):
         return findings
     there = set(names)

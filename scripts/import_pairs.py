@@ -51,7 +51,7 @@ def names_with_overlap(overlaps: str | None) -> set[str]:
 
 def split_of_pair(picture: str, pair_id: str, validation: float) -> Split:
     """The split of a pair, by what its picture is called: pairs of one picture are on one side."""
-    return split_of(picture or pair_id, validation) if validation else TRAIN
+    return split_of(picture or pair_id, validation)
 
 
 def write_pairs(job: Job[ImportPairsJob], in_benchmarks: set[str], folder: Path) -> int:

@@ -1,20 +1,22 @@
 """Rule merge_pairs: the pairs of all shards as one data set of a given size, in every form that
 others train on (lib/data/export_forms/).
 
-Each pair is read, handed to all forms and forgotten: what is held in memory does not grow with the
-number of pairs, but for their ids. The folder is made beside its place and takes it at the end.
-`dataset.json` says what is in it; `CHANGELOG.md` what changed since the data set was made before.
+Each pair is read, handed to all forms and forgotten, and what is known of all pairs stands in
+temporary files: what is held in memory does not grow with their number. The folder is made beside
+its place and takes it at the end. `dataset.json` says what is in it; `CHANGELOG.md` what changed
+since the data set was made before.
 """
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from lib.config.pairs import MergePairsJob
-from lib.data.builds import add_build, changelog, pair_digest, read_builds
+from lib.data.builds import pair_digest, read_builds
 from lib.data.data_sets import (
     PAIRS,
     TRAIN,
@@ -29,6 +31,7 @@ from lib.data.export_forms.base import Contents
 from lib.data.export_forms.registry import FORMS
 from lib.data.rows import ImagesRow, MissingRow, PairRow, ResponseRankingRow
 from lib.data.shards import is_missing
+from lib.data.stored_mapping import StoredMapping
 from lib.data.stored_rows import StoredRows, whole_stored_rows
 from lib.errors import UserError
 from lib.files import canonical_json, replacing_folder, write_json, write_text
@@ -38,22 +41,18 @@ from lib.jobs.script import run_script
 VERSION = 1
 
 
-class Chosen(TypedDict):
-    """What a data set is made of: the ids of its pairs by split, in order, and in all splits."""
-
-    splits: dict[Split, list[str]]
-    names: list[str]
-
-
 class Summary:
     """What is in a data set, gathered pair by pair: how many of each topic, what each pair and each
-    picture is known by. The digest is that of the canonical JSON of a list of all pairs.
+    picture (from the run's folder on) is known by. The digest is that of the canonical JSON of a
+    list of all pairs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: str) -> None:
+        """`folder`: the data set's, from the run's folder on."""
+        self.folder = folder
         self.topics: Counter[str] = Counter()
-        self.digests: dict[str, str] = {}
-        self.pictures: dict[str, str] = {}
+        self.digests: StoredMapping[str, str] = StoredMapping()
+        self.pictures: StoredMapping[str, str] = StoredMapping()
         self._state = sha256(b"[")
 
     def add(self, pair: DataSetPair) -> None:
@@ -64,10 +63,10 @@ class Summary:
         }
         content = [pair.id, pair.image_sha256, pair.instruction, sides | {"margin": pair.margin}]
         text = canonical_json(content)
-        self._state.update(f"{', ' if self.digests else ''}{text}".encode())
+        self._state.update(f"{', ' if self.topics else ''}{text}".encode())
         self.topics[pair.topic] += 1
         self.digests[pair.id] = pair_digest(text)
-        self.pictures[pair.image_file] = pair.image_sha256
+        self.pictures[f"{self.folder}/{pair.image_file}"] = pair.image_sha256
 
     def digest(self) -> str:
         """sha256 (hex) of all pairs."""
@@ -76,18 +75,17 @@ class Summary:
         return state.hexdigest()
 
 
-def write_forms(source: DataSetSource, contents: Contents, names: Chosen, folder: Path) -> Summary:
-    """Writes the pairs in all forms; returns what is in them."""
-    summary = Summary()
-    split = {name: split for split, ids in names["splits"].items() for name in ids}
+def write_forms(
+    pairs: Iterable[tuple[Split, DataSetPair]], contents: Contents, folder: Path, summary: Summary
+) -> None:
+    """Writes the pairs in all forms, and adds them to the summary."""
     with ExitStack() as stack:
         forms = [form for form in FORMS if form.is_for(contents)]
         takers = [stack.enter_context(form.write(folder, contents)) for form in forms]
-        for pair in source.read(names["names"]):
+        for split, pair in pairs:
             for take in takers:
-                take(split[pair.id], pair)
+                take(split, pair)
             summary.add(pair)
-    return summary
 
 
 def number_of(size: str, pairs: int, rows: Collection[PairRow | MissingRow]) -> int:
@@ -114,24 +112,19 @@ def number_of(size: str, pairs: int, rows: Collection[PairRow | MissingRow]) -> 
     )
 
 
-def choose(names: Sequence[str], rows: StoredRows[PairRow], validation: float) -> Chosen:
-    """The splits of these prompts' pairs. Errors: UserError where none is left to train on."""
-    splits: dict[Split, list[str]] = {}
-    for name in names:
-        split = split_of(rows[name]["prompt"], validation) if validation else TRAIN
-        splits.setdefault(split, []).append(name)
-    if TRAIN not in splits:
+def refuse_no_training(splits: Counter[Split], validation: float) -> None:
+    """A UserError where no pair is left to train on. `splits`: how many pairs are in each."""
+    if not splits[TRAIN]:
         raise UserError(
-            f"pairs.validation: {validation:g} of {len(names)} pairs leaves none to train on. Lower"
-            " it, or write more prompts."
+            f"pairs.validation: {validation:g} of {splits.total()} pairs leaves none to train on."
+            " Lower it, or write more prompts."
         )
-    return {"splits": dict(sorted(splits.items())), "names": list(names)}
 
 
-def names_of_pairs(rows: StoredRows[PairRow]) -> list[str]:
-    """The ids of the prompts that gave a pair, in the order of data sets."""
-    with_pair = (row for row in rows.values() if not is_missing(row) and "pair" in row)
-    return stratified((row["topic"], row["id"]) for row in with_pair)
+def names_of_pairs(rows: StoredRows[PairRow]) -> StoredMapping[int, str]:
+    """The ids of the prompts that gave a pair, by their places in the order of data sets."""
+    with_pair = (row for row in rows.read() if not is_missing(row) and "pair" in row)
+    return StoredMapping(enumerate(stratified((row["topic"], row["id"]) for row in with_pair)))
 
 
 def write_data_set(job: Job[MergePairsJob], inputs: Any, size: str, folder: Path) -> Summary:
@@ -145,21 +138,31 @@ def write_data_set(job: Job[MergePairsJob], inputs: Any, size: str, folder: Path
     )
     there = names_of_pairs(rows)
     number = number_of(size, len(there), rows.values())
-    chosen = choose(there[:number], rows, job.settings.validation)
-    splits = {split: len(names) for split, names in chosen["splits"].items()}
-    summary = write_forms(source, Contents(f"{job.root.name}-{size}", splits), chosen, folder)
-    write_text(folder / "prompt_ids.txt", "".join(f"{name}\n" for name in chosen["names"]))
+
+    def names() -> Iterator[str]:
+        return (name for _, name in islice(there.items(), number))
+
+    validation = job.settings.validation
+    split_of_each = [TRAIN] * number
+    if validation:
+        split_of_each = [split_of(rows[name]["prompt"], validation) for name in names()]
+    splits = Counter(split_of_each)
+    refuse_no_training(splits, validation)
+    contents = Contents(f"{job.root.name}-{size}", dict(sorted(splits.items())))
+    summary = Summary(f"dataset/{size}")
+    write_forms(zip(split_of_each, source.read(names()), strict=True), contents, folder, summary)
+    write_text(folder / "prompt_ids.txt", (f"{name}\n" for name in names()))
     told = {
         "size": number,
         "pairs_there_are": len(there),
         "topics": summary.topics,
         "digest": summary.digest(),
     }
-    validation = {"splits": splits} if job.settings.validation else {}
-    write_json(folder / "dataset.json", told | validation)
-    builds = add_build(read_builds(job.work / f"{size}.builds.json"), summary.digests)
-    write_json(job.work / f"{size}.builds.json", builds)
-    write_text(folder / "CHANGELOG.md", changelog(builds))
+    write_json(folder / "dataset.json", told | ({"splits": splits} if validation else {}))
+    builds = read_builds(job.work / f"{size}.builds.json")
+    builds.add(summary.digests)
+    builds.write(job.work / f"{size}.builds.json")
+    write_text(folder / "CHANGELOG.md", builds.changelog())
     job.count(number)
     return summary
 
@@ -168,8 +171,7 @@ def publish_data_set(job: Job[MergePairsJob], inputs: Any, size: str, folder: Pa
     """Makes a data set's folder, whole or not at all, in the place of what is there."""
     with replacing_folder(folder) as unfinished:
         summary = write_data_set(job, inputs, size, unfinished)
-    pictures = {folder / name: content for name, content in summary.pictures.items()}
-    job.also_publishes(sorted(folder.iterdir()), pictures)
+    job.also_publishes(sorted(folder.iterdir()), summary.pictures)
 
 
 def main(snakemake: Any) -> None:

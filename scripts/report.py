@@ -299,7 +299,8 @@ def main(snakemake: Any) -> None:
         write_figures(figures_of(job.root), report)
         write_page(report)
         folders = [path for path in report.iterdir() if path.is_dir()]
-        job.also_publishes(sorted(folders), made)
+        known = {path.relative_to(job.root).as_posix(): sha256 for path, sha256 in made.items()}
+        job.also_publishes(sorted(folders), known)
 
 
 if __name__ == "__main__":

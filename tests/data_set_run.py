@@ -80,10 +80,13 @@ def ranking_row(row: PairRow) -> ResponseRankingRow:
 
 
 def write_run(
-    root: Path, rows: Sequence[PairRow], others: Sequence[PairRow | MissingRow] = ()
+    root: Path,
+    rows: Sequence[PairRow],
+    others: Sequence[PairRow | MissingRow] = (),
+    shard: str = "00",
 ) -> dict[str, list[str]]:
-    """Writes the shard files; returns them by the names of merge_pairs' inputs. `others`: prompts
-    without a pair.
+    """Writes the files of a shard; returns them by the names of merge_pairs' inputs. `others`:
+    prompts without a pair.
     """
     contents: dict[str, tuple[str, Sequence[Any]]] = {
         "pairs": ("pairs", [*rows, *others]),
@@ -92,8 +95,9 @@ def write_run(
     }
     files = {}
     for name, (stage, of_stage) in contents.items():
-        write_jsonl(root / stage / "all/00.jsonl", of_stage)
-        files[name] = [str(root / stage / "all/00.jsonl")]
+        path = root / stage / "all" / f"{shard}.jsonl"
+        write_jsonl(path, of_stage)
+        files[name] = [str(path)]
     return files
 
 

@@ -15,6 +15,7 @@ import answer_benchmark
 import score_benchmark
 from chat_server import ChatServer
 from lib.benchmarks.lmms_eval import harness
+from lib.benchmarks.lmms_eval.answer_journal import AnswerKeys, Kept
 from lib.benchmarks.lmms_eval.engine import Engine
 from lib.benchmarks.lmms_eval.harness import Harness
 from lib.benchmarks.lmms_eval.tasks import UNJUDGED, TaskSettings, find_task, local_task, task_text
@@ -66,8 +67,7 @@ def run(demo_models, demo_benchmarks, tmp_path_factory):
         sys.executable,
         "-P",
         harness.MAIN,
-        folder / "journal.jsonl",
-        json.dumps({"asking": "key", "earlier": "key of before"}),
+        kept_in(folder, names),
         SYSTEM_PROMPT,
         "--model",
         "llava_hf",
@@ -89,7 +89,7 @@ def run(demo_models, demo_benchmarks, tmp_path_factory):
     ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TEST_JUDGE_KEY", KEY)
-        environment = harness.environment(folder, settings["mm_vet"], 1)
+        environment = harness.environment(folder, [settings["mm_vet"]], 1)
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
@@ -98,6 +98,13 @@ def run(demo_models, demo_benchmarks, tmp_path_factory):
     return SimpleNamespace(
         folder=folder, settings=settings, log=folder / "log", command=command, judge=judge
     )
+
+
+def kept_in(folder, tasks):
+    """Where the answers to tasks are kept, as the rules tell it."""
+    keys = AnswerKeys("key", "key of before")
+    files = {name: Kept(folder / f"{name}.journal.jsonl", keys) for name in tasks}
+    return json.dumps({name: kept.told() for name, kept in files.items()})
 
 
 #: lmms-eval as the rules run it, with what each model's class is given written down: the ids and a
@@ -152,9 +159,10 @@ def recorded(run, folder, record, engine=None):
     """All tasks again, by a class of models that is looked at: what was put, and what it said."""
     folder.mkdir()
     code = RECORDED.format(scripts=str(harness.MAIN.parents[3]), record=record)
-    python, flag, main, _, *arguments = map(str, run.command)
-    command = [python, flag, "-c", code, main, folder / "put", folder / "journal", *arguments]
-    environment = harness.environment(folder, run.settings["mm_vet_unjudged"], 1, engine)
+    python, flag, main, kept, *arguments = map(str, run.command)
+    elsewhere = kept_in(folder, list(json.loads(kept)))
+    command = [python, flag, "-c", code, main, folder / "put", elsewhere, *arguments]
+    environment = harness.environment(folder, [run.settings["mm_vet_unjudged"]], 1, engine)
     done = subprocess.run(
         [str(folder / "out") if word == str(run.folder / "out") else word for word in command],
         cwd=folder,
@@ -164,7 +172,8 @@ def recorded(run, folder, record, engine=None):
         check=False,
     )
     assert (folder / "put").is_file(), done.stderr[-3000:]
-    entries = [json.loads(line) for line in (folder / "journal").read_text().splitlines()]
+    journals = sorted(folder.glob("*.journal.jsonl"))
+    entries = [json.loads(line) for file in journals for line in file.read_text().splitlines()]
     answers = {entry["key"]: entry["result"] for entry in entries if "key" in entry}
     return read_jsonl(folder / "put"), answers
 
@@ -306,7 +315,7 @@ def test_without_a_judge_the_questions_are_answered_and_the_score_is_left_out_wi
 def test_without_a_judge_no_key_is_needed(run, tmp_path, monkeypatch):
     """A task's code is loaded whole, with the client of a judge that is never asked."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    environment = harness.environment(tmp_path, run.settings["mm_vet_unjudged"], 1)
+    environment = harness.environment(tmp_path, [run.settings["mm_vet_unjudged"]], 1)
     assert "OPENAI_API_KEY" not in environment
     command = [sys.executable, "-P", "-c", "import lmms_eval.tasks.mmvet.utils"]
     done = subprocess.run(

@@ -34,8 +34,15 @@ from lib.benchmarks.lmms_eval.answer_journal import (
     journals_with_answers,
     wait_for_lmms_eval_to_die,
 )
-from lib.benchmarks.lmms_eval.harness import Harness
-from lib.benchmarks.lmms_eval.main import REFUSED, by_picture, journalled, one_at_a_time
+from lib.benchmarks.lmms_eval.harness import Harness, _refusal
+from lib.benchmarks.lmms_eval.main import (
+    ITS_DATA,
+    REFUSED,
+    by_picture,
+    journalled,
+    one_at_a_time,
+)
+from lib.benchmarks.lmms_eval.parts import WHOLE
 from lib.benchmarks.lmms_eval.tasks import (
     TaskSettings,
     find_task,
@@ -258,6 +265,69 @@ def test_answered_in_parts_a_benchmark_has_the_files_that_one_job_makes_to_the_b
     assert not record["taken_over"]
 
 
+@pytest.mark.slow
+def test_asked_together_benchmarks_have_the_files_of_jobs_of_their_own_and_the_model_is_loaded_once(
+    pope, undisturbed, demo_models, demo_benchmarks
+):
+    """One lmms-eval asks about both, of one its first questions only; what each job did is on its
+    own record.
+    """
+    data, model = demo_benchmarks / "scienceqa.parquet", demo_models / "llava-1.5"
+    scienceqa = Job(benchmark="scienceqa", settings=settings_of("scienceqa", model, data, limit=3))
+    answer_benchmark.main(scienceqa)
+    alone = [undisturbed.published, scienceqa.published()]
+    shutil.rmtree("results")
+    whole = Job("answer_part")
+    together = [
+        {
+            "wildcards": {**vars_of(job.wildcards), "part": WHOLE},
+            "params": {"settings": dict(job.params["settings"])},
+        }
+        for job in (pope, scienceqa)
+    ]
+    whole.params = Parameters(common=pope.params.common, together=together)
+    whole.output = [f"results/run/evaluation/base/{name}.json" for name in ("pope", "scienceqa")]
+    answer_part.main(whole)
+    log = Path(whole.log.harness).read_text()
+    questions = len(pope_questions(undisturbed))
+    # One model was asked all of them, one after the other.
+    assert f" {questions + 3}/{questions + 3} " in log
+    records = [
+        json.loads(Path(f"results/run/work/answer_part/base/{name}/{WHOLE}.json").read_text())
+        for name in ("pope", "scienceqa")
+    ]
+    assert [record["computed"] for record in records] == [questions, 3]
+    assert [record["load_seconds"] > 0 for record in records] == [True, False]
+    for record in records:
+        spent = record["load_seconds"] + record["compute_seconds"]
+        assert record["wall_seconds"] == pytest.approx(spent, abs=0.01)
+    for job, published in zip((pope, scienceqa), alone, strict=True):
+        job.input.parts = whole.output
+        answer_benchmark.main(job)
+        assert job.published() == published
+        assert (job.record()["computed"], job.record()["taken_over"]) == (0, {})
+
+
+def pope_questions(undisturbed):
+    return undisturbed.job.answers_in(undisturbed.folder)
+
+
+def test_what_fails_of_several_benchmarks_is_told_with_its_own_file_and_with_the_others(
+    tmp_path, demo_benchmarks
+):
+    files = {name: demo_benchmarks / f"{name}.parquet" for name in ("pope", "mme")}
+    tasks = [
+        TaskSettings(task=name, metrics={"score": "m"}, data={"test": str(file)})
+        for name, file in files.items()
+    ]
+    told = _refusal(f"lmms-eval's task 'mme': row 3{ITS_DATA} (from 0)", tasks)
+    assert told == f"lmms-eval's task 'mme': row 3 of {files['mme']} (from 0)"
+    log = tmp_path / "log"
+    log.write_text("CUDA out of memory\n")
+    failure = Harness(tasks[0], "base/pope", log, beside=("base/mme",)).failure("it ended")
+    assert "pope for base/pope (beside base/mme): it ended" in str(failure)
+
+
 def test_answers_are_looked_for_where_a_benchmark_was_divided_otherwise_and_not_in_other_parts(
     tmp_path, monkeypatch
 ):
@@ -412,7 +482,7 @@ def test_the_hub_token_is_in_no_file(undisturbed):
 
 def test_a_warm_job_starts_no_harness_and_imports_no_torch(undisturbed, monkeypatch):
     monkeypatch.chdir(undisturbed.folder)
-    monkeypatch.setattr(Harness, "run", None)
+    monkeypatch.setattr(answer_benchmark, "run_lmms_eval", None)
     answer_benchmark.main(undisturbed.job)
     assert undisturbed.job.published() == undisturbed.published
     record = undisturbed.job.record()
@@ -514,7 +584,7 @@ def test_whatever_determines_the_answers_makes_them_anew(
     def run(*_):
         raise AskedError
 
-    monkeypatch.setattr(Harness, "run", run)
+    monkeypatch.setattr(answer_benchmark, "run_lmms_eval", run)
     with pytest.raises(AskedError):
         answer_benchmark.main(Job(settings=settings))
 
@@ -784,7 +854,7 @@ def test_an_answer_that_fails_stops_the_run_where_lmms_eval_would_score_an_empty
 def journalled_by(ask, journal, keys, question_of=question_of, order=None):
     """`generate_until` with the answers of `ask`, one at a time."""
     answering, bar = partial(one_at_a_time, ask), lambda items, **_: items
-    return journalled(answering, journal, keys, question_of, bar, [], (), order)
+    return journalled(answering, {"pope": (journal, keys)}, question_of, bar, {}, (), order)
 
 
 # What an answer is kept under

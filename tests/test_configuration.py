@@ -160,6 +160,7 @@ def test_the_paper_s_file_is_the_defaults_but_for_what_its_comments_say():
         "evaluation.prefix_caching",
         "evaluation.questions_per_batch",
         "evaluation.task_backend",
+        "evaluation.together",  # in how many jobs
         "generate_prompts.count",
         "responses.prompts_per_batch",
         "shards.generate_responses",  # in how many jobs: no result depends on it

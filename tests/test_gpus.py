@@ -17,9 +17,9 @@ import pytest
 import torch
 
 from conftest import REPOSITORY
-from lib.benchmarks.lmms_eval.answer_journal import AnswerKeys
+from lib.benchmarks.lmms_eval.answer_journal import AnswerKeys, Kept
 from lib.benchmarks.lmms_eval.engine import Engine
-from lib.benchmarks.lmms_eval.harness import AskedModel, Harness
+from lib.benchmarks.lmms_eval.harness import AskedModel, Harness, _arguments
 from lib.benchmarks.lmms_eval.tasks import TaskSettings
 from lib.blocks import deciding
 from lib.config.evaluation import Evaluation
@@ -339,9 +339,11 @@ def test_lmms_eval_s_own_class_sees_the_first_gpus_only_and_spreads_over_them(
     task = TaskSettings(task="pope", metrics={"accuracy": "pope_accuracy"})
     harness = Harness(task, "base/pope", tmp_path / "log")
 
+    kept = Kept(tmp_path / "journal", AnswerKeys("", ""))
+
     def command(gpus: int) -> str:
         model = AskedModel(tmp_path, "bfloat16", "cuda", "", gpus=gpus)
-        return " ".join(harness._arguments(model, tmp_path / "journal", AnswerKeys("", "")))
+        return " ".join(_arguments([(harness, kept)], model))
 
     assert "device_map=cuda," in command(1)
     assert "device_map=auto," in command(2)

@@ -456,6 +456,43 @@ def test_jobs_over_all_topics_find_what_shards_of_topics_have_computed(finished_
     root = project.folder / "results/random"
     assert new.text in (root / "report/data/prompts-000.js").read_text(encoding="utf-8")
     assert verify_run(root).differences == []
+    # Nobody asks for the rows of a shard of images but who gathers them.
+    assert planned(project, "pairs") == {}
+    (root / "images/art/00.jsonl").unlink()
+    again = planned(project, "pairs")
+    assert (again["generate_images"], again["gather_images"]) == (1, 1)
+
+
+def test_a_model_that_is_asked_about_several_benchmarks_in_one_job_is_not_asked_again(
+    finished_copy,
+):
+    project = finished_copy
+    before = project.published()
+
+    def together(wanted):
+        project.edit_config(lambda values: values["evaluation"].update(together=wanted))
+
+    mme = {
+        "task": "mme",
+        "metrics": {"perception": "mme_perception_score"},
+        "data": {"test": "demo/benchmarks/mme.parquet"},
+    }
+    project.edit_config(lambda values: values["evaluation"]["benchmarks"].update(mme=mme))
+    together(True)
+    files = [f"results/random/evaluation/base/{name}/scores.json" for name in ("pope", "mme")]
+    jobs = {"answer_part": 1, "answer_benchmark": 2, "score_benchmark": 2}
+    assert planned(project, *files) == jobs
+    done = run(project, *files)
+    # A record for each benchmark, of which one is new.
+    of_both = done["answer_part"]
+    assert (of_both["jobs"], of_both["reused"], of_both["computed"]) == (2, 12, 12)
+    assert done["answer_benchmark"]["computed"] == 0
+    after = project.published()
+    assert {name: after[name] for name in before} == before
+    assert planned(project, *files) == {}
+    together(False)
+    assert run(project, *files)["answer_benchmark"]["computed"] == 0
+    assert planned(project, *files) == {}
 
 
 def test_runs_to_reuse_that_are_not_there_are_refused(project):

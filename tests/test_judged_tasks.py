@@ -163,7 +163,7 @@ def test_keys_and_addresses_of_services_stay_with_the_stages_that_they_are_for(
     for name, value in (services | others).items():
         monkeypatch.setenv(name, value)
     task = TaskSettings(task=WILD, metrics={"all": "gpt_eval_llava_all"})
-    environment = harness.environment(tmp_path, task, 1)
+    environment = harness.environment(tmp_path, [task], 1)
     assert not services.keys() & environment.keys()
     assert others.items() <= environment.items()
 

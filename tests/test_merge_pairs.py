@@ -5,17 +5,19 @@ read them with. What trainers make of them: tests/test_export_forms.py.
 import json
 import os
 import shutil
-from collections import Counter
+import tracemalloc
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
 
 from data_set_run import ATTRIBUTES, MakeRule, make_data_set, pair_row, write_run
-from lib.data.builds import add_build, changelog, read_builds
+from lib.data.builds import read_builds
 from lib.data.data_sets import TRAIN, VALIDATION, ordered_pairs, split_of
 from lib.data.export_forms.llava import llava_record
 from lib.data.export_forms.registry import FORM_FILES
 from lib.data.rows import MissingRow, PairRow
+from lib.data.stored_mapping import StoredMapping
 from lib.errors import UserError
 from lib.jobs.record import read_record
 
@@ -259,9 +261,60 @@ def test_the_changelog_tells_what_changed_between_two_builds(
 
 
 def test_a_long_list_of_changes_is_cut_and_a_damaged_history_begins_anew(tmp_path: Path) -> None:
-    (tmp_path / "builds.json").write_text("{")
-    nothing = read_builds(tmp_path / "builds.json")
-    assert nothing == {"builds": [], "pairs": {}}
-    builds = add_build(add_build(nothing, {"a": "1"}), {f"art-{n:02}": "1" for n in range(30)})
-    assert "- Added: 30 (art-00, " in changelog(builds)
-    assert "art-19 and 10 more)" in changelog(builds)
+    path = tmp_path / "builds.json"
+    path.write_text("{")
+    builds = read_builds(path)
+    assert (builds.sizes, dict(builds.pairs)) == ([], {})
+    builds.add(StoredMapping([("a", "1")]))
+    builds.add(StoredMapping((f"art-{n:02}", "1") for n in range(30)))
+    assert "- Added: 30 (art-00, " in builds.changelog()
+    assert "art-19 and 10 more)" in builds.changelog()
+    builds.write(path)
+    path.write_text(path.read_text()[:-20])
+    assert read_builds(path).sizes == []
+
+
+def test_the_history_that_an_older_version_wrote_goes_on_and_is_written_as_it_wrote_it(
+    tmp_path: Path,
+) -> None:
+    history = {
+        "builds": [
+            {"added": ["art-1", "art-2"], "changed": [], "gone": [], "pairs": 2},
+            {"added": [], "changed": ["art-1"], "gone": ["art-2"], "pairs": 1},
+        ],
+        "pairs": {"art-1": "12"},
+    }
+    path = tmp_path / "builds.json"
+    text = json.dumps(history, sort_keys=True, ensure_ascii=False, indent=2) + "\n"
+    path.write_text(text)
+    builds = read_builds(path)
+    builds.add(StoredMapping([("art-1", "12")]))  # nothing changed
+    builds.write(path)
+    assert path.read_text() == text
+    builds.add(StoredMapping([("art-1", "12"), ("art-3", "ab")]))
+    builds.write(path)
+    history["builds"].append({"added": ["art-3"], "changed": [], "gone": [], "pairs": 2})  # type: ignore[attr-defined]
+    history["pairs"] = {"art-1": "12", "art-3": "ab"}
+    assert path.read_text() == json.dumps(history, sort_keys=True, indent=2) + "\n"
+    assert read_builds(path).changelog() == builds.changelog()
+
+
+def test_a_further_pair_takes_no_more_memory_than_its_id(
+    tmp_path: Path, rule_object: MakeRule
+) -> None:
+    """The peak of the whole rule, from the shard files to the job's record, over a data set that is
+    there; what SQLite holds beside it has a limit.
+    """
+    peaks = []
+    for name, shards in (("few", 4), ("many", 12)):
+        root, inputs = tmp_path / name, defaultdict[str, list[str]](list)
+        for shard in range(shards):
+            rows = [pair_row("art", shard * 250 + n, root) for n in range(250)]
+            for stage, files in write_run(root, rows, shard=f"{shard:02}").items():
+                inputs[stage] += files
+        make_data_set(rule_object, root, inputs, "all", validation=0.3)
+        tracemalloc.start()
+        make_data_set(rule_object, root, inputs, "all", validation=0.3)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert (peaks[1] - peaks[0]) / 2000 < 150

@@ -162,6 +162,45 @@ def test_a_job_with_several_scorers_is_planned_to_read_pictures_once():
     assert plan.seconds == [cost.seconds] == [cost.gpu_seconds] == [cost.longest] == [seconds]
 
 
+#: What one job asks two models about, on a GPU and on two.
+TOGETHER = [
+    PlannedJob(
+        "answer_part",
+        {"model": model},
+        gpus,
+        together=tuple(
+            {"model": model, "benchmark": name, "part": "1-of-1"} for name in ("pope", "mine")
+        ),
+    )
+    for model, gpus in (("base", 1), ("large", 2))
+]
+
+
+def test_a_model_that_is_asked_about_several_benchmarks_in_one_job_is_planned_to_be_loaded_once():
+    known = {"questions": {"pope": 9000, "mine": 100}}
+    plan = plan_costs(TOGETHER, CONFIG, PROMPTS, rates(**known))
+    seconds = 4 + 10 + 9000 * 0.2 + 100 * 1
+    cost = plan.costs["answer_part"]
+    assert (cost.jobs, cost.items, cost.longest) == (2, 2 * 9100, seconds)
+    assert cost.gpu_seconds == 3 * seconds
+
+
+def test_what_one_load_took_is_the_rate_of_every_benchmark_that_shared_it_and_used_once(tmp_path):
+    for model in ("base", "large"):
+        for name, load in (("pope", 40.0), ("mine", 0.0)):
+            job = f"{model}/{name}/1-of-1"
+            write_record(tmp_path, "answer_part", job, 10, 10, compute=5.0, load=load)
+    stages = measured_rates(tmp_path, TOGETHER, CONFIG, PROMPTS, rates())["stages"]
+    assert [stages[f"answer_benchmark/{name}"]["load_seconds"] for name in ("pope", "mine")] == [
+        40,
+        40,
+    ]
+    used = read_usage(tmp_path, TOGETHER)["answer_part"]
+    a_second_each = 2  # that the records have besides
+    assert used.seconds == 2 * (40 + 2 * 5 + a_second_each)
+    assert used.gpu_seconds == 1.5 * used.seconds  # on one GPU, and on two
+
+
 def test_a_job_that_is_planned_near_its_time_limit_is_told():
     notes = plan_costs(JOBS, CONFIG, PROMPTS, rates()).notes
     assert [

@@ -293,7 +293,7 @@ def write_environment(folder, name, *packages):
 @pytest.mark.parametrize(
     ("script", "words", "said"),
     [
-        ("plan.py", ("--configfile", "pilot.yaml"), "pilot: 59 jobs"),
+        ("plan.py", ("--configfile", "pilot.yaml"), "pilot: 62 jobs"),
         ("fetch.py", ("--configfile", "demo/random.yaml"), "needs nothing from the hub"),
         ("fetch.py", ("--configfile", "pilot.yaml"), "http://127.0.0.1:9 cannot be reached"),
         ("verify.py", ("results/none",), "no job's record"),
@@ -456,9 +456,9 @@ def test_the_cluster_guide_s_way_with_conda_leads_to_a_run_that_is_not_refused(
     assert first == ("--name pds-dpo-head --file envs/head.yaml", "pds-dpo-head")
     (tmp_path / "conda").write_text(CONDA)
     (tmp_path / "conda").chmod(0o755)
-    (planned,) = re.findall(r"^(snakemake .* -n) +# 59 jobs", guide, re.MULTILINE)
+    (planned,) = re.findall(r"^(snakemake .* -n) +# 62 jobs", guide, re.MULTILINE)
     done = head_project.head_snakemake(
         *planned.split()[1:], programs=str(tmp_path), OPENAI_API_KEY="a-key-of-the-reader"
     )
     assert done.returncode == 0, done.stdout
-    assert re.search(r"^total +59$", done.stdout, re.MULTILINE)  # with the target `all`
+    assert re.search(r"^total +62$", done.stdout, re.MULTILINE)  # with the target `all`

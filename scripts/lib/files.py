@@ -9,8 +9,9 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import file_digest, sha256
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -178,12 +179,24 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     """
     with mendable_storage_errors(folder.parent):
         unfinished = part_of(folder)
-        shutil.rmtree(unfinished, ignore_errors=True)
+        _delete_folder(unfinished)
         make_folder(unfinished)
         yield unfinished
         sync_file_system(unfinished)
-        shutil.rmtree(folder, ignore_errors=True)
+        _delete_folder(folder)
         unfinished.rename(folder)
+
+
+def _delete_folder(folder: Path) -> None:
+    """Deletes a folder, if it is there: `shutil.rmtree` alone makes lists of what is in it. What a
+    link leads to is not ours.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    with suppress(OSError):
+        for file in files_below(str(folder)):
+            Path(file).unlink()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -198,18 +211,60 @@ def link_or_copy(source: Path, target: Path) -> None:
             shutil.copyfile(source, temporary)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text, whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+def write_text(path: Path, text: str | Iterable[str]) -> None:
+    """Writes UTF-8 text, in one or in pieces, whole or not at all."""
+    pieces = [text] if isinstance(text, str) else text
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
+        file.writelines(pieces)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON document for people to read: two spaces, keys sorted, a newline at the end."""
-    write_text(
-        path,
-        json.dumps(value, sort_keys=True, ensure_ascii=False, indent=2, allow_nan=False) + "\n",
-    )
+    """Writes a JSON document for people to read: two spaces, keys sorted, a newline at the end.
+
+    Of a mapping that is no dict, and is in the order of its keys, and of an iterator, which is
+    written as an array, no more than one entry is held in memory.
+    """
+    write_text(path, chain(_pieces_of_json(value, "\n"), ["\n"]))
+
+
+def _pieces_of_json(value: Any, margin: str) -> Iterator[str]:
+    """`margin`: what stands before each line of it but the first."""
+    inner = f"{margin}  "
+    if isinstance(value, str):
+        yield CANONICAL.encode(value)
+        return
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        items = sorted(value.items()) if isinstance(value, dict) else value.items()
+        entries = ((f"{CANONICAL.encode(key)}: ", each) for key, each in items)
+        begin, end = "{}"
+    elif isinstance(value, list | Iterator):
+        entries = (("", each) for each in value)
+        begin, end = "[]"
+    else:
+        text = json.dumps(value, sort_keys=True, ensure_ascii=False, indent=2, allow_nan=False)
+        yield text.replace("\n", margin)
+        return
+    is_empty = True
+    for key, each in entries:
+        yield f"{begin if is_empty else ','}{inner}{key}"
+        yield from _pieces_of_json(each, inner)
+        is_empty = False
+    yield f"{begin}{end}" if is_empty else f"{margin}{end}"
+
+
+def files_below(path: str) -> Iterator[str]:
+    """The path of every file in a folder and below it, in no order; of a file, itself. No list is
+    made of them: a data set has a million.
+    """
+    if not Path(path).is_dir():
+        yield path
+        return
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from files_below(entry.path)
+            elif entry.is_file():
+                yield entry.path
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -10,6 +10,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 from lib import weights
 from lib.benchmarks.base import LanguageChoice
 from lib.benchmarks.judged import JudgedBenchmark
+from lib.benchmarks.lmms_eval.parts import WHOLE, names_of_parts
 from lib.benchmarks.lmms_eval.tasks import TaskSettings
 from lib.benchmarks.mentions import MentionsBenchmark
 from lib.benchmarks.questions import QuestionsBenchmark
@@ -386,7 +387,35 @@ class Evaluation(Block):
             " scores are with it (its conversation `vicuna_v1`)."
         ),
     )
+    together: bool = Field(
+        False,
+        description=(
+            "Whether one job a model asks it the questions of all benchmarks with `task` that are"
+            " not divided (`shards`), and so loads it once for them; otherwise each benchmark has a"
+            " job of its own."
+        ),
+    )
     contamination: Contamination = Field(default_factory=Contamination)
+
+    @property
+    def asked_together(self) -> dict[str, TaskBenchmark]:
+        """The benchmarks that one job asks a model about, at least two. Of those with the same
+        task, the first.
+        """
+        tasks: dict[str, tuple[str, TaskBenchmark]] = {}
+        for name, block in self.benchmarks.items():
+            if isinstance(block, TaskBenchmark) and block.shards == 1:
+                tasks.setdefault(block.task, (name, block))
+        return dict(tasks.values()) if self.together and len(tasks) > 1 else {}
+
+    def parts_of(self, benchmark: str) -> list[str]:
+        """The names of the parts that a benchmark's questions are answered in; none where one job
+        answers and scores it.
+        """
+        if benchmark in self.asked_together:
+            return [WHOLE]
+        block = self.benchmarks[benchmark]
+        return names_of_parts(block.shards) if isinstance(block, TaskBenchmark) else []
 
     @model_validator(mode="after")
     def _nothing_depends_on_the_order(self) -> Self:

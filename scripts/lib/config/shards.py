@@ -32,6 +32,11 @@ class Shards(Block):
     rank_responses: PositiveInt | None = _jobs_field("of a response reward")
     build_pairs: PositiveInt | None = _jobs_field("for the pairs")
 
+    @property
+    def first(self) -> int | None:
+        """How many shards over all topics the first stage has that has any."""
+        return next((count for _, count in self if count), None)
+
     def of(self, rule: str) -> int | None:
         """How many shards over all topics a rule has; None where they are those of stage images."""
         rule, count = AS.get(rule, rule), None

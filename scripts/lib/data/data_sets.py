@@ -17,6 +17,7 @@ from lib.data.rows import (
     ResponseRankingRow,
 )
 from lib.data.shards import is_missing, present
+from lib.data.stored_mapping import fill, temporary_database
 from lib.data.stored_rows import StoredRows
 from lib.data.texts import visible
 
@@ -28,21 +29,27 @@ TRAIN: Split = "train"
 VALIDATION: Split = "validation"
 
 
-def stratified(prompts: Iterable[tuple[str, str]]) -> list[str]:
+#: `stratified`, in SQL: places begin with 1.
+STRATIFIED = """
+    SELECT id FROM (
+        SELECT id, (row_number() OVER (PARTITION BY topic ORDER BY id) - 0.5)
+                   / count(*) OVER (PARTITION BY topic) AS fraction
+        FROM prompts
+    ) ORDER BY fraction, id
+"""
+
+
+def stratified(prompts: Iterable[tuple[str, str]]) -> Iterator[str]:
     """Prompt ids so ordered that every prefix is stratified by topic. `prompts`: topic and id.
 
     Within a topic the order is that of the prompt ids, which are hashes; between topics each stands
     at its fraction of its topic. A larger prefix contains the smaller one.
     """
-    by_topic: dict[str, list[str]] = {}
-    for topic, name in sorted(prompts):
-        by_topic.setdefault(topic, []).append(name)
-    placed = [
-        ((rank + 0.5) / len(members), name)
-        for members in by_topic.values()
-        for rank, name in enumerate(members)
-    ]
-    return [name for _, name in sorted(placed)]
+    database = temporary_database(
+        "CREATE TABLE prompts (topic, id, PRIMARY KEY (topic, id)) WITHOUT ROWID"
+    )
+    fill(database, "INSERT INTO prompts VALUES (?, ?)", prompts)
+    return (name for (name,) in database.execute(STRATIFIED))
 
 
 def ordered_pairs(rows: Iterable[PairRow | MissingRow]) -> list[PairRow]:
@@ -57,6 +64,8 @@ def split_of(prompt: str, validation: float) -> Split:
 
     `validation`: the share of pairs that are held out.
     """
+    if not validation:
+        return TRAIN
     number = int(sha256(visible(prompt).casefold().encode()).hexdigest()[:16], 16)
     return VALIDATION if number < validation * 16**16 else TRAIN
 

@@ -1,8 +1,7 @@
-"""The rows of many shard files, read when they are asked for: what is held in memory is where each
-of them stands, however long its texts are.
+"""The rows of many shard files, read when they are asked for: neither they nor where each of them
+stands are held in memory.
 """
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, cast
@@ -11,39 +10,55 @@ import orjson
 
 from lib.data.rows import MissingRow
 from lib.data.shards import Row, refuse_other_prompts
+from lib.data.stored_mapping import StoredMapping
 from lib.files import read_json_lines
 from lib.jobs.job import Job
 
+#: No file has so many bytes.
+PLACES = 2**40
+#: So many files are open at once: a process may often have no more than 1024, each takes 8 KB, and
+#: a run may have more shards.
+OPEN = 100
+
 
 class StoredRows(Mapping[str, Row | MissingRow], Generic[Row]):
-    """The rows of a stage's shard files by prompt id, in the order of the files.
+    """The rows of a stage's shard files by prompt id, in the order of the files."""
 
-    ids  the prompt ids of each file, one a line
-    """
-
-    def __init__(self, paths: Iterable[str | Path], row: type[Row]) -> None:
-        """`row`: what the stage publishes (lib/data/rows.py)."""
+    def __init__(
+        self, paths: Iterable[str | Path], row: type[Row], job: Job[Any] | None = None
+    ) -> None:
+        """`row`: what the stage publishes (lib/data/rows.py). `job`: see `whole_stored_rows`."""
         self.paths = [Path(path) for path in paths]
         self._streams: dict[int, BinaryIO] = {}
-        #: Where a row stands, in one number: its line's first byte, and the number of its file.
-        self._places: dict[str, int] = {}
-        self.ids: list[list[str]] = [[] for _ in self.paths]
+        #: Where a row stands, in one number: that of its file, and its line's first byte.
+        self._places = StoredMapping(self._places_in_files(job))
+
+    def _places_in_files(self, job: Job[Any] | None) -> Iterator[tuple[str, int]]:
         for number, path in enumerate(self.paths):
-            for offset, entry in read_json_lines(path):
-                name = sys.intern(str(entry.get("id")))  # the same text in each stage's rows
-                self.ids[number].append(name)
-                self._places[name] = offset * len(self.paths) + number
+            places = [
+                (str(entry.get("id")), number * PLACES + offset)
+                for offset, entry in read_json_lines(path)
+            ]
+            if job:
+                refuse_other_prompts(job, path, [name for name, _ in places])
+            yield from places
 
     def __getitem__(self, prompt_id: str) -> Row | MissingRow:
-        offset, file = divmod(self._places[prompt_id], len(self.paths))
+        file, offset = divmod(self._places[prompt_id], PLACES)
         if file not in self._streams:
+            if len(self._streams) == OPEN:
+                self._streams.pop(next(iter(self._streams))).close()
             self._streams[file] = open(self.paths[file], "rb")  # noqa: SIM115
         stream = self._streams[file]
         stream.seek(offset)
         return cast("Row", orjson.loads(stream.readline()))
 
+    def read(self) -> Iterator[Row | MissingRow]:
+        """All rows in their order: read from the first byte to the last, and not each by its id."""
+        return (cast("Row", row) for path in self.paths for _, row in read_json_lines(path))
+
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return self._places.by_value()
 
     def __len__(self) -> int:
         return len(self._places)
@@ -56,7 +71,4 @@ def whole_stored_rows(
 
     Errors: UserError if those of a file are not of its shard's prompts, each once.
     """
-    rows = StoredRows(paths, row)
-    for path, ids in zip(rows.paths, rows.ids, strict=True):
-        refuse_other_prompts(job, path, ids)
-    return rows
+    return StoredRows(paths, row, job)

@@ -84,7 +84,7 @@ def _changed_stages(plan: Plan, jobs: Sequence[JobToRun], edits: _Edits) -> list
         if job.rule not in rules_of_shards or not job.is_changed:
             continue
         place = job.wildcards["topic"], job.wildcards["shard"]
-        drawn = set(plan.images_behind(job.rule, *place))
+        drawn = set(plan.stages.images_behind(job.rule, *place))
         if drawn and drawn <= edits.published - edits.shards:
             count[job.rule] += 1
             prompts[job.rule] += sum(len(plan.shards[each].prompts) for each in drawn)

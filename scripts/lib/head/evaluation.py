@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lib.benchmarks.lmms_eval.parts import names_of_parts
+from lib.benchmarks.lmms_eval.parts import WHOLE
 from lib.benchmarks.lmms_eval.tasks import DRAWN_BEFORE, JUDGED_TASKS, TaskSettings
 from lib.benchmarks.questions import Form, read_questions
 from lib.benchmarks.registry import BENCHMARKS, load_questions_benchmark
@@ -86,18 +86,54 @@ def question_sets(plan: Plan) -> dict[str, QuestionBenchmark]:
 
 def parts(plan: Plan, benchmark: str) -> list[str]:
     """The names of the parts that a task is answered in; none where one job answers all of it."""
-    return names_of_parts(tasks(plan)[benchmark].shards)
+    return plan.config.evaluation.parts_of(benchmark)
+
+
+def divided_tasks(plan: Plan) -> list[str]:
+    """The tasks of which jobs answer a part each."""
+    together = plan.config.evaluation.asked_together
+    return [task for task in tasks(plan) if parts(plan, task) and task not in together]
 
 
 def all_parts(plan: Plan) -> list[str]:
-    """The names of the parts of all tasks, each once."""
-    return list(dict.fromkeys(part for task in tasks(plan) for part in parts(plan, task)))
+    """The names of the parts of all divided tasks, each once."""
+    return list(dict.fromkeys(part for task in divided_tasks(plan) for part in parts(plan, task)))
 
 
 def part_files(plan: Plan, model: str, benchmark: str) -> list[str]:
     """What the jobs leave that answer a part of a task each."""
     folder = f"{plan.root}/evaluation/{model}/{benchmark}/parts"
     return [f"{folder}/{part}.json" for part in parts(plan, benchmark)]
+
+
+def files_together(plan: Plan) -> list[str]:
+    """What a job leaves that asks a model about several tasks, with its wildcard; of all tasks
+    where there is no such job.
+    """
+    folder = f"{plan.root}/evaluation/{{model}}"
+    together = plan.config.evaluation.asked_together or tasks(plan)
+    return [f"{folder}/{task}/parts/{WHOLE}.json" for task in together or ("none",)]
+
+
+def data_together(plan: Plan) -> list[str]:
+    """The local data of the tasks that one job asks a model about."""
+    together = plan.config.evaluation.asked_together
+    return list(dict.fromkeys(file for task in together for file in data_files(plan, task)))
+
+
+def jobs_together(plan: Plan, model: str) -> list[dict[str, Any]]:
+    """The jobs of answer_part that one job of answer_together does (`lib.jobs.turns`)."""
+    return [
+        {
+            "wildcards": {"model": model, "benchmark": task, "part": WHOLE},
+            "params": {
+                "settings": plan.params(answer_job(plan, task, model)),
+                "made_by": made_by_task(plan, task, model),
+                "contents": data_contents(plan, task),
+            },
+        }
+        for task in plan.config.evaluation.asked_together
+    ]
 
 
 def data_files(plan: Plan, benchmark: str) -> list[str]:
@@ -193,7 +229,7 @@ def contamination_files(plan: Plan) -> list[str]:
     """The shards of training data that are held against the benchmarks; none where there is nothing
     to hold them against.
     """
-    return plan.shard_files("contamination") if is_checked(plan) else []
+    return plan.stages.files("contamination") if is_checked(plan) else []
 
 
 def is_checked(plan: Plan) -> bool:

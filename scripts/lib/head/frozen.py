@@ -42,7 +42,7 @@ def tell_old_forms(plan: Plan) -> list[str]:
 
 def tell_differences(plan: Plan) -> list[str]:
     """How each frozen data set differs from the run's pairs as they are now, a line each."""
-    files = plan.shard_files("pairs")
+    files = plan.stages.files("pairs")
     if not plan.frozen_sizes or not all(Path(file).is_file() for file in files):
         return []
     pairs = ordered_pairs(read_shards(files, PairRow).values())

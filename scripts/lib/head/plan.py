@@ -2,6 +2,7 @@
 to be tried again.
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -23,7 +24,7 @@ from lib.config.run import Config
 from lib.data.blind_verdicts import BlindVerdict
 from lib.data.data_sets import ordered_pairs
 from lib.data.export_forms.registry import FORM_FILES
-from lib.data.layouts import Layout, Place, PromptIds, number_of
+from lib.data.layouts import PromptIds
 from lib.data.pair_forms.settings import OwnPairs
 from lib.data.prompts import Prompt, Shard, make_shards, read_topics
 from lib.data.reviews import ReviewFiles, Reviews
@@ -32,9 +33,11 @@ from lib.data.shards import read_shards
 from lib.errors import UserError
 from lib.files import digest, write_jsonl
 from lib.head.run_start import RunStart
+from lib.head.stages import GATHER, Stages
 from lib.jobs.job import digest_of_params
-from lib.jobs.published import SHARD_RULES, record_of
+from lib.jobs.published import record_of
 from lib.jobs.record import read_record
+from lib.jobs.turns import parts_of
 from lib.models.image_scorers.registry import IMAGE_SCORERS
 from lib.models.response_generators.registry import GENERATORS
 from lib.models.response_generators.settings import GeneratorSettings
@@ -52,14 +55,6 @@ TABLES = (
     "reward_length_table",
 )
 FIGURES = ("candidates_figure", "guidance_figure", "similarity_figure", "answers_figure")
-#: Rule -> the rules whose shard files it reads row by row, where these may have more shards.
-READS = {
-    "rank_images": ("generate_images",),
-    "write_instructions": ("generate_images", "rank_images"),
-    "generate_responses": ("write_instructions",),
-    "rank_responses": ("generate_responses",),
-    "build_pairs": ("check_contamination", "rank_responses"),
-}
 #: The files of a data set in its folder whose names do not depend on what is in it: of its pairs,
 #: and what is said of them.
 CARD_FILES = ("README.md", "LICENSE.md", "croissant.json", "SHA256SUMS")
@@ -94,7 +89,6 @@ class Plan:
         self._start, self._is_whole = start, is_whole
         self.root = config.root.as_posix()
         self._is_giving = False
-        self._layouts: dict[int | None, Layout] = {}
 
     @cached_property
     def shards(self) -> dict[tuple[str, str], Shard]:
@@ -122,17 +116,11 @@ class Plan:
             ],
         )
 
-    def layout(self, rule: str) -> Layout:
-        """The shards of a rule's jobs."""
-        count = self.config.shards.of(rule)
-        if count not in self._layouts:
-            own = Layout(self.shards, self.config.shards_per_topic)
-            self._layouts[count] = own.over_all(count) if count else own
-        return self._layouts[count]
-
-    def layout_of(self, stage: str) -> Layout:
-        """The shards of a stage's files, e.g. of `images` or `responses/<policy>`."""
-        return self.layout(SHARD_RULES[stage.partition("/")[0]][0])
+    @cached_property
+    def stages(self) -> Stages:
+        """The shards of each stage, and their files."""
+        config = self.config
+        return Stages(self.root, self.shards, config.shards_per_topic, config.shards)
 
     @property
     def makes_pairs(self) -> bool:
@@ -212,7 +200,7 @@ class Plan:
         answers = {
             f"{policy}/{topic}/{shard}": str(file)
             for policy in self.config.responses.policy_models
-            for topic, shard in self.layout("generate_responses").shards
+            for topic, shard in self.stages.layout("generate_responses").shards
             if (file := self._answers_file(policy, topic, shard))
         }
         pictures = {
@@ -236,7 +224,7 @@ class Plan:
         pictures, reruns one shard.
         """
         images = self.config.images
-        prompts = self.shard("generate_images", topic, shard).prompts
+        prompts = self.stages.shard("generate_images", topic, shard).prompts
         if images.IS_DRAWN:
             rows = [prompt.row() for prompt in prompts]
             return GenerateImagesJob(generator=images, prompts=self._given(rows))
@@ -287,7 +275,7 @@ class Plan:
         ]
         return [
             f"{topic}/{shard}"
-            for topic, shard in self.layout("rank_images").shards
+            for topic, shard in self.stages.layout("rank_images").shards
             if not any((folder / topic / f"{shard}.{suffix}").exists() for folder, suffix in left)
         ]
 
@@ -305,7 +293,7 @@ class Plan:
         """What a job of write_instructions is told: editing one line of the user's own
         instructions reruns one shard.
         """
-        ids = self.shard("write_instructions", topic, shard).prompts.ids()
+        ids = self.stages.shard("write_instructions", topic, shard).prompts.ids()
         written = [
             {"id": name, "instruction": self.written[name]} for name in ids if name in self.written
         ]
@@ -330,7 +318,7 @@ class Plan:
         answers = self.answers[policy]
         if answers is None:
             return None
-        ids = self.shard("generate_responses", topic, shard).prompts.ids()
+        ids = self.stages.shard("generate_responses", topic, shard).prompts.ids()
         return self._given([{"id": name, "answers": answers[name]} for name in ids])
 
     @cached_property
@@ -358,40 +346,12 @@ class Plan:
         self._is_giving = True
         for topic, shard in self.shards:
             self.images_job(topic, shard)
-        for topic, shard in self.layout("write_instructions").shards:
+        for topic, shard in self.stages.layout("write_instructions").shards:
             self.instructions_job(topic, shard)
-        for topic, shard in self.layout("generate_responses").shards:
+        for topic, shard in self.stages.layout("generate_responses").shards:
             for policy in self.config.responses.policy_models:
                 self._answers_file(policy, topic, shard)
         self._is_giving = False
-
-    def shard_files(self, stage: str) -> list[str]:
-        """The published files of a stage, e.g. `images` or `responses/<policy>`, in canonical
-        order.
-        """
-        return [self._file(stage, place) for place in self.layout_of(stage).shards]
-
-    def _file(self, stage: str, place: Place) -> str:
-        topic, shard = place
-        return f"{self.root}/{stage}/{topic}/{shard}.jsonl"
-
-    def files_behind(self, rule: str, stage: str, topic: str, shard: str) -> list[str]:
-        """The files of a stage that hold the prompts of a job's shard; several where the stage has
-        more shards than the job's rule. Errors: UserError where there is no such shard.
-        """
-        self.shard(rule, topic, shard)
-        places = self._places_behind(self.layout(rule), (topic, shard), self.layout_of(stage))
-        return [self._file(stage, place) for place in places]
-
-    def images_behind(self, rule: str, topic: str, shard: str) -> list[Place]:
-        """The shards of stage images that hold the prompts of a job's shard."""
-        images = self.layout("generate_images")
-        behind = self._places_behind(self.layout(rule), (topic, shard), images)
-        return [place for place in behind if place in images.shards]
-
-    def _places_behind(self, layout: Layout, place: Place, stage: Layout) -> list[Place]:
-        """The shards of an earlier stage that together hold the prompts of a shard of `layout`."""
-        return [place] if stage is layout else stage.holding(number_of(place), layout.count)
 
     @property
     def reward_stages(self) -> dict[str, str]:
@@ -404,7 +364,7 @@ class Plan:
     def reward_files(self) -> dict[str, list[str]]:
         """The scores of all rewards, as named inputs of a rule."""
         stages = self.reward_stages.items()
-        return {scores_input(name): self.shard_files(stage) for name, stage in stages}
+        return {scores_input(name): self.stages.files(stage) for name, stage in stages}
 
     def rewards_of_shard(self) -> dict[str, str]:
         """The scores of all rewards in one shard, as named inputs of its rule, which has the same
@@ -425,7 +385,7 @@ class Plan:
                 f" '{self.config.prompts}', and a prompt gives at most one pair. Ask for a smaller"
                 " data set or for `all`, or write more prompts (target `prompts`)."
             )
-        return self.shard_files("pairs")
+        return self.stages.files("pairs")
 
     @cached_property
     def prompts(self) -> int:
@@ -483,7 +443,7 @@ class Plan:
     def is_up_to_date(self, size: Size) -> bool:
         """Whether a data set is there that was made from the pairs as they are."""
         made = Path(self.root, "dataset", str(size), "dataset.json")
-        pairs = [Path(path) for path in self.shard_files("pairs")]
+        pairs = [Path(path) for path in self.stages.files("pairs")]
         if not made.is_file() or not all(path.is_file() for path in pairs):
             return False
         return made.stat().st_mtime >= max(path.stat().st_mtime for path in pairs)
@@ -493,11 +453,11 @@ class Plan:
         """How many pairs the prompts gave; None where that is not known, since pairs are still to
         be made, or were made from other prompts or settings.
         """
-        for topic, name in self.layout("build_pairs").shards:
+        for topic, name in self.stages.layout("build_pairs").shards:
             record = read_record(Path(self.root, "work", "build_pairs", topic, f"{name}.json"))
             if record is None or record.asked != digest_of_params(self.pairs_params(topic, name)):
                 return None
-        files = self.shard_files("pairs")
+        files = self.stages.files("pairs")
         if not all(Path(path).is_file() for path in files):
             return None
         try:
@@ -531,7 +491,7 @@ class Plan:
         """The files in which people say something of this run's pairs. Read once a run. Errors:
         UserError where one cannot be used.
         """
-        ids = PromptIds(self.layout("generate_images"))
+        ids = PromptIds(self.stages.layout("generate_images"))
         return ReviewFiles(Path(self.config.reviews), self.config.run, ids)
 
     @property
@@ -551,7 +511,7 @@ class Plan:
     def pairs_job(self, topic: str, name: str) -> BuildPairsJob:
         """What a job of build_pairs is told: a review reruns one shard."""
         config = self.config
-        has = self.shard("build_pairs", topic, name).prompts.has
+        has = self.stages.shard("build_pairs", topic, name).prompts.has
         return BuildPairsJob(
             policies=config.responses.answer_names,
             min_margin=config.pairs.min_margin,
@@ -584,7 +544,7 @@ class Plan:
         """All parameters of a job of build_pairs, as its rule has them."""
         return {
             "common": self.common(),
-            "prompts": self.digests_of("build_pairs", topic, name),
+            "prompts": self.stages.digests_of("build_pairs", topic, name),
             "settings": self.pairs_settings(topic, name),
             "made_by": self.made_by(self.config.training.base_model),
             **self.content_params(),
@@ -605,49 +565,7 @@ class Plan:
             "response_ranking",
             "pairs",
         ]
-        return {
-            stage: self._file(stage, self.layout_of(stage).place_of(prompt_id)) for stage in stages
-        }
-
-    def digests(self) -> dict[str, str]:
-        """What the shards' prompts are known by (`Shard.digest`), by "topic/shard": of all shards
-        of all stages.
-        """
-        return _digests(shard for layout in self._all_layouts for shard in layout.shards.values())
-
-    def digests_of_topic(self, topic: str) -> dict[str, str]:
-        """`digests` of a topic's shards of stage images."""
-        return _digests(shard for shard in self.shards.values() if shard.topic == topic)
-
-    @cached_property
-    def _all_layouts(self) -> list[Layout]:
-        """The layouts that stages have, each once, in the order of the flow."""
-        layouts: list[Layout] = []
-        for rules in SHARD_RULES.values():
-            layout = self.layout(rules[0])
-            if not any(layout is each for each in layouts):
-                layouts.append(layout)
-        return layouts
-
-    def digests_of(self, rule: str, topic: str, name: str) -> dict[str, str]:
-        """`digests` of a job's shard, and of those that it reads where they are others; nothing
-        where there is no such shard.
-        """
-        layout, place = self.layout(rule), (topic, name)
-        if place not in layout.shards:
-            return {}
-        read = [self.layout(each) for each in READS.get(rule, ())]
-        shards = [
-            each.shards[there]
-            for each in [layout, *(each for each in read if each is not layout)]
-            for there in self._places_behind(layout, place, each)
-        ]
-        return _digests(shards)
-
-    def digests_for(self, prompt_id: str) -> dict[str, str]:
-        """`digests` of the shards that a prompt falls into."""
-        places = [(layout, layout.place_of(prompt_id)) for layout in self._all_layouts]
-        return _digests(layout.shards[place] for layout, place in places if place in layout.shards)
+        return {stage: self.stages.file_of(stage, prompt_id) for stage in stages}
 
     def models(self) -> list[str]:
         """The models to evaluate: the base model, every experiment that can be made, and models of
@@ -684,16 +602,6 @@ class Plan:
         """`made_by` of what runs a model that writes or answers in a job; None where none does."""
         return self.made_by(generator, GENERATORS) if generator else None
 
-    def shard(self, rule: str, topic: str, name: str) -> Shard:
-        """A shard of a rule's jobs. A UserError if the topic has no prompt in it."""
-        shards = self.layout(rule).shards
-        if (topic, name) not in shards:
-            raise UserError(
-                f"topic '{topic}' has no prompt in shard {name}, or is not in `topics`, or {rule}"
-                " has other shards by `shards`. Ask for another target."
-            )
-        return shards[topic, name]
-
     def _made_by(self, files: Iterable[str]) -> set[str]:
         """The rules whose jobs published these files last, by their records."""
         root = Path(self.root)
@@ -706,9 +614,14 @@ class Plan:
         knows what it was asked.
         """
         rule = own_name(job.rule)
-        is_there = all(Path(file).exists() for file in job.output)
         if rule == "add_prompts":
-            return "prompts are missing" if is_there else ""
+            return "prompts are missing" if all(map(os.path.exists, job.output)) else ""
+        reasons = (self._why_again(rule, part, is_remembered) for part in parts_of(job))
+        return next(filter(None, reasons), "")
+
+    def _why_again(self, rule: str, job: Any, is_remembered: bool) -> str:
+        """`why_again` of one of the jobs that a job of Snakemake's is."""
+        is_there = all(Path(file).exists() for file in job.output)
         name = "/".join(job.wildcards) or rule
         record = read_record(Path(self.root, "work", rule, f"{name}.json"))
         if record is None:
@@ -717,12 +630,11 @@ class Plan:
             return f"{record.failed} of its items failed"
         if record.lacks_files(Path(self.root)):
             return "one of its files is gone"
+        # Snakemake makes what is gone for those alone that it has reason to run.
+        if rule == GATHER and not all(map(os.path.exists, job.input)):
+            return "one of the files that it gathers is gone"
         if others := self._made_by(job.output) - {rule}:
             return f"{min(others)} has made its files since"
         if not is_remembered and record.asked != digest_of_params(dict(job.params.items())):
             return "its record in work/ says that it was asked for something else"
         return ""
-
-
-def _digests(shards: Iterable[Shard]) -> dict[str, str]:
-    return {f"{shard.topic}/{shard.name}": shard.digest for shard in shards}

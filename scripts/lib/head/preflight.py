@@ -168,7 +168,8 @@ def needs_of(plan: Plan, jobs: Iterable[Job]) -> Needs:
         if rule in ("answer_questions", "score_answers"):
             needs.benchmarks.add(names["benchmark"])
         if rule in ("answer_benchmark", "answer_part"):
-            needs.tasks.add(names["benchmark"])
+            asked = plan.config.evaluation.asked_together
+            needs.tasks |= {names["benchmark"]} if "benchmark" in names else asked.keys()
         if rule in ("import_pairs", "check_own_pairs"):
             needs.own_pairs.add(names["own_pairs"])
     return needs

@@ -18,6 +18,7 @@ ORDER = (
     "generate_prompts",
     "add_prompts",
     "generate_images",
+    "gather_images",
     "rank_images",
     "write_instructions",
     "generate_responses",

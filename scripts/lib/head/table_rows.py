@@ -109,7 +109,7 @@ def short_name(model: Model) -> str:
 
 def ranking_files(plan: Plan, scorers: Iterable[str]) -> dict[str, list[str]]:
     """The rankings of some scorers, as named inputs of a rule."""
-    return {rankings_input(name): plan.shard_files(f"image_ranking/{name}") for name in scorers}
+    return {rankings_input(name): plan.stages.files(f"image_ranking/{name}") for name in scorers}
 
 
 # Figures
@@ -229,7 +229,7 @@ def people_inputs(plan: Plan) -> dict[str, list[str]]:
     if not plan.verdicts:
         return {}
     rankings = ranking_files(plan, plan.config.image_ranking.scorers)
-    return {**rankings, **{stage: plan.shard_files(stage) for stage in ("images", "pairs")}}
+    return {**rankings, "images": plan.stages.image_files(), "pairs": plan.stages.files("pairs")}
 
 
 def image_judge_job(plan: Plan) -> ImageJudgeTableJob:

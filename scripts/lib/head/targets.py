@@ -56,7 +56,7 @@ def targets(plan: Plan) -> list[str]:
             if config.image_ranking.judge and plan.makes_pairs
             else []
         ),
-        *(plan.shard_files("embeddings") if config.figures.embedding else []),
+        *(plan.stages.files("embeddings") if config.figures.embedding else []),
         *tables_and_figures(plan),
     ]
     return list(dict.fromkeys(files))
@@ -64,7 +64,7 @@ def targets(plan: Plan) -> list[str]:
 
 def images(plan: Plan) -> list[str]:
     """The shard files of the images."""
-    return plan.shard_files("images")
+    return plan.stages.files("images")
 
 
 def rankings(plan: Plan) -> list[str]:
@@ -72,7 +72,7 @@ def rankings(plan: Plan) -> list[str]:
     return [
         file
         for scorer in plan.config.image_ranking.scorers
-        for file in plan.shard_files(f"image_ranking/{scorer}")
+        for file in plan.stages.files(f"image_ranking/{scorer}")
     ]
 
 
@@ -82,12 +82,15 @@ def responses(plan: Plan) -> list[str]:
     """
     config = plan.config
     stages = [
-        "images",
         f"image_ranking/{config.image_ranking.select_by}",
         "instructions",
         *(f"responses/{policy}" for policy in config.responses.policy_models),
     ]
-    return [file for stage in stages for file in plan.shard_files(stage)]
+    # Where images are gathered, these stand for the files that they are gathered from.
+    return [
+        *plan.stages.image_files(),
+        *(file for stage in stages for file in plan.stages.files(stage)),
+    ]
 
 
 def data_sets(plan: Plan) -> list[str]:
@@ -95,13 +98,13 @@ def data_sets(plan: Plan) -> list[str]:
     rankings_of_responses = dict.fromkeys([*plan.reward_stages.values(), "response_ranking"])
     return [
         *responses(plan),
-        *(file for stage in rankings_of_responses for file in plan.shard_files(stage)),
+        *(file for stage in rankings_of_responses for file in plan.stages.files(stage)),
         *(
             file
             for checker in plan.config.pairs.content_check
-            for file in plan.shard_files(f"content/{checker}")
+            for file in plan.stages.files(f"content/{checker}")
         ),
-        *plan.shard_files("pairs"),
+        *plan.stages.files("pairs"),
         f"{plan.root}/quality/pairs.json",
         *(file for size in plan.sizes() for file in plan.data_set_files(size)),
         *([f"{plan.root}/dataset/README.md"] if plan.sizes() else []),

@@ -1,7 +1,7 @@
 """A job of one rule: what it is asked, the keys of its items, and the record of what it did."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from lib import weights
 from lib.blocks import Block, Model, endpoints_in, first_mistake, models_in
 from lib.errors import UserError, printable
-from lib.files import digest, digest_of_file, sync, write_json, write_jsonl
+from lib.files import digest, digest_of_file, files_below, sync, write_json, write_jsonl
 from lib.jobs.kept import is_sealed
 from lib.jobs.published import refuse_changed_file
 from lib.jobs.record import Record
@@ -119,7 +119,6 @@ class Job(Generic[S]):
         self.prompts: dict[str, str] = dict(params.get("prompts") or {})
         self._inputs = paths_in(getattr(snakemake, "input", ()))
         self._outputs = paths_in(getattr(snakemake, "output", ()))
-        self._known: dict[Path, str] = {}
         #: What it failed of, where that is to keep no other job of its process from ending well.
         self.failure = ""
         #: The job's own seconds, without those of others in its process.
@@ -147,7 +146,7 @@ class Job(Generic[S]):
         trace: TracebackType | None,
     ) -> None:
         if error is None and not self.failure:
-            self.record.files = self._digest_outputs()
+            self._digest_outputs()
             self.write_record()
 
     def fail(self, error: UserError) -> None:
@@ -246,34 +245,37 @@ class Job(Generic[S]):
         """Writes a file of rows: one canonical JSON line each, in the given order."""
         write_jsonl(Path(path), rows)
 
-    def also_publishes(self, paths: Iterable[Path], known: Mapping[Path, str]) -> None:
+    def also_publishes(self, paths: Iterable[Path], known: MutableMapping[str, str]) -> None:
         """Puts files and folders on record that the job published beside its rule's outputs, which
         a rule cannot name where it does not know how many there will be.
 
-        `known`: the sha256 (hex) of files in them that need not be read for it, nor waited for.
+        `known`: the sha256 (hex) of files in them that need not be read for it, nor waited for, by
+        their names from the run's folder on. Those of all other files are added.
         """
-        self._known.update(known)
+        self.record.files = known
         for path in paths:
             if path.is_dir():
                 self._outputs.append(path)
             elif path not in self._outputs:
                 self.record.beside[self._name_of(path)] = digest_of_file(path)
 
-    def _digest_outputs(self) -> dict[str, str]:
-        """The sha256 (hex) of each published file, which is on the disk from here on."""
-        digests: dict[str, str] = {}
+    def _digest_outputs(self) -> None:
+        """Puts the sha256 (hex) of each published file on record, which is on the disk from here
+        on.
+        """
         for output in self._outputs:
-            files = [each for each in output.rglob("*") if each.is_file()]
+            name, path = self._name_of(output), str(output)
             if output.is_dir():
-                self.record.folders.append(self._name_of(output))
-            for file in sorted(files) if output.is_dir() else [output]:
-                digests[self._name_of(file)] = self._known.get(file) or digest_of_file(file)
-                if file not in self._known:
-                    sync(file)
-            folders = {file.parent for file in (*files, output)}
+                self.record.folders.append(name)
+            folders = {str(output.parent)}
+            for file in files_below(path):
+                folders.add(file.rpartition(os.sep)[0])
+                inside = name + file.removeprefix(path)
+                if inside not in self.record.files:
+                    self.record.files[inside] = digest_of_file(Path(file))
+                    sync(Path(file))
             for folder in sorted(folders):
-                sync(folder)
-        return digests
+                sync(Path(folder))
 
     def _name_of(self, file: Path) -> str:
         inside = file.is_relative_to(self.root)

@@ -9,7 +9,7 @@ from lib.jobs.record import Record, read_record
 
 #: Stage -> the rules that publish its shard files.
 SHARD_RULES = {
-    "images": ("generate_images",),
+    "images": ("generate_images", "gather_images"),
     "image_ranking": ("rank_images",),
     "instructions": ("write_instructions",),
     "responses": ("generate_responses",),

@@ -1,6 +1,7 @@
 """The record of what one job did."""
 
 import os
+from collections.abc import MutableMapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,7 +41,7 @@ class Record:
     notes: list[str] = field(default_factory=list)
     asked: str = ""
     taken_over: dict[str, int] = field(default_factory=dict)
-    files: dict[str, str] = field(default_factory=dict)
+    files: MutableMapping[str, str] = field(default_factory=dict)
     folders: list[str] = field(default_factory=list)
     beside: dict[str, str] = field(default_factory=dict)
 

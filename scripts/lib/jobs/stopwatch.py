@@ -20,6 +20,11 @@ class Stopwatch:
         """Stops it until `running`."""
         self._spent, self._since = self.seconds(), None
 
+    def count(self, seconds: float) -> None:
+        """Counts seconds that were measured otherwise, if it is paused."""
+        if self._since is None:
+            self._spent += seconds
+
     @contextmanager
     def running(self) -> Iterator[None]:
         """Has it run; afterwards it runs or is paused as before."""

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
-from lib.config.evaluation import TaskBenchmark
 from lib.config.pairs import ALL
 from lib.config.run import Config
 from lib.config.training import Experiment
@@ -17,7 +16,7 @@ from lib.data.own_pairs import count_own_pairs
 from lib.data.pair_forms.settings import OwnPairs
 from lib.head.summary import ORDER
 from lib.planning.graph import PlannedJob
-from lib.planning.rates import ANSWERING, AT_RATES_OF, HOW, Rate, Rates
+from lib.planning.rates import ANSWERING, AT_RATES_OF, HOW, LOADED_ONCE, Rate, Rates
 
 #: A job that is planned for more than this share of its time limit is told.
 SHARE_OF_LIMIT = 0.8
@@ -144,8 +143,7 @@ def how_of(job: PlannedJob, config: Config) -> str:
     if AT_RATES_OF.get(job.rule, job.rule) not in HOW:
         return ""
     evaluation = config.evaluation
-    block = evaluation.benchmarks[job.wildcards["benchmark"]]
-    if "part" not in job.wildcards and isinstance(block, TaskBenchmark) and block.shards > 1:
+    if "part" not in job.wildcards and evaluation.parts_of(job.wildcards["benchmark"]):
         return "joined"
     if evaluation.task_backend != "vllm":
         return ""
@@ -173,8 +171,9 @@ def plan_costs(
     limits: dict[str, int] = {}
     for job in jobs:
         cost = Cost(1, seconds=rates.every_job.seconds)
-        for part, how in parts_of(job, config):
+        for number, (part, how) in enumerate(parts_of(job, config)):
             rate = rate_of(part, how, config, rates)
+            load_seconds = 0 if number and job.rule in LOADED_ONCE else rate.load_seconds
             items = items_of(part, config, prompts, rates.questions)
             if job.rule in ANSWERING and not items:
                 unknown.add(part.wildcards["benchmark"])
@@ -182,7 +181,7 @@ def plan_costs(
             cost.add(
                 Cost(
                     items=items,
-                    seconds=rate.load_seconds + items * rate.seconds,
+                    seconds=load_seconds + items * rate.seconds,
                     bytes=size * 1e6,
                     files=rate.files_per_job + items * rate.files,
                 )

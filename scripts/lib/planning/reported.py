@@ -5,6 +5,7 @@ project, without Snakemake's graph, which would be made anew for it.
 from collections.abc import Iterator
 from pathlib import Path
 
+from lib.benchmarks.lmms_eval.parts import WHOLE
 from lib.blocks import gpus_of
 from lib.config.report import PlannedTime
 from lib.config.response_ranking import rewards_of
@@ -27,7 +28,7 @@ def jobs_with_models(plan: Plan) -> Iterator[PlannedJob]:
     """The jobs that hold a GPU."""
     config = plan.config
     for rule, wildcards, gpus, together in _jobs_of_a_shard(config):
-        for topic, shard in plan.layout(rule).shards:
+        for topic, shard in plan.stages.layout(rule).shards:
             names = {**wildcards, "topic": topic, "shard": shard}
             done = tuple({**part, "topic": topic, "shard": shard} for part in together)
             yield PlannedJob(rule, names, gpus, together=done)
@@ -36,6 +37,9 @@ def jobs_with_models(plan: Plan) -> Iterator[PlannedJob]:
         yield PlannedJob("train_dpo", {"experiment": experiment}, gpus)
     for name in plan.models():
         gpus = gpus_of(asked_model(plan, name))
+        if in_one := config.evaluation.asked_together:
+            done = tuple({"model": name, "benchmark": task, "part": WHOLE} for task in in_one)
+            yield PlannedJob("answer_part", {"model": name}, gpus, together=done)
         for benchmark in config.evaluation.benchmarks:
             names = {"model": name, "benchmark": benchmark}
             if benchmark not in tasks(plan):
@@ -43,7 +47,7 @@ def jobs_with_models(plan: Plan) -> Iterator[PlannedJob]:
                 continue
             of_task = parts(plan, benchmark)
             yield PlannedJob("answer_benchmark", names, 0 if of_task else gpus)
-            for part in of_task:
+            for part in of_task if benchmark not in in_one else ():
                 yield PlannedJob("answer_part", {**names, "part": part}, gpus)
 
 

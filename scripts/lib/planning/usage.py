@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from lib.head.summary import read_records
 from lib.jobs.record import Record
 from lib.planning.costs import Cost, items_of, name_of, parts_of
 from lib.planning.graph import PlannedJob
-from lib.planning.rates import ANSWERING, AT_RATES_OF, OWN_RATES, Rates
+from lib.planning.rates import ANSWERING, AT_RATES_OF, LOADED_ONCE, OWN_RATES, Rates
 
 #: The folder under results/<run>/ whose files a rule publishes. models/ and evaluation/ are shared;
 #: see `rule_of_file`.
@@ -139,7 +139,7 @@ def storage(root: Path, answering: Mapping[str, str]) -> dict[str, Cost]:
 
 def read_usage(root: Path, jobs: Sequence[PlannedJob]) -> dict[str, Cost]:
     """What the run under `root` used, by rule, as far as its records tell."""
-    gpus = {(job.rule, name_of(job)): job.gpus for job in jobs}
+    gpus = {(part.rule, name_of(part)): part.gpus for job in jobs for part in job.parts}
     of_rule = {job.rule: job.gpus for job in jobs}  # of jobs that are not planned any more
     costs: dict[str, Cost] = defaultdict(Cost)
     for use in read_uses(root):
@@ -191,7 +191,9 @@ def measured_rates(
     for name, group in groups.items():
         rule = group[0][0].rule
         units = sum(use.items * _units_per_record_item(job, config) for job, use in group)
-        loads = [use.load_seconds for _, use in group if use.load_seconds > 0]
+        loads = loads_of(use for _, use in group)
+        if not loads and rule in LOADED_ONCE:
+            loads = loads_of(use for use in uses.values() if use.rule == rule)
         rate: dict[str, Any] = {
             "seconds": _rounded(sum(use.item_seconds for _, use in group) / units),
             "load_seconds": _rounded(sum(loads) / len(loads)) if loads else 0.0,
@@ -210,6 +212,11 @@ def measured_rates(
                 questions |= _counted(uses, job)
     kept = rates.model_dump(exclude_defaults=True)
     return kept | {"stages": stages, "questions": questions}
+
+
+def loads_of(uses: Iterable[JobUse]) -> list[float]:
+    """The seconds of loading of those jobs that loaded."""
+    return [use.load_seconds for use in uses if use.load_seconds > 0]
 
 
 def name_of_rate(job: PlannedJob, how: str) -> str:

@@ -1,12 +1,12 @@
 """The journal of lmms-eval's answers, which the harness's process writes and the job's reads."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from lib.benchmarks.lmms_eval.parts import are_of_one_division
 from lib.files import digest
@@ -49,6 +49,29 @@ class AnswerKeys:
     def of_number(self, task: str, number: int) -> str:
         """The key that the answer to the question of this number had."""
         return f"{self.earlier}/{task}/{number}"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of a task's answers.
+
+    journal  the file
+    keys     what its keys are made of
+    limit    how many of the data's questions are asked, the first ones; None: all
+    """
+
+    journal: Path
+    keys: AnswerKeys
+    limit: int | None = None
+
+    def told(self) -> dict[str, Any]:
+        """As JSON, for a process that works in another folder."""
+        return {**asdict(self), "journal": str(self.journal.resolve())}
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Self:
+        """From what `told` gave."""
+        return cls(Path(told["journal"]), AnswerKeys(**told["keys"]), told["limit"])
 
 
 def seed_of(key: str) -> int:

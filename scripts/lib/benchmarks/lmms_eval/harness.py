@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lib.benchmarks.lmms_eval.answer_journal import AnswerKeys
+from lib.benchmarks.lmms_eval.answer_journal import Kept
 from lib.benchmarks.lmms_eval.engine import ENGINE, Engine
 from lib.benchmarks.lmms_eval.main import ASKED, ITS_DATA, JUDGE, PICTURES, REFUSED
 from lib.benchmarks.lmms_eval.main import UNJUDGED as LEFT_OUT
-from lib.benchmarks.lmms_eval.parts import PART
+from lib.benchmarks.lmms_eval.parts import JOINED, PART
 from lib.benchmarks.lmms_eval.samples import answer_in
 from lib.benchmarks.lmms_eval.tasks import (
     UNJUDGED,
@@ -28,6 +28,7 @@ from lib.benchmarks.lmms_eval.tasks import (
     problems_with_task,
     task_text,
 )
+from lib.blocks import Endpoint
 from lib.data.evaluation_files import KeptResults, TaskAnswer
 from lib.endpoint import read_key, secret_of
 from lib.errors import UserError
@@ -63,19 +64,26 @@ class AskedModel:
     part: str = ""
     gpus: int = 1
 
+    @property
+    def is_part(self) -> bool:
+        """Whether not all questions are asked, so that nothing is scored."""
+        return self.part not in ("", JOINED)
+
 
 @dataclass(frozen=True)
 class Harness:
-    """lmms-eval on one task.
+    """A task that lmms-eval is asked, and what it left behind of it.
 
-    task  what it is asked
-    name  whose answers they are, for messages ("base/pope")
-    log   the file that takes its output
+    task    what it is asked
+    name    whose answers they are, for messages ("base/pope")
+    log     the file that takes lmms-eval's output
+    beside  the names of those that the same process answers
     """
 
     task: TaskSettings
     name: str
     log: Path
+    beside: tuple[str, ...] = ()
 
     def failure(self, what: str) -> UserError:
         """What lmms-eval did not leave behind, with the end of its log: it says why only there."""
@@ -85,86 +93,19 @@ class Harness:
             plain = secret_of(self.task.judge).redacted(plain)
         lines = [line.split("\r")[-1] for line in plain.splitlines() if line.strip()]
         end = "\n".join(f"  | {line[:300]}" for line in lines[-LOG_LINES_SHOWN:])
+        beside = f" (beside {', '.join(self.beside)})" if self.beside else ""
         return UserError(
-            f"lmms-eval, {self.task.task} for {self.name}: {what}. The end of its log,"
+            f"lmms-eval, {self.task.task} for {self.name}{beside}: {what}. The end of its log,"
             f" {self.log}:\n{end}"
         )
-
-    def run(
-        self, run: Path, model: AskedModel, journal: Path, keys: AnswerKeys, threads: int
-    ) -> Path:
-        """Runs lmms-eval to its end; returns its output folder, whatever is in it.
-
-        It works in the folder `run`, which is made anew, with relative names, because commas and
-        equal signs in a path would break its arguments. `journal`, `keys`: where the answers are
-        kept, and what they are kept under.
-        """
-        if problems := problems_with_task(self.task):
-            raise UserError(f"{self.name}: {' '.join(problems)}")
-        run = run.resolve()
-        self._make_folder(run, model.folder)
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.log, "wb") as stream:
-            process = start_python(
-                MAIN,
-                self._arguments(model, journal.resolve(), keys),
-                environment(run, self.task, threads, model.engine)
-                | ({PART: model.part} if model.part else {})
-                | ({VISIBLE: first_gpus(model.gpus)} if model.gpus > 1 else {}),
-                run,
-                stream.fileno(),
-            )
-            code = process.wait()
-        shutil.rmtree(run / "datasets", ignore_errors=True)
-        if (run / REFUSED).is_file():
-            files = f" of {', '.join(self.task.data.values())}" if self.task.data else ITS_DATA
-            raise UserError((run / REFUSED).read_text(encoding="utf-8").replace(ITS_DATA, files))
-        if code:
-            raise self.failure(f"ended with exit code {code}")
-        return run / "out"
-
-    def _make_folder(self, run: Path, model: Path) -> None:
-        shutil.rmtree(run, ignore_errors=True)
-        task = local_task(find_task(self.task.task), self.task)
-        write_text(run / "task" / f"{self.task.task}.yaml", task_text(task, self.task))
-        if self.task.is_unjudged:
-            shutil.copy2(UNJUDGED, run / "task")
-        (run / "model").symlink_to(model.resolve(), target_is_directory=True)
-
-    def _arguments(self, model: AskedModel, journal: Path, keys: AnswerKeys) -> list[str]:
-        options = {
-            "--model": "llava_hf",
-            "--model_args": ",".join(
-                (
-                    "pretrained=model",
-                    f"dtype={model.dtype}",
-                    f"device_map={'auto' if model.gpus > 1 else model.device}",
-                    "trust_remote_code=False",
-                )
-            ),
-            "--tasks": self.task.task,
-            "--include_path": "task",
-            "--batch_size": "1",
-            "--device": model.device,
-            "--output_path": "out",
-        }
-        if self.task.limit:
-            options["--limit"] = str(self.task.limit)
-        return [
-            str(journal),
-            json.dumps(asdict(keys)),
-            model.system_prompt,
-            *(word for option in options.items() for word in option),
-            "--log_samples",
-        ]
 
     def read_asked(self, run: Path) -> list[str]:
         """The keys of the answers that the run in a folder came to, in the order of the data."""
         path = run / ASKED
         if not path.is_file():
             raise self.failure("it ended before all questions were answered")
-        keys: list[str] = json.loads(path.read_text(encoding="utf-8"))
-        return keys
+        of_tasks: dict[str, list[str]] = json.loads(path.read_text(encoding="utf-8"))
+        return of_tasks.get(self.task.task, [])
 
     def read_results(self, output: Path) -> KeptResults:
         """lmms-eval's own metrics and numbers of questions; whatever is missing is a UserError."""
@@ -275,6 +216,88 @@ class Harness:
             )
 
 
+def run_lmms_eval(
+    asked: Sequence[tuple[Harness, Kept]], run: Path, model: AskedModel, threads: int
+) -> Path:
+    """Runs lmms-eval to its end on one task, or on several of which a part is answered; returns its
+    output folder, whatever is in it.
+
+    It works in the folder `run`, which is made anew, with relative names, because commas and equal
+    signs in a path would break its arguments. `asked`: the tasks, and where their answers are kept.
+    """
+    for harness, _ in asked:
+        if problems := problems_with_task(harness.task):
+            raise UserError(f"{harness.name}: {' '.join(problems)}")
+    tasks, any_harness = [harness.task for harness, _ in asked], asked[0][0]
+    run = run.resolve()
+    _make_folder(run, tasks, model.folder)
+    log = any_harness.log
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "wb") as stream:
+        process = start_python(
+            MAIN,
+            _arguments(asked, model),
+            environment(run, tasks, threads, model.engine, is_part=model.is_part)
+            | ({PART: model.part} if model.part else {})
+            | ({VISIBLE: first_gpus(model.gpus)} if model.gpus > 1 else {}),
+            run,
+            stream.fileno(),
+        )
+        code = process.wait()
+    shutil.rmtree(run / "datasets", ignore_errors=True)
+    if (run / REFUSED).is_file():
+        raise UserError(_refusal((run / REFUSED).read_text(encoding="utf-8"), tasks))
+    if code:
+        raise any_harness.failure(f"ended with exit code {code}")
+    return run / "out"
+
+
+def _refusal(text: str, tasks: Sequence[TaskSettings]) -> str:
+    """Why lmms-eval asked no further, with the files of the task's data that it names."""
+    told = [task.data for task in tasks if f"'{task.task}'" in text and task.data]
+    files = [file for data in told for file in data.values()]
+    return text.replace(ITS_DATA, f" of {', '.join(files)}" if files else ITS_DATA)
+
+
+def _make_folder(run: Path, tasks: Sequence[TaskSettings], model: Path) -> None:
+    shutil.rmtree(run, ignore_errors=True)
+    for settings in tasks:
+        task = local_task(find_task(settings.task), settings)
+        write_text(run / "task" / f"{settings.task}.yaml", task_text(task, settings))
+    if any(task.is_unjudged for task in tasks):
+        shutil.copy2(UNJUDGED, run / "task")
+    (run / "model").symlink_to(model.resolve(), target_is_directory=True)
+
+
+def _arguments(asked: Sequence[tuple[Harness, Kept]], model: AskedModel) -> list[str]:
+    tasks = [harness.task for harness, _ in asked]
+    options = {
+        "--model": "llava_hf",
+        "--model_args": ",".join(
+            (
+                "pretrained=model",
+                f"dtype={model.dtype}",
+                f"device_map={'auto' if model.gpus > 1 else model.device}",
+                "trust_remote_code=False",
+            )
+        ),
+        "--tasks": ",".join(task.task for task in tasks),
+        "--include_path": "task",
+        "--batch_size": "1",
+        "--device": model.device,
+        "--output_path": "out",
+    }
+    limits = [task.limit for task in tasks if task.limit]
+    if len(limits) == len(tasks):
+        options["--limit"] = str(max(limits))
+    return [
+        json.dumps({harness.task.task: kept.told() for harness, kept in asked}),
+        model.system_prompt,
+        *(word for option in options.items() for word in option),
+        "--log_samples",
+    ]
+
+
 def _metrics_in(values: Mapping[str, Any]) -> dict[str, float]:
     """lmms-eval's metrics that are numbers, without their standard errors."""
     metrics = {}
@@ -289,10 +312,16 @@ def _metrics_in(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 def environment(
-    run: Path, task: TaskSettings, threads: int, engine: Engine | None = None
+    run: Path,
+    tasks: Sequence[TaskSettings],
+    threads: int,
+    engine: Engine | None = None,
+    *,
+    is_part: bool = False,
 ) -> dict[str, str]:
     """The environment of lmms-eval: offline where nothing is to be fetched, the hub token where it
-    is not printed, the judge; and no key or address of a service that is there for other stages.
+    is not printed, the judge of what is more than a part; and no key or address of a service that
+    is there for other stages.
     """
     env = dict(os.environ)
     env |= {
@@ -306,10 +335,10 @@ def environment(
         # reads either name.
         env["HUGGING_FACE_HUB_TOKEN"] = env.pop("HF_TOKEN")
     env = {name: value for name, value in env.items() if not OF_A_SERVICE.search(name)}
-    env |= _judge_in_environment(task)
+    env |= _judge_in_environment(None if is_part else tasks[0].judge)
     if engine:
         env[ENGINE] = json.dumps(asdict(engine))
-    if task.data:
+    if all(task.data for task in tasks):
         env |= {
             "HF_HUB_OFFLINE": "1",
             "HF_DATASETS_OFFLINE": "1",
@@ -318,18 +347,18 @@ def environment(
     return env
 
 
-def _judge_in_environment(task: TaskSettings) -> dict[str, str]:
+def _judge_in_environment(judge: Endpoint | None) -> dict[str, str]:
     """lmms-eval reads a judge's address, model and key there, and main.py its other settings; the
     key goes nowhere else.
     """
-    if task.judge:
-        variable = task.judge.api_key_variable
-        return ({variable: read_key(task.judge)} if variable else {}) | {
-            JUDGE: task.judge.model_dump_json(),
+    if judge:
+        variable = judge.api_key_variable
+        return ({variable: read_key(judge)} if variable else {}) | {
+            JUDGE: judge.model_dump_json(),
             "API_TYPE": "openai",
-            "OPENAI_API_URL": task.judge.base_url,
-            "MODEL_VERSION": task.judge.model,
-            "OPENAI_API_KEY": read_key(task.judge),
+            "OPENAI_API_URL": judge.base_url,
+            "MODEL_VERSION": judge.model,
+            "OPENAI_API_KEY": read_key(judge),
         }
     # A task's code makes a client when it is loaded, and OpenAI's wants a key.
     return {"API_TYPE": "dummy"}

@@ -1,5 +1,5 @@
-"""Runs lmms-eval's command line with every answer journalled: `python -P main.py JOURNAL KEYS
-SYSTEM_PROMPT <arguments>`, KEYS being an `AnswerKeys` as JSON.
+"""Runs lmms-eval's command line with every answer journalled: `python -P main.py KEPT SYSTEM_PROMPT
+<arguments>`, KEPT being the journals and keys of the tasks' answers (`Kept.told`) by task, as JSON.
 
 It is `python -m lmms_eval`, version 0.7.3, with the arguments of that. SYSTEM_PROMPT, unless it is
 empty, stands before every prompt of Vicuna's form, which LLaVA's published scores have it in and
@@ -30,9 +30,10 @@ asked: why not stands in REFUSED.
 """
 
 import json
+import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from hashlib import sha256
@@ -53,7 +54,7 @@ REFUSED = Path("refused.txt")
 ITS_DATA = " of its data"
 #: The scores that a judge would have had to give, there, and whether the configured one failed.
 UNJUDGED = Path("unjudged.json")
-#: The keys of its answers, there.
+#: The keys of its answers by task, there.
 ASKED = Path("asked.json")
 #: What the pictures of each row of the data are known by, there.
 PICTURES = Path("pictures.json")
@@ -65,20 +66,19 @@ Answer = dict[str, Any]  # "response", "tokens"
 
 def journalled(
     answering: Callable[[Any], "Stream[Item[Any], Answer]"],
-    journal: "Journal",
-    keys: "AnswerKeys",
+    kept: Mapping[str, tuple["Journal", "AnswerKeys"]],
     question_of: Callable[[Any, Any], Question],
     progress: Callable[..., Iterable[Any]],
-    asked: list[str],
+    asked: dict[str, list[str]],
     packages: Sequence[str],
     choose: Callable[[Any, Sequence[Any]], Sequence[Any]] | None = None,
     is_part: bool = False,
 ) -> Callable[[Any, Sequence[Any]], list[Any]]:
-    """A model's `generate_until` with each answer journalled; `asked` gets the keys of the answers.
-    `answering`: gives, for the model, the stream that answers requests; `packages`: those that
-    decide an answer; `choose`: gives those of a model's requests that are asked, in their order,
-    where these are not all in theirs; `is_part`: whether they are a part, after which it raises
-    PartAnswered.
+    """A model's `generate_until` with each answer journalled. `answering`: gives, for the model,
+    the stream that answers requests; `kept`: the journals and keys of the answers, by task;
+    `asked`: gets the keys of the answers, by task; `packages`: those that decide an answer;
+    `choose`: gives those of a model's requests that are asked, in their order, where these are not
+    all in theirs; `is_part`: whether they are a part, after which it raises PartAnswered.
     """
     from lmms_eval.api.instance import GenerationResult, TokenCounts
 
@@ -88,10 +88,11 @@ def journalled(
     versions_now = versions(packages)
 
     def begin(items: Sequence[Item[Any]]) -> None:
-        if items:
-            journal.begin([item.key for item in items], versions_now)
-        else:
-            journal.flush()
+        for task, (journal, _) in kept.items():
+            if of_task := [item.key for item in items if item.inputs.task_name == task]:
+                journal.begin(of_task, versions_now)
+            elif not items:
+                journal.flush()
 
     def generate_until(model: Any, requests: Sequence[Any]) -> list[Any]:
         chosen = choose(model, requests) if choose else requests
@@ -100,6 +101,7 @@ def journalled(
         def unanswered() -> Iterator[Item[Any]]:
             begun = set[str]()
             for request in progress(chosen, desc="Questions"):
+                journal, keys = kept[request.task_name]
                 question = put(question_of, model, request)
                 key = keys.of_question(request.task_name, question)
                 own[id(request)] = key
@@ -118,17 +120,18 @@ def journalled(
                 if isinstance(result, Exception):
                     raise RuntimeError(f"question {item.inputs.doc_id} has no answer") from result
                 number = str(item.inputs.doc_id)
+                journal, _ = kept[item.inputs.task_name]
                 journal.add(item.key, number, seconds=share, result=result)
-        keys_in_order = [own[id(request)] for request in requests if id(request) in own]
-        asked.extend(keys_in_order)
+        results = []
+        for request in requests:
+            if key := own.get(id(request)):
+                asked.setdefault(request.task_name, []).append(key)
+                known = kept[request.task_name][0].entries[key]["result"]
+                tokens = TokenCounts(output_tokens=known["tokens"])
+                results.append(GenerationResult(text=known["response"], token_counts=tokens))
         if is_part:
             raise PartAnswered
-        return [
-            GenerationResult(
-                text=known["response"], token_counts=TokenCounts(output_tokens=known["tokens"])
-            )
-            for known in (journal.entries[key]["result"] for key in keys_in_order)
-        ]
+        return results
 
     return generate_until
 
@@ -156,18 +159,20 @@ def picture_by_row(model: Any) -> Callable[[Any], str]:
     return picture_of
 
 
-def by_picture(model: Any, requests: Sequence[Any], part: str = "") -> Sequence[Any]:
+def by_picture(
+    model: Any, requests: Sequence[Any], part: str = "", limits: Mapping[str, int] | None = None
+) -> Sequence[Any]:
     """The requests with those about one picture one after the other; of a part those that are in
-    it.
+    it. `limits`: how many of a task's rows are asked about, where that is not all that there are.
     """
     from lib.benchmarks.lmms_eval.parts import is_in_part
     from lib.jobs.streams import neighbours
 
     picture_of = picture_by_row(model)
-    pictures = {id(request): picture_of(request) for request in requests}
-    chosen = [
-        request for request in requests if not part or is_in_part(part, pictures[id(request)])
-    ]
+    limits = limits or {}
+    wanted = [each for each in requests if each.doc_id < limits.get(each.task_name, math.inf)]
+    pictures = {id(request): picture_of(request) for request in wanted}
+    chosen = [request for request in wanted if not part or is_in_part(part, pictures[id(request)])]
     return neighbours(chosen, lambda request: pictures[id(request)])
 
 
@@ -301,10 +306,10 @@ def key_names_of(arguments: Sequence[str]) -> list[str]:
     return sorted({name for task in folder.glob("*.yaml") for name in key_names(task)})
 
 
-def main(journal_path: str, key_parts: str, system: str) -> None:
+def main(told: str, system: str) -> None:
     """Runs lmms-eval with the rest of the command line."""
     from lib.benchmarks.lmms_eval import unjudged
-    from lib.benchmarks.lmms_eval.answer_journal import RULE, AnswerKeys, packages_of
+    from lib.benchmarks.lmms_eval.answer_journal import RULE, Kept, packages_of
     from lib.benchmarks.lmms_eval.engine import ENGINE, Engine, EngineAnswers
     from lib.benchmarks.lmms_eval.parts import JOINED, PART
     from lib.blocks import Endpoint
@@ -333,8 +338,8 @@ def main(journal_path: str, key_parts: str, system: str) -> None:
     except UserError as error:
         REFUSED.write_text(str(error), encoding="utf-8")
         sys.exit(str(error))
-    keys = AnswerKeys(**json.loads(key_parts))
-    asked: list[str] = []
+    kept = {task: Kept.of(values) for task, values in json.loads(told).items()}
+    asked: dict[str, list[str]] = {}
     pictures: dict[int, str] = {}
     refusals, failed = judges.Refusals(), dict[str, str]()
     judges.refuse_requests(refusals, LimitedClient)
@@ -342,13 +347,19 @@ def main(journal_path: str, key_parts: str, system: str) -> None:
     judges.leave_judged_scores_out(refusals, unjudged.process_results)
     patches.score_each_answer(sys.argv[sys.argv.index("--tasks") + 1])
     with ExitStack() as stack:
-        journal = stack.enter_context(Journal(Path(journal_path), RULE))
+        journals = {
+            task: (stack.enter_context(Journal(each.journal, RULE)), each.keys)
+            for task, each in kept.items()
+        }
         engine = Engine(**json.loads(os.environ[ENGINE])) if ENGINE in os.environ else None
         packages = packages_of("vllm" if engine else "transformers")
         answers = EngineAnswers(engine, asked_model(sys.argv)) if engine else None
         part = os.environ.get(PART, "")
         is_joined, is_part = part == JOINED, part not in ("", JOINED)
         chooses = is_part or (engine and engine.prefix_caching and not is_joined)
+
+        limits = {task: each.limit for task, each in kept.items() if each.limit is not None}
+        choose = partial(by_picture, part=part if is_part else "", limits=limits)
 
         def answering(ask: Ask) -> Callable[[Any], "Stream[Item[Any], Answer]"]:
             if is_joined:
@@ -358,13 +369,12 @@ def main(journal_path: str, key_parts: str, system: str) -> None:
         def answer_journalled(ask: Ask) -> Ask:
             generate_until = journalled(
                 answering(ask),
-                journal,
-                keys,
+                journals,
                 patches.question_of,
                 progress,
                 asked,
                 packages,
-                partial(by_picture, part=part if is_part else "") if chooses else None,
+                choose if chooses else None,
                 is_part,
             )
             return generate_until if is_part else noting_pictures(generate_until, pictures)
@@ -395,6 +405,6 @@ def main(journal_path: str, key_parts: str, system: str) -> None:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
-    _, path, answer_keys, system_prompt, *arguments = sys.argv
+    _, kept_of_tasks, system_prompt, *arguments = sys.argv
     sys.argv = ["lmms_eval", *arguments]
-    main(path, answer_keys, system_prompt)
+    main(kept_of_tasks, system_prompt)

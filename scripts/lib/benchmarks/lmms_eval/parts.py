@@ -6,6 +6,8 @@ one part, and which part that is depends on nothing but the picture and how many
 #: that the parts have answered all questions.
 PART = "PDS_DPO_PART"
 JOINED = "joined"
+#: The part that all questions are.
+WHOLE = "1-of-1"
 
 
 def names_of_parts(count: int) -> list[str]:
