@@ -36,6 +36,7 @@ PARTS = ("Snakefile", "config.yaml", "rules", "scripts", "envs", "profiles", "pu
 PAPER = 9000
 SHARD_RULES = (
     "generate_images",
+    "gather_images",
     "rank_images",
     "write_instructions",
     "generate_responses",
