@@ -8,6 +8,7 @@ import shutil
 import tracemalloc
 from collections import Counter, defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -277,7 +278,7 @@ def test_a_long_list_of_changes_is_cut_and_a_damaged_history_begins_anew(tmp_pat
 def test_the_history_that_an_older_version_wrote_goes_on_and_is_written_as_it_wrote_it(
     tmp_path: Path,
 ) -> None:
-    history = {
+    history: dict[str, Any] = {
         "builds": [
             {"added": ["art-1", "art-2"], "changed": [], "gone": [], "pairs": 2},
             {"added": [], "changed": ["art-1"], "gone": ["art-2"], "pairs": 1},
@@ -293,7 +294,7 @@ def test_the_history_that_an_older_version_wrote_goes_on_and_is_written_as_it_wr
     assert path.read_text() == text
     builds.add(StoredMapping([("art-1", "12"), ("art-3", "ab")]))
     builds.write(path)
-    history["builds"].append({"added": ["art-3"], "changed": [], "gone": [], "pairs": 2})  # type: ignore[attr-defined]
+    history["builds"].append({"added": ["art-3"], "changed": [], "gone": [], "pairs": 2})
     history["pairs"] = {"art-1": "12", "art-3": "ab"}
     assert path.read_text() == json.dumps(history, sort_keys=True, indent=2) + "\n"
     assert read_builds(path).changelog() == builds.changelog()

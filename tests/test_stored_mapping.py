@@ -1,6 +1,7 @@
 """Mappings in temporary files: they are mappings, and say so where there is no room for them."""
 
 import random
+import resource
 
 import pytest
 
@@ -32,6 +33,18 @@ def test_no_room_for_temporary_files_is_told_with_its_mend() -> None:
     assert pages == 20
     with pytest.raises(UserError, match=r"disk is full\). Have TMPDIR name a folder with room"):
         stored.update((number, "a" * 100) for number in range(10 * AT_ONCE))
+
+
+def test_no_room_for_what_is_sorted_is_told_as_well() -> None:
+    stored = StoredMapping((number, f"{number % 999:0100d}") for number in range(30 * AT_ONCE))
+    assert len(list(stored.by_value())) == len(stored)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(UserError, match="Have TMPDIR name a folder with room"):
+            list(stored.by_value())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_stratified_orders_by_the_fraction_of_the_topic_and_then_by_id() -> None:

@@ -12,7 +12,7 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
-from lib.data.stored_mapping import StoredMapping, fill, temporary_database
+from lib.data.stored_mapping import StoredMapping, fill, found_in, temporary_database
 from lib.files import write_json
 
 #: So many prompt ids are named in a line of the changelog.
@@ -107,7 +107,7 @@ class Builds:
 
     def _names_of(self, build: int, kind: str, most: int = -1) -> Iterator[str]:
         sql = "SELECT id FROM names WHERE build = ? AND kind = ? ORDER BY id LIMIT ?"
-        return (name for (name,) in self._names.execute(sql, (build, kind, most)))
+        return (name for (name,) in found_in(self._names, sql, build, kind, most))
 
 
 def _changes(

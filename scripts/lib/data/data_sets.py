@@ -17,7 +17,7 @@ from lib.data.rows import (
     ResponseRankingRow,
 )
 from lib.data.shards import is_missing, present
-from lib.data.stored_mapping import fill, temporary_database
+from lib.data.stored_mapping import fill, found_in, temporary_database
 from lib.data.stored_rows import StoredRows
 from lib.data.texts import visible
 
@@ -49,7 +49,7 @@ def stratified(prompts: Iterable[tuple[str, str]]) -> Iterator[str]:
         "CREATE TABLE prompts (topic, id, PRIMARY KEY (topic, id)) WITHOUT ROWID"
     )
     fill(database, "INSERT INTO prompts VALUES (?, ?)", prompts)
-    return (name for (name,) in database.execute(STRATIFIED))
+    return (name for (name,) in found_in(database, STRATIFIED))
 
 
 def ordered_pairs(rows: Iterable[PairRow | MissingRow]) -> list[PairRow]:

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import ItemsView, Iterable, Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from lib.errors import UserError
@@ -22,15 +23,30 @@ def temporary_database(table: str) -> sqlite3.Connection:
     return database
 
 
-def fill(database: sqlite3.Connection, sql: str, rows: Iterable[tuple[Any, ...]]) -> None:
-    """Runs SQL for each row. Errors: UserError where there is no room for temporary files."""
+@contextmanager
+def mendable_lack_of_room() -> Iterator[None]:
+    """Errors: UserError where there is no room for temporary files."""
     try:
-        database.executemany(sql, rows)
+        yield
     except sqlite3.OperationalError as error:
         raise UserError(
             f"a temporary file cannot be written ({error}). Have TMPDIR name a folder with room,"
             " and run again; what is finished is kept."
         ) from error
+
+
+def fill(database: sqlite3.Connection, sql: str, rows: Iterable[tuple[Any, ...]]) -> None:
+    """Runs SQL for each row. Errors: as `mendable_lack_of_room`."""
+    with mendable_lack_of_room():
+        database.executemany(sql, rows)
+
+
+def found_in(database: sqlite3.Connection, sql: str, *values: Any) -> Iterator[tuple[Any, ...]]:
+    """The rows that SQL finds; those that it sorts take room, too. Errors: as
+    `mendable_lack_of_room`.
+    """
+    with mendable_lack_of_room():
+        yield from database.execute(sql, values)
 
 
 class StoredMapping(MutableMapping[K, V]):
@@ -63,10 +79,12 @@ class StoredMapping(MutableMapping[K, V]):
 
     def __getitem__(self, key: K) -> V:
         self._write_waiting()
-        found = self._finder.execute("SELECT value FROM entries WHERE key = ?", (key,)).fetchone()
+        found: tuple[V] | None = self._finder.execute(
+            "SELECT value FROM entries WHERE key = ?", (key,)
+        ).fetchone()
         if found is None:
             raise KeyError(key)
-        return found[0]  # type: ignore[no-any-return]
+        return found[0]
 
     def __delitem__(self, key: K) -> None:
         if not self.select("DELETE FROM entries WHERE key = ?", key).rowcount:
@@ -85,12 +103,16 @@ class StoredMapping(MutableMapping[K, V]):
 
     def by_value(self) -> Iterator[K]:
         """The keys in the order of their values."""
-        return (key for (key,) in self.select("SELECT key FROM entries ORDER BY value"))
+        return (key for (key,) in self._found("SELECT key FROM entries ORDER BY value"))
 
     def select(self, sql: str, *values: Any) -> sqlite3.Cursor:
         """Runs SQL on the table `entries`, with its columns `key` and `value`."""
         self._write_waiting()
         return self._database.execute(sql, values)
+
+    def _found(self, sql: str) -> Iterator[tuple[Any, ...]]:
+        self._write_waiting()
+        return found_in(self._database, sql)
 
 
 class _Entries(ItemsView[K, V]):
@@ -99,4 +121,4 @@ class _Entries(ItemsView[K, V]):
         self._entries = mapping
 
     def __iter__(self) -> Iterator[tuple[K, V]]:
-        return self._entries.select("SELECT key, value FROM entries ORDER BY key")
+        return self._entries._found("SELECT key, value FROM entries ORDER BY key")
