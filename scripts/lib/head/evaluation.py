@@ -107,12 +107,12 @@ def part_files(plan: Plan, model: str, benchmark: str) -> list[str]:
 
 
 def files_together(plan: Plan) -> list[str]:
-    """What a job leaves that asks a model about several tasks, with its wildcard; of all tasks
-    where there is no such job.
+    """What a job leaves that asks a model about several tasks, with its wildcard. Where there is no
+    such job, its rule needs an output all the same.
     """
     folder = f"{plan.root}/evaluation/{{model}}"
-    together = plan.config.evaluation.asked_together or tasks(plan)
-    return [f"{folder}/{task}/parts/{WHOLE}.json" for task in together or ("none",)]
+    together = plan.config.evaluation.asked_together or ("none",)
+    return [f"{folder}/{task}/parts/{WHOLE}.json" for task in together]
 
 
 def data_together(plan: Plan) -> list[str]:
