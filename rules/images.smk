@@ -10,6 +10,8 @@ rule generate_images:
         f"{ROOT}/logs/generate_images/{{topic}}/{{shard}}.log",
     wildcard_constraints:
         topic=TOPIC,
+    # Most of the run waits for it: where there is too little room, others do.
+    priority: 1
     conda:
         f"../envs/{CONFIG.images.environment}.yaml"
     threads: CPUS if CONFIG.images.IS_DRAWN else 1

@@ -26,6 +26,8 @@ rule train_dpo:
         ),
     log:
         f"{ROOT}/logs/train_dpo/{{experiment}}.log",
+    # Most of the run waits for it: where there is too little room, others do.
+    priority: 1
     conda:
         f"../envs/{TRAINING.settings.environment}.yaml"
     threads: lambda w: TRAINING.settings_of(w.experiment).processes * CPUS

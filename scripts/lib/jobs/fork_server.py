@@ -7,7 +7,6 @@ It has used no GPU and started no thread of torch's, which would not be there in
 
 import json
 import os
-import runpy
 import select
 import signal
 import socket
@@ -17,12 +16,13 @@ from contextlib import suppress
 from pkgutil import resolve_name
 from typing import TypedDict
 
-from lib.jobs.copies import FOR_JOBS, LOADS_MODELS, become
+from lib.jobs.copies import FOR_JOBS, LOADS_MODELS, become, run_to_end
 from lib.jobs.processes import die_with_parent
 from lib.patches.imports import quick_imports
 
-#: What every job begins with. Nothing of it is put on record as what computed.
-OF_ALL = ("lib.jobs.job", "lib.jobs.script", "snakemake.script")
+#: What every job begins with, and what most of them read their settings by. Nothing of it is put on
+#: record as what computed.
+OF_ALL = ("lib.jobs.job", "lib.jobs.script", "lib.config.run", "snakemake.script")
 #: What jobs with a model need most: torch, and transformers' parts for the recipe's architectures.
 #: Other libraries are loaded by the jobs that use them, and are on their records.
 LIBRARIES = (
@@ -115,7 +115,7 @@ def main() -> None:
         request = serve(channel)
     if request:
         become(request["environment"], request["folder"], [request["script"]])
-        runpy.run_path(request["script"], run_name="__main__")
+        run_to_end(request["script"])
 
 
 if __name__ == "__main__":
