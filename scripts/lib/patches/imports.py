@@ -37,6 +37,8 @@ def hidden(package: str) -> Iterator[None]:
 
 #: Which distributions there are does not change while a process lives.
 packages_distributions = cache(importlib.metadata.packages_distributions)
+#: accelerate asks whether DeepSpeed is there each time that it is asked for a model.
+metadata = cache(importlib.metadata.metadata)
 
 
 @contextmanager
@@ -47,6 +49,7 @@ def quick_imports() -> Iterator[None]:
     nothing.
     """
     importlib.metadata.packages_distributions = packages_distributions
+    importlib.metadata.metadata = metadata
     find_spec = importlib.util.find_spec
 
     def find_needed(name: str, package: str | None = None) -> ModuleSpec | None:

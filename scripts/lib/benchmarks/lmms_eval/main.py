@@ -384,7 +384,7 @@ def main(told: str, system: str) -> None:
             patches.load_no_weights()
         else:
             patches.take_any_model()
-            patches.ask_without_looking_up()
+            patches.compare_configuration_once()
         patches.change_prompts(partial(seen_by_model, system=system))
         if JUDGE in os.environ:
             client = stack.enter_context(Client(Endpoint.model_validate_json(os.environ[JUDGE])))
