@@ -266,16 +266,25 @@ def test_answered_in_parts_a_benchmark_has_the_files_that_one_job_makes_to_the_b
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "engine",
+    [{}, {"backend": "vllm", "questions_per_batch": 5, "max_model_len": 1024}],
+    ids=["transformers", "vllm"],
+)
 def test_asked_together_benchmarks_have_the_files_of_jobs_of_their_own_and_the_model_is_loaded_once(
-    pope, undisturbed, demo_models, demo_benchmarks
+    pope, undisturbed, demo_models, demo_benchmarks, engine
 ):
     """One lmms-eval asks about both, of one its first questions only; what each job did is on its
     own record.
     """
     data, model = demo_benchmarks / "scienceqa.parquet", demo_models / "llava-1.5"
     scienceqa = Job(benchmark="scienceqa", settings=settings_of("scienceqa", model, data, limit=3))
-    answer_benchmark.main(scienceqa)
-    alone = [undisturbed.published, scienceqa.published()]
+    jobs, names = (pope, scienceqa), ("pope", "scienceqa")
+    for job in jobs:
+        job.params.settings |= engine
+    for job in jobs if engine else jobs[1:]:
+        answer_benchmark.main(job)
+    alone = [pope.published() if engine else undisturbed.published, scienceqa.published()]
     shutil.rmtree("results")
     whole = Job("answer_part")
     together = [
@@ -283,10 +292,10 @@ def test_asked_together_benchmarks_have_the_files_of_jobs_of_their_own_and_the_m
             "wildcards": {**vars_of(job.wildcards), "part": WHOLE},
             "params": {"settings": dict(job.params["settings"])},
         }
-        for job in (pope, scienceqa)
+        for job in jobs
     ]
     whole.params = Parameters(common=pope.params.common, together=together)
-    whole.output = [f"results/run/evaluation/base/{name}.json" for name in ("pope", "scienceqa")]
+    whole.output = [f"results/run/evaluation/base/{name}.json" for name in names]
     answer_part.main(whole)
     log = Path(whole.log.harness).read_text()
     questions = len(pope_questions(undisturbed))
@@ -294,14 +303,14 @@ def test_asked_together_benchmarks_have_the_files_of_jobs_of_their_own_and_the_m
     assert f" {questions + 3}/{questions + 3} " in log
     records = [
         json.loads(Path(f"results/run/work/answer_part/base/{name}/{WHOLE}.json").read_text())
-        for name in ("pope", "scienceqa")
+        for name in names
     ]
     assert [record["computed"] for record in records] == [questions, 3]
     assert [record["load_seconds"] > 0 for record in records] == [True, False]
     for record in records:
         spent = record["load_seconds"] + record["compute_seconds"]
         assert record["wall_seconds"] == pytest.approx(spent, abs=0.01)
-    for job, published in zip((pope, scienceqa), alone, strict=True):
+    for job, published in zip(jobs, alone, strict=True):
         job.input.parts = whole.output
         answer_benchmark.main(job)
         assert job.published() == published
