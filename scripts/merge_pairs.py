@@ -159,9 +159,10 @@ def write_data_set(job: Job[MergePairsJob], inputs: Any, size: str, folder: Path
         "digest": summary.digest(),
     }
     write_json(folder / "dataset.json", told | ({"splits": splits} if validation else {}))
-    builds = read_builds(job.work / f"{size}.builds.json")
+    history = job.work / f"{size}.builds.jsonl"
+    builds = read_builds(history)
     builds.add(summary.digests)
-    builds.write(job.work / f"{size}.builds.json")
+    builds.write(history)
     write_text(folder / "CHANGELOG.md", builds.changelog())
     job.count(number)
     return summary

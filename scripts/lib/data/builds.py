@@ -4,16 +4,18 @@ The digests of its pairs are kept under work/, since the data set itself is dele
 made anew.
 """
 
-import re
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from heapq import merge
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 from lib.data.stored_mapping import StoredMapping, fill, found_in, temporary_database
-from lib.files import write_json
+from lib.errors import UserError
+from lib.files import json_line, read_json_lines, write_text
 
 #: So many prompt ids are named in a line of the changelog.
 NAMED = 20
@@ -23,8 +25,10 @@ KINDS = {
     "gone": "Gone",
     "changed": "With another picture, instruction or answer",
 }
-#: A line of a file of builds that says something: a prompt id, or a key and what follows it.
-LINE = re.compile(r' +"([^"]+)"(?:: (.+?))?,?\n')
+#: The last row of a file of builds that is whole.
+END = {"end": True}
+
+Row = Mapping[str, Any]
 
 
 def pair_digest(text: str) -> str:
@@ -55,17 +59,24 @@ class Builds:
             self.sizes.append(len(pairs))
             self.pairs = pairs
 
-    def read(self, lines: Iterable[str]) -> None:
-        """Takes what `write` wrote. Errors: ValueError if it is not whole."""
-        self._add_names(self._names_in(lines))
+    def read(self, rows: Iterable[Row]) -> None:
+        """Takes what `rows` gave. Errors: ValueError if it is not whole."""
+        self._add_names(self._changes_in(rows))
+
+    def rows(self) -> Iterator[Row]:
+        """A row for each build, after it one for each change in it; then one for each pair of the
+        last one.
+        """
+        for build, size in enumerate(self.sizes):
+            yield {"pairs": size}
+            for kind in KINDS:
+                yield from ({"kind": kind, "id": name} for name in self._names_of(build, kind))
+        yield from ({"id": name, "digest": digest} for name, digest in self.pairs.items())
+        yield END
 
     def write(self, path: Path) -> None:
-        """Writes all builds into a file."""
-        builds = (
-            {kind: self._names_of(build, kind) for kind in KINDS} | {"pairs": size}
-            for build, size in enumerate(self.sizes)
-        )
-        write_json(path, {"builds": builds, "pairs": self.pairs})
+        """Writes all builds into a file of JSON lines."""
+        write_text(path, (json_line(row).decode() for row in self.rows()))
 
     def changelog(self) -> str:
         """The changelog in Markdown, the last build first."""
@@ -83,19 +94,17 @@ class Builds:
                 lines.append(f"- {what}: {number} ({names}{more})")
         return "\n".join([*lines, ""])
 
-    def _names_in(self, lines: Iterable[str]) -> Iterator[tuple[int, str, str]]:
-        kind = line = ""
-        for line in lines:
-            name, value = entry.groups() if (entry := LINE.fullmatch(line)) else ("", "")
-            if value is None:
-                yield len(self.sizes), kind, name
-            elif value.startswith("["):
-                kind = name
-            elif value.startswith('"'):
-                self.pairs[name] = value.strip('"')
-            elif value.isdigit():
-                self.sizes.append(int(value))
-        if line != "}\n":
+    def _changes_in(self, rows: Iterable[Row]) -> Iterator[tuple[int, str, str]]:
+        row: Row = {}
+        for row in rows:
+            match row:
+                case {"pairs": size}:
+                    self.sizes.append(size)
+                case {"kind": kind, "id": name}:
+                    yield len(self.sizes) - 1, kind, name
+                case {"id": name, "digest": digest}:
+                    self.pairs[name] = digest
+        if row != END:
             raise ValueError("it does not end as it should")
 
     def _add_names(self, rows: Iterable[tuple[int, str, str]]) -> None:
@@ -125,11 +134,25 @@ def _changes(
 
 
 def read_builds(path: Path) -> Builds:
-    """The builds in a file; none where it is not there, or is damaged."""
+    """The builds in a file, or in that of an older version beside it; none where there is neither,
+    or it is damaged.
+    """
+    old = path.with_suffix(".json")
     builds = Builds()
     try:
-        with open(path, encoding="utf-8") as stream:
-            builds.read(stream)
-    except (OSError, ValueError):
+        if old.exists() and not path.exists():
+            builds.read(_rows_of_old(json.loads(old.read_text(encoding="utf-8"))))
+        else:
+            builds.read(row for _, row in read_json_lines(path))
+    except (OSError, ValueError, TypeError, KeyError, UserError):
         return Builds()
     return builds
+
+
+def _rows_of_old(document: Any) -> Iterator[Row]:
+    """What an older version wrote as one document, as `Builds.rows` has it."""
+    for build in document["builds"]:
+        yield {"pairs": build["pairs"]}
+        yield from ({"kind": kind, "id": name} for kind in KINDS for name in build[kind])
+    yield from ({"id": name, "digest": digest} for name, digest in document["pairs"].items())
+    yield END
