@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -201,6 +202,7 @@ def test_a_job_computes_with_the_threads_that_it_is_given(run: Callable[..., int
         ("1 / 0", 1),
         ("import os; os.kill(os.getpid(), 9)", 137),
         ("import os; os.kill(os.getpid(), 15)", 143),
+        ("import os; os.kill(os.getpid(), 2)", 130),
         ("import os; os._exit(5)", 5),
     ],
 )
@@ -208,6 +210,48 @@ def test_a_job_ends_with_the_code_that_a_shell_would_tell(
     run: Callable[..., int], text: str, code: int
 ) -> None:
     assert run(text) == code
+
+
+#: What is still to be done when a script's last line has run.
+LEAVES_WORK = """
+import atexit, sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from lib.jobs.copies import start_python
+
+def note(what):
+    with open("done", "a") as file:
+        file.write(what + "\\n")
+
+def late(what):
+    time.sleep(0.2)
+    note(what)
+
+atexit.register(note, "at exit")
+threading.Thread(target=late, args=["a thread"]).start()
+ThreadPoolExecutor(1).submit(late, "a pool")
+if len(sys.argv) == 1 and {starts}:
+    script = Path(__file__).resolve()
+    with open("output", "wb") as output:
+        assert start_python(script, ["again"], {{}}, Path.cwd(), output.fileno()).wait() == 0
+print("not flushed yet", end="")
+"""
+
+
+@pytest.mark.parametrize("starts", [False, True], ids=["a job", "a job and its program"])
+def test_what_a_job_leaves_to_its_end_is_done_once(
+    server: JobServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, starts: bool
+) -> None:
+    """Its modules are not taken down; all else is as at any Python's end."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "script.py").write_text(LEAVES_WORK.format(starts=starts), encoding="utf-8")
+    assert server.run("script.py", {**os.environ, "PYTHONPATH": str(job_server.SCRIPTS)}) == 0
+    done = Counter((tmp_path / "done").read_text(encoding="utf-8").split("\n"))
+    assert done == Counter(
+        {"at exit": 1 + starts, "a thread": 1 + starts, "a pool": 1 + starts, "": 1}
+    )
+    if starts:
+        assert (tmp_path / "output").read_text(encoding="utf-8") == "not flushed yet"
 
 
 def test_jobs_run_side_by_side(server: JobServer, tmp_path: Path) -> None:

@@ -543,6 +543,19 @@ def test_a_profiles_partition_file_is_the_one_beside_it_named_as_the_executor_lo
 
 # --- imports --------------------------------------------------------------------------------------
 
+
+def run(program: str) -> None:
+    """Runs a program in a Python of its own, where it has to end well."""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(SCRIPTS)},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 QUICK = """
 import gc, sys
 from lib.patches.imports import hide_for_good, quick_imports
@@ -559,6 +572,13 @@ from diffusers.utils.import_utils import _package_map as of_diffusers
 from transformers.utils.import_utils import PACKAGE_DISTRIBUTION_MAPPING as of_transformers
 from trl.import_utils import PACKAGE_DISTRIBUTION_MAPPING as of_trl
 assert of_diffusers is of_trl is of_transformers
+import importlib.metadata
+from importlib.metadata import PackageNotFoundError
+from accelerate.utils import is_comet_ml_available, is_deepspeed_available
+read, named = importlib.metadata.Distribution.metadata.fget, []
+importlib.metadata.Distribution.metadata = property(lambda self: named.append(1) or read(self))
+assert is_deepspeed_available() and is_deepspeed_available() and len(named) < 2
+assert not is_comet_ml_available()
 """
 LATE = """
 import sys
@@ -574,14 +594,7 @@ with quick_imports():
 def test_quick_imports_leave_out_what_nothing_calls_and_nothing_that_was_found_before(
     program: str,
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**os.environ, "PYTHONPATH": str(SCRIPTS)},
-        text=True,
-        capture_output=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    run(program)
 
 
 HIDDEN = """
@@ -601,11 +614,26 @@ assert scipy.special is sys.modules["scipy.special"]
 
 def test_a_hidden_package_is_not_loaded_is_there_afterwards_and_stays_where_it_was() -> None:
     """So is scipy for NLTK, which loads all of its statistics."""
-    done = subprocess.run(
-        [sys.executable, "-c", HIDDEN],
-        env={**os.environ, "PYTHONPATH": str(SCRIPTS)},
-        text=True,
-        capture_output=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    run(HIDDEN)
+
+
+COMPARED = """
+from lib.patches import lmms_eval as patches
+from transformers import LlamaConfig
+made = []
+class Config(LlamaConfig):
+    def to_dict(self):
+        made.append(self)
+        return super().to_dict()
+own, drawing = Config(), Config()
+drawing.temperature = 0.5
+patches.compare_configuration_once()
+for _ in range(3):
+    assert own._get_generation_parameters() == {}
+    assert drawing._get_generation_parameters() == {"temperature": 0.5}
+assert len(made) == 2, made
+"""
+
+
+def test_a_models_configuration_is_compared_with_a_default_one_once_and_still_refused() -> None:
+    run(COMPARED)

@@ -129,6 +129,9 @@ def run_to_end(script: str) -> NoReturn:
         code = 0
     except SystemExit as stop:
         code = _exit_code(stop)
+    except KeyboardInterrupt:
+        traceback.print_exc()
+        code = 128 + signal.SIGINT
     except BaseException:
         traceback.print_exc()
     finally:
