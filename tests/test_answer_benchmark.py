@@ -281,7 +281,7 @@ def test_asked_together_benchmarks_have_the_files_of_jobs_of_their_own_and_the_m
     scienceqa = Job(benchmark="scienceqa", settings=settings_of("scienceqa", model, data, limit=3))
     jobs, names = (pope, scienceqa), ("pope", "scienceqa")
     for job in jobs:
-        job.params.settings |= engine
+        job.params["settings"] |= engine
     for job in jobs if engine else jobs[1:]:
         answer_benchmark.main(job)
     alone = [pope.published() if engine else undisturbed.published, scienceqa.published()]

@@ -573,7 +573,6 @@ from transformers.utils.import_utils import PACKAGE_DISTRIBUTION_MAPPING as of_t
 from trl.import_utils import PACKAGE_DISTRIBUTION_MAPPING as of_trl
 assert of_diffusers is of_trl is of_transformers
 import importlib.metadata
-from importlib.metadata import PackageNotFoundError
 from accelerate.utils import is_comet_ml_available, is_deepspeed_available
 read, named = importlib.metadata.Distribution.metadata.fget, []
 importlib.metadata.Distribution.metadata = property(lambda self: named.append(1) or read(self))
