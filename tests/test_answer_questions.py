@@ -108,7 +108,7 @@ def job(rule, benchmark, settings, folder=Path("results/run/evaluation/base"), *
         wildcards=Wildcards(model="base", benchmark=benchmark),
         params=Parameters(settings=settings, common=common),
         input=SimpleNamespace(**inputs),
-        output=SimpleNamespace(**outputs),
+        output=Wildcards(**outputs),
         threads=1,
     )
 
