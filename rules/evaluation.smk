@@ -1,5 +1,4 @@
 from lib.head import evaluation
-from lib.models.response_generators.registry import GENERATORS
 
 
 # A model of others in the form of LLaVA's own code, as transformers has it.
@@ -165,7 +164,7 @@ rule answer_questions:
         f"{ROOT}/logs/answer_questions/{{model}}/{{benchmark}}.log",
     wildcard_constraints:
         model=evaluation.pattern(PLAN.models()),
-        benchmark=evaluation.pattern(evaluation.question_sets(PLAN)),
+        benchmark=evaluation.pattern(evaluation.questions_apart(PLAN)),
     conda:
         "../envs/vllm.yaml"
     threads: lambda w: cpus_of(asked_by(w))
@@ -178,12 +177,40 @@ rule answer_questions:
         settings=lambda w: PLAN.params(
             evaluation.question_job(PLAN, w.benchmark, w.model)
         ),
-        made_by=lambda w: PLAN.made_by(
-            evaluation.question_job(PLAN, w.benchmark, w.model), GENERATORS
-        ),
+        made_by=lambda w: evaluation.made_by_model(PLAN, w.benchmark, w.model),
         contents=lambda w: evaluation.question_contents(PLAN, w.benchmark),
     message:
         "Answers: model {wildcards.model}, benchmark {wildcards.benchmark}"
+    script:
+        "../scripts/answer_questions.py"
+
+
+# The same of several benchmarks in one job, for which the model is loaded once.
+rule answer_questions_together:
+    input:
+        merged=lambda w: evaluation.merged_model(PLAN, w.model),
+        files=evaluation.question_files_together(PLAN),
+    output:
+        evaluation.answers_together(PLAN),
+    log:
+        f"{ROOT}/logs/answer_questions/{{model}}.log",
+    wildcard_constraints:
+        model=evaluation.pattern(
+            PLAN.models() if evaluation.questions_together(PLAN) else []
+        ),
+    conda:
+        "../envs/vllm.yaml"
+    threads: lambda w: cpus_of(asked_by(w))
+    resources:
+        gpu=lambda w: gpus_of(asked_by(w)),
+        mem_mb=lambda w, attempt: growing(32000, asked_by(w))(w, attempt),
+        runtime=growing(1440),
+    params:
+        common=PLAN.common(),
+        together=lambda w: evaluation.question_jobs_together(PLAN, w.model),
+    message:
+        "Answers: model {wildcards.model}, "
+        + ", ".join(evaluation.questions_together(PLAN))
     script:
         "../scripts/answer_questions.py"
 

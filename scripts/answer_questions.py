@@ -1,5 +1,6 @@
 """Rule answer_questions: one model answers every question of a benchmark that publishes files
-(forms: lib/benchmarks), greedily or by beam search.
+(forms: lib/benchmarks), greedily or by beam search. Rule answer_questions_together: the same of
+several benchmarks, one after the other, for which the model is loaded once.
 
 An item is a question: its text as it is put, its image, the model, the settings of generation and
 the versions of the libraries that generate. Raw answers are published with how they came about;
@@ -8,6 +9,7 @@ scoring is a rule of its own, without a model.
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
@@ -27,7 +29,9 @@ from lib.jobs.batches import Outcome, Streamed
 from lib.jobs.job import Job
 from lib.jobs.script import run_script
 from lib.jobs.streams import Item, Stream, neighbours
+from lib.jobs.turns import open_jobs, turn_of
 from lib.jobs.versions import versions
+from lib.models.response_generators.base import Generator
 from lib.models.response_generators.for_jobs import (
     GeneratedText,
     answers_for_job,
@@ -72,12 +76,25 @@ def check_readable(image: Path, benchmark: str, megapixels: float) -> None:
     check_whole(image, f"{image}: benchmark {benchmark} asks about this file, and it is")
 
 
+@dataclass
+class Loaded:
+    """The model that the jobs of this process ask, once the first that has something to ask has
+    loaded it: which job that was, and what its loading failed of.
+    """
+
+    generator: Generator | None = None
+    by: Job[AnswerQuestionsJob] | None = None
+    failure: Exception | None = None
+
+
 class Questions:
     """The items of a job: what a model is asked, and what is published of its answers."""
 
-    def __init__(self, job: Job[AnswerQuestionsJob], model: Model, identity: str) -> None:
-        """`model`: the one that is asked."""
-        self.job, self.identity = job, identity
+    def __init__(
+        self, job: Job[AnswerQuestionsJob], model: Model, identity: str, loaded: Loaded
+    ) -> None:
+        """`model`: the one that is asked, the same by all jobs that share `loaded`."""
+        self.job, self.identity, self.loaded = job, identity, loaded
         settings = job.settings
         self.generator = generator_settings(settings, model)
         self.sampling = Sampling(settings.max_new_tokens, temperature=0, beams=settings.beams)
@@ -109,14 +126,24 @@ class Questions:
 
     def load(self) -> Stream[Item[Request], GeneratedText]:
         """The model, ready to be asked."""
-        generator = load_for_job(
-            self.job,
-            self.generator,
-            self.sampling,
-            with_images=True,
-            batch_size=self.job.settings.questions_per_batch,
-            of="questions",
-        )
+        loaded = self.loaded
+        if loaded.failure:
+            raise loaded.failure
+        try:
+            generator = load_for_job(
+                self.job,
+                self.generator,
+                self.sampling,
+                with_images=True,
+                batch_size=self.job.settings.questions_per_batch,
+                of="questions",
+                loaded=loaded.generator,
+            )
+        except Exception as error:
+            loaded.failure = error
+            raise
+        if loaded.generator is None:
+            loaded.generator, loaded.by = generator, self.job
         return answers_for_job(self.job, generator, "question")
 
     def row(self, question: PublishedQuestion, outcome: Outcome[GeneratedText]) -> QuestionAnswer:
@@ -178,18 +205,31 @@ def answer(
     return Streamed(job, load=items.load, check=check_item).run(asked)
 
 
+def answer_benchmark(part: Any, job: Job[AnswerQuestionsJob], loaded: Loaded) -> None:
+    """Asks a benchmark's questions and publishes the answers. `part`: what Snakemake hands to the
+    job.
+    """
+    settings, wildcards = job.settings, part.wildcards
+    answers_file, asked_file = part.output
+    benchmark = load_questions_benchmark(settings.scorer)
+    published = read_questions(benchmark, settings.questions, settings.images)
+    questions = published[: settings.limit]
+    items = Questions(job, *find_evaluated_model(part, job, settings.base_model), loaded)
+    outcomes = answer(items, questions, wildcards.benchmark)
+    if loaded.by is not job:
+        job.record.load_seconds = 0.0  # of taking over what is loaded: no job loads in that
+    asked = items.asked(wildcards, len(questions), len(published))
+    write_json(Path(asked_file), asked)
+    rows = [items.row(question, outcomes[question.id]) for question in questions]
+    job.publish(answers_file, rows)
+
+
 def main(snakemake: Any) -> None:
-    with Job(snakemake, AnswerQuestionsJob, VERSION) as job:
-        settings, wildcards = job.settings, snakemake.wildcards
-        benchmark = load_questions_benchmark(settings.scorer)
-        published = read_questions(benchmark, settings.questions, settings.images)
-        questions = published[: settings.limit]
-        items = Questions(job, *find_evaluated_model(snakemake, job, settings.base_model))
-        outcomes = answer(items, questions, wildcards.benchmark)
-        asked = items.asked(wildcards, len(questions), len(published))
-        write_json(Path(snakemake.output.asked), asked)
-        rows = [items.row(question, outcomes[question.id]) for question in questions]
-        job.publish(snakemake.output.answers, rows)
+    with open_jobs(snakemake, AnswerQuestionsJob, VERSION) as opened:
+        loaded = Loaded()
+        for part, job in opened:
+            with turn_of(job):
+                answer_benchmark(part, job, loaded)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,12 @@ scored of them.
 
 import io
 import json
+import multiprocessing
+import os
 import re
 import shutil
+import signal
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +32,7 @@ from lib.errors import UserError
 from lib.files import digest_of_file, read_jsonl, write_jsonl
 from lib.head import evaluation, preflight
 from lib.head.plan import Plan
+from lib.models.response_generators.for_jobs import load_for_job
 
 NAMES = ("amber", "chair", "mmhal_bench", "object_halbench", "pope")
 #: Keys of a benchmark's block that its scorer reads.
@@ -108,7 +113,7 @@ def job(rule, benchmark, settings, folder=Path("results/run/evaluation/base"), *
         wildcards=Wildcards(model="base", benchmark=benchmark),
         params=Parameters(settings=settings, common=common),
         input=SimpleNamespace(**inputs),
-        output=SimpleNamespace(**outputs),
+        output=Wildcards(**outputs),
         threads=1,
     )
 
@@ -126,6 +131,26 @@ def settings_of(name, models, benchmarks, **changes):
     }
     base = {"model": str(models / "llava-1.5"), "revision": "main", "dtype": "float32"}
     return asked | how | {"base_model": base} | changes
+
+
+def job_of_several(settings):
+    """What Snakemake gives the script for several benchmarks in one job: `settings` of each, by its
+    name.
+    """
+    alone = {name: job("answer_questions", name, of) for name, of in settings.items()}
+    several = job("answer_questions", "several", {})
+    several.wildcards = Wildcards(model="base")
+    together = [
+        {"wildcards": vars(each.wildcards), "params": {"settings": each.params.settings}}
+        for each in alone.values()
+    ]
+    several.params = Parameters(common=several.params.common, together=together)
+    several.output = [file for each in alone.values() for file in each.output]
+    return several
+
+
+def published(name, root=Path("results/run/evaluation/base")):
+    return [(root / name / file).read_bytes() for file in ("answers.jsonl", "asked.json")]
 
 
 def record(rule, name):
@@ -640,3 +665,234 @@ def test_vllm_gives_the_same_answers(answered, demo_models, demo_benchmarks, tmp
     assert (
         "batches of up to 3 questions" in record("answer_questions", "object_halbench")["notes"][0]
     )
+
+
+#: Benchmarks whose answers are limited differently: the tiny model's have two tokens, CHAIR's end
+#: before.
+LIMITS = {"chair": {"max_new_tokens": 1}, "pope": {"limit": 2}, "mmhal_bench": {}}
+
+
+@pytest.fixture
+def settings_of_several(demo_models, demo_benchmarks):
+    """Settings by benchmark, for those of LIMITS."""
+
+    def settings(**changes):
+        return {
+            name: settings_of(name, demo_models, demo_benchmarks, **own, **changes)
+            for name, own in LIMITS.items()
+        }
+
+    return settings
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """The jobs for which a model was loaded, by their benchmarks' names."""
+    names: list[str] = []
+    load = load_for_job
+
+    def load_and_tell(asking, *given, loaded=None, **how):
+        if loaded is None:
+            names.append(asking.name.partition("/")[2])
+        return load(asking, *given, loaded=loaded, **how)
+
+    monkeypatch.setattr(answer_questions, "load_for_job", load_and_tell)
+    return names
+
+
+def asked_apart(settings):
+    """What a job for each benchmark publishes, by name, with its record; then without a trace."""
+    made = {}
+    for name, of in settings.items():
+        answer_questions.main(job("answer_questions", name, of))
+        made[name] = published(name), record("answer_questions", name)
+    shutil.rmtree("results")
+    return made
+
+
+#: What a record holds of the day and the machine.
+TIMES = {"load_seconds", "compute_seconds", "wall_seconds", "started", "finished"}
+
+
+def test_asked_together_benchmarks_have_the_files_of_jobs_of_their_own_and_the_model_is_loaded_once(
+    settings_of_several, loads, tmp_path, monkeypatch
+):
+    """Each with its own limits, and with the record of a job of its own, but for the times."""
+    monkeypatch.chdir(tmp_path)
+    settings = settings_of_several()
+    apart = asked_apart(settings)
+    assert loads == list(LIMITS)
+    loads.clear()
+    answer_questions.main(job_of_several(settings))
+    assert loads == ["chair"]
+    for name, (files, own) in apart.items():
+        assert published(name) == files
+        mine = record("answer_questions", name)
+        assert {key: mine[key] for key in mine.keys() - TIMES} == {
+            key: own[key] for key in own.keys() - TIMES
+        }
+        assert (mine["load_seconds"] > 0) == (name == "chair")
+        assert mine["wall_seconds"] >= mine["compute_seconds"] > 0
+
+
+def test_asking_together_or_not_asks_nothing_again_and_loads_no_model(
+    settings_of_several, loads, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    settings = settings_of_several()
+    answer_questions.main(job("answer_questions", "pope", settings["pope"]))
+    answer_questions.main(job_of_several(settings))
+    # Of one that was answered before, nothing is loaded; the next one that asks loads.
+    assert loads == ["pope", "chair"]
+    assert record("answer_questions", "pope")["computed"] == 0
+    files = {name: published(name) for name in settings}
+    loads.clear()
+    for name, of in settings.items():
+        answer_questions.main(job("answer_questions", name, of))
+    answer_questions.main(job_of_several(settings))
+    assert {name: published(name) for name in settings} == files
+    assert not loads
+
+
+def test_what_is_wrong_with_one_benchmark_keeps_no_other_one_s_answers_from_being_kept(
+    settings_of_several, demo_benchmarks, loads, tmp_path, monkeypatch
+):
+    """Wherever it stands, and whenever it is found."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(demo_benchmarks / "chair", "chair")
+    shutil.copytree(demo_benchmarks / "mmhal_bench", "mmhal_bench")
+    settings = settings_of_several()
+    settings["chair"] |= {"questions": ["chair/questions.jsonl"], "images": "chair/images"}
+    settings["mmhal_bench"] |= {"images": "mmhal_bench/images"}
+    questions, image = Path("chair/questions.jsonl"), Path("mmhal_bench/images/sum.png")
+    whole, pixels = questions.read_bytes(), image.read_bytes()
+    questions.write_bytes(b"{")
+    image.write_bytes(b"no image")
+    with pytest.raises(UserError) as told:
+        answer_questions.main(job_of_several(settings))
+    first, second = str(told.value).splitlines()
+    assert "chair/questions.jsonl" in first
+    assert "sum.png" in second
+    assert loads == ["pope"]
+    assert record("answer_questions", "pope")["computed"] == 2
+    for name in ("chair", "mmhal_bench"):
+        assert not Path(f"results/run/work/answer_questions/base/{name}.json").exists()
+    questions.write_bytes(whole)
+    image.write_bytes(pixels)
+    answer_questions.main(job_of_several(settings))
+    done = {name: record("answer_questions", name) for name in settings}
+    assert [each["computed"] == each["items"] for each in done.values()] == [True, False, True]
+    assert done["pope"]["reused"] == 2
+
+
+def test_a_model_that_cannot_be_loaded_is_tried_once_and_told_once(
+    settings_of_several, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    tried = []
+
+    def load(asking, *_, **__):
+        tried.append(asking.name)
+        raise UserError("the model has no weights")
+
+    monkeypatch.setattr(answer_questions, "load_for_job", load)
+    with pytest.raises(UserError) as told:
+        answer_questions.main(job_of_several(settings_of_several()))
+    assert str(told.value) == "the model has no weights"
+    assert tried == ["base/chair"]
+
+
+def test_a_stop_signal_ends_a_job_of_several_benchmarks_with_what_it_has_answered_kept(
+    settings_of_several, loads, tmp_path, monkeypatch
+):
+    from lib.models.response_generators.transformers import TransformersGenerator
+
+    monkeypatch.chdir(tmp_path)
+    settings = settings_of_several()
+    generate = TransformersGenerator.generate
+    asked = []
+
+    def generate_and_be_stopped(self, requests):
+        asked.append(requests)
+        if len(asked) == 4:  # CHAIR has three questions: this is POPE's first
+            os.kill(os.getpid(), signal.SIGTERM)
+        return generate(self, requests)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TransformersGenerator, "generate", generate_and_be_stopped)
+        with pytest.raises(SystemExit) as stopped:
+            answer_questions.main(job_of_several(settings))
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert len(asked) == 4
+    assert not list(Path("results/run/work").rglob("base/*.json"))
+    answer_questions.main(job_of_several(settings))
+    done = {name: record("answer_questions", name) for name in settings}
+    counts = {name: (each["computed"], each["reused"]) for name, each in done.items()}
+    assert counts == {
+        "chair": (0, 3),
+        "pope": (1, 1),
+        "mmhal_bench": (done["mmhal_bench"]["items"], 0),
+    }
+
+
+def answer_in(folder, settings):
+    """Asks the questions of benchmarks, in one job where they are several, in a folder."""
+    os.chdir(folder)
+    if len(settings) > 1:
+        answer_questions.main(job_of_several(settings))
+        return
+    for name, of in settings.items():
+        answer_questions.main(job("answer_questions", name, of))
+
+
+@pytest.mark.slow
+def test_asked_together_vllm_s_engine_is_made_once_and_gives_what_an_engine_for_each_does(
+    settings_of_several, tmp_path
+):
+    """In processes of their own: none can hold a second engine."""
+    changes = {"backend": "vllm", "questions_per_batch": 3, "prefix_caching": True}
+    settings = {name: settings_of_several(**changes)[name] for name in ("chair", "pope")}
+    folders = [tmp_path / "chair", tmp_path / "pope", tmp_path / "together"]
+    asked = [{name: settings[name]} for name in ("chair", "pope")]
+    for folder, of in zip(folders, [*asked, settings], strict=True):
+        folder.mkdir()
+        spawned = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=spawned) as process:
+            process.submit(answer_in, folder, of).result()
+    evaluated = Path("results/run/evaluation/base")
+    for name in settings:
+        alone = published(name, tmp_path / name / evaluated)
+        assert published(name, tmp_path / "together" / evaluated) == alone
+    records = {
+        name: json.loads(
+            (tmp_path / f"together/results/run/work/answer_questions/base/{name}.json").read_text()
+        )
+        for name in settings
+    }
+    assert [each["load_seconds"] > 0 for each in records.values()] == [True, False]
+    assert all(each["computed"] == each["items"] > 0 for each in records.values())
+    assert all("batches of up to 3" in each["notes"][0] for each in records.values())
+
+
+def test_benchmarks_of_our_own_are_asked_together_where_no_beams_are_searched_for_them(
+    demo_benchmarks,
+):
+    def plan_of(*names, together=True, **changes):
+        blocks = {name: block(name, demo_benchmarks, **changes) for name in names}
+        return Plan(load_config({"evaluation": {"benchmarks": blocks, "together": together}}, []))
+
+    plan = plan_of(*NAMES)
+    # Three beams, by transformers, are what its authors search with.
+    assert evaluation.questions_apart(plan) == ["object_halbench"]
+    assert evaluation.questions_together(plan) == [
+        name for name in NAMES if name != "object_halbench"
+    ]
+    assert evaluation.questions_together(plan_of(*NAMES, beams=1)) == list(NAMES)
+    for alone in (plan_of(*NAMES, together=False), plan_of("chair", "object_halbench")):
+        assert evaluation.questions_together(alone) == []
+        assert evaluation.questions_apart(alone) == list(evaluation.question_sets(alone))
+    # What is to be there before the run.
+    jobs = [("answer_questions", {"model": "base"})]
+    needs = preflight.needs_of(plan, jobs)
+    assert needs.benchmarks == set(NAMES) - {"object_halbench"}
+    assert list(needs.models) == ["training.base_model"]

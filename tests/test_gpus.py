@@ -129,8 +129,9 @@ def gpus_by_job(jobs: Any) -> dict[tuple[str, str], int]:
         ("answer_benchmark", "answer_part"), ("model", "benchmark")
     )
     return {
-        (job.rule, "/".join(job.wildcards[name] for name in names.get(job.rule, ()))): job.gpus
+        (part.rule, "/".join(part.wildcards[name] for name in names.get(part.rule, ()))): part.gpus
         for job in jobs
+        for part in job.parts
         if job.gpus or job.rule == "answer_benchmark"
     }
 
@@ -149,6 +150,37 @@ def test_snakemake_s_jobs_hold_the_gpus_of_their_models_and_are_planned_with_the
     (tmp_path / "art.txt").write_text("a red bird on a wooden fence\n")
     plan = Plan(Config.model_validate(values | {"prompts": str(tmp_path)}))
     assert gpus_by_job(jobs_with_models(plan)) == EXPECTED
+
+
+def test_a_job_that_asks_about_several_benchmarks_of_our_own_holds_its_model_s_gpus(
+    demo_models: Path, demo_benchmarks: Path, tmp_path: Path
+) -> None:
+    """In the real graph, and in what the report says was planned."""
+    values, here = values_of(demo_models), demo_benchmarks
+    own = {
+        "chair": {"questions": here / "chair/questions.jsonl", "images": here / "chair/images"},
+        "amber": {"questions": here / "amber/data/query_all.json", "images": here / "amber/images"},
+        "object_halbench": {"questions": here / "object_halbench/questions.jsonl"},
+    }
+    for name, files in own.items():
+        files["reference"] = here / name / ("data" if name == "amber" else "")
+        block = {"scorer": name} | {key: str(path) for key, path in files.items()}
+        values["evaluation"]["benchmarks"][name] = block
+    values["evaluation"]["together"] = True
+    (tmp_path / "art.txt").write_text("a red bird on a wooden fence\n")
+    plan = Plan(Config.model_validate(values | {"prompts": str(tmp_path)}))
+    for jobs in (planned(values)[0], jobs_with_models(plan)):
+        asking = {
+            (job.name, *sorted(part.wildcards["benchmark"] for part in job.parts)): job.gpus
+            for job in jobs
+            if job.rule == "answer_questions"
+        }
+        assert asking == {
+            ("answer_questions/base", "amber", "chair"): 2,
+            ("answer_questions/theirs", "amber", "chair"): 4,
+            ("answer_questions/base/object_halbench", "object_halbench"): 2,
+            ("answer_questions/theirs/object_halbench", "object_halbench"): 4,
+        }
 
 
 def test_on_a_cpu_the_setting_asks_for_nothing(demo_models: Path) -> None:

@@ -8,6 +8,7 @@ import re
 import shutil
 from collections import Counter
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -493,6 +494,54 @@ def test_a_model_that_is_asked_about_several_benchmarks_in_one_job_is_not_asked_
     together(False)
     assert run(project, *files)["answer_benchmark"]["computed"] == 0
     assert planned(project, *files) == {}
+
+
+def test_a_model_that_is_asked_by_our_own_rule_in_one_job_is_not_asked_again(finished_copy):
+    """Of two benchmarks one was asked before, by a job of its own; Object HalBench, whose answers
+    beams search, keeps its job.
+    """
+    project = finished_copy
+    here = "demo/benchmarks"
+    blocks: dict[str, dict[str, Any]] = {
+        "amber": {
+            "questions": f"{here}/amber/data/query_all.json",
+            "images": f"{here}/amber/images",
+            "reference": f"{here}/amber/data",
+        },
+        "chair": {
+            "questions": f"{here}/chair/questions.jsonl",
+            "images": f"{here}/chair/images",
+            "reference": f"{here}/chair",
+        },
+    }
+    for name, block in blocks.items():
+        block |= {"scorer": name, "max_new_tokens": 16, "language": "stand-in"}
+
+    def together(wanted):
+        project.edit_config(lambda values: values["evaluation"].update(together=wanted))
+
+    def in_all(of_rule):
+        return {key: of_rule[key] for key in ("jobs", "computed", "reused")}
+
+    project.edit_config(lambda values: values["evaluation"]["benchmarks"].update(blocks))
+    files = {name: f"results/random/evaluation/base/{name}/scores.json" for name in blocks}
+    chair = run(project, files["chair"])["answer_questions"]["computed"]
+    before = project.published()
+    together(True)
+    jobs = {"answer_questions": 1, "score_answers": 2}
+    assert planned(project, *files.values()) == jobs
+    done = in_all(run(project, *files.values())["answer_questions"])
+    amber = done["computed"]
+    assert done == {"jobs": 2, "computed": amber, "reused": chair}  # a record for each benchmark
+    assert amber
+    after = project.published()
+    assert {name: after[name] for name in before} == before
+    assert planned(project, *files.values()) == {}
+    together(False)
+    done = in_all(run(project, *files.values())["answer_questions"])
+    assert done == {"jobs": 2, "computed": 0, "reused": amber + chair}
+    assert project.published() == after
+    assert planned(project, *files.values()) == {}
 
 
 def test_runs_to_reuse_that_are_not_there_are_refused(project):

@@ -176,6 +176,39 @@ TOGETHER = [
 ]
 
 
+#: The same where our own rule asks.
+OWN_TOGETHER = [
+    PlannedJob(
+        "answer_questions",
+        job.wildcards,
+        job.gpus,
+        together=tuple({"model": "base", "benchmark": part["benchmark"]} for part in job.together),
+    )
+    for job in TOGETHER[:1]
+]
+
+
+def test_benchmarks_of_our_own_that_are_asked_in_one_job_are_planned_with_one_load(tmp_path):
+    stages = RATES["stages"] | {
+        "answer_questions": {"seconds": 2, "load_seconds": 30, "measured": "a test"},
+        "answer_questions/mine": {"seconds": 1, "load_seconds": 20, "measured": "a test"},
+    }
+    known = rates(stages=stages, questions={"pope": 9000, "mine": 100})
+    plan = plan_costs(OWN_TOGETHER, CONFIG, PROMPTS, known)
+    cost = plan.costs["answer_questions"]
+    assert (cost.jobs, cost.items) == (1, 9100)
+    assert plan.seconds == [cost.gpu_seconds] == [4 + 30 + 9000 * 2 + 100 * 1]
+    # What it took is the rate of both.
+    for name, load in (("pope", 40.0), ("mine", 0.0)):
+        write_record(tmp_path, "answer_questions", f"base/{name}", 10, 10, compute=5.0, load=load)
+    measured = measured_rates(tmp_path, OWN_TOGETHER, CONFIG, PROMPTS, rates())
+    for name in ("pope", "mine"):
+        assert measured["stages"][f"answer_questions/{name}"]["load_seconds"] == 40
+        assert measured["questions"][name] == 10
+    used = read_usage(tmp_path, OWN_TOGETHER)["answer_questions"]
+    assert (used.jobs, used.seconds) == (2, 40 + 2 * 5 + 2)
+
+
 def test_a_model_that_is_asked_about_several_benchmarks_in_one_job_is_planned_to_be_loaded_once():
     known = {"questions": {"pope": 9000, "mine": 100}}
     plan = plan_costs(TOGETHER, CONFIG, PROMPTS, rates(**known))
@@ -604,6 +637,14 @@ def test_judges_and_proposals_are_counted_as_often_as_they_are_asked():
     found = {one.key: one.items for one in endpoints_asked(config, jobs, PROMPTS, {"mm_vet": 218})}
     assert found["evaluation.benchmarks.mm_vet.judge"] == 218 * 2 * 5
     assert found["image_ranking.judge.endpoint"] == 2 * 5
+    # As often where the questions are asked together with others', or in parts, and then joined.
+    asked = [{"model": "base", "benchmark": "mm_vet", "part": "1-of-1"}]
+    together = PlannedJob("answer_part", {"model": "base"}, 1, together=(*asked, *asked))
+    again = endpoints_asked(config, [*jobs, together], PROMPTS, {"mm_vet": 218})
+    assert {one.key: one.items for one in again} == found
+    own = PlannedJob("answer_questions", {"model": "base"}, 1, together=tuple(asked))
+    once = endpoints_asked(config, [own], PROMPTS, {"mm_vet": 218})
+    assert {one.key: one.items for one in once}["evaluation.benchmarks.mm_vet.judge"] == 218 * 5
     assert found["generate_prompts.endpoint"] == 25
 
 

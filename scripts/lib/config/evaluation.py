@@ -391,8 +391,9 @@ class Evaluation(Block):
         False,
         description=(
             "Whether one job a model asks it the questions of all benchmarks with `task` that are"
-            " not divided (`shards`), and so loads it once for them; otherwise each benchmark has a"
-            " job of its own."
+            " not divided (`shards`), and another one those of all QuestionBenchmarks for which no"
+            " `beams` are searched, so that it is loaded once for each kind; otherwise each"
+            " benchmark has a job of its own."
         ),
     )
     contamination: Contamination = Field(default_factory=Contamination)

@@ -35,6 +35,7 @@ from lib.contents import digest_files, digest_path
 from lib.errors import UserError
 from lib.files import digest
 from lib.head.plan import Plan
+from lib.models.response_generators.registry import GENERATORS
 
 
 def pattern(names: Iterable[str]) -> str:
@@ -145,6 +146,62 @@ def question_files(plan: Plan, benchmark: str) -> list[str]:
     """The questions of a benchmark of our own and its folder of images, where it has one."""
     block = question_sets(plan)[benchmark]
     return [*block.questions, *([block.images] if block.images else [])]
+
+
+def questions_together(plan: Plan) -> list[str]:
+    """The benchmarks of our own that one job asks a model about, at least two. Where beams are
+    searched, a model of its own answers.
+    """
+    if not plan.config.evaluation.together:
+        return []
+    names = [name for name in question_sets(plan) if question_job(plan, name).beams == 1]
+    return names if len(names) > 1 else []
+
+
+def questions_apart(plan: Plan) -> list[str]:
+    """The benchmarks of our own that a job asks a model about each."""
+    together = questions_together(plan)
+    return [name for name in question_sets(plan) if name not in together]
+
+
+def question_files_together(plan: Plan) -> list[str]:
+    """The questions and images of the benchmarks of our own that one job asks a model about."""
+    files = [file for name in questions_together(plan) for file in question_files(plan, name)]
+    return list(dict.fromkeys(files))
+
+
+def answers_together(plan: Plan) -> list[str]:
+    """What a job publishes that asks a model about several benchmarks of our own, with its
+    wildcard: of each, what answer_questions does, in that order. As in `files_together`, there is
+    always an output.
+    """
+    return [
+        f"{plan.root}/evaluation/{{model}}/{name}/{file}"
+        for name in questions_together(plan) or ["none"]
+        for file in ("answers.jsonl", "asked.json")
+    ]
+
+
+def made_by_model(plan: Plan, benchmark: str, model: str) -> dict[str, Any]:
+    """What decides a model's answers to a benchmark of our own and stands in no setting:
+    `Plan.made_by`.
+    """
+    return plan.made_by(question_job(plan, benchmark, model), GENERATORS)
+
+
+def question_jobs_together(plan: Plan, model: str) -> list[dict[str, Any]]:
+    """The jobs of answer_questions that one job of answer_questions_together does."""
+    return [
+        {
+            "wildcards": {"model": model, "benchmark": name},
+            "params": {
+                "settings": plan.params(question_job(plan, name, model)),
+                "made_by": made_by_model(plan, name, model),
+                "contents": question_contents(plan, name),
+            },
+        }
+        for name in questions_together(plan)
+    ]
 
 
 def reference_files(plan: Plan, benchmark: str) -> list[str]:

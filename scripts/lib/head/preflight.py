@@ -166,7 +166,8 @@ def needs_of(plan: Plan, jobs: Iterable[Job]) -> Needs:
         _add_models_of(needs, plan.config, rule, names)
         _add_endpoint_of(needs, plan, rule, names)
         if rule in ("answer_questions", "score_answers"):
-            needs.benchmarks.add(names["benchmark"])
+            in_one = evaluation.questions_together(plan)
+            needs.benchmarks |= {names["benchmark"]} if "benchmark" in names else {*in_one}
         if rule in ("answer_benchmark", "answer_part"):
             asked = plan.config.evaluation.asked_together
             needs.tasks |= {names["benchmark"]} if "benchmark" in names else asked.keys()

@@ -18,7 +18,7 @@ from lib.jobs.streams import Item
 S = TypeVar("S", bound=Block)
 #: The parameter of a rule whose jobs do what several jobs of another rule of its script do: of each
 #: of these its `wildcards`, and the parameters that are its own, as `params`. The outputs are in
-#: their order, one each.
+#: their order, as many of each.
 TOGETHER = "together"
 
 
@@ -28,12 +28,22 @@ class Parameters(dict[str, Any]):
     __getattr__ = dict.__getitem__
 
 
+class Wildcards(list[str]):
+    """A job's wildcards, in their order and by attribute, as Snakemake gives them."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        super().__init__(values.values())
+        vars(self).update(values)
+
+
 @dataclass(frozen=True)
 class Part:
-    """What Snakemake would hand to one of the jobs alone, as far as `Job` reads it."""
+    """What Snakemake would hand to one of the jobs alone, as far as our scripts read it; the inputs
+    are those of all.
+    """
 
     rule: str
-    wildcards: Sequence[str]
+    wildcards: Wildcards
     input: Any
     output: Sequence[str]
     params: Parameters
@@ -44,15 +54,18 @@ def parts_of(snakemake: Any) -> list[Any]:
     params = dict(snakemake.params.items())
     if (together := params.pop(TOGETHER, None)) is None:
         return [snakemake]
+    outputs = list(snakemake.output)
+    of_each = len(outputs) // len(together)
+    places = range(0, len(outputs), of_each)
     return [
         Part(
             rule=snakemake.rule,
-            wildcards=list(part["wildcards"].values()),
+            wildcards=Wildcards(part["wildcards"]),
             input=snakemake.input,
-            output=[output],
+            output=outputs[place : place + of_each],
             params=Parameters({**params, **part["params"]}),
         )
-        for part, output in zip(together, snakemake.output, strict=True)
+        for part, place in zip(together, places, strict=True)
     ]
 
 
@@ -75,6 +88,18 @@ def open_jobs(
     failures = dict.fromkeys(job.failure for job in jobs if job.failure)
     if failures:
         raise UserError("\n".join(failures))
+
+
+@contextmanager
+def turn_of(job: Job[Any]) -> Iterator[None]:
+    """The turn of a job that is done as a whole before the next one begins: its clock runs, and a
+    UserError fails it alone (`Job.fail`).
+    """
+    try:
+        with job.clock.running():
+            yield
+    except UserError as error:
+        job.fail(error)
 
 
 def run_in_turns(

@@ -28,7 +28,7 @@ ANSWERING = ("answer_benchmark", "answer_part", "answer_questions")
 #: Rules whose jobs do what another rule's do, at its rates.
 AT_RATES_OF = {"answer_part": "answer_benchmark"}
 #: Rules whose jobs that are done in one load its model once.
-LOADED_ONCE = ("answer_part",)
+LOADED_ONCE = ("answer_part", "answer_questions")
 #: Rules whose rates may depend on how the configuration has them done: `<rule>@<how>`.
 HOW = {
     "answer_benchmark": ("vllm", "prefix_caching", "joined"),

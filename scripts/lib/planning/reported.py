@@ -12,7 +12,7 @@ from lib.config.response_ranking import rewards_of
 from lib.config.run import Config
 from lib.data.layouts import PromptCounts
 from lib.files import PROJECT
-from lib.head.evaluation import asked_model, parts, tasks
+from lib.head.evaluation import asked_model, parts, questions_apart, questions_together, tasks
 from lib.head.plan import Plan
 from lib.planning.costs import plan_costs
 from lib.planning.graph import PlannedJob
@@ -40,11 +40,14 @@ def jobs_with_models(plan: Plan) -> Iterator[PlannedJob]:
         if in_one := config.evaluation.asked_together:
             done = tuple({"model": name, "benchmark": task, "part": WHOLE} for task in in_one)
             yield PlannedJob("answer_part", {"model": name}, gpus, together=done)
-        for benchmark in config.evaluation.benchmarks:
+        if questions := questions_together(plan):
+            done = tuple({"model": name, "benchmark": benchmark} for benchmark in questions)
+            yield PlannedJob("answer_questions", {"model": name}, gpus, together=done)
+        for benchmark in questions_apart(plan):
             names = {"model": name, "benchmark": benchmark}
-            if benchmark not in tasks(plan):
-                yield PlannedJob("answer_questions", names, gpus)
-                continue
+            yield PlannedJob("answer_questions", names, gpus)
+        for benchmark in tasks(plan):
+            names = {"model": name, "benchmark": benchmark}
             of_task = parts(plan, benchmark)
             yield PlannedJob("answer_benchmark", names, 0 if of_task else gpus)
             for part in of_task if benchmark not in in_one else ():

@@ -12,9 +12,11 @@ from lib.config.run import Config
 from lib.data.layouts import PromptCounts
 from lib.planning.costs import items_of
 from lib.planning.graph import PlannedJob
-from lib.planning.rates import ANSWERING, Rates
+from lib.planning.rates import Rates
 
 MILLION = 1_000_000
+#: The rules whose jobs have the answers to all questions of a benchmark, which judges are asked of.
+WITH_ALL_ANSWERS = ("answer_benchmark", "answer_questions")
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,11 @@ def endpoints_asked(
     for name, block in config.evaluation.benchmarks.items():
         if block.judge:
             judged = sum(
-                items_of(job, config, prompts, questions)
+                items_of(part, config, prompts, questions)
                 for job in jobs
-                if job.rule in ANSWERING and job.wildcards["benchmark"] == name
+                if job.rule in WITH_ALL_ANSWERS
+                for part in job.parts
+                if part.wildcards["benchmark"] == name
             )
             key, kind = f"evaluation.benchmarks.{name}.judge", block.scorer or name
             yield Asked(key, kind, block.judge, judged * _gradings(block.scorer))

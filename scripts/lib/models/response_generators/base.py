@@ -35,6 +35,12 @@ class Generator(Protocol):
         """How `deterministic` answers do not depend on what else is asked, as a record tells."""
         ...
 
+    def with_sampling(self, sampling: Sampling) -> Self:
+        """The same model, without loading it again, for answers that are drawn otherwise, and as if
+        it had been asked nothing before.
+        """
+        ...
+
     def stream(
         self, take: Take[Item[Request]], note: Callable[[str], None]
     ) -> Iterator[Ended[Item[Request], Generated]]:

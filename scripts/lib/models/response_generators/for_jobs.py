@@ -58,9 +58,11 @@ def load_for_job(
     with_images: bool,
     batch_size: int,
     of: str,
+    loaded: Generator | None = None,
 ) -> Generator:
     """Loads a generator for a job, whose record tells that several items are answered at once.
-    `batch_size`: how many; `of`: what they are ("prompts").
+    `batch_size`: how many; `of`: what they are ("prompts"); `loaded`: the same one, where another
+    job of the process has loaded it.
     """
     for name, value in left_out_of(settings.model, settings.revision).items():
         job.note(
@@ -74,6 +76,8 @@ def load_for_job(
         job.note(f"batches of up to {batch_size} {of}: low bits may depend on what shares a batch")
     if (gpus := spread_over(job.device, settings.gpus)) > 1:
         job.note(f"spread over {gpus} GPUs: with vLLM, low bits may depend on how many")
+    if loaded is not None:
+        return loaded.with_sampling(sampling)
     return generator.load(
         settings, job.device, sampling, with_images=with_images, batch_size=batch_size
     )

@@ -1,5 +1,6 @@
 """Answers by transformers' `generate`."""
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -101,6 +102,12 @@ class TransformersGenerator:
             bos_token_id=self.tokenizer.bos_token_id,
             cache_implementation=model.generation_config.cache_implementation,
         )
+
+    def with_sampling(self, sampling: Sampling) -> Self:
+        """The same model, for answers that are drawn otherwise."""
+        other = copy.copy(self)
+        other.sampling = sampling
+        return other
 
     def stream(
         self, take: Take[Item[Request]], note: Callable[[str], None]

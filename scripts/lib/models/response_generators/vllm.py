@@ -1,5 +1,6 @@
 """Answers by vLLM's offline engine, in this process."""
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -116,6 +117,15 @@ class VllmGenerator:
             gpus=gpus,
             deterministic=deterministic,
         )
+
+    def with_sampling(self, sampling: Sampling) -> Self:
+        """The same engine, for answers that are drawn otherwise. What it has computed of others'
+        prefixes is forgotten: low bits of what comes next would depend on it.
+        """
+        self.llm.reset_prefix_cache()
+        other = copy.copy(self)
+        other.sampling = sampling
+        return other
 
     def stream(
         self, take: Take[Item[Request]], note: Callable[[str], None]
