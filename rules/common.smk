@@ -202,6 +202,21 @@ def check_dry_run():
         ) from None
 
 
+def show_time_left():
+    """Has the time that is left go by the plan, where no job of a rule has ended."""
+    from lib.planning.reported import planned_seconds
+
+    scripts = {
+        each.name: Path(str(each.script)).stem for each in workflow.rules if each.script
+    }
+    try:
+        planned = planned_seconds(PLAN, scripts)
+    except UserError:  # of the rates, which `make plan` tells, and which no run needs
+        return
+    for shown in TERMINALS:
+        shown.view.expect(planned)
+
+
 def begin():
     """Called once a run, before its first job."""
     try:
@@ -215,6 +230,8 @@ def begin():
         if jobs or not MODULE:
             SLURM_RUN.begin(workflow)
             tell_run(jobs)
+        if jobs and TERMINALS:
+            show_time_left()
     except UserError as error:
         OWNER.end()
         raise WorkflowError(str(error)) from None

@@ -20,7 +20,7 @@ from lib.head.plan import Plan
 from lib.head.report_job import brought_by, shown_besides
 from lib.head.verification import verify_run
 from lib.planning.rates import read_rates
-from lib.planning.reported import RATES, all_rules, planned_time
+from lib.planning.reported import RATES, all_rules, planned_seconds, planned_time
 from lib.report.page_duplicates import most_alike
 from lib.report.page_files import LARGEST, chunks
 from lib.report.page_overview import FlowCounter
@@ -328,7 +328,13 @@ def test_what_was_planned_is_told_by_rule_on_a_gpu_and_nothing_on_a_cpu(tmp_path
     assert images.gpus == 1
     assert {"rank_images", "generate_responses", "rank_responses"} <= planned.keys()
     (tmp_path / "cpu").mkdir()
-    assert planned_time(plan_of(tmp_path / "cpu", device="cpu")) == {}
+    on_a_cpu = plan_of(tmp_path / "cpu", device="cpu")
+    assert planned_time(on_a_cpu) == {}
+    # What a job takes beside those of other rules is known there, too.
+    scripts = {"draw": "generate_images", "size_table": "size_table"}
+    other = rates.every_job.seconds + rates.other_jobs.seconds
+    of_a_job = {"draw": seconds / jobs, "size_table": other}
+    assert planned_seconds(on_a_cpu, scripts) == pytest.approx(of_a_job)
 
 
 def test_hours_and_gpu_hours_are_told_beside_those_planned(run: ReportRun) -> None:

@@ -135,10 +135,17 @@ def test_the_time_left_goes_by_what_the_jobs_of_a_rule_took_and_how_many_are_at_
     view.finish(1)
     # Two at once take 10 s each: 2 of draw are left, and 2 of rank, which nothing is known of yet.
     assert view.seconds_left() == pytest.approx(20)
+    # By the plan, one of rank takes a fifth of one of draw.
+    view.expect({"draw": 1000, "rank": 200})
+    assert view.seconds_left() == pytest.approx((2 * 10 + 2 * 2) / 2)
     view.start(2, RunningJob("rank", "art", began=10.0))
-    now[0] = 12.0
+    view.start(3, RunningJob("draw", "art", began=10.0))
+    now[0] = 13.0
     view.finish(2)
-    assert view.seconds_left() == pytest.approx((2 * 10 + 2) / (22 / 12))
+    # Of draw, 3 s are done of one of the two that are left.
+    assert view.seconds_left() == pytest.approx((2 * 10 + 3 - 3) / (26 / 13))
+    now[0] = 40.0
+    assert view.seconds_left() == pytest.approx((10 + 3) / (53 / 40))
 
 
 def test_a_job_that_failed_or_is_no_job_of_a_rule_counts_for_nothing() -> None:

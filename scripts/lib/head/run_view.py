@@ -1,7 +1,7 @@
 """How far a run is: its jobs by rule, those that are at work, and the time that is left."""
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +54,14 @@ class RunView:
         self.done: Counter[str] = Counter()
         self.running: dict[int, RunningJob] = {}
         self._began = time.monotonic()
-        self._seconds: dict[str, float] = {}
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._planned: Mapping[str, float] = {}
+
+    def expect(self, planned: Mapping[str, float]) -> None:
+        """Takes how long a job of each rule is planned to take, in any unit: where none of a rule
+        is done, its jobs are held to be longer or shorter than others by as much.
+        """
+        self._planned = planned
 
     def begin(self, jobs: Mapping[str, int]) -> None:
         """Takes how many jobs there are of each rule."""
@@ -71,8 +78,7 @@ class RunView:
         job = self.running.pop(number, None)
         if job:
             self.done[job.rule] += 1
-            before = self._seconds.get(job.rule, 0.0)
-            self._seconds[job.rule] = before + time.monotonic() - job.began
+            self._seconds[job.rule] += time.monotonic() - job.began
         return job
 
     def fail(self, number: int) -> RunningJob | None:
@@ -85,17 +91,22 @@ class RunView:
         return self.done.total(), sum(self.total.values())
 
     def seconds_left(self) -> float | None:
-        """The time that the jobs will take that are left, going by those that are done; None before
-        the first is.
+        """The time that the jobs will take that are left, going by those that are done and at work;
+        None before the first is done.
         """
-        done = self.done.total()
-        if not done:
+        if not self.done.total():
             return None
-        passed, worked = time.monotonic() - self._began, sum(self._seconds.values())
-        at_once = max(1.0, worked / passed) if passed else 1.0
-        left = 0.0
-        for rule, jobs in self.total.items():
-            of_rule = self.done[rule]
-            mean = self._seconds[rule] / of_rule if of_rule else worked / done
-            left += mean * (jobs - of_rule)
-        return left / at_once
+        now, running = time.monotonic(), list(self.running.values())
+        passed, worked = now - self._began, sum(self._seconds.values())
+        at_work = sum(now - job.began for job in running)
+        at_once = max(1.0, (worked + at_work) / passed) if passed else 1.0
+        left = sum(self._mean(rule) * (jobs - self.done[rule]) for rule, jobs in self.total.items())
+        left -= sum(min(now - job.began, self._mean(job.rule)) for job in running)
+        return max(0.0, left) / at_once
+
+    def _mean(self, rule: str) -> float:
+        """The seconds that a job of a rule takes."""
+        if of_rule := self.done[rule]:
+            return self._seconds[rule] / of_rule
+        planned = sum(self._planned.get(each, 1.0) * jobs for each, jobs in self.done.items())
+        return self._planned.get(rule, 1.0) * sum(self._seconds.values()) / planned

@@ -1,8 +1,9 @@
-"""What the report says that a run was planned to take: the jobs of models at the rates of the
-project, without Snakemake's graph, which would be made anew for it.
+"""What the report says that a run was planned to take, and what the time that is left goes by: the
+jobs of models at the rates of the project, without Snakemake's graph, which would be made anew for
+it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lib.benchmarks.lmms_eval.parts import WHOLE
@@ -14,9 +15,9 @@ from lib.data.layouts import PromptCounts
 from lib.files import PROJECT
 from lib.head.evaluation import asked_model, parts, questions_apart, questions_together, tasks
 from lib.head.plan import Plan
-from lib.planning.costs import plan_costs
+from lib.planning.costs import Cost, plan_costs
 from lib.planning.graph import PlannedJob
-from lib.planning.rates import read_rates
+from lib.planning.rates import Rates, read_rates
 
 RATES = PROJECT / "profiles/slurm/rates.yaml"
 #: A rule, its wildcards besides the shard, its job's GPUs, and the wildcards of the jobs that one
@@ -77,9 +78,7 @@ def planned_time(plan: Plan, rates: Path = RATES) -> dict[str, PlannedTime]:
     if plan.config.device != "cuda":
         return {}
     jobs = list(jobs_with_models(plan))
-    prompts = PromptCounts({place: len(shard.prompts) for place, shard in plan.shards.items()})
-    known = read_rates(rates, all_rules())
-    costs = plan_costs(jobs, plan.config, prompts, known).costs
+    costs = _costs_of(jobs, plan, read_rates(rates, all_rules()))
     return {
         rule: PlannedTime(
             hours=round(cost.seconds / 3600, 3),
@@ -88,6 +87,22 @@ def planned_time(plan: Plan, rates: Path = RATES) -> dict[str, PlannedTime]:
         )
         for rule, cost in costs.items()
     }
+
+
+def planned_seconds(plan: Plan, scripts: Mapping[str, str]) -> dict[str, float]:
+    """What a job of each rule is planned to take, on average, on a GPU. `scripts`: the name of the
+    script of each. Errors: UserError for a rates file that cannot be used.
+    """
+    rates = read_rates(RATES, all_rules())
+    costs = _costs_of(list(jobs_with_models(plan)), plan, rates)
+    means = {rule: cost.seconds / cost.jobs for rule, cost in costs.items()}
+    other = rates.every_job.seconds + rates.other_jobs.seconds
+    return {rule: means.get(script, other) for rule, script in scripts.items()}
+
+
+def _costs_of(jobs: Sequence[PlannedJob], plan: Plan, rates: Rates) -> Mapping[str, Cost]:
+    prompts = PromptCounts({place: len(shard.prompts) for place, shard in plan.shards.items()})
+    return plan_costs(jobs, plan.config, prompts, rates).costs
 
 
 def all_rules() -> list[str]:
