@@ -274,18 +274,17 @@ def test_answered_in_parts_a_benchmark_has_the_files_that_one_job_makes_to_the_b
 def test_asked_together_benchmarks_have_the_files_of_jobs_of_their_own_and_the_model_is_loaded_once(
     pope, undisturbed, demo_models, demo_benchmarks, engine
 ):
-    """One lmms-eval asks about both, of one its first questions only; what each job did is on its
-    own record.
+    """One lmms-eval asks about both, of one its first questions only, and vLLM's engine says what
+    transformers did; what each job did is on its own record.
     """
     data, model = demo_benchmarks / "scienceqa.parquet", demo_models / "llava-1.5"
     scienceqa = Job(benchmark="scienceqa", settings=settings_of("scienceqa", model, data, limit=3))
     jobs, names = (pope, scienceqa), ("pope", "scienceqa")
+    answer_benchmark.main(scienceqa)
+    alone = [undisturbed.published, scienceqa.published()]
+    shutil.rmtree("results")
     for job in jobs:
         job.params["settings"] |= engine
-    for job in jobs if engine else jobs[1:]:
-        answer_benchmark.main(job)
-    alone = [pope.published() if engine else undisturbed.published, scienceqa.published()]
-    shutil.rmtree("results")
     whole = Job("answer_part")
     together = [
         {
@@ -313,7 +312,9 @@ def test_asked_together_benchmarks_have_the_files_of_jobs_of_their_own_and_the_m
     for job, published in zip(jobs, alone, strict=True):
         job.input.parts = whole.output
         answer_benchmark.main(job)
-        assert job.published() == published
+        # Where vLLM answers, the results tell its version, too.
+        files = slice(1 if engine else None)
+        assert job.published()[files] == published[files]
         assert (job.record()["computed"], job.record()["taken_over"]) == (0, {})
 
 

@@ -25,9 +25,7 @@ class Generator(Protocol):
         with_images: bool,
         batch_size: int,
     ) -> Self:
-        """Loads a model onto a device. `with_images`: whether it is a vision-language model;
-        `batch_size`: how many requests of a stream are answered at once. Errors: UserError.
-        """
+        """Loads a model, `with_images` one that sees, for so many requests. Errors: UserError."""
         ...
 
     @classmethod
@@ -36,17 +34,14 @@ class Generator(Protocol):
         ...
 
     def with_sampling(self, sampling: Sampling) -> Self:
-        """The same model, without loading it again, for answers that are drawn otherwise, and as if
-        it had been asked nothing before.
-        """
+        """The same loaded model for other answers, as if it had been asked nothing before."""
         ...
 
     def stream(
         self, take: Take[Item[Request]], note: Callable[[str], None]
     ) -> Iterator[Ended[Item[Request], Generated]]:
         """Answers requests for as long as any are handed out. One that fails fails alone, and which
-        are answered at once depends on their order and lengths only. `note`: is told what is
-        unusual.
+        are answered at once depends on their order and lengths only. `note` is told the unusual.
         """
         ...
 
@@ -58,7 +53,6 @@ class Generator(Protocol):
         self, questions: Sequence[Question], answers: Sequence[str]
     ) -> list[list[float]]:
         """The natural logarithm of the probability that the model's answer begins with each of
-        `answers`, whatever follows: a row a question, a column an answer. One batch; all questions
-        have an image, or none has.
+        `answers`, a row a question; all questions have an image, or none has.
         """
         ...
