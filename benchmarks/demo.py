@@ -67,9 +67,12 @@ class Demo:
 
 def recipe(folder: Path) -> list[str]:
     """The commands of `make demo` in a commit's folder, all that comes after the installation."""
+    # Of `make bench`, it would take over the options, and say in which folder it is.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     make = subprocess.run(
         ["make", "-n", f"--old-file={ENVIRONMENT}/installed", f"VENV={ENVIRONMENT}", "demo"],
         cwd=folder,
+        env=environment,
         check=True,
         capture_output=True,
         text=True,
