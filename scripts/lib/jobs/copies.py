@@ -135,8 +135,9 @@ def run_to_end(script: str) -> NoReturn:
     except BaseException:
         traceback.print_exc()
     finally:
-        # As multiprocessing ends a process that it has forked.
-        threading._shutdown()  # type: ignore[attr-defined]  # not in the standard library's stubs
+        # As multiprocessing ends a process that it has forked. What waits for threads and pools has
+        # no public name, and so no type.
+        threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
