@@ -135,6 +135,8 @@ def test_the_time_left_goes_by_what_the_jobs_of_a_rule_took_and_how_many_are_at_
     view.finish(1)
     # Two at once take 10 s each: 2 of draw are left, and 2 of rank, which nothing is known of yet.
     assert view.seconds_left() == pytest.approx(20)
+    view.expect({"draw": 0, "rank": 0})  # as a rates file may have it
+    assert view.seconds_left() == pytest.approx(10)
     # By the plan, one of rank takes a fifth of one of draw.
     view.expect({"draw": 1000, "rank": 200})
     assert view.seconds_left() == pytest.approx((2 * 10 + 2 * 2) / 2)

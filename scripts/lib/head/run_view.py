@@ -109,4 +109,5 @@ class RunView:
         if of_rule := self.done[rule]:
             return self._seconds[rule] / of_rule
         planned = sum(self._planned.get(each, 1.0) * jobs for each, jobs in self.done.items())
-        return self._planned.get(rule, 1.0) * sum(self._seconds.values()) / planned
+        worked = sum(self._seconds.values())
+        return self._planned.get(rule, 1.0) * worked / planned if planned else 0.0

@@ -115,8 +115,10 @@ def _run(
         become(environment, str(folder), words)
         atexit._clear()  # what the job is to do at its end is the job's
         run_to_end(words[0])
+    except BaseException:  # before the program began
+        traceback.print_exc()
     finally:
-        os._exit(1)  # what failed before the program began is not to go on as the job
+        os._exit(1)
 
 
 def run_to_end(script: str) -> NoReturn:
